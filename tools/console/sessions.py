@@ -89,7 +89,7 @@ class Identity:
 
     async def close(self) -> None:
         """End its connections and watches."""
-        await self.version2.close()
+        self.version2.close()
         await self.hub.close()
         await self.hosts.close()
         await self.client.close()

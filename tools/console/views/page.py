@@ -76,7 +76,7 @@ class Page:
     def close(self) -> None:
         """End what the page itself has open."""
         if self._own2 is not None:
-            background_tasks.create(self._own2.close())
+            self._own2.close()
             self._own2 = None
 
     @property

@@ -19,9 +19,9 @@ class Accounts2:
         self._v2 = v2
 
     async def read(self) -> Access:
-        enabled = (await self._v2.ask("GET", "/auth/enable")).told["enabled"]
-        users = (await self._v2.ask("GET", "/auth/users")).told.get("users") or ()
-        roles = (await self._v2.ask("GET", "/auth/roles")).told.get("roles") or ()
+        enabled = (await self._v2.ask("GET", "/auth/enable"))["enabled"]
+        users = (await self._v2.ask("GET", "/auth/users")).get("users") or ()
+        roles = (await self._v2.ask("GET", "/auth/roles")).get("roles") or ()
         return Access(
             enabled,
             tuple(sorted(map(_user, users), key=lambda one: one.name)),

@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote
 
-import httpx
-from muster_client import MusterError, Tls, Unreachable
+from muster_client import MusterError, Tls
+from muster_client.v2 import Client, Given, NotServed
 
-from tools.console.store import web
 from tools.console.store.raw import ReadOnly
 
-_TIMEOUT_S = 5.0
+_TIMEOUT_S = 5.0  # of each host
 _SHARED_S = 1.0  # so old may be what browsers share
-COMPARE_FAILED, NOT_FOUND, NODE_EXISTS = 101, 100, 105
-_UNAUTHORIZED, _NOT_FOUND = 401, 404
-Form = Mapping[str, str | int | bool | None]
-
-
-class V2Error(MusterError):
-    """The server's answer. ``code`` is the API's own; 0: it has none."""
-
-    def __init__(self, text: str, code: int = 0) -> None:
-        super().__init__(text)
-        self.code = code
-
-
-class Unauthorized(V2Error):
-    """Version 2 has users, and this one may not."""
-
-
-class NotServed(V2Error):
-    """The hosts do not serve version 2."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """``told``: the body. ``index``: of the store."""
-
-    told: dict[str, Any]
-    index: int
+Told = dict[str, Any]
 
 
 class Version2:
@@ -58,19 +29,18 @@ class Version2:
         *,
         read_only: bool = False,
     ) -> None:
-        self.user, self._tls, self._read_only = user, tls, read_only
-        self._urls = web.urls(endpoints, tls)
-        self._auth = httpx.BasicAuth(user, password) if user else None
-        self._client: httpx.AsyncClient | None = None
-        self._recent: dict[str, tuple[float, asyncio.Future[Reply]]] = {}
+        self.user, self._password = user, password
+        self._endpoints, self._tls, self._read_only = endpoints, tls, read_only
+        self._client: Client | None = None
+        self._recent: dict[str, tuple[float, asyncio.Future[Told]]] = {}
+        self._closed = False
 
-    async def close(self) -> None:
-        """End all connections."""
-        if self._client is not None:
-            await self._client.aclose()
+    def close(self) -> None:
+        """Ask nothing more: pages of before may still be open."""
+        self._closed = True
 
-    async def shared(self, path: str, query: Form) -> Reply:
-        """The answer to a GET, perhaps one that somebody else got a moment ago. V2Error, Unreachable."""
+    async def shared(self, path: str, query: Given) -> Told:
+        """The answer to a GET, perhaps one that somebody else got a moment ago. V2Error, MusterError."""
         now_s = time.monotonic()
         for other, (since_s, _) in list(self._recent.items()):
             if now_s - since_s > _SHARED_S:
@@ -82,62 +52,29 @@ class Version2:
         return await asyncio.shield(self._recent[path][1])
 
     async def ask(
-        self, method: str, path: str, *, query: Form | None = None, form: Form | None = None, body: Any = None
-    ) -> Reply:
-        """The answer; ``path`` after ``/v2``. A request that was not sent goes to the next host. V2Error,
-        Unreachable."""
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Given | None = None,
+        form: Given | None = None,
+        body: Any = None,
+    ) -> Told:
+        """The answer's body; ``path`` after ``/v2``. V2Error, MusterError."""
         if self._read_only and method != "GET":
             raise ReadOnly("this console is read-only")
+        if self._closed:
+            raise MusterError("the client is closed")
         if self._client is None:
-            self._client = web.client(self._tls, _TIMEOUT_S)
-        reasons: dict[str, str] = {}
-        for url in self._urls:
-            try:
-                answer = await self._client.request(
-                    method,
-                    f"{url}/v2{quote(path)}",
-                    params=_given(query),
-                    data=_given(form) if form is not None else None,
-                    json=body,
-                    auth=self._auth,
-                )
-            except httpx.HTTPError as error:
-                reasons[url] = str(error) or type(error).__name__
-                sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-                if sent and method != "GET":
-                    raise Unreachable(reasons, maybe_done=True) from None
-            else:
-                return _reply(answer)
-        raise Unreachable(reasons)
-
-
-def _given(form: Form | None) -> dict[str, str]:
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in (form or {}).items()
-        if value is not None
-    }
-
-
-def _reply(answer: httpx.Response) -> Reply:
-    try:
-        told = answer.json() if answer.content else {}
-    except ValueError:
-        told = None
-    if answer.status_code == _UNAUTHORIZED:
-        raise Unauthorized(_message(told) or "Unauthorized")
-    if told is None or (answer.status_code == _NOT_FOUND and not _message(told)):
-        if answer.status_code == _NOT_FOUND:
-            raise NotServed("these hosts do not serve version 2")
-        raise V2Error(f"status {answer.status_code}")
-    if answer.is_error:
-        raise V2Error(_message(told) or f"status {answer.status_code}", int(told.get("errorCode", 0)))
-    return Reply(told, int(answer.headers.get("x-etcd-index", 0)))
-
-
-def _message(told: Any) -> str:
-    """What an answer complains of: ``Key not found (/a)``."""
-    if not isinstance(told, dict):
-        return ""
-    text, cause = str(told.get("message", "")), str(told.get("cause", ""))
-    return f"{text} ({cause})" if cause else text
+            self._client = Client(
+                self._endpoints,
+                user=self.user,
+                password=self._password,
+                tls=self._tls,
+                timeout=_TIMEOUT_S * len(self._endpoints),
+            )
+        answer = await self._client.ask(method, path, query=query, form=form, body=body)
+        try:
+            return answer.told()
+        except NotServed:
+            raise NotServed(0, "these hosts do not serve version 2") from None

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from tools.console.store.v2.calls import COMPARE_FAILED, NODE_EXISTS, Reply, V2Error, Version2
+from muster_client.v2 import CompareFailed, Given, NodeExists
+
+from tools.console.store.v2.calls import Version2
 
 MOST_SHOWN = 500
 _IN_ORDER = re.compile(r"\d{20}")
@@ -69,14 +71,14 @@ def _node(told: dict[str, Any]) -> Node:
 
 async def read(v2: Version2, key: str) -> Node:
     """A key, or a directory with what lies in it, by name. V2Error."""
-    reply = await v2.ask("GET", f"/keys{joined('/', key)}", query={"sorted": True, "quorum": True})
-    return _node(reply.told["node"])
+    told = await v2.ask("GET", f"/keys{joined('/', key)}", query={"sorted": True, "quorum": True})
+    return _node(told["node"])
 
 
 async def recent(v2: Version2, key: str) -> Node:
     """The same, perhaps as of a moment ago: browsers that show the same node share one request. V2Error."""
-    reply = await v2.shared(f"/keys{joined('/', key)}", {"sorted": True, "quorum": True})
-    return _node(reply.told["node"])
+    told = await v2.shared(f"/keys{joined('/', key)}", {"sorted": True, "quorum": True})
+    return _node(told["node"])
 
 
 async def create(v2: Version2, key: str, value: str, ttl_s: int | None) -> Node:
@@ -113,17 +115,9 @@ async def remove(v2: Version2, seen: Node) -> None:
     await _changed(v2, "DELETE", seen.key, {"prevIndex": seen.modified}, None)
 
 
-async def _changed(
-    v2: Version2,
-    method: str,
-    key: str,
-    query: dict[str, str | int | bool | None],
-    form: dict[str, str | int | bool | None] | None,
-) -> Node:
+async def _changed(v2: Version2, method: str, key: str, query: Given, form: Given | None) -> Node:
     try:
-        reply: Reply = await v2.ask(method, f"/keys{joined('/', key)}", query=query, form=form)
-    except V2Error as error:
-        if error.code in (COMPARE_FAILED, NODE_EXISTS):
-            raise Overtaken(str(error)) from None
-        raise
-    return _node(reply.told["node"])
+        told = await v2.ask(method, f"/keys{joined('/', key)}", query=query, form=form)
+    except (CompareFailed, NodeExists) as error:
+        raise Overtaken(str(error)) from None
+    return _node(told["node"])

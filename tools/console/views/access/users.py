@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from muster_client import MusterError, PermissionDenied
+from muster_client.v2 import NotServed, Unauthorized
 from nicegui import ui
 
 from tools.console.names import address
 from tools.console.store.access.model import ROOT, Access, Accounts, Permission, Role, User
 from tools.console.store.access.version3 import Version3
 from tools.console.store.v2.accounts import Accounts2
-from tools.console.store.v2.calls import NotServed, Unauthorized
 from tools.console.views.access import dialogs
 from tools.console.views.page import Page
 from tools.console.views.parts import button, chip, div, empty, heading, sure, tag, tag_text

@@ -6,11 +6,11 @@ import time
 from collections.abc import Awaitable
 
 from muster_client import MusterError
+from muster_client.v2 import KeyNotFound, NotServed, Unauthorized, V2Error
 from nicegui import ui
 
 from tools.console.names import address
 from tools.console.store.v2 import nodes
-from tools.console.store.v2.calls import NOT_FOUND, NotServed, Unauthorized, V2Error
 from tools.console.store.v2.nodes import Node, Overtaken
 from tools.console.views import key_dialogs
 from tools.console.views.access.users import log_in2
@@ -83,9 +83,10 @@ class TreeView:
             self.trouble = "layers_clear", page.t("v2.none"), page.why(error)
         except Unauthorized as error:
             self.trouble = "lock", page.t("v2.denied"), str(error)
+        except KeyNotFound as error:
+            self.trouble = "search_off", page.t("value.missing"), str(error)
         except V2Error as error:
-            title = page.t("value.missing") if error.code == NOT_FOUND else str(error)
-            self.trouble = "search_off", title, str(error)
+            self.trouble = "search_off", str(error), str(error)
         self.read_at_s = time.monotonic()
 
     async def follow(self) -> None:
