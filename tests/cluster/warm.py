@@ -28,14 +28,16 @@ Stream = int | IO[Any] | None
 
 
 class Process(subprocess.Popen[bytes]):
-    """One of muster's own processes is forked; any other is started."""
+    """One of muster's own processes is forked. Any other is started, and any of a process with threads: a
+    forked one would wait for RocksDB's, which a host with --force-new-cluster has begun."""
 
     def __init__(
         self, command: Sequence[str], *, stdin: Stream = None, stdout: Stream = None, stderr: Stream = None,
         env: dict[str, str], preexec_fn: Callable[[], object], pass_fds: Sequence[int] = (),
         process_group: int = -1, start_new_session: bool = False,
     ) -> None:  # fmt: skip
-        if list(command[:3]) != [sys.executable, "-P", "-m"] or command[3] not in PROGRAMS:
+        ours = list(command[:3]) == [sys.executable, "-P", "-m"] and command[3] in PROGRAMS
+        if not ours or _has_threads():
             super().__init__(
                 command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, preexec_fn=preexec_fn,
                 pass_fds=pass_fds, process_group=process_group, start_new_session=start_new_session)
@@ -60,6 +62,10 @@ class Process(subprocess.Popen[bytes]):
                 os.setpgid(0, process_group)
             streams = (stdin, stdout, stderr)
             os._exit(_code_of(lambda: _become(command[3:], streams, pass_fds, env, preexec_fn)))
+
+
+def _has_threads() -> bool:
+    return len(os.listdir("/proc/self/task")) > 1
 
 
 def _become(
