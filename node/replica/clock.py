@@ -2,7 +2,7 @@
 
 Due are Raft's deadlines, a heartbeat's work, a second's work, and the STATE by which links know that this
 node lives. A tick each 20 ms and a STATE each heartbeat were most of the cost of an idle host (decision
-19). A calm node does its own work when Raft's heartbeat wakes it anyway.
+19).
 """
 
 from __future__ import annotations
@@ -45,13 +45,9 @@ class Clock:
         self._node = node
         # no request waits for this node: a heartbeat's work is done as seldom as STATE is sent
         self.calm = False
-        self._lulled = False  # its last heartbeat was a calm one
         self._interval_s = common.heartbeat_interval_ms / 1000
         self._held_ms = common.election_timeout_ms // 2
         self._state_s = signs_of_life_ms(common) / 1000
-        # of a calm node's work that was done with Raft's last heartbeat: it waits for the next one
-        self._slack_s = self._state_s / 4
-        self._joined = False  # it was
         self.late = 0  # heartbeats of a leader that were an interval late
         self._next_heartbeat = 0.0
         self._next_state = 0.0
@@ -76,50 +72,32 @@ class Clock:
             self._timer = None
 
     def look(self) -> None:
-        """Raft's deadline may have moved forward, or the calm be over."""
+        """Raft's deadline may have moved forward."""
         due_ms = self._node.raft.next_deadline()
-        stirred = self._lulled and not self.calm
-        if (stirred or due_ms < self._due_ms) and self._timer is not None:
-            now = self._node.loop.time()
-            if stirred:
-                self._lulled = False
-                self._next_heartbeat = min(self._next_heartbeat, now + self._interval_s)
+        if due_ms < self._due_ms and self._timer is not None:
             self._timer.cancel()
-            self._arm(due_ms, self._node.now_ms(), now)
-
-    def woken(self) -> None:
-        """A peer has woken this node: what is nearly due is done now, if it is calm."""
-        if (self._lulled and self._timer is not None and not self._is_held()
-                and self._node.loop.time() >= self._next_heartbeat - self._slack_s):
-            self._timer.cancel()
-            self._tick_now(joined=True)
+            self._arm(due_ms, self._node.now_ms(), self._node.loop.time())
 
     def state_said(self) -> None:
         self._next_state = self._node.loop.time() + self._state_s
 
-    def _is_held(self) -> bool:
-        return self._due_ms > 0 and self._node.now_ms() - self._due_ms > self._held_ms
-
     def _tick(self) -> None:
-        if self._is_held():
-            # Peers' frames are read first: then a follower need not campaign, nor a leader step down.
+        if self._due_ms and self._node.now_ms() - self._due_ms > self._held_ms:
+            # The loop was held. Peers' frames are read first: then a follower need not campaign, nor a leader
+            # step down.
             self._timer = self._node.loop.call_later(_READ_S, self._tick_now)
         else:
             self._tick_now()
 
-    def _tick_now(self, *, joined: bool = False) -> None:
+    def _tick_now(self) -> None:
         node, interval = self._node, self._interval_s
         now, now_ms = node.loop.time(), node.now_ms()
-        joined = joined or node.raft.next_deadline() <= now_ms
         node.raft.tick(now_ms)
-        # with what Raft's clock woke this up for
-        early_s = self._state_s / 2 if self._lulled else interval / 4
-        if now >= self._next_heartbeat - early_s:
+        if now >= self._next_heartbeat - interval / 4:  # together with what Raft's clock woke this up for
             if node.writes.leader is not None and now > self._next_heartbeat + interval:
                 self.late += 1
-            self._lulled, self._joined = self.calm, joined
-            self._next_heartbeat = now + (self._state_s if self._lulled else interval)
-            if now >= self._next_state - max(early_s, interval / 2):
+            self._next_heartbeat = now + (self._state_s if self.calm else interval)
+            if now >= self._next_state - interval / 2:
                 node.standing.say_state()
             for call in self._heartbeats:
                 call()
@@ -131,8 +109,7 @@ class Clock:
         node.wake()
 
     def _arm(self, raft_due_ms: int, now_ms: int, now: float) -> None:
-        own = self._next_heartbeat + (self._slack_s if self._lulled and self._joined else 0.0)
-        due = min(own - now, (raft_due_ms - now_ms) / 1000)
+        due = min(self._next_heartbeat - now, (raft_due_ms - now_ms) / 1000)
         links = self._node.role.links
         if links is not None and links.dirty:  # no event tells that a connection is made
             due = min(due, self._interval_s / 5)

@@ -292,7 +292,8 @@ class Node:
         self._wake_for_frame()
 
     def front_frame(self, identity: bytes, data: bytes, send: Send, pass_on: PassOn) -> None:
-        """All that came to a front in this process in this turn: the tick runs at once, unless one is due."""
+        """A frame of a front in this process (``tools.muster.joined``), which holds all that came to the
+        front in this turn of the loop: the tick runs at once, unless one is scheduled or running."""
         self.fronts.frame(identity, data, send, b"", pass_on)
         if self._scheduled or self._running:
             self._wake_for_frame()
@@ -341,7 +342,8 @@ class Node:
                 self.reads.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
 
     def hurry(self, link: FrontLink, revision: int) -> None:
-        """A read waits for this revision: its front hears of it, and for a while of what follows, at once."""
+        """A read waits until this revision is applied here: its front hears of it, and for a while of what
+        follows, at once."""
         self.hurried_until = self.loop.time() + HURRY_S
         self.fronts.hurry(link, revision, self.hurried_until)
         self.wanted_revision = max(revision, self.wanted_revision)
@@ -373,11 +375,9 @@ class Node:
             self.peers.received_failures[member_id] += 1
             if self._broken.news((member_id, kind), self.loop.time()):
                 log.warning("dropped a broken frame of a peer", peer=f"{member_id:x}", error=str(e))
-        if not due:
-            self.clock.woken()
-        elif len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):
+        if due and len(data) <= _LONE_BYTES and self.role.alone and not (self._scheduled or self._running):
             self._run()  # at once: no other work could share this tick
-        else:
+        elif due:
             self.wake()
 
     def _refused(self, peer: Peer, code: int, reason: str) -> None:

@@ -30,7 +30,7 @@ from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.pacing.patience import HURRY_S
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
-from cluster.wire.messages import HEAD, NO_HASTE, OWN_HASTE, PUT_ANSWER, Method, Status
+from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, Request
 from node.replica.moving.of_shard import ShardMoves
 from node.replica.pauses import ReturningTimer
@@ -400,10 +400,7 @@ class ShardRole:
         if len(self.node.reads.waiting):
             self.node.hurried_until = self.loop.time() + HURRY_S
         haste = self.feed.haste()
-        self.node.syncer.unserved = haste == NO_HASTE
-        self.node.clock.calm = haste == NO_HASTE or (
-            haste == OWN_HASTE and leading is not None and leading.serving and not self.owed
-            and self._reporting.shown(self.placing.fold.cut(self.settings.shard)))
+        self.node.syncer.unserved = self.node.clock.calm = haste == NO_HASTE
         self.feed.hasten(haste)
         self.links.flush()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from cluster.order.following.feed_queue import FeedQueue
@@ -98,18 +96,6 @@ def test_a_report_is_said_once_per_link_and_again_until_the_feed_shows_it() -> N
     assert reporting.again(Cut(6, 4, 0), 1.0), "the feed does not show it"
     assert not reporting.again(Cut(7, 4, 0), 1.4)
     assert reporting.again(Cut(7, 4, 0), 1.5), "what was said may be lost"
-
-
-def test_a_report_that_the_feed_has_shown_is_repeated_less_and_less_often() -> None:
-    reporting, link, said = Reporting(0.1), object(), [1.0]
-    assert reporting.says(4, 7, link, 1.0, force=False)
-    for step in range(11, 200):
-        if reporting.again(Cut(7, 4, 0), now := step / 10):
-            assert reporting.says(4, 7, link, now, force=True)
-            said.append(now)
-    assert [round(b - a, 1) for a, b in pairwise(said)] == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
-    assert reporting.says(4, 8, link, 20.0, force=False)
-    assert reporting.again(Cut(8, 4, 0), 20.5), "after news as at first"
 
 
 def test_a_lock_is_asked_about_when_it_has_been_held_for_ten_heartbeats() -> None:

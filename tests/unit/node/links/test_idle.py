@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -144,18 +143,13 @@ def test_a_link_is_not_silent_while_this_nodes_own_loop_was_held(links: NodeLink
     assert not silent.alive
 
 
-def clock_of(loop: Loop, beats: list[float], ticks: list[float], states: list[float] | None = None) -> Clock:
-    def say_state() -> None:
-        clock.state_said()
-        if states is not None:
-            states.append(loop.now)
-
+def clock_of(loop: Loop, beats: list[float], ticks: list[float]) -> Clock:
     nothing = SimpleNamespace(sweep=lambda *now: None, tick=lambda: None, second=lambda: None)
     fake: Any = SimpleNamespace(
         loop=loop, now_ms=lambda: round(loop.now * 1000),
         settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         raft=SimpleNamespace(tick=lambda now_ms: ticks.append(loop.now), next_deadline=lambda: 1 << 60),
-        standing=SimpleNamespace(say_state=say_state, say_ready=lambda: None, second=lambda now: None),
+        standing=SimpleNamespace(say_state=lambda: None, say_ready=lambda: None, second=lambda now: None),
         upkeep=nothing, writes=SimpleNamespace(leader=None), reads=nothing, fronts=nothing, snapshots=nothing,
         backups=nothing, streams=nothing, role=SimpleNamespace(links=None), wake=lambda: None)
     clock = Clock(fake)
@@ -190,56 +184,3 @@ def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, mos
     seconds = [sum(100 + s < beat <= 101 + s for beat in beats) for s in range(10)]
     assert max(seconds) <= most
     assert min(seconds) >= least
-
-
-def test_a_calm_node_does_its_own_work_when_its_leaders_heartbeats_wake_it() -> None:
-    loop, beats, ticks = Loop(), list[float](), list[float]()
-    clock = clock_of(loop, beats, ticks)
-    clock.calm = True
-    clock.start()
-    loop.run_until(100.1)
-    beats.clear()
-    ticks.clear()
-    for beat in range(1, 21):
-        late_s = 0.02 if beat % 2 else -0.02
-        loop.run_until(100.0 + beat / 4 + late_s)
-        clock.woken()
-    assert len(beats) == len(ticks) == 20, "no timer has woken it"
-    loop.run_until(loop.now + 1.0)
-    assert len(beats) >= 23, "without heartbeats it has its own timer"
-    ticks.clear()
-    loop.now += 3.0
-    clock.woken()
-    assert ticks == [], "its loop was held: other peers' frames are read before Raft is told the time"
-
-
-@pytest.mark.parametrize("early_s", [0.0, 0.06])
-def test_a_calm_node_says_its_state_with_each_heartbeat_however_they_come(early_s: float) -> None:
-    """Four times in an election timeout: a heartbeat without a STATE would double the pause."""
-    loop, beats, states = Loop(), list[float](), list[float]()
-    clock = clock_of(loop, beats, [], states)
-    clock.calm = True
-    clock.start()
-    at = 99.98
-    for beat in range(40):
-        at += 0.25 - early_s if beat % 2 else 0.25 + early_s
-        loop.run_until(at)
-        clock.woken()
-    pauses = [after - before for before, after in itertools.pairwise(states)]
-    assert len(states) > 30
-    assert max(pauses) <= 0.25 + 0.07, "never two heartbeats"
-
-
-def test_a_calm_nodes_heartbeat_is_soon_again_once_the_calm_is_over() -> None:
-    loop, beats = Loop(), list[float]()
-    clock = clock_of(loop, beats, [])
-    clock.calm = True
-    clock.start()
-    loop.run_until(100.01)
-    clock.calm = False
-    clock.look()
-    beats.clear()
-    loop.run_until(100.12)
-    assert len(beats) == 1
-    clock.woken()
-    assert len(beats) == 1, "what is due is not done early"
