@@ -240,6 +240,42 @@ def test_a_file_of_a_prefix_makes_it_anew(run: Run, directory: str) -> None:
     run(steps)
 
 
+def test_a_change_from_before_the_list_changes_nothing(run: Run, directory: str) -> None:
+    async def steps(client: Client) -> None:
+        first = await client.put(f"{directory}a", "1")
+        await client.delete(f"{directory}a")
+        await client.put(f"{directory}a", "2")
+        outline = Outline(client, flat=m.prefix(directory))
+        await outline.start()
+        async with client.watch(m.prefix(directory), revision=first.revision) as watch:
+            put, deleted, again = [await watch.next() for _ in range(3)]
+        for late in (put, deleted, again):
+            assert late is not None
+            outline.apply([late])
+            assert [row.path for row in outline.rows()] == [f"{directory}a".encode()]
+
+    run(steps)
+
+
+def test_who_follows_a_range_knows_when_no_change_is_missed_any_more(run: Run, directory: str) -> None:
+    async def steps(client: Client) -> None:
+        hub, keys, told = Hub(client), m.prefix(directory), list[m.Event]()
+        leave = hub.follow(keys, lambda one: told.extend(one.events))
+        await hub.begun(keys)
+        await client.put(f"{directory}a", "")
+        while not told:
+            await asyncio.sleep(0.01)
+        leave()
+        hub.follow(keys, lambda one: None)
+        waits = asyncio.create_task(hub.begun(keys))
+        await asyncio.sleep(0)
+        await hub.close()
+        await waits
+        await hub.begun(keys)
+
+    run(steps)
+
+
 def test_fifty_browsers_cost_one_watch(run: Run, directory: str) -> None:
     async def steps(client: Client) -> None:
         hub = Hub(client)

@@ -34,6 +34,7 @@ class Hub:
         self._followers: dict[KeyRange, dict[int, Listener]] = {}
         self._watches: dict[KeyRange, asyncio.Task[None]] = {}
         self._errors: dict[KeyRange, str] = {}
+        self._begun: dict[KeyRange, asyncio.Event] = {}
         self._next = 0
 
     @property
@@ -47,6 +48,7 @@ class Hub:
         number = self._next
         self._followers.setdefault(keys, {})[number] = listener
         if keys not in self._watches:
+            self._begun[keys] = asyncio.Event()
             self._watches[keys] = asyncio.create_task(self._run(keys))
         elif error := self._errors.get(keys):
             listener(Told(error=error))
@@ -56,15 +58,24 @@ class Hub:
             if followers.pop(number, None) is not None and not followers:
                 del self._followers[keys]
                 self._errors.pop(keys, None)
+                self._begun.pop(keys).set()
                 self._watches.pop(keys).cancel()
 
         return leave
+
+    async def begun(self, keys: KeyRange) -> None:
+        """Wait until a range that is followed is watched, or cannot be: no later change is missed."""
+        if keys in self._begun:
+            await self._begun[keys].wait()
 
     async def close(self) -> None:
         """End all watches."""
         tasks = list(self._watches.values())
         self._followers.clear()
         self._watches.clear()
+        for begun in self._begun.values():
+            begun.set()
+        self._begun.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -74,11 +85,13 @@ class Hub:
             try:
                 async with self._client.watch(keys, snapshots=True) as watch:
                     self._errors.pop(keys, None)
+                    self._begun[keys].set()
                     self._tell(keys, Told())
                     while events := await _gathered(watch):
                         self._tell(keys, Told(events))
             except MusterError as error:
                 self._errors[keys] = str(error)
+                self._begun[keys].set()
                 self._tell(keys, Told(error=str(error)))
             await asyncio.sleep(_AGAIN_S)
 

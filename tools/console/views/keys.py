@@ -56,6 +56,7 @@ class KeysView:
         """The row where the keyboard stands, by its ID; empty: at the key that is shown."""
         self._dirty = asyncio.Event()
         self._error = ""
+        self._early: list[Told] | None = []  # what came before there was anything to show it
 
     async def open(self) -> None:
         """Draw everything, and follow changes from then on."""
@@ -67,17 +68,12 @@ class KeysView:
             return
         as_list = self.flat or bool(self.search)
         self.outline = Outline(page.identity.client, revision=self.revision, flat=where if as_list else None)
-        try:
-            await self.outline.start()
-        except PermissionDenied as error:
-            if not page.identity.user and "user name is empty" in str(error):
-                page.browser.open(page.path)  # users were enabled meanwhile: ask for a name
-                return
-            self.denied(str(error))
-            return
-        except (Compacted, FutureRevision) as error:
-            empty("history_toggle_off", page.t("rev.gone", revision=self.revision), str(error))
-            button(page.t("rev.now"), lambda: page.go(address("keys", self.key)), icon="update")
+        followed = where if as_list else EVERYTHING
+        leave = _nothing if self.revision else page.identity.hub.follow(followed, self._told)
+        page.on_leave(leave)
+        await page.identity.hub.begun(followed)  # no change is missed between the list and what follows it
+        if not await self._listed():
+            leave()
             return
         self.frame = div("mc-keysview" + (" has-key" if self.key else ""))
         with self.frame:
@@ -87,10 +83,27 @@ class KeysView:
             with div("mc-value"):
                 self.value = ValuePane(page, self.revision, self.choose)
         page.stays = self.stays
-        self._follow(where if as_list else EVERYTHING)
+        self._keep_up()
         await self.value.show(self.key)
         if self.key:
             page.run(self._reveal())
+
+    async def _listed(self) -> bool:
+        """Read the first page; False: it is said why there is none."""
+        page = self.page
+        try:
+            await self.outline.start()
+        except PermissionDenied as error:
+            if not page.identity.user and "user name is empty" in str(error):
+                page.browser.open(page.path)  # users were enabled meanwhile: ask for a name
+            else:
+                self.denied(str(error))
+        except (Compacted, FutureRevision) as error:
+            empty("history_toggle_off", page.t("rev.gone", revision=self.revision), str(error))
+            button(page.t("rev.now"), lambda: page.go(address("keys", self.key)), icon="update")
+        else:
+            return True
+        return False
 
     async def _reveal(self) -> None:
         """Open the tree at the key of the address: the value is shown by then."""
@@ -307,25 +320,30 @@ class KeysView:
         if self._rows[at].kind == "key":
             self.choose(self._rows[at].path)
 
-    def _follow(self, where: KeyRange) -> None:
-        page = self.page
+    def _told(self, told: Told) -> None:
+        if self._early is not None:
+            self._early.append(told)
+            return
+        if told.error != self._error:
+            self._error = told.error
+            self._trouble.clear()
+            if told.error:
+                with self._trouble:
+                    ui.icon("sync_problem")
+                    ui.label(self.page.t("not_live", reason=told.error))
+        if self.outline.apply(told.events):
+            self._dirty.set()
+        self.value.tell(told.events)
 
-        def told(told: Told) -> None:
-            if told.error != self._error:
-                self._error = told.error
-                self._trouble.clear()
-                if told.error:
-                    with self._trouble:
-                        ui.icon("sync_problem")
-                        ui.label(page.t("not_live", reason=told.error))
-            if self.outline.apply(told.events):
-                self._dirty.set()
-            self.value.tell(told.events)
-
-        if not self.revision:
-            page.on_leave(page.identity.hub.follow(where, told))
-        task = asyncio.create_task(page.told(self._keep_drawn()))
-        page.on_leave(lambda: _cancel(task))
+    def _keep_up(self) -> None:
+        """Show what came meanwhile, and what comes from now on."""
+        early, self._early = self._early or [], None
+        for told in early:
+            self._told(told)
+        drawing = self._keep_drawn()
+        task = asyncio.create_task(self.page.told(drawing))
+        task.add_done_callback(lambda _: drawing.close())  # it may end before it has begun
+        self.page.on_leave(lambda: _cancel(task))
         self._dirty.set()
 
     async def _keep_drawn(self) -> None:
@@ -367,6 +385,10 @@ class KeysView:
                 button(page.t("rev.now"), lambda: show(0))
                 button(page.t("rev.show"), lambda: show(int(number.value or 0)), kind="primary")
         made.open()
+
+
+def _nothing() -> None:
+    """A revision of the past is not followed."""
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

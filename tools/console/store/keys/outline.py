@@ -165,6 +165,9 @@ class Outline:
         gone = isinstance(event, Delete)
         if entry.is_directory and known:
             return self._recount(entry.path, event)
+        # a change that came while the page was read
+        if known and (kv := node.entries[at].kv) is not None and kv.mod_revision > event.revision:
+            return False
         if gone and not entry.is_directory:
             if known:
                 del node.entries[at]
