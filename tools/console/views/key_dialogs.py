@@ -73,7 +73,7 @@ def new_key(page: Page, near: bytes, choose: Choose) -> None:
         buttons(made, page, page.t("create"), do)
 
 
-def remove_key(page: Page, seen: KeyValue, done: Callable[[], None]) -> None:
+def remove_key(page: Page, seen: KeyValue, done: Callable[[], object]) -> None:
     """Delete one key, as it was seen."""
     with page.browser, dialog(page.t("delete.title")) as made:
         ui.label(shown(seen.key)).classes("mc-mono mc-strong")

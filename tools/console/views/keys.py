@@ -69,11 +69,11 @@ class KeysView:
         as_list = self.flat or bool(self.search)
         self.outline = Outline(page.identity.client, revision=self.revision, flat=where if as_list else None)
         followed = where if as_list else EVERYTHING
-        leave = _nothing if self.revision else page.identity.hub.follow(followed, self._told)
-        page.on_leave(leave)
-        await page.identity.hub.begun(followed)  # no change is missed between the list and what follows it
+        if not self.revision:
+            page.on_leave(page.identity.hub.follow(followed, self._told))
+            await page.identity.hub.begun(followed)  # no change is missed between the list and what follows
         if not await self._listed():
-            leave()
+            page.leave()
             return
         self.frame = div("mc-keysview" + (" has-key" if self.key else ""))
         with self.frame:
@@ -340,10 +340,8 @@ class KeysView:
         early, self._early = self._early or [], None
         for told in early:
             self._told(told)
-        drawing = self._keep_drawn()
-        task = asyncio.create_task(self.page.told(drawing))
-        task.add_done_callback(lambda _: drawing.close())  # it may end before it has begun
-        self.page.on_leave(lambda: _cancel(task))
+        drawing = self.page.run(self._keep_drawn())
+        self.page.on_leave(lambda: _cancel(drawing))
         self._dirty.set()
 
     async def _keep_drawn(self) -> None:
@@ -385,10 +383,6 @@ class KeysView:
                 button(page.t("rev.now"), lambda: show(0))
                 button(page.t("rev.show"), lambda: show(int(number.value or 0)), kind="primary")
         made.open()
-
-
-def _nothing() -> None:
-    """A revision of the past is not followed."""
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

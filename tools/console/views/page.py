@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,10 +103,11 @@ class Page:
         for end in ends:
             end()
 
-    def run(self, step: Coroutine[Any, Any, None]) -> None:
+    def run(self, step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Do something in the background; what the cluster refuses is shown."""
         task = background_tasks.create(self.told(step))
         task.add_done_callback(lambda _: step.close())  # it may end before it has begun
+        return task
 
     async def told(self, step: Awaitable[None]) -> None:
         """Do something; what the cluster refuses is shown in its own words."""

@@ -6,15 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import grpc
-
 from muster_client import ranges, stm
 from muster_client.admin.auth import Auth
 from muster_client.admin.maintenance import Maintenance
 from muster_client.admin.members import Members
-from muster_client.errors import LeaseNotFound
 from muster_client.kv import Kv
-from muster_client.lease import Lease, LeaseInfo, every, granted, info, taken
+from muster_client.lease import Lease, LeaseInfo, every, granted, info, renewed, taken
 from muster_client.mirror import Mirror, OnChange
 from muster_client.queueing import TTL_S, Election, Leadership, Lock
 from muster_client.ranges import Keys, Text
@@ -91,8 +88,7 @@ class Client(Kv):
 
     async def renew(self, lease: int, *, timeout: float | None = None) -> None:
         """Let any lease run for its whole time again, once. LeaseNotFound."""
-        if (await self.raw.renew(lease, timeout=timeout)).TTL <= 0:
-            raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
+        await renewed(self._caller, self._keeper, lease, timeout)
 
     async def lease_info(self, lease: int | Lease, *, timeout: float | None = None) -> LeaseInfo:
         """What the cluster knows of a lease. LeaseNotFound."""

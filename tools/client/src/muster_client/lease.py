@@ -18,6 +18,7 @@ from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, ServerEr
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
+from muster_client.wire.following import OnAgain
 from muster_client.wire.keeper import Keeper, Kept, clock
 
 # Granting twice under one ID is refused, and revoking twice does nothing: both can be repeated
@@ -137,11 +138,20 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
 
 async def taken(caller: Caller, keeper: Keeper, id: int, timeout: float | None) -> Lease:
     """A lease that is there, kept alive from now on. LeaseNotFound."""
-    timeout_s, sent = caller.timeout_s if timeout is None else timeout, [clock()]  # before each attempt
-    answer = await engine.run(keeper.renew(id, timeout_s, lambda error: sent.append(clock())))
+    sent = [clock()]  # before each attempt
+    ttl_s = await renewed(caller, keeper, id, timeout, lambda error: sent.append(clock()))
+    return await _kept(caller, keeper, Kept(id, ttl_s, sent[-1]))
+
+
+async def renewed(
+    caller: Caller, keeper: Keeper, id: int, timeout: float | None, on_again: OnAgain | None = None
+) -> int:
+    """The time to live of any lease, which runs again from its beginning. LeaseNotFound."""
+    timeout_s = caller.timeout_s if timeout is None else timeout
+    answer = await engine.run(keeper.renew(id, timeout_s, on_again))
     if answer.TTL <= 0:
         raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, _NOT_FOUND)
-    return await _kept(caller, keeper, Kept(id, answer.TTL, sent[-1]))
+    return answer.TTL
 
 
 async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:
