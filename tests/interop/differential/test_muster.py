@@ -22,11 +22,13 @@ STEPS = 120 if SOAK else 60
 
 def reads_locally(step: Step) -> bool:
     """Whether the answer is what the asked host has applied: such a step goes to a host that has shown
-    the newest revision, for what a front has shown once it shows always."""
+    the newest revision, for what a front has shown once it shows always. A watch without a start revision
+    begins behind the host's own."""
     if step.rpc == "Txn":
         return is_read_only(step.request) and is_serializable(step.request)
+    if step.rpc == "Watch":
+        return not step.request.start_revision
     return step.rpc == "LeaseLeases" or (step.rpc == "Range" and step.request.serializable)
-
 
 
 class Hosts:
