@@ -6,20 +6,15 @@ import contextlib
 import http.client
 import json
 import re
-import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.cluster.local_cluster import LocalCluster, local_cluster, until
+from tests.cluster.local_cluster import LocalCluster, until
 from tests.interop.v2 import v2_python, v2_web
 from tests.interop.v2.v2_cases import CASES, delete, generated, get, post, put
-from tests.interop.v2.v2_hosts import ETCD, FORM, Answer, Server, Shown, etcd_with_v2, serves
-from tests.interop.v2.v2_waits import SCENARIOS, Scenario, Scene
+from tests.interop.v2.v2_hosts import ETCD, FORM, Server, Shown
 from tests.ports import free_ports
 
 pytestmark = [
@@ -28,50 +23,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 JSON = "application/json"
-CORS = f"--cors={v2_web.ALLOWED},http://other.example:80"
-
-
-@pytest.fixture(scope="module")
-def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with etcd_with_v2(tmp_path_factory.mktemp("etcd"), CORS) as server:
-        _mask(server)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A muster of one host."""
-    args = [CORS, "--fronts=0"]  # plain reads are answered as their bytes come (decision 91)
-    with local_cluster(tmp_path_factory.mktemp("one") / "muster", 1, "--shards=1", extra=args) as cluster:
-        server = Server(cluster.endpoints()[0])
-        until(lambda: serves(server))
-        _mask(server)
-        yield server
-
-
-@pytest.fixture(scope="module")
-def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """A muster of three hosts and two shards."""
-    with local_cluster(tmp_path_factory.mktemp("three") / "muster", 3, "--shards=2") as cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
-def three(trio: LocalCluster) -> list[Server]:
-    """Its hosts."""
-    servers = [Server(endpoint) for endpoint in trio.endpoints()]
-    until(lambda: all(serves(server) for server in servers))
-    return servers
-
-
-def _mask(server: Server) -> None:
-    """IDs and addresses, by what the server says of itself."""
-    (member,) = json.loads(server.ask("GET", "/v2/members").body)["members"]
-    server.masks |= {
-        member["id"]: "MEMBER",
-        member["peerURLs"][0]: "http://peer",
-        member["clientURLs"][0]: "http://client",
-    }
 
 
 MEMBERS: list[tuple[str, str, str | None, str | None]] = [
@@ -166,39 +117,6 @@ def test_statistics_are_those_of_etcd(etcd: Server, one: Server) -> None:
     assert found_self["leaderInfo"]["leader"] == found_self["id"]
 
 
-def test_keys_and_values_may_be_spelt_as_they_are(etcd: Server, one: Server, three: list[Server]) -> None:
-    """As curl sends what is typed: octets above ASCII stand in the request line."""
-    servers = (etcd, one, three[0])
-    for server in servers:
-        server.ask("DELETE", "/v2/keys/t?recursive=true")
-        server.begin()
-    chunks = b"8\r\nvalue=\xe6\x9c\r\n1\r\n\xac\r\n0\r\n\r\n"
-    form = f"Content-Type: {FORM}\r\n".encode()
-    for line, rest in (
-        ("PUT /v2/keys/t/日/é?value=本&ttl=", b"Content-Length: 0\r\n\r\n"),
-        ("PUT /v2/keys/t/本", form + b"Content-Length: 9\r\n\r\nvalue=\xe6\x9c\xac"),
-        ("PUT /v2/keys/t/本?prevValue=本", form + b"Transfer-Encoding: chunked\r\n\r\n" + chunks),
-        ("GET /v2/keys/t?recursive=true&sorted=true", b"\r\n"),
-        ("GET /v2/keys/t//日", b"\r\n"),
-        ("DELETE /v2/keys/t/日/\udcff", b"\r\n"),
-        ("DELETE /v2/keys/t/本?prevValue=日", b"\r\n"),
-    ):
-        request = f"{line} HTTP/1.1\r\nHost: x\r\n".encode(errors="surrogateescape") + rest
-        wanted, *found = (server.shown(spelt(server, request)) for server in servers)
-        assert found == [wanted, wanted], line
-
-
-def spelt(server: Server, request: bytes) -> Answer:
-    """The answer to a request that http.client would not send."""
-    host, _, port = server.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(request)
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        found = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, found, answer.read().decode())
-
-
 def test_members_tell_how_fast_entries_come_and_leave(trio: LocalCluster, three: list[Server]) -> None:
     def rates(host: int) -> list[str]:
         """The names of those that it tells while it is written to."""
@@ -209,12 +127,6 @@ def test_members_tell_how_fast_entries_come_and_leave(trio: LocalCluster, three:
 
     until(lambda: rates(trio.leader()) == ["sendPkgRate", "sendBandwidthRate"])
     until(lambda: rates((trio.leader() + 1) % 3) == ["recvPkgRate", "recvBandwidthRate"])
-
-
-def test_a_path_with_a_broken_escape_is_refused_as_by_go(etcd: Server, one: Server) -> None:
-    wanted, found = (server.ask("GET", "/v2/members%zz") for server in (etcd, one))
-    assert (found.status, found.body.strip()) == (wanted.status, wanted.body.strip())
-    assert found.headers["connection"] == wanted.headers["connection"] == "close"
 
 
 PEERS = [("GET", "/members"), ("GET", "/version"), ("HEAD", "/members"), ("POST", "/members"),
@@ -380,79 +292,6 @@ def _index(shown: Shown) -> int:
     return int(shown.headers.get("x-etcd-index", "0"))
 
 
-@pytest.fixture
-def played() -> Iterator[Callable[[Scenario, Server, Server], list[Shown]]]:
-    """Plays a scenario; all its waits end with the test."""
-    with contextlib.ExitStack() as stack:
-
-        def play(scenario: Scenario, writes: Server, waits: Server) -> list[Shown]:
-            scene = Scene(writes, waits)
-            stack.callback(scene.close)
-            return scenario(scene)
-
-        yield play
-
-
-@pytest.mark.parametrize("name", sorted(SCENARIOS))
-def test_waits_see_what_they_see_at_etcd(
-    name: str, played: Callable[[Scenario, Server, Server], list[Shown]],
-    etcd: Server, one: Server, three: list[Server],
-) -> None:  # fmt: skip
-    scenario = SCENARIOS[name]
-    wanted = played(scenario, etcd, etcd)
-    assert played(scenario, one, one) == wanted
-    assert played(scenario, three[0], three[1]) == wanted
-    assert played(scenario, three[2], three[2]) == wanted
-
-
-def test_an_index_that_is_forgotten_is_refused(etcd: Server, one: Server) -> None:
-    found = []
-    for server in (etcd, one):
-        server.begin()
-        _load(server, "v2-set", "--total=1001", "--clients=100", "--conns=100", "--keys=1", "--key-size=8")
-        for index in (server.base + 1, server.base + 2):
-            path = f"/v2/keys/00000000?wait=true&waitIndex={index}"
-            found.append(server.shown(server.ask("GET", path)))
-    assert [shown.status for shown in found[:2]] == [400, 200]
-    assert found[2:] == found[:2]
-
-
-def _load(server: Server, *arguments: str) -> dict[str, Any]:
-    """What muster-bench says of a run."""
-    made = subprocess.run(
-        [sys.executable, "-m", "bench.cli", *arguments, "--timeout=60", "--json",
-         f"--endpoints={server.address}"],
-        capture_output=True, text=True, timeout=200, check=True)  # fmt: skip
-    found: dict[str, Any] = json.loads(made.stdout)
-    assert found["errors"] == {}
-    return found
-
-
-@pytest.mark.parametrize("command", ["v2-set", "v2-get"])
-def test_loads_of_version_2_are_answered(command: str, etcd: Server, one: Server) -> None:
-    for server in (etcd, one):
-        found = _load(server, command, "--total=300", "--clients=10", "--conns=5", "--keys=50")
-        assert found["operations"] == 300
-
-
-def test_changes_are_delivered_to_many_who_wait(etcd: Server, one: Server) -> None:
-    for server in (etcd, one):
-        found = _load(server, "v2-wait", "--total=3", "--waiters=100")
-        assert found["operations"] == 300
-        assert found["extra"]["to_all"]["count"] == 3
-
-
-def test_a_wait_ends_with_its_client(one: Server) -> None:
-    def watchers() -> int:
-        return int(json.loads(one.ask("GET", "/v2/stats/store").body)["watchers"])
-
-    connections = [one.wait("/v2/keys/w/nobody?wait=true")[0] for _ in range(3)]
-    until(lambda: watchers() == 3)
-    for connection in connections:
-        connection.close()
-    until(lambda: watchers() == 0)
-
-
 def _v3(server: Server, path: str, body: object, token: str = "") -> dict[str, str]:
     connection = http.client.HTTPConnection(server.address, timeout=60)
     with contextlib.closing(connection):
@@ -488,104 +327,6 @@ def test_nobody_reads_the_tree_once_there_are_users_of_version_3(one: Server) ->
     until(lambda: one.ask("GET", "/v2/keys/w/secret").status == 200)
 
 
-def test_a_path_is_no_longer_than_etcd_reads_it(one: Server) -> None:
-    path = "/v2/keys/w/" + 1000 * "p"
-    longest, longer = (one.ask("PUT", path + more * "p", "value=x", FORM) for more in (3000, 4000))
-    assert (longest.status, longer.status) == (201, 500)
-
-
-def test_large_values_are_taken_and_too_large_forms_refused(etcd: Server, three: list[Server]) -> None:
-    both = (etcd, three[0])
-    for server in both:
-        server.ask("PUT", "/v2/keys/w/begun", "value=1", FORM)
-        server.begin()
-    for size in (3_000_000, (10 << 20) - 5):
-        body = "value=" + "x" * size
-        wanted, found = (server.shown(server.ask("PUT", "/v2/keys/w/long", body, FORM)) for server in both)
-        told = size, found.body[:300]
-        assert (found.status, found.body) == (wanted.status, wanted.body), told  # etcd's is in chunks
-    for server in three:
-        read = server.ask("GET", "/v2/keys/w/long?quorum=true")
-        assert json.loads(read.body)["node"]["value"] == "x" * 3_000_000
-    three[0].ask("DELETE", "/v2/keys/w/long")
-
-
-def test_a_value_is_as_long_as_its_bytes(one: Server) -> None:
-    answer = one.ask("PUT", "/v2/keys/w/long", ("value=" + "\N{GRINNING FACE}" * 1_200_000).encode(), FORM)
-    assert (answer.status, "etcdserver: request is too large" in answer.body) == (500, True)
-
-
-def raw(server: Server, head: str, body: str) -> tuple[int, str | None, str]:
-    """What a head that no library sends is answered with: status, what is said of the connection, action."""
-    host, _, port = server.address.rpartition(":")
-    text = f"PUT /v2/keys/w/odd HTTP/1.1\r\nHost: x\r\n{head}Content-Length: {len(body)}\r\n\r\n{body}"
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        connection.sendall(text.encode())
-        answer = http.client.HTTPResponse(connection)
-        answer.begin()
-        shown = answer.read().decode()
-        action = json.loads(shown).get("node", {}).get("value", "") if shown.startswith("{") else shown
-        return answer.status, answer.getheader("Connection"), action
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        f"Content-Type: {FORM}\r\nExpect: foo\r\n",
-        f"Content-Type: {FORM}\r\nExpect:\r\n",
-        f"Content-Type: {FORM}\r\nExpect: 100-Continue\r\n",
-        f"Content-Type: {FORM}\r\nExpect: foo, 100-continue\r\n",
-        f"Content-Type: {FORM}\r\nExpect: foo\r\nExpect: 100-continue\r\n",
-        f"Content-Type: {FORM}\r\nExpect: 100-continue\r\nExpect: foo\r\n",
-        f"Content-Type: {FORM}\r\nContent-Type: application/json\r\n",
-        f"Content-Type: application/json\r\nContent-Type: {FORM}\r\n",
-    ],
-)
-def test_odd_heads_are_answered_as_by_etcd(etcd: Server, one: Server, head: str) -> None:
-    assert raw(one, head, "value=1") == raw(etcd, head, "value=1")
-
-
-def by_1_0(server: Server, heads: list[str]) -> list[tuple[str, list[str], int, bool]]:
-    """Of each request of one connection, until that ends: the status line, what is said of the connection and
-    the length, the bytes of the body; and whether the connection ends then."""
-    host, _, port = server.address.rpartition(":")
-    told = []
-    with socket.create_connection((host, int(port)), timeout=60) as connection:
-        file = connection.makefile("rb")
-        for head in heads:
-            connection.sendall(head.encode())
-            lines = iter(lambda: file.readline().decode().rstrip("\r\n"), "")
-            status, *fields = list(lines)
-            said = sorted(f.lower() for f in fields if f.lower().startswith(("connection", "transfer")))
-            length = next(int(f.split(":")[1]) for f in fields if f.lower().startswith("content-length"))
-            stays = "connection: keep-alive" in said or status.startswith("HTTP/1.1")
-            ends = not stays and len(file.read()) == length
-            told.append((status, said, -1 if ends else len(file.read(length)), ends))
-            if ends:
-                break
-    return told
-
-
-@pytest.mark.parametrize(
-    "heads",
-    [
-        ["GET {} HTTP/1.0\r\n\r\n"],
-        ["GET {} HTTP/1.0\r\nHost: x\r\nConnection: close\r\n\r\n"],
-        ["GET {} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"] * 3,
-        ["GET {} HTTP/1.0\r\nConnection: Keep-Alive, foo\r\n\r\n", "GET {} HTTP/1.0\r\n\r\n"],
-        ["GET {} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", "GET {} HTTP/1.1\r\nHost: x\r\n\r\n",
-         "GET {} HTTP/1.0\r\nConnection: close\r\n\r\n"],
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("path", ["/version", "/v2/keys/w/none", "/nothing"])
-def test_http_1_0_is_answered_as_by_etcd(etcd: Server, one: Server, heads: list[str], path: str) -> None:
-    asked = [head.format(path) for head in heads]
-    found, wanted = by_1_0(one, asked), by_1_0(etcd, asked)
-    if path != "/nothing":  # indexes and versions differ in their length
-        found, wanted = ([(*answer[:2], 0, answer[3]) for answer in told] for told in (found, wanted))
-    assert found == wanted
-
-
 @pytest.mark.filterwarnings("ignore")  # of the client, which is from 2017
 def test_python_etcd_works_at_any_host(three: list[Server]) -> None:
     first, second = (v2_python.client(server.address) for server in three[:2])
@@ -593,18 +334,3 @@ def test_python_etcd_works_at_any_host(three: list[Server]) -> None:
     v2_python.waits(first, second)
     v2_python.lock(first)
     v2_python.cluster(first)
-
-
-def test_a_wait_goes_on_when_the_leader_is_killed(trio: LocalCluster, three: list[Server]) -> None:
-    leader = trio.leader()
-    left = [server for host, server in enumerate(three) if host != leader]
-    waits = [server.wait("/v2/keys/w/failover?wait=true") for server in left]
-    trio.ok("kill", str(leader))
-    try:
-        until(lambda: left[0].ask("PUT", "/v2/keys/w/failover", "value=x", FORM).status in (200, 201))
-        assert [json.loads(response.read())["node"]["value"] for _, response in waits] == ["x", "x"]
-    finally:
-        for connection, _ in waits:
-            connection.close()
-        trio.ok("start", str(leader), "--wait=60s")
-        until(lambda: all(serves(server) for server in three))
