@@ -511,11 +511,11 @@ MUTANTS = [
             fault_every_s=0.3,
             patience=1.0,
         ),
-        first=64,
+        first=86,
     ),
     Mutant(no_locks, WRONG, plan(fault_every_s=5.0)),
     Mutant(locks_bind_nobody, ("I9 nothing that conflicts",), plan(fault_every_s=5.0)),
-    Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0)),
+    Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0), first=5),
     Mutant(prepares_lock_writes_only, WRONG, plan(fault_every_s=5.0)),
     Mutant(prepare_does_not_wait, WRONG, plan(fault_every_s=5.0)),
     Mutant(
@@ -538,7 +538,7 @@ MUTANTS = [
             shards=3,
             clients=12,
         ),
-        first=39,
+        first=65,
     ),
     Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES)),
     Mutant(

@@ -141,7 +141,7 @@ MUTANTS = [
         lone(
             faults=("kill sequencer", "restart", "pause sequencer"), fault_every_s=0.1, busy_s=0.02, shards=3
         ),
-        first=14,
+        first=23,
     ),
     Mutant(
         a_lone_puts_lease_is_not_locked,
@@ -152,12 +152,14 @@ MUTANTS = [
         lone_puts_go_to_their_leader_when_their_link_breaks,
         ("I23", *WRONG),
         lone(faults=("break", "isolate", "heal", "pause sequencer"), patience=1.0),
+        first=31,
     ),
     Mutant(the_sequencer_sends_on_what_it_takes, ("I23", *WRONG), lone(fault_every_s=9.0)),
     Mutant(
         a_deposed_sequencer_disowns_what_it_logged,
         ("I23", *WRONG),
         lone(faults=(*SEQUENCERS, "transfer"), fault_every_s=0.2, patience=1.0),
+        first=13,
     ),
 ]
 SCENARIOS = {

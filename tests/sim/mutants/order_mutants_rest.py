@@ -400,7 +400,7 @@ MUTANTS = [
             fault_every_s=0.6,
             seconds=6.0,
         ),
-        first=17,
+        first=32,
     ),
     Mutant(
         the_sequencer_judges_fates_by_index,
@@ -413,7 +413,7 @@ MUTANTS = [
             patience=1.0,
             shards=1,
         ),
-        first=9,
+        first=17,
     ),
     Mutant(the_floor_is_forgotten, ("H5",), plan(shards=3, repeats=0.5, mix=WIDE, fault_every_s=9.0)),
     Mutant(
@@ -464,11 +464,13 @@ MUTANTS = [
         node_0_keeps_its_own_fold,
         ("I3", "I4", "I5", "I6", "I10", "I17", "I19"),
         plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0),
+        first=1,
     ),
     Mutant(
         installs_are_no_gaps_for_watches,
         ("I16", "I23 every wait", "liveness"),
         plan(snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0),
+        first=1,
     ),
     Mutant(
         reads_join_a_question_under_way,
