@@ -42,9 +42,10 @@ class Look:
         for host, front in sorted(simulation.fronts.items()):
             room = front.context.hub.room
             self.pauses, room.pauses, room.limit_bytes = self.pauses + room.pauses, 0, ROOM_BYTES[host % 3]
-        self._written.append(
-            (now, max(n.node.store.revision for (_, s), n in simulation.nodes.items() if s == 0 and n.alive))
-        )
+        shown = [n.node.store.revision for (_, s), n in simulation.nodes.items() if s == 0 and n.alive]
+        if not shown:  # all nodes of shard 0 are dead at once
+            return
+        self._written.append((now, max(shown)))
         while len(self._written) > 1 and self._written[1][0] <= now - self.limit_s:
             self._written.popleft()
         then, revision = self._written[0]
