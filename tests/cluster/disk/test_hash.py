@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -25,6 +26,15 @@ async def client_of(host: Host) -> AsyncIterator[Client]:
         yield client
     finally:
         await client.close()
+
+
+def has_said_what_it_is(host: Host) -> bool:
+    """Whether what it logs of itself at its first start is applied: it is hashed, too."""
+    with contextlib.suppress(OSError):
+        with urllib.request.urlopen(f"http://127.0.0.1:{host.port}/muster/shards", timeout=5) as answer:
+            (shard,) = json.load(answer)["shards"]
+        return host.serves() and shard["growth_lacking"] == []
+    return False
 
 
 async def hash_of(client: Client) -> int:
@@ -64,7 +74,7 @@ async def next_life(host: Host) -> tuple[int, int]:
 
 def test_the_hash_is_the_same_after_a_restart(tmp_path: Path) -> None:
     with started(tmp_path / "data") as host:
-        until(host.serves)
+        until(lambda: has_said_what_it_is(host))
         written, port = asyncio.run(first_life(host)), host.port
     for _ in range(2):  # one more term each
         with started(tmp_path / "data", port) as host:  # its member says the same of itself

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,9 +19,10 @@ def inherited(pid: int, folder: Path) -> list[str]:
     """Files of the foreground process that another one has open."""
     names = []
     for entry in Path(f"/proc/{pid}/fd").iterdir():
-        target = Path(os.readlink(entry))
-        if target.parent == folder:
-            names.append(target.name)
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            target = Path(os.readlink(entry))
+            if target.parent == folder:
+                names.append(target.name)
     return names
 
 

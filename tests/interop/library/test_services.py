@@ -73,6 +73,33 @@ def test_services_are_found_while_they_live(hosts: Hosts, directory: str, run: R
     run(main())
 
 
+def test_a_change_between_a_look_and_a_wait_is_no_longer_waited_for(
+    hosts: Hosts, directory: str, run: Run
+) -> None:
+    service = f"{directory}web"
+
+    async def main() -> None:
+        async with m.Client(hosts.all) as client, client.discover(service) as found:
+
+            def picks() -> bool:  # is no look at all of them
+                try:
+                    return bool(found.pick())
+                except m.NoInstance:
+                    return False
+
+            assert not found.instances()
+            async with client.register(service, "a:80"):
+                await until(picks)
+                async with asyncio.timeout(20):
+                    await found.changed()
+                assert len(found.instances()) == 1
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await found.changed()
+
+    run(main())
+
+
 def test_a_registration_tells_how_it_ended(hosts: Hosts, directory: str, run: Run) -> None:
     service = f"{directory}web"
 

@@ -36,17 +36,19 @@ class Discovery:
         self._mirror = Mirror(client, ranges.prefix(self.service + b"/"), None)
         self._balance, self._zone = balance, zone
         self._known: tuple[int, tuple[Instance, ...], tuple[Instance, ...]] = (-1, (), ())
+        self._seen = 0  # the revision that instances() last showed
         self._turns = itertools.count()
         self._used: Counter[bytes] = Counter()
         self._lock = threading.Lock()
 
     def instances(self) -> tuple[Instance, ...]:
         """All of them, by key."""
-        return self._current()[0]
+        self._seen, found, _ = self._current()
+        return found
 
     def pick(self) -> Instance:
         """The one for the next request. NoInstance."""
-        near = self._current()[1]
+        near = self._current()[2]
         if not near:
             raise NoInstance(f"no instance of {self.service!r} is there")
         turn = next(self._turns)
@@ -71,8 +73,8 @@ class Discovery:
                     del self._used[one.key]
 
     async def changed(self) -> None:
-        """Wait until the instances have changed."""
-        await self._mirror.wait_for(self._mirror.revision + 1)
+        """Wait until the instances have changed since :meth:`instances` last showed them."""
+        await self._mirror.wait_for(self._seen + 1)
 
     async def wait_for(self, count: int) -> tuple[Instance, ...]:
         """Wait until so many instances are there; all of them."""
@@ -82,18 +84,19 @@ class Discovery:
                 return found
             await self._mirror.wait_for(revision + 1)
 
-    def _current(self) -> tuple[tuple[Instance, ...], tuple[Instance, ...]]:
-        """All, and those that are picked from."""
+    def _current(self) -> tuple[int, tuple[Instance, ...], tuple[Instance, ...]]:
+        """A revision, all, and those that are picked from. They may be newer than the revision."""
         revision = self._mirror.revision
         if self._known[0] != revision:
             held = self._mirror.copy()
             found = tuple(one for key in sorted(held) if (one := instance_of(held[key])) is not None)
             near = tuple(one for one in found if one.zone == self._zone) if self._zone else found
             self._known = (revision, found, near or found)
-        return self._known[1:]
+        return self._known
 
     async def __aenter__(self) -> Self:
         await self._mirror.__aenter__()
+        self._seen = self._mirror.revision
         return self
 
     async def __aexit__(

@@ -81,7 +81,7 @@ class Discovery(Within):
         return self.inner.service
 
     def changed(self, timeout: float | None = None) -> None:
-        """Wait until the instances have changed. TimeoutError."""
+        """Wait until the instances have changed since :meth:`instances` last showed them. TimeoutError."""
         wait(self.inner.changed(), timeout)
 
     def wait_for(self, count: int, timeout: float | None = None) -> tuple[Instance, ...]:
