@@ -30,11 +30,11 @@ async def client_of(host: Host) -> AsyncIterator[Client]:
 
 def has_said_what_it_is(host: Host) -> bool:
     """Whether what it logs of itself at its first start is applied: it is hashed, too."""
-    with contextlib.suppress(OSError):
-        with urllib.request.urlopen(f"http://127.0.0.1:{host.port}/muster/shards", timeout=5) as answer:
-            (shard,) = json.load(answer)["shards"]
-        return host.serves() and shard["growth_lacking"] == []
-    return False
+    if not host.serves():
+        return False
+    with urllib.request.urlopen(f"http://127.0.0.1:{host.port}/muster/shards", timeout=60) as answer:
+        (shard,) = json.load(answer)["shards"]
+    return shard.get("growth_lacking") == []  # a node that does not answer in time says nothing
 
 
 async def hash_of(client: Client) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -17,7 +16,7 @@ CORS = f"--cors={v2_web.ALLOWED},http://other.example:80"
 @pytest.fixture(scope="module")
 def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with etcd_with_v2(tmp_path_factory.mktemp("etcd"), CORS) as server:
-        _mask(server)
+        server.mask_itself()
         yield server
 
 
@@ -28,7 +27,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with local_cluster(tmp_path_factory.mktemp("one") / "muster", 1, "--shards=1", extra=args) as cluster:
         server = Server(cluster.endpoints()[0])
         until(lambda: serves(server))
-        _mask(server)
+        server.mask_itself()
         yield server
 
 
@@ -45,13 +44,3 @@ def three(trio: LocalCluster) -> list[Server]:
     servers = [Server(endpoint) for endpoint in trio.endpoints()]
     until(lambda: all(serves(server) for server in servers))
     return servers
-
-
-def _mask(server: Server) -> None:
-    """IDs and addresses, by what the server says of itself."""
-    (member,) = json.loads(server.ask("GET", "/v2/members").body)["members"]
-    server.masks |= {
-        member["id"]: "MEMBER",
-        member["peerURLs"][0]: "http://peer",
-        member["clientURLs"][0]: "http://client",
-    }

@@ -68,9 +68,7 @@ def hosts(trio: LocalCluster) -> list[Named]:
 
 
 def _begun(server: Named) -> Named:
-    (member,) = json.loads(server.ask("GET", "/v2/members").body)["members"]
-    server.masks |= {member["id"]: "MEMBER", member["peerURLs"][0]: "http://peer"}
-    server.masks |= {member["clientURLs"][0]: "http://client"}
+    server.mask_itself()
     server.begin()
     for key in ("a/x", "other/x", "exact"):
         server.ask("PUT", f"/v2/keys/{key}", "value=1", FORM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import re
 import shutil
 import subprocess
@@ -70,6 +71,15 @@ class Server:
         connection = http.client.HTTPConnection(self.address, timeout=LIMIT_S)
         connection.request("GET", path)
         return connection, connection.getresponse()
+
+    def mask_itself(self) -> None:
+        """Its ID and addresses, by what it says of itself."""
+        (member,) = json.loads(self.ask("GET", "/v2/members").body)["members"]
+        self.masks |= {
+            member["id"]: "MEMBER",
+            member["peerURLs"][0]: "http://peer",
+            member["clientURLs"][0]: "http://client",
+        }
 
     def begin(self) -> None:
         """Indexes count from here on."""
