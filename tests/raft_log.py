@@ -1,7 +1,7 @@
 """A Raft log in memory, written as a driver of ``cluster.raft`` writes one.
 
 Tests of one rule use it as it is. Disks that lose what was not synced are
-``tests.sim.raft.raft_disk`` and ``tests.sim.world.order_disk``.
+``tests.sim.raft.raft_disk`` and ``tests.sim.disks.order_disk``.
 """
 
 from __future__ import annotations

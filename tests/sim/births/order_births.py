@@ -24,7 +24,7 @@ from cluster.pb import shards_pb2
 from cluster.placement.table import State, Table
 from cluster.wire.messages import Method
 from node.storage import Position, genesis
-from tests.sim.world.order_content import Content
+from tests.sim.disks.order_content import Content
 
 if TYPE_CHECKING:
     from tests.sim.world.order_host import NodeProcess

@@ -9,8 +9,8 @@ import pytest
 from cluster.placement.table import State
 from node.replica import server
 from tests.sim.mutants.order_mutants import plan
-from tests.sim.world.order_faults import HARD_FAULTS
-from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+from tests.sim.world.order_plan import FAULTS, HARD_FAULTS, MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
 FIRST, SEEDS = (0, 150) if SOAK else (4, 3)  # much is born in these three

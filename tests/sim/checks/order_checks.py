@@ -32,7 +32,7 @@ from tests.sim.checks.order_replay import Folder, Replay
 from tests.sim.checks.order_rules import Once, UnderLocks
 from tests.sim.checks.order_watching import Watching
 from tests.sim.clients.order_leases import LeaseTimes
-from tests.sim.world.order_content import Content
+from tests.sim.disks.order_content import Content
 from tests.sim.world.order_members import Configurations
 from tests.sim.world.order_world import Violation
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.sim.world.order_sim import HOSTS, Simulation
+from tests.sim.world.order_plan import HOSTS
+from tests.sim.world.order_sim import Simulation
 
 
 def two_of_three_forget(

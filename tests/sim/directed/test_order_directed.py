@@ -11,7 +11,8 @@ from cluster.order.leading.shard_leader import ShardLeader
 from cluster.raft import Raft, Role
 from node.replica.shards.handover import HandOver
 from tests.sim.mutants.order_mutants import plan
-from tests.sim.world.order_sim import HOSTS, Simulation
+from tests.sim.world.order_plan import HOSTS
+from tests.sim.world.order_sim import Simulation
 
 CUT_AT, HEALED_AT = 1.6, 6.0
 

@@ -11,7 +11,8 @@ import node.links.fronts
 from cluster.order.sequencing import coordinator, fates
 from cluster.order.sequencing.coordinator import Coordinator
 from tests.sim.mutants.order_mutants import WIDE, locks_are_let_go_at_once, plan
-from tests.sim.world.order_sim import HOSTS, Simulation
+from tests.sim.world.order_plan import HOSTS
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
 GONE_AT, BACK_AT = 1.0, 18.0  # three times as long as a front waits

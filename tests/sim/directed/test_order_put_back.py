@@ -10,9 +10,10 @@ import pytest
 from cluster.raft.promises import Promise
 from node.links.promises import Promises
 from tests.sim.directed.forgetting import two_of_three_forget
+from tests.sim.disks.order_disk import LogDisk, Syncer
 from tests.sim.mutants.order_mutants import plan
-from tests.sim.world.order_disk import LogDisk, Syncer
-from tests.sim.world.order_sim import HOSTS, Kept, Simulation
+from tests.sim.world.order_plan import HOSTS
+from tests.sim.world.order_sim import Kept, Simulation
 from tests.sim.world.order_world import Violation
 
 COPIED_AT, CUT_AT, PUT_BACK_AT, END = 1.0, 5.5, 6.0, 9.0

@@ -35,11 +35,12 @@ from proxy.auth.shown import Shown
 from proxy.routing.router import MethodStats, Waiting
 from tests.sim.clients.order_clients import Call
 from tests.sim.clients.order_v2 import BASE_S, V2Clients
+from tests.sim.disks.order_disk import LogDisk
+from tests.sim.disks.order_store import StateDisk
 from tests.sim.everything.order_backups import Backups
-from tests.sim.world.order_disk import LogDisk
 from tests.sim.world.order_host import common_settings
-from tests.sim.world.order_sim import MIX, Plan, Simulation
-from tests.sim.world.order_store import StateDisk
+from tests.sim.world.order_plan import MIX, Plan
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Process, Violation
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.sim.everything.order_everything import Everything, plan_for
 from tests.sim.mutants import order_mutants_everything
-from tests.sim.world.order_sim import SOAK, seconds_for
+from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_world import Violation
 
 SEEDS = 300 if SOAK else 6

@@ -16,7 +16,8 @@ from cluster.wire import frames
 from cluster.wire.frames import LOWEST, MOVES_SINCE
 from node.links import fronts, peers
 from node.upkeep.group import growing
-from tests.sim.world.order_sim import Plan, Simulation
+from tests.sim.world.order_plan import Plan
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Process
 
 _BEFORE: list[tuple[ModuleType, str, Any]] = [

@@ -19,11 +19,11 @@ from cluster.order.prepare import Base, Prepare
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.placement import Table, changes
 from node.replica.moving.copying import Copying
+from tests.sim.disks import order_store
 from tests.sim.moves import order_moving, order_owned
 from tests.sim.moves.order_moving import SimulatedMovedKeys
 from tests.sim.mutants.order_mutants import WRONG, Mutant, plan
-from tests.sim.world import order_store
-from tests.sim.world.order_sim import MIX, Plan
+from tests.sim.world.order_plan import MIX, Plan
 
 Patch = pytest.MonkeyPatch
 

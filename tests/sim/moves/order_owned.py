@@ -16,7 +16,7 @@ from cluster.placement import changes as placement_changes
 from cluster.placement.table import Move, before
 
 if TYPE_CHECKING:
-    from tests.sim.world.order_content import Content
+    from tests.sim.disks.order_content import Content
 
 PAGE = 1  # rows
 EVENTS = 2

@@ -11,7 +11,8 @@ from tests.sim.moves.order_mixed import Mixed
 from tests.sim.moves.order_mutants_moves import COMPACTED, MUTANTS, busy, moves
 from tests.sim.mutants.order_mutants import LEASES, Mutant
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 FIRST, SEEDS = (0, 150) if SOAK else (4, 3)  # much moves in these three
 PLANS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,8 @@ import pytest
 from cluster.placement.table import State
 from tests.sim.births.test_order_births import births
 from tests.sim.moves.order_mutants_moves import COMPACTED, moves
-from tests.sim.world.order_sim import FAULTS, MIX, SOAK, Plan, Simulation, seconds_for
+from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 FIRST, SEEDS = (0, 150) if SOAK else (4, 2)
 PLANS: dict[str, dict[str, Any]] = {

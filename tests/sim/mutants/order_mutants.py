@@ -32,7 +32,7 @@ from cluster.order.sequencing.reports import Reports
 from cluster.raft import Role
 from cluster.wire.messages import Method
 from proxy.watch.subscription import Subscription
-from tests.sim.world.order_sim import MIX, Plan
+from tests.sim.world.order_plan import MIX, Plan
 
 Patch = pytest.MonkeyPatch
 HOT = {"put": 8, "txn": 8, "transfer": 8, "wide": 6, "range": 4, "delete": 2}

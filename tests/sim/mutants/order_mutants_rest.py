@@ -36,8 +36,8 @@ from node.replica.writes import Writes
 from node.serving.watches import WatchSource
 from node.upkeep.floors import Floors
 from tests.sim.clients.order_clients import Clients
+from tests.sim.disks import order_store
 from tests.sim.mutants.order_mutants import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, _LatestRead, plan
-from tests.sim.world import order_store
 
 Patch = pytest.MonkeyPatch
 SNAPSHOTS = ("kill node", "kill node", "restart", "restart", "flush", "flush", "isolate", "heal", "heal")

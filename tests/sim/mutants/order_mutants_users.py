@@ -25,7 +25,7 @@ from node.replica.shards.order_role import OrderRole
 from node.serving.admission import Admission
 from node.serving.guard import Guard
 from tests.sim.mutants.order_mutants_rest import SNAPSHOTS
-from tests.sim.world.order_sim import Plan
+from tests.sim.world.order_plan import Plan
 
 Patch = pytest.MonkeyPatch
 ASKED, REFUSED, EFFECT, EQUAL = "P1", "P2", "P3", "P4"

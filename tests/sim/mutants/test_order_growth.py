@@ -10,7 +10,8 @@ from cluster.features.growth import LEVEL, Growth
 from node.upkeep.group.growing import Growing
 from tests.sim.mutants.order_mutants import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
+from tests.sim.world.order_plan import SOAK, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 SEEDS = 200 if SOAK else 3
 PLAN = plan(grows=True, faults=CHANGES, fault_every_s=0.4, seconds=4.0)

@@ -12,7 +12,8 @@ import pytest
 
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.mutants.order_mutants_answers import CHECKPOINTS
-from tests.sim.world.order_sim import SOAK, Simulation, hard_plan_of, seconds_for
+from tests.sim.world.order_plan import SOAK, hard_plan_of, seconds_for
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
 _BATCH, _BATCHES = (16, 100) if SOAK else (4, 3)  # four seeds of 400 may all be of those where little happens

@@ -6,7 +6,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.pacing import resting
-from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of, seconds_for
+from tests.sim.world.order_plan import SOAK, Plan, plan_of, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 _BATCH, _BATCHES = (16, 25) if SOAK else (4, 3)  # four seeds of 400 may all be of those that delete little
 _SEEDS = 100 if SOAK else 4

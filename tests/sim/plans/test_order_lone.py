@@ -8,7 +8,8 @@ import pytest
 from tests.sim.mutants.order_mutants import Mutant
 from tests.sim.mutants.order_mutants_lone import MUTANTS, SCENARIOS, lone
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
+from tests.sim.world.order_plan import SOAK, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 SEEDS = 300 if SOAK else 6
 

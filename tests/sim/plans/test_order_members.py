@@ -11,7 +11,8 @@ from node.members.changes import Changes
 from node.replica.shards.order_role import OrderRole
 from tests.sim.mutants.order_mutants import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
+from tests.sim.world.order_plan import SOAK, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 SEEDS = 300 if SOAK else 4
 PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)

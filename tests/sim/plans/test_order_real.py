@@ -11,10 +11,11 @@ import pytest
 import node.storage.state.slices.compaction
 from node.storage import SnapshotRefused, StateStore
 from node.upkeep.snapshots import Snapshots
+from tests.sim.disks.order_real import LEASE_ROWS
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT
-from tests.sim.world.order_real import LEASE_ROWS
-from tests.sim.world.order_sim import SOAK, Simulation, hard_plan_of
+from tests.sim.world.order_plan import SOAK, hard_plan_of
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
 _BATCH = 16 if SOAK else 4  # among hundreds, four in a row may do little

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.order.shown import ShownRows
-from tests.sim.world.order_sim import SOAK, Simulation, plan_of
+from tests.sim.world.order_plan import SOAK, plan_of
+from tests.sim.world.order_sim import Simulation
 
 _BATCH = 24 if SOAK else 6  # among hundreds, six in a row may fetch little
 _BATCHES = 25 if SOAK else 2

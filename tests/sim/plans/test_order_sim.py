@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from tests.sim.checks.order_kinds import KINDS
-from tests.sim.world.order_sim import SOAK, Simulation
+from tests.sim.world.order_plan import SOAK
+from tests.sim.world.order_sim import Simulation
 
 _CI_SEEDS = 40
 _BATCH = 20 if SOAK else 5  # among thousands, five in a row may do little

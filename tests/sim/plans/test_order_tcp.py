@@ -9,8 +9,8 @@ import pytest
 
 from cluster.settings import Common
 from tests.sim.mutants.order_mutants import plan
-from tests.sim.world.order_faults import HARD_FAULTS
-from tests.sim.world.order_sim import SOAK, Simulation, seconds_for
+from tests.sim.world.order_plan import HARD_FAULTS, SOAK, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 SEEDS = 100 if SOAK else 3
 CUT_AT, SILENT_S = 1.5, 8.0

@@ -8,7 +8,8 @@ from collections import Counter
 import pytest
 
 from tests.sim.mutants import order_mutants_users
-from tests.sim.world.order_sim import MIX, SOAK, Plan, Simulation, seconds_for
+from tests.sim.world.order_plan import MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
 SEEDS, LEASE_SEEDS = (300, 60) if SOAK else (8, 4)

@@ -13,7 +13,8 @@ from node.replica.writes import Writes
 from node.serving.v2 import V2Tree
 from proxy.v2.waiting.feed import Feed
 from tests.sim.clients.order_v2 import BASE_S, V2Clients
-from tests.sim.world.order_sim import SOAK, Plan, Simulation, plan_of, seconds_for
+from tests.sim.world.order_plan import SOAK, Plan, plan_of, seconds_for
+from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Process
 
 SEEDS = 200 if SOAK else 8

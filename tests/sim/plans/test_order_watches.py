@@ -13,7 +13,8 @@ from collections import deque
 
 import pytest
 
-from tests.sim.world.order_sim import MIX, SOAK, Plan, Simulation, seconds_for
+from tests.sim.world.order_plan import MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_sim import Simulation
 
 SEEDS = 200 if SOAK else 3
 # links end and are made anew; nodes die, and others' are asked until they are back

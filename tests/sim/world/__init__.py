@@ -1,1 +1,1 @@
-"""The simulated machines, disks, networks and faults, and the cluster on them."""
+"""The simulated machines, networks and faults, and the cluster on them."""

@@ -1,24 +1,17 @@
 """What else goes wrong: disks that fail or are full, power that is gone everywhere, clocks that drift and
-jump, long pauses, and processes that die at a point where it hurts. ``hard_plan_of`` gives a plan with all of
-it by chance."""
+jump, long pauses, and processes that die at a point where it hurts. ``order_plan.hard_plan_of`` gives a plan
+with all of it by chance."""
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from tests.sim.world.order_host import NodeProcess
 from tests.sim.world.order_world import PowerCut, Violation
 
 if TYPE_CHECKING:
-    from tests.sim.world.order_sim import Plan, Simulation
+    from tests.sim.world.order_sim import Simulation
 
-HARD_FAULTS = (
-    "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
-    "restart", "pause leader", "pause node", "pause front", "long pause", "isolate", "one way", "cut pair",
-    "cut sequencer", "heal", "heal", "heal", "break", "transfer", "transfer", "slow disk", "late", "flush",
-    "flush", "empty host", "power cut", "dark host", "full disk", "fail disk", "jump clock",
-)
 SNAPSHOTS_LEFT = "H8 a snapshot that nobody installs is removed"
 _MOST_RECEIVED = 3  # snapshots on a node's disk: one that comes, and those that are being finished beside it
 _LONG_PAUSES_S = (2.0, 5.0, 10.0)
@@ -125,24 +118,3 @@ class HardFaults:
                     raise Violation(SNAPSHOTS_LEFT, f"{process_name} has {len(left)}")
 
             self._simulation.at(_REMOVED_S, None, look)
-
-
-def harden(plan: Plan, seed: int) -> Plan:
-    """Add what is new to a plan, by chance."""
-    r = Random(f"hard plan {seed}")
-    plan.faults = HARD_FAULTS
-    plan.hosts = r.choice((3, 3, 3, 5))
-    plan.drift = r.choice((0.0, 0.01, 0.05))
-    plan.dies = r.choice((0.0, 0.2))
-    plan.finish_s = r.choice(((0.0, 0.0), (0.0, 2.0), (0.0, 30.0)))
-    plan.seconds = r.choice((5.0, 8.0, 14.0))
-    plan.snapshot_count = r.choice((10, 40, 10_000))
-    plan.many = r.choice((1, 1, plan.many))
-    assert plan.mix is not None
-    plan.mix |= {
-        "compact": plan.mix["compact"] + r.choice((0, 2)), "delete": plan.mix["delete"] + r.choice((0, 6)),
-        "lease_put": plan.mix["lease_put"] + r.choice((0, 4)),
-    }
-    plan.tcp = r.random() < 0.6
-    plan.buffer = r.choice((10_000, 10_000, 60))
-    return plan

@@ -19,7 +19,7 @@ from cluster.endpoints import older_endpoint
 from cluster.histogram import Histogram
 from cluster.machine import Receive
 from node.storage import Position
-from tests.sim.world import order_disk
+from tests.sim.disks import order_disk
 from tests.sim.world.order_tcp import sockets
 from tests.sim.world.order_world import Dealer, Process, Router
 

@@ -8,15 +8,15 @@ killed one by one or a host at a time (what was not synced or flushed is lost), 
 leadership transferred, logs truncated so that replicas install snapshots, messages between nodes repeated
 late.
 
-``Simulation(seed).run()`` raises :class:`order_world.Violation`, or returns what it did. When the faults are
-over everything must come to rest: every request answered, every lock gone, all replicas equal
-(``order_history`` checks what was answered against what was committed).
+A run is made of a plan (``order_plan``). ``Simulation(seed).run()`` raises :class:`order_world.Violation`, or
+returns what it did. When the faults are over everything must come to rest (``order_rest``): every request
+answered, every lock gone, all replicas equal (``order_history`` checks what was answered against what was
+committed).
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import weakref
 from dataclasses import dataclass, replace
@@ -24,25 +24,24 @@ from random import Random
 from typing import Any
 
 from cluster.faults import faults
-from cluster.grain import Grain
-from cluster.pacing.resting import LARGE_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.raft import Configuration, EntryKind, Role
+from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, genesis_file
 from node.replica.made import make_node
 from node.replica.server import Node
-from node.replica.shards.order_role import OrderRole
-from node.replica.shards.shard_role import ShardRole
 from tests.sim.births.order_births import FOLDER, Births, Supervisors, place
 from tests.sim.checks.order_checks import Checker
 from tests.sim.checks.order_history import check_history
 from tests.sim.checks.order_watching import TOLD_S
 from tests.sim.clients.order_clients import Clients
 from tests.sim.clients.order_users import UserClients
+from tests.sim.disks.order_disk import KeptDisk, LogDisk
+from tests.sim.disks.order_real import RealDisk, RealSink, RealSources, check_stores, make_root
+from tests.sim.disks.order_store import Sink, Source, StateDisk, Store
 from tests.sim.moves.order_moving import Moves
-from tests.sim.world.order_disk import KeptDisk, LogDisk
-from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults, harden
+from tests.sim.world import order_rest
+from tests.sim.world.order_faults import SNAPSHOTS_LEFT, HardFaults
 from tests.sim.world.order_host import (
     ELECTION_MS,
     FrontProcess,
@@ -54,72 +53,12 @@ from tests.sim.world.order_host import (
     watched_kinds,
 )
 from tests.sim.world.order_members import Growing, Members
-from tests.sim.world.order_real import RealDisk, RealSink, RealSources, check_stores, make_root
-from tests.sim.world.order_store import Sink, Source, StateDisk, Store
+from tests.sim.world.order_plan import MIX, Plan, plan_of
 from tests.sim.world.order_world import Process, Violation, World
 
-HOSTS = (1, 2, 3)  # unless a plan says otherwise
 ENDLESS = "I23 every wait has an end"  # the rule that something breaks which is left when there is peace
-MIX = {"put": 6, "lease_put": 2, "delete": 2, "range": 4, "serializable": 2, "txn": 4, "wide": 4,
-       "transfer": 3, "grant": 1, "revoke": 1, "keep": 1, "ttl": 1, "compact": 1, "watch": 1, "progress": 1,
-       "list": 1, "hash": 1}
-FAULTS = (
-    "kill sequencer", "kill leader", "kill leader", "kill node", "kill host", "restart", "restart", "restart",
-    "pause sequencer", "pause leader", "pause leader", "pause node", "pause front", "isolate", "one way",
-    "cut pair", "cut sequencer", "heal", "heal", "heal", "break", "break", "transfer", "transfer",
-    "slow disk", "late", "flush", "empty host",
-)
-
 
 AnyState = StateDisk | RealDisk
-
-
-@dataclass
-class Plan:
-    """What a run is made of; chosen by the seed, unless a test says otherwise."""
-
-    shards: int = 3
-    seconds: float = 6.0
-    clients: int = 8
-    think_s: float = 0.03
-    fault_every_s: float = 0.35
-    snapshot_count: int = 10_000
-    repeats: float = 0.1
-    late: float = 0.0
-    busy_s: float = 0.0005
-    patience: float = 0.3  # share of requests whose client waits for the answer, however long
-    mix: dict[str, int] | None = None
-    faults: tuple[str, ...] = FAULTS
-    turn_rows: int = Grain().turn_rows  # what decides a write is looked at ahead if it is more
-    many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
-    members: bool = False  # hosts leave and come back
-    member_chance: float = 0.3  # of a change at each look of the operator
-    updates: bool = False  # an operator gives members other addresses
-    grows: bool = False  # somebody wants the data to grow, again and again
-    births: bool = False  # an operator adds shards, and retires them
-    birth_every_s: float = 0.3
-    birth_timeout_ms: int = 3000  # a shard that does not serve by then is dropped
-    most_born: int = 3  # shards that are there at a time
-    loses_genesis: float = 0.0  # chance of a host to lose what its node of a new shard begins with
-    moves: bool = False  # an operator moves spans between the shards
-    move_every_s: float = 0.2
-    cancels: float = 0.05  # share of looks at which the operator cancels
-    targets: tuple[int, ...] = ()  # shards that spans are moved to; none: all
-    patience_ms: int = 400  # with hosts whose copies are not close
-    hosts: int = len(HOSTS)
-    real: bool = False  # the state lies in RocksDB
-    finish_s: tuple[float, float] = (0.0, 0.0)  # what it takes to sync a snapshot that has come
-    drift: float = 0.0  # clocks run so much faster or slower, at most
-    tcp: bool = False  # connections back off, are half open, and are full
-    buffer: int = 10_000  # frames that a connection takes for one that does not read
-    dies: float = 0.0  # chance of a process to die at a point where it hurts
-    users: bool = False  # clients are somebody, and what they may changes
-    lease_ids: int = 0  # so many IDs of leases are granted again and again; 0: each is granted once
-    # lone writes before one counts as alone at a front (decision 22); None: by chance
-    lone_after: int | None = None
-    slice_events: int = 200  # of a watch's past, in a slice
-    checkpoint_ms: int = 0  # between notes of what is left of a lease; 0: none
-    large_bytes: int = LARGE_BYTES  # leaders rest between writes of more, while others ask
 
 
 @dataclass(frozen=True)
@@ -129,35 +68,6 @@ class Kept:
     incarnation: int
     disks: dict[int, tuple[LogDisk, AnyState]]  # by shard
     born: dict[int, tuple[int, ...]]  # its notes of shards that were born
-
-
-def plan_of(seed: int) -> Plan:
-    """A plan by chance."""
-    r = Random(f"plan {seed}")
-    plan = Plan(
-        shards=r.choice((1, 2, 2, 3, 3, 4)), seconds=r.choice((4.0, 6.0)), clients=r.choice((4, 8, 12)),
-        think_s=r.choice((0.01, 0.03, 0.1)), fault_every_s=r.choice((0.15, 0.3, 0.6)),
-        repeats=r.choice((0.0, 0.1, 0.4)),
-        late=r.choice((0.0, 0.0, 0.01, 0.1)), busy_s=r.choice((0.0001, 0.002)))
-    plan.snapshot_count = r.choice((10_000, 10_000, 40, 100))
-    mix = dict(MIX)
-    flavour = r.choice(("all", "all", "wide", "leases", "watches", "hot"))
-    if flavour == "wide":
-        mix |= {"wide": 12, "transfer": 10}
-    elif flavour == "leases":
-        mix |= {"lease_put": 8, "grant": 3, "revoke": 3, "keep": 3, "txn": 2}
-    elif flavour == "watches":
-        mix |= {"watch": 4, "compact": 2}
-    plan.mix = mix
-    plan.turn_rows = Random(f"compares {seed}").choice((0, *[Grain().turn_rows] * 3))
-    return plan
-
-
-def hard_plan_of(seed: int, *, real: bool = False) -> Plan:
-    """A plan by chance with every fault there is; ``real``: over RocksDB."""
-    plan = harden(plan_of(seed), seed)
-    plan.real = real
-    return plan
 
 
 class Simulation(World):
@@ -617,65 +527,6 @@ class Simulation(World):
         rested = self.now > self.calm_at + 3 * ELECTION_MS / 1000
         return rested and not self.checker.leases.ending() and not self.why_not()
 
-    def _last_to_be_ordered(self, raft: Any) -> int:
-        """The last committed entry but for changes of the configuration, which nobody waits for."""
-        index = raft.commit_index
-        while index > raft.log.position.index and raft.log_entries(index, index)[0].kind == EntryKind.CONFIG:
-            index -= 1
-        return int(index)
-
     def why_not(self) -> str:
-        """What is still under way; empty: nothing. Leases end by themselves (``order_leases``)."""
-        if self.members is not None and not self.members.at_rest:
-            return f"not every host is a voter everywhere again: {self.checker.configurations.now()}"
-        if self.growth is not None and (why := self.growth.why_not()):
-            return why
-        if self.births is not None and (why := self.births.why_not()):
-            return why
-        if self.moves is not None and (why := self.moves.why_not()):
-            return why
-        if self.clients.waiting:
-            return "I23: never answered: " + "; ".join(
-                repr(w[0]) for w in list(self.clients.waiting.values())[:3])
-        ends = set()
-        for (host, shard), process in sorted(self.nodes.items()):
-            node: Any = process.node
-            ends.add(node.order_index)
-            role = node.role
-            if isinstance(role, ShardRole):
-                leading = role.leading
-                if leading is not None and len(leading._table):
-                    open_ = leading.undecided()
-                    return f"I23: locks or waiting requests left at node {host}.{shard}: {open_}"
-                if role.fates:
-                    return f"I23: node {host}.{shard} holds answers whose fate is open"
-            if isinstance(role, OrderRole):
-                if role.coordinator is not None and role.coordinator.busy:
-                    return f"I23: node {host}.{shard} still coordinates: {role.coordinator.statistics()}"
-                if role.controls:
-                    return f"node {host}.{shard} owes answers for compactions that are applied"
-            group = [other.node.raft for (_, of), other in self.nodes.items() if of == shard]
-            if node.raft.commit_index != max(raft.commit_index for raft in group):
-                return f"node {host}.{shard} is behind its group"
-            if shard and node.applied_index < self._last_to_be_ordered(node.raft):
-                return f"node {host}.{shard} has entries that are committed and not in order"
-        if len(ends) != 1:
-            return f"order indexes differ: { {w: n.node.order_index for w, n in sorted(self.nodes.items())} }"
-        if left := self.hard.snapshots_left():
-            return left
-        revision = self.nodes[self.hosts[0], 0].node.store.revision
-        for host, front in sorted(self.fronts.items()):
-            for watched in front.context.hub.subscriptions.values():
-                if watched.lagging or watched.through() < revision:
-                    return f"front {host} has not got every event of {watched.key!r}: {watched.emitted}"
-        return ""
-
-
-SOAK = os.environ.get("MUSTER_SOAK") == "1"
-_SEED_S = 10.0
-
-
-def seconds_for(seeds: int) -> float:
-    """The limit of a test that runs so many seeds. One takes 0.4 to 2 s of a CPU, and 1 to 5 s where others
-    want the CPUs as well. A simulation that never ends is noticed by itself (``ENDLESS``)."""
-    return max(600.0, seeds * _SEED_S)
+        """What is still under way (``order_rest``); empty: nothing."""
+        return order_rest.why_not(self)

@@ -20,8 +20,8 @@ from cluster.placement.base import Base
 from cluster.placement.table import Move
 from cluster.wire.protobuf import read_varint, tombstone, varint
 from node.storage import Applied, Position
+from tests.sim.disks.order_rows import apply_rows
 from tests.sim.moves.order_owned import Left, owns, take
-from tests.sim.world.order_rows import apply_rows
 
 Changes = list[tuple[int, bytes, int, int]]
 

@@ -28,9 +28,9 @@ from cluster.wire.messages import HASH_OF_NOTHING
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
+from tests.sim.disks.order_content import Changes, Content, apply, placement_of, takes
+from tests.sim.disks.order_rows import feature_rows, pauses
 from tests.sim.moves.order_owned import Left, answer, counts, drop, owns, stage
-from tests.sim.world.order_content import Changes, Content, apply, placement_of, takes
-from tests.sim.world.order_rows import feature_rows, pauses
 
 
 class Store:

@@ -1,0 +1,1 @@
+"""The simulated disks: logs, stores in memory and in RocksDB, and what they lose."""
