@@ -138,15 +138,15 @@ def anybody_watches(patch: Patch) -> None:
 
 
 MUTANTS = [
-    Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17")),
+    Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17"), first=2),
     Mutant(promotions_are_answered_when_group_0_has_them, ("who was promoted",), first=11),
-    Mutant(changes_of_members_do_not_wait, ("I17 who votes",), shards=3),
-    Mutant(anybody_changes_the_members, ("P1",)),
+    Mutant(changes_of_members_do_not_wait, ("I17 who votes",), shards=3, first=4),
+    Mutant(anybody_changes_the_members, ("P1",), first=2),
     Mutant(v2_goes_on_while_users_are_on, ("v2: nobody writes while",)),
     Mutant(v2_ends_what_is_not_over, ("v2: no node ends early",)),
-    Mutant(who_was_removed_is_not_told, ("liveness", "I23")),
-    Mutant(a_shard_that_is_behind_is_taken, (RULE,)),
+    Mutant(who_was_removed_is_not_told, ("liveness", "I23"), first=3),
+    Mutant(a_shard_that_is_behind_is_taken, (RULE,), first=10),
     Mutant(tokens_of_before_count, (RULE,)),
-    Mutant(watches_outlive_permissions, ("P5 no watch stands",), more=True),
+    Mutant(watches_outlive_permissions, ("P5 no watch stands",), first=9, more=True),
     Mutant(anybody_watches, ("P5 nobody watches",), more=True),
 ]
