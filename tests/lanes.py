@@ -19,6 +19,7 @@ LONG = (
     "tests/interop/ctl/test_etcdctl_on_muster.py",
     "tests/faults/kills/test_silence.py",
     "tests/interop/rows/test_rows.py",
+    "tests/cluster/moves/test_steps.py",
     "tests/faults/upgrades/test_rolling.py",
     "tests/cluster/members/test_members.py",
     "tests/faults/fuzz/test_fuzz.py",
