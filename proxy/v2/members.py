@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 from cluster import errors
 from cluster.errors import Code, EtcdError
+from cluster.members.urls import mistake
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBERS_LAX, Method
 from proxy.gateway.encode import text
-from proxy.gateway.go_json import Mistake, is_text, kind_of, loads
+from proxy.gateway.go_json import Mistake, is_text, kind_of, loads, whole_text
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
@@ -19,7 +19,6 @@ from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
 from proxy.v2.users.auth import Auth
 
 PATH = "/v2/members"
-_SCHEMES = ("http", "https", "unix", "unixs")
 _BEHIND_S, _AGAIN_S = 0.5, 0.01
 _UNREADABLE = "json: cannot unmarshal {} into Go {}"
 
@@ -209,32 +208,10 @@ def peer_urls(body: bytes) -> list[str]:
             raise BadUrls(_UNREADABLE.format(kind_of(url), "struct field .peerURLs of type string"))
     if not found:
         raise BadUrls("no valid URLs given")
-    return sorted(_checked((url or "").strip()) for url in found)
-
-
-def _checked(url: str) -> str:
-    scheme = url.partition(":")[0].lower() if ":" in url else ""
-    if url.startswith(":"):
-        raise BadUrls(f'parse "{url}": missing protocol scheme')
-    if scheme not in _SCHEMES:
-        letters = scheme.replace("+", "").replace("-", "").replace(".", "")
-        if scheme and not (letters.isalnum() and scheme[0].isalpha()):
-            raise BadUrls(f'parse "{url}": first path segment in URL cannot contain colon')
-        raise BadUrls(f"URL scheme must be http, https, unix, or unixs: {url}")
-    if scheme in ("http", "https"):
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise BadUrls(f"parse \"{url}\": missing ']' in host") from None
-        host = parts.netloc.rpartition("@")[2]
-        name, colon, port = host.rpartition(":")
-        if port and colon and not port.isdecimal() and not host.endswith("]"):
-            raise BadUrls(f'parse "{url}": invalid port ":{port}" after host')
-        if not colon or (":" in name and not name.startswith("[")) or host.endswith("]"):
-            raise BadUrls(f'URL address does not have the form "host:port": {url}')
-        if parts.path:
-            raise BadUrls(f"URL must not contain a path: {url}")
-    return url
+    urls = [whole_text(url or "").strip() for url in found]
+    if wrong := next(filter(None, map(mistake, urls)), ""):
+        raise BadUrls(wrong)
+    return sorted(urls)
 
 
 def _id(shown: str) -> int | None:

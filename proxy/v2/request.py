@@ -92,7 +92,8 @@ def parse_key_request(method: str, path: str, query: str, body: bytes, content_t
     return KeyRequest(
         method=method, path=clean(path[len(PREFIX) :]), value=value, directory=directory,
         prev_value=prev_value or "", prev_index=prev_index, prev_exist=prev_exist, refresh=refresh,
-        expiration_ns=0 if ttl is None else _signed(now_ns + _signed(ttl * _SECOND_NS)), wait=wait,
+        expiration_ns=0 if ttl is None else _signed(now_ns + _signed(ttl * _SECOND_NS)),
+        wait=wait and not quorum,  # such a request reads, at every etcd
         since=since, recursive=recursive, sort=sort, quorum=quorum, stream=stream, no_value=no_value)
 
 

@@ -32,13 +32,13 @@ class Stats:
             self._ask(request, Method.FACTS, lambda facts: self._itself(request, facts))
 
     def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
-        common, router = self._context.common, self._router
-        name = next((host.name for host in router.members.members if host.member_id == common.member_id), "")
+        router, own = self._router, facts["member_id"]  # at a proxy, of the member that is asked
+        name = next((host.name for host in router.members.members if f"{host.member_id:x}" == own), "")
         led_ns = max(int((router.loop.time() - router.routes[0].leader_since) * 1e9), 0)
         came, came_bytes, left, left_bytes = facts.get("append_rates", (0.0,) * 4)
         shown: dict[str, Any] = {
             "name": name,
-            "id": f"{common.member_id:x}",
+            "id": own,
             "state": _STATES.get(facts["role"], "StateFollower"),
             "startTime": moment(self._started_ns),
             "leaderInfo": {
@@ -59,12 +59,14 @@ class Stats:
     def leader(self, request: HttpRequest) -> None:
         if not allowed(request, "GET"):
             return
-        own = f"{self._context.common.member_id:x}"
+        own = ""
 
         def with_facts(facts: dict[str, Any]) -> None:
+            nonlocal own
             if facts["role"] != "leader" or not facts["leader"]:
                 said(request, 403, "not current leader")
             else:
+                own = facts["member_id"]
                 self._ask(request, Method.COUNTERS, with_figures)
 
         def with_figures(figures: dict[str, Any]) -> None:

@@ -148,11 +148,11 @@ def _version() -> int:
     from cluster.version import ETCD_VERSION, MUSTER_VERSION
 
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    print(f"muster Version: {MUSTER_VERSION}")
-    print(f"etcd Version: {ETCD_VERSION}")
+    print(f"etcd Version: {ETCD_VERSION}")  # first: programs take etcd's version from this line
     print("Git SHA: GitNotFound")
     print(f"Go Version: none (Python {platform.python_version()})")
     print(f"Go OS/Arch: {sys.platform}/{machine}")
+    print(f"muster Version: {MUSTER_VERSION}")
     return 0
 
 

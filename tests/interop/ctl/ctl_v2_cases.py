@@ -364,6 +364,10 @@ SHARED: dict[str, list[Run]] = {
             member update zz http://127.0.0.1:44444
             member add x http://127.0.0.1
             member add x http://127.0.0.1:1/a
+            member add x 127.0.0.1:1
+            member add x :1
+            member add x http://a:b
+            member update 12 http://a|b:1
             cluster-health
             cluster-health x
             -o json cluster-health

@@ -354,6 +354,8 @@ def leader_stats(site: Site, world: World) -> None:
     assert [(other.status, other.body) for other in others] == [
         (403, '{"message":"not current leader"}')
     ] * 2
+    here = site.ask("GET", "/v2/stats/leader")  # a proxy shows that of the member that it asks
+    assert here.status == 403 or here.json["leader"] == first.json["leader"]
 
 
 @row("S1-065")
@@ -364,6 +366,9 @@ def self_stats(site: Site, world: World) -> None:
         assert {"name", "id", "state", "startTime", "leaderInfo"} <= set(found)
         states.append(found["state"])
     assert set(states) <= {"StateLeader", "StateFollower", "StateCandidate"}
+    here = site.ask("GET", "/v2/stats/self").json
+    listed = site.ask("GET", "/v2/members").json["members"]
+    assert (here["id"], here["name"]) in {(member["id"], member["name"]) for member in listed}
     until(
         lambda: (
             [m.ask("GET", "/v2/stats/self").json["state"] for m in world.members].count("StateLeader")

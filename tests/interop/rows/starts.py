@@ -129,7 +129,7 @@ def version(net: Namespace, folder: Path) -> None:
     done = subprocess.run(
         command("--version"), capture_output=True, text=True, check=True, timeout=LIMIT_S
     )
-    ours, *lines = done.stdout.splitlines()
+    *lines, ours = done.stdout.splitlines()
     assert ours.startswith("muster Version: ")
     assert [line.partition(":")[0] for line in lines] == [
         "etcd Version",

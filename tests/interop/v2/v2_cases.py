@@ -43,6 +43,7 @@ BASICS: list[Request] = [
     ("PATCH", "/v2/keys/t/a", None, None), ("OPTIONS", "/v2/keys/t/a", None, None),
     ("GET", "/v2/keys/t//a", None, None), ("GET", "/v2/keys/t/./a/../b", None, None),
     ("PUT", "/v2/keys//t", "value=x", FORM), ("GET", "/v2/keysx", None, None),
+    get("/a?wait=true&quorum=true"), get("/none?wait=true&waitIndex=1&quorum=1&recursive=true"),
     put("/nv?noValueOnSuccess=true", "value=aaa"),
     put("/nv?noValueOnSuccess=true&prevExist=true", "value=b"),
     put("/nv?noValueOnSuccess=true&prevExist=false", "value=b"),

@@ -88,13 +88,13 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert err.count("\n") == 1
 
 
-def test_version_has_our_line_and_etcds_four(tmp_path: Path) -> None:
+def test_version_has_etcds_four_lines_and_ours(tmp_path: Path) -> None:
     for args in (("--version",), ("-version",), ("version",)):
         done = muster(tmp_path, *args)
         lines = done.stdout.splitlines()
         assert done.returncode == 0
-        assert lines[:2] == [f"muster Version: {MUSTER_VERSION}", f"etcd Version: {ETCD_VERSION}"]
-        assert [line.split(": ")[0] for line in lines[2:]] == ["Git SHA", "Go Version", "Go OS/Arch"]
+        assert (lines[0], lines[4]) == (f"etcd Version: {ETCD_VERSION}", f"muster Version: {MUSTER_VERSION}")
+        assert [line.split(": ")[0] for line in lines[1:4]] == ["Git SHA", "Go Version", "Go OS/Arch"]
 
 
 @pytest.mark.parametrize(

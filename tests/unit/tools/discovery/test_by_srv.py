@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -19,6 +21,7 @@ ZONE = {
     "_etcd-server-blue._tcp.three.test.": ["0 0 23800 localhost."],
     "_etcd-server-ssl._tcp.secure.test.": ["0 0 23800 localhost."],
     "_etcd-server._tcp.nowhere.test.": ["0 0 23800 nosuch.invalid."],
+    "_etcd-server._tcp.six.test.": ["0 0 23800 host.six.test."],
 }
 
 
@@ -43,6 +46,20 @@ def test_a_host_knows_itself_by_its_address_and_gives_the_others_numbers(tmp_pat
     assert found(tmp_path, "three.test", "--discovery-srv-name=blue").initial_cluster_text == (
         "h0=http://localhost:23800"
     )
+
+
+def test_a_host_knows_itself_by_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def of_six(host: str, *args: Any, **more: Any) -> Any:
+        return resolve("::1" if host == "host.six.test" else host, *args, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", of_six)
+    own = "--initial-advertise-peer-urls=http://[::1]:23800"
+    settings = found(tmp_path, "six.test", own)
+    assert settings.initial_cluster_text == "h0=http://host.six.test:23800"
+    bootstrap.prepare_data_dir(settings.data_dir)
+    assert bootstrap.establish(settings)[1]  # the name has the address that is advertised
 
 
 def test_hosts_of_one_domain_have_the_same_ids(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ def test_the_body_wins_over_the_query_and_the_first_value_over_others() -> None:
     assert (found.value, found.expiration_ns) == ("body", 1_000_001_000)
 
 
+@pytest.mark.parametrize(("query", "waits"), [("wait=true&quorum=true", False), ("wait=1&quorum=0", True)])
+def test_a_wait_through_the_log_is_a_read(query: str, waits: bool) -> None:
+    assert parsed("GET", query).wait is waits
+
+
 def test_only_post_and_put_have_a_body_and_only_a_form() -> None:
     assert parsed("DELETE", "", "prevValue=x").prev_value == ""
     assert parsed("PUT", "", "value=x", "application/json").value == ""

@@ -360,14 +360,16 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
 
 
 def _resolved(url: str) -> str:
+    """By IPv4 first, as in Go; the text where that fails."""
     parsed = parse_peer_url(url)
     if parsed.is_unix:
         return parsed.text
     try:
-        infos = socket.getaddrinfo(parsed.host, parsed.port, socket.AF_INET, socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
     except OSError:
         return parsed.text
-    return f"http://{infos[0][4][0]}:{parsed.port}"
+    host = str(min(infos, key=lambda info: info[0] != socket.AF_INET)[4][0])
+    return f"http://{f'[{host}]' if ':' in host else host}:{parsed.port}"
 
 
 def _known(path: Path, text: str) -> Identity:

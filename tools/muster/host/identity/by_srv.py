@@ -77,6 +77,6 @@ def _nodes(
 
 
 def _address(url: Url) -> tuple[str, int]:
-    """Resolved. OSError."""
-    found = socket.getaddrinfo(url.host, url.port, socket.AF_INET, socket.SOCK_STREAM)
-    return str(found[0][4][0]), url.port
+    """Resolved, IPv4 first, as in Go. OSError."""
+    found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    return str(min(found, key=lambda at: at[0] != socket.AF_INET)[4][0]), url.port

@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from typing import TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from cluster.members.urls import mistake
 from tools import gotext
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.client import (
@@ -129,22 +130,10 @@ def _update(client: Client, member: str, urls: list[str]) -> None:
 
 def _peers(urls: list[str]) -> bytes:
     """The body that names peer URLs. Refused."""
-    checked = []
-    for url in (url.strip() for url in urls):
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", "unix", "unixs"):
-            raise Refused(f"URL scheme must be http, https, unix, or unixs: {url}")
-        if parts.scheme.startswith("http") and not _has_port(parts.netloc):
-            raise Refused(f'URL address does not have the form "host:port": {url}')
-        if parts.scheme.startswith("http") and parts.path:
-            raise Refused(f"URL must not contain a path: {url}")
-        checked.append(url)
-    return json.dumps({"peerURLs": sorted(checked)}, separators=(",", ":")).encode()
-
-
-def _has_port(address: str) -> bool:
-    host, colon, port = address.rpartition(":")
-    return bool(colon) and "]" not in port and (host.startswith("[") or ":" not in host)
+    named = [url.strip() for url in urls]
+    if wrong := next(filter(None, map(mistake, named)), ""):
+        raise Refused(wrong)
+    return json.dumps({"peerURLs": sorted(named)}, separators=(",", ":")).encode()
 
 
 def cluster_health(run: Run) -> None:

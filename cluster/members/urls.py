@@ -1,0 +1,99 @@
+"""Peer URLs as etcd 3.5 reads them: by Go's ``net/url`` and ``types.NewURLs``, with their errors."""
+
+from __future__ import annotations
+
+import re
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PORT = re.compile(r"(?::[0-9]*)?")
+_USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
+_ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
+_HOST = re.compile(r"[A-Za-z0-9!$&'()*+,;=:\[\]<>\"\-_.~%\x80-\U0010ffff]*")
+_NAMED = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
+          '"': '\\"', "\\": "\\\\"}  # fmt: skip
+
+
+def mistake(url: str) -> str:
+    """Why this is no peer URL; "": it is one."""
+    before, _, _ = url.partition("#")
+    wrong, scheme, host, path = _parsed(before, url)
+    if wrong:
+        return f"parse {_quoted(before)}: {wrong}"
+    if scheme not in ("http", "https", "unix", "unixs"):
+        return f"URL scheme must be http, https, unix, or unixs: {url}"
+    if not _has_port(host):
+        return f'URL address does not have the form "host:port": {url}'
+    return f"URL must not contain a path: {url}" if path else ""
+
+
+def _parsed(before: str, url: str) -> tuple[str, str, str, str]:
+    """Go's error, or scheme, host and path."""
+    if _CONTROL.search(url):
+        return "net/url: invalid control character in URL", "", "", ""
+    if before.startswith(":"):
+        return "missing protocol scheme", "", "", ""
+    found = _SCHEME.match(before)
+    scheme, rest = (found[1].lower(), before[found.end() :]) if found else ("", before)
+    rest = rest.partition("?")[0]
+    if not rest.startswith("/"):
+        wrong = "" if found or ":" not in rest.partition("/")[0] else (
+            "first path segment in URL cannot contain colon")
+        return wrong, scheme, "", "" if found else rest
+    host, path = "", rest
+    if rest.startswith("//") and (found or not rest.startswith("///")):
+        authority, slash, below = rest[2:].partition("/")
+        user, _, host = authority.rpartition("@")
+        if wrong := _wrong_host(host) or ("" if _USER.fullmatch(user) else "net/url: invalid userinfo"):
+            return wrong, "", "", ""
+        path = slash + below
+    broken = next((e for e in _ESCAPE.finditer(path) if len(e[0]) < 3), None)
+    wrong = "" if broken is None else _bad_escape(path, broken.start())
+    return wrong, scheme, host, path
+
+
+def _wrong_host(host: str) -> str:
+    name, port = host, ""
+    if host.startswith("["):
+        end = host.rfind("]")
+        if end < 0:
+            return "missing ']' in host"
+        name, port = host[: end + 1], host[end + 1 :]
+    elif ":" in host:
+        name, _, port = host.rpartition(":")
+        port = f":{port}"
+    if not _PORT.fullmatch(port):
+        return f"invalid port {_quoted(port)} after host"
+    zone = name.find("%25") if host.startswith("[") else -1
+    for escape in _ESCAPE.finditer(name):
+        low = len(escape[0]) == 3 and escape[0][1] < "8" and escape[0] != "%25"
+        if len(escape[0]) < 3 or (low and not 0 <= zone < escape.start()):
+            return _bad_escape(name, escape.start())
+    taken = _HOST.match(name)
+    assert taken is not None, "it may be empty"
+    at = taken.end()
+    return f"invalid character {_quoted(name[at])} in host name" if at < len(name) else ""
+
+
+def _bad_escape(text: str, at: int) -> str:
+    return f"invalid URL escape {_quoted(text[at : at + 3])}"
+
+
+def _has_port(host: str) -> bool:
+    """As ``net.SplitHostPort``."""
+    name, colon, port = host.rpartition(":")
+    if not colon or "[" in port or "]" in port:
+        return False
+    if name.startswith("["):
+        return name.find("]") == len(name) - 1 and "[" not in name[1:]
+    return not set(":[]") & set(name)
+
+
+def _quoted(text: str) -> str:
+    """Go's ``%q``."""
+    shown = (_NAMED.get(c) or (c if c.isprintable() else _escaped(ord(c))) for c in text)
+    return f'"{"".join(shown)}"'
+
+
+def _escaped(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
