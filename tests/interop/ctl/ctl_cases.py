@@ -371,6 +371,7 @@ SHARED = {
         run("watch -i", stdin="watch a b --prefix\n"),
         run("watch -i", stdin="watch --prefix=x w\n"),
         run("watch -i", stdin="watch a --\n"),
+        run("watch -i", stdin="watch -- echo x\nfoo\n"),
         run("watch -i", stdin="watch --rev=1\n"),
     ],
     "cluster": [

@@ -19,6 +19,8 @@ def _parsed(*line: str) -> tuple[str, Flags, list[str]]:
     [
         (("get", "a"), "musterctl get"),
         (("pu", "a", "b"), "musterctl put"),
+        (("p", "a", "b"), "musterctl put"),  # peer-keys is no command of etcd's
+        (("s", "save", "f"), "musterctl snapshot save"),
         (("le", "gr", "5"), "musterctl lease grant"),
         (("-w", "json", "lease", "list"), "musterctl lease list"),
         (("--write-out=json", "--hex", "get", "put"), "musterctl get"),

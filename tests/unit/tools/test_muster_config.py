@@ -116,16 +116,20 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
         ),
         ("--auto-compaction-retention=soon", 'error parsing --auto-compaction-retention: "soon"'),
-        (
-            "--watch-progress-notify-interval=10ms",
-            "--watch-progress-notify-interval[10ms] must be at least 100ms",
-        ),
+        (f"--auto-compaction-retention={1 << 63}", "error parsing --auto-compaction-retention: "),
     ],
 )
 def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     with pytest.raises(ConfigError) as e:
         build(args)
     assert message in str(e.value)
+
+
+@pytest.mark.parametrize(("given", "ms"), [("-1s", 600_000), ("10ms", 100), ("99ms", 100), ("150ms", 150)])
+def test_an_interval_of_progress_that_is_too_short_is_raised_as_by_etcd(given: str, ms: int) -> None:
+    built = build(f"--watch-progress-notify-interval={given}")
+    assert built.watch_progress_notify_interval_ms == ms
+    assert len(built.warnings) == (ms == 100)
 
 
 def test_a_rate_of_traces_is_of_a_million() -> None:

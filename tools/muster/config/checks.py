@@ -53,16 +53,15 @@ def check_timing(values: Values) -> None:
             f"--election-timeout[{election}ms] is too long, and should be set less than 50000ms")
     if values["compact-hash-check-time"] <= 0:
         raise ConfigError("--compact-hash-check-time must be >0 (set to 0s)")
-    progress = values["watch-progress-notify-interval"]
-    if progress and progress < MIN_PROGRESS_INTERVAL_MS:
-        raise ConfigError(
-            f"--watch-progress-notify-interval[{progress}ms] must be at least {MIN_PROGRESS_INTERVAL_MS}ms")
     _check_retention(values["auto-compaction-mode"], values["auto-compaction-retention"])
 
 
 def _check_retention(mode: str, text: str) -> None:
     try:
-        ok = int(text) >= 0 if text.lstrip("-").isdigit() else mode == "periodic" and duration_ms(text) >= 0
+        if text.lstrip("-").isdigit():
+            ok = 0 <= int(text) < 1 << 63
+        else:
+            ok = mode == "periodic" and duration_ms(text) >= 0
     except ValueError:
         ok = False
     if not ok:
@@ -135,6 +134,15 @@ def bcrypt_cost(values: Values) -> list[str]:
         return []
     values.values["bcrypt-cost"] = _USUAL_COST
     return [f"--bcrypt-cost={cost} is not {_LEAST_COST} to {_MOST_COST}: {_USUAL_COST} it is"]
+
+
+def progress_interval(values: Values) -> list[str]:
+    """Raises an interval that is too short, as etcd does. Returns warnings."""
+    given = values["watch-progress-notify-interval"]
+    if not 0 < given < MIN_PROGRESS_INTERVAL_MS:
+        return []
+    values.values["watch-progress-notify-interval"] = MIN_PROGRESS_INTERVAL_MS
+    return [f"--watch-progress-notify-interval={given}ms is too short: {MIN_PROGRESS_INTERVAL_MS}ms it is"]
 
 
 def check_limits(values: Values) -> None:

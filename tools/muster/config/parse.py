@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tools.muster.config.kinds import AUTO, Flag, Kind, Support
-from tools.muster.config.values import duration_ms, mistake_of_url, number
+from tools.muster.config.values import duration_ms, mistake_of_origin, mistake_of_url, number
 
 TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 # an empty value means the default, as at etcd: charts write flags without values
@@ -29,6 +29,7 @@ _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, 
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
 }
+_MISTAKE_OF = {"cors": mistake_of_origin}
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
 
 
@@ -159,7 +160,8 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         possible = ", ".join(c for c in flag.choices if c)
         why = f"invalid value; possible: {possible}" if possible else "parse error"
         raise error(f"{what}: {why}") from None
-    if flag.kind is Kind.URLS and (wrong := next(filter(None, map(mistake_of_url, found)), "")):
+    mistake_of = mistake_of_url if flag.kind is Kind.URLS else _MISTAKE_OF.get(flag.name)
+    if mistake_of and (wrong := next(filter(None, map(mistake_of, found)), "")):
         raise error(f"{what}: {wrong}")
     result.values[flag.name] = found
     result.sources[flag.name] = source
@@ -201,10 +203,8 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         raise ConfigError(f"cannot parse --config-file {path}: not a map of keys")
     result = Values({f.name: _default(f) for f in table.values()})
     for flag in table.values():
-        node: Any = document
-        for step in flag.yaml_path:
-            node = node.get(step) if isinstance(node, dict) else None
-        if not flag.yaml_path or node is None:
+        node = _node(document, flag.yaml_path, path)
+        if node is None:
             continue
         _set(
             result, flag, _file_text(flag, node, path), "file", ConfigError,
@@ -218,6 +218,18 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)
     ]
     return result
+
+
+def _node(document: dict[Any, Any], key: tuple[str, ...], path: str) -> Any:
+    """What stands at a key of a file, None for nothing. ConfigError."""
+    node: Any = document if key else None
+    for depth, step in enumerate(key):
+        if node is None:
+            break
+        if not isinstance(node, dict):
+            raise ConfigError(f"key {'/'.join(key[:depth])} in {path}: not a map of keys")
+        node = node.get(step)
+    return node
 
 
 def _unknown_keys(

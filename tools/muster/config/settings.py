@@ -18,6 +18,7 @@ from tools.muster.config.checks import (
     check_support,
     check_timing,
     check_users,
+    progress_interval,
 )
 from tools.muster.config.gates import gates_of
 from tools.muster.config.kinds import AUTO
@@ -163,8 +164,7 @@ def build(values: Values) -> ServerConfig:
         initial_cluster_token=values["initial-cluster-token"],
         peer_key_file=key_file,
         quota_backend_bytes=values["quota-backend-bytes"] or DEFAULT_QUOTA_BYTES,
-        watch_progress_notify_interval_ms=(
-            values["watch-progress-notify-interval"] or DEFAULT_PROGRESS_INTERVAL_MS),
+        watch_progress_notify_interval_ms=_progress_interval_ms(values),
         values=values,
         socket_mode=0o777 & ~_umask(),
         tls=tls,
@@ -177,7 +177,7 @@ def _check_others(values: Values) -> list[str]:
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
     check_users(values["auth-token"])
-    warnings = bcrypt_cost(values)
+    warnings = bcrypt_cost(values) + progress_interval(values)
     check_limits(values)
     tracing_of(values)
     pinning.check(values["cpus"])
@@ -196,6 +196,11 @@ def _peer_security(
         raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
     warnings += more + check_peer_port(listen, members, key_file, tls, values["peer-insecure"])
     return key_file, tls
+
+
+def _progress_interval_ms(values: Values) -> int:
+    given: int = values["watch-progress-notify-interval"]
+    return given if given > 0 else DEFAULT_PROGRESS_INTERVAL_MS
 
 
 def _umask() -> int:

@@ -50,6 +50,16 @@ def mistake_of_url(text: str) -> str:
     return f"URL must not contain a path: {text}" if parts.path else ""
 
 
+def mistake_of_origin(text: str) -> str:
+    """Why this is no origin of ``--cors``, in etcd's words; "": it is. etcd wants its port, too."""
+    if text == "*":
+        return ""
+    _, slashes, host = text.partition("://")
+    if not slashes or not host or re.search(r":[^]/]*$|[/?#]", host):
+        return mistake_of_url(text)
+    return mistake_of_url(f"{text}:80").replace(f"{text}:80", text)
+
+
 def _quoted(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in escaped) + '"'

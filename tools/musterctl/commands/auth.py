@@ -102,7 +102,7 @@ def _new_password(invocation: Invocation, name: str) -> str:
     if not password:
         raise Exit(128, "empty password")
     if password != _prompt(f"Type password of {name} again for confirmation: "):
-        raise Exit(128, "given passwords are different.")
+        raise Exit(128, "given passwords are different")
     return password
 
 

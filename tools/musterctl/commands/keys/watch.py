@@ -50,13 +50,15 @@ def split_arguments(args: list[str], line: Sequence[str], env_key: str, env_rang
         if words:
             raise Exit(128, "bad number of arguments (found conflicting environment key)")
         words = [env_key, env_range] if env_range else [env_key]
-    if not words:
+    if not words and not command:
         raise Exit(128, "bad number of arguments")
     return WatchArguments(words, command)
 
 
 def create_request(flags: Flags, words: list[str]) -> rpc_pb2.WatchCreateRequest:
-    """ValueError on a range_end beside ``--prefix``."""
+    """ValueError without a key, and on a range_end beside ``--prefix``."""
+    if not words:
+        raise ValueError("bad number of arguments")
     key, range_end = raw(words[0]), b""
     if len(words) == 2:
         if flags.switch("prefix"):
@@ -135,11 +137,11 @@ def watch(invocation: Invocation) -> None:
     if invocation.flags.switch("interactive"):
         _interactive(invocation, env_key, env_range)
     arguments = split_arguments(invocation.args, invocation.line, env_key, env_range)
-    s = session(invocation)
     try:
         request = create_request(invocation.flags, arguments.words)
     except ValueError as error:
         raise Exit(128, str(error)) from None
+    s = session(invocation)
     client = s.client()
     _show(s, client, client.raw().watch(request, on_again=client.again), arguments.command, threading.Lock())
     raise Exit(5, "watch is canceled by the server")
