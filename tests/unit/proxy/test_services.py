@@ -90,7 +90,7 @@ def test_faults_that_need_no_state_are_found_here() -> None:
     "method",
     [
         "Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive", "LeaseKeepAlive",
-        "MemberList", "HashKV", "Alarm",
+        "MemberList", "HashKV", "Alarm", "LeaseLeases", "Snapshot",
     ],
 )
 def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) -> None:
