@@ -103,17 +103,14 @@ def promote(table: Table, facts: Facts, member_id: int) -> Host:
 
 
 def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
-    """Peer URLs as etcd takes them, in order. EtcdError."""
-    for url in urls:
-        if not _is_url(url):
-            raise EtcdError(errors.MEMBER_BAD_URLS)
-    if not urls:
+    """Peer URLs as etcd takes them, without spaces around, in order. EtcdError."""
+    trimmed = [url.strip() for url in urls]
+    if not trimmed or not all(map(_is_url, trimmed)):
         raise EtcdError(errors.MEMBER_BAD_URLS)
-    return tuple(sorted(urls))
+    return tuple(sorted(trimmed))
 
 
 def _is_url(url: str) -> bool:
-    url = url.strip()
     if _CONTROL.search(url):  # which ``urlsplit`` takes out, or leaves in
         return False
     try:

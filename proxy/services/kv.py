@@ -249,7 +249,7 @@ def _txn(context: Context) -> UnaryHandler:
 def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, request: Message) -> Steps[None]:
     router = context.router
     yield from validate.checking_txn(request, context.common.max_txn_ops)
-    if len(data) > context.common.max_request_bytes:
+    if len(data) > context.common.max_request_bytes and not is_read_only(request):  # only the log has a limit
         raise EtcdError(errors.REQUEST_TOO_LARGE)
     found: set[int] = set()
     while context.placement.shards > 1:

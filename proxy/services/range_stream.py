@@ -52,12 +52,10 @@ class RangeStream:
         context, stats = self._context, self._stats
         try:
             request = validate.parse(rpc_pb2.RangeRequest.FromString, data)
-            if request.sort_order not in (0, 1) or request.sort_target != 0:
-                raise EtcdError(errors.UNSUPPORTED_SORT)
-            if (request.min_mod_revision or request.max_mod_revision or request.min_create_revision
-                    or request.max_create_revision):
-                raise EtcdError(errors.UNSUPPORTED_FILTER)
-            validate.check_range(request)
+            _check(request)
+            if request.sort_target:  # without an order: by key, as etcd reads
+                request.ClearField("sort_target")
+                data = request.SerializeToString()
             shards = context.placement.shards_at(
                 request.key, request.range_end, max(request.revision, 0))
         except EtcdError as e:
@@ -77,6 +75,16 @@ class RangeStream:
     def cancelled(self, call: Call) -> None:
         if call.context is not None:
             call.context.cancel()
+
+
+def _check(request: Any) -> None:
+    """Refuse what etcd refuses, in its order: what is wrong, then what streams lack. EtcdError."""
+    validate.check_range(request)
+    if request.sort_order and (request.sort_order != rpc_pb2.RangeRequest.ASCEND or request.sort_target):
+        raise EtcdError(errors.UNSUPPORTED_SORT)
+    if (request.min_mod_revision or request.max_mod_revision or request.min_create_revision
+            or request.max_create_revision):
+        raise EtcdError(errors.UNSUPPORTED_FILTER)
 
 
 def _send(call: Call, part: bytes, *more: bytes) -> None:

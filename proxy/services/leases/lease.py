@@ -23,7 +23,7 @@ def register(registry: Registry, context: Context) -> None:
     context.unary(registry, SERVICE, "LeaseRevoke", rpc_pb2.LeaseRevokeRequest, revoke)
     context.unary(
         registry, SERVICE, "LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveRequest, _time_to_live(context))
-    registry.unary(f"/{SERVICE}/LeaseLeases", _leases(context))
+    context.unary(registry, SERVICE, "LeaseLeases", rpc_pb2.LeaseLeasesRequest, _leases(context))
     registry.stream(f"/{SERVICE}/LeaseKeepAlive", KeepAlive(context, SERVICE))
 
 
@@ -67,17 +67,13 @@ def _time_to_live(context: Context) -> Serve:
     return time_to_live
 
 
-def _leases(context: Context) -> UnaryHandler:
-    stats = context.method("unary", SERVICE, "LeaseLeases")
-
-    def leases(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if not context.no_leader(call, stats):
-            # linearizable: a client finds its lease at a host whose replica is behind, too (an etcd member
-            # has applied the grant before it answers)
-            may_list_leases(
-                context.router, call, context.placement.others,
-                lambda: context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats),
-                lambda error: context.refuse(call, stats, error))
+def _leases(context: Context) -> Serve:
+    def leases(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        # linearizable: a client finds its lease at a host whose replica is behind, too (an etcd member
+        # has applied the grant before it answers)
+        may_list_leases(
+            context.router, call, context.placement.others,
+            lambda: context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats),
+            lambda error: context.refuse(call, stats, error))
 
     return leases

@@ -17,6 +17,8 @@ import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate import validate
+from cluster.pb import rpc_pb2
 from cluster.wire.messages import READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
@@ -82,6 +84,11 @@ class Snapshot:
         if call.context is not None or call.closed:
             return
         context = self._context
+        try:
+            validate.parse(rpc_pb2.SnapshotRequest.FromString, data)
+        except EtcdError as e:
+            context.refuse(call, self._stats, e)
+            return
         if not (self._shares.take(call) and self._clients.take(call)):
             context.refuse(call, self._stats, errors.TOO_MANY_REQUESTS)
             return

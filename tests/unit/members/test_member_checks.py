@@ -120,7 +120,14 @@ def test_peer_urls_are_checked(urls: list[str]) -> None:
      " http://a:1 ", f"http://{'x' * 300}:1"],
 )  # fmt: skip
 def test_odd_peer_urls_are_taken_that_an_etcd_takes(url: str) -> None:
-    assert checks.add(cluster(1), facts(1), [url], False, 1).peer_urls == (url,)
+    assert checks.add(cluster(1), facts(1), [url], False, 1).peer_urls == (url.strip(),)
+
+
+@pytest.mark.parametrize("spaces", [" {} ", "{}\n", "\t{}"])
+def test_spaces_around_a_peer_url_are_not_of_it(spaces: str) -> None:
+    own = spaces.format(url(2))
+    assert refusal(lambda: checks.add(cluster(2), facts(1, 2), [own], False, 1)) is errors.PEER_URL_EXIST
+    assert checks.update(cluster(2), 2, [own]).peer_urls == (url(2),)
 
 
 def test_there_are_few_learners() -> None:

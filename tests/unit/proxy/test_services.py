@@ -90,7 +90,7 @@ def test_faults_that_need_no_state_are_found_here() -> None:
     "method",
     [
         "Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive", "LeaseKeepAlive",
-        "MemberList", "HashKV", "Alarm",
+        "MemberList", "HashKV", "Alarm", "LeaseLeases", "Snapshot",
     ],
 )
 def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) -> None:
@@ -342,8 +342,45 @@ def test_range_stream_sends_parts_as_they_come_and_the_header_last() -> None:
     assert second.header.revision == 9
     assert second.count == 2
     assert call.status == (0, "")
-    refused = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", sort_order=2))
-    assert refused.status == (12, "RangeStream does not support custom sort orders")
+
+
+_NO_SORT = 12, "RangeStream does not support custom sort orders"
+_NO_FILTER = 12, "RangeStream does not support revision filters"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status"),
+    [
+        ({"key": b"a", "sort_order": 2}, _NO_SORT),
+        ({"key": b"a", "sort_order": 1, "sort_target": 4}, _NO_SORT),
+        ({"key": b"a", "sort_order": 2, "min_mod_revision": 1}, _NO_SORT),
+        ({"key": b"a", "min_mod_revision": 1}, _NO_FILTER),
+        ({"sort_order": 2, "min_mod_revision": 1}, (3, "etcdserver: key is not provided")),
+        ({"key": b"a", "sort_order": 3}, (3, "etcdserver: invalid sort option")),
+        ({"key": b"a", "sort_target": 5}, (3, "etcdserver: invalid sort option")),
+    ],
+)
+def test_a_stream_of_rows_is_refused_as_by_etcd_3_7(wrong: dict[str, Any], status: tuple[int, str]) -> None:
+    assert Served().call("RangeStream", rpc_pb2.RangeRequest(**wrong)).status == status
+
+
+def test_a_stream_of_rows_with_a_sort_target_and_no_order_is_by_key() -> None:
+    served = Served()
+    by_key = rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True)
+    asked = rpc_pb2.RangeRequest(sort_target=4)  # type: ignore[arg-type]
+    asked.MergeFrom(by_key)
+    served.call("RangeStream", asked)
+    (request,) = served.node.take()
+    assert request.body[READ.size :] == by_key.SerializeToString()
+
+
+def test_only_a_transaction_for_the_log_is_too_large() -> None:
+    served = Served()
+    large = rpc_pb2.TxnRequest(compare=[rpc_pb2.Compare(key=bytes(1_600_000))])
+    assert served.call("Txn", large).status is None
+    assert [request.method for request in served.node.take()] == [Method.READ_TXN]  # it reads nothing
+    large.success.add().request_put.key = b"k"
+    assert served.call("Txn", large).status == (3, "etcdserver: request is too large")
 
 
 def test_an_error_of_the_node_keeps_its_code_and_text() -> None:
