@@ -21,6 +21,8 @@ from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switch
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TEXT = "text/plain; charset=utf-8"
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
+_AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
+_ABSOLUTE = re.compile("https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
 _CONNECTION = re.compile(rb"(?i)\r\nconnection:[^\r]*")
 FindHandler = Callable[[str], "HttpHandler | None"]
 
@@ -149,7 +151,7 @@ class ByH11:
         try:
             event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
-            return self._reject(error.error_status_hint, str(error))
+            return self._reject(error.error_status_hint, _AS_PYTHON.sub(r"\1", str(error)))
         if isinstance(event, h11.Request):
             return self._begun_by(event)
         if isinstance(event, h11.Data):
@@ -173,6 +175,9 @@ class ByH11:
             return self._reject(429, TOO_MANY)
         if head.method == b"CONNECT":  # a yes to it has no body: handlers know nothing of that
             return self._reject(405, "this is no proxy")
+        whole_server = head.method == b"OPTIONS" and head.target == b"*"
+        if not whole_server and not head.target.startswith((b"/", b"http://", b"https://")):
+            return self._reject(400, "the target is no path")
         self._head, self._old = head, _old(head)
         if not _expects_less(head):
             return self._reject(417, "")
@@ -197,9 +202,10 @@ class ByH11:
             elif name not in _FIRST_COUNTS:
                 headers[name] += f", {value}"
         target = head.target.decode("latin-1")
-        if target.startswith(("http://", "https://")):  # absolute form (RFC 9112 section 3.2.2)
-            rest = target.split("://", 1)[1]
-            target = rest[rest.find("/") :] if "/" in rest else "/"
+        if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
+            headers["host"], target = absolute[1].rpartition("@")[2], absolute[2]
+            if not target.startswith("/"):
+                target = f"/{target}"
         path, _, query = target.partition("?")
         request = Http1Request(self, head.method.decode("latin-1"), path, query, headers, body, self._peer)
         request.secure, request.peer_name = self.secure, self.peer_name

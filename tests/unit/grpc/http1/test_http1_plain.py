@@ -231,3 +231,25 @@ def test_who_has_ended_his_side_is_answered_and_his_connection_ends() -> None:
     later[0].respond(200, b"late")
     assert output.data.endswith(b"late")
     assert output.closed
+
+
+@pytest.mark.parametrize(("target", "host", "path"), [
+    ("/a", "x", "/a"), ("http://y/a", "y", "/a"), ("http://y:1?b", "y:1", "/"),
+    ("https://me@y/a", "y", "/a")])
+def test_the_host_of_an_absolute_target_counts(target: str, host: str, path: str) -> None:
+    """RFC 9112 section 3.2.2: the whitelist of hosts would be passed by."""
+    output, asked = Output(), list[HttpRequest]()
+    connection = Http1Connection(lambda path: asked.append, Limits(), output, "p", 0.0)
+    connection.receive(f"GET {target} HTTP/1.1\r\nHost: x\r\nExpect: \r\n\r\n".encode(), 0.0)
+    assert [(request.headers["host"], request.path) for request in asked] == [(host, path)]
+
+
+@pytest.mark.parametrize("line", [
+    "GET * HTTP/1.1", "GET version HTTP/1.1", "GET /a b HTTP/1.1", "GET /a HTTP/x"])
+def test_a_line_without_a_path_is_refused_in_words(line: str) -> None:
+    output = Output()
+    connection = Http1Connection(lambda path: HttpRequest.end, Limits(), output, "p", 0.0)
+    connection.receive(f"{line}\r\nHost: x\r\n\r\n".encode(), 0.0)
+    assert output.data.startswith(b"HTTP/1.1 400 ")
+    assert b"bytearray" not in output.data
+    assert output.closed
