@@ -194,7 +194,7 @@ WHEN = {
     "Compacted": "a range, watch or compaction at a revision below the compacted one",
     "FutureRev": "a range or compaction at a revision that does not exist yet",
     "NoSpace": "a put while the store is full, a disk is short, or NOSPACE is raised",
-    "RequestTooLarge": "a request above `--max-request-bytes`",
+    "RequestTooLarge": "a request that writes, above `--max-request-bytes`",
     "TooManyRequests": "a queue is full, or the connection holds more than its share of memory: try again."
     " A compaction with `physical` may have happened",
     "MessageTooLarge": "a gRPC message 512 KiB above `--max-request-bytes`",

@@ -21,6 +21,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.members.identity import added_member_id
 from cluster.members.table import Host, Table
+from cluster.members.urls import trimmed
 
 HEALTHY_S = 5.0  # so long a member is connected before it counts as healthy
 _READY = 0.9  # of the leader's log: what a learner must have to be promoted
@@ -104,10 +105,10 @@ def promote(table: Table, facts: Facts, member_id: int) -> Host:
 
 def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
     """Peer URLs as etcd takes them, without spaces around, in order. EtcdError."""
-    trimmed = [url.strip() for url in urls]
-    if not trimmed or not all(map(_is_url, trimmed)):
+    kept = sorted(map(trimmed, urls))
+    if not kept or not all(map(_is_url, kept)):
         raise EtcdError(errors.MEMBER_BAD_URLS)
-    return tuple(sorted(trimmed))
+    return tuple(kept)
 
 
 def _is_url(url: str) -> bool:

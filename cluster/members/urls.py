@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+_SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")  # Go's
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PORT = re.compile(r"(?::[0-9]*)?")
 _USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
@@ -14,13 +15,22 @@ _NAMED = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t":
           '"': '\\"', "\\": "\\\\"}  # fmt: skip
 
 
+def trimmed(url: str) -> str:
+    """Without Go's white space around, and the scheme in small letters, as etcd keeps it."""
+    url = url.strip(_SPACES)
+    found = _SCHEME.match(url)
+    return url if found is None else found[0].lower() + url[found.end() :]
+
+
 def mistake(url: str) -> str:
     """Why this is no peer URL; "": it is one."""
     before, _, _ = url.partition("#")
     wrong, scheme, host, path = _parsed(before, url)
     if wrong:
         return f"parse {_quoted(before)}: {wrong}"
-    if scheme not in ("http", "https", "unix", "unixs"):
+    if scheme in ("unix", "unixs"):
+        return ""  # from 3.5.13 on; before, etcd wanted a port
+    if scheme not in ("http", "https"):
         return f"URL scheme must be http, https, unix, or unixs: {url}"
     if not _has_port(host):
         return f'URL address does not have the form "host:port": {url}'

@@ -22,7 +22,7 @@ _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # docum
 TEXT = "text/plain; charset=utf-8"
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 _AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
-_ABSOLUTE = re.compile("https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
+_ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
 _CONNECTION = re.compile(rb"(?i)\r\nconnection:[^\r]*")
 FindHandler = Callable[[str], "HttpHandler | None"]
 
@@ -169,6 +169,7 @@ class ByH11:
         return False  # or NEED_DATA, PAUSED
 
     def _begun_by(self, head: h11.Request) -> bool:
+        self._head, self._old = head, _old(head)  # what is refused is answered by them, too
         if _size_of(head) > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
             return self._reject(431, "request head too large")
         if self.output.crowded:
@@ -176,9 +177,8 @@ class ByH11:
         if head.method == b"CONNECT":  # a yes to it has no body: handlers know nothing of that
             return self._reject(405, "this is no proxy")
         whole_server = head.method == b"OPTIONS" and head.target == b"*"
-        if not whole_server and not head.target.startswith((b"/", b"http://", b"https://")):
+        if not whole_server and not head.target.startswith(b"/") and not _ABSOLUTE.match(head.target):
             return self._reject(400, "the target is no path")
-        self._head, self._old = head, _old(head)
         if not _expects_less(head):
             return self._reject(417, "")
         if self._h11.they_are_waiting_for_100_continue:
@@ -201,12 +201,12 @@ class ByH11:
                 headers[name] = value
             elif name not in _FIRST_COUNTS:
                 headers[name] += f", {value}"
-        target = head.target.decode("latin-1")
-        if (absolute := _ABSOLUTE.fullmatch(target)) is not None:
-            headers["host"], target = absolute[1].rpartition("@")[2], absolute[2]
-            if not target.startswith("/"):
-                target = f"/{target}"
-        path, _, query = target.partition("?")
+        target = head.target
+        if (absolute := _ABSOLUTE.match(target)) is not None:
+            if host := absolute[1].rpartition(b"@")[2]:
+                headers["host"] = host.decode("latin-1")
+            target = absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2]
+        path, _, query = target.decode("latin-1").partition("?")
         request = Http1Request(self, head.method.decode("latin-1"), path, query, headers, body, self._peer)
         request.secure, request.peer_name = self.secure, self.peer_name
         self.request = request

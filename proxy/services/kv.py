@@ -262,6 +262,8 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     if shard == WIDE and range_txns.is_read(request):
         range_txns.RangeTxn(context, call, request, stats).start()
+    elif shard == WIDE and len(data) > context.common.max_request_bytes:
+        raise EtcdError(errors.REQUEST_TOO_LARGE)  # reads that shards can only answer by the log
     elif shard == WIDE:
         write(call, Method.WIDE, bytes((Method.TXN,)) + data, 0, stats)
     elif is_read_only(request):

@@ -147,6 +147,8 @@ class Members:
             said(request, 409, "membership: peerURL exists", self._headers)
         elif kind is errors.MEMBER_EXIST:
             said(request, 409, "membership: ID exists", self._headers)
+        elif kind is errors.MEMBER_BAD_URLS:  # muster takes fewer than etcd: such that a host can have
+            said(request, 400, error.text, self._headers)
         elif kind.code in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED) or kind is errors.USER_EMPTY:
             said(request, 401, "Insufficient credentials")
         else:

@@ -32,7 +32,7 @@ class Stats:
             self._ask(request, Method.FACTS, lambda facts: self._itself(request, facts))
 
     def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
-        router, own = self._router, facts["member_id"]  # at a proxy, of the member that is asked
+        router, own = self._router, self._of(facts)
         name = next((host.name for host in router.members.members if f"{host.member_id:x}" == own), "")
         led_ns = max(int((router.loop.time() - router.routes[0].leader_since) * 1e9), 0)
         came, came_bytes, left, left_bytes = facts.get("append_rates", (0.0,) * 4)
@@ -56,6 +56,11 @@ class Stats:
         shown = {key: value for key, value in shown.items() if value or not key.endswith("Rate")}
         request.respond(200, orjson.dumps(shown), (), JSON)
 
+    def _of(self, facts: dict[str, Any]) -> str:
+        """The member that the statistics are of: at a proxy, the one that is asked."""
+        own = self._context.common.member_id
+        return f"{own:x}" if own else str(facts["member_id"])
+
     def leader(self, request: HttpRequest) -> None:
         if not allowed(request, "GET"):
             return
@@ -66,7 +71,7 @@ class Stats:
             if facts["role"] != "leader" or not facts["leader"]:
                 said(request, 403, "not current leader")
             else:
-                own = facts["member_id"]
+                own = self._of(facts)
                 self._ask(request, Method.COUNTERS, with_figures)
 
         def with_figures(figures: dict[str, Any]) -> None:

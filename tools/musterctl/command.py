@@ -144,7 +144,7 @@ class Command:
     long: str = ""
     children: list[Command] = field(default_factory=list)
     parent: Command | None = None
-    of_etcd: bool = True  # its tools have it, too
+    of_etcdctl: bool = True  # which has it, too
 
     def __post_init__(self) -> None:
         for child in self.children:
@@ -183,11 +183,11 @@ class Command:
         return sorted(above, key=lambda flag: flag.name)
 
     def child(self, word: str) -> Command | None:
-        """The subcommand that ``word`` names, or is a prefix of: unique, or so among those of etcd."""
+        """The subcommand that ``word`` names, or is a prefix of: unique, or so among etcdctl's."""
         named = [c for c in self.children if c.name == word]
         starting = named or [c for c in self.children if c.name.startswith(word)]
         if len(starting) > 1:
-            starting = [c for c in starting if c.of_etcd]
+            starting = [c for c in starting if c.of_etcdctl]
         return starting[0] if len(starting) == 1 else None
 
 

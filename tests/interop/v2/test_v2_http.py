@@ -61,7 +61,6 @@ MEMBERS: list[tuple[str, str, str | None, str | None]] = [
             '{"peerURLs":["http://[a:1"]}',
             '{"peerURLs":["http://::1:80"]}',
             '{"peerURLs":["a"]}',
-            '{"peerURLs":["unix:///a"]}',
             '{"peerURLs":["http://a b:1"]}',
             '{"peerURLs":["http://%41:1"]}',
             '{"peerURLs":["http://a\\u0000:1"]}',
@@ -87,6 +86,14 @@ def test_members_are_shown_and_changes_refused_as_by_etcd(etcd: Server, one: Ser
     for method, path, body, kind in MEMBERS:
         wanted, found = (server.shown(server.ask(method, path, body, kind)) for server in (etcd, one))
         assert found == wanted, (method, path, body)
+
+
+def test_a_peer_url_that_no_host_can_have_is_refused(one: Server) -> None:
+    """etcd takes these."""
+    for url in ("http://a:1?x", "http://a:99999", "unix:///a"):
+        refused = one.ask("POST", "/v2/members", json.dumps({"peerURLs": [url]}), JSON)
+        assert (refused.status, refused.body) == (
+            400, '{"message":"etcdserver: given member URLs are invalid"}'), url
 
 
 def test_a_member_is_added_updated_and_removed(one: Server) -> None:

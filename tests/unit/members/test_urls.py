@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cluster.members.urls import mistake
+from cluster.members.urls import mistake, trimmed
 
 _FORM = 'URL address does not have the form "host:port": '
 _SCHEME = "URL scheme must be http, https, unix, or unixs: "
@@ -12,7 +12,8 @@ _SCHEME = "URL scheme must be http, https, unix, or unixs: "
 
 @pytest.mark.parametrize(
     "url",
-    ["http://a:1", "HTTPS://A:1", "unix://a:1", "http://:1", "http://a:", "http://[::1]:1", "http://u:p@a:1",
+    ["http://a:1", "HTTPS://A:1", "unix://a:1", "unix:///a", "http://:1", "http://a:", "http://[::1]:1",
+     "http://u:p@a:1",
      "http://[fe80::1%25en0]:1", "http://a:1?x", "http://a:1#f", "http://[]:1", 'http://<ä*"%c3%a4>:1'],
 )  # fmt: skip
 def test_what_etcd_takes_is_taken(url: str) -> None:
@@ -26,7 +27,7 @@ def test_what_etcd_takes_is_taken(url: str) -> None:
         ("a:1", f"{_SCHEME}a:1"), ("http//a:1", f"{_SCHEME}http//a:1"), ("///a:1", f"{_SCHEME}///a:1"),
         (":1", 'parse ":1": missing protocol scheme'),
         ("1a:x", 'parse "1a:x": first path segment in URL cannot contain colon'),
-        ("http://a", f"{_FORM}http://a"), ("http:a:1", f"{_FORM}http:a:1"), ("unix:///a", f"{_FORM}unix:///a"),
+        ("http://a", f"{_FORM}http://a"), ("http:a:1", f"{_FORM}http:a:1"),
         ("http://::1:1", f"{_FORM}http://::1:1"), ("http://a]:1", f"{_FORM}http://a]:1"),
         ("http://[::1]", f"{_FORM}http://[::1]"),
         ("http://a:1/", "URL must not contain a path: http://a:1/"),
@@ -43,3 +44,10 @@ def test_what_etcd_takes_is_taken(url: str) -> None:
 )  # fmt: skip
 def test_what_etcd_refuses_is_refused_in_its_words(url: str, said: str) -> None:
     assert mistake(url) == said
+
+
+@pytest.mark.parametrize(("url", "kept"), [
+    (" http://a:1\n", "http://a:1"), ("\u00a0HTTP://A:1\u3000", "http://A:1"), ("http://a:1\x1c", "http://a:1\x1c"),
+    ("a", "a")])
+def test_what_is_kept_is_trimmed_as_by_go(url: str, kept: str) -> None:
+    assert trimmed(url) == kept

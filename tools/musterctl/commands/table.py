@@ -151,7 +151,7 @@ def _shard_command() -> Command:
     return Command(
         "shard <subcommand>",
         "Shard related commands (muster only)",
-        of_etcd=False,
+        of_etcdctl=False,
         children=[
             Command(
                 "list", "Lists every shard on every host of the cluster", "hosts.shard:list_shards",
@@ -300,7 +300,7 @@ def _other_commands() -> list[Command]:
         Command("elect <election-name> [proposal]", "Observes and participates in leader election",
                 "keys.concurrency:elect", (switch("listen", "observation mode", "l"),)),
         Command("peer-keys <filename>", "Generates the key file that encrypts traffic between hosts",
-                "hosts.maintenance:peer_keys", of_etcd=False),
+                "hosts.maintenance:peer_keys", of_etcdctl=False),
         Command("options", "Prints the global flags that every command takes", "help:options"),
         Command("help [command]", "Help about any command", "help:help_command",
                 long="Help provides help for any command in the application.\n"

@@ -235,7 +235,7 @@ def test_who_has_ended_his_side_is_answered_and_his_connection_ends() -> None:
 
 @pytest.mark.parametrize(("target", "host", "path"), [
     ("/a", "x", "/a"), ("http://y/a", "y", "/a"), ("http://y:1?b", "y:1", "/"),
-    ("https://me@y/a", "y", "/a")])
+    ("https://me@y/a", "y", "/a"), ("HTTP://y/a", "y", "/a"), ("http:///a", "x", "/a")])
 def test_the_host_of_an_absolute_target_counts(target: str, host: str, path: str) -> None:
     """RFC 9112 section 3.2.2: the whitelist of hosts would be passed by."""
     output, asked = Output(), list[HttpRequest]()
@@ -245,11 +245,14 @@ def test_the_host_of_an_absolute_target_counts(target: str, host: str, path: str
 
 
 @pytest.mark.parametrize("line", [
-    "GET * HTTP/1.1", "GET version HTTP/1.1", "GET /a b HTTP/1.1", "GET /a HTTP/x"])
+    "GET * HTTP/1.1", "GET version HTTP/1.1", "GET version HTTP/1.0", "HEAD version HTTP/1.1",
+    "GET /a b HTTP/1.1", "GET /a HTTP/x"])
 def test_a_line_without_a_path_is_refused_in_words(line: str) -> None:
     output = Output()
     connection = Http1Connection(lambda path: HttpRequest.end, Limits(), output, "p", 0.0)
     connection.receive(f"{line}\r\nHost: x\r\n\r\n".encode(), 0.0)
-    assert output.data.startswith(b"HTTP/1.1 400 ")
+    assert output.data.startswith(b"HTTP/1.0 400 " if line.endswith("1.0") else b"HTTP/1.1 400 ")
+    assert output.data.endswith(b"\r\n\r\n") == line.startswith("HEAD")
     assert b"bytearray" not in output.data
     assert output.closed
+    assert not faults.take()

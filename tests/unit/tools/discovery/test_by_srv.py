@@ -62,6 +62,28 @@ def test_a_host_knows_itself_by_ipv6(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert bootstrap.establish(settings)[1]  # the name has the address that is advertised
 
 
+def test_a_name_with_addresses_of_both_kinds_has_that_of_ipv4(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve = socket.getaddrinfo
+
+    def of_both(host: str, port: int, *args: Any, **more: Any) -> Any:
+        if host != "host.six.test":
+            return resolve(host, port, *args, **more)
+        return [at for own in ("::1", "127.0.0.1") for at in resolve(own, port, *args, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", of_both)
+    settings = found(tmp_path, "six.test")
+    assert settings.initial_cluster_text == "h0=http://host.six.test:23800"
+    bootstrap.prepare_data_dir(settings.data_dir)
+    assert bootstrap.establish(settings)[1]
+
+
+def test_a_name_that_dns_cannot_have_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--initial-advertise-peer-urls: no such host"):
+        found(tmp_path, "six.test", f"--initial-advertise-peer-urls=http://{'a' * 70}:1")
+
+
 def test_hosts_of_one_domain_have_the_same_ids(tmp_path: Path) -> None:
     identities = []
     for number in range(3):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
 import pytest
 
 from cluster.histogram import ROUND_TRIP_S, Histogram
+from cluster.wire.messages import HEAD
 from node.links.flow import Flow
-from proxy.v2.stats import duration, followers
+from proxy.http.requests import HttpRequest
+from proxy.v2.stats import Stats, duration, followers
 
 
 @pytest.mark.parametrize(
@@ -44,6 +50,46 @@ def test_a_follower_that_never_answered_has_no_latency() -> None:
     assert shown["latency"] == dict.fromkeys(
         ("current", "average", "standardDeviation", "minimum", "maximum"), 0.0
     )
+
+
+class Router:
+    """Its members, and the facts of a node."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.loop = SimpleNamespace(time=lambda: 1.0)
+        self.routes = {0: SimpleNamespace(leader_since=0.0)}
+        hosts = [SimpleNamespace(member_id=n, name=f"h{n}") for n in (10, 11)]
+        self.members = SimpleNamespace(members=hosts)
+        self._facts = facts
+
+    def local(self, call: object, method: int, body: bytes, deadline: int, stats: object, then: Any) -> None:
+        then(None, 0, bytes(HEAD.size) + orjson.dumps(self._facts))
+
+
+class Request(HttpRequest):
+    """Keeps what it is answered."""
+
+    said = b""
+
+    def __init__(self) -> None:
+        super().__init__("GET", "/v2/stats/self", "", {}, b"", "p")
+
+    def respond(self, status: int, body: bytes = b"", *more: Any, **named: Any) -> None:
+        self.said = body
+
+
+@pytest.mark.parametrize(("member", "shown"), [(0, ("b", "h11")), (10, ("a", "h10"))])
+def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
+    member: int, shown: tuple[str, str]
+) -> None:
+    """A host whose node is down asks another one, and is itself nevertheless."""
+    common = SimpleNamespace(member_id=member)
+    router = Router(member_id="b", role="follower", leader="a")
+    context = SimpleNamespace(common=common, router=router, loop=router.loop)
+    request = Request()
+    Stats(cast(Any, context)).itself(request)
+    found = orjson.loads(request.said)
+    assert (found["id"], found["name"]) == shown
 
 
 def test_a_rate_is_that_of_the_last_frames() -> None:

@@ -366,7 +366,7 @@ def _resolved(url: str) -> str:
         return parsed.text
     try:
         infos = socket.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
-    except OSError:
+    except (OSError, UnicodeError):  # the latter of a name that DNS cannot have
         return parsed.text
     host = str(min(infos, key=lambda info: info[0] != socket.AF_INET)[4][0])
     return f"http://{f'[{host}]' if ':' in host else host}:{parsed.port}"

@@ -78,5 +78,8 @@ def _nodes(
 
 def _address(url: Url) -> tuple[str, int]:
     """Resolved, IPv4 first, as in Go. OSError."""
-    found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    try:
+        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # of a name that DNS cannot have
+        raise socket.gaierror(socket.EAI_NONAME, "no such host") from None
     return str(min(found, key=lambda at: at[0] != socket.AF_INET)[4][0]), url.port

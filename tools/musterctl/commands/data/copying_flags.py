@@ -11,7 +11,7 @@ def commands() -> list[Command]:
             "import --from-etcd ENDPOINTS [options]",
             "Copies keys and leases from a running etcd; with --follow its later changes, too",
             "data.copying:import_",
-            of_etcd=False,
+            of_etcdctl=False,
             flags=(
                 Flag("from-etcd", "list", "", "gRPC endpoints of the etcd to copy from"),
                 Flag("from-cacert", "string", "",

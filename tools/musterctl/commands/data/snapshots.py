@@ -69,7 +69,7 @@ def hashkv_command() -> Command:
     """``hashkv``, of etcdutl."""
     rev = Flag("rev", "int", "0", "maximum revision to hash (default: latest revision)")
     return Command("hashkv <filename>", "Prints the KV history hash of a given backup file",
-                   "data.snapshots:hashkv", (rev,))
+                   "data.snapshots:hashkv", (rev,), of_etcdctl=False)
 
 
 class Progress:
