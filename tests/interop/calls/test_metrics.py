@@ -175,13 +175,25 @@ def seen_of_peers(hosts: Hosts, links: int) -> dict[str, Series]:
     return network.series
 
 
+def seen_of_etcds_peers(folder: Path, *flags: str) -> dict[str, Series]:
+    """etcd may count a peer wrongly for good where both dial at once: then of another cluster."""
+    def seen(turn: int) -> dict[str, Series]:
+        etcd = EtcdProcesses(folder / f"etcd{turn}", free_base_port(3), *flags, "--unsafe-no-fsync")
+        try:
+            return seen_of_peers(Hosts(etcd.endpoints, etcd), 1)
+        finally:
+            etcd.end()
+
+    try:
+        return seen(0)
+    except AssertionError as miscounted:
+        print(f"once more: {miscounted}")
+        return seen(1)
+
+
 def test_what_is_told_of_peers_is_as_at_an_etcd(tmp_path: Path) -> None:
     few = ("--snapshot-count=10", "--heartbeat-interval=100", "--election-timeout=2000")
-    etcd = EtcdProcesses(tmp_path / "etcd", free_base_port(3), *few, "--unsafe-no-fsync")
-    try:
-        wanted = seen_of_peers(Hosts(etcd.endpoints, etcd), 1)
-    finally:
-        etcd.end()
+    wanted = seen_of_etcds_peers(tmp_path, *few)
     assert {"etcd_network_active_peers", "etcd_network_snapshot_send_success"} <= wanted.keys()
     extra = [*few, "--snapshot-catchup-entries=5"]
     with local_cluster(tmp_path / "muster", 3, extra=extra) as cluster:

@@ -214,6 +214,6 @@ MUTANTS = [
     Mutant(copied_rows_show, WRONG, moves(mix=COMPACTED)),
     Mutant(stale_fronts_are_trusted, ("G3", *WRONG), busy(), first=4),
     Mutant(queues_are_not_looked_at, ("G3", *WRONG), busy(), first=4),
-    Mutant(drops_without_compaction, WRONG, moves(mix=COMPACTED), first=1),
-    Mutant(drops_at_its_revision, WRONG, calm(mix={"put": 4, **READS, "compact": 12, "watch": 4})),
+    Mutant(drops_without_compaction, WRONG, moves(mix=COMPACTED), first=9),
+    Mutant(drops_at_its_revision, WRONG, calm(mix={"put": 4, **READS, "compact": 12, "watch": 4}), first=55),
 ]
