@@ -13,14 +13,14 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.auth.principal import Kind, Principal
 from cluster.features.auth.reads import RANGE, Show
-from cluster.wire.messages import Method
+from cluster.wire.messages import Method, Status
 from proxy.auth.shown import Shown
 from proxy.routing.router import READ_ANY, Router
 from proxy.routing.waiting import PartWaiting, Waiting
 from proxy.watch.cohort import ClientWatch
 from proxy.watch.stream import Then, WatchStream
 
-_OK = 0
+_OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
 _Question = tuple[str | None, bytes, bytes]  # user, key, range_end
@@ -43,13 +43,18 @@ class Permissions:
         return True
 
     def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then) -> None:
+        self._send(client, bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end, then)
+
+    def _send(self, client: Any, body: bytes, then: Then) -> None:
         router = self._router
-        body = bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end
         router.read_index.add(PartWaiting(
             client, Method.AUTH_SHOW, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
         ).calls(self._answered, then))
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
+        if status == _MOVED:  # keys moved before it was sent; users stay at shard 0
+            self._send(waiting.client, waiting.body, waiting.context)
+            return
         waiting.context(None if status == _OK else EtcdError.decode(body))
 
     def changed(self) -> None:

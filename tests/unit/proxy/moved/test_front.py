@@ -9,6 +9,7 @@ from cluster.placement import Table
 from cluster.placement.changes import Moved, take_compact, take_move, take_moved
 from cluster.placement.table import Move
 from cluster.wire.messages import HEAD, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from proxy.watch.permissions import Permissions
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.moved.racing import Order
 from tests.unit.proxy.watch.watching import Client, World
@@ -69,6 +70,27 @@ def test_g7_a_read_that_was_not_sent_yet_is_asked_by_the_new_table() -> None:
     now.ok(request, 5)
     order.net.run()
     assert call.status == (0, "")
+
+
+def test_g7_whether_a_client_may_watch_is_asked_anew_where_keys_move_before_it_is_sent() -> None:
+    """Else a watch would fail, or one whose user lost the permission would go on."""
+    order, table, _, _ = served()
+    told: list[object] = []
+    Permissions(order.net.context.router, ())._ask(FakeCall(), KEY, b"", told.append)
+    order.net.run()
+    zero = order.net.nodes[1]
+    (question,) = zero.take(Method.READ_INDEX)
+    order.net.context.follow(table)
+    zero.answer(question.rid, Status.OK, READ_INDEX_ANSWER.pack(3, 5, 1))
+    order.net.run()
+    (question,) = zero.take(Method.READ_INDEX)
+    zero.answer(question.rid, Status.OK, READ_INDEX_ANSWER.pack(4, 5, 1))
+    order.net.run()
+    (request,) = (asked for node in order.net.every.values() for asked in node.take(Method.AUTH_SHOW))
+    assert not told
+    order.net.every[0, 1].ok(request, 5)
+    order.net.run()
+    assert told == [None]
 
 
 def test_g2_the_past_is_read_where_it_was_and_not_below_the_pruning() -> None:
