@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")  # Go's
@@ -20,6 +21,14 @@ def trimmed(url: str) -> str:
     url = url.strip(_SPACES)
     found = _SCHEME.match(url)
     return url if found is None else found[0].lower() + url[found.end() :]
+
+
+def in_order(urls: Iterable[str]) -> list[str]:
+    """Peer URLs without spaces around, sorted. ValueError, in etcd's words, about the first that is none."""
+    found = [url.strip() for url in urls]
+    if wrong := next(filter(None, map(mistake, found)), ""):
+        raise ValueError(wrong)
+    return sorted(found)
 
 
 def mistake(url: str) -> str:

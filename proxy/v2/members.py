@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import Code, EtcdError
-from cluster.members.urls import mistake
+from cluster.members.urls import in_order
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBERS_LAX, Method
 from proxy.gateway.encode import text
@@ -210,10 +210,10 @@ def peer_urls(body: bytes) -> list[str]:
             raise BadUrls(_UNREADABLE.format(kind_of(url), "struct field .peerURLs of type string"))
     if not found:
         raise BadUrls("no valid URLs given")
-    urls = [whole_text(url or "").strip() for url in found]
-    if wrong := next(filter(None, map(mistake, urls)), ""):
-        raise BadUrls(wrong)
-    return sorted(urls)
+    try:
+        return in_order(whole_text(url or "") for url in found)
+    except ValueError as wrong:
+        raise BadUrls(str(wrong)) from None
 
 
 def _id(shown: str) -> int | None:

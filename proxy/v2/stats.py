@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import orjson
@@ -64,17 +65,14 @@ class Stats:
     def leader(self, request: HttpRequest) -> None:
         if not allowed(request, "GET"):
             return
-        own = ""
 
         def with_facts(facts: dict[str, Any]) -> None:
-            nonlocal own
             if facts["role"] != "leader" or not facts["leader"]:
                 said(request, 403, "not current leader")
             else:
-                own = self._of(facts)
-                self._ask(request, Method.COUNTERS, with_figures)
+                self._ask(request, Method.COUNTERS, partial(with_figures, self._of(facts)))
 
-        def with_figures(figures: dict[str, Any]) -> None:
+        def with_figures(own: str, figures: dict[str, Any]) -> None:
             members = self._router.members
             peers = {m: found for m, found in figures["peers"].items() if not members.removed(int(m, 16))}
             request.respond(200, orjson.dumps({"leader": own, "followers": followers(peers)}), (), JSON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -38,6 +39,19 @@ class Url:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+
+def resolved(url: Url) -> str:
+    """The address of a URL's host, IPv4 first, as in Go (localhost is 127.0.0.1). OSError."""
+    try:
+        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except UnicodeError:  # of a name that DNS cannot have
+        raise socket.gaierror(socket.EAI_NONAME, "no such host") from None
+    return str(min(found, key=lambda info: info[0] != socket.AF_INET)[4][0])
+
+
+def in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def parse_url(text: str) -> Url:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cluster.endpoints import HANDED, UNIX, handed_endpoint, older_endpoint, peer_endpoint
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
-from tools.muster.config.urls import Url
+from tools.muster.config.urls import Url, in_url, resolved
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.zmtp.options import split
@@ -56,22 +56,16 @@ class Listener:
 
 
 def bind_address(url: Url) -> str:
-    """The address to bind for a URL; a name is resolved, IPv4 first (localhost is 127.0.0.1). Of a Unix
-    socket its path, of a peers' one ``cluster.endpoints``' host."""
+    """The address to bind for a URL; a name is resolved. Of a Unix socket its path, of a peers' one
+    ``cluster.endpoints``' host. ConfigError."""
     if url.host.startswith(UNIX):
         return url.host
     if url.is_unix:
         return os.path.abspath(url.host)
     try:
-        infos = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+        return resolved(url)
     except OSError:
         raise ConfigError(f"cannot resolve the host of {url.text}") from None
-    infos.sort(key=lambda info: info[0] != socket.AF_INET)
-    return str(infos[0][4][0])
-
-
-def in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:

@@ -17,7 +17,7 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotating
 from tools.muster.config.settings import ServerConfig, gate, local_address, with_shards
 from tools.muster.config.tracing import tracing_of
-from tools.muster.config.urls import Url
+from tools.muster.config.urls import Url, in_url
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
 from tools.muster.host.born import BornShards, finish_drops
@@ -386,7 +386,7 @@ def _to_bind(url: Url) -> str:
     """A listen URL with its name resolved."""
     if url.is_unix:
         return f"{url.scheme}://{os.path.abspath(url.host)}"
-    return f"{url.scheme}://{ports.in_url(ports.bind_address(url))}:{url.port}"
+    return f"{url.scheme}://{in_url(ports.bind_address(url))}:{url.port}"
 
 
 def _of_a_front(config: ServerConfig, connections: int) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import socket
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ from cluster.settings import Peer
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, local_address
 from tools.muster.config.tls import UNLIKE
-from tools.muster.config.urls import parse_peer_url
+from tools.muster.config.urls import in_url, parse_peer_url, resolved
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
 from tools.muster.machine.disk import seal
@@ -360,16 +359,14 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
 
 
 def _resolved(url: str) -> str:
-    """By IPv4 first, as in Go; the text where that fails."""
+    """With an address for its name; the text where it has none."""
     parsed = parse_peer_url(url)
     if parsed.is_unix:
         return parsed.text
     try:
-        infos = socket.getaddrinfo(parsed.host, parsed.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):  # the latter of a name that DNS cannot have
+        return f"http://{in_url(resolved(parsed))}:{parsed.port}"
+    except OSError:
         return parsed.text
-    host = str(min(infos, key=lambda info: info[0] != socket.AF_INET)[4][0])
-    return f"http://{f'[{host}]' if ':' in host else host}:{parsed.port}"
 
 
 def _known(path: Path, text: str) -> Identity:

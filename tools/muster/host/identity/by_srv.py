@@ -7,12 +7,11 @@ not depend on names.
 
 from __future__ import annotations
 
-import socket
 from dataclasses import replace
 
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_initial_cluster
-from tools.muster.config.urls import Url, parse_url
+from tools.muster.config.urls import Url, parse_url, resolved
 from tools.muster.host.supervisor import Logger
 from tools.srv import LookupFailed, records
 
@@ -77,9 +76,5 @@ def _nodes(
 
 
 def _address(url: Url) -> tuple[str, int]:
-    """Resolved, IPv4 first, as in Go. OSError."""
-    try:
-        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # of a name that DNS cannot have
-        raise socket.gaierror(socket.EAI_NONAME, "no such host") from None
-    return str(min(found, key=lambda at: at[0] != socket.AF_INET)[4][0]), url.port
+    """OSError."""
+    return resolved(url), url.port

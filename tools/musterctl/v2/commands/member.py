@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import quote
 
-from cluster.members.urls import mistake
+from cluster.members.urls import in_order
 from tools import gotext
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.client import (
@@ -130,10 +130,10 @@ def _update(client: Client, member: str, urls: list[str]) -> None:
 
 def _peers(urls: list[str]) -> bytes:
     """The body that names peer URLs. Refused."""
-    named = [url.strip() for url in urls]
-    if wrong := next(filter(None, map(mistake, named)), ""):
-        raise Refused(wrong)
-    return json.dumps({"peerURLs": sorted(named)}, separators=(",", ":")).encode()
+    try:
+        return json.dumps({"peerURLs": in_order(urls)}, separators=(",", ":")).encode()
+    except ValueError as wrong:
+        raise Refused(str(wrong)) from None
 
 
 def cluster_health(run: Run) -> None:
