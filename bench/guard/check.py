@@ -173,21 +173,32 @@ def _leads(endpoint: str) -> float:
 
 
 async def _work(cluster: _Cluster, spec: Spec) -> dict[str, float]:
-    """Each count's growth for one operation, without that of an idle cluster."""
-    before, began = cluster.begin(), time.monotonic()
-    await asyncio.sleep(_IDLE_S)
-    idle_s, after = time.monotonic() - began, cluster.end()
-    idle = {name: (after[name] - before[name]) / idle_s for name in before}
+    """Each count's growth for one operation, without that of an idle cluster.
+
+    Idle is the lesser of before and after: what comes once in a while, an entry that a host writes of itself,
+    is no rate, and a slow load would have it subtracted many times.
+    """
+    idle_before = await _idle(cluster)
     before, began = cluster.begin(), time.monotonic()
     result = await run.run(spec)
     took_s, after = time.monotonic() - began, cluster.end()
     if result["errors"]:
         raise run.RunError(f"operations failed: {result['errors']}")
+    idle_after = await _idle(cluster)
+    idle = {name: min(idle_before[name], idle_after[name]) for name in before}
     work = {name: max(0.0, after[name] - before[name] - idle[name] * took_s) / result["operations"]
             for name in before}
     if "cpu_us" in work:
         work["cpu_loops"] = work["cpu_us"] / 1e6 / calibration_s()
     return work
+
+
+async def _idle(cluster: _Cluster) -> dict[str, float]:
+    """Each count's growth in a second without a request."""
+    before, began = cluster.begin(), time.monotonic()
+    await asyncio.sleep(_IDLE_S)
+    idle_s, after = time.monotonic() - began, cluster.end()
+    return {name: (after[name] - before[name]) / idle_s for name in before}
 
 
 def calibration_s() -> float:

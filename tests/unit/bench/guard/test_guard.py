@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from bench.guard import bounds, check, traced
 from bench.guard.bounds import BOUNDS
 from bench.guard.events import Events
+from bench.load import run
+from bench.load.spec import Spec
 
 #: Reads a line, works, and says that it did, for each line.
 WORKER = """
@@ -77,6 +81,33 @@ def test_each_kind_of_request_has_bounds_alone_and_in_a_crowd() -> None:
         whats = {bound.what for bound in BOUNDS[load]}
         assert {"client_sent", "client_received", "peer_bytes", "node_frames", "syscalls", "lines",
                 "cpu_loops"} <= whats
+
+
+class _Counted:
+    """A cluster whose counts are so much in turn, as a wait and a load begin and end."""
+
+    def __init__(self, *counts: float) -> None:
+        self._counts = iter(counts)
+
+    def begin(self) -> dict[str, float]:
+        return {"log_entries": next(self._counts)}
+
+    end = begin
+
+
+@pytest.mark.parametrize("counts", [(0, 3, 3, 303, 303, 303), (0, 0, 0, 300, 300, 303)],
+                         ids=["before", "after"])
+def test_an_entry_that_comes_once_beside_a_load_is_no_rate(
+    counts: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def loaded(_spec: Spec) -> dict[str, Any]:
+        return {"errors": {}, "operations": 100}
+
+    monkeypatch.setattr(check, "_IDLE_S", 0.001)
+    monkeypatch.setattr(run, "run", loaded)
+    cluster = cast("check._Cluster", _Counted(*counts))
+    work = asyncio.run(check._work(cluster, check._specs(["a:1"], 100)["put, 1 client"]))
+    assert work["log_entries"] == 3.0
 
 
 def worker(**environment: str) -> subprocess.Popen[bytes]:
