@@ -340,6 +340,7 @@ _OTHERS = {  # rights of what is not one request to a node
     "Auth/UserGet": "role root, or that user",
     "Auth/RoleGet": "role root, or a user with that role",
     "Health/Check": "none",
+    "Health/List": "none",
     "Health/Watch": "none",
 }
 DIFFERENCES = {

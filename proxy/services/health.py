@@ -14,12 +14,17 @@ SERVICE = "grpc.health.v1.Health"
 _SERVING = b"\x08\x01"
 _NOT_SERVING = b"\x08\x02"
 _SERVICE_UNKNOWN = b"\x08\x03"
+_ONLY_SERVICE = b"\x0a\x06\x0a\x00\x12\x02"  # HealthListResponse: the status of "" follows
 _NOT_FOUND = 5
 _LOOK_S = 0.25
 
 
 def register(registry: Registry, context: Context) -> None:
     stats = context.method("unary", SERVICE, "Check")
+    listed = context.method("unary", SERVICE, "List")
+
+    def status() -> bytes:
+        return _NOT_SERVING if context.defragmenting else _SERVING
 
     def check(call: Call, data: bytes) -> None:
         stats.started += 1
@@ -33,9 +38,20 @@ def register(registry: Registry, context: Context) -> None:
             call.finish(_NOT_FOUND, "unknown service")
         else:
             stats.ok += 1
-            call.reply(_NOT_SERVING if context.defragmenting else _SERVING)
+            call.reply(status())
+
+    def list_all(call: Call, data: bytes) -> None:
+        listed.started += 1
+        try:
+            validate.parse(rpc_pb2.AuthEnableRequest.FromString, data)  # as empty as HealthListRequest
+        except EtcdError as e:
+            context.refuse(call, listed, e)
+            return
+        listed.ok += 1
+        call.reply(_ONLY_SERVICE + status())
 
     registry.unary(f"/{SERVICE}/Check", check)
+    registry.unary(f"/{SERVICE}/List", list_all)
     registry.stream(f"/{SERVICE}/Watch", HealthWatch(context))
     if context.settings.stop_on_defrag:
         context.on_tick.append(_Looks(context).tick)

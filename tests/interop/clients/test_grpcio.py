@@ -201,6 +201,23 @@ def test_a_method_that_does_not_exist_is_unimplemented(channels: list[grpc.Chann
             assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_health_is_checked_listed_and_watched(channels: list[grpc.Channel]) -> None:
+    """Answers are etcd 3.7's, to the byte; 3.5.1 has no List."""
+    serving = b"\x08\x01"
+    for channel in channels:
+        health = "/grpc.health.v1.Health/"
+        assert channel.unary_unary(health + "Check")(b"", timeout=LIMIT_S) == serving
+        assert channel.unary_unary(health + "List")(b"", timeout=LIMIT_S) == b"\n\x06\n\x00\x12\x02" + serving
+        with pytest.raises(grpc.RpcError) as refused:
+            channel.unary_unary(health + "Check")(b"\n\x01x", timeout=LIMIT_S)
+        assert (refused.value.code(), refused.value.details()) == (
+            grpc.StatusCode.NOT_FOUND, "unknown service")  # fmt: skip
+        for request, status in ((b"", serving), (b"\n\x01x", b"\x08\x03")):
+            watch = channel.unary_stream(health + "Watch")(request, timeout=LIMIT_S)
+            assert next(watch) == status
+            watch.cancel()
+
+
 def test_a_cancelled_watch_does_not_hold_up_the_rest_of_its_connection(channels: list[grpc.Channel]) -> None:
     channel = channels[0]
     for _ in range(20):

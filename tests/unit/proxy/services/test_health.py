@@ -16,6 +16,10 @@ from tests.unit.proxy.test_services import Served
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
 
+# as etcd 3.7 sends it: the service name is there, though empty
+LISTED = b"\x0a\x06\x0a\x00\x12\x02"
+
+
 def served(stop_on_defrag: bool) -> Served:
     found = Served()
     net = found.net
@@ -45,11 +49,21 @@ def test_a_health_watch_is_answered_once_however_many_messages_come() -> None:
     assert not call.closed
 
 
+def test_services_are_listed_with_their_status() -> None:
+    found = Served()
+    assert found.call("List", b"").replies == [LISTED + SERVING]
+    assert found.call("List", b"\x0a\x01x").replies == [LISTED + SERVING]  # what is not known is passed over
+    status = found.call("List", b"\xff").status
+    assert status is not None
+    assert status[0] == 13
+
+
 def test_a_host_that_defragments_says_that_it_does_not_serve() -> None:
     found = served(stop_on_defrag=True)
     watch, other = found.call("Watch", b""), found.call("Watch", b"\x0a\x01x")
     asked = found.call("Defragment", rpc_pb2.DefragmentRequest())
     assert found.call("Check", b"").replies == [NOT_SERVING]
+    assert found.call("List", b"").replies == [LISTED + NOT_SERVING]
     assert found.call("Watch", b"").replies == [NOT_SERVING]
     assert watch.replies == [SERVING, NOT_SERVING]
     (request,) = found.node.take(Method.DEFRAGMENT)
