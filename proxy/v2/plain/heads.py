@@ -57,10 +57,10 @@ class Heads:
             self._place = raft_index, term
             self._placed = (
                 f"\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term + MADE}\r\n"
-                f"content-type: {JSON}\r\ncontent-length: "
+                f"Content-Type: {JSON}\r\nContent-Length: "
             ).encode()
         second = now_ns // _NS
         if second != self._second:
             self._second = second
-            self._tail = f"\r\ndate: {date(second)}\r\n\r\n".encode()
+            self._tail = f"\r\nDate: {date(second)}\r\n\r\n".encode()
         return b"%bX-Etcd-Index: %d%b%d%b%b" % (begin, index, self._placed, len(body), self._tail, body)

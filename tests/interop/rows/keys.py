@@ -79,7 +79,9 @@ def by_curl(site: Site, world: World) -> None:
     url = f"{site.url}/v2/keys/c"
     made = json.loads(curl(url, "-XPOST", "-d", "value=0"))["node"]["key"]
     assert re.fullmatch(r"/c/\d{20}", made)
-    assert json.loads(curl(f"{site.url}/v2/keys/a", "-XPUT", "-d", "value=1"))["action"] == "set"
+    head, _, body = curl("-i", f"{site.url}/v2/keys/a", "-XPUT", "-d", "value=1").partition("\n\n")
+    assert "\nContent-Type: application/json\n" in head  # letter by letter, as articles show it
+    assert json.loads(body)["action"] == "set"
     site.settle()
     assert json.loads(curl(f"{site.url}/v2/keys/a?quorum=true"))["node"]["value"] == "1"
     assert json.loads(curl(f"{site.url}/v2/keys/a", "-XDELETE"))["action"] == "delete"
