@@ -139,14 +139,6 @@ def version(net: Namespace, folder: Path) -> None:
     ]
 
 
-@row("S1-074")
-def heartbeats(net: Namespace, folder: Path) -> None:
-    said = refused(net, folder, "--heartbeat-interval", "300", "--election-timeout", "1000")
-    assert (
-        "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]" in said
-    )
-
-
 @row("S3-055")
 def an_entry_without_a_name(net: Namespace, folder: Path) -> None:
     others = "http://10.0.1.11:2380,infra2=http://10.0.1.12:2380"
