@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cluster.version import MADE
 from proxy.http.http1_plain import Plain, date
-from proxy.v2.call import JSON, MADE
+from proxy.v2.call import JSON
 
 _NS = 10**9
 _FORM = "application/x-www-form-urlencoded"

@@ -117,7 +117,7 @@ def test_three_hosts_find_each_other_and_need_the_service_no_more(service: Serve
         assert not (tmp_path / "h3" / "member").exists()
         assert entries(service, "three") == registered
         fourth.kill()
-        # what is registered counts for the first start alone: all start again, and nobody is there to be asked
+        # what is registered counts for the first start alone: all start again, nobody is there to be asked
         for host in hosts:
             host.kill()
         asked = f"http://127.0.0.1:{free_ports(1)[0]}{url.partition(service.address)[2]}"
