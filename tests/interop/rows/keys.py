@@ -186,9 +186,10 @@ def sorted_queue(site: Site, world: World) -> None:
     numbers = [int(name.rpartition("/")[2]) for name in names]
     assert numbers == sorted(numbers)
     assert numbers[1] > numbers[0] + 1
+    site.put("/queue/0", "value=job0")  # the last that is made, and the first of the names
     nodes = site.get("/queue?sorted=true").node["nodes"]
-    assert [node["value"] for node in nodes] == ["job1", "job2", "job3"]
-    assert [node["key"] for node in nodes] == names
+    assert [node["value"] for node in nodes] == ["job0", "job1", "job2", "job3"]
+    assert [node["key"] for node in nodes] == ["/queue/0", *names]
 
 
 @row("S1-046")
