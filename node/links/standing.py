@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from cluster.machine import StatusSink
+from cluster.raft import Role
+from cluster.version import MADE
 from cluster.wire.messages import STATE_BODY, Status
 from node.any_node import AnyNode
 from node.links.contacts import Contacts
@@ -36,12 +38,36 @@ class Standing:
     def __init__(self, node: StandingNode) -> None:
         self._node = node
         self._leader = (0, 0)  # member, term
+        self._role = Role.LEADER
         self._contacts: Contacts | None = None
         self.ready = False  # the supervisor was told so
+
+    def started(self) -> None:
+        """The node runs."""
+        node, raft = self._node, self._node.raft
+        log.info("node started", shard=node.settings.shard, term=raft.term, commit=raft.commit_index,
+                 applied=node.applied_index, revision=node.store.revision, last_index=raft.last_index)
+        self._log_role()
+
+    def leads(self) -> None:
+        """This node serves as leader, from now on."""
+        raft = self._node.raft
+        # etcd's words and count of terms, for which people and scripts search
+        log.info(f"{raft.id:x} became leader at term {raft.term + MADE}", shard=self._node.settings.shard,
+                 term=raft.term, revision=self._node.store.revision)
+
+    def _log_role(self) -> None:
+        raft, before = self._node.raft, self._role
+        self._role = raft.role
+        if raft.role not in (before, Role.LEADER):
+            role = raft.role.name.lower().replace("_", "-")
+            log.info(f"{raft.id:x} became {role} at term {raft.term + MADE}", shard=self._node.settings.shard,
+                     term=raft.term)
 
     def leader_changed(self) -> None:
         """Raft may follow another leader or none, or the same in another term."""
         node = self._node
+        self._log_role()
         now = (node.raft.leader_id, node.raft.term)
         if now != self._leader:
             self._leader = now

@@ -9,6 +9,7 @@ import structlog
 from cluster.effects import records
 from cluster.features.lessor import Lessor
 from cluster.raft import Role
+from cluster.version import CLUSTER_VERSION
 from node.any_node import AnyNode
 
 if TYPE_CHECKING:
@@ -142,13 +143,12 @@ class Consequences:
         if node.settings.shard == 0 and node.store.bootstrap() is None:
             common = node.settings.common
             leader.append(records.bootstrap(1, common.shard_count, common.placement_depth))
+            log.info(f"set the initial cluster version to {CLUSTER_VERSION.rpartition('.')[0]}")
         node.upkeep.agreed.log_incarnations()
         node.roster.changes.leading()
         node.standing.say_state()
         node.upkeep.publishing.publish()
-        # etcd's words, for which people and scripts search
-        log.info(f"{node.raft.id:x} became leader at term {term}", shard=node.settings.shard, term=term,
-                 revision=node.store.revision)
+        node.standing.leads()
 
     def leader_changed(self) -> None:
         """Raft follows another leader or none, or this replica is elected or deposed."""

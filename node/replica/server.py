@@ -260,8 +260,7 @@ class Node:
         self.upkeep.agreed.incarnations(())
         self.upkeep.growing.look()
         self.roster.start()
-        log.info("node started", shard=settings.shard, term=self.raft.term, commit=self.raft.commit_index,
-                 applied=self.applied_index, revision=self.store.revision, last_index=self.raft.last_index)
+        self.standing.started()
         self.wake()
         self.clock.start()
 

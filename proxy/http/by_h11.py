@@ -16,7 +16,7 @@ from cluster.faults import faults
 from proxy.http.http1_plain import TakenRequest, spelt
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switched
+from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switched, canonical
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TEXT = "text/plain; charset=utf-8"
@@ -229,11 +229,11 @@ class ByH11:
 
     def send_start(self, status: int, headers: Headers) -> None:
         """Status line and fields; ``date`` added, ``connection: close`` where it must be."""
-        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        fields.append((b"date", formatdate(usegmt=True).encode()))
+        fields = [(canonical(name).encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        fields.append((b"Date", formatdate(usegmt=True).encode()))
         if self._draining:
-            fields.append((b"connection", b"close"))
-        whole = any(name == b"content-length" for name, _ in fields)
+            fields.append((b"Connection", b"close"))
+        whole = any(name == b"Content-Length" for name, _ in fields)
         if self._old is Old.STAYS and (self._draining or not whole):
             self._old = Old.ENDS
         self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
@@ -282,9 +282,9 @@ class ByH11:
                 h11.Response(
                     status_code=status,
                     headers=[
-                        (b"content-type", b"text/plain; charset=utf-8"),
-                        (b"connection", b"close"),
-                        (b"content-length", b"%d" % len(body)),
+                        (b"Content-Type", b"text/plain; charset=utf-8"),
+                        (b"Connection", b"close"),
+                        (b"Content-Length", b"%d" % len(body)),
                     ],
                     reason=_reason(status),
                 ),

@@ -16,7 +16,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
-from proxy.http.requests import Headers, HttpHandler, HttpRequest
+from proxy.http.requests import Headers, HttpHandler, HttpRequest, canonical
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _HEAD = re.compile(
@@ -176,14 +176,15 @@ class PlainRequest(HttpRequest):
             return
         line = _lines.get(status) or _line(status)
         fields, told = [line], status in _BODILESS
-        for name, value in (*self.added, *headers):
+        for field, value in (*self.added, *headers):
+            name = canonical(field)
             fields.append(f"{name}: {value}\r\n")
-            told = told or name.lower() == "content-length"
-        fields.append(f"date: {date(int(time.time()))}\r\n")
+            told = told or name == "Content-Length"
+        fields.append(f"Date: {date(int(time.time()))}\r\n")
         if not told:
-            fields.append("transfer-encoding: chunked\r\n")
+            fields.append("Transfer-Encoding: chunked\r\n")
         if self._owner.closes:
-            fields.append("connection: close\r\n")
+            fields.append("Connection: close\r\n")
         head = "".join(fields)
         if not head.count("\r") == head.count("\n") == len(fields):
             raise ValueError("a header field with a line end in it")

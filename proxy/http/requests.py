@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 from cluster.faults import HANDLER_MISTAKES, faults
 
 Headers = Iterable[tuple[str, str]]
+
+
+@lru_cache(256)
+def canonical(field: str) -> str:
+    """A field's name as Go writes it over HTTP/1.1, Content-Length for one: scripts look for it so."""
+    return "-".join(part.capitalize() for part in field.split("-"))
 
 
 class Below(Protocol):

@@ -10,7 +10,6 @@ from proxy.http.requests import Headers, HttpRequest
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-MADE = 1  # the term before the first leader; a fresh etcd shows 2
 _NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _NEVER_LOGGED = frozenset((errors.CONTEXT_DEADLINE_EXCEEDED.number, errors.DEADLINE_EXCEEDED.number))
 

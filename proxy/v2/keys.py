@@ -16,11 +16,12 @@ from cluster.features.v2.refusals import Code, V2Error, http_status
 from cluster.features.v2.requests import PROVE, Answer, Get, Kind, Op, Who, Write, read_body
 from cluster.features.v2.shown import short_json
 from cluster.features.v2.tree import KEYS
+from cluster.version import MADE
 from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, MADE, HttpCall, allowed, said, told
+from proxy.v2.call import JSON, HttpCall, allowed, said, told
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic
 from proxy.v2.users.credentials import Credentials

@@ -14,7 +14,7 @@ import sys
 from importlib import import_module
 from typing import NoReturn
 
-from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
+from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, UnknownCommand, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.usage import usage
 
@@ -95,8 +95,12 @@ def _flags_with_value() -> set[str]:
 def _dispatch(root: Command, line: list[str]) -> None:
     try:
         command, rest = find(root, line)
-    except FlagError as error:
+    except UnknownCommand as error:
         print(f"Error: {error}\nRun '{root.name} --help' for usage.", file=sys.stderr)
+        if error.word in (command.name for command in import_module("tools.musterctl.v2.table").COMMANDS):
+            # articles about etcd up to 3.3, where version 2 is the default, name no version
+            hint = f"{error.word} is a command of API version 2: say --api 2, or set ETCDCTL_API=2"
+            print(hint, file=sys.stderr)
         raise Exit(1, str(error)) from None
     flags = Flags(command.all_flags())
     try:

@@ -20,6 +20,14 @@ class FlagError(Exception):
     """The message is for the user."""
 
 
+class UnknownCommand(FlagError):
+    """``unknown command …``, and that word."""
+
+    def __init__(self, message: str, word: str) -> None:
+        super().__init__(message)
+        self.word = word
+
+
 @dataclass(slots=True, frozen=True)
 class Flag:
     """Kinds: bool, int, string, duration (in nanoseconds), list."""
@@ -200,7 +208,7 @@ class Invocation:
 
 
 def find(root: Command, args: Sequence[str]) -> tuple[Command, list[str]]:
-    """The command that ``args`` name, and the other words. FlagError: ``unknown command …``."""
+    """The command that ``args`` name, and the other words. UnknownCommand."""
     at, rest = root, list(args)
     while True:
         words = _positions(at, rest)
@@ -211,7 +219,8 @@ def find(root: Command, args: Sequence[str]) -> tuple[Command, list[str]]:
         at = found
     if at is root and words:
         word = rest[words[0]]
-        raise FlagError(f'unknown command {gotext.quote(word)} for "{root.name}"{_suggestions(root, word)}')
+        message = f'unknown command {gotext.quote(word)} for "{root.name}"{_suggestions(root, word)}'
+        raise UnknownCommand(message, word)
     return at, rest
 
 

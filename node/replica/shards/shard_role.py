@@ -329,10 +329,7 @@ class ShardRole:
                 else:
                     leading.serve()
                     self.node.standing.say_state()
-                    log.info(
-                        f"{self.raft.id:x} became leader at term {leading.term}",
-                        shard=self.settings.shard, term=leading.term, revision=self.store.revision,
-                    )  # fmt: skip
+                    self.node.standing.leads()
             if leading is not None:
                 leading.applied_record(order_index, order_term, attempts)
         if leading is not None:

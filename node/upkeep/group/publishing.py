@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from cluster.pb import rpc_pb2
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
@@ -13,6 +15,9 @@ from cluster.wire.messages import Method
 if TYPE_CHECKING:
     from node.storage import StateStore
     from node.upkeep.owner import UpkeepNode
+
+
+log = structlog.get_logger("members")
 
 
 class Publishing:
@@ -31,6 +36,10 @@ class Publishing:
                 settings.shard != 0
                 or self._store.members().get(settings.common.member_id) == self._attributes()
             )
+            if self._done and settings.shard == 0:
+                urls = " ".join(settings.client_urls)
+                log.info(f"published {{Name:{settings.common.name} ClientURLs:[{urls}]}} "
+                         f"to cluster {settings.common.cluster_id:x}")
         return self._done
 
     def _attributes(self) -> bytes:

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cluster.version import MADE
 from proxy.http.http1_plain import Plain, date
-from proxy.v2.call import JSON, MADE
+from proxy.v2.call import JSON
 
 _NS = 10**9
 _FORM = "application/x-www-form-urlencoded"
@@ -57,10 +58,10 @@ class Heads:
             self._place = raft_index, term
             self._placed = (
                 f"\r\nX-Raft-Index: {raft_index}\r\nX-Raft-Term: {term + MADE}\r\n"
-                f"content-type: {JSON}\r\ncontent-length: "
+                f"Content-Type: {JSON}\r\nContent-Length: "
             ).encode()
         second = now_ns // _NS
         if second != self._second:
             self._second = second
-            self._tail = f"\r\ndate: {date(second)}\r\n\r\n".encode()
+            self._tail = f"\r\nDate: {date(second)}\r\n\r\n".encode()
         return b"%bX-Etcd-Index: %d%b%d%b%b" % (begin, index, self._placed, len(body), self._tail, body)

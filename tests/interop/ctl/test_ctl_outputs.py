@@ -272,6 +272,8 @@ def test_commands_of_the_older_api_are_unknown(shared: tuple[Tool, Tool]) -> Non
         outcome = shared[1].run(run(f"{command} x"))
         assert outcome.code == 1
         assert f'Error: unknown command "{command}" for "musterctl"\n'.encode() in outcome.err
+        hint = f"{command} is a command of API version 2: say --api 2, or set ETCDCTL_API=2\n"
+        assert hint.encode() in outcome.err
 
 
 def test_a_watch_goes_on_where_it_was_after_its_server_came_back() -> None:

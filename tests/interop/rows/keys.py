@@ -79,7 +79,9 @@ def by_curl(site: Site, world: World) -> None:
     url = f"{site.url}/v2/keys/c"
     made = json.loads(curl(url, "-XPOST", "-d", "value=0"))["node"]["key"]
     assert re.fullmatch(r"/c/\d{20}", made)
-    assert json.loads(curl(f"{site.url}/v2/keys/a", "-XPUT", "-d", "value=1"))["action"] == "set"
+    head, _, body = curl("-i", f"{site.url}/v2/keys/a", "-XPUT", "-d", "value=1").partition("\n\n")
+    assert "\nContent-Type: application/json\n" in head  # letter by letter, as articles show it
+    assert json.loads(body)["action"] == "set"
     site.settle()
     assert json.loads(curl(f"{site.url}/v2/keys/a?quorum=true"))["node"]["value"] == "1"
     assert json.loads(curl(f"{site.url}/v2/keys/a", "-XDELETE"))["action"] == "delete"
@@ -184,9 +186,10 @@ def sorted_queue(site: Site, world: World) -> None:
     numbers = [int(name.rpartition("/")[2]) for name in names]
     assert numbers == sorted(numbers)
     assert numbers[1] > numbers[0] + 1
+    site.put("/queue/0", "value=job0")  # the last that is made, and the first of the names
     nodes = site.get("/queue?sorted=true").node["nodes"]
-    assert [node["value"] for node in nodes] == ["job1", "job2", "job3"]
-    assert [node["key"] for node in nodes] == names
+    assert [node["value"] for node in nodes] == ["job0", "job1", "job2", "job3"]
+    assert [node["key"] for node in nodes] == ["/queue/0", *names]
 
 
 @row("S1-046")

@@ -19,6 +19,7 @@ from tests.interop.rows import timed
 from tests.interop.rows.cluster import CLUSTER, course
 from tests.interop.rows.commands import COMMANDS
 from tests.interop.rows.keys import KEYS
+from tests.interop.rows.named import NAMED, Named, named
 from tests.interop.rows.scenarios import SCENARIOS, SERVICES
 from tests.interop.rows.starts import STARTS
 from tests.interop.rows.table import rows
@@ -61,12 +62,13 @@ def test_every_row_that_is_to_be_tried_here_has_a_check() -> None:
         SCENARIOS,
         SERVICES,
         STARTS,
+        NAMED,
         CLUSTER,
     )
     assert sorted(tried()) == sorted(name for kind in kinds for name in kind.of)
 
 
-@pytest.mark.parametrize("name", [name for name in tried() if name not in STARTS.of])
+@pytest.mark.parametrize("name", [name for name in tried() if name not in {**STARTS.of, **NAMED.of}])
 def test_row(name: str, shared: World) -> None:
     if name in TIMED:
         error = shared.once("timed", lambda: timed.run(shared))[TIMED[name].__name__]
@@ -116,3 +118,15 @@ def test_row_of_a_start(name: str, network: Namespace, started: dict[str, bool],
         check(network, tmp_path)
         started[check.__name__] = True
     assert started[check.__name__], "another row of the same check failed"
+
+
+@pytest.fixture(scope="module")
+def dns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
+    need_namespaces()
+    with contextlib.closing(Namespace()) as net, named(net, tmp_path_factory.mktemp("dns")) as hosts:
+        yield hosts
+
+
+@pytest.mark.parametrize("name", NAMED.of)
+def test_row_of_hosts_by_dns(name: str, dns: Named) -> None:
+    NAMED.of[name](dns)

@@ -32,7 +32,7 @@ from tests.unit.v2.tree.random_writes import NOW_NS, S, random_write
 TERM = 3
 HOST = b"Host: x\r\n"
 FORM = HOST + b"Content-Type: application/x-www-form-urlencoded\r\n"
-USUAL = re.compile(rb"date: [^\r]*|\"ttl\":-?\d+|\"expiration\":\"[^\"]*")  # what time changes
+USUAL = re.compile(rb"Date: [^\r]*|\"ttl\":-?\d+|\"expiration\":\"[^\"]*")  # what time changes
 
 
 class Near:
@@ -539,8 +539,18 @@ def test_a_connection_that_ends_is_told_so() -> None:
     host.connection.drain()
     host.connection.request = None
     assert held is not None
-    assert b"connection: close\r\n" in host.get("/k")
+    assert b"Connection: close\r\n" in host.get("/k")
     assert host.output.closed
+
+
+@pytest.mark.parametrize("fields", [b"Host: x\r\n", b"Host: x\r\nTE: trailers\r\n"])
+@pytest.mark.parametrize("target", ["/k", "/none"])
+def test_names_of_fields_are_spelt_as_go_spells_them(target: str, fields: bytes) -> None:
+    """Scripts look for Content-Length, letter by letter. The second fields are h11's to read."""
+    head = Host().get(target, fields).partition(b"\r\n\r\n")[0]
+    names = [line.partition(b":")[0] for line in head.split(b"\r\n")[1:]]
+    assert {b"Content-Type", b"Content-Length", b"Date", b"X-Etcd-Index"} <= set(names)
+    assert names == [name.title() for name in names]
 
 
 def test_blocks_and_answers_that_are_kept_are_bounded() -> None:

@@ -39,7 +39,7 @@ MORE_BODIES = (
 def without_times(answers: bytes) -> bytes:
     """An answer with a TTL has a moment in it, whose length differs."""
     found = USUAL.sub(b"", answers)
-    return re.sub(rb"content-length: \d+", b"", found) if b'"expiration":' in answers else found
+    return re.sub(rb"Content-Length: \d+", b"", found) if b'"expiration":' in answers else found
 
 
 def noted(host: Host, taken: list[bytes] | None = None) -> list[bytes]:
