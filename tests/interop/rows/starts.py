@@ -73,14 +73,14 @@ def default_start(net: Namespace, folder: Path) -> None:
     with started(net, folder) as host:
         made = host.ask("PUT", "/v2/keys/a", "value=b")
         assert (made.node["createdIndex"], made.headers["x-raft-term"]) == (4, "2")  # as on a fresh etcd
-        assert (folder / "default.muster" / "member").is_dir()
+        assert (folder / "default.etcd" / "member").is_dir()
         until(lambda: host.ask("GET", "/v2/members").body == _DEFAULT)
         assert host.ask("GET", "/v2/keys/").headers["x-etcd-cluster-id"] == "cdf818194e3a8c32"
         assert host.ask("GET", "/v2/stats/self").json["state"] == "StateLeader"
         until(lambda: "ready to serve client requests" in host.log())  # another process says so
         log = host.log()
         assert [text for text in (
-            f'"member-dir":"{folder}/default.muster/member"', '"name":"default"',
+            f'"member-dir":"{folder}/default.etcd/member"', '"name":"default"',
             '"heartbeat-interval":"100ms"', '"election-timeout":"1000ms"',
             '"snapshot-count":10000', '"initial-advertise-peer-urls":["http://localhost:2380"]',
             '"advertise-client-urls":["http://localhost:2379"]',
@@ -97,7 +97,7 @@ def default_start(net: Namespace, folder: Path) -> None:
         assert "127.0.0.1:2379" in listening
         assert "127.0.0.1:2380" in listening
     wrong = ("--initial-cluster=x=http://127.0.0.1:1", "--initial-cluster-token=other", "--name=renamed")
-    with started(net, folder, *wrong, "--data-dir=default.muster") as host:
+    with started(net, folder, *wrong, "--data-dir=default.etcd") as host:
         assert host.ask("GET", "/v2/keys/a?quorum=true").node["value"] == "b"
         (member,) = host.ask("GET", "/v2/members").json["members"]
         assert member["id"] == "8e9e05c52164694d"

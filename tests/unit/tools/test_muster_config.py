@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -23,7 +24,7 @@ def build(*args: str, **environ: str) -> ServerConfig:
 
 def test_without_flags() -> None:
     c = build()
-    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.muster", 1, 2)
+    assert (c.name, c.data_dir, c.shards, c.shard_depth) == ("default", "default.etcd", 1, 2)
     assert not c.shards_set
     assert c.initial_cluster == (("default", ("http://localhost:2380",)),)
     assert c.quota_backend_bytes == 2147483648
@@ -43,8 +44,18 @@ def test_empty_urls_are_those_of_the_default() -> None:
 
 def test_the_name_names_the_data_directory_and_the_cluster() -> None:
     c = build("--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:2390")
-    assert c.data_dir == "infra0.muster"
+    assert c.data_dir == "infra0.etcd"
     assert c.initial_cluster == (("infra0", ("http://127.0.0.1:2390",)),)
+
+
+def test_the_folder_of_an_older_version_is_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "infra0.muster").mkdir()
+    assert build("--name=infra0").data_dir == "infra0.muster"
+    assert build("--name=infra1").data_dir == "infra1.etcd"
+    assert build("--name=infra0", "--data-dir=infra0.etcd").data_dir == "infra0.etcd"
 
 
 @pytest.mark.parametrize(

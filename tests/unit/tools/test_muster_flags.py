@@ -23,7 +23,6 @@ FACTS = [
 OWN_DEFAULTS = {
     "enable-v2": "true",  # its users need not switch it on; etcd 3.6 has it no more
     "discovery-fallback": "proxy",  # as in etcd up to 3.5
-    "data-dir": "${name}.muster",  # the folder tells whose data it is
     "experimental-warning-apply-duration": "100ms",  # etcd writes 0s for it and means 100ms
     "experimental-warning-unary-request-duration": "300ms",
 }

@@ -390,5 +390,5 @@ SAMPLE = """
 
 def test_etcds_sample_of_a_configuration_file_is_taken(tmp_path: Path) -> None:
     settings = config.build(in_file(tmp_path, SAMPLE))
-    assert (settings.name, settings.data_dir) == ("default", "default.muster")
+    assert (settings.name, settings.data_dir) == ("default", "default.etcd")
     assert [w.partition(" has no effect")[0] for w in settings.warnings] == ["--enable-pprof"]

@@ -113,7 +113,7 @@ _GROUPS: dict[str, list[Flag]] = {
     ],
     "member": [
         Flag("name", S, "default", "this host's name; the key of its entry in --initial-cluster"),
-        Flag("data-dir", S, "${name}.muster", "directory of this host's data"),
+        Flag("data-dir", S, "${name}.etcd", "directory of this host's data"),
         Flag("wal-dir", S, "",
              "directory of the logs, for example on another device; fixed at the first start"),
         Flag("snapshot-count", U, "10000", "applied entries between truncations of the log"),

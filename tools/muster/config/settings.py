@@ -94,6 +94,12 @@ def parse_initial_cluster(text: str) -> InitialCluster:
     return tuple((name, tuple(urls)) for name, urls in members.items())
 
 
+def default_data_dir(name: str) -> str:
+    """etcd's folder for a member of this name; an older muster's, ``NAME.muster``, where there is one."""
+    older = f"{name}.muster"
+    return older if os.path.isdir(older) else f"{name}.etcd"
+
+
 def _default_route_host() -> str | None:
     """The address of this machine's default route; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -143,7 +149,7 @@ def build(values: Values) -> ServerConfig:
     key_file, peer_tls = _peer_security(values, listen_peer, advertise_peer, initial_cluster, warnings)
     return ServerConfig(
         name=name,
-        data_dir=values["data-dir"] if values.is_set("data-dir") else f"{name}.muster",
+        data_dir=values["data-dir"] if values.is_set("data-dir") else default_data_dir(name),
         run_dir=values["run-dir"],
         shards=shards,
         shard_depth=values["shard-depth"],

@@ -142,6 +142,15 @@ def test_a_log_without_its_identity_does_not_come_back_as_somebody(tmp_path: Pat
         establish(tmp_path)
 
 
+def test_the_data_of_an_etcd_is_left_alone(tmp_path: Path) -> None:
+    for name in ("snap", "wal"):
+        (tmp_path / "member" / name).mkdir(parents=True)
+        (tmp_path / "member" / name / "db").touch()
+    with pytest.raises(ConfigError, match="holds the data of an etcd, which muster cannot open"):
+        establish(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "member").iterdir()) == ["snap", "wal"]
+
+
 @pytest.mark.parametrize("loss", ["removed", "emptied", "another's"])
 def test_a_node_whose_directory_was_emptied_does_not_vote_again(tmp_path: Path, loss: str) -> None:  # H10
     establish(tmp_path / "a")

@@ -167,7 +167,7 @@ def test_a_first_start_that_is_refused_leaves_nobody_behind(tmp_path: Path) -> N
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert "would both listen on 127.0.0.1:2380" in done.stderr
-    assert not bootstrap.is_known(str(tmp_path / "default.muster"))
+    assert not bootstrap.is_known(str(tmp_path / "default.etcd"))
 
 
 @pytest.mark.parametrize("refused_by", ["peer port", "client address", "run directory", "CPUs"])
@@ -191,7 +191,7 @@ def test_a_first_start_that_its_machine_refuses_leaves_nobody_behind(tmp_path: P
             "--shards=1", "--log-outputs=/dev/null")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert message in done.stderr
-    assert list((tmp_path / "default.muster" / "member").iterdir()) == []
+    assert list((tmp_path / "default.etcd" / "member").iterdir()) == []
 
 
 def test_a_unix_socket_that_nobody_listens_on_is_in_nobodys_way(tmp_path: Path) -> None:

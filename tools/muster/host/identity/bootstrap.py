@@ -150,6 +150,10 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         _check_layout(config, identity)
         return identity, False
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
+    if leftovers == ["snap", "wal"]:
+        raise ConfigError(
+            f"{config.data_dir} holds the data of an etcd, which muster cannot open: restore a snapshot of "
+            "it with \"musterctl snapshot restore\", or give another --data-dir")
     if leftovers:  # H10: a log without its identity must not come back
         raise ConfigError(
             f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty "

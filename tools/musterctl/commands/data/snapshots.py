@@ -264,6 +264,7 @@ def restore(invocation: Invocation) -> None:
     from node.backup.restore import Changed
     from node.storage import StorageError
     from tools.muster.config.parse import ConfigError
+    from tools.muster.config.settings import default_data_dir
     from tools.muster.host.identity.restoring import NewHost, restore_host
 
     flags = invocation.flags
@@ -275,7 +276,7 @@ def restore(invocation: Invocation) -> None:
     path = Path(invocation.args[0])
     name = flags.string("name")
     new = NewHost(
-        name=name, data_dir=flags.string("data-dir") or f"{name}.muster",
+        name=name, data_dir=flags.string("data-dir") or default_data_dir(name),
         initial_cluster=flags.string("initial-cluster"),
         initial_cluster_token=flags.string("initial-cluster-token"),
         initial_advertise_peer_urls=flags.string("initial-advertise-peer-urls"),
