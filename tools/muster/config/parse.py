@@ -24,10 +24,13 @@ _EMPTY_IS_DEFAULT = (
     "backend-bbolt-freelist-type",
     "log-level",
     "metrics",
+    "tls-min-version",
 )
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
+    "tls-min-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
+    "tls-max-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
 }
 _MISTAKE_OF = {"cors": mistake_of_origin}
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
