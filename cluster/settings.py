@@ -45,6 +45,9 @@ class PeerTls:
     allowed_hostnames: tuple[str, ...] = ()
     by_address: bool = True  # a dialling peer's address is one of its certificate's
     verifies: bool = True  # False with --peer-auto-tls: each host has made its certificate itself
+    cipher_suites: tuple[str, ...] = ()  # these three as of Tls
+    min_version: str = "TLS1.2"
+    max_version: str = ""
 
     @property
     def knows_peers(self) -> bool:
@@ -151,7 +154,7 @@ class Tls:
     crl_file: str = ""
     allowed_cns: tuple[str, ...] = ()  # one of these or of the next; both empty: any
     allowed_hostnames: tuple[str, ...] = ()
-    cipher_suites: tuple[str, ...] = ()  # Go's names; (): a choice of muster's
+    cipher_suites: tuple[str, ...] = ()  # Go's names; (): Go's choice
     min_version: str = "TLS1.2"
     max_version: str = ""  # "" the highest there is
 

@@ -7,10 +7,10 @@ as in hashes (``node.storage.state.slices.hashing``). Cost: 1.7 us a row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cluster.bolt.etcd import Auth, Row, revision_key, tombstone_value
+from cluster.bolt.etcd import REVISION, REVISION_BYTES, Auth, Row, revision_key, tombstone_value
 from cluster.features.rows import RowsOf
 from cluster.placement import Owned
 from node.backup.users import auth_in
@@ -20,6 +20,19 @@ from node.storage.state.staged import Staged
 
 _AT_ONCE, _AT_ONCE_BYTES = 512, 1 << 20
 _CACHE_BYTES = 4 << 20
+
+
+def placed(rows: Iterable[Row]) -> Iterator[Row]:
+    """What :meth:`Checkpoint.keys` shows, sorted, as etcd has it: each at a place of its own. All tombstones
+    of a delete of a span stand at one (D8): they count on from there, in the order of keys."""
+    last = b""
+    for key, value in rows:
+        at, more = key[:REVISION_BYTES], key[REVISION_BYTES:]
+        if at <= last:
+            main, _, sub = REVISION.unpack(last)
+            at = revision_key(main, sub + 1)
+        last = at
+        yield (at + b"t", tombstone_value(more[1:])) if more else (at, value)
 
 
 class Checkpoint(StateRows):
@@ -34,7 +47,8 @@ class Checkpoint(StateRows):
         self.database.close()
 
     def keys(self, revision: int, compact_revision: int) -> Iterator[list[Row]]:
-        """Rows of etcd's bucket ``key``, some at a time, in no order."""
+        """Rows of etcd's bucket ``key``, some at a time, in no order. A tombstone's has its key behind the
+        ``t``, and no value (:func:`placed`)."""
         some: list[Row] = []
         size = 0
         before = b""  # what the row before begins with up to its revision: the same for versions of one key
@@ -58,10 +72,11 @@ class Checkpoint(StateRows):
                 if deleted and main != compact_revision:
                     continue
             sub = MAX32 - int.from_bytes(row[at + 8 : at + 12], "big")
+            at_revision = revision_key(main, sub, deleted)
             if deleted:
-                value = tombstone_value(unescape(row[1:-SUFFIX_SIZE]))
-            some.append((revision_key(main, sub, deleted), value))
-            size += len(value)
+                at_revision, value = at_revision + unescape(row[1:-SUFFIX_SIZE]), b""
+            some.append((at_revision, value))
+            size += len(at_revision) + len(value)
             if len(some) == _AT_ONCE or size >= _AT_ONCE_BYTES:
                 yield some
                 some, size = [], 0

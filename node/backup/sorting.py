@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 Row = tuple[bytes, bytes]
 _SIZES = struct.Struct("<II")
@@ -80,7 +80,7 @@ class Sorter:
     def add(self, rows: list[Row]) -> None:
         """Some more rows, not very many."""
         self._rows += rows
-        self._left -= sum([len(value) for _, value in rows]) + _OVERHEAD_BYTES * len(rows)
+        self._left -= sum([len(key) + len(value) for key, value in rows]) + _OVERHEAD_BYTES * len(rows)
         if self._left <= 0:
             self._spill()
 
@@ -107,7 +107,7 @@ def write_run(path: Path, rows: Iterable[Row]) -> int:
     for key, value in rows:
         parts += (pack(len(key), len(value)), key, value)
         count += 1
-        size += len(value)
+        size += len(key) + len(value)
         if len(parts) >= _LOT_PARTS or size >= _LOT_BYTES:
             file.write(b"".join(parts))
             parts, size = [], 0
@@ -122,10 +122,9 @@ def merged(runs: Sequence[Path]) -> Iterator[Row]:
     return heapq.merge(*rows) if len(rows) > 1 else chain(*rows)
 
 
-def lengths(runs: Sequence[Path]) -> Iterator[tuple[bytes, Sized]]:
+def lengths(rows: Iterable[Row]) -> Iterator[tuple[bytes, Sized]]:
     """The same without values: in place of each is something as long."""
-    rows: list[Iterator[Any]] = [_lengths(run) for run in runs]
-    return heapq.merge(*rows) if len(rows) > 1 else chain(*rows)
+    return ((key, range(len(value))) for key, value in rows)
 
 
 def _read(path: Path) -> Iterator[Row]:
@@ -150,8 +149,3 @@ def _read(path: Path) -> Iterator[Row]:
                     raise OSError(errno.EIO, "shorter than it was", str(path))
                 return
             buffer, at = buffer[at:] + more, 0
-
-
-def _lengths(path: Path) -> Iterator[tuple[bytes, Sized]]:
-    for key, value in _read(path):
-        yield key, range(len(value))

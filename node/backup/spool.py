@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from cluster.bolt import Layout, Measured, NotAsLaidOut, Writer
 from cluster.bolt.etcd import KEY, Around, Row, buckets
-from node.backup.rows import Checkpoint
+from node.backup.rows import Checkpoint, placed
 from node.backup.sorting import Sorter, lengths, merged, write_run
 from node.backup.writing import Alive, Write
 
@@ -85,7 +85,7 @@ def spool(
         found.append(_Bucket(name.decode(), [path.name], write_run(path, _looking(of_it, alive))))
     measured = Measured()
     for bucket in found:
-        measured.bucket(bucket.name.encode(), _looking(lengths(_paths(folder, bucket)), alive))
+        measured.bucket(bucket.name.encode(), _looking(lengths(_rows(folder, bucket)), alive))
     plan = Plan(found, *measured.finish(), revision)
     new = folder / "plan.new"
     new.write_bytes(plan.encode())
@@ -97,15 +97,16 @@ def write(plan: Plan, folder: Path, take: Write, alive: Alive) -> None:
     """Write the file of a spool. Raises NotAsLaidOut, before its last page, if rows are missing; OSError."""
     writer = Writer(take, plan.layout)
     for bucket in plan.buckets:
-        rows = _Counted(merged(_paths(folder, bucket)), alive)
+        rows = _Counted(_rows(folder, bucket), alive)
         writer.bucket(bucket.name.encode(), rows)
         if rows.count != bucket.rows:
             raise NotAsLaidOut(f"{rows.count} rows in {bucket.name}, not {bucket.rows}")
     writer.finish()
 
 
-def _paths(folder: Path, bucket: _Bucket) -> list[Path]:
-    return [folder / run for run in bucket.runs]
+def _rows(folder: Path, bucket: _Bucket) -> Iterator[Row]:
+    rows = merged([folder / run for run in bucket.runs])
+    return placed(rows) if bucket.name == KEY.decode() else rows
 
 
 Of = TypeVar("Of")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from cluster.settings import Tls
+from cluster.settings import PeerTls, Tls
 from proxy.tls.certified import Certificate, refusal, revoked_serials
 
 _SETTLED_S = 2.0  # a file that was written so lately may be written again without another time stamp
@@ -45,6 +45,12 @@ CIPHERS = {
     "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
     "TLS_RSA_WITH_AES_128_CBC_SHA256": "AES128-SHA256",
 }
+# Go's choice: each has forward secrecy, and its preference stands in this order
+_USUAL = [
+    suite
+    for name, suite in CIPHERS.items()
+    if name.startswith("TLS_ECDHE_") and not name.endswith("_CBC_SHA256")
+]
 ALWAYS_ON = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")  # TLS 1.3's
 # Go has these, OpenSSL in its distributions has not
 NOT_HERE = (
@@ -125,17 +131,9 @@ def make_context(settings: Tls) -> ssl.SSLContext:
         if path:
             read(path)  # whose error names the file, as OpenSSL's does not
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _VERSIONS[settings.min_version or "TLS1.2"]
-    if settings.max_version:
-        context.maximum_version = _VERSIONS[settings.max_version]
+    bound(context, settings)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     context.num_tickets = 0
-    if settings.cipher_suites:
-        names = [CIPHERS[name] for name in settings.cipher_suites if name in CIPHERS]
-        if names:
-            context.set_ciphers(":".join(dict.fromkeys(names)))
-    else:
-        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AES:RSA+AESGCM")
     try:
         # a key that wants a password must not ask for it on a terminal
         context.load_cert_chain(settings.cert_file, settings.key_file, password=lambda: b"")
@@ -158,6 +156,15 @@ def make_context(settings: Tls) -> ssl.SSLContext:
             context.load_default_certs(ssl.Purpose.CLIENT_AUTH)
     context.set_alpn_protocols(["h2", "http/1.1"])
     return context
+
+
+def bound(context: ssl.SSLContext, settings: Tls | PeerTls) -> None:
+    """Have it speak the versions and cipher suites of the settings, and no others."""
+    context.minimum_version = _VERSIONS[settings.min_version or "TLS1.2"]
+    if settings.max_version:
+        context.maximum_version = _VERSIONS[settings.max_version]
+    names = [CIPHERS[name] for name in settings.cipher_suites if name in CIPHERS]
+    context.set_ciphers(":".join(dict.fromkeys(names or _USUAL)))
 
 
 def read(path: str) -> bytes:

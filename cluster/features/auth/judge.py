@@ -11,6 +11,7 @@ and nodes ask the other methods for themselves, a client never does.
 | a web token that names an older auth revision | keys, no more (AuthOldRevision: its client logs in again) |
 | a user with the role root | everything |
 | any other user | keys as its roles' ranges say, and what shows no keys |
+| a certificate of no user | what shows no keys |
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class _Asked:
         return user
 
     def valid(self) -> User:
-        """The user, for what concerns keys or shows nothing."""
+        """The user, for what concerns keys."""
         if self._principal.kind == Kind.JWT and self._principal.revision < self._state.revision:
             raise EtcdError(errors.AUTH_OLD_REVISION)
         return self._user()
@@ -104,6 +105,13 @@ class _Asked:
     def named(self) -> None:
         if not self._principal.user:
             raise EtcdError(errors.USER_EMPTY)
+
+    def known(self) -> None:
+        """For what shows no keys: a certificate may name a user that does not exist, as at etcd."""
+        if self._principal.kind == Kind.CERTIFICATE:
+            self.named()
+        else:
+            self.valid()
 
     def root(self) -> None:
         """A user that does not exist gets etcd's own answer here, and only here."""
@@ -179,8 +187,8 @@ def _txn(asked: _Asked, request: Any) -> None:
             _txn(asked, op.request_txn)
 
 
-def _valid(asked: _Asked, _: Any) -> None:
-    asked.valid()
+def _known(asked: _Asked, _: Any) -> None:
+    asked.known()
 
 
 def _root(asked: _Asked, _: Any) -> None:
@@ -192,7 +200,7 @@ def _lease(asked: _Asked, request: Any) -> None:
 
 
 def _time_to_live(asked: _Asked, request: Any) -> None:
-    asked.valid()
+    asked.known()
     asked.reads_all(asked.leases.lease_keys(request.ID) if request.keys else ())
 
 
@@ -227,7 +235,7 @@ def _change(asked: _Asked, body: bytes) -> None:
 _RANGE = pb.RangeRequest.FromString, _range
 _TXN = pb.TxnRequest.FromString, _txn
 _TIME_TO_LIVE = pb.LeaseTimeToLiveRequest.FromString, _time_to_live
-_VALID, _ROOT = (bytes, _valid), (bytes, _root)  # whatever is asked
+_KNOWN, _ROOT = (bytes, _known), (bytes, _root)  # whatever is asked
 _NEEDS: dict[int, tuple[Callable[[bytes], Any], Callable[[_Asked, Any], None]]] = {
     Method.RANGE: _RANGE,
     Method.RANGE_STREAM: _RANGE,
@@ -237,23 +245,23 @@ _NEEDS: dict[int, tuple[Callable[[bytes], Any], Callable[[_Asked, Any], None]]] 
     Method.PUT: (pb.PutRequest.FromString, _put),
     Method.DELETE_RANGE: (pb.DeleteRangeRequest.FromString, _delete),
     Method.TXN: _TXN,
-    Method.LEASE_GRANT: _VALID,
+    Method.LEASE_GRANT: _KNOWN,
     Method.LEASE_REVOKE: (pb.LeaseRevokeRequest.FromString, _lease),
     Method.LEASE_KEEPALIVE: (pb.LeaseKeepAliveRequest.FromString, _lease),
-    Method.LEASE_KEEPALIVES: _VALID,
+    Method.LEASE_KEEPALIVES: _KNOWN,
     Method.LEASE_TTL: _TIME_TO_LIVE,
     Method.LEASE_KEYS: _TIME_TO_LIVE,
     Method.LEASE_LEASES: (bytes, _all_leases),
     Method.COMPACT: _ROOT,
     Method.SET_ALARM: _ROOT,
-    Method.ALARM: _VALID,
-    Method.MEMBER_LIST: _VALID,
+    Method.ALARM: _KNOWN,
+    Method.MEMBER_LIST: _KNOWN,
     Method.MEMBERS: _ROOT,
     Method.GROW: _ROOT,
     Method.SHARD_CHANGE: _ROOT,
     Method.ADVICE: _ROOT,
     Method.MOVES: _ROOT,
-    Method.STATUS: _VALID,
+    Method.STATUS: _KNOWN,
     Method.HASH: _ROOT,
     Method.HASH_KV: _ROOT,
     Method.SNAPSHOT: _ROOT,

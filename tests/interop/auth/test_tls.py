@@ -376,6 +376,7 @@ def test_a_certificate_says_which_user_a_client_is(world: World) -> None:
             "role grant-permission r readwrite k", "user grant-role alice r", "auth enable",
         )),
         ("put k 1", mine), ("get k", mine), ("put other 1", mine), ("get other", mine), ("get k", bobs),
+        ("alarm list", bobs), ("lease timetolive 1 --keys", bobs), ("role list", bobs),
         ("put other 1", (*mine, *root)), ("get k", (*mine, "--user=alice:wrong")),
     ]  # fmt: skip
     try:

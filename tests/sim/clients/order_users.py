@@ -107,6 +107,8 @@ class State:
         if not name:
             return EMPTY
         if user is None:
+            if what == "valid" and who is not None and who.kind == Kind.CERTIFICATE:
+                return None
             return NO_USER if what == "root" else DENIED
         if "root" in user[0] or what == "valid":
             return None

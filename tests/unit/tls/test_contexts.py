@@ -265,6 +265,14 @@ def test_every_cipher_that_go_names_is_known_to_openssl(authority: Authority) ->
         assert suite in {cipher["name"] for cipher in made.get_ciphers()}
 
 
+def test_without_a_word_about_ciphers_all_have_forward_secrecy_as_gos(authority: Authority) -> None:
+    made = make_context(settings(authority.issue("server", "127.0.0.1")))
+    usual = [cipher["name"] for cipher in made.get_ciphers() if cipher["protocol"] != "TLSv1.3"]
+    assert usual[:2] == ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"]
+    assert all(suite.startswith("ECDHE-") for suite in usual)
+    assert not {"ECDHE-RSA-AES128-SHA256", "ECDHE-RSA-AES256-SHA384"} & {*usual}
+
+
 def test_what_cannot_be_used_at_the_start_is_told_with_the_file(authority: Authority, tmp_path: Path) -> None:
     server, other = authority.issue("server", "x"), authority.issue("other", "x")
     nothing = tmp_path / "nothing"

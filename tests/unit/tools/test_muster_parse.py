@@ -134,7 +134,7 @@ def test_numbers_that_etcd_takes_with_a_sign(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["auto-compaction-mode", "auto-compaction-retention", "log-level", "metrics"]
+    "name", ["auto-compaction-mode", "auto-compaction-retention", "log-level", "metrics", "tls-min-version"]
 )
 def test_an_empty_value_of_some_flags_is_the_default(name: str) -> None:
     assert parse(f"--{name}=")[name] == SERVER_FLAGS[name].default
@@ -145,9 +145,11 @@ def test_an_empty_value_of_some_flags_is_the_default(name: str) -> None:
     [
         ("--auto-compaction-mode=x", 'unknown auto-compaction-mode "x"'),
         ("--logger=x", 'unknown logger option "x"'),
+        ("--tls-min-version=TLS1.1", 'unexpected TLS version "TLS1.1"'),
+        ("--tls-max-version=x", 'unexpected TLS version "x"'),
     ],
 )
-def test_two_choices_are_looked_at_behind_the_command_line(argument: str, message: str) -> None:
+def test_some_choices_are_looked_at_behind_the_command_line(argument: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(argument)
 
@@ -252,6 +254,8 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("quota-backend-bytes: 8.589934592e+09", "quota-backend-bytes", 8_589_934_592),  # as charts render it
         ("quota-backend-bytes: 1e9", "quota-backend-bytes", 1_000_000_000),
         ("discovery-fallback: exit", "discovery-fallback", "exit"),
+        ("Client-Transport-Security: {Cert-File: /c}", "cert-file", "/c"),
+        ("Feature-Gates: {LeaseCheckpoint: true}", "feature-gates", "LeaseCheckpoint=true"),
         ("unheard-of: 1", "name", "default"),  # unlisted keys are ignored
         ("", "name", "default"),
     ],

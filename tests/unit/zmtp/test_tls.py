@@ -326,6 +326,24 @@ def test_a_peer_of_an_allowed_name_is_one_and_a_list_that_changes_counts_for_the
     asyncio.run(scenario())
 
 
+def test_versions_and_ciphers_of_clients_are_those_of_peers_too(authority: Authority) -> None:
+    host = authority.issue("host", NAME)
+    suite = {"cipher_suites": ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",)}
+    for rules, version, ciphers in (
+        ({"max_version": "TLS1.2"}, "TLSv1_2", None),
+        ({"min_version": "TLS1.3"}, "TLSv1_3", None),
+        (suite, None, {"ECDHE-ECDSA-AES256-GCM-SHA384"}),
+    ):
+        held = credentials(authority, host, **rules)
+        for context in (held.for_listening(), held.for_dialling()):
+            if version:
+                bounds = context.minimum_version.name, context.maximum_version.name
+                assert version in bounds, rules
+            if ciphers:
+                kept = {one["name"] for one in context.get_ciphers() if one["protocol"] != "TLSv1.3"}
+                assert kept == ciphers
+
+
 def test_a_handshake_has_a_time_limit_and_holds_up_nobody(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,10 +24,13 @@ _EMPTY_IS_DEFAULT = (
     "backend-bbolt-freelist-type",
     "log-level",
     "metrics",
+    "tls-min-version",
 )
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
+    "tls-min-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
+    "tls-max-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
 }
 _MISTAKE_OF = {"cors": mistake_of_origin}
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
@@ -202,6 +205,8 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
     if not isinstance(document, dict):
         raise ConfigError(f"cannot parse --config-file {path}: not a map of keys")
     result = Values({f.name: _default(f) for f in table.values()})
+    known = {flag.yaml_path for flag in table.values() if flag.yaml_path}
+    document = _in_small_letters(document, known)
     for flag in table.values():
         node = _node(document, flag.yaml_path, path)
         if node is None:
@@ -213,11 +218,24 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
     result.sources["config-file"] = "flag"
     result.values["config-file"] = path
     # etcd ignores unknown keys silently; a setting without effect gets a warning
-    known = {flag.yaml_path for flag in table.values() if flag.yaml_path}
     result.warnings += [
         f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)
     ]
     return result
+
+
+def _in_small_letters(
+    document: dict[Any, Any], known: set[tuple[str, ...]], above: tuple[str, ...] = ()
+) -> dict[Any, Any]:
+    """The same with its known keys as flags have them: etcd takes capitals for small letters."""
+    found: dict[Any, Any] = {}
+    for step, node in document.items():
+        key = (*above, str(step).lower())
+        section = any(path[: len(key)] == key for path in known)
+        if section and key not in known and isinstance(node, dict):
+            node = _in_small_letters(node, known, key)
+        found[key[-1] if section else step] = node
+    return found
 
 
 def _node(document: dict[Any, Any], key: tuple[str, ...], path: str) -> Any:

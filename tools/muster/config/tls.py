@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from cluster.settings import PeerTls, Tls
 from proxy.tls.contexts import ALWAYS_ON, CIPHERS, NOT_HERE, Credentials
@@ -51,9 +52,7 @@ def tls_of(
         crl_file=_absolute(values["client-crl-file"]),
         allowed_cns=names,
         allowed_hostnames=hosts,
-        cipher_suites=wanted,
-        min_version=values["tls-min-version"],
-        max_version=values["tls-max-version"],
+        **wanted,
     ), warnings
 
 
@@ -79,8 +78,9 @@ def peer_tls_of(
         return None, warnings
     if not all(secure):
         raise ConfigError(UNLIKE)
+    versions = _versions_and_ciphers(values, [])  # tls_of has given the warnings
     if auto:
-        return PeerTls("", "", verifies=False), warnings
+        return PeerTls("", "", verifies=False, **versions), warnings
     if not cert and not key:
         address = listen[0].partition("://")[2]
         raise ConfigError(
@@ -101,6 +101,7 @@ def peer_tls_of(
         allowed_cns=names,
         allowed_hostnames=hosts,
         by_address=not values["peer-skip-client-san-verification"],
+        **versions,
     ), warnings
 
 
@@ -146,7 +147,8 @@ def check_files(tls: Tls) -> None:
         raise ConfigError(str(error)) from None
 
 
-def _versions_and_ciphers(values: Values, warnings: list[str]) -> tuple[str, ...]:
+def _versions_and_ciphers(values: Values, warnings: list[str]) -> dict[str, Any]:
+    """The fields that settings of clients and of peers share."""
     least, most = values["tls-min-version"], values["tls-max-version"]
     suites: tuple[str, ...] = values["cipher-suites"]
     for name in suites:
@@ -164,7 +166,7 @@ def _versions_and_ciphers(values: Values, warnings: list[str]) -> tuple[str, ...
         for name in suites
         if name in NOT_HERE
     ]
-    return usable
+    return {"cipher_suites": usable, "min_version": least, "max_version": most}
 
 
 def _absolute(path: str) -> str:

@@ -19,6 +19,7 @@ from tools.muster.host.identity.restoring import NewHost
 
 HOST = "https://127.0.0.1:2380"
 SECURE = (f"--listen-peer-urls={HOST}", f"--initial-advertise-peer-urls={HOST}")
+SUITE = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"
 PAIR = ("--peer-cert-file=/c", "--peer-key-file=/k")
 
 
@@ -30,9 +31,11 @@ def test_flags_become_settings_and_the_key_is_the_certificates() -> None:
     found = build(
         *SECURE, *PAIR, "--peer-client-cert-file=/cc", "--peer-client-key-file=/ck",
         "--peer-client-cert-auth", "--peer-trusted-ca-file=/ca", "--peer-crl-file=/crl",
-        "--peer-cert-allowed-cn=a,b",
+        "--peer-cert-allowed-cn=a,b", f"--cipher-suites={SUITE}", "--tls-max-version=TLS1.2",
     )  # fmt: skip
-    assert found.peer_tls == PeerTls("/c", "/k", "/cc", "/ck", True, "/ca", "/crl", ("a", "b"))
+    assert found.peer_tls == PeerTls(
+        "/c", "/k", "/cc", "/ck", True, "/ca", "/crl", ("a", "b"), cipher_suites=(SUITE,),
+        max_version="TLS1.2")
     assert found.peer_key_file == ""
 
 
@@ -78,9 +81,10 @@ def test_an_authority_lets_a_port_face_the_world() -> None:
 
 
 def test_automatic_ones_are_made_and_kept(tmp_path: Path) -> None:
-    asked = build(*SECURE, "--peer-auto-tls", f"--data-dir={tmp_path}")
+    asked = build(*SECURE, "--peer-auto-tls", f"--data-dir={tmp_path}", "--tls-min-version=TLS1.3")
     first = auto_tls.with_certificate(asked).peer_tls
     assert first is not None
+    assert first.min_version == "TLS1.3"
     assert first.cert_file == str(tmp_path / "fixtures" / "peer" / "cert.pem")
     assert not first.knows_peers
     check_peer_files(first)

@@ -173,6 +173,15 @@ def test_a_certificate_that_was_given_goes_before_a_made_one() -> None:
     assert (found.tls, found.warnings) == (Tls("/c", "/k"), ("ignoring client auto TLS since certs given",))
 
 
+@pytest.mark.parametrize("years", [8000, 1 << 62])
+def test_a_certificate_ends_before_dates_do(tmp_path: Path, years: int) -> None:
+    asked = build(*SECURE, "--auto-tls", f"--self-signed-cert-validity={years}", f"--data-dir={tmp_path}")
+    made = auto_tls.with_certificate(asked).tls
+    assert made is not None
+    certificate = x509.load_pem_x509_certificate(Path(made.cert_file).read_bytes())
+    assert certificate.not_valid_after_utc.year == 9999
+
+
 def test_a_certificate_of_no_years_is_refused(tmp_path: Path) -> None:
     asked = build(*SECURE, "--auto-tls", "--self-signed-cert-validity=0", f"--data-dir={tmp_path}")
     with pytest.raises(ConfigError, match="selfSignedCertValidity is invalid,it should be greater than 0"):

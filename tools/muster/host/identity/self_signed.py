@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tools.muster.config.parse import ConfigError
 
 _YEAR = datetime.timedelta(days=365)
+_LAST = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)  # that a certificate can name
 
 
 def self_signed(folder: Path, hosts: Sequence[str], years: int) -> tuple[str, str]:
@@ -44,7 +45,7 @@ def _make(hosts: Sequence[str], years: int) -> tuple[bytes, bytes]:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now)
-        .not_valid_after(now + years * _YEAR)
+        .not_valid_after(now + years * _YEAR if years <= (_LAST - now) // _YEAR else _LAST)
         .add_extension(
             x509.SubjectAlternativeName([_name_of(host) for host in dict.fromkeys(hosts)]), critical=False
         )

@@ -24,7 +24,7 @@ from typing import Any
 from cluster.settings import PeerTls, Tls
 from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import refusal_of, shown
-from proxy.tls.contexts import Credentials, read
+from proxy.tls.contexts import Credentials, bound, read
 from proxy.tls.layer import words
 from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.asking import asked
@@ -49,7 +49,8 @@ class PeerCredentials:
                 cert_file=settings.cert_file, key_file=settings.key_file,
                 client_cert_auth=settings.client_cert_auth, trusted_ca_file=settings.trusted_ca_file,
                 crl_file=settings.crl_file, allowed_cns=settings.allowed_cns,
-                allowed_hostnames=settings.allowed_hostnames),
+                allowed_hostnames=settings.allowed_hostnames, cipher_suites=settings.cipher_suites,
+                min_version=settings.min_version, max_version=settings.max_version),
             failed)
         self.for_dialling()
 
@@ -63,6 +64,7 @@ class PeerCredentials:
         cert = settings.client_cert_file or settings.cert_file
         key = settings.client_key_file or settings.key_file
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        bound(context, settings)
         if not settings.verifies:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
