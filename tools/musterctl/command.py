@@ -11,7 +11,7 @@ import csv
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tools import gotext
+from cluster import gotext
 from tools.client.exits import Exit as Exit
 from tools.musterctl.values import Typed, Value, parse
 

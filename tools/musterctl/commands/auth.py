@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from muster_client.pb import auth_pb2
 from muster_client.pb import rpc_pb2 as pb
 
-from tools.gotext import prefix_end, text
+from cluster.gotext import prefix_end, text
 from tools.musterctl.client import Client, RequestError, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing import print_auth

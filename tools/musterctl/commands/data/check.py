@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from muster_client.errors import MusterError
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import prefix_end, quote, raw
+from cluster.gotext import prefix_end, quote, raw
 from tools.musterctl.client import Client, Session, failing_with, failure_of, session
 from tools.musterctl.command import Exit, Invocation
 

@@ -6,7 +6,7 @@ import random
 import urllib.request
 from dataclasses import dataclass
 
-from tools.gotext import raw
+from cluster.gotext import raw
 from tools.musterctl.client import Client, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.data.check import ALIASES, Puts, clean_up, free_prefix, progress

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from tools.gotext import json_string, raw
+from cluster.gotext import json_string, raw
 from tools.musterctl.v2.client import (
     Client,
     Refused,
