@@ -8,7 +8,7 @@ the command ``a``.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cluster import gotext
@@ -129,9 +129,6 @@ class Flags(Typed):
             if value is None:
                 raise FlagError(f"flag needs an argument: {letters[0]!r} in {arg}")
             return self.set(flag, value, shown)
-
-
-Runner = Callable[["Invocation"], None]
 
 
 @dataclass(slots=True)
