@@ -1,7 +1,7 @@
 """A lean asynchronous etcd v3 client: gRPC over one purpose-written HTTP/2 connection type.
 
 ``Connection`` is the protocol (unary calls by callback, streams), ``Client`` keeps many of them open.
-Read ``frames`` (bytes out), ``headers`` (header blocks in), ``connection``, ``stream``, ``client``.
+Read ``headers`` (header blocks in), ``connection``, ``stream``, ``client``. What is sent is muster_client's.
 
 As a library::
 

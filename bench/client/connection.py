@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from hpack import HPACKError
+from muster_client.wire.http2 import frames
+from muster_client.wire.http2.frames import DATA, DATA_AND_PREFIX, HEAD, HEADERS, PREFIX, WORD, ProtocolError
+from muster_client.wire.http2.sending import LAST_STREAM, Outbound, Sender
 
-from bench.client import frames
 from bench.client.errors import RpcError, Status
-from bench.client.frames import DATA, DATA_AND_PREFIX, FRAME, HEADERS, PREFIX, WORD
 from bench.client.headers import Block, HeaderReader
-from bench.client.sending import Outbound, Sender
 from bench.client.stream import OnRun, Stream
 
 #: ``callback(error, body)``: ``error`` is None for status OK, and ``body`` then is the response message.
@@ -32,7 +32,7 @@ _ODD_HEADERS = frames.PADDED | frames.PRIORITY_FLAG | frames.END_HEADERS
 
 _RST_TO_GRPC = {
     frames.REFUSED_STREAM: Status.UNAVAILABLE,
-    frames.CANCEL: Status.CANCELLED,
+    frames.CANCEL: Status.CANCELED,
     frames.ENHANCE_YOUR_CALM: Status.RESOURCE_EXHAUSTED,
 }
 
@@ -46,9 +46,14 @@ class Connection(Sender, asyncio.Protocol):
     ``on_lost(connection, error)`` runs once it can carry no more calls, after the callbacks of open calls.
     """
 
+    agent = "muster-bench"
+
     def __init__(self, authority: str, *, metadata: Iterable[tuple[str, str]] = (),
                  on_lost: Callable[[Connection, RpcError], None] | None = None, secure: bool = False) -> None:
-        super().__init__(authority, metadata, secure=secure)
+        super().__init__(authority, secure=secure)
+        self.authority = authority
+        self._metadata = tuple(metadata)
+        self._methods: dict[str, tuple[bytes, bytes]] = {}  # path -> first 5 bytes of HEADERS frame, block
         self.lost: RpcError | None = None  # set once no further call can be made
         self._on_lost = on_lost
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -102,7 +107,7 @@ class Connection(Sender, asyncio.Protocol):
         """
         method = self._methods.get(path)
         if method is None:
-            method = self._method(path)
+            method = self._methods[path] = self._head(path, 0, self._metadata)
         stream_id = self._next_id
         calls = self._calls
         size = len(body) + 5
@@ -114,8 +119,8 @@ class Connection(Sender, asyncio.Protocol):
         calls[stream_id] = callback
         self._out += (method[0], WORD.pack(stream_id), method[1],
                       DATA_AND_PREFIX.pack(size << 8, 1, stream_id, 0, size - 5), body)
-        if not self._corked and not self._flush_scheduled:
-            self._flush_scheduled = True
+        if not self._flushes:
+            self._flushes = True
             self._loop.call_soon(self._flush)
         return stream_id
 
@@ -127,7 +132,7 @@ class Connection(Sender, asyncio.Protocol):
         if len(self._calls) + len(self._streams) >= self._max_streams:
             self._waiting.append((path, body, callback))
             return 0
-        stream_id = self._open_stream(path)
+        stream_id = self._begin(path, None, self._metadata)
         self._calls[stream_id] = callback
         self._unsent[stream_id] = Outbound(self._initial_window, PREFIX.pack(0, len(body)) + body, end=True)
         self._pump()
@@ -138,9 +143,10 @@ class Connection(Sender, asyncio.Protocol):
         """Open a streaming call. Raises :class:`RpcError` on a connection that is lost."""
         if self.lost is not None:
             raise RpcError(self.lost.code, self.lost.message, sent=False)
-        stream = Stream(self, self._open_stream(path), self._initial_window, on_message, on_end, on_run)
+        number = self._begin(path, None, self._metadata)
+        stream = Stream(self, number, self._initial_window, on_message, on_end, on_run)
         self._streams[stream.id] = stream
-        self._schedule_flush()
+        self._flush_soon()
         return stream
 
     def cancel(self, stream_id: int) -> None:
@@ -149,11 +155,10 @@ class Connection(Sender, asyncio.Protocol):
             return
         self._forget(stream_id)
         self._reset(stream_id)
-        self._schedule_flush()
 
     def close(self) -> None:
         """Close the connection; open calls end with CANCELLED."""
-        self._lose(RpcError(Status.CANCELLED, "connection closed by this side"))
+        self._lose(RpcError(Status.CANCELED, "connection closed by this side"))
 
     async def wait_closed(self, limit_s: float = 1.0) -> None:
         """After :meth:`close`: wait until the transport is gone; at the limit it is aborted."""
@@ -177,9 +182,6 @@ class Connection(Sender, asyncio.Protocol):
         self._unsent[stream.id] = outbound
         self._pump()
 
-    def _ids_used_up(self) -> None:
-        self._retire(RpcError(Status.UNAVAILABLE, "stream ids of the connection used up", sent=False))
-
     # -- receiving
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -187,14 +189,14 @@ class Connection(Sender, asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(
             frames.PREFACE
-            + frames.settings(((frames.SETTINGS_ENABLE_PUSH, 0),
-                               (frames.SETTINGS_INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW)))
-            + frames.window_update(0, _RECEIVE_WINDOW - frames.DEFAULT_WINDOW))
+            + frames.settings(((frames.ENABLE_PUSH, 0),
+                               (frames.INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW)))
+            + frames.window_update(0, _RECEIVE_WINDOW - frames.WINDOW))
 
     def data_received(self, data: bytes) -> None:
         if self._partial:
             data = self._partial + data
-        self._corked = True
+        flushes, self._flushes = self._flushes, True  # what is sent meanwhile goes in one write
         try:
             pos = self._read_frames(data)
             self._partial = data[pos:] if pos < len(data) else b""
@@ -203,14 +205,16 @@ class Connection(Sender, asyncio.Protocol):
             if self._unacknowledged > _REPLENISH:
                 self._out.append(frames.window_update(0, self._unacknowledged))
                 self._unacknowledged = 0
-        except _ProtocolError as error:
+        except ProtocolError as error:
             self._goaway(error.code, str(error))
         except HPACKError as error:
             self._goaway(frames.COMPRESSION_ERROR, f"header block: {error}")
         finally:
-            self._corked = False
-        if self._out:
+            self._flushes = flushes
+        if self._out and not flushes:
             self._flush()
+        if self._next_id > LAST_STREAM:
+            self._retire(RpcError(Status.UNAVAILABLE, "stream ids of the connection used up", sent=False))
         if self.lost is not None:
             self._close_when_idle()
 
@@ -218,7 +222,7 @@ class Connection(Sender, asyncio.Protocol):
         """Take every whole frame; where the rest begins."""
         pos, size = 0, len(data)
         calls, bodies, cache = self._calls, self._bodies, self._cache
-        unpack = FRAME.unpack_from
+        unpack = HEAD.unpack_from
         while size - pos >= 9:
             head, flags, stream_id = unpack(data, pos)
             end = pos + 9 + (head >> 8)
@@ -298,12 +302,12 @@ class Connection(Sender, asyncio.Protocol):
 
     def _other_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._continued is not None and kind != frames.CONTINUATION:
-            raise _ProtocolError("frame inside a header block")
+            raise ProtocolError("frame inside a header block")
         if kind in (DATA, HEADERS):
             self._padded(kind, flags, stream_id, payload)
         elif kind == frames.CONTINUATION:
             if self._continued is None or self._continued[0] != stream_id:
-                raise _ProtocolError("CONTINUATION without HEADERS")
+                raise ProtocolError("CONTINUATION without HEADERS")
             self._continued[2].extend(payload)
             if flags & frames.END_HEADERS:
                 _, first_flags, collected = self._continued
@@ -326,26 +330,18 @@ class Connection(Sender, asyncio.Protocol):
         elif kind == frames.GOAWAY:
             self._server_goes_away(payload)
         elif kind == frames.PUSH_PROMISE:
-            raise _ProtocolError("PUSH_PROMISE although push is off")
+            raise ProtocolError("PUSH_PROMISE although push is off")
 
     def _padded(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """DATA or HEADERS with padding, a priority, or a block that goes on in CONTINUATION."""
-        size = len(payload)
-        start, stop = 0, size
-        if flags & frames.PADDED:
-            if not payload or payload[0] >= size:
-                raise _ProtocolError("padding longer than the frame")
-            start, stop = 1, size - payload[0]
-        if kind == HEADERS:
-            if flags & frames.PRIORITY_FLAG:
-                start += 5
-            if not flags & frames.END_HEADERS:
-                self._continued = stream_id, flags, bytearray(payload[start:stop])
-                return
-            self._whole_headers(stream_id, flags, payload[start:stop])
-            return
-        self._unacknowledged += size
-        self._take_data(stream_id, flags, payload[start:stop], size)
+        content = frames.content(kind, flags, payload)
+        if kind == DATA:
+            self._unacknowledged += len(payload)
+            self._take_data(stream_id, flags, content, len(payload))
+        elif flags & frames.END_HEADERS:
+            self._whole_headers(stream_id, flags, content)
+        else:
+            self._continued = stream_id, flags, bytearray(content)
 
     def _whole_headers(self, stream_id: int, flags: int, data: bytes) -> None:
         block = self._headers.read(data)
@@ -357,11 +353,11 @@ class Connection(Sender, asyncio.Protocol):
             return
         for pos in range(0, len(payload), 6):
             key, value = frames.SETTING.unpack_from(payload, pos)
-            if key == frames.SETTINGS_MAX_CONCURRENT_STREAMS:
+            if key == frames.MAX_CONCURRENT_STREAMS:
                 self._max_streams = value
-            elif key == frames.SETTINGS_MAX_FRAME_SIZE:
+            elif key == frames.MAX_FRAME_SIZE:
                 self._max_frame = value
-            elif key == frames.SETTINGS_INITIAL_WINDOW_SIZE:
+            elif key == frames.INITIAL_WINDOW_SIZE:
                 for outbound in [s.outbound for s in self._streams.values()] + list(self._unsent.values()):
                     outbound.window += value - self._initial_window
                 self._initial_window = value
@@ -474,9 +470,3 @@ class Connection(Sender, asyncio.Protocol):
         self.closed.set()
         if self.lost is None or self._calls or self._streams:
             self._lose(RpcError(Status.UNAVAILABLE, f"connection lost: {exc or 'closed by the server'}"))
-
-
-class _ProtocolError(Exception):
-    """The server broke HTTP/2."""
-
-    code = frames.PROTOCOL_ERROR

@@ -2,29 +2,9 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
+from cluster.errors import Code
 
-
-class Status(IntEnum):
-    """gRPC status codes (https://grpc.github.io/grpc/core/md_doc_statuscodes.html)."""
-
-    OK = 0
-    CANCELLED = 1
-    UNKNOWN = 2
-    INVALID_ARGUMENT = 3
-    DEADLINE_EXCEEDED = 4
-    NOT_FOUND = 5
-    ALREADY_EXISTS = 6
-    PERMISSION_DENIED = 7
-    RESOURCE_EXHAUSTED = 8
-    FAILED_PRECONDITION = 9
-    ABORTED = 10
-    OUT_OF_RANGE = 11
-    UNIMPLEMENTED = 12
-    INTERNAL = 13
-    UNAVAILABLE = 14
-    DATA_LOSS = 15
-    UNAUTHENTICATED = 16
+Status = Code  # of gRPC
 
 
 class RpcError(Exception):

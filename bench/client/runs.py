@@ -7,7 +7,7 @@ message took more CPU than the servers' work (1.1 us, 1.8 of etcd's). Comparing 
 
 from __future__ import annotations
 
-from bench.client.frames import PREFIX
+from muster_client.wire.http2.frames import PREFIX
 
 #: The watch id of each message, as its field lies there (b"" for 0); the tail that they share, from the
 #: events on; the end of the last message.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from muster_client.wire.http2.frames import HEAD, PREFIX
+from muster_client.wire.http2.sending import Outbound
+
 from bench.client.errors import RpcError, Status
-from bench.client.frames import FRAME, PREFIX
-from bench.client.sending import Outbound
 
 if TYPE_CHECKING:
     from bench.client.connection import Connection
@@ -62,12 +63,12 @@ class Stream:
 
         Returns the end of the last frame that was taken whole, ``at`` if none. The rest of a frame that was
         taken in part is received at once."""
-        begin = at + FRAME.size
+        begin = at + HEAD.size
         if self.on_run is None or self._partial or self._cancelled or end - begin < PREFIX.size:
             return at
         length = PREFIX.unpack_from(data, begin)[1]
         if begin + PREFIX.size + length == end:
-            return self.on_run(data, at, len(data), FRAME.size + PREFIX.size)
+            return self.on_run(data, at, len(data), HEAD.size + PREFIX.size)
         while end - begin >= PREFIX.size and not self._cancelled:
             after = self.on_run(data, begin, end, PREFIX.size)
             if after == begin:

@@ -18,7 +18,6 @@ over these processes at the end of a turn, shared memory counted in each.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import statistics
 import time
@@ -39,6 +38,7 @@ from bench.compare.loads import upkeep
 from bench.compare.loads.disturb import disturbed_run
 from bench.compare.matrix import BIG_KEY_BYTES, BIG_PREFIX, Cell, Sizes
 from bench.load import run
+from bench.load.outcome import results_in
 from bench.load.spec import V2, WATCHES, Spec
 from bench.systems import servers
 from bench.systems.systems import System
@@ -279,11 +279,7 @@ async def _endpoints(plan: Plan, system: System) -> tuple[str, ...]:
 
 def saved(path: Path) -> list[dict[str, Any]]:
     """The comparisons in a file of ``compare --save``. ValueError if it has none, OSError if unread."""
-    try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        raise ValueError(f"{path}: not a result of muster-bench: not JSON") from None
-    results = loaded if isinstance(loaded, list) else [loaded]
+    results = results_in(path)
     for result in results:
         schema = result.get("schema") if isinstance(result, dict) else None
         if not isinstance(schema, str) or not schema.startswith("muster-bench"):

@@ -129,13 +129,18 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 # -- saved runs
 
 
-def saved(path: Path) -> list[dict[str, Any]]:
-    """The runs in a file of ``--save`` or ``--json``. ValueError if it has none, OSError if unread."""
+def results_in(path: Path) -> list[Any]:
+    """What a file holds: a list of results, or one. ValueError, OSError."""
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
-        raise ValueError(f"{path}: not JSON") from None
-    runs = loaded if isinstance(loaded, list) else [loaded]
+        raise ValueError(f"{path}: not a result of muster-bench: not JSON") from None
+    return loaded if isinstance(loaded, list) else [loaded]
+
+
+def saved(path: Path) -> list[dict[str, Any]]:
+    """The runs in a file of ``--save`` or ``--json``. ValueError if it has none, OSError if unread."""
+    runs = results_in(path)
     if not all(isinstance(one, dict) and one.get("schema") == SCHEMA for one in runs):
         raise ValueError(f"{path}: not a run that muster-bench saved")
     return runs

@@ -44,7 +44,6 @@ class Simulated:
     writes_per_s: float
     latency_s: float  # mean, by Little's law
     batch: float
-    records_per_s: float
     busy: dict[str, float]  # by role: the busiest process's share of a CPU
     first: str
 
@@ -100,7 +99,7 @@ class _Run:
         self._reported: list[tuple[int, int]] = []  # shard and writes of entries that wait for a record
         self._events: list[tuple[float, int, Callable[[float], None]]] = []
         self._number = 0
-        self.done = self.entries = self.records = 0
+        self.done = self.entries = 0
 
     def at(self, when: float, then: Callable[[float], None]) -> None:
         self._number += 1
@@ -116,7 +115,7 @@ class _Run:
             now, _, then = heapq.heappop(self._events)
             if not counted and now >= setting.warm_up_s:
                 counted = True
-                self.done = self.entries = self.records = 0
+                self.done = self.entries = 0
                 for process in self._all():
                     process.busy_s = 0.0
             then(now)
@@ -124,7 +123,7 @@ class _Run:
         busy = {role: max(p.busy_s for p in of) / setting.seconds for role, of in self._roles().items() if of}
         return Simulated(
             rate, self._all_clients / rate if rate else 0.0, self.done / max(1, self.entries),
-            self.records / setting.seconds, busy, max(busy, key=lambda role: busy[role]))
+            busy, max(busy, key=lambda role: busy[role]))
 
     def _roles(self) -> dict[str, list[_Process]]:
         return {FRONT: self._fronts, SEQUENCER: self._leaders[:1], LEADER: self._leaders[1:],
@@ -166,7 +165,6 @@ class _Run:
         if shard:
             self.at(now + self.setting.hop_s, lambda at: self._report(shard, writes, at))
             return
-        self.records += 1
         price, hop = self._price, self.setting.hop_s
         others = self.setting.shards - 1
         fed = self._leaders[0].work(now, others * price[SEQUENCER]["feed"])

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 from math import isfinite
 
 LOOK_S = 5.0  # between two looks at the facts
-ACTED_ON = ("off", "advise", "auto")  # --growth
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,17 @@ with it, as in the newest etcd 3.5 and 3.6 (its issue 21640).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlsplit
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.members.identity import added_member_id
 from cluster.members.table import Host, Table
-from cluster.members.urls import trimmed
+from cluster.members.urls import can_be_a_hosts, mistake, trimmed
 
 HEALTHY_S = 5.0  # so long a member is connected before it counts as healthy
 _READY = 0.9  # of the leader's log: what a learner must have to be promoted
-_SCHEMES = ("http", "https", "unix", "unixs")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# what Go's net/url takes for a host: %25 begins a zone, other octets that are escaped are not ASCII
-_HOST = re.compile(r"""(?:[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>"]|[^\x00-\x7f]|%25|%[89A-Fa-f][0-9A-Fa-f])*""")
 
 
 @dataclass(slots=True)
@@ -106,26 +100,9 @@ def promote(table: Table, facts: Facts, member_id: int) -> Host:
 def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
     """Peer URLs as etcd takes them, without spaces around, in order. EtcdError."""
     kept = sorted(map(trimmed, urls))
-    if not kept or not all(map(_is_url, kept)):
+    if not kept or any(map(mistake, kept)) or not all(map(can_be_a_hosts, kept)):
         raise EtcdError(errors.MEMBER_BAD_URLS)
     return tuple(kept)
-
-
-def _is_url(url: str) -> bool:
-    if _CONTROL.search(url):  # which ``urlsplit`` takes out, or leaves in
-        return False
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return False
-    if not _HOST.fullmatch(parts.netloc.rpartition("@")[2]):
-        return False
-    if parts.scheme not in _SCHEMES or parts.path or parts.query:
-        return False
-    if parts.scheme in ("http", "https"):
-        return port is not None and re.search(r":\d+$", parts.netloc) is not None
-    return bool(parts.netloc)
 
 
 def _known(table: Table, member_id: int) -> Host:

@@ -1,9 +1,13 @@
-"""Peer URLs as etcd 3.5 reads them: by Go's ``net/url`` and ``types.NewURLs``, with their errors."""
+"""URLs of flags and of members as etcd 3.5 reads them: by Go's ``net/url`` and ``types.NewURLs``, with their
+errors."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from cluster.gotext import quote
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _SPACES = "".join(c for c in map(chr, range(0x3001)) if c.isspace() and not "\x1c" <= c <= "\x1f")  # Go's
@@ -12,8 +16,6 @@ _PORT = re.compile(r"(?::[0-9]*)?")
 _USER = re.compile(r"[A-Za-z0-9\-._:~!$&'()*+,;=%@]*")
 _ESCAPE = re.compile(r"%(?:[0-9A-Fa-f]{2})?")
 _HOST = re.compile(r"[A-Za-z0-9!$&'()*+,;=:\[\]<>\"\-_.~%\x80-\U0010ffff]*")
-_NAMED = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
-          '"': '\\"', "\\": "\\\\"}  # fmt: skip
 
 
 def trimmed(url: str) -> str:
@@ -25,18 +27,20 @@ def trimmed(url: str) -> str:
 
 def in_order(urls: Iterable[str]) -> list[str]:
     """Peer URLs without spaces around, sorted. ValueError, in etcd's words, about the first that is none."""
-    found = [url.strip() for url in urls]
+    found = [url.strip(_SPACES) for url in urls]
     if wrong := next(filter(None, map(mistake, found)), ""):
         raise ValueError(wrong)
     return sorted(found)
 
 
 def mistake(url: str) -> str:
-    """Why this is no peer URL; "": it is one."""
-    before, _, _ = url.partition("#")
+    """Why etcd takes this for no URL of a server; "": it does."""
+    before, _, fragment = url.partition("#")
     wrong, scheme, host, path = _parsed(before, url)
     if wrong:
-        return f"parse {_quoted(before)}: {wrong}"
+        return f"parse {quote(before)}: {wrong}"
+    if wrong := _wrong_escape(fragment):
+        return f"parse {quote(url)}: {wrong}"
     if scheme in ("unix", "unixs"):
         return ""  # from 3.5.13 on; before, etcd wanted a port
     if scheme not in ("http", "https"):
@@ -44,6 +48,15 @@ def mistake(url: str) -> str:
     if not _has_port(host):
         return f'URL address does not have the form "host:port": {url}'
     return f"URL must not contain a path: {url}" if path else ""
+
+
+def can_be_a_hosts(url: str) -> bool:
+    """Whether a host of muster can have a URL that etcd takes: with a port, an IPv6 address in brackets."""
+    try:
+        parts = urlsplit(url)
+        return parts.port is not None and not parts.path
+    except ValueError:
+        return False
 
 
 def _parsed(before: str, url: str) -> tuple[str, str, str, str]:
@@ -63,12 +76,17 @@ def _parsed(before: str, url: str) -> tuple[str, str, str, str]:
     if rest.startswith("//") and (found or not rest.startswith("///")):
         authority, slash, below = rest[2:].partition("/")
         user, _, host = authority.rpartition("@")
-        if wrong := _wrong_host(host) or ("" if _USER.fullmatch(user) else "net/url: invalid userinfo"):
+        if wrong := _wrong_host(host) or _wrong_user(user):
             return wrong, "", "", ""
         path = slash + below
-    broken = next((e for e in _ESCAPE.finditer(path) if len(e[0]) < 3), None)
-    wrong = "" if broken is None else _bad_escape(path, broken.start())
-    return wrong, scheme, host, path
+    return _wrong_escape(path), scheme, host, path
+
+
+def _wrong_user(user: str) -> str:
+    if not _USER.fullmatch(user):
+        return "net/url: invalid userinfo"
+    name, _, password = user.partition(":")
+    return _wrong_escape(name) or _wrong_escape(password)
 
 
 def _wrong_host(host: str) -> str:
@@ -82,20 +100,25 @@ def _wrong_host(host: str) -> str:
         name, _, port = host.rpartition(":")
         port = f":{port}"
     if not _PORT.fullmatch(port):
-        return f"invalid port {_quoted(port)} after host"
+        return f"invalid port {quote(port)} after host"
     zone = name.find("%25") if host.startswith("[") else -1
     for escape in _ESCAPE.finditer(name):
         low = len(escape[0]) == 3 and escape[0][1] < "8" and escape[0] != "%25"
         if len(escape[0]) < 3 or (low and not 0 <= zone < escape.start()):
-            return _bad_escape(name, escape.start())
+            return _bad_escape(host, escape.start())
     taken = _HOST.match(name)
     assert taken is not None, "it may be empty"
     at = taken.end()
-    return f"invalid character {_quoted(name[at])} in host name" if at < len(name) else ""
+    return f"invalid character {quote(name[at])} in host name" if at < len(name) else ""
+
+
+def _wrong_escape(text: str) -> str:
+    broken = next((e for e in _ESCAPE.finditer(text) if len(e[0]) < 3), None)
+    return "" if broken is None else _bad_escape(text, broken.start())
 
 
 def _bad_escape(text: str, at: int) -> str:
-    return f"invalid URL escape {_quoted(text[at : at + 3])}"
+    return f"invalid URL escape {quote(text[at : at + 3])}"
 
 
 def _has_port(host: str) -> bool:
@@ -106,13 +129,3 @@ def _has_port(host: str) -> bool:
     if name.startswith("["):
         return name.find("]") == len(name) - 1 and "[" not in name[1:]
     return not set(":[]") & set(name)
-
-
-def _quoted(text: str) -> str:
-    """Go's ``%q``."""
-    shown = (_NAMED.get(c) or (c if c.isprintable() else _escaped(ord(c))) for c in text)
-    return f'"{"".join(shown)}"'
-
-
-def _escaped(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x80 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

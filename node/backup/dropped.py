@@ -50,8 +50,8 @@ from cluster.order.log import (
 from cluster.order.sound import Place, sound
 from cluster.pb import kv_pb2
 from cluster.raft.types import EntryKind
+from node.durable import sync_directory
 from node.storage import RaftLog
-from node.storage.directory import sync_directory
 
 Line = dict[str, Any]
 NAMED = 20  # keys that a message names

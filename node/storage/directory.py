@@ -20,18 +20,10 @@ import shutil
 import zlib
 from pathlib import Path
 
+from node.durable import sync_directory, write_whole
 from node.storage.errors import StorageCorruption
 
 FIRST = "db-1"
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and new names in ``path`` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def sync_tree(path: Path) -> None:
@@ -61,13 +53,7 @@ def read_current(root: Path) -> str | None:
 
 def write_current(root: Path, name: str) -> None:
     """Make ``name`` the store, atomically and durably."""
-    temporary = root / "current.new"
-    with open(temporary, "w", encoding="ascii") as file:
-        file.write(f"{name} {zlib.crc32(name.encode('ascii')):08x}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, root / "current")
-    sync_directory(root)
+    write_whole(root / "current", f"{name} {zlib.crc32(name.encode('ascii')):08x}\n".encode())
 
 
 def next_name(name: str) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from rocksdict import RdictIter, WriteBatch
 
 from cluster.features.rows import OF_SHARD_0
+from node.durable import sync_directory
 from node.storage import keys
 from node.storage.errors import StorageCorruption
 from node.storage.keys import Position
@@ -66,21 +67,13 @@ def write(path: Path, position: Position, rows: Iterable[tuple[bytes, bytes]]) -
         file.flush()
         os.fsync(file.fileno())
     os.replace(aside, path)
-    _sync(path.parent)
+    sync_directory(path.parent)
 
 
 def _pieces(position: Position, rows: Iterable[tuple[bytes, bytes]]) -> Iterator[bytes]:
     yield _MAGIC + keys.POSITION.pack(*position)
     for row, value in rows:
         yield _ROW.pack(len(row), len(value)) + row + value
-
-
-def _sync(folder: Path) -> None:
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def read(path: Path) -> tuple[Position, list[tuple[bytes, bytes]]]:

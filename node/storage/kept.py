@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from cluster.order.passing import KeptRecord, Piece
-from node.storage.directory import sync_directory
+from node.durable import sync_directory
 from node.storage.errors import StorageCorruption, SyncFailed
 
 FOLDER = "kept"  # in the directory of node 0

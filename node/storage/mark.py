@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from node.storage.directory import sync_directory
+from node.durable import sync_directory
 from node.storage.errors import StorageCorruption, SyncFailed
 
 _MARK = struct.Struct("<8sQQQQ")  # magic, fields of Mark; then a CRC-32

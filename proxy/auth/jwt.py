@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from cryptography.x509 import load_pem_x509_certificate
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.auth.principal import INVALID, Kind, Principal
+from cluster.gotext import parse_duration_ns
 
 _METHODS = {
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
@@ -25,8 +25,6 @@ _METHODS = {
 _OPTIONS = {"sign-method", "priv-key", "pub-key", "ttl"}
 _UNVERIFIED: Any = dict.fromkeys(("verify_exp", "verify_aud", "verify_sub", "verify_jti"), False)
 _DEFAULT_TTL_S = 300.0
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 
 
 class WebTokens:
@@ -38,7 +36,7 @@ class WebTokens:
             raise ValueError("auth: invalid auth options: unknown sign-method " + repr(self._method))
         if unknown := set(options) - _OPTIONS:
             raise ValueError(f"auth: invalid auth options: unknown {sorted(unknown)}")
-        self._ttl_s = _duration_s(options["ttl"]) if "ttl" in options else _DEFAULT_TTL_S
+        self._ttl_s = parse_duration_ns(options["ttl"]) / 1e9 if "ttl" in options else _DEFAULT_TTL_S
         self._verifies, self._signs = _keys(self._method, options)
 
     def give(self, user: str, revision: int) -> str:
@@ -79,10 +77,3 @@ def _keys(method: str, options: dict[str, str]) -> tuple[Any, Any]:
     if b"CERTIFICATE" in public:
         return load_pem_x509_certificate(public).public_key(), signs
     return load_pem_public_key(public), signs
-
-
-def _duration_s(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"auth: invalid duration {text!r}")
-    return sum(float(number) * _UNITS_S[unit] for number, unit in parts)

@@ -8,14 +8,13 @@ import json
 import re
 from typing import Any, NoReturn
 
+from cluster.gotext import quote_char
+
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _DIGITS = re.compile(r"[0-9]*")
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _MAX_DEPTH = 10_000
-_ESCAPED = {
-    "\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", "\\": "\\\\",
-}
 
 END_OF_STREAM = "unexpected EOF"  # of a stream's decoder
 END_OF_TEXT = "unexpected end of JSON input"  # of a whole text's
@@ -114,17 +113,7 @@ def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
 
 
 def _unexpected(text: str, at: int, where: str, end: str) -> str:
-    return end if at >= len(text) else f"invalid character {_quoted(text[at])} {where}"
-
-
-def _quoted(char: str) -> str:
-    if char == "'":
-        return r"'\''"
-    if char in _ESCAPED:
-        return f"'{_ESCAPED[char]}'"
-    if not char.isprintable() and char != " ":
-        return f"'\\x{ord(char):02x}'" if ord(char) < 0x80 else f"'\\u{ord(char):04x}'"
-    return f"'{char}'"
+    return end if at >= len(text) else f"invalid character {quote_char(text[at])} {where}"
 
 
 def _value(text: str, at: int, end: str) -> int:
@@ -134,7 +123,7 @@ def _value(text: str, at: int, end: str) -> int:
         if char in ("{", "[") and char:
             nested.append(char)
             if len(nested) > _MAX_DEPTH:
-                raise Mistake(f"invalid character {_quoted(char)} exceeded max depth")
+                raise Mistake(f"invalid character {quote_char(char)} exceeded max depth")
             at = _end(_SPACE, text, at + 1)
             if text[at : at + 1] != ("}" if char == "{" else "]"):
                 if char == "{":
@@ -181,7 +170,7 @@ def _scalar(text: str, at: int, end: str) -> int:
         raise Mistake(_unexpected(text, at, "looking for beginning of value", end))
     for i, wanted in enumerate(word[1:], at + 1):
         if text[i : i + 1] != wanted:
-            raise Mistake(_unexpected(text, i, f"in literal {word} (expecting {_quoted(wanted)})", end))
+            raise Mistake(_unexpected(text, i, f"in literal {word} (expecting {quote_char(wanted)})", end))
     return at + len(word)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from cluster.evaluate.reading.ranges import Fields, Row
+from cluster.evaluate.before import Before
+from cluster.evaluate.reading.ranges import Row
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.plain_txn import Plain
-from cluster.evaluate.view import Current
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
@@ -16,7 +16,7 @@ from proxy.shared.context import Call, Context
 from proxy.spanning.gather import Gather, range_rows
 
 
-class Rows:
+class Rows(Before):
     """The view of a store at a revision of which some keys have been read."""
 
     compact_revision = 0  # asked only by reads of the past, which go another way
@@ -25,28 +25,12 @@ class Rows:
         self.revision = revision
         self._rows = rows
 
-    def current(self, key: bytes) -> Current | None:
-        """See ``cluster.evaluate.view.View``; KeyError for a key that was not read."""
-        kv = self._rows[key]
-        if kv is None:
-            return None
-        fields = Fields(kv)
-        return Current(fields.create, fields.mod, fields.version, fields.lease)
-
     def get(self, key: bytes) -> bytes | None:
+        """KeyError for a key that was not read."""
         return self._rows[key]
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         raise NotImplementedError("single keys at the latest revision only")
-
-    def count(self, start: bytes, end: bytes) -> int:
-        raise NotImplementedError("single keys only")
-
-    def lease_exists(self, lease: int) -> bool:
-        raise NotImplementedError("nothing is put")
-
-    def lease_keys(self, lease: int) -> list[bytes]:
-        raise NotImplementedError("no lease is revoked")
 
 
 def is_read(plain: Plain) -> bool:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import orjson
-
 from cluster import errors
 from cluster.errors import EtcdError
+from proxy.gateway.encode import text
 from proxy.http.requests import Headers, HttpRequest
 
 JSON = "application/json"
@@ -44,7 +43,7 @@ def allowed(request: HttpRequest, *methods: str) -> bool:
 def said(request: HttpRequest, status: int, message: str, headers: Headers = ()) -> None:
     """An error outside of keys: ``{"message": ...}``."""
     if not request.closed:
-        request.respond(status, b'{"message":' + orjson.dumps(message) + b"}", headers, JSON)
+        request.respond(status, f'{{"message":{text(message)}}}'.encode(), headers, JSON)
 
 
 def told(error: EtcdError) -> str:

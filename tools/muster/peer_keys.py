@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import zmq
 
+from node.durable import write_whole
 from tools.muster.config.parse import ConfigError
 
 STEPS = ("add", "rotate", "drop")
@@ -20,7 +22,12 @@ STEPS = ("add", "rotate", "drop")
 
 def generate(path: str) -> None:
     """Make a new key pair in ``path``, readable by this user only. FileExistsError."""
-    _write(path, _new_pair())
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, _text(_new_pair()))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def change(path: str, step: str) -> str:
@@ -42,11 +49,7 @@ def change(path: str, step: str) -> str:
         if not keys.pop("old", None):
             raise ConfigError(f"{path} has no old key")
         told = "copy it to every host: from then on the old key opens nothing"
-    aside = f"{path}.new"
-    if os.path.exists(aside):
-        os.unlink(aside)
-    _write(aside, keys)
-    os.replace(aside, path)
+    write_whole(Path(path), _text(keys))
     return told
 
 
@@ -76,10 +79,5 @@ def _new_pair() -> dict[str, Any]:
     return {"public": public.decode(), "secret": secret.decode()}
 
 
-def _write(path: str, keys: dict[str, Any]) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, json.dumps(keys).encode() + b"\n")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _text(keys: dict[str, Any]) -> bytes:
+    return json.dumps(keys).encode() + b"\n"

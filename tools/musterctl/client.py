@@ -153,7 +153,7 @@ def session(invocation: Invocation) -> Session:
 
 
 def _show_flags(flags: Flags) -> None:
-    from tools.gotext import duration
+    from cluster.gotext import duration
 
     for flag in sorted((flag for flag in GLOBAL_FLAGS if not flag.newer), key=lambda flag: flag.name):
         value = flags.value(flag.name)

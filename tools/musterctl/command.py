@@ -8,10 +8,10 @@ the command ``a``.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from tools import gotext
+from cluster import gotext
 from tools.client.exits import Exit as Exit
 from tools.musterctl.values import Typed, Value, parse
 
@@ -137,9 +137,6 @@ class Flags(Typed):
             if value is None:
                 raise FlagError(f"flag needs an argument: {letters[0]!r} in {arg}")
             return self.set(flag, value, shown)
-
-
-Runner = Callable[["Invocation"], None]
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tools.gotext import quote
+from cluster.gotext import quote
 from tools.musterctl import API_VERSION
 from tools.musterctl.command import Command, Flag
 from tools.musterctl.printing.layout import align_tabs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tools import gotext
+from cluster import gotext
 
 Value = bool | int | str | list[str]
 

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from time import perf_counter_ns
 
+from muster_client.wire.http2.frames import PREFIX
+
 from bench.client import Client, RpcError, Stream
 from bench.client.connection import Connection
-from bench.client.frames import PREFIX
 from bench.client.runs import Run, run_at
 from bench.load.spec import STAMP_BYTES, Spec
 from bench.load.traffic.streams import WATCH, Awaited, prefix_end

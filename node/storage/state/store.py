@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from rocksdict import DbClosedError, Rdict
 
 from cluster.placement import Owned
+from node.durable import sync_directory
 from node.storage import directory
 from node.storage.defragment import Defragmenting
 from node.storage.errors import SnapshotRefused, StorageError, SyncFailed, raise_open
@@ -270,7 +271,7 @@ class StateStore(Versions):
             target = self.root / name
             shutil.rmtree(target, ignore_errors=True)
             sink.directory.rename(target)
-            directory.sync_directory(self.root)
+            sync_directory(self.root)
             self.switch_to(name)  # the commit point
             self._cursor = None
             self._defragmenting.close(self.database)

@@ -105,7 +105,7 @@ def test_a_peer_url_belongs_to_one_member() -> None:
      *([f"http://{host}:1"] for host in (
          "a\0b", "a\tb", "a\x7fb", "a b", " ", "a\\b", "a^b", "a{b}", "a|b", "a`b", "a%41", "a%zz", "a#b",
          "[fe80::1%eth9]", "[::1", "::1")),
-     ["unix://a b:1"], ["unix://../a:1"]],
+     ["unix://a b:1"], ["unix://../a:1"], ["unix://a"], ["http://<@a:1"], ["http://u:p%@a:1"]],
 )  # fmt: skip
 def test_peer_urls_are_checked(urls: list[str]) -> None:
     """As an etcd 3.5 answers each of them."""
@@ -117,7 +117,7 @@ def test_peer_urls_are_checked(urls: list[str]) -> None:
     "url",
     ["http://a..b:1", "http://äö.☃:1", "http://[::1%25zz]:1", "http://*:1", "http://a;tcp:1", "http://u:p@b:1",
      "http://a%c3%a4:1", 'http://a<b>"c:1', "http://:1", "http://a!$&'()*+,;=~_-.b:1", "unixs://a:1",
-     " http://a:1 ", f"http://{'x' * 300}:1"],
+     " http://a:1 ", "http://a:1?x", f"http://{'x' * 300}:1"],
 )  # fmt: skip
 def test_odd_peer_urls_are_taken_that_an_etcd_takes(url: str) -> None:
     assert checks.add(cluster(1), facts(1), [url], False, 1).peer_urls == (url.strip(),)

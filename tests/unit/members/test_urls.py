@@ -1,4 +1,4 @@
-"""Peer URLs, read as by etcd 3.5."""
+"""URLs, read as by etcd 3.5."""
 
 from __future__ import annotations
 
@@ -38,6 +38,10 @@ def test_what_etcd_takes_is_taken(url: str) -> None:
         ("http://a|b:1#f", 'parse "http://a|b:1": invalid character "|" in host name'),
         ("http://%41:1", 'parse "http://%41:1": invalid URL escape "%41"'),
         ("http://[a%en0]:1", 'parse "http://[a%en0]:1": invalid URL escape "%en"'),
+        ("http://a%:1", 'parse "http://a%:1": invalid URL escape "%:1"'),
+        ("http://u:p%@a:1", 'parse "http://u:p%@a:1": invalid URL escape "%"'),
+        ("http://a:1?%z#%z", 'parse "http://a:1?%z#%z": invalid URL escape "%z"'),
+        ("http://a\x7f:1", 'parse "http://a\\u007f:1": net/url: invalid control character in URL'),
         ("http://<@a:1", 'parse "http://<@a:1": net/url: invalid userinfo'),
         ("http://a\0\n:1", 'parse "http://a\\x00\\n:1": net/url: invalid control character in URL'),
     ],

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools import gotext
+from cluster import gotext
 
 
 @pytest.mark.parametrize(

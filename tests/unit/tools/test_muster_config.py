@@ -84,6 +84,7 @@ def test_the_folder_of_an_older_version_is_found_again(
             'URL address does not have the form "host:port": http://127.0.0.1',
         ),
         ("--initial-cluster=default=http://[::1", "missing ']' in host"),
+        ("--listen-peer-urls=http://[a]:1", "expected IP in URL for binding (http://[a]:1)"),
         ("--listen-peer-urls=http://127.0.0.1:99999", "listen tcp: address 99999: invalid port"),
         ("--listen-peer-urls=https://127.0.0.1:2380", "over http: some peer URLs differ"),
         (

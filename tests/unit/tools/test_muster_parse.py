@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cluster.gotext import quote
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
@@ -92,6 +93,8 @@ _URL = "--listen-client-urls="
         (_URL + "http://h", 'URL address does not have the form "host:port": http://h'),
         (_URL + "http://h:1,http://h", 'URL address does not have the form "host:port": http://h'),
         (_URL + "http://h:x", 'parse "http://h:x": invalid port ":x" after host'),
+        (_URL + ":1", 'parse ":1": missing protocol scheme'),
+        (_URL + "http://h\tb:1", 'parse "http://h\\tb:1": net/url: invalid control character in URL'),
         (_URL + "http://h:1/", "URL must not contain a path: http://h:1/"),
         (_URL + "http://[::1", "parse \"http://[::1\": missing ']' in host"),
         ("--cors=a b", "URL scheme must be http, https, unix, or unixs: a b"),
@@ -107,11 +110,11 @@ def test_a_value_that_is_none_ends_with_code_2_in_etcds_words(argument: str, why
     name, _, text = argument.partition("=")
     with pytest.raises(UsageError) as e:
         parse(argument)
-    assert str(e.value).startswith(f'invalid value "{text}" for flag {name[1:]}: ')
+    assert str(e.value).startswith(f"invalid value {quote(text)} for flag {name[1:]}: ")
     assert why in str(e.value)
 
 
-@pytest.mark.parametrize("text", ["http://h:1", "HTTP://h:1", "https://[::1]:2379", "unix://h:1"])
+@pytest.mark.parametrize("text", ["http://h:1", "HTTP://h:1", "https://[::1]:2379", "unix://h:1", "http://[a]:1"])
 def test_urls_that_etcd_takes(text: str) -> None:
     assert parse(_URL + text)["listen-client-urls"] == (text,)
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import yaml
 
+from cluster.gotext import quote
+from cluster.members.urls import mistake
 from tools.muster.config.kinds import AUTO, Flag, Kind, Support
-from tools.muster.config.values import duration_ms, mistake_of_origin, mistake_of_url, number
+from tools.muster.config.values import duration_ms, mistake_of_origin, number
 
 TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 # an empty value means the default, as at etcd: charts write flags without values
@@ -152,9 +154,9 @@ def resolve(
 
 
 def _set(result: Values, flag: Flag, text: str, source: str, error: type[Exception], where: str) -> None:
-    what = f'invalid value "{text}" for {where}'
+    what = f"invalid value {quote(text)} for {where}"
     if flag.kind is Kind.BOOL and source == "flag":  # Go's words for these
-        what = f'invalid boolean value "{text}" for -{flag.name}'
+        what = f"invalid boolean value {quote(text)} for -{flag.name}"
     try:
         found = convert(flag, text)
     except ValueError:
@@ -163,7 +165,7 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         possible = ", ".join(c for c in flag.choices if c)
         why = f"invalid value; possible: {possible}" if possible else "parse error"
         raise error(f"{what}: {why}") from None
-    mistake_of = mistake_of_url if flag.kind is Kind.URLS else _MISTAKE_OF.get(flag.name)
+    mistake_of = mistake if flag.kind is Kind.URLS else _MISTAKE_OF.get(flag.name)
     if mistake_of and (wrong := next(filter(None, map(mistake_of, found)), "")):
         raise error(f"{what}: {wrong}")
     result.values[flag.name] = found

@@ -131,18 +131,10 @@ def _ignored(url: str, has_certificate: bool, values: Values, auth: str) -> list
     return warnings
 
 
-def check_peer_files(tls: PeerTls) -> None:
+def check_files(tls: Tls | PeerTls) -> None:
     """ConfigError if the files cannot be used."""
     try:
-        PeerCredentials(tls)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-
-
-def check_files(tls: Tls) -> None:
-    """ConfigError if the files cannot be used."""
-    try:
-        Credentials(tls)
+        PeerCredentials(tls) if isinstance(tls, PeerTls) else Credentials(tls)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

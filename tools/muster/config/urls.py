@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from cluster.endpoints import peer_address
+from cluster.members.urls import mistake
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.values import mistake_of_url
 
 LONGEST_SOCKET_PATH = 107  # bytes; the kernel's
 
@@ -59,14 +59,12 @@ def parse_url(text: str) -> Url:
 
     etcd 3.5 takes ``unix://host:port`` as a file of that name; later versions take any path, too.
     """
+    if wrong := mistake(text.removesuffix("/")):
+        raise ConfigError(wrong)
     try:
         parts = urlsplit(text)
-    except ValueError:
-        raise ConfigError(mistake_of_url(text)) from None
-    if parts.scheme not in ("http", "https", "unix", "unixs") or (
-        not parts.netloc and parts.scheme[:4] == "http"
-    ):
-        raise ConfigError(f"URL scheme must be http, https, unix, or unixs: {text}")
+    except ValueError:  # of brackets without an address
+        raise ConfigError(f"expected IP in URL for binding ({text})") from None
     text = parts.scheme + text[len(parts.scheme) :]  # of HTTP:// the scheme is http
     if parts.scheme in ("unix", "unixs"):
         path = text.partition("://")[2]
@@ -79,13 +77,9 @@ def parse_url(text: str) -> Url:
         port = parts.port
     except ValueError:
         given = parts.netloc.rpartition(":")[2]
-        if given.isdecimal():
-            raise ConfigError(f"listen tcp: address {given}: invalid port") from None
-        port = None
+        raise ConfigError(f"listen tcp: address {given}: invalid port") from None
     if not parts.hostname or port is None:
         raise ConfigError(f'URL address does not have the form "host:port": {text}')
-    if parts.path not in ("", "/"):
-        raise ConfigError(f"URL must not contain a path: {text}")
     return Url(text.rstrip("/"), parts.hostname, port)
 
 

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from node.durable import sync_directory
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import bootstrap
@@ -43,7 +44,7 @@ class BornShards:
                     f"{folder} holds a node's data, and identity.json beside it does not name that: restore "
                     "the file, or replace this host in its cluster")
             seal.seal(folder, identity.incarnation)
-            seal.sync_directory(Path(folder).parent)
+            sync_directory(Path(folder).parent)
             bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})
             self._place_logs()
         else:
@@ -58,7 +59,7 @@ class BornShards:
         if folder.exists():
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(folder, aside)
-            seal.sync_directory(folder.parent)
+            sync_directory(folder.parent)
         bootstrap.note_born(
             self._data_dir, {born: voters for born, voters in identity.born if born != shard})
         remove_dropped(self._data_dir)

@@ -16,12 +16,12 @@ from cluster.effects.newer import NewerRecord
 from cluster.order.salvage import CannotBeKept
 from node.backup import dropped
 from node.backup.salvage import Salvaged, salvage
+from node.durable import sync_directory
 from node.storage import StorageError
 from node.storage.kept import FOLDER
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap, copies
 from tools.muster.host.rundir import DataDirLock
-from tools.muster.machine.disk.seal import sync_directory
 
 Tell = Callable[[str], None]
 _PARTS = ("state", "log", FOLDER)

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from node.durable import write_whole
 from tools.muster.config.parse import ConfigError
-from tools.muster.machine.disk.seal import write_whole
 
 FILE = "local.json"
 PORT_STEP = 100
@@ -79,7 +79,7 @@ def plan(
 
 
 def save(data_dir: str, layout: Layout) -> None:
-    write_whole(Path(data_dir, FILE), json.dumps(asdict(layout), indent=1) + "\n", 0o644)
+    write_whole(Path(data_dir, FILE), f"{json.dumps(asdict(layout), indent=1)}\n".encode(), 0o644)
 
 
 def load(data_dir: str) -> Layout:

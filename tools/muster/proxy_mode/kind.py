@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 
+from node.durable import write_whole
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
-from tools.muster.machine.disk.seal import write_whole
 
 
 class Kind(Enum):
@@ -58,4 +58,4 @@ def write(data_dir: str, peer_urls: Sequence[str]) -> None:
     """OSError."""
     path = cluster_file(data_dir)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_whole(path, json.dumps({"PeerURLs": list(peer_urls)}, separators=(",", ":")))
+    write_whole(path, json.dumps({"PeerURLs": list(peer_urls)}, separators=(",", ":")).encode())

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from muster_client.pb import auth_pb2
 from muster_client.pb import rpc_pb2 as pb
 
-from tools.gotext import prefix_end, text
+from cluster.gotext import prefix_end, text
 from tools.musterctl.client import Client, RequestError, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing import print_auth
@@ -123,9 +123,7 @@ def user_get(invocation: Invocation) -> None:
     print(f"User: {name}")
     for role in r.roles:
         print()
-        print_auth.role(
-            s.printer, role, _ask(s, "RoleGet", pb.AuthRoleGetRequest(role=role), pb.AuthRoleGetResponse)
-        )
+        _show_role(s, role)
 
 
 def user_list(invocation: Invocation) -> None:
@@ -143,11 +141,8 @@ def user_delete(invocation: Invocation) -> None:
 def user_passwd(invocation: Invocation) -> None:
     (name,) = _args(invocation, 1, "user passwd command requires user name as its argument")
     request = pb.AuthUserChangePasswordRequest(name=name, password=_new_password(invocation, name))
-    s = session(invocation)
-    print_auth.done(
-        s.printer,
-        "Password updated\n",
-        _ask(s, "UserChangePassword", request, pb.AuthUserChangePasswordResponse))
+    _change(invocation, "UserChangePassword", request, pb.AuthUserChangePasswordResponse,
+            "Password updated\n")
 
 
 def user_grant_role(invocation: Invocation) -> None:
@@ -182,9 +177,12 @@ def role_delete(invocation: Invocation) -> None:
 def role_get(invocation: Invocation) -> None:
     (role,) = _args(invocation, 1, "role get command requires role name as its argument")
     s = session(invocation)
-    print_auth.role(
-        s.printer, role, _ask(s, "RoleGet", pb.AuthRoleGetRequest(role=role), pb.AuthRoleGetResponse)
-    )
+    _show_role(s, role)
+
+
+def _show_role(s: Session, role: str) -> None:
+    found = _ask(s, "RoleGet", pb.AuthRoleGetRequest(role=role), pb.AuthRoleGetResponse)
+    print_auth.role(s.printer, role, found)
 
 
 def role_list(invocation: Invocation) -> None:
@@ -203,12 +201,9 @@ def role_grant_permission(invocation: Invocation) -> None:
     key, range_end = _permission_range(invocation, invocation.args[2:])
     perm = auth_pb2.Permission(key=key, range_end=range_end)
     perm.permType = _PERMISSIONS[kind.upper()]  # type: ignore[assignment]  # an enum's number
-    s = session(invocation)
     request = pb.AuthRoleGrantPermissionRequest(name=role, perm=perm)
-    print_auth.done(
-        s.printer,
-        f"Role {role} updated\n",
-        _ask(s, "RoleGrantPermission", request, pb.AuthRoleGrantPermissionResponse))
+    _change(invocation, "RoleGrantPermission", request, pb.AuthRoleGrantPermissionResponse,
+            f"Role {role} updated\n")
 
 
 def role_revoke_permission(invocation: Invocation) -> None:
@@ -216,16 +211,11 @@ def role_revoke_permission(invocation: Invocation) -> None:
         raise Exit(128, "role revoke-permission command requires role name and key [endkey] as its argument")
     role, shown = invocation.args[:2]
     key, range_end = _permission_range(invocation, invocation.args[1:])
-    s = session(invocation)
     request = pb.AuthRoleRevokePermissionRequest(role=role, key=key, range_end=range_end)
-    r = _ask(s, "RoleRevokePermission", request, pb.AuthRoleRevokePermissionResponse)
-    if not range_end:
-        said = f"Permission of key {shown} is revoked from role {role}\n"
-    elif range_end == b"\0":
-        said = f"Permission of range [{shown}, <open ended> is revoked from role {role}\n"
-    else:
-        said = f"Permission of range [{shown}, {text(range_end)}) is revoked from role {role}\n"
-    print_auth.done(s.printer, said, r)
+    end = "<open ended>" if range_end == b"\0" else f"{text(range_end)})"
+    what = f"range [{shown}, {end}" if range_end else f"key {shown}"
+    _change(invocation, "RoleRevokePermission", request, pb.AuthRoleRevokePermissionResponse,
+            f"Permission of {what} is revoked from role {role}\n")
 
 
 def _permission_range(invocation: Invocation, args: list[str]) -> tuple[bytes, bytes]:

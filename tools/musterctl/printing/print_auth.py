@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from muster_client.pb import auth_pb2
 from muster_client.pb import rpc_pb2 as pb
 
-from tools.gotext import prefix_end, quote, text
+from cluster.gotext import prefix_end, quote, text
 from tools.musterctl.printing.print_fields import header, line
 from tools.musterctl.printing.printer import Printer, emit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muster_client.pb import kv_pb2, rpc_pb2
 
-from tools.gotext import quote
+from cluster.gotext import quote
 from tools.musterctl.printing.print_rows import go_bool
 from tools.musterctl.printing.printer import Printer, emit
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus

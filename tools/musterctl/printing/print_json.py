@@ -14,7 +14,7 @@ from typing import Any, cast
 from google.protobuf.message import Message
 from muster_client.pb import kv_pb2, rpc_pb2
 
-from tools.gotext import json_string
+from cluster.gotext import json_string
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 

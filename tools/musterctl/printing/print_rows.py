@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import si_bytes
+from cluster.gotext import si_bytes
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 MEMBER_HEADER = ("ID", "STATUS", "NAME", "PEER ADDRS", "CLIENT ADDRS", "IS LEARNER")

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf.message import Message
 from muster_client.pb import kv_pb2, rpc_pb2
 
-from tools.gotext import hex_bytes, text
+from cluster.gotext import hex_bytes, text
 from tools.musterctl.command import Exit
 from tools.musterctl.printing import layout, print_json, print_rows
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from tools import gotext
+from cluster import gotext
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
 from tools.musterctl.v2.line import Values

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from tools import gotext
+from cluster import gotext
 
 _REDIRECTS = 10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tools import gotext
+from cluster import gotext
 from tools.musterctl.usage import version
 from tools.musterctl.v2.line import HELP, Option
 from tools.musterctl.v2.table import COMMANDS, GLOBAL, HELP_COMMAND, Command

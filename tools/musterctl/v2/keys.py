@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from tools import gotext
+from cluster import gotext
 from tools.musterctl.v2.client import Client, Refused
 from tools.musterctl.v2.exchange import Request, Response
 

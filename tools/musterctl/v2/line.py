@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tools import gotext
+from cluster import gotext
 from tools.musterctl import values
 from tools.musterctl.values import Typed, Value
 

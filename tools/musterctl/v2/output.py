@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import NoReturn
 
-from tools.gotext import json_string
+from cluster.gotext import json_string
 from tools.musterctl.v2.keys import Change, Node
 
 

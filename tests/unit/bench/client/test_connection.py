@@ -398,7 +398,7 @@ def test_resets_and_broken_answers_end_their_call_with_the_right_code() -> None:
     bodies = [b"7", b"8", b"11", b"2", b"no trailers", b"bad length", b"http", b"page"]
     answers = with_server(ResettingServer(), lambda connection: calls(connection, bodies))
     assert [(e.code, e.sent) for e, _ in answers if e] == [
-        (Status.UNAVAILABLE, False), (Status.CANCELLED, True), (Status.RESOURCE_EXHAUSTED, True),
+        (Status.UNAVAILABLE, False), (Status.CANCELED, True), (Status.RESOURCE_EXHAUSTED, True),
         (Status.INTERNAL, True), (Status.INTERNAL, True), (Status.INTERNAL, True), (Status.UNAVAILABLE, True),
         (Status.UNAVAILABLE, True)]
 

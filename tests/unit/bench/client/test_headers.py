@@ -6,8 +6,9 @@ import hpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from muster_client.wire.http2.hpack import request
 
-from bench.client import Status, frames
+from bench.client import Connection, Status
 from bench.client.headers import MAX_CACHED_BLOCKS, HeaderReader
 
 _FIELDS = st.lists(
@@ -62,7 +63,7 @@ def test_a_block_says_how_its_call_ended(fields: list[tuple[str, str]], code: in
 def test_a_request_block_decodes_to_grpcs_headers_and_leaves_the_servers_table_alone() -> None:
     decoder = hpack.Decoder()
     path = "/etcdserverpb.KV/" + "x" * 150  # longer than one length byte can say
-    block = frames.header_block(path, "127.0.0.1:2379", (("Token", "t"),))
+    block = request(path, "127.0.0.1:2379", (("Token", "t"),), agent=Connection.agent)
     assert [(str(k), str(v)) for k, v in decoder.decode(block)] == [
         (":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "127.0.0.1:2379"),
         ("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "muster-bench"), ("token", "t")]

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable
 
 import pytest
+from muster_client.wire.http2 import frames
 
-from bench.client import Connection, frames
+from bench.client import Connection
 from bench.client.runs import run_at
 from bench.load.spec import Spec
 from bench.load.traffic.watchers import Watchers

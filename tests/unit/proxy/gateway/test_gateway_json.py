@@ -95,6 +95,7 @@ def test_no_text_does_anything_but_make_a_mistake(text: str) -> None:
     ('{"a":[1 2]}', "invalid character '2' after array element"),
     ('{"a":1.}', "invalid character '}' after decimal point in numeric literal"),
     ("'", r"invalid character '\'' looking for beginning of value"),
+    ("{\x7f", r"invalid character '\u007f' looking for beginning of object key string"),
     ("[" * 20_000, "invalid character '[' exceeded max depth"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_gos_words(body: str, message: str) -> None:

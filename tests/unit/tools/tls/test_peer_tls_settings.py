@@ -12,7 +12,7 @@ from tests.authority import Authority
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.config.tls import check_peer_files
+from tools.muster.config.tls import check_files
 from tools.muster.host.identity import auto_tls
 from tools.muster.host.identity.bootstrap import identity_of
 from tools.muster.host.identity.restoring import NewHost
@@ -87,17 +87,17 @@ def test_automatic_ones_are_made_and_kept(tmp_path: Path) -> None:
     assert first.min_version == "TLS1.3"
     assert first.cert_file == str(tmp_path / "fixtures" / "peer" / "cert.pem")
     assert not first.knows_peers
-    check_peer_files(first)
+    check_files(first)
     assert auto_tls.with_certificate(asked).peer_tls == first
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue("x", "127.0.0.1")
-    check_peer_files(PeerTls(str(pair.cert), str(pair.key)))
+    check_files(PeerTls(str(pair.cert), str(pair.key)))
     own = str(pair.cert), str(pair.key)
     for wrong in (PeerTls("/none", own[1]), PeerTls(*own, trusted_ca_file="/none")):
         with pytest.raises(ConfigError) as refused:
-            check_peer_files(wrong)
+            check_files(wrong)
         assert "open /none: no such file or directory" in str(refused.value)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 from muster_client import Client, MusterError, PermissionDenied
 
 from tools.console.store.access.model import Access, Permission, Role, Scope, User
 
 _TOGETHER = 16
+T = TypeVar("T")
 
 
 async def user(client: Client, name: str) -> User:
@@ -42,7 +45,8 @@ class Version3:
                 raise
             own = await user(self._client, self._name)
             return Access(True, (own,), await self._roles(own.roles), whole=False)
-        return Access(status.enabled, await self._users(names), await self._roles(roles))
+        found = await self._every(user, names, "user name not found")
+        return Access(status.enabled, found, await self._roles(roles))
 
     async def enable(self) -> None:
         await self._client.auth.enable()
@@ -78,34 +82,24 @@ class Version3:
     async def forbid(self, role: str, permission: Permission) -> None:
         await self._client.auth.revoke_permission(role, permission.keys)
 
-    async def _users(self, names: list[str]) -> tuple[User, ...]:
+    async def _every(
+        self, ask: Callable[[Client, str], Awaitable[T]], names: Iterable[str], gone: str
+    ) -> tuple[T, ...]:
+        """What is asked of each name; ``gone``: the server's words of one that was deleted meanwhile."""
         gate = asyncio.Semaphore(_TOGETHER)
 
-        async def one(name: str) -> User | None:
+        async def one(name: str) -> T | None:
             async with gate:
                 try:
-                    return await user(self._client, name)
+                    return await ask(self._client, name)
                 except PermissionDenied:
                     raise
                 except MusterError as error:
-                    if "user name not found" in str(error):  # it was deleted meanwhile
+                    if gone in str(error):
                         return None
                     raise
 
         return tuple(found for found in await asyncio.gather(*map(one, names)) if found is not None)
 
-    async def _roles(self, names: tuple[str, ...] | list[str]) -> tuple[Role, ...]:
-        gate = asyncio.Semaphore(_TOGETHER)
-
-        async def one(name: str) -> Role | None:
-            async with gate:
-                try:
-                    return await role(self._client, name)
-                except PermissionDenied:
-                    raise
-                except MusterError as error:
-                    if "role name not found" in str(error):
-                        return None
-                    raise
-
-        return tuple(found for found in await asyncio.gather(*map(one, names)) if found is not None)
+    async def _roles(self, names: Iterable[str]) -> tuple[Role, ...]:
+        return await self._every(role, names, "role name not found")

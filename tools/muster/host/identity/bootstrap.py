@@ -22,6 +22,7 @@ from cluster.features import growth
 from cluster.members import identity as ids
 from cluster.members.origin import NEW, Origin
 from cluster.settings import Peer
+from node.durable import write_whole
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, local_address
 from tools.muster.config.tls import UNLIKE
@@ -29,7 +30,6 @@ from tools.muster.config.urls import in_url, parse_peer_url, resolved
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
 from tools.muster.machine.disk import seal
-from tools.muster.machine.disk.seal import write_whole
 
 # the second: of a host that joined; older versions must not take it for a founder. The third: of a host whose
 # data has grown (G16); versions of before growth must not start on it
@@ -440,4 +440,4 @@ def write_identity(path: Path, identity: Identity) -> None:
             for p in identity.peers
         ],
     }
-    write_whole(path, json.dumps(document, indent=1) + "\n")
+    write_whole(path, f"{json.dumps(document, indent=1)}\n".encode())

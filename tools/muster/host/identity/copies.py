@@ -12,9 +12,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from node.durable import sync_directory, write_whole
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import member_dir
-from tools.muster.machine.disk.seal import sync_directory, write_whole
 
 FILE = "copied"
 LOCK = "LOCK"  # RocksDB's; not copied, as closing any descriptor of the file ends its lock
@@ -23,7 +23,7 @@ LOCK = "LOCK"  # RocksDB's; not copied, as closing any descriptor of the file en
 def mark(data_dir: str) -> None:
     """Mark a data directory as a copy, with all its files on the disk."""
     os.sync()
-    write_whole(Path(member_dir(data_dir), FILE), "made by musterctl backup: --force-new-cluster\n")
+    write_whole(Path(member_dir(data_dir), FILE), b"made by musterctl backup: --force-new-cluster\n")
 
 
 def check(data_dir: str, force: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tools.muster import peer_keys
 from tools.muster.config.settings import ServerConfig
-from tools.muster.config.tls import check_files, check_peer_files
+from tools.muster.config.tls import check_files
 from tools.muster.host.identity import auto_tls
 
 
@@ -16,5 +16,5 @@ def with_keys(config: ServerConfig) -> ServerConfig:
     if config.tls is not None:
         check_files(config.tls)
     if config.peer_tls is not None:
-        check_peer_files(config.peer_tls)
+        check_files(config.peer_tls)
     return config

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from node.durable import write_whole
 from tools.muster.config.parse import ConfigError
 
 _YEAR = datetime.timedelta(days=365)
@@ -28,8 +28,8 @@ def self_signed(folder: Path, hosts: Sequence[str], years: int) -> tuple[str, st
             raise ConfigError("selfSignedCertValidity is invalid,it should be greater than 0")
         key, cert = _make(hosts, years)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(key_file, key, 0o600)
-        _write(cert_file, cert, 0o644)  # last: a pair counts once both are there
+        write_whole(key_file, key)
+        write_whole(cert_file, cert, 0o644)  # last: a pair counts once both are there
     return str(cert_file.absolute()), str(key_file.absolute())
 
 
@@ -69,15 +69,3 @@ def _name_of(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
-
-
-def _write(path: Path, content: bytes, mode: int) -> None:
-    aside = path.with_name(path.name + ".new")
-    aside.unlink(missing_ok=True)
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, path)

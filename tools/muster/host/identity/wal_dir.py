@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from node.durable import sync_directory
 from tools.muster.config.parse import ConfigError
 from tools.muster.machine.disk import seal
 
@@ -44,7 +45,7 @@ def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         wanted.mkdir(mode=0o700, parents=True)
         (folder / LOG).symlink_to(wanted)
-        seal.sync_directory(wanted.parent)
+        sync_directory(wanted.parent)
 
 
 def made_at(wal_dir: str, data_dir: Path, aside: Path) -> str:
@@ -77,7 +78,7 @@ def _place(log: Path, wanted: Path) -> None:
         _check_empty(wanted)
     wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
     log.symlink_to(wanted)
-    seal.sync_directory(log.parent)
+    sync_directory(log.parent)
 
 
 def _check_empty(wanted: Path) -> None:

@@ -13,8 +13,9 @@ refused.
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
+
+from node.durable import write_whole
 
 FILE = "incarnation"
 NEW, BEGUN, OLD = "new", "begun", ""
@@ -32,28 +33,6 @@ class SealBroken(Exception):
     """The text says what is missing and what to do."""
 
 
-def write_whole(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write a file so that a crash leaves the old or the new one, and the new one lasts."""
-    aside = path.with_name(path.name + ".tmp")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, text.encode())
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    os.replace(aside, path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames, new names and removals in a directory last."""
-    directory = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
 def read(folder: str | Path) -> tuple[int, str]:
     """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` without a readable seal."""
     with contextlib.suppress(OSError, ValueError):
@@ -67,7 +46,7 @@ def seal(folder: str | Path, incarnation: int) -> None:
     """Make a node's directory this incarnation's, before any node runs; a second call changes nothing."""
     if read(folder)[0] != incarnation:
         Path(folder).mkdir(mode=0o700, exist_ok=True)
-        write_whole(Path(folder, FILE), f"{incarnation:016x} {NEW}\n")
+        write_whole(Path(folder, FILE), f"{incarnation:016x} {NEW}\n".encode())
 
 
 def check(folder: str | Path, member_id: int, incarnation: int) -> None:
@@ -91,4 +70,4 @@ def begin(folder: str | Path, incarnation: int) -> None:
     """From now on log, mark and state must be there. Call it once they are durable, before the node sends
     anything."""
     if read(folder) != (incarnation, BEGUN):
-        write_whole(Path(folder, FILE), f"{incarnation:016x} {BEGUN}\n")
+        write_whole(Path(folder, FILE), f"{incarnation:016x} {BEGUN}\n".encode())

@@ -10,14 +10,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from muster_client.errors import MusterError
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import prefix_end, quote, raw
+from cluster.gotext import prefix_end, quote, raw
 from tools.musterctl.client import Client, Session, failing_with, failure_of, session
 from tools.musterctl.command import Exit, Invocation
 
+T = TypeVar("T")
 DURATION_S = 60
 _KEY_BYTES = 256
 _VALUE_BYTES = 1024
@@ -38,7 +40,7 @@ class Load:
 
 
 _LOADS = {"s": Load(150, 50), "m": Load(1000, 200), "l": Load(8000, 500), "xl": Load(15000, 1000)}
-ALIASES = {"small": "s", "medium": "m", "large": "l", "xLarge": "xl"}
+_ALIASES = {"small": "s", "medium": "m", "large": "l", "xLarge": "xl"}
 
 
 @dataclass(slots=True)
@@ -80,10 +82,7 @@ def verdict(load: Load, measured: Measured) -> tuple[list[str], bool]:
 
 
 def perf(invocation: Invocation) -> None:
-    wanted = invocation.flags.string("load")
-    load = _LOADS.get(ALIASES.get(wanted, wanted))
-    if load is None:
-        raise Exit(4, f"unknown load option {wanted}")
+    load = chosen(invocation, _LOADS)
     s = session(invocation)
     client, prefix = s.client(), invocation.flags.string("prefix")
     span = free_prefix(client, prefix)
@@ -94,6 +93,15 @@ def perf(invocation: Invocation) -> None:
     print("\n".join(lines))
     if not passed:
         raise Exit(1)
+
+
+def chosen(invocation: Invocation, loads: dict[str, T]) -> T:
+    """The load that --load names, by one of its names; Exit if there is none."""
+    wanted = invocation.flags.string("load")
+    load = loads.get(_ALIASES.get(wanted, wanted))
+    if load is None:
+        raise Exit(4, f"unknown load option {wanted}")
+    return load
 
 
 def free_prefix(client: Client, prefix: str) -> tuple[bytes, bytes]:

@@ -18,7 +18,7 @@ from itertools import groupby
 from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
-from tools.gotext import prefix_end
+from cluster.gotext import prefix_end
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.watch import cancel_reason

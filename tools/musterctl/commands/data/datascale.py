@@ -6,10 +6,10 @@ import random
 import urllib.request
 from dataclasses import dataclass
 
-from tools.gotext import raw
+from cluster.gotext import raw
 from tools.musterctl.client import Client, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.data.check import ALIASES, Puts, clean_up, free_prefix, progress
+from tools.musterctl.commands.data.check import Puts, chosen, clean_up, free_prefix, progress
 
 _KEY_BYTES = _VALUE_BYTES = 512
 _PUT_TIMEOUT_S = 30.0
@@ -34,10 +34,7 @@ LOADS = {
 
 
 def datascale(invocation: Invocation) -> None:
-    wanted = invocation.flags.string("load")
-    load = LOADS.get(ALIASES.get(wanted, wanted))
-    if load is None:
-        raise Exit(4, f"unknown load option {wanted}")
+    load = chosen(invocation, LOADS)
     s = session(invocation)
     client, prefix = s.client(), invocation.flags.string("prefix")
     span = free_prefix(client, prefix)

@@ -83,7 +83,7 @@ class Progress:
 
     def tell(self, done: int, total: int) -> None:
         """So many bytes of so many."""
-        from tools.gotext import si_bytes
+        from cluster.gotext import si_bytes
 
         now = time.monotonic()
         if now - self._told_at < (_TELL_EVERY_S if self._terminal else 5 * _TELL_EVERY_S):
@@ -240,7 +240,7 @@ def _show(
 
 
 def _print_status(form: str, found: Status) -> None:
-    from tools.gotext import si_bytes
+    from cluster.gotext import si_bytes
 
     header = ["HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE"]
     row = [f"{found.hash:x}", str(found.revision), str(found.total_keys), si_bytes(found.total_bytes)]

@@ -10,7 +10,7 @@ import time
 
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import duration
+from cluster.gotext import duration
 from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus

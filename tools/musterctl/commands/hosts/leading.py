@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import GoError, parse_uint
+from cluster.gotext import GoError, parse_uint
 from tools.musterctl.client import failing_with, session
 from tools.musterctl.command import Exit, Invocation
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import GoError, parse_uint, quote
+from cluster.gotext import GoError, parse_uint, quote
 from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing.printer import Simple, emit

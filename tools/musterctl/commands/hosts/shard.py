@@ -14,11 +14,11 @@ from typing import Any
 from muster_client.pb import rpc_pb2
 
 from cluster.errors import EtcdError
+from cluster.gotext import quote, raw, si_bytes
 from cluster.pb import shards_pb2
 from cluster.placement import Placement, Table
 from tools.client.channels import Config
 from tools.client.files import Files
-from tools.gotext import quote, raw, si_bytes
 from tools.musterctl.client import Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.kv import span

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster.gotext import si_bytes
 from cluster.pb import shards_pb2
-from tools.gotext import si_bytes
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.hosts.shard import Facts, session_of, show
 

@@ -7,10 +7,10 @@ import sys
 import time
 from itertools import count
 
+from cluster.gotext import quote, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
 from cluster.placement.table import BASE, END, State
-from tools.gotext import quote, text
 from tools.musterctl.client import Session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.hosts.shard import session_of, show

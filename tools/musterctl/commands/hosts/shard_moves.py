@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 import grpc
 
+from cluster.gotext import quote, raw, si_bytes, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
 from cluster.placement.table import bounds
-from tools.gotext import quote, raw, si_bytes, text
 from tools.musterctl.client import RequestError, Session
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.commands.hosts.shard import Facts, ask_any, placement_of, session_of, show

@@ -12,7 +12,7 @@ from typing import NoReturn
 from muster_client.errors import LeaseLost
 from muster_client.queueing import Leadership, Lock
 
-from tools.gotext import quote, raw
+from cluster.gotext import quote, raw
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation

@@ -6,7 +6,7 @@ import sys
 
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import GoError, parse_int, prefix_end, quote, raw
+from cluster.gotext import GoError, parse_int, prefix_end, quote, raw
 from tools.musterctl.command import Exit, Flags, Invocation
 
 _SORT_TARGETS = {"CREATE": 2, "KEY": 0, "MODIFY": 3, "VALUE": 4, "VERSION": 1}

@@ -7,8 +7,8 @@ import threading
 
 from muster_client.pb import rpc_pb2
 
+from cluster.gotext import GoError, parse_int
 from tools.client.channels import say
-from tools.gotext import GoError, parse_int
 from tools.musterctl.client import failing_with, session
 from tools.musterctl.command import Exit, Invocation
 

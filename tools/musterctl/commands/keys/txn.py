@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from muster_client.pb import rpc_pb2
 
-from tools.gotext import GoError, parse_int, quote, text, unquote_prefix
+from cluster.gotext import GoError, parse_int, quote, text, unquote_prefix
 from tools.musterctl import usage
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, find
 from tools.musterctl.commands import table as commands

@@ -17,7 +17,7 @@ from typing import NoReturn
 from muster_client.pb import rpc_pb2
 from muster_client.raw import Answers, Raw
 
-from tools.gotext import prefix_end, quote, raw, text
+from cluster.gotext import prefix_end, quote, raw, text
 from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands.keys.txn import split_words

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from tools.gotext import json_string, raw
+from cluster.gotext import json_string, raw
 from tools.musterctl.v2.client import (
     Client,
     Refused,
@@ -63,17 +63,18 @@ def _names(names: list[str] | None) -> str:
 
 
 def enable(run: Run) -> None:
-    _no_arguments(run)
-    client = _connect(run)
-    _done(lambda: _told(client.ask(Request("PUT", "/v2/auth/enable")), 200, 201))
-    print("Authentication Enabled")
+    _switch(run, "PUT", "Enabled")
 
 
 def disable(run: Run) -> None:
+    _switch(run, "DELETE", "Disabled")
+
+
+def _switch(run: Run, method: str, done: str) -> None:
     _no_arguments(run)
     client = _connect(run)
-    _done(lambda: _told(client.ask(Request("DELETE", "/v2/auth/enable")), 200, 201))
-    print("Authentication Disabled")
+    _done(lambda: _told(client.ask(Request(method, "/v2/auth/enable")), 200, 201))
+    print(f"Authentication {done}")
 
 
 def _path(kind: str, name: str) -> str:
@@ -142,9 +143,11 @@ def _list(run: Run, kind: str, strict: bool) -> None:
         print(name)
 
 
-def _remove(run: Run, kind: str, name: str) -> None:
+def _remove(run: Run, kind: str, what: str) -> None:
+    name = _name(run, what)
     client = _connect(run)
-    _done(lambda: _told(client.ask(Request("DELETE", _path(kind, name))), 200))
+    _done(lambda: _told(client.ask(Request("DELETE", _path(f"{kind.lower()}s", name))), 200))
+    print(f"{kind} {name} removed")
 
 
 def user_list(run: Run) -> None:
@@ -152,9 +155,7 @@ def user_list(run: Run) -> None:
 
 
 def user_remove(run: Run) -> None:
-    name = _name(run, "username")
-    _remove(run, "users", name)
-    print(f"User {name} removed")
+    _remove(run, "User", "username")
 
 
 def user_grant(run: Run) -> None:
@@ -214,9 +215,7 @@ def role_list(run: Run) -> None:
 
 
 def role_remove(run: Run) -> None:
-    name = _name(run, "role name")
-    _remove(run, "roles", name)
-    print(f"Role {name} removed")
+    _remove(run, "Role", "role name")
 
 
 def role_grant(run: Run) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import quote
 
+from cluster import gotext
 from cluster.members.urls import in_order
-from tools import gotext
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.client import (
     NOT_HEALTHY,

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 
-from tools import gotext
+from cluster import gotext
 from tools.musterctl.v2.client import BAD_ARGS, SERVER_ERROR, Refused, connect, fail
 from tools.musterctl.v2.commands.kv import key_of
 from tools.musterctl.v2.exchange import RequestError

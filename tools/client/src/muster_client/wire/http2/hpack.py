@@ -182,13 +182,14 @@ def _literal(text: bytes) -> bytes:
 
 
 def request(
-    path: str, authority: str, metadata: Iterable[tuple[str, str]] = (), *, secure: bool = False
+    path: str, authority: str, metadata: Iterable[tuple[str, str]] = (), *, secure: bool = False,
+    agent: str = "muster-client",
 ) -> bytes:
     """The header block of a call. Secrets are marked as such: no proxy keeps them (section 6.2.3)."""
     parts = [b"\x83\x87" if secure else b"\x83\x86"]  # POST, and https or http
     for index, text in ((4, path), (1, authority), (31, "application/grpc")):
         parts += (_encoded(index, 4), _literal(text.encode()))
-    for name, text in (("te", "trailers"), ("user-agent", "muster-client"), *metadata):
+    for name, text in (("te", "trailers"), ("user-agent", agent), *metadata):
         secret = name in ("token", "authorization")
         parts += (b"\x10" if secret else b"\x00", _literal(name.lower().encode()), _literal(text.encode()))
     return b"".join(parts)

@@ -26,6 +26,8 @@ class Outbound:
 class Sender:
     """The sending half of a connection."""
 
+    agent = "muster-client"
+
     def __init__(self, authority: str, *, secure: bool) -> None:
         self._authority, self._secure = authority, secure
         self._loop = asyncio.get_running_loop()
@@ -52,7 +54,8 @@ class Sender:
     def _head(self, path: str, tenths: int, metadata: Metadata) -> tuple[bytes, bytes]:
         """The first bytes of the HEADERS frame, and its payload, around the number of the stream."""
         timeout = (("grpc-timeout", f"{min(tenths * 100, 99_999_999)}m"),) if tenths else ()
-        block = hpack.request(path, self._authority, (*timeout, *metadata), secure=self._secure)
+        block = hpack.request(
+            path, self._authority, (*timeout, *metadata), secure=self._secure, agent=self.agent)
         if len(block) > frames.FRAME_BYTES:
             raise ValueError(f"the metadata of a call take {len(block)} bytes, {frames.FRAME_BYTES} at most")
         head = HEAD.pack(len(block) << 8 | HEADERS, frames.END_HEADERS, 0)[:5], block
