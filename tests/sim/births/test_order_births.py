@@ -72,7 +72,7 @@ def test_a_node_without_a_state_that_leads_is_noticed(monkeypatch: pytest.Monkey
         return raft
 
     lost = births(shards=2, loses_genesis=1.0, birth_timeout_ms=1000, snapshot_count=60, mix=COMPACTED,
-                  faults=("kill node", "restart"))
+                  faults=("kill node", "restart"), seconds=4.0, rest_s=10.0)
     Simulation(0, lost).run()
     monkeypatch.setattr(server, "start_raft", campaigns)
     with pytest.raises(Violation, match="not every node has grown"):

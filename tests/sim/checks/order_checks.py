@@ -74,6 +74,7 @@ class Checker:
         self._new: list[tuple[tuple[int, int], int, int, int]] = []
         self._bases: list[tuple[tuple[int, int], int, int, dict[bytes, bytes]]] = []
         self._based: dict[tuple[int, int], int] = {}  # moves whose base was looked at
+        self._looked: dict[tuple[int, int], tuple[object, ...]] = {}  # what a node's last step had come to
         self._seen: dict[tuple[int, int], int] = {}  # highest commit index
         self._led: dict[tuple[int, int], tuple[int, bool]] = {}
         self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
@@ -113,6 +114,7 @@ class Checker:
         """It came back with what its disks kept."""
         where = process.host, process.shard
         for known in (
+            self._looked,
             self._seen,
             self._led,
             self._applied,
@@ -136,10 +138,26 @@ class Checker:
         where = process.host, process.shard
         node: Any = process.node
         raft = node.raft
+        now = (raft.commit_index, raft.term, raft.is_leader, raft.configuration, node.order_index,
+               process.log.position.index, node.snapshots.installed)
+        if self._new or self._looked.get(where) != now:  # most steps change none of these
+            self._looked[where] = now
+            self._moved(process, where)
+        if process.log.kept.removed:
+            self._files_went(process)
+        if process.shard:
+            if node.role.leading is not None:
+                self._shard_leads(process, node.role.leading)
+        elif node.writes.leader is not None:
+            self._sequencer_leads(process, node.writes.leader)
+
+    def _moved(self, process: NodeProcess, where: tuple[int, int]) -> None:
+        node: Any = process.node
+        raft = node.raft
         commit = raft.commit_index
         if commit > self._seen.get(where, 0):
             self._committed(process, commit)
-        leading = raft.role is Role.LEADER
+        leading = raft.is_leader
         self.configurations.in_effect(process.name, process.shard, raft.configuration)
         if self._led.get(where) != (raft.term, leading):
             self._led[where] = raft.term, leading
@@ -155,13 +173,6 @@ class Checker:
         installs = node.snapshots.installed
         if self._truncated.get(where) != (first, installs):
             self._log_begins(process, first, installs)
-        if process.log.kept.removed:
-            self._files_went(process)
-        if process.shard:
-            if node.role.leading is not None:
-                self._shard_leads(process, node.role.leading)
-        elif node.writes.leader is not None:
-            self._sequencer_leads(process, node.writes.leader)
 
     def dies(self, process: NodeProcess) -> None:
         """It ends in the midst of a step, perhaps, in which it alone has learnt of a commit and applied

@@ -67,4 +67,4 @@ def test_h5_what_has_ended_before_a_leaders_term_is_not_locked(monkeypatch: pyte
 @pytest.mark.timeout(300)
 def test_h5_else_a_late_prepare_would_lock_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Attempts, "_may_have_ended", lambda self, prepare: False)
-    assert sum(run(seed, monkeypatch).locked for seed in SEEDS) > 0
+    assert any(run(seed, monkeypatch).locked for seed in SEEDS)

@@ -494,12 +494,13 @@ MUTANTS = [
         compares_pending_revisions,
         WRONG,
         plan(mix={"put": 6, "txn": 20}, busy_s=0.01, fault_every_s=9.0),
-        first=28,
+        first=30,
     ),
     Mutant(
         says_no_lease_by_itself,
         ("I22 no lease", "I15"),
         plan(mix={"grant": 10, "lease_put": 20}, busy_s=0.02, think_s=0.001, fault_every_s=9.0),
+        first=1,
     ),
     Mutant(
         judges_fates_by_index,
@@ -551,7 +552,7 @@ MUTANTS = [
             busy_s=0.005,
             shards=3,
         ),
-        first=14,
+        first=17,
     ),
     Mutant(attempts_keep_their_id, (*WRONG, "I23", "liveness", "H5"), plan(shards=3, repeats=0.5), first=10),
     Mutant(locks_are_let_go_at_once, ("I11", *WRONG), plan(mix=HOT, faults=("break",), fault_every_s=1.0)),
@@ -580,7 +581,7 @@ MUTANTS = [
             fault_every_s=0.5,
             seconds=5.0,
         ),
-        first=7,
+        first=8,
     ),
     Mutant(
         leases_get_no_time_at_a_new_sequencer,

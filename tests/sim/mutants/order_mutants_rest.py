@@ -380,11 +380,13 @@ def parts_join_without_history(patch: Patch) -> None:
 
 BUSY = {"busy_s": 0.02, "think_s": 0.001}
 MUTANTS = [
-    Mutant(nothing_is_noted, ("I25",), plan(faults=("kill sequencer", "kill node", "restart", "restart"))),
+    Mutant(nothing_is_noted, ("I25",), plan(faults=("kill sequencer", "kill node", "restart", "restart")),
+           first=2),
     Mutant(
         what_is_logged_is_noted,
         ("I1 one committed", "I3", *WRONG),
         plan(late=0.2, faults=("kill sequencer", "isolate", "restart", "late", "heal"), fault_every_s=0.1),
+        first=3,
     ),
     Mutant(
         acknowledges_controls_at_once,
@@ -420,6 +422,7 @@ MUTANTS = [
         grants_before_the_sequencers_record,
         ("H5",),
         plan(mix=WIDE, faults=("transfer", "kill sequencer", "restart"), fault_every_s=0.1, shards=3),
+        first=2,
     ),
     Mutant(locks_run_out, ("I11", *WRONG), plan(mix=WIDE)),
     Mutant(
@@ -439,6 +442,7 @@ MUTANTS = [
         keys_of_a_lease_are_not_locked,
         ("I15", *WRONG),
         plan(mix={"lease_put": 12, "put": 6, "delete": 4, "grant": 3, "revoke": 6}, fault_every_s=9.0),
+        first=1,
     ),
     Mutant(
         expiries_share_a_revision,
@@ -450,6 +454,7 @@ MUTANTS = [
         reports_entries_of_older_terms,
         ("I3", "I6", *WRONG),
         plan(faults=("transfer", "kill leader", "restart"), fault_every_s=0.1, mix={"put": 1}, late=0.1),
+        first=4,
     ),
     Mutant(
         says_future_by_itself,
@@ -457,7 +462,8 @@ MUTANTS = [
         plan(mix={"txn": 20, "put": 4}, faults=("pause node", "transfer"), fault_every_s=0.1, clients=12),
     ),
     Mutant(answers_are_not_made_again, WRONG, plan(fault_every_s=9.0)),
-    Mutant(unchanged_answers_name_the_cuts_end, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0)),
+    Mutant(unchanged_answers_name_the_cuts_end, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0),
+           first=2),
     Mutant(truncates_to_what_is_applied, ("I17", "H10"), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(keeps_no_records_for_siblings, ("I17",), plan(snapshot_count=20, faults=SNAPSHOTS)),
     Mutant(
@@ -482,17 +488,20 @@ MUTANTS = [
         fronts_forget_what_they_showed,
         ("I14 a front",),
         plan(mix={"put": 8, "serializable": 8}, faults=("pause node", "cut pair", "heal", "late"), late=0.1),
+        first=1,
     ),
     Mutant(serializable_spans_are_torn, WRONG, plan(mix={**HOT, "serializable": 20})),
     Mutant(
         latest_reads_end_as_compacted,
         ("I24 compacted only",),
         plan(mix={"put": 8, "range": 20, "compact": 6}, fault_every_s=9.0, **BUSY),
+        first=9,
     ),
     Mutant(
         repeated_events_are_passed_on,
         ("I16",),
         plan(mix={**HOT, "watch": 3}, faults=(*CHANGES, "kill node", "restart")),
+        first=2,
     ),
     Mutant(parts_join_without_history, ("I16",), plan(mix={**HOT, "watch": 3}, faults=SEQUENCERS)),
 ]

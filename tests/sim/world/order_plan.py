@@ -35,6 +35,7 @@ class Plan:
 
     shards: int = 3
     seconds: float = 6.0
+    rest_s: float = 30.0  # within which all must have come to rest once the faults are over
     clients: int = 8
     think_s: float = 0.03
     fault_every_s: float = 0.35

@@ -477,7 +477,7 @@ class Simulation(World):
     def _run(self) -> None:
         self._run_faults()
         self.peace()
-        if not self.run_until(self.now + 30.0 + 2 * self.plan.finish_s[1], self._at_rest):
+        if not self.run_until(self.now + self.plan.rest_s + 2 * self.plan.finish_s[1], self._at_rest):
             why = self.why_not()
             raise Violation(
                 ENDLESS if why.startswith("I23")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -215,10 +216,12 @@ class Connection:
         world = self.dealer.process.world
         source, target = self._ends(forward)
         delay = world.delay(self._random, source.host == target.host)
-        arrival = max(world.now + delay, self._last[forward] + 1e-7)
+        arrival, after = world.now + delay, self._last[forward] + 1e-7
+        if arrival < after:
+            arrival = after
         self._last[forward] = arrival
         # the network delivers even when the sender is gone; only the receiver must be there
-        world.at_network(arrival - world.now, target, (self, forward), lambda: self._arrive(forward, parts))
+        world.at_network(arrival - world.now, target, (self, forward), partial(self._arrive, forward, parts))
 
     def _ends(self, forward: bool) -> tuple[Process, Process]:
         ends = self.dealer.process, self.router.process
@@ -404,7 +407,7 @@ class World:
         self.wall_skew_s = 0.0  # what a wall clock is off at the most, where a plan bounds it
         self.dark: set[int] = set()  # hosts without power: they do not even say that a connection is gone
         self.events = 0
-        self._heap: list[tuple[float, str, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, str, int, Callable[[], object]]] = []
         self._lives: dict[str, int] = {}
 
     def next_life(self, name: str) -> int:
@@ -414,27 +417,28 @@ class World:
     def at(self, delay_s: float, process: Process | None, event: Callable[[], object]) -> None:
         """An event of a process (None: of the world)."""
         if process is None:
-            self._push(delay_s, "", lambda: event() and None)
+            self._push(delay_s, "", event)
         else:
-            self._push(delay_s, process.name, lambda: process.happens(None, event))
+            self._push(delay_s, process.name, partial(process.happens, None, event))
 
     def at_network(self, delay_s: float, target: Process, source: object, event: Callable[[], None]) -> None:
         """Something the network does, whatever the target is at."""
         self._push(delay_s, target.name, event)
 
-    def _push(self, delay_s: float, name: str, event: Callable[[], None]) -> None:
+    def _push(self, delay_s: float, name: str, event: Callable[[], object]) -> None:
         self.events += 1
-        heapq.heappush(self._heap, (self.now + max(delay_s, 0.0), name, self.events, event))
+        due = self.now + delay_s if delay_s > 0.0 else self.now
+        heapq.heappush(self._heap, (due, name, self.events, event))
 
     def run_until(self, end: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Let things happen; True as soon as ``done`` (looked at every 10 ms)."""
         heap = self._heap
         look = self.now
-        while heap and heap[0][0] <= end:
-            if heap[0][0] >= look:
+        while heap and (due := heap[0][0]) <= end:
+            if due >= look:
                 if done():  # what is due now stays due
                     return True
-                look = heap[0][0] + 0.01
+                look = due + 0.01
             self.now, _, _, event = heapq.heappop(heap)
             event()
         self.now = end
