@@ -29,13 +29,13 @@ class Moved:
         self._router = router
         #: How a client's read is asked anew, by its method.
         self.anew: dict[int, Callable[[Waiting], None]] = {}
-        self._generation = 0
+        self.generation = 0  # of the table by which this front goes; 0: no key has moved
         self._row = b""  # the table, once keys have moved: what nodes are told
 
     def swap(self, table: Table) -> None:
         """This front goes by another table from here on."""
         router = self._router
-        self._generation = table.moved
+        self.generation = table.moved
         if table.moved or self._row:
             self._row = table.encode()
         for route in router.routes.values():
@@ -59,7 +59,7 @@ class Moved:
         if self._row:
             self._router.post(link, 0, Method.PLACED, self._row)
         if link.near is not None:
-            link.near.generation = self._generation
+            link.near.generation = self.generation
 
     def ask(self, waiting: Waiting) -> None:
         """A read was not sent, or not answered."""

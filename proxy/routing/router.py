@@ -146,21 +146,16 @@ class Router(Sending):
             then: Then | None = None, context: Any = None) -> None:
         """A question to the shard's leader that may be asked twice."""
         waiting = Waiting(call, method, body, shard, ASK, self.loop.time(), self.limit_s, stats)
-        waiting.then = then
-        waiting.context = context
-        self.to_leader(waiting)
+        self.to_leader(waiting.calls(then, context))
 
     def read(self, call: Any, method: int, body: bytes, shard: int, serializable: bool, stats: MethodStats,
              then: Then | None = None, context: Any = None) -> None:
         """A read of a replica; a linearizable one after a read index."""
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
-        waiting.then = then
-        waiting.context = context
-        if not serializable:
-            self.read_index.add(waiting)
-            return
-        waiting.prefix = SERIALIZABLE
-        self.recent.read(waiting)
+        if serializable:
+            self.recent.read(waiting.calls(then, context, SERIALIZABLE))
+        else:
+            self.read_index.add(waiting.calls(then, context))
 
     def index(self, then: Then) -> None:
         """A read index for reads of several shards, of a round that other reads share."""
@@ -172,17 +167,23 @@ class Router(Sending):
             stats: MethodStats) -> None:
         """:meth:`read` of one key's newest version, at once where a node in this process has it."""
         if serializable:
-            link = self.routes[shard].replica
+            link, generation = self.routes[shard].replica, self.moved.generation
             near = link.near if link is not None else None
-            if (link is not None and near is not None and near.revision >= self.highest and not near.guarded
-                    and self.recent.knows):
-                self.get_near(link, near, call, key, stats)  # monotone
-            else:
-                self.read(call, Method.RANGE, body, shard, True, stats)
-            return
+            # monotone; to tell its revision, the node applies what is due, and a table may come by it (G7)
+            recent = near is not None and near.revision >= self.highest and self.recent.knows
+            anew = generation != self.moved.generation
+            if link is not None and near is not None and recent and not anew and not near.guarded:
+                self.get_near(link, near, call, key, stats)
+                return
         waiting = Waiting(call, Method.RANGE, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
-        waiting.key = key
-        self.read_index.add(waiting)
+        if not serializable:
+            waiting.key = key
+            self.read_index.add(waiting)
+        elif anew:
+            self.moved.ask(waiting)
+        else:
+            waiting.prefix = SERIALIZABLE
+            self.recent.read(waiting)
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Then | None = None, context: Any = None, limit_s: float = 0.0) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 from cluster import errors
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
-from proxy.routing.links import Near
+from proxy.routing.links import Link, Near
 from proxy.routing.overdue import sweep_queue
 from proxy.routing.sending import Sending
 from proxy.routing.waiting import ASK, Waiting
@@ -59,8 +59,13 @@ class ReadIndexRounds:
         router.to_leader(question)
 
     def _indexed(self, question: Waiting, status: int, body: bytes) -> None:
+        router, ready = self._router, None
+        if status == _OK:
+            order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
+            if any(read.key is not None and not read.shard for read in question.context):
+                # before this round ends: a table that comes by it takes reads from the round (G7)
+                ready = self._near(order_index)
         self._questions.remove(question)
-        router = self._router
         self.slow += router.loop.time() - question.started > _SLOW_S
         if self.waiting:
             router.schedule()
@@ -69,25 +74,25 @@ class ReadIndexRounds:
             for read in question.context:
                 router.finish_error(read, body)
             return
-        order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
-        prefix = READ.pack(order_index, 0)
-        routes = router.routes
-        ready: Near | None = None  # looked at already: nothing is applied between two reads here
+        prefix, told = READ.pack(order_index, 0), []
         for read in question.context:
-            if read.key is not None:
-                link = routes[read.shard].replica
-                near = link.near if link is not None else None
-                if link is not None and near is not None and (near is ready or (
-                        near.order_index >= order_index and not near.guarded)):
-                    ready = near
-                    router.get_near(link, near, read.call, read.key, read.stats)
-                    continue
+            if ready is not None and read.key is not None and not read.shard:
+                router.get_near(*ready, read.call, read.key, read.stats)
             elif read.method == Method.READ_INDEX:
-                read.tell(_OK, body)
-                ready = None  # it may apply
-                continue
-            read.prefix = prefix
-            router.to_replica(read)
+                told.append(read)
+            else:
+                read.prefix = prefix
+                router.to_replica(read)
+        for read in told:  # last: the node may apply more for it, and a table come
+            read.tell(_OK, body)
+
+    def _near(self, order_index: int) -> tuple[Link, Near] | None:
+        """Node 0, if it is in this process, and has this index once it has applied what is due."""
+        link = self._router.routes[0].replica
+        near = link.near if link is not None else None
+        if link is None or near is None or near.order_index < order_index or near.guarded:
+            return None
+        return link, near
 
     def take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
         """Remove some reads: they are asked anew."""

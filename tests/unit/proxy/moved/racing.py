@@ -169,8 +169,47 @@ class Node:
         self.node.answer(rid, Status.OK, HEAD.pack(self.revision, 1) + tail)
 
 
+class Near:
+    """The node of shard 0 in the front's process: as it is looked at, it applies what is due, and tells the
+    front at once."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.generation = 0
+        self.answered = 0
+
+    def _catch_up(self) -> None:
+        node = self._node
+        while node.applied < len(node.order.records):
+            node.apply()
+        node.node.flush(node.order.net.loop.now)
+
+    @property
+    def revision(self) -> int:
+        self._catch_up()
+        return self._node.revision
+
+    @property
+    def order_index(self) -> int:
+        self._catch_up()
+        return self._node.applied
+
+    @property
+    def guarded(self) -> bool:
+        return self.generation != self._node.reads.generation
+
+    def get(self, key: bytes) -> tuple[int, int, bytes]:
+        self.answered += 1
+        node = self._node
+        return node.revision, 1, read_all(View(node, 0), RangeRead(pb.RangeRequest(key=key)))
+
+    def v2_file(self, path: bytes, after: int, now_ns: int) -> None:
+        raise AssertionError("no request of version 2 is made here")
+
+
 class Order:
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, joined: bool = False) -> None:
+        """``joined``: the front is in the process of its host's node 0."""
         self.random = random
         self.whole = MemoryShard()
         self.tables = [Table.initial(Base(SHARDS, 2))]
@@ -181,6 +220,12 @@ class Order:
         self.methods = Methods()
         register_all(self.methods, self.net.context)
         self.calls: list[Asked] = []
+        self.joined = joined
+        self.near = Near(self.nodes[0, 1])
+        if joined:
+            link = self.net.nodes[1].link
+            assert link is not None
+            link.near = self.near
 
     @property
     def table(self) -> Table:
@@ -220,6 +265,10 @@ class Order:
 
     def ask(self) -> None:
         random = self.random
+        if self.joined and random.random() < 0.6:  # what the node in this process may answer
+            plain = pb.RangeRequest(key=random.choice(KEYS), serializable=random.random() < 0.4)
+            self.calls.append(Asked(self, "Range", plain))
+            return
         start, end = sorted(random.sample(KEYS, 2))
         end = random.choice((b"", end, b"\0"))
         revision = random.choice((0, 0, random.randint(1, self.whole.revision)))

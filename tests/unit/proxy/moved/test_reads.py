@@ -9,8 +9,8 @@ import pytest
 from tests.unit.proxy.moved.racing import Order
 
 
-def run(seed: int, steps: int = 150) -> Order:
-    order = Order(Random(seed))
+def run(seed: int, steps: int = 150, joined: bool = False) -> Order:
+    order = Order(Random(seed), joined)
     for _ in range(steps):
         order.step()
     order.finish()
@@ -22,7 +22,13 @@ def test_reads_are_of_one_revision_whatever_moves(seed: int) -> None:
     run(seed)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_reads_of_a_front_in_a_nodes_process_are_of_one_revision_whatever_moves(seed: int) -> None:
+    run(seed, joined=True)
+
+
 def test_keys_move_and_reads_are_answered_in_these_runs() -> None:
     orders = [run(seed) for seed in range(4)]
     assert sum(len(order.tables) for order in orders) > 20
     assert sum(bool(asked.call.replies) for order in orders for asked in order.calls) > 60
+    assert sum(run(seed, joined=True).near.answered for seed in range(8)) > 20
