@@ -156,8 +156,11 @@ class Program:
     def say(self, line: str) -> None:
         """A line for its stdin."""
         assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pytest.fail(f"it ended before {line!r}; it printed:\n{self.text()}", pytrace=False)
 
     def signal(self, number: int) -> None:
         self._process.send_signal(number)
