@@ -2,7 +2,8 @@
 
 A node says MOVED to a read that a change touches which its front had not heard of. The front says PLACED on
 each link before it sends anything by a new table, so a node knows by which table a read was sent. What was
-not sent yet is asked anew, by the way that it came. Writes need nothing: a leader says ELSEWHERE to what is
+not sent yet is asked anew, by the way that it came, and so is what was sent on a link that has ended: another
+one knows only the newest table. Writes need nothing: a leader says ELSEWHERE to what is
 not its shard's, and the sequencer knows whose it is.
 """
 
@@ -32,24 +33,34 @@ class Moved:
         self.generation = 0  # of the table by which this front goes; 0: no key has moved
         self._row = b""  # the table, once keys have moved: what nodes are told
 
-    def swap(self, table: Table) -> None:
-        """This front goes by another table from here on."""
-        router = self._router
+    def tell(self, table: Table) -> None:
+        """This front goes by another table from here on: say so on each link."""
         self.generation = table.moved
         if table.moved or self._row:
             self._row = table.encode()
-        for route in router.routes.values():
+        for route in self._router.routes.values():
             for link in route.links.values():
                 if link.up:
                     self.greet(link)
+
+    def ask_unsent(self) -> None:
+        """Place reads anew that wait here by an older table."""
         if not self._row:
             return  # no key has moved
+        router = self._router
         unsent = router.recent.take(self._names_keys) + router.read_index.take(self._names_keys)
         for route in router.routes.values():
             unsent += filter(self._names_keys, route.reads)
             route.reads = deque(waiting for waiting in route.reads if not self._names_keys(waiting))
         for waiting in unsent:
             self.ask(waiting)
+
+    def placed_anew(self, waiting: Waiting) -> bool:
+        """Whether a read whose link has ended is asked anew, since keys have moved at some time."""
+        if not self._row or not self._names_keys(waiting):
+            return False
+        self.ask(waiting)
+        return True
 
     def _names_keys(self, waiting: Waiting) -> bool:
         return isinstance(waiting, PartWaiting) or waiting.method in self.anew

@@ -7,6 +7,7 @@ last one is found half a second late.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from cluster import errors
 from cluster.wire.messages import Method
@@ -47,8 +48,11 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
             router.fail(waiting, errors.TIMEOUT)
 
 
-def moved_on(router: Sending, recent: RecentReads, link: Link) -> None:
-    """What was under way on a link that has ended (I23)."""
+def moved_on(
+    router: Sending, recent: RecentReads, link: Link, placed_anew: Callable[[Waiting], bool]
+) -> None:
+    """What was under way on a link that has ended (I23). ``placed_anew``: whether a read, which may have been
+    sent by an older table of placement, begins its way again."""
     pending = tuple(link.pending.values())
     link.pending.clear()
     for waiting in pending:
@@ -58,6 +62,8 @@ def moved_on(router: Sending, recent: RecentReads, link: Link) -> None:
             router.gone(waiting)
         elif waiting.route == ASK:
             router.to_leader(waiting)
+        elif placed_anew(waiting):
+            pass
         elif waiting.prefix == SERIALIZABLE:
             recent.read(waiting)
         else:

@@ -67,9 +67,10 @@ class Context:
         if table.generation > before.generation:
             self.placement.replace(table)
             self.router.highest = max(self.router.highest, table.pruned)  # watches begin behind it
+            self.router.moved.tell(table)  # G7: before anything is sent by it
             self.router.follow_shards(self.placement.running, self.placement.ids)
             self.hub.follow(before)  # G9: parts come before the next record is taken
-            self.router.moved.swap(table)
+            self.router.moved.ask_unsent()
             for follow in self.on_table:
                 follow(before, table)
 

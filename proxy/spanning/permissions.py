@@ -6,11 +6,12 @@ on. A write locks what it looks at: it is not asked for here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from cluster.errors import EtcdError
 from cluster.features.auth.reads import LEASE, Show
+from cluster.placement import Placement
 from cluster.wire.messages import Method
 from proxy.routing.router import Router
 from proxy.spanning.gather import Gather
@@ -19,30 +20,31 @@ Failed = Callable[[EtcdError], None]
 
 
 def may_write_lease(
-    router: Router, call: Any, shards: Sequence[int], lease: int, then: Callable[[], None], failed: Failed
+    router: Router, call: Any, placement: Placement, lease: int, then: Callable[[], None], failed: Failed
 ) -> None:
-    """Go on if the call's client may write every key on the lease that hangs in these shards."""
-    _ask(router, call, shards, bytes((Show.MAY_REVOKE,)) + LEASE.pack(lease), then, failed)
+    """Go on if the call's client may write every key on the lease that hangs in other shards than 0."""
+    _ask(router, call, placement, bytes((Show.MAY_REVOKE,)) + LEASE.pack(lease), then, failed)
 
 
 def may_list_leases(
-    router: Router, call: Any, shards: Sequence[int], then: Callable[[], None], failed: Failed
+    router: Router, call: Any, placement: Placement, then: Callable[[], None], failed: Failed
 ) -> None:
     """Likewise, if it may read every key on any lease."""
-    _ask(router, call, shards, bytes((Show.MAY_LIST,)), then, failed)
+    _ask(router, call, placement, bytes((Show.MAY_LIST,)), then, failed)
 
 
 def _ask(
-    router: Router, call: Any, shards: Sequence[int], body: bytes, then: Callable[[], None], failed: Failed
+    router: Router, call: Any, placement: Placement, body: bytes, then: Callable[[], None], failed: Failed
 ) -> None:
-    if not shards or not router.principals.judged(call):
+    if not placement.others or not router.principals.judged(call):
         then()
         return
     Gather(
         router,
         call,
         Method.AUTH_SHOW,
-        lambda revision: [(shard, body) for shard in shards],
+        # by the newest table, as each read is placed; shard 0 judges again, so asking it does no harm
+        lambda revision: [(shard, body) for shard in placement.others or (0,)],
         False,
         router.quiet,
         lambda call, revision, term, tails: then(),

@@ -127,7 +127,7 @@ class KeepAlive:
     def _alone(self, asked: _Asked) -> None:
         """The client must be allowed to renew the lease: the question has its name."""
         may_write_lease(
-            self._router, asked.call, self._context.placement.others, asked.lease,
+            self._router, asked.call, self._context.placement, asked.lease,
             lambda: self._renew(asked), lambda error: self._failed([asked], error))
 
     def _renew(self, asked: _Asked) -> None:

@@ -72,7 +72,7 @@ def _leases(context: Context) -> Serve:
         # linearizable: a client finds its lease at a host whose replica is behind, too (an etcd member
         # has applied the grant before it answers)
         may_list_leases(
-            context.router, call, context.placement.others,
+            context.router, call, context.placement,
             lambda: context.router.read(call, Method.LEASE_LEASES, data, _SHARD, False, stats),
             lambda error: context.refuse(call, stats, error))
 

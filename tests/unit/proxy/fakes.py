@@ -12,7 +12,7 @@ from cluster.wire import messages
 from cluster.wire.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
 from proxy.grpc.calls import BACKLOG_BYTES
 from proxy.grpc.wire import split_messages
-from proxy.routing.links import Link
+from proxy.routing.links import Link, Near
 from proxy.routing.router import SWEEP_S, Router
 from proxy.shared.context import Context
 
@@ -144,6 +144,7 @@ class FakeNode:
     applied: int = 1
     revision: int = 1
     forget: Callable[[], None] = lambda: None  # what the node does when a link is replaced
+    near: Near | None = None  # it is in the front's process
     _out: list[bytes] = field(default_factory=list)
     _sent: int = 0
 
@@ -250,6 +251,7 @@ class Net:
         node = self.every[shard, member]
         link = Link(receiver, shard, member, self.sessions, b"" if member == 1 else b"F")
         link.seen_at = self.loop.now
+        link.near = node.near
         link.attach(node)
         if node.up:
             node.attached(link)

@@ -79,7 +79,8 @@ class Way(FrontLink):
         self.node = node
 
     def answer(self, rid: int, status: int, body: bytes) -> None:
-        self.node.answer(rid, status, body)
+        if self.alive:
+            self.node.answer(rid, status, body)
 
 
 class Node:
@@ -134,7 +135,8 @@ class Node:
         method = request.method
 
         def serve(link: Any, rid: int, revision: int, body: bytes) -> None:
-            self.serve(rid, method, revision, body)
+            if link.alive:  # else its front has gone
+                self.serve(rid, method, revision, body)
 
         self.reads.submit(self.link, request.rid, request.timeout_ms, request.body, serve, method)
 
@@ -221,11 +223,14 @@ class Order:
         register_all(self.methods, self.net.context)
         self.calls: list[Asked] = []
         self.joined = joined
+        self.breaks = 0
         self.near = Near(self.nodes[0, 1])
         if joined:
-            link = self.net.nodes[1].link
-            assert link is not None
-            link.near = self.near
+            self.net.every[0, 1].near = self.near
+            self.net.cut(1)
+            self.net.every[0, 1].up = True
+            self.net.pass_time(3)
+            assert self.net.router.ready
 
     @property
     def table(self) -> Table:
@@ -285,7 +290,7 @@ class Order:
     def step(self) -> None:
         doing = self.random.choice(
             ("write", "write", "move", "ask", "ask", "apply", "apply", "apply", "take", "take", "run", "time",
-             "compact"))
+             "compact", "break"))
         node = self.random.choice(list(self.nodes.values()))
         if doing == "write":
             self.write()
@@ -302,6 +307,10 @@ class Order:
             self.net.run()
         elif doing == "time":
             self.pass_time()
+        elif doing == "break" and self.random.random() < 0.5:
+            if (link := node.node.link) is not None and not link.closed:
+                self.breaks += 1
+                link.close("connection lost")
         elif doing == "compact" and self.random.random() < 0.4:
             self.compact()
 
@@ -339,6 +348,8 @@ class Asked:
         single = isinstance(request, pb.RangeRequest)
         ops = [request] if single else [op.request_range for op in request.success]
         if not call.replies:
+            if self.order.breaks and "timed out" in call.status[1]:
+                return  # no other host has a replica
             if ops[0].serializable and "future" in call.status[1]:
                 assert any(op.revision > 1 for op in ops), "a replica may be behind what is named"
                 return

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
 from cluster.placement.changes import Moved, take_compact, take_move, take_moved
 from cluster.placement.table import Move
 from cluster.wire.messages import HEAD, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from proxy.spanning.permissions import may_list_leases
 from proxy.watch.permissions import Permissions
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.moved.racing import Order
@@ -93,6 +98,50 @@ def test_g7_whether_a_client_may_watch_is_asked_anew_where_keys_move_before_it_i
     assert told == [None]
 
 
+def test_permissions_on_leases_are_asked_of_the_shards_that_own_keys_by_now(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, _, _, _ = served()
+    router = order.net.context.router
+    monkeypatch.setattr(router.principals, "judged", lambda call: True)
+    placement: Any = SimpleNamespace(others=(1,))
+    told: list[None] = []
+    may_list_leases(router, FakeCall(), placement, lambda: told.append(None), lambda error: None)
+    order.net.run()
+    (question,) = order.net.nodes[1].take(Method.READ_INDEX)
+    placement.others = (1, 2)  # keys move to a shard that was born
+    order.net.nodes[1].index(question, 3)
+    order.net.run()
+    for shard in (1, 2):
+        (request,) = order.net.every[shard, 1].take(Method.AUTH_SHOW)
+        assert not told
+        order.net.every[shard, 1].ok(request, 5)
+        order.net.run()
+    assert told == [None]
+
+
+def test_a_read_whose_link_ends_goes_to_where_its_key_is_by_now() -> None:
+    for serializable in (False, True):
+        order, table, before, now = served()
+        call = get(order, serializable=serializable)
+        for question in order.net.nodes[1].take(Method.READ_INDEX):
+            order.net.nodes[1].index(question, 3)
+        order.net.run()
+        assert len(before.take(Method.RANGE)) == 1
+        order.net.context.follow(table)
+        assert before.link is not None
+        before.link.close("connection lost")
+        order.net.run()
+        for question in order.net.nodes[1].take(Method.READ_INDEX):
+            order.net.nodes[1].index(question, 4)
+        order.net.pass_time(1)
+        assert not before.take(Method.RANGE)
+        (request,) = now.take(Method.RANGE)
+        now.ok(request, 5)
+        order.net.run()
+        assert call.status == (0, "")
+
+
 def test_g2_the_past_is_read_where_it_was_and_not_below_the_pruning() -> None:
     order, table, before, now = served()
     order.net.context.follow(table)
@@ -130,7 +179,7 @@ def test_a_node_in_this_process_answers_only_by_the_same_table() -> None:
     assert link is not None
     link.near = Near()  # type: ignore[assignment]  # nothing is read
     three = Net(shards=3).context.placement.table
-    net.router.moved.swap(moved(three))
+    net.router.moved.tell(moved(three))
     assert link.near is not None
     assert link.near.generation == moved(three).generation
 
