@@ -11,11 +11,10 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     aside = path.with_name(path.name + ".tmp")
     aside.unlink(missing_ok=True)  # one that is left may be readable by others
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.write(fd, data)
+    with open(fd, "wb") as file:
+        file.write(data)
+        file.flush()
         os.fsync(fd)
-    finally:
-        os.close(fd)
     os.replace(aside, path)
     sync_directory(path.parent)
 

@@ -319,7 +319,7 @@ _RIGHTS: dict[Callable[..., None], str] = {
     judge._put: "write the key and every key of its lease; for `prev_kv` read",
     judge._delete: "write the range; for `prev_kv` read",
     judge._txn: "those of all compares and operations, of both branches",
-    judge._known: "any user",
+    judge._known: "any user or certificate",
     judge._root: "role root",
     judge._lease: "write every key of the lease",
     judge._time_to_live: "any user; with `keys`, read them",

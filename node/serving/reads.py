@@ -20,6 +20,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import footprint
 from cluster.faults import MISTAKES, faults
+from cluster.features.auth.reads import Show
 from cluster.placement import Table
 from cluster.wire.messages import READ, Method, Status
 from node.links.fronts import FrontLink
@@ -29,8 +30,9 @@ from node.storage import Compacted, FutureRevision, Reader, StateStore
 log = structlog.get_logger("reads")
 
 _RANGES = frozenset(map(int, (Method.RANGE, Method.RANGE_STREAM, Method.RANGE_ROWS, Method.STREAM_ROWS)))
-# each shard tells of all that it owns
-_WHOLE = frozenset(map(int, (Method.LEASE_KEYS, Method.HASH_KV, Method.AUTH_SHOW)))
+# each shard tells of all that it owns; of questions about users, these go by keys
+_WHOLE = frozenset(map(int, (Method.LEASE_KEYS, Method.HASH_KV)))
+_BY_KEYS = frozenset(map(int, (Show.MAY_WATCH, Show.MAY_REVOKE, Show.MAY_LIST)))
 Span = tuple[bytes, bytes]
 _EVERYTHING: Sequence[Span] = ((b"\0", b"\0"),)
 
@@ -221,7 +223,7 @@ def agree(mine: Table, theirs: Table | None, method: int, request: bytes) -> boo
 
 
 def _spans(method: int, request: bytes) -> Sequence[Span]:
-    if method in _WHOLE:
+    if method in _WHOLE or (method == Method.AUTH_SHOW and request and request[0] in _BY_KEYS):
         return _EVERYTHING
     if method != Method.READ_TXN and method not in _RANGES:
         return ()

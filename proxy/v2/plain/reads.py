@@ -64,8 +64,8 @@ class PlainReads:
             or not block.bare
             or near is None
             or self._principals.enabled
+            or near.revision < router.highest  # monotone; it may apply what enables users
             or near.guarded
-            or near.revision < router.highest  # monotone
             or not router.recent.knows
             or begin - at > MOST_PATH
         ):

@@ -95,7 +95,7 @@ def test_a_clock_that_is_faster_than_assumed_is_noticed() -> None:
     """The check would see a lease that ends earlier than that: clocks run 0.3 faster than the checks are
     told. Not every run has a lease that nobody keeps alive for long enough."""
     rules = []
-    for seed in range(1, 20):
+    for seed in range(1, 20):  # 1 has one
         simulation = with_clocks_that_drift(seed, 0.0)
         simulation.clock_rate = lambda host: 1.3  # type: ignore[method-assign]
         try:

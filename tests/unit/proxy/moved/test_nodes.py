@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from cluster.features.auth.reads import Show
 from cluster.pb import rpc_pb2
 from cluster.placement import Table
 from cluster.placement.base import Base
@@ -66,6 +67,19 @@ def test_a_front_that_has_not_heard_of_a_change_is_told_and_gets_no_answer(
     replica.link.placed(MOVED.encode())
     replica.read(key, end, method=method, rid=3)
     assert replica.served == [2, 3]
+
+
+@pytest.mark.parametrize(("shown", "moved"), [
+    (Show.LOGIN, False), (Show.USER_LIST, False), (Show.ROLE_GET, False), (Show.STATUS, False),
+    (Show.MAY_WATCH, True), (Show.MAY_REVOKE, True), (Show.MAY_LIST, True)])
+def test_questions_about_users_that_name_no_key_are_answered_whatever_has_moved(
+    shown: Show, moved: bool
+) -> None:
+    replica = Replica(MOVED)
+    replica.reads.submit(replica.link, 1, 1000, READ.pack(0, 0) + bytes((shown,)),
+                         lambda link, rid, revision, request: replica.served.append(rid), Method.AUTH_SHOW)
+    assert (replica.served, [answer[1] for answer in replica.link.answers]) == (
+        ([], [Status.MOVED]) if moved else ([1], []))
 
 
 @pytest.mark.parametrize("table", [FIRST, None], ids=["the first", "none yet"])

@@ -150,7 +150,7 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         _check_layout(config, identity)
         return identity, False
     leftovers = sorted(p.name for p in path.parent.iterdir() if not _is_of_a_first_start(p))
-    if leftovers == ["snap", "wal"]:
+    if {"snap"} <= set(leftovers) <= {"snap", "wal"}:
         raise ConfigError(
             f"{config.data_dir} holds the data of an etcd, which muster cannot open: restore a snapshot of "
             "it with \"musterctl snapshot restore\", or give another --data-dir")
