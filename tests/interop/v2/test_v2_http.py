@@ -93,7 +93,7 @@ def test_members_are_shown_and_changes_refused_as_by_etcd(etcd: Server, one: Ser
 
 def test_a_peer_url_that_no_host_can_have_is_refused(one: Server) -> None:
     """etcd takes these."""
-    for url in ("http://a:1?x", "http://a:99999", "unix:///a"):
+    for url in ("http://a:99999", "unix:///a"):
         refused = one.ask("POST", "/v2/members", json.dumps({"peerURLs": [url]}), JSON)
         assert (refused.status, refused.body) == (
             400, '{"message":"etcdserver: given member URLs are invalid"}'), url
