@@ -41,9 +41,12 @@ class Visitor:
 
     async def until(self, met: Callable[[], object]) -> None:
         """Wait until a condition is met, which may be asked of the store."""
-        async with asyncio.timeout(_LIMIT_S):
-            while not (await found if inspect.isawaitable(found := met()) else found):
-                await asyncio.sleep(0.02)
+        try:
+            async with asyncio.timeout(_LIMIT_S):
+                while not (await found if inspect.isawaitable(found := met()) else found):
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            raise AssertionError(f"waited too long; in sight is:\n{self.seen()}") from None
 
     def seen(self, kind: Any = None) -> str:
         """All that is in sight."""
