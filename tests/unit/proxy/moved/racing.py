@@ -25,6 +25,7 @@ from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request
 from tests.unit.proxy.test_services import Methods
 from tests.unit.semantics.memory import MemoryShard
+from tools.muster.joined import NearNode
 
 SHARDS = 3
 KEYS = [b"k%02d" % i for i in range(12)]
@@ -171,42 +172,31 @@ class Node:
         self.node.answer(rid, Status.OK, HEAD.pack(self.revision, 1) + tail)
 
 
-class Near:
-    """The node of shard 0 in the front's process: as it is looked at, it applies what is due, and tells the
-    front at once."""
+class Beside:
+    """The node of shard 0 in the front's process, as far as the front's ``NearNode`` looks at it: as it is
+    asked to catch up, it applies what is due, and tells the front at once."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.generation = 0
         self.answered = 0
+        self.store, self.reads = node, node.reads
+        self.guard = SimpleNamespace(state=SimpleNamespace(enabled=False))
+        self.serve = SimpleNamespace(ranges=self, v2=SimpleNamespace(file=None))
 
-    def _catch_up(self) -> None:
+    @property
+    def order_index(self) -> int:
+        return self._node.applied
+
+    def catch_up(self) -> None:
         node = self._node
         while node.applied < len(node.order.records):
             node.apply()
         node.node.flush(node.order.net.loop.now)
 
-    @property
-    def revision(self) -> int:
-        self._catch_up()
-        return self._node.revision
-
-    @property
-    def order_index(self) -> int:
-        self._catch_up()
-        return self._node.applied
-
-    @property
-    def guarded(self) -> bool:
-        return self.generation != self._node.reads.generation
-
     def get(self, key: bytes) -> tuple[int, int, bytes]:
         self.answered += 1
         node = self._node
         return node.revision, 1, read_all(View(node, 0), RangeRead(pb.RangeRequest(key=key)))
-
-    def v2_file(self, path: bytes, after: int, now_ns: int) -> None:
-        raise AssertionError("no request of version 2 is made here")
 
 
 class Order:
@@ -224,9 +214,9 @@ class Order:
         self.calls: list[Asked] = []
         self.joined = joined
         self.breaks = 0
-        self.near = Near(self.nodes[0, 1])
+        self.beside = Beside(self.nodes[0, 1])
         if joined:
-            self.net.every[0, 1].near = self.near
+            self.net.every[0, 1].near = NearNode(self.beside)  # type: ignore[arg-type]
             self.net.cut(1)
             self.net.every[0, 1].up = True
             self.net.pass_time(3)

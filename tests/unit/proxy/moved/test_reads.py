@@ -31,4 +31,4 @@ def test_keys_move_and_reads_are_answered_in_these_runs() -> None:
     orders = [run(seed) for seed in range(4)]
     assert sum(len(order.tables) for order in orders) > 20
     assert sum(bool(asked.call.replies) for order in orders for asked in order.calls) > 60
-    assert sum(run(seed, joined=True).near.answered for seed in range(8)) > 20
+    assert sum(run(seed, joined=True).beside.answered for seed in range(8)) > 20
