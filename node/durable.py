@@ -10,13 +10,18 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write a file so that a crash leaves the old or the new one, and the new one lasts."""
     aside = path.with_name(path.name + ".tmp")
     aside.unlink(missing_ok=True)  # one that is left may be readable by others
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    write_new(aside, data, mode)
+    os.replace(aside, path)
+    sync_directory(path.parent)
+
+
+def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file that is not there yet, and sync what it holds. FileExistsError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(fd, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(fd)
-    os.replace(aside, path)
-    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

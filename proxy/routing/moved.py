@@ -3,8 +3,8 @@
 A node says MOVED to a read that a change touches which its front had not heard of. The front says PLACED on
 each link before it sends anything by a new table, so a node knows by which table a read was sent. What was
 not sent yet is asked anew, by the way that it came, and so is what was sent on a link that has ended: another
-one knows only the newest table. Writes need nothing: a leader says ELSEWHERE to what is
-not its shard's, and the sequencer knows whose it is.
+one knows only the newest table. Writes need nothing: a leader says ELSEWHERE to what is not its shard's, and
+the sequencer knows whose it is.
 """
 
 from __future__ import annotations

@@ -23,9 +23,6 @@ def register(registry: Registry, context: Context) -> None:
     stats = context.method("unary", SERVICE, "Check")
     listed = context.method("unary", SERVICE, "List")
 
-    def status() -> bytes:
-        return _NOT_SERVING if context.defragmenting else _SERVING
-
     def check(call: Call, data: bytes) -> None:
         stats.started += 1
         try:
@@ -38,7 +35,7 @@ def register(registry: Registry, context: Context) -> None:
             call.finish(_NOT_FOUND, "unknown service")
         else:
             stats.ok += 1
-            call.reply(status())
+            call.reply(_status(context))
 
     def list_all(call: Call, data: bytes) -> None:
         listed.started += 1
@@ -48,7 +45,7 @@ def register(registry: Registry, context: Context) -> None:
             context.refuse(call, listed, e)
             return
         listed.ok += 1
-        call.reply(_ONLY_SERVICE + status())
+        call.reply(_ONLY_SERVICE + _status(context))
 
     registry.unary(f"/{SERVICE}/Check", check)
     registry.unary(f"/{SERVICE}/List", list_all)
@@ -71,6 +68,10 @@ class _Looks:
     def _told(self, shards: list[ShardFacts]) -> None:
         self._asking = False
         self._context.defragmenting.told(any(facts.get("defragmenting") for facts in shards))
+
+
+def _status(context: Context) -> bytes:
+    return _NOT_SERVING if context.defragmenting else _SERVING
 
 
 def _service(data: bytes) -> str:
@@ -109,15 +110,12 @@ class HealthWatch:
         if known:
             self._told.add(call)
         self._stats.sent += 1
-        call.send(self._status() if known else _SERVICE_UNKNOWN)
-
-    def _status(self) -> bytes:
-        return _NOT_SERVING if self._context.defragmenting else _SERVING
+        call.send(_status(self._context) if known else _SERVICE_UNKNOWN)
 
     def _changed(self) -> None:
         for call in self._told:
             self._stats.sent += 1
-            call.send(self._status())
+            call.send(_status(self._context))
 
     def half_closed(self, call: Call) -> None:
         ...

@@ -14,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from node.durable import write_whole
+from node.durable import write_new, write_whole
 from tools.muster.config.parse import ConfigError
 
 STEPS = ("add", "rotate", "drop")
@@ -22,12 +22,7 @@ STEPS = ("add", "rotate", "drop")
 
 def generate(path: str) -> None:
     """Make a new key pair in ``path``, readable by this user only. FileExistsError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, _text(_new_pair()))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    write_new(Path(path), _text(_new_pair()))
 
 
 def change(path: str, step: str) -> str:
