@@ -151,3 +151,6 @@ class Machine(Protocol):
     def client_descriptors(self) -> int: ...  # connections of clients that this process can take
     def resident_bytes(self) -> int: ...
     def cpu_s(self) -> float: ...  # that this process has used
+
+    def cpu_wait(self) -> tuple[float, float] | None:
+        """How long the loop's thread has run, and has waited for a CPU; None: the kernel does not tell."""

@@ -84,7 +84,7 @@ def _cluster(shards: int, steps: Steps, real: bool) -> list[Window]:
             if real:
                 crowd = replace(spec, conns=100 * shards, clients=CLIENTS[0] * shards,
                                 duration_s=steps.duration_s)
-                windows.append(pricing.window(system, REAL, crowd, processes=1 + shards // 2))
+                windows.append(pricing.window(system, REAL, crowd, processes=1 + shards))
     return windows
 
 

@@ -10,6 +10,7 @@ from cluster.pacing.gathering import Gathering
 from cluster.pacing.late_feed import LateFeed
 from cluster.pacing.pace import Pace
 from cluster.pacing.returning import Returning
+from cluster.pacing.scarcity import Scarcity
 
 
 class _Pause:
@@ -128,18 +129,32 @@ class LateFeedTimer(_Pause):
 
 
 class ReturningTimer(_Pause):
-    """Clients of one shard's leader that are about to ask again. ``wake()``: the wait is over."""
+    """Clients of one shard's leader that are about to ask again, while CPUs are scarce. ``wake()``: the wait
+    is over. ``cpu_wait()``: as a machine's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, pace: Pace, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, pace: Pace, wake: Callable[[], None],
+        cpu_wait: Callable[[], tuple[float, float] | None],
+    ) -> None:
         super().__init__(loop, wake)
         self.policy = Returning(pace)
+        self._scarcity = Scarcity()
+        self._cpu_wait = cpu_wait
 
     def answered(self, count: int, queued: int) -> None:
         """``count`` requests are answered now, while ``queued`` are queued already."""
         policy, now_ms = self.policy, self._loop.time() * 1000
+        if count < policy.fewest or not self._scarce(now_ms):
+            return
         policy.answered(count, queued, now_ms)
         if policy.until_ms is not None and self._timer is None:
             self._timer = self._loop.call_later((policy.until_ms - now_ms) / 1000, self._in_vain)
+
+    def _scarce(self, now_ms: float) -> bool:
+        scarcity = self._scarcity
+        if scarcity.due(now_ms) and (told := self._cpu_wait()) is not None:
+            scarcity.look(now_ms, *told)
+        return scarcity.scarce
 
     def taken(self) -> None:
         self._cancel()

@@ -167,3 +167,6 @@ class SimulatedMachine:
 
     def cpu_s(self) -> float:
         return 0.0
+
+    def cpu_wait(self) -> None:
+        """CPUs count as scarce, so that entries wait for clients."""

@@ -8,6 +8,7 @@ import pytest
 
 from cluster.pacing.pace import Pace
 from cluster.pacing.returning import FEWEST, LONGEST_MS, Returning
+from cluster.pacing.scarcity import LOOK_MS
 from node.replica.pauses import ReturningTimer
 from tests.unit.pacing.test_gathering import Clock
 
@@ -19,8 +20,9 @@ class Leader:
         self.clock = Clock()
         self.pace = Pace(full_requests=1000)
         self.woken = 0
+        self.cpu_wait: tuple[float, float] | None = None
         loop: Any = self.clock
-        self.returning = ReturningTimer(loop, self.pace, self._wake)
+        self.returning = ReturningTimer(loop, self.pace, self._wake, lambda: self.cpu_wait)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -135,3 +137,13 @@ def test_clients_that_became_slower_are_waited_for_again(leader: Leader) -> None
     for _ in range(100):
         served(0.002)
     assert sum(served(0.010) for _ in range(100)) > 90
+
+
+def test_with_cpus_to_spare_nothing_waits(leader: Leader) -> None:
+    leader.cpu_wait = (10.0, 1.0)
+    leader.entry(100)
+    assert leader.due(1)
+    leader.clock.pass_(LOOK_MS / 1000)
+    leader.cpu_wait = (10.1, 1.2)  # other programs came
+    leader.entry(100)
+    assert not leader.due(1)

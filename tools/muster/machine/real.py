@@ -14,6 +14,7 @@ import structlog
 
 from cluster.machine import StatusSink, Syncs, Tracer
 from cluster.settings import Common, Tracing
+from node.backup.giving_way import times_of
 from tools.muster.machine.disk.syncer import Syncer
 from tools.muster.machine.process.descriptors import for_clients, raise_limit
 from tools.muster.machine.process.status import StatusPipe
@@ -58,6 +59,10 @@ class RealMachine:
             common.own_user_peers)
         self.listen = self._links.listen
         self.dial = self._links.dial
+
+    def cpu_wait(self) -> tuple[float, float] | None:
+        found = times_of(os.getpid())
+        return None if found is None else (found.ran / 1e9, found.waited / 1e9)
 
     def now_ms(self) -> int:
         return int(time.monotonic() * 1000)

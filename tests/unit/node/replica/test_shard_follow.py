@@ -78,7 +78,8 @@ class Replica:
         self.settings = NodeSettings(common, SHARD, "/nowhere", "h1", 1)
         self.dropped: list[bytes] = []
         self.loop: Any = Still()
-        self.machine = SimpleNamespace(loop=self.loop, perf_counter=lambda: 0.0)
+        self.machine = SimpleNamespace(
+            loop=self.loop, perf_counter=lambda: 0.0, cpu_wait=lambda: None)
         self.raft = Group()
         self.store, self.pace = store, Pace()
         self.applies = Applies(loop, lambda events: None, lambda: None)
