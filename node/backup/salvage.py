@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class Salvaged:
     v2_revision: int = 0  # the v2 tree is of a later moment; 0: it is not, or there is none
     shards: list[Share] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)  # by forced starts, before; not in the backup
+    absent: list[int] = field(default_factory=list)  # shards that have keys, and nothing here
 
 
 @dataclass(slots=True)
@@ -92,13 +93,13 @@ class _Replica:
 
 
 def salvage(
-    folders: Sequence[Path], output: Path, peers: Sequence[Peer], member_id: int, uneven: bool,
+    folders: Mapping[int, Path], output: Path, peers: Sequence[Peer], member_id: int, uneven: bool,
     tell: Callable[[str], None],
 ) -> Salvaged:
-    """Write the database ``output`` of the states and logs in ``folders``, by shard; sorted runs lie beside
-    it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
+    """Write the database ``output`` of the states and logs in ``folders``, by shard, 0 first; sorted runs lie
+    beside it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
     with contextlib.ExitStack() as opened:
-        replicas = [_open(shard, folder, member_id, opened) for shard, folder in enumerate(folders)]
+        replicas = [_open(shard, folder, member_id, opened) for shard, folder in folders.items()]
         pieces = pieces_of(folders[0] / FOLDER)
         goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
@@ -116,6 +117,9 @@ def salvage(
         shards = [Checkpoint(path, replica.shard) for path, replica in zip(paths, replicas, strict=True)]
         for shard in shards:
             opened.callback(shard.close)
+        found.absent = _absent(shards[0], folders.keys())
+        if found.absent and not uneven:
+            raise CannotBeKept(f"shard {found.absent[0]} has keys, and nothing of it is here")
         around.v2 = shards[0].v2()
         shown = [(shard, min(found.revision, shard.position.revision)) for shard in shards]
         alive: Iterator[None] = itertools.repeat(None)
@@ -141,6 +145,13 @@ def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack
     return _Replica(shard, store, log, "")
 
 
+def _absent(first: Checkpoint, here: Collection[int]) -> list[int]:
+    """Shards that have keys by shard 0's table, and no files here."""
+    table = first.placement()
+    return [] if table is None else [
+        shard for shard in table.shards if shard not in here and table.may_be_asked_of(shard)]
+
+
 def _goals(
     replicas: list[_Replica], uneven: bool, pieces: Callable[[int], list[Piece]],
 ) -> tuple[dict[int, int], str]:
@@ -159,20 +170,22 @@ def _goals(
     def furthest(some: list[_Replica]) -> Kept:
         ordered = {replica.shard: replica.position.order_index for replica in some}
         return common_with_files(
-            records, begins, applied, ordered, lambda s, index: replicas[s].term_at(index), pieces)
+            records, begins, applied, ordered, lambda s, index: by_shard[s].term_at(index), pieces)
 
+    by_shard = {replica.shard: replica for replica in replicas}
     applied = {replica.shard: replica.position.shard_index for replica in replicas}
     if uneven:
         return {replica.shard: furthest([replica]).order_index for replica in replicas}, ""
     found = furthest(replicas)
     behind = min(replicas, key=lambda replica: replica.position.order_index)
-    return dict.fromkeys(applied, found.order_index), _why(replicas, found, begins, behind)
+    short = by_shard[found.shard].log
+    return dict.fromkeys(applied, found.order_index), _why(short, found, begins, behind)
 
 
-def _why(replicas: list[_Replica], found: Kept, begins: int, behind: _Replica) -> str:
-    """What keeps all of them from going further; empty: nothing."""
+def _why(log: RaftLog | None, found: Kept, begins: int, behind: _Replica) -> str:
+    """What keeps all of them from going further; empty: nothing. ``log``: of the shard that is found."""
     if found.shard:
-        log, index = replicas[found.shard].log, found.cut.index
+        index = found.cut.index
         if log is None:
             has = "that log cannot be read"
         elif log.last_index() < index:

@@ -284,6 +284,60 @@ def test_members_backups_and_forced_starts_know_born_shards(hosts: Hosts, tmp_pa
     until(lambda: ctl(0, "put", "/a/b", "3").returncode == 0)
 
 
+def test_the_files_of_a_stopped_host_have_the_keys_of_born_shards(hosts: Hosts, tmp_path: Path) -> None:
+    hosts.found()
+
+    def ctl(*words: str) -> subprocess.CompletedProcess[str]:
+        return _musterctl(hosts.client(0), *words)
+
+    until(lambda: ctl("shard", "enable-growth").returncode == 0, look_s=0.3)
+    for key in ("/a/1", "/b/1"):
+        assert ctl("put", key, "before").returncode == 0
+    assert ctl("shard", "add").returncode == 0
+    moved = ctl("shard", "move", "/a/", "/a0", "--to", "1")
+    assert moved.returncode == 0, moved.stderr
+    assert ctl("put", "/a/1", "after").returncode == 0
+    wanted = json.loads(ctl("get", "/", "--prefix", "-w", "json").stdout)["kvs"]
+    process = hosts.running.pop(0)
+    process.terminate()
+    process.wait(LIMIT_S)
+
+    def saved(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [MUSTERCTL, "snapshot", "save", file, f"--data-dir={tmp_path / 'h0'}", *words],
+            capture_output=True, text=True, check=False, timeout=LIMIT_S, cwd=ROOT, env=environment())
+
+    file = tmp_path / "files.db"
+    done = saved()
+    assert done.returncode == 0, done.stderr
+    restored = subprocess.run(
+        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={tmp_path / 'h1'}", "--name=h1",
+         f"--initial-cluster=h1={hosts.peer(1)}", f"--initial-advertise-peer-urls={hosts.peer(1)}"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
+    assert restored.returncode == 0, restored.stderr
+    hosts.start(1)
+    found: list[Any] = []
+
+    def shown() -> bool:
+        answer = _musterctl(hosts.client(1), "get", "/", "--prefix", "-w", "json")
+        found[:] = json.loads(answer.stdout).get("kvs", []) if answer.returncode == 0 else []
+        return bool(found)
+
+    until(shown)
+    assert found == wanted
+
+    # without the files of a shard that has keys
+    (tmp_path / "h0/member/shard-1/state/current").unlink()
+    file = tmp_path / "less.db"
+    refused = saved()
+    assert refused.returncode == 1
+    assert "shard 1 has keys, and nothing of it is here" in refused.stderr
+    assert not file.exists()
+    done = saved("--uneven")
+    assert done.returncode == 0, done.stderr
+    assert "shard 1: nothing of it is here: its keys are omitted" in done.stdout + done.stderr
+
+
 def test_root_alone_adds_shards_once_there_are_users(tmp_path: Path) -> None:
     with local_cluster(tmp_path / "c", 1) as cluster:
         root = "--user=root:secret"

@@ -37,7 +37,7 @@ from tools.musterctl import cli
 def salvaged(root: Path, uneven: bool = False) -> tuple[Salvaged, Database]:
     output = root / "out" / "backup.db"
     output.parent.mkdir()
-    folders = [root / f"shard-{shard}" for shard in range(SHARDS)]
+    folders = {shard: root / f"shard-{shard}" for shard in range(SHARDS)}
     found = salvage(folders, output, PEERS, OWN, uneven, lambda text: None)
     assert [path.name for path in output.parent.iterdir()] == ["backup.db"]
     database = Database(output.read_bytes())
@@ -159,7 +159,7 @@ def test_of_one_shard_all_that_is_logged_is_there(tmp_path: Path) -> None:
     log.close()
     output = tmp_path / "out" / "backup.db"
     output.parent.mkdir()
-    found = salvage([folder], output, PEERS, OWN, False, lambda text: None)
+    found = salvage({0: folder}, output, PEERS, OWN, False, lambda text: None)
     assert (found.order_index, found.ends) == (300, "")
     with contextlib.closing(StateStore.open(tmp_path / "wanted")) as wanted:
         wanted.apply(logged)
@@ -185,7 +185,7 @@ def test_of_one_shard_that_has_grown_transactions_of_the_order_are_there(tmp_pat
     log.close()
     (tmp_path / "out").mkdir()
     output = tmp_path / "out" / "backup.db"
-    found = salvage([tmp_path / "shard-0"], output, PEERS, OWN, False, lambda text: None)
+    found = salvage({0: tmp_path / "shard-0"}, output, PEERS, OWN, False, lambda text: None)
     assert (found.order_index, found.revision) == (3, 3)
     assert sorted(versions_in(Database(output.read_bytes())))[-1] == (3, 0, b"k", 0, 0, b"", 0)
 

@@ -33,7 +33,7 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
     """Make the backup. ConfigError, OSError: nothing is left of it."""
     identity = bootstrap.known(data_dir)
     for shard in range(identity.shard_count):
-        if not Path(bootstrap.shard_dir(data_dir, shard), "state", "current").is_file():
+        if not _has_begun(data_dir, shard):
             raise ConfigError(
                 f"no node of this host has begun ({bootstrap.shard_dir(data_dir, shard)}): there is nothing "
                 "to save")
@@ -44,10 +44,10 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
         with copies.held(data_dir):
-            folders = [
-                _copy(Path(bootstrap.shard_dir(data_dir, shard)), aside / f"shard-{shard}", tell)
-                for shard in range(identity.shard_count)
-            ]
+            folders = {
+                shard: _copy(Path(bootstrap.shard_dir(data_dir, shard)), aside / f"shard-{shard}", tell)
+                for shard in identity.shards if _has_begun(data_dir, shard)
+            }
         (aside / "sorted").mkdir()
         made = aside / "sorted" / "backup.db"
         found = salvage(folders, made, identity.peers, identity.member_id, uneven, tell)
@@ -70,6 +70,10 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         os.umask(mask)
         lock.release()
     return found
+
+
+def _has_begun(data_dir: str, shard: int) -> bool:
+    return Path(bootstrap.shard_dir(data_dir, shard), "state", "current").is_file()
 
 
 def beside(file: Path) -> Path:
@@ -127,6 +131,7 @@ def described(found: Salvaged, file: Path | None = None) -> list[str]:
     if found.ends:
         behind = found.order_end - found.order_index
         told.append(f"the backup ends there because {found.ends}; it omits {behind} later order records")
+    told += [f"shard {shard}: nothing of it is here: its keys are omitted" for shard in found.absent]
     for share in found.shards:
         if share.unreadable:
             told.append(f"shard {share.shard}: its log cannot be used: {share.unreadable}")
