@@ -95,8 +95,10 @@ def run(config: ServerConfig) -> int:
 
 
 def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Supervisor:
-    born = BornShards(config.data_dir, partial(bootstrap.place_all_logs, config),
-                      partial(_born_spec, config, identity, run_dir))
+    def born_spec(shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
+        return _born_spec(config, bootstrap.known(config.data_dir), run_dir, shard, voters, cpus)
+
+    born = BornShards(config.data_dir, partial(bootstrap.place_all_logs, config), born_spec)
     return Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config),
                       partial(bootstrap.grown, config.data_dir), born,
                       partial(bootstrap.served, config.data_dir))
@@ -262,6 +264,7 @@ def _node_spec(
 ) -> ChildSpec:
     """A node's process; without front processes node 0's holds the front (``tools.muster.joined``)."""
     serves = shard == 0 and config.fronts == 0
+    nodes = len(identity.shards)  # they share the host's memory
 
     def settings(status_fd: int) -> Sequence[str]:
         of_node = dumps(NodeSettings(
@@ -277,10 +280,10 @@ def _node_spec(
                 os.path.abspath(bootstrap.shard_dir(config.data_dir, 0)), shard) if born else "",
             quota_backend_bytes=config.quota_backend_bytes,
             block_cache_bytes=max(
-                config.values["block-cache-bytes"] // config.shards, _LEAST_BLOCK_CACHE_BYTES),
+                config.values["block-cache-bytes"] // nodes, _LEAST_BLOCK_CACHE_BYTES),
             write_buffer_bytes=max(
-                config.values["write-buffer-bytes"] // config.shards, _LEAST_WRITE_BUFFER_BYTES),
-            range_cache_bytes=config.values["range-cache-bytes"] // config.shards,
+                config.values["write-buffer-bytes"] // nodes, _LEAST_WRITE_BUFFER_BYTES),
+            range_cache_bytes=config.values["range-cache-bytes"] // nodes,
             birth_timeout_ms=config.values["shard-birth-timeout"],
             lease_check_interval_ms=config.values["lease-check-interval"],
             lease_checkpoint_interval_ms=(

@@ -22,14 +22,14 @@ from tools.muster.host.identity.bootstrap import Identity
 MIB = 1 << 20
 
 
-def told(kind: str, shards: int, *args: str) -> list[str]:
-    """Each process of that kind, of a host with so many shards."""
+def told(kind: str, shards: int, *args: str, born: int = 0) -> list[str]:
+    """Each process of that kind, of a host with so many shards, and so many that were born."""
     built = config.with_shards(
         config.build(resolve(SERVER_FLAGS, [f"--shards={shards}", "--fronts=1", *args], {})), shards
     )
     identity = Identity(
-        1, 2, 3, shards, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),)
-    )
+        1, 2, 3, shards, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),),
+        born=tuple((shards + n, (2,)) for n in range(born)))
     specs = serve.child_specs(built, identity, "/run")
     return [spec.settings(3)[0] for spec in specs if spec.kind == kind]
 
@@ -103,6 +103,14 @@ def test_a_hosts_memory_is_shared_among_its_shards(
         assert node["write_buffer_bytes"] == write_buffer_bytes
         assert node["block_cache_bytes"] == block_cache_bytes
         assert node["range_cache_bytes"] == range_cache_bytes
+
+
+def test_shards_that_were_born_share_a_hosts_memory_too() -> None:
+    nodes = [json.loads(text) for text in told("node", 1, born=3)]
+    assert [node["shard"] for node in nodes] == [0, 1, 2, 3]
+    assert {node["block_cache_bytes"] for node in nodes} == {16 * MIB}
+    assert {node["write_buffer_bytes"] for node in nodes} == {8 * MIB}
+    assert {node["range_cache_bytes"] for node in nodes} == {8 * MIB}
 
 
 THREE = "h0=http://127.0.0.1:1,h1=http://127.0.0.1:2,h2=http://127.0.0.1:3,h2=http://127.0.0.1:4"
