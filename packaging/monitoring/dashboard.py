@@ -61,6 +61,7 @@ PANELS = (
         ("{{instance}} shard {{shard}}", f"muster_shard_resident_memory_bytes{HOSTS}"))),
     Panel("Size on disk", "bytes", (
         ("{{instance}}", f"etcd_mvcc_db_total_size_in_bytes{HOSTS}"),
+        ("{{instance}} in use", f"etcd_mvcc_db_total_size_in_use_in_bytes{HOSTS}"),
         ("{{instance}} quota", f"etcd_server_quota_backend_bytes{HOSTS}"))),
     Panel("Keys by shard", "none", (("{{instance}} shard {{shard}}", f"muster_shard_keys{HOSTS}"),)),
     Panel("Watches", "none", (
