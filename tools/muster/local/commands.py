@@ -26,7 +26,7 @@ FLAGS = {
         Flag("data-dir", Kind.STR, "local.muster", "directory of all hosts' data and logs"),
         Flag(
             "base-port", Kind.UINT, "2379",
-            "client port of host 0; host i's is this + 100 * i, its peer ports start right after"),
+            "client port of host 0; host i's is this + 100 * i, its peer port is the next one"),
         Flag(
             "fronts", Kind.COUNT, "auto",
             'front processes of each host; 0: node 0 serves clients itself; "auto": one for '

@@ -25,7 +25,7 @@ class LocalHost:
     index: int
     name: str
     client_port: int
-    peer_port: int  # of shard 0
+    peer_port: int
     data_dir: str
     log_file: str
     arguments: tuple[str, ...]
@@ -51,7 +51,7 @@ def plan(
     data_dir: str, hosts: int, shards: int, base_port: int, fronts: int, cpus: list[str],
     extra: tuple[str, ...],
 ) -> Layout:
-    """Host i's client port is ``base_port + 100 * i``; its peer ports follow."""
+    """Host i's client port is ``base_port + 100 * i``; its peer port follows."""
     if not 1 <= hosts <= 99:
         raise ConfigError("--hosts must be 1 to 99")
     if not 1 <= shards < PORT_STEP - 1:

@@ -401,8 +401,8 @@ def _check_layout(config: ServerConfig, identity: Identity) -> None:
     """ConfigError if the flags ask for another layout."""
     if config.shards_set and config.shards != identity.shard_count:
         raise ConfigError(
-            f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the number "
-            "of shards cannot change")
+            f"--shards={config.shards}, but this cluster was made with {identity.shard_count}: the flag "
+            "keeps that number (musterctl shard add makes more shards)")
     if config.depth_set and config.shard_depth != identity.placement_depth:
         raise ConfigError(
             f"--shard-depth={config.shard_depth}, but this cluster was made with "
