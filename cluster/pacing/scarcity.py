@@ -2,7 +2,7 @@
 
 Leaders that wait for their clients (``returning``) bring all clients of a cluster into step: each process
 rests while another one works. On two CPUs that saves entries. With a CPU for each process four shards wrote
-78,000 keys a second so, and 135,000 without the wait (docs/design/pacing.md).
+78,000 keys a second so, and 135,000 without the wait (docs/figures/waits-16-cpus.tsv).
 
 CPUs are scarce for a loop that waits for one, ready to run, for more than a quarter of the time that it runs.
 On two busy CPUs loops wait one to four times as long as they run, with a CPU for each a tenth at most.

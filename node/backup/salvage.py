@@ -156,7 +156,8 @@ def _goals(
     replicas: list[_Replica], uneven: bool, pieces: Callable[[int], list[Piece]],
 ) -> tuple[dict[int, int], str]:
     """How far each state is to be carried, and why not further."""
-    log = replicas[0].log
+    by_shard = {replica.shard: replica for replica in replicas}
+    log = by_shard[0].log
     begins = log.snapshot_position().index if log is not None else _NEVER
 
     def records(first: int) -> Iterator[tuple[int, bytes]]:
@@ -172,7 +173,6 @@ def _goals(
         return common_with_files(
             records, begins, applied, ordered, lambda s, index: by_shard[s].term_at(index), pieces)
 
-    by_shard = {replica.shard: replica for replica in replicas}
     applied = {replica.shard: replica.position.shard_index for replica in replicas}
     if uneven:
         return {replica.shard: furthest([replica]).order_index for replica in replicas}, ""

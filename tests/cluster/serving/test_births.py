@@ -238,6 +238,17 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         made.close()
 
 
+def started_of(hosts: Hosts, host: int, file: Path) -> None:
+    """Restore a backup to a host that is a cluster of its own, and start it."""
+    restored = subprocess.run(
+        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={hosts.folder / f'h{host}'}", f"--name=h{host}",
+         f"--initial-cluster=h{host}={hosts.peer(host)}",
+         f"--initial-advertise-peer-urls={hosts.peer(host)}"],
+        capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
+    assert restored.returncode == 0, restored.stderr
+    hosts.start(host)
+
+
 def test_members_backups_and_forced_starts_know_born_shards(hosts: Hosts, tmp_path: Path) -> None:
     def ctl(host: int, *words: str) -> subprocess.CompletedProcess[str]:
         return _musterctl(hosts.client(host), *words)
@@ -259,12 +270,7 @@ def test_members_backups_and_forced_starts_know_born_shards(hosts: Hosts, tmp_pa
 
     file = tmp_path / "backup.db"
     assert ctl(0, "snapshot", "save", str(file)).returncode == 0
-    restored = subprocess.run(
-        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={tmp_path / 'h2'}", "--name=h2",
-         f"--initial-cluster=h2={hosts.peer(2)}", f"--initial-advertise-peer-urls={hosts.peer(2)}"],
-        capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
-    assert restored.returncode == 0, restored.stderr
-    hosts.start(2)
+    started_of(hosts, 2, file)
     until(lambda: ctl(2, "get", "/a/b").stdout == "/a/b\n1\n")
     assert listed_at(2) == [(0, "h2", True)], "a restored cluster has the shards of its beginning"
 
@@ -310,12 +316,7 @@ def test_the_files_of_a_stopped_host_have_the_keys_of_born_shards(hosts: Hosts, 
     file = tmp_path / "files.db"
     done = saved()
     assert done.returncode == 0, done.stderr
-    restored = subprocess.run(
-        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={tmp_path / 'h1'}", "--name=h1",
-         f"--initial-cluster=h1={hosts.peer(1)}", f"--initial-advertise-peer-urls={hosts.peer(1)}"],
-        capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
-    assert restored.returncode == 0, restored.stderr
-    hosts.start(1)
+    started_of(hosts, 1, file)
     found: list[Any] = []
 
     def shown() -> bool:

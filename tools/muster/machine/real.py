@@ -14,9 +14,9 @@ import structlog
 
 from cluster.machine import StatusSink, Syncs, Tracer
 from cluster.settings import Common, Tracing
-from node.backup.giving_way import times_of
 from tools.muster.machine.disk.syncer import Syncer
 from tools.muster.machine.process.descriptors import for_clients, raise_limit
+from tools.muster.machine.process.place import cpu_wait
 from tools.muster.machine.process.status import StatusPipe
 from tools.muster.machine.process.trimming import resident_bytes
 from tools.muster.machine.process.turns import turns
@@ -54,15 +54,12 @@ class RealMachine:
         self.random_bytes = os.urandom
         self.resident_bytes = resident_bytes
         self.cpu_s = time.process_time
+        self.cpu_wait = cpu_wait
         self._links = Links(
             loop, CurveKeys.load(common.curve_key_file), _peer_credentials(common), common.local_address,
             common.own_user_peers)
         self.listen = self._links.listen
         self.dial = self._links.dial
-
-    def cpu_wait(self) -> tuple[float, float] | None:
-        found = times_of(os.getpid())
-        return None if found is None else (found.ran / 1e9, found.waited / 1e9)
 
     def now_ms(self) -> int:
         return int(time.monotonic() * 1000)

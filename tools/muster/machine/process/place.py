@@ -113,5 +113,11 @@ def put_aside(cpus: set[int]) -> None:
 
 def waited_for_cpu_s() -> float:
     """How long this process's main thread was ready and did not run; 0 where the kernel does not tell."""
+    found = cpu_wait()
+    return 0.0 if found is None else found[1]
+
+
+def cpu_wait() -> tuple[float, float] | None:
+    """As a machine's (``cluster.machine``); the loop's thread is the main one."""
     found = times_of(os.getpid())
-    return found.waited / 1e9 if found is not None else 0.0
+    return None if found is None else (found.ran / 1e9, found.waited / 1e9)
