@@ -6,9 +6,11 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.version import InvalidVersion, Version
 
 _FILE = Path(__file__).parents[3] / "packaging" / "venv.py"
 _spec = importlib.util.spec_from_file_location("muster_packaging_venv", _FILE)
@@ -77,3 +79,12 @@ def test_one_that_cannot_be_equipped_gives_way_to_the_first_and_is_one_line(
     assert venv.main([str(tmp_path / "venv")]) == 1
     assert "Traceback" not in (err := capsys.readouterr().err)
     assert err.count("no virtual environment from") == 3
+
+
+@pytest.mark.parametrize("project", ["pyproject.toml", "tools/client/pyproject.toml"])
+def test_no_extra_reads_as_a_version(project: str):
+    """pip 24.1 to 24.3, which Python 3.12 and 3.13 brought along, ends with a traceback there."""
+    told = tomllib.loads((_FILE.parents[1] / project).read_text(encoding="utf-8"))
+    for extra in told["project"]["optional-dependencies"]:
+        with pytest.raises(InvalidVersion):
+            Version(extra)
