@@ -58,7 +58,7 @@ def explain(target: Target, timeout_s: float, files: Files | None = None) -> str
             return _tls_words(error)
         with contextlib.closing(secure):
             said = _greet(secure)
-            return _ENDS_TLS if said == _ENDS else said
+            return _ENDS_TLS if said.startswith((_ENDS, _ENDS_AT_ONCE)) else said
 
 
 def _by_tls(target: Target, timeout_s: float) -> bool:

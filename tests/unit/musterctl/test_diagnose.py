@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import socket
 import ssl
 import threading
@@ -172,6 +174,20 @@ def test_a_server_that_asks_for_a_clients_certificate(authority: trustme.CA, ca_
     with serving(b"", context) as address:
         reason = explain(Target(address, address, tls=Tls(cacert=ca_file)), _LIMIT_S)
     # an alert, or only the end of the connection
+    assert "ask for a client certificate (--cert, --key)" in reason
+
+
+def test_a_connection_that_is_reset_after_the_handshake(
+    authority: trustme.CA, ca_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine the alert about the certificate is lost in the reset."""
+
+    def sends(secure: ssl.SSLSocket, data: bytes) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    with serving(b"", server_with(authority, "127.0.0.1")) as address:
+        monkeypatch.setattr("ssl.SSLSocket.sendall", sends)
+        reason = explain(Target(address, address, tls=Tls(cacert=ca_file)), _LIMIT_S)
     assert "ask for a client certificate (--cert, --key)" in reason
 
 
