@@ -134,7 +134,7 @@ def test_where_a_shard_is_compacted_beyond_another_only_an_uneven_one_can_be_mad
     assert {k: v for k, v in kept.items() if v[4]} == {k: v for k, v in live.items() if v[4]}
 
 
-def test_a_shard_with_keys_and_no_files_is_told_of_before_states_of_others_are_carried_on(tmp_path: Path) -> None:
+def test_missing_files_of_a_shard_with_keys_are_told_before_others_are_carried_on(tmp_path: Path) -> None:
     order = Order.made(5)
     written(order, tmp_path, {0: 30, 1: 60, 2: 30}, {shard: len(order.entries[shard]) for shard in OTHERS})
     folders = {shard: tmp_path / f"shard-{shard}" for shard in (0, 2)}

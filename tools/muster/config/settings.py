@@ -193,8 +193,7 @@ def build(values: Values) -> ServerConfig:
 def _check_others(values: Values) -> list[str]:
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
-    check_users(values["auth-token"])
-    warnings = bcrypt_cost(values) + progress_interval(values)
+    warnings = check_users(values["auth-token"]) + bcrypt_cost(values) + progress_interval(values)
     check_limits(values)
     tracing_of(values)
     pinning.check(values["cpus"])
