@@ -103,13 +103,18 @@ def salvage(
         pieces = pieces_of(folders[0] / FOLDER)
         goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
-        for replica in replicas:
+        absent: list[int] = []
+        for replica in replicas:  # shard 0 first, whose table says which shards have keys
             goal, at = goals[replica.shard], replica.position.order_index
             if goal > at:
                 assert order is not None, "it is what the goal was found in"
                 tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
                 kept = pieces(replica.shard) if at < order.snapshot_position().index else ()
                 carry(replica.store, replica.shard, replica.log, order, goal, kept)
+            if not replica.shard:
+                absent = _absent(replica.store, folders.keys())
+                if absent and not uneven:
+                    raise CannotBeKept(f"shard {absent[0]} has keys, and nothing of it is here")
         found, around = _around(replicas, peers, max(goals.values()), ends)
         found.shards = [replica.left(found.revision) for replica in replicas]
         paths = [Path(replica.store.path) for replica in replicas]
@@ -117,9 +122,7 @@ def salvage(
         shards = [Checkpoint(path, replica.shard) for path, replica in zip(paths, replicas, strict=True)]
         for shard in shards:
             opened.callback(shard.close)
-        found.absent = _absent(shards[0], folders.keys())
-        if found.absent and not uneven:
-            raise CannotBeKept(f"shard {found.absent[0]} has keys, and nothing of it is here")
+        found.absent = absent
         around.v2 = shards[0].v2()
         shown = [(shard, min(found.revision, shard.position.revision)) for shard in shards]
         alive: Iterator[None] = itertools.repeat(None)
@@ -145,7 +148,7 @@ def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack
     return _Replica(shard, store, log, "")
 
 
-def _absent(first: Checkpoint, here: Collection[int]) -> list[int]:
+def _absent(first: StateStore, here: Collection[int]) -> list[int]:
     """Shards that have keys by shard 0's table, and no files here."""
     table = first.placement()
     return [] if table is None else [

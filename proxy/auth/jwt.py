@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
 
@@ -22,7 +23,7 @@ _METHODS = {
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
     "ES512", "EdDSA",
 }
-_OPTIONS = {"sign-method", "priv-key", "pub-key", "ttl"}
+OPTIONS = frozenset(("sign-method", "priv-key", "pub-key", "ttl"))  # others have no effect, as in etcd
 _UNVERIFIED: Any = dict.fromkeys(("verify_exp", "verify_aud", "verify_sub", "verify_jti"), False)
 _DEFAULT_TTL_S = 300.0
 
@@ -34,10 +35,10 @@ class WebTokens:
         self._method = options.get("sign-method", "")
         if self._method not in _METHODS:
             raise ValueError("auth: invalid auth options: unknown sign-method " + repr(self._method))
-        if unknown := set(options) - _OPTIONS:
-            raise ValueError(f"auth: invalid auth options: unknown {sorted(unknown)}")
-        self._ttl_s = parse_duration_ns(options["ttl"]) / 1e9 if "ttl" in options else _DEFAULT_TTL_S
+        # as in etcd, 0 stands for the default, and a negative one makes tokens that never count
+        self._ttl_s = parse_duration_ns(options.get("ttl") or "0") / 1e9 or _DEFAULT_TTL_S
         self._verifies, self._signs = _keys(self._method, options)
+        _check(self._method, self._verifies, self._signs)
 
     def give(self, user: str, revision: int) -> str:
         if self._signs is None:
@@ -62,18 +63,46 @@ class WebTokens:
 
 
 def _keys(method: str, options: dict[str, str]) -> tuple[Any, Any]:
-    """The key that verifies, and the one that signs or None."""
-    private = Path(options["priv-key"]).read_bytes() if options.get("priv-key") else b""
-    public = Path(options["pub-key"]).read_bytes() if options.get("pub-key") else b""
+    """The key that verifies, and the one that signs or None. ValueError."""
+    private, public = _file(options, "priv-key"), _file(options, "pub-key")
     if method.startswith("HS"):
         if not private:
             raise ValueError("auth: key is required")
         return private, private
     if not private and not public:
         raise ValueError("auth: missing public key" if method != "EdDSA" else "auth: key is required")
-    signs: Any = load_pem_private_key(private, None) if private else None
+    signs: Any = None
+    if private:
+        signs = _loaded(options, "priv-key", lambda: load_pem_private_key(private, None))
     if not public:
         return signs.public_key(), signs
     if b"CERTIFICATE" in public:
-        return load_pem_x509_certificate(public).public_key(), signs
-    return load_pem_public_key(public), signs
+        return _loaded(options, "pub-key", lambda: load_pem_x509_certificate(public).public_key()), signs
+    return _loaded(options, "pub-key", lambda: load_pem_public_key(public)), signs
+
+
+def _file(options: dict[str, str], name: str) -> bytes:
+    path = options.get(name)
+    try:
+        return Path(path).read_bytes() if path else b""
+    except OSError as error:
+        raise ValueError(f"auth: {name}: open {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _loaded(options: dict[str, str], name: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:  # TypeError: it is encrypted
+        reason = str(error).partition(". See http")[0]
+        raise ValueError(f"auth: {name} {options[name]} holds no usable key: {reason}") from None
+
+
+def _check(method: str, verifies: Any, signs: Any) -> None:
+    """Whether these keys fit the method: else each login, or each token that comes, would meet a fault."""
+    algorithm = jwt.get_algorithm_by_name(method)
+    try:
+        algorithm.verify(b"", algorithm.prepare_key(verifies), b"")
+        if signs is not None:
+            algorithm.sign(b"", algorithm.prepare_key(signs))
+    except (jwt.PyJWTError, TypeError, ValueError) as error:
+        raise ValueError(f"auth: the key does not fit sign-method {method}: {error}") from None

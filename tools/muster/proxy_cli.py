@@ -56,7 +56,8 @@ _WORDS = {
     "port-wait": "time that a start waits for ports that are still in use",
     "fronts": "number of processes that share the client port",
     "cpus": 'CPUs to pin processes to: "auto" (one each, if enough are free), "none", or a list: 0-3,6',
-    "shards": "the cluster's number of shards: needed with --initial-cluster, known from --endpoints",
+    "shards": "how many shards the cluster began with: needed with --initial-cluster, known from "
+    "--endpoints",
     "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, known from "
     "--endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",

@@ -121,6 +121,8 @@ class Sizes:
         self._run_dir = run_dir
         self._shard = shard
         self._fd = -1
+        #: How many shards have told so far, this one among them; at least as many as at the beginning.
+        self.shards = self._least = shard_count
         if shard_count > 1 or shard:
             self.share()
 
@@ -146,7 +148,9 @@ class Sizes:
         except OSError:
             return 0
         found = [int.from_bytes(told[at : at + 8], "little") for at in range(0, len(told), 8)]
-        return sum(found) - sum(found[self._shard : self._shard + 1])
+        found[self._shard : self._shard + 1] = [0]
+        self.shards = max(self._least, 1 + sum(map(bool, found)))
+        return sum(found)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -40,7 +40,6 @@ class Quota:
         self._shortage = shortage
         self._logged = logged
         self._most = settings.quota_backend_bytes
-        self._shards = common.shard_count
         self._most_ops = common.max_txn_ops
         self._sizes = Sizes(common.run_dir, settings.shard, common.shard_count)
         self.full = False
@@ -108,7 +107,7 @@ class Quota:
         """What is left, and when the next look is due."""
         left = self._most - self.in_use() - PUT_COST if self._most > 0 else 1 << 62
         # a burst does not pass it between two seconds, nor do the shards together
-        self._tell_step = max(left // (4 * self._shards), LOOK_BYTES)
+        self._tell_step = max(left // (4 * self._sizes.shards), LOOK_BYTES)
         self._look_at = self._logged.own + self._tell_step
         self._fits = left - self._tell_step - PUT_COST * self._most_ops
         full = left <= 0

@@ -96,6 +96,11 @@ def _hash_kv(context: Context) -> Serve:
         else:
             _Hash(context, call, data, max(request.revision, 0), stats).ask()
 
+    def again(waiting: Waiting) -> None:
+        request = rpc_pb2.HashKVRequest.FromString(waiting.body)
+        hash_kv(waiting.call, waiting.body, request, waiting.stats)
+
+    context.router.moved.anew[Method.HASH_KV] = again
     return hash_kv
 
 

@@ -302,7 +302,7 @@ def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, 
                              check=False,
                              timeout=LIMIT_S, env=environment(), cwd=tmp_path)  # fmt: skip
     assert refused.returncode == 1
-    assert "--shards=2, but this cluster has 3" in refused.stderr
+    assert "--shards=2, but this cluster began with 3" in refused.stderr
     with open(tmp_path / "log", "wb") as log, subprocess.Popen(
         command("proxy", *flags), cwd=tmp_path, stdout=log, stderr=log, env=environment()
     ) as process:

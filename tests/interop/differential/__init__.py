@@ -9,7 +9,8 @@ Where muster answers otherwise than the etcd 3.5.1 these tests run, on purpose; 
 
 * a sort option outside its enum is refused (etcd from a later 3.5 on; 3.5.1 ignores it);
 * a watch from a negative revision is refused at once (from 3.5.24 on; 3.5.1 cancels it as compacted);
-* the first compaction may name revision 0, and a second one too (etcd refuses the second);
+* the first compaction may name revision 0, and a second one too: it removes nothing, and replicas
+  would have to keep for ever that it was asked for (etcd refuses the second, and its HashKV tells 0 then);
 * a transaction that deletes to the end of the key space (``range_end`` a zero byte) and then puts one of
   those keys with ignore_value or ignore_lease is answered KeyNotFound: etcd's check for duplicate keys does
   not see it, and its process ends. Without the ignore flags such a transaction works, in both.
@@ -33,6 +34,11 @@ And where no step goes, on purpose as well:
 * a peer URL whose port is beyond 65535 or missing, or whose brackets hold no IPv6 address, is refused;
 * HTTP/1.0 connections that ask to stay do so after large answers too; a malformed ``Host`` is taken, CONNECT
   refused; ``--cors`` takes origins without a port;
+* heads of requests above ``--max-header-bytes`` are refused; etcd takes 1 MiB by HTTP/1.1, but a request line
+  of some 4 KiB, and 16 MiB by gRPC;
+* ``/v2/stats/store`` counts what is refused as a failure, once the next write is logged; etcd counts refused
+  deletes on a condition or of the root, and updates of a directory's value, as successes;
+* ``--cipher-suites`` without the suites that Go's HTTP/2 wants is served; etcd ends at its start;
 * ``--memory-mlock`` locks all memory of a host's processes, in etcd the map of the database alone;
 * ``etcd_mvcc_{put,delete,range,txn}_total`` count clients' requests, in etcd operations inside too;
 * a server that is stopped in order exits with 0; etcd ends itself by the signal.

@@ -134,6 +134,16 @@ def test_where_a_shard_is_compacted_beyond_another_only_an_uneven_one_can_be_mad
     assert {k: v for k, v in kept.items() if v[4]} == {k: v for k, v in live.items() if v[4]}
 
 
+def test_missing_files_of_a_shard_with_keys_are_told_before_others_are_carried_on(tmp_path: Path) -> None:
+    order = Order.made(5)
+    written(order, tmp_path, {0: 30, 1: 60, 2: 30}, {shard: len(order.entries[shard]) for shard in OTHERS})
+    folders = {shard: tmp_path / f"shard-{shard}" for shard in (0, 2)}
+    told: list[str] = []
+    with pytest.raises(CannotBeKept, match="shard 1 has keys, and nothing of it is here"):
+        salvage(folders, tmp_path / "backup.db", PEERS, OWN, False, told.append)
+    assert [text[:8] for text in told] == ["shard 0:"]
+
+
 def test_a_log_that_cannot_be_read_leaves_what_is_applied(tmp_path: Path) -> None:
     order = Order.made(5)
     places = {0: 60, 1: 41, 2: 50}

@@ -56,6 +56,13 @@ def test_the_folder_of_an_older_version_is_found_again(
     assert build("--name=infra0").data_dir == "infra0.muster"
     assert build("--name=infra1").data_dir == "infra1.etcd"
     assert build("--name=infra0", "--data-dir=infra0.etcd").data_dir == "infra0.etcd"
+    assert not [w for w in build("--name=infra0").warnings if "infra0.etcd" in w]
+    (tmp_path / "infra0.etcd").mkdir()
+    both = build("--name=infra0")
+    assert both.data_dir == "infra0.muster"
+    assert [w for w in both.warnings if "uses the data directory infra0.muster, and not infra0.etcd" in w]
+    for args in (("--name=infra0", "--data-dir=infra0.muster"), ("--name=infra1",)):
+        assert not [w for w in build(*args).warnings if "infra0.etcd" in w]
 
 
 @pytest.mark.parametrize(

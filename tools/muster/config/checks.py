@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from cluster.growth.bounds import Bounds
 from cluster.settings import PeerTls
-from proxy.auth.tokens import tokens_of
+from proxy.auth.tokens import options_of, tokens_of
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.gates import gates_of, warnings_of
 from tools.muster.config.kinds import Support
@@ -120,11 +120,19 @@ def check_discovery(values: Values) -> None:
         raise ConfigError(f"--discovery={url} is no URL of http or https")
 
 
-def check_users(token: str) -> None:
+def check_users(token: str) -> list[str]:
+    """``--auth-token``. Returns warnings. ConfigError."""
     try:
         tokens_of(token, 1.0)
-    except (ValueError, OSError) as error:
+        kind, options = options_of(token)
+    except ValueError as error:
         raise ConfigError(f"--auth-token: {error}") from None
+    if kind != "jwt":
+        return []
+    from proxy.auth.jwt import OPTIONS  # loaded by now
+
+    return [f"--auth-token: {name} is no option of jwt, and has no effect"
+            for name in options if name not in OPTIONS]
 
 
 def bcrypt_cost(values: Values) -> list[str]:

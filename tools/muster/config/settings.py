@@ -100,6 +100,17 @@ def default_data_dir(name: str) -> str:
     return older if os.path.isdir(older) else f"{name}.etcd"
 
 
+def _data_dir(values: Values, name: str, warnings: list[str]) -> str:
+    if values.is_set("data-dir"):
+        return str(values["data-dir"])
+    found, other = default_data_dir(name), f"{name}.etcd"
+    if found != other and os.path.isdir(other):
+        warnings.append(
+            f"this host uses the data directory {found}, and not {other} beside it: give --data-dir, or move "
+            "away the one that is not meant")
+    return found
+
+
 def _default_route_host() -> str | None:
     """The address of this machine's default route; nothing is sent."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -149,7 +160,7 @@ def build(values: Values) -> ServerConfig:
     key_file, peer_tls = _peer_security(values, listen_peer, advertise_peer, initial_cluster, warnings)
     return ServerConfig(
         name=name,
-        data_dir=values["data-dir"] if values.is_set("data-dir") else default_data_dir(name),
+        data_dir=_data_dir(values, name, warnings),
         run_dir=values["run-dir"],
         shards=shards,
         shard_depth=values["shard-depth"],
@@ -182,8 +193,7 @@ def build(values: Values) -> ServerConfig:
 def _check_others(values: Values) -> list[str]:
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
-    check_users(values["auth-token"])
-    warnings = bcrypt_cost(values) + progress_interval(values)
+    warnings = check_users(values["auth-token"]) + bcrypt_cost(values) + progress_interval(values)
     check_limits(values)
     tracing_of(values)
     pinning.check(values["cpus"])
@@ -233,9 +243,9 @@ def with_shards(config: ServerConfig, shards: int) -> ServerConfig:
 
 
 def with_agreed_layout(config: ServerConfig, shards: int, depth: int) -> ServerConfig:
-    """Of a proxy: the cluster's layout. ConfigError if another one was asked for."""
+    """Of a proxy: the layout that the cluster began with. ConfigError if another one was asked for."""
     if config.shards_set and config.shards != shards:
-        raise ConfigError(f"--shards={config.shards}, but this cluster has {shards}")
+        raise ConfigError(f"--shards={config.shards}, but this cluster began with {shards}")
     if config.depth_set and config.shard_depth != depth:
         raise ConfigError(f"--shard-depth={config.shard_depth}, but this cluster has {depth}")
     return replace(config, shards=shards, shard_depth=depth)

@@ -2,8 +2,8 @@
 
 A child reports on the pipe ``status_fd``, one JSON object a line: ``{"event": "ready"}``, ``{"event":
 "leader", "shard", "leader", "term"}``, ``{"event": "fatal", "error"}``, ``{"event": "grown",
-"level"}`` (G16), ``{"event": "drained"}``. Exit code
-3: another start would not help.
+"level"}`` (G16), ``{"event": "shards", "base", "born", "forming", "dropped"}``, ``{"event": "drained"}``.
+Exit code 3: another start would not help.
 """
 
 from __future__ import annotations

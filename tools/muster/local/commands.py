@@ -103,8 +103,7 @@ def _split(args: list[str]) -> tuple[list[str], Values]:
 
 def _run(values: Values, extra: tuple[str, ...], on_ready: OnReady | None, ports_by: str) -> int:
     recorded = _follow_recorded(values)
-    if values["shards"] == AUTO:
-        values.values["shards"] = config.shard_count(AUTO, values["hosts"])
+    values.values["shards"] = config.shard_count(values["shards"], values["hosts"])
     values.values["fronts"] = config.front_count(values["fronts"], values["hosts"])
     hosts, processes = values["hosts"], values["shards"] + values["fronts"]
     pins = pinning.assign(values["cpus"], hosts * processes)
@@ -219,10 +218,11 @@ def _process(p: dict[str, Any]) -> str:
 
 
 def _leaders(hosts: list[dict[str, Any]], shards: int) -> list[dict[str, Any]]:
-    """Each shard's leader, by the highest term that a node knows."""
+    """Each shard's leader, by the highest term that a node knows. ``shards``: as many as there were at the
+    beginning, for hosts that are down."""
     by_member = {h["member_id"]: h["host"] for h in hosts if h["up"]}
     found = []
-    for shard in range(shards):
+    for shard in sorted({n["shard"] for h in hosts if h["up"] for n in h["nodes"]}) or range(shards):
         nodes = [n for h in hosts if h["up"] for n in h["nodes"] if n["shard"] == shard and "term" in n]
         best = max(nodes, key=lambda n: (n["term"], bool(n["leader"])), default=None)
         leader = best["leader"] if best else ""

@@ -10,13 +10,16 @@ import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
-from cluster.placement.changes import Moved, take_compact, take_move, take_moved
-from cluster.placement.table import Move
+from cluster.placement.base import Base
+from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
+from cluster.placement.table import Move, State
 from cluster.wire.messages import HEAD, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from proxy.services.table import register_all
 from proxy.spanning.permissions import may_list_leases
 from proxy.watch.permissions import Permissions
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.moved.racing import Order
+from tests.unit.proxy.test_services import Methods
 from tests.unit.proxy.watch.watching import Client, World
 
 KEY = b"k00"
@@ -58,6 +61,33 @@ def test_g7_a_read_that_meets_moved_goes_to_the_new_owner_by_the_table_that_came
     order.net.run()
     assert call.status == (0, "")
     assert order.net.context.stats["unary", "etcdserverpb.KV", "Range"].started == 1
+
+
+def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved() -> None:
+    """It timed out: nothing said how it is asked anew."""
+    net = Net()
+    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
+    net.started()
+    methods = Methods()
+    register_all(methods, net.context)
+    call = FakeCall()
+    methods.handlers["HashKV"](call, pb.HashKVRequest(revision=5).SerializeToString())
+    net.run()
+    (request,) = net.nodes[1].take(Method.HASH_KV)
+    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
+    table = take_shard(table, 1, State.SERVING, 1, ())
+    move = Move(1, KEY, KEY + b"\0", (0,), 1)
+    table = take_moved(take_move(table, move, 5), Moved(1, True, 5, 0), 5)
+    net.nodes[1].answer(request.rid, Status.MOVED, table.encode())
+    net.run()
+    net.pass_time(0.3)
+    for shard in (0, 1):
+        (request,) = net.every[shard, 1].take(Method.HASH_KV)
+        tail = pb.HashKVResponse(hash=7, compact_revision=-1, hash_revision=5).SerializeToString()
+        net.every[shard, 1].ok(request, 5, tail)
+        net.run()
+    assert call.status == (0, "")
+    assert net.context.stats["unary", "etcdserverpb.Maintenance", "HashKV"].started == 1
 
 
 def test_g7_a_read_that_was_not_sent_yet_is_asked_by_the_new_table() -> None:

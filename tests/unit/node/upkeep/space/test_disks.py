@@ -114,7 +114,16 @@ def test_a_shard_knows_what_the_others_have_in_use(tmp_path: Path) -> None:
     assert again.others() == 0, "node 0 begins anew, and whoever lives tells again"
     shards[2].tell(500)
     assert again.others() == 500
-    for one in (*shards, again):
+    assert again.shards == 3, "one has not told yet"
+    born = [Sizes(str(tmp_path), shard, 3) for shard in (3, 7)]
+    for one in born:
+        one.tell(6)
+    assert (again.others(), again.shards) == (512, 4)
+    shards[1] = Sizes(str(tmp_path), 1, 3)
+    shards[1].tell(1)
+    assert (again.others(), again.shards) == (513, 5)
+    assert (born[1].others(), born[1].shards) == (507, 4), "node 0 has not told yet"
+    for one in (*shards, *born, again):
         one.close()
 
 

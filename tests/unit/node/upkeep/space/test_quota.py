@@ -67,6 +67,21 @@ def test_the_quota_is_of_all_shards_of_a_host_together(
     assert not two[0].upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
 
 
+def test_shards_that_were_born_share_what_is_left_too(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together they do not pass the quota between two looks."""
+    all_ = [replica(shard=shard, run_dir=str(tmp_path), quota_backend_bytes=1 << 30) for shard in range(4)]
+    for node in all_:
+        monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: 1)
+    steps = []
+    for node in all_:
+        for _ in range(2):  # what the first look finds decides when the second one is told
+            node.upkeep.second()
+        steps.append(node.upkeep.quota.tell_at)
+    assert [(1 << 30) // step for step in steps] == [8, 8, 12, 16]
+
+
 def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
     """A store that is full, and its alarm disarmed."""
     node = replica(quota_backend_bytes=1 << 20)
