@@ -49,7 +49,7 @@ test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); name
 ifeq ($(TESTS),tests)
 	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
 	# What starts hosts waits for most of its time, so four files run side by side, each with hosts of its own
-	# (tests/ports.py); most are forked (tests/cluster/warm.py). Simulations take what these leave of the CPUs, and
+	# (tests/ports.py); most are forked (tests/forks.py). Simulations take what these leave of the CPUs, and
 	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \

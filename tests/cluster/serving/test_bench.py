@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.client import parse_endpoint
 from bench.guard import check
 from bench.systems import servers, systems
 from bench.systems.systems import System, start_muster, started
+from tests import forks
 from tests.ports import free_base_port
 
 
@@ -37,9 +37,9 @@ def muster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def bench(muster: System, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "bench.cli", *arguments, "--endpoints", ",".join(muster.endpoints), "--json"],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=100,
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)

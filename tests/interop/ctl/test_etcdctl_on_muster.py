@@ -24,10 +24,10 @@ from pathlib import Path
 import pytest
 
 from bench.systems.systems import start_etcd
+from tests import forks
 from tests.cluster.local_cluster import ROOT, STEADY, local_cluster, until
 from tests.interop.ctl.ctl_cases import SHARED, TWIN, Run, run, runs
 from tests.interop.ctl.ctl_cluster_cases import HISTORY, SCENARIOS, UPKEEP
-from tests.interop.warm import musterctl
 
 _BIN = Path(sys.executable).parent
 ETCDCTL = (str(_BIN / "etcdctl"),)
@@ -112,7 +112,7 @@ class Cluster:
         if not any(word.startswith("--endpoints") for word in case.args):
             environment["ETCDCTL_ENDPOINTS"] = self.endpoints[host]
         patience = [f"{flag}={time}" for flag, time in PATIENCE.items() if flag not in str(case)]
-        return subprocess.Popen(
+        return forks.popen(
             [*tool, *patience, *(self.fill(word, host) for word in case.args)], env=environment, cwd=ROOT,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -294,7 +294,7 @@ def test_each_command_sees_what_the_one_before_did_at_another_host(scenario: str
 def test_musterctl_gets_from_muster_what_etcdctl_gets_from_etcd(scenario: str, both: Both) -> None:
     both.name_revisions()
     cases = [case for case in SCENARIOS[scenario] if scenario != "concurrency"]
-    differences = [line for case in cases for line in both.differences(case, 1, musterctl())]
+    differences = [line for case in cases for line in both.differences(case, 1, forks.MUSTERCTL)]
     assert not differences, "\n".join(differences)
 
 
