@@ -106,9 +106,8 @@ def test_the_guard_counts_one_log_entry_for_each_put_on_each_host(
 
 
 def test_a_muster_with_keys_has_a_key_file_of_its_own_and_serves(tmp_path: Path) -> None:
-    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=["--", "--snapshot-count", "5000"]) as (
-        system,
-    ):
+    flags = ["--", "--snapshot-count", "5000"]
+    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=flags, hosts=2) as (system,):
         assert (system.name, system.shards) == ("muster-2+keys", 2)
         key = system.flags[system.flags.index("--peer-key-file") + 1]
         assert Path(key).stat().st_mode & 0o777 == 0o600
