@@ -98,15 +98,17 @@ class Forked(subprocess.Popen[Any]):
         self, args: Sequence[object], executable: object, preexec_fn: object, close_fds: object,
         pass_fds: object, cwd: Any, env: Any, startupinfo: object, creationflags: object, shell: object,
         p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int,
-        restore_signals: object, gid: object, gids: object, uid: object, umask: object,
+        restore_signals: object, gid: object, gids: object, uid: object, umask: int,
         start_new_session: bool, *others: object,
     ) -> None:  # fmt: skip
-        assert (preexec_fn, pass_fds, shell, umask) == (None, (), False, -1), "not for what is forked"
+        assert (preexec_fn, pass_fds, shell) == (None, (), False), "not for what is forked"
         found = program(args)
         assert found is not None
         module, words = found
-        environment = dict(os.environ if env is None else env)
-        given = (module, words, environment, str(cwd or os.getcwd()), start_new_session)
+        given = (
+            module, words, dict(os.environ if env is None else env), str(cwd or os.getcwd()),
+            start_new_session, _umask() if umask < 0 else umask,
+        )  # fmt: skip
         self._link = socket.socket(socket.AF_UNIX)
         with open(_NETWORK, "rb") as network:
             self._link.connect(server(PROGRAMS[module][0]))
@@ -141,6 +143,12 @@ class Forked(subprocess.Popen[Any]):
                 if ready.select(timeout):
                     self.returncode = os.waitstatus_to_exitcode(read(self._link))
                     self._link.close()
+
+
+def _umask() -> int:
+    """This process's, without a change of it."""
+    told = Path("/proc/self/status").read_text(encoding="utf-8")
+    return int(told.partition("\nUmask:")[2].split()[0], 8)
 
 
 def read(link: socket.socket) -> int:
@@ -192,18 +200,19 @@ def _started(module: str) -> str:
 def _preload(module: str) -> None:
     if module == HOSTS:
         import_module("tests.cluster.warm").load()
-    else:
-        package = import_module(module.partition(".cli")[0])
-        for one in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    elif module == MUSTERCTL[2]:
+        for one in pkgutil.walk_packages(import_module(module).__path__, f"{module}."):
             if not one.name.endswith("__main__"):
                 import_module(one.name)
+    else:
+        import_module(module)
     gc.collect()
     gc.freeze()
 
 
-def _become(given: tuple[str, list[str], dict[str, str], str, bool], descriptors: list[int]) -> None:
+def _become(given: tuple[str, list[str], dict[str, str], str, bool, int], descriptors: list[int]) -> None:
     """In the forked process: be the program to its end."""
-    module, words, environment, folder, session = given
+    module, words, environment, folder, session, umask = given
     for own, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, own)
     _enter(descriptors[3])
@@ -214,6 +223,7 @@ def _become(given: tuple[str, list[str], dict[str, str], str, bool], descriptors
         os.setsid()
     os.environ.clear()
     os.environ.update(environment)
+    os.umask(umask)
     os.chdir(folder)
     _, entry, name = PROGRAMS[module]
     sys.argv = [name, *words]
@@ -235,9 +245,12 @@ def _end(main: Callable[[], object]) -> None:
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does, before what follows
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
     assert isinstance(code, int)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # nobody reads it any more: the interpreter has its own way to end then
+        sys.exit(code)
     os._exit(code)
 
 
