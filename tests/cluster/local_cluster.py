@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import forks
 from tests.ports import free_base_port as free_base_port
 from tools.muster.host import rundir
 from tools.muster.local import commands, layout
@@ -34,13 +35,6 @@ def environment() -> dict[str, str]:
 def command(*args: str) -> list[str]:
     """The command line of ``muster``."""
     return [sys.executable, "-m", "tools.muster.cli", *args]
-
-
-def warm_command(*args: str, cold: bool = False) -> list[str]:
-    """The same, whose processes are forked where MUSTER_TEST_WARM asks for it (``tests.cluster.warm``)."""
-    if cold or not os.environ.get("MUSTER_TEST_WARM"):
-        return command(*args)
-    return [sys.executable, "-P", "-m", "tests.cluster.warm", *args]
 
 
 def shards_of_tests() -> int:
@@ -68,9 +62,8 @@ class LocalCluster:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another ``muster local`` command on it."""
-        return subprocess.run(
+        return forks.run(
             command("local", *words, f"--data-dir={self.data_dir}"), capture_output=True, text=True,
-            check=False,
             timeout=2 * LIMIT_S, cwd=self.data_dir.parent, env=environment(),
         )  # fmt: skip
 
@@ -120,7 +113,7 @@ def local_cluster(
 ) -> Iterator[LocalCluster]:
     """A local cluster that has said ``ready``; stopped in the end, whatever happened. It has
     MUSTER_TEST_SHARDS shards (1), unless the flags say how many. ``base_port`` 0: any that is free.
-    ``cold``: each process is started, none forked."""
+    ``cold``: each process is started, none forked (``tests.forks``)."""
     shards = shards_of_tests()
     for flag in args:
         if flag.startswith("--shards="):
@@ -134,9 +127,9 @@ def local_cluster(
         # processes of their own, so that tests can end one of them, whatever the machine's CPUs would suggest
         flags.append(f"--fronts={os.environ.get('MUSTER_TEST_FRONTS', '1')}")
     errors = data_dir.with_suffix(".stderr")
-    with open(errors, "w", encoding="utf-8") as stderr, subprocess.Popen(
-        warm_command("local", *flags, "--", "--log-format=console", *extra, cold=cold),
-        stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment(), cwd=data_dir.parent,
+    with open(errors, "w", encoding="utf-8") as stderr, forks.popen(
+        command("local", *flags, "--", "--log-format=console", *extra), cold=cold, stdout=subprocess.PIPE,
+        stderr=stderr, text=True, env=environment(), cwd=data_dir.parent,
     ) as process:  # fmt: skip
         try:
             assert process.stdout is not None

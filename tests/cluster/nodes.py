@@ -16,6 +16,7 @@ import zmq
 from cluster.settings import Common, NodeSettings, Peer, dumps
 from cluster.wire import messages
 from cluster.wire.messages import HELLO_BODY, STATE_BODY, Method, Status
+from tests import forks
 from tests.ports import free_ports
 from tools.muster.machine.disk import seal
 from tools.muster.machine.process.handed import hand
@@ -62,7 +63,7 @@ class Nodes:
             open(Path(settings.data_dir) / "stderr.log", "ab") as log,
             os.fdopen(hand([dumps(settings)])) as handed,
         ):
-            self.processes[member_id] = subprocess.Popen(
+            self.processes[member_id] = forks.popen(
                 [sys.executable, "-m", "tools.muster.processes.node"], stdin=handed, stderr=log,
                 cwd=Path(__file__).parents[2])
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
+from tests import forks
 from tests.cluster.local_cluster import command, environment, free_base_port
 
 
 class Host:
     """One host, in a process of its own."""
 
-    def __init__(self, data_dir: Path, port: int = 0, shards: int = 1, *flags: str) -> None:
+    def __init__(
+        self, data_dir: Path, port: int = 0, shards: int = 1, *flags: str, cold: bool = False
+    ) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_suffix(".stderr")
         self.port = port = port or free_base_port(1, shards)
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
+            self.process = forks.popen(
                 command(
                     f"--data-dir={data_dir}",
                     f"--shards={shards}",
@@ -34,6 +36,7 @@ class Host:
                 stdout=log,
                 stderr=log,
                 env=environment(),
+                cold=cold,
             )
 
     def leads(self) -> bool:
@@ -65,9 +68,12 @@ class Host:
 
 
 @contextlib.contextmanager
-def started(data_dir: Path, port: int = 0, shards: int = 1, *flags: str) -> Iterator[Host]:
-    """A host that is killed in the end. ``port``: for clients, that of its last life; 0: a free one."""
-    host = Host(data_dir, port, shards, *flags)
+def started(
+    data_dir: Path, port: int = 0, shards: int = 1, *flags: str, cold: bool = False
+) -> Iterator[Host]:
+    """A host that is killed in the end. ``port``: for clients, that of its last life; 0: a free one.
+    ``cold``: it is not forked."""
+    host = Host(data_dir, port, shards, *flags, cold=cold)
     try:
         yield host
     finally:

@@ -1,8 +1,8 @@
-"""``muster local`` whose hosts and their processes are forked: each would need 0.3 s of CPU for its imports.
+"""A forked ``muster`` (``tests.forks``) that forks its processes: each would need 0.3 s of CPU for imports.
 
-``python -m tests.cluster.warm ...`` is ``muster ...`` that loads all modules of hosts first. It forks hosts,
-and these fork nodes and fronts. Pids, signals, descriptors, environments and exit codes are as of processes
-that are started. Command lines and memory are not: tests of those, and of the start, run the real program.
+``muster local`` forks hosts, and these fork nodes and fronts. Pids, signals, descriptors, environments and
+exit codes are as of processes that are started. Command lines and memory are not: tests of those, and of the
+start, run the real program.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from typing import IO, Any
 
 PROGRAMS = ("tools.muster.cli", "tools.muster.processes.node", "tools.muster.processes.front",
             "tools.muster.joined")  # fmt: skip
-LATER = ("tools.muster.local.commands", "tools.muster.proxy_mode.start")  # of the command line, as it runs
+# of command lines, as they run
+LATER = ("tools.muster.local.commands", "tools.muster.proxy_mode.start", "tools.muster.demo")
 Stream = int | IO[Any] | None
 
 
@@ -119,16 +120,9 @@ def _code_of(program: Callable[[], object]) -> int:
     return code or 0
 
 
-def main() -> None:
-    """Load all, and be ``muster``."""
+def load() -> None:
+    """Load all, and fork from now on."""
     for name in (*PROGRAMS, *LATER):
         import_module(name)
     for name in ("tools.muster.host.children", "tools.muster.local.hosts"):
         import_module(name).subprocess = SimpleNamespace(Popen=Process, DEVNULL=subprocess.DEVNULL)
-    gc.collect()
-    gc.freeze()
-    import_module("tools.muster.cli").main()
-
-
-if __name__ == "__main__":
-    main()

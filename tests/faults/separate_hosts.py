@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.local_cluster import environment, warm_command
+from tests import forks
+from tests.cluster.local_cluster import command, environment
 from tests.faults.hosts import LIMIT_S, Hosts
 from tools.muster.host import rundir
-from tools.muster.host.children import die_with
 from tools.muster.local.hosts import last_lines
 from tools.muster.local.layout import LocalHost
 
@@ -68,11 +67,10 @@ class SeparateHosts(Hosts):
         return False
 
     def _launch(self, host: int) -> subprocess.Popen[bytes]:
-        parent = os.getpid()
         with open(self._hosts[host].log_file, "ab") as log:
-            return subprocess.Popen(
-                warm_command(*self._hosts[host].arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=environment(), start_new_session=True, preexec_fn=lambda: die_with(parent),
+            return forks.popen(
+                command(*self._hosts[host].arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=environment(), start_new_session=True, dies=True,
             )
 
     def close(self) -> None:

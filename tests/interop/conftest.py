@@ -13,7 +13,7 @@ from tests.interop.toolchain import BUILD_LIMIT_S, HERE, cache, call, checked, n
 GO_VERSIONS = {"3.5": "go.mod", "3.6": "v36.mod"}  # of clientv3
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def _cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     with three_hosts(tmp_path_factory.mktemp("interop")) as hosts:
         yield hosts

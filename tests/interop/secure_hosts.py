@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import forks
 from tests.authority import Authority, Pair
 from tests.cluster.local_cluster import command, environment, free_base_port, until
 
 _BIN = Path(sys.executable).parent
 ETCDCTL = (str(_BIN / "etcdctl"),)
-MUSTERCTL = (sys.executable, "-m", "tools.musterctl")
 UNCHECKED = ("--insecure-transport=false", "--insecure-skip-tls-verify")  # the one counts with the other only
 LIMIT_S = 60.0
 
@@ -52,7 +52,7 @@ class SecureHost:
     ) -> subprocess.CompletedProcess[str]:
         """One command of etcdctl or musterctl against it. A TLS handshake that fails is tried again until
         ``limit``."""
-        return subprocess.run(
+        return forks.run(
             [
                 *program,
                 f"--endpoints={self.url}",
@@ -65,7 +65,6 @@ class SecureHost:
             text=True,
             timeout=LIMIT_S,
             env={**environment(), "ETCDCTL_API": "3"},
-            check=False,
         )
 
 
@@ -121,7 +120,7 @@ def secure_host(
     program = [str(_BIN / "etcd")] if name == "etcd" else command()
     with (
         log.open("wb") as output,
-        subprocess.Popen([*program, *common], stdout=output, stderr=output, env=environment()) as process,
+        forks.popen([*program, *common], stdout=output, stderr=output, env=environment()) as process,
     ):
         try:
             host = SecureHost(name, port, log, process)

@@ -82,5 +82,10 @@ def _is_free(port: int) -> bool:
     return False
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Be ``python -m tools.muster.demo``."""
     sys.exit(guarded(run, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

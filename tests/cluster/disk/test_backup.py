@@ -7,7 +7,6 @@ import contextlib
 import json
 import signal
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,10 @@ import psutil
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts
 from tests.cluster.members.test_forced import asked
-from tests.interop import warm
 
 SHARDS = 2
 FORCED = "--force-new-cluster"
@@ -29,10 +28,10 @@ pytestmark = pytest.mark.timeout(400)
 
 def ctl(hosts: Hosts, host: int, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """A command of version 2 at a host, whose exit code is expected."""
-    made = subprocess.run(
-        [*warm.musterctl(), "--api", "2", "--endpoints", hosts.client(host),
+    made = forks.run(
+        [*forks.MUSTERCTL, "--api", "2", "--endpoints", hosts.client(host),
          "--total-timeout", "60s", "--timeout", "60s", *words],
-        env=environment(), capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
+        env=environment(), capture_output=True, text=True, timeout=200)  # fmt: skip
     assert made.returncode == code, made.stderr
     return made
 
@@ -50,8 +49,8 @@ def in_place(data_dir: Path, backup_dir: Path) -> str:
     """The same of files, asked for in the empty directory itself."""
     backup_dir.mkdir()
     words = ("--api=2", "backup", f"--data-dir={data_dir}", "--backup-dir=.")
-    made = subprocess.run(
-        [sys.executable, "-m", "tools.musterctl", *words], env=environment(), cwd=backup_dir,
+    made = forks.run(
+        [*forks.MUSTERCTL, *words], env=environment(), cwd=backup_dir,
         capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
     assert (made.returncode, made.stdout) == (0, ""), made.stderr
     return made.stderr

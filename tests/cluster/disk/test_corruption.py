@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import psutil
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from node.storage import StateStore
-from tests.cluster.local_cluster import LocalCluster, environment, local_cluster, until
+from tests.cluster.local_cluster import LocalCluster, command, environment, local_cluster, until
 from tests.interop.hosts import unary
+from tools.muster.local import layout
 
 _FLAGS = (
     "--corrupt-check-time=500ms",
@@ -29,7 +29,7 @@ _WRITTEN, _ROTTEN = b"kept as it was written", b"kept as it was rotten."
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("corrupt") / "c"
-    with local_cluster(folder, 3, "--shards=2", extra=_FLAGS, cold=True) as cluster:  # by its command line
+    with local_cluster(folder, 3, "--shards=2", extra=_FLAGS) as cluster:
         yield cluster
 
 
@@ -102,7 +102,7 @@ def test_a_replica_that_differs_is_found_and_does_not_serve_where_that_is_asked_
 ) -> None:
     host = (cluster.leader() + 1) % 3
     found, endpoint = cluster.host(host), cluster.endpoints()[cluster.leader()]
-    line = psutil.Process(found["pid"]).cmdline()
+    line = command(*layout.load(str(cluster.data_dir)).hosts[host].arguments)
     cluster.ok("stop", str(host))
     _change(cluster.data_dir / f"host{host}", _WRITTEN, _ROTTEN)
     cluster.ok("start", str(host), "--wait=60s")

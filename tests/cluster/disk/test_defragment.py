@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, environment, until
 from tests.cluster.one_host import Host, started
 from tests.interop.hosts import unary
@@ -20,9 +20,9 @@ KEYS = 60
 
 
 def defrag(data_dir: Path) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "tools.musterctl", "defrag", "--data-dir", str(data_dir)]
-    return subprocess.run(
-        line, capture_output=True, text=True, check=False, timeout=2 * LIMIT_S, env=environment()
+    line = [*forks.MUSTERCTL, "defrag", "--data-dir", str(data_dir)]
+    return forks.run(
+        line, capture_output=True, text=True, timeout=2 * LIMIT_S, env=environment()
     )
 
 

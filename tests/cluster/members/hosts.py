@@ -13,7 +13,8 @@ from typing import Any
 import grpc
 
 from cluster.pb import rpc_pb2 as pb
-from tests.cluster.local_cluster import environment, free_base_port, until, warm_command
+from tests import forks
+from tests.cluster.local_cluster import command, environment, free_base_port, until
 
 LIMIT_S = 180.0  # of a step, on a busy machine
 CALL_S = 20.0
@@ -24,9 +25,9 @@ class Hosts:
     """Hosts by number, each with its own flags."""
 
     def __init__(self, folder: Path, shards: int, most: int = 9, *, cold: bool = False) -> None:
-        """``most``: hosts that ever are; ``cold``: none is forked (with one shard that saves nothing)."""
+        """``most``: hosts that ever are; ``cold``: none is forked."""
         self.folder = folder
-        self.cold = cold or shards == 1
+        self.cold = cold
         self.shards = shards
         self.most = most
         self.base = free_base_port(most, shards + 2)
@@ -44,8 +45,8 @@ class Hosts:
     def start(self, host: int, *flags: str) -> subprocess.Popen[bytes]:
         own = f"http://{self.client(host)}"
         with open(self.folder / f"h{host}.log", "ab") as log:
-            self.running[host] = subprocess.Popen(
-                warm_command(
+            self.running[host] = forks.popen(
+                command(
                     f"--name=h{host}",
                     f"--data-dir={self.folder / f'h{host}'}",
                     f"--listen-peer-urls={self.peer(host)}",
@@ -57,8 +58,8 @@ class Hosts:
                     "--election-timeout=2000",
                     "--fronts=0",
                     *flags,
-                    cold=self.cold,
                 ),
+                cold=self.cold,
                 stdout=log,
                 stderr=log,
                 env=environment(),

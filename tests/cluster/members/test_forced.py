@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import urllib.request
 from base64 import b64decode
@@ -27,10 +26,11 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from node.backup import dropped
 from node.backup.salvage import Salvaged
+from tests import forks
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts
 from tools.muster.config.parse import ConfigError
-from tools.muster.host import salvaging
+from tools.muster.host import control, rundir, salvaging
 
 SHARDS = 2
 FORCED = "--force-new-cluster"
@@ -80,7 +80,7 @@ class Writers:
 @contextlib.contextmanager
 def three(folder: Path, *flags: str) -> Iterator[Hosts]:
     """Hosts of one cluster, which serve."""
-    made = Hosts(folder, SHARDS, cold=True)  # nodes are found by their command lines
+    made = Hosts(folder, SHARDS)
     cluster = ",".join(f"h{i}={made.peer(i)}" for i in range(3))
     try:
         for host in range(3):
@@ -243,9 +243,9 @@ def test_a_host_that_was_given_up_is_not_let_in_again(hosts: Hosts) -> None:
 
 def ctl(*words: str) -> str:
     """What a command says of its work."""
-    command = [sys.executable, "-m", "tools.musterctl", *words]
-    done = subprocess.run(
-        command, env=environment(), capture_output=True, text=True, check=False, timeout=LIMIT_S)
+    command = [*forks.MUSTERCTL, *words]
+    done = forks.run(
+        command, env=environment(), capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
@@ -272,8 +272,9 @@ def _holds_a_beginning(hosts: Hosts, acknowledged: dict[bytes, tuple[bytes, int]
 
 
 def _node_of_shard_1(hosts: Hosts, host: int) -> psutil.Process:
-    children = psutil.Process(hosts.running[host].pid).children(recursive=True)
-    return next(child for child in children if "shard=1" in child.cmdline())
+    run_dir = rundir.run_dir_of(str(hosts.folder / f"h{host}"))
+    found = control.ask(os.path.join(run_dir, "control.sock"), {"do": "status"})
+    return psutil.Process(next(node["pid"] for node in found["nodes"] if node["shard"] == 1))
 
 
 @pytest.mark.timeout(400)

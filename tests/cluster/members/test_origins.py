@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts, works
 
@@ -17,8 +16,8 @@ KEYS = 20
 
 
 def ctl(*words: str) -> None:
-    command = [sys.executable, "-m", "tools.musterctl", *words]
-    subprocess.run(command, check=True, capture_output=True, env=environment(), timeout=LIMIT_S)
+    command = [*forks.MUSTERCTL, *words]
+    forks.run(command, check=True, capture_output=True, env=environment(), timeout=LIMIT_S)
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.authority import Authority
 from tests.cluster.local_cluster import LIMIT_S, environment
 from tests.faults.separate_hosts import Place, SeparateHosts
@@ -33,8 +32,8 @@ def running(folder: Path, *flags: str) -> Iterator[SeparateHosts]:
 
 def ctl(hosts: SeparateHosts, host: int, *words: str) -> str:
     address, port = hosts.endpoints[host]
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.musterctl", f"--endpoints={address}:{port}",
+    done = forks.run(
+        [*forks.MUSTERCTL, f"--endpoints={address}:{port}",
          "--command-timeout=30s", *words],
         capture_output=True, text=True, env=environment(), timeout=LIMIT_S * 2, check=False,
     )  # fmt: skip

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.cluster.local_cluster import command, environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts
 
@@ -41,7 +42,7 @@ def test_peers_come_by_every_address(how: str, tmp_path: Path) -> None:
     hosts = (UnixSockets if how == "by Unix sockets" else SecondAddress)(tmp_path, 2)
     if isinstance(hosts, SecondAddress) and how == "with keys":
         file = tmp_path / "cluster.keys"
-        subprocess.run(command("peer-keys", str(file)), check=True, env=environment(), timeout=LIMIT_S)
+        forks.run(command("peer-keys", str(file)), check=True, env=environment(), timeout=LIMIT_S)
         hosts.flags = (f"--peer-key-file={file}",)
     try:
         hosts.found()

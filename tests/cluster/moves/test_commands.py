@@ -14,9 +14,9 @@ import grpc
 import pytest
 
 from cluster.pb import shards_pb2
+from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, STEADY, LocalCluster, local_cluster, until
 from tests.cluster.serving.test_births import grow, musterctl, told
-from tests.interop import warm
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -158,8 +158,8 @@ def test_a_shard_with_keys_retires_over_two_calls(cluster: LocalCluster) -> None
         if owner(cluster, f"{directory}a") != [1]:
             told(cluster, "move", "--prefix", directory, "--to", "1")
     compact(cluster)
-    first = subprocess.Popen(
-        [*warm.musterctl(), f"--endpoints={','.join(cluster.endpoints())}", "shard",
+    first = forks.popen(
+        [*forks.MUSTERCTL, f"--endpoints={','.join(cluster.endpoints())}", "shard",
          "retire", "1", "--to", "2"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: {facts["state"] for facts in told(cluster, "list") if facts["shard"] == 1} == {"retiring"})
     first.kill()

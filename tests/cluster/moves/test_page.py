@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from cluster.features.growth import LEVEL
+from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, environment, free_base_port, until
 from tests.cluster.starting.test_demo import demo
 from tests.cluster.starting.test_run_pages import _BIN, block
-from tests.interop import warm
 
 pytestmark = [
     pytest.mark.skipif(not (_BIN / "musterctl").exists(), reason="needs make setup: pages name commands"),
@@ -34,8 +34,8 @@ def seen(file: Path) -> list[int]:
 
 def listed(endpoints: str) -> str:
     """Shards, and what hosts know; ``endpoints`` as the demo tells them: ``E=...``."""
-    told = subprocess.run(
-        [*warm.musterctl(), "--endpoints", endpoints.partition("=")[2], "shard", "list", "-w", "table"],
+    told = forks.run(
+        [*forks.MUSTERCTL, "--endpoints", endpoints.partition("=")[2], "shard", "list", "-w", "table"],
         capture_output=True, text=True, timeout=LIMIT_S, env=environment())
     return told.stdout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from bench.client import parse_endpoint
 from bench.guard import check
 from bench.systems import servers, systems
 from bench.systems.systems import System, start_muster, started
+from tests import forks
 from tests.ports import free_base_port
 
 
@@ -37,9 +37,9 @@ def muster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def bench(muster: System, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
+    done = forks.run(
         [sys.executable, "-m", "bench.cli", *arguments, "--endpoints", ",".join(muster.endpoints), "--json"],
-        capture_output=True, text=True, timeout=100, check=False,
+        capture_output=True, text=True, timeout=100,
     )
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
@@ -106,9 +106,8 @@ def test_the_guard_counts_one_log_entry_for_each_put_on_each_host(
 
 
 def test_a_muster_with_keys_has_a_key_file_of_its_own_and_serves(tmp_path: Path) -> None:
-    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=["--", "--snapshot-count", "5000"]) as (
-        system,
-    ):
+    flags = ["--", "--snapshot-count", "5000"]
+    with started(["muster:2+keys"], data_dir=tmp_path, muster_flags=flags, hosts=2) as (system,):
         assert (system.name, system.shards) == ("muster-2+keys", 2)
         key = system.flags[system.flags.index("--peer-key-file") + 1]
         assert Path(key).stat().st_mode & 0o777 == 0o600

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, environment, local_cluster, until
 from tests.cluster.members.hosts import Hosts
 from tests.cluster.serving.test_shards import unary
@@ -27,7 +27,6 @@ CALM = ("--heartbeat-interval=100", "--election-timeout=2500")
 SOAK = os.environ.get("MUSTER_SOAK") == "1"
 ROOT = Path(__file__).parents[3]
 ROUNDS = 20 if SOAK else 1
-MUSTERCTL = Path(sys.executable).with_name("musterctl")
 
 
 def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:
@@ -35,8 +34,8 @@ def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess
 
 
 def _musterctl(endpoints: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [MUSTERCTL, f"--endpoints={endpoints}", *words], capture_output=True, text=True, check=False,
+    return forks.run(
+        [*forks.MUSTERCTL, f"--endpoints={endpoints}", *words], capture_output=True, text=True,
         timeout=2 * LIMIT_S, cwd=ROOT, env=environment())
 
 
@@ -240,9 +239,9 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 
 def started_of(hosts: Hosts, host: int, file: Path) -> None:
     """Restore a backup to a host that is a cluster of its own, and start it."""
-    restored = subprocess.run(
-        [MUSTERCTL, "snapshot", "restore", file, f"--data-dir={hosts.folder / f'h{host}'}", f"--name=h{host}",
-         f"--initial-cluster=h{host}={hosts.peer(host)}",
+    restored = forks.run(
+        [*forks.MUSTERCTL, "snapshot", "restore", file, f"--data-dir={hosts.folder / f'h{host}'}",
+         f"--name=h{host}", f"--initial-cluster=h{host}={hosts.peer(host)}",
          f"--initial-advertise-peer-urls={hosts.peer(host)}"],
         capture_output=True, text=True, check=False, cwd=ROOT, env=environment())
     assert restored.returncode == 0, restored.stderr
@@ -309,9 +308,9 @@ def test_the_files_of_a_stopped_host_have_the_keys_of_born_shards(hosts: Hosts, 
     process.wait(LIMIT_S)
 
     def saved(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [MUSTERCTL, "snapshot", "save", file, f"--data-dir={tmp_path / 'h0'}", *words],
-            capture_output=True, text=True, check=False, timeout=LIMIT_S, cwd=ROOT, env=environment())
+        return forks.run(
+            [*forks.MUSTERCTL, "snapshot", "save", file, f"--data-dir={tmp_path / 'h0'}", *words],
+            capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, env=environment())
 
     file = tmp_path / "files.db"
     done = saved()

@@ -81,7 +81,8 @@ def test_synthetic_shards_get_real_cuts(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.timeout(600)
 def test_a_plan_goes_by_what_processes_spent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuts, "free_ports", free_ports)  # of this process alone
-    monkeypatch.setattr(systems, "_free_block", lambda size: free_base_port(size // 100 + 1, 4))
+    monkeypatch.setattr(systems, "_free_block", lambda size: free_base_port(size // 100 + 1, 2))
+    monkeypatch.setattr(prices, "SHARDS", (1, 2))
     monkeypatch.setattr(prices, "_IDLE_S", 0.5)
     monkeypatch.setattr(prices, "_CUT_SHARDS", (3,))
     monkeypatch.setattr(prices, "_CUTS", cuts.Load(20.0, 1.0))
@@ -96,12 +97,12 @@ def test_a_plan_goes_by_what_processes_spent(monkeypatch: pytest.MonkeyPatch) ->
         except (run.RunError, RuntimeError):  # leaders changed, or hosts did not start: a full machine
             if not left:
                 raise
-    assert steps == ["a cluster with 1 shard", "a cluster with 4 shards", "the order of 3 shards",
+    assert steps == ["a cluster with 1 shard", "a cluster with 2 shards", "the order of 3 shards",
                      "the coordinator"]
-    of_one, of_four = ({row.role for seen in windows if seen.shards == shards for row in seen.rows}
-                       for shards in (1, 4))
+    of_one, of_two = ({row.role for seen in windows if seen.shards == shards for row in seen.rows}
+                      for shards in (1, 2))
     assert of_one == {FRONT, SEQUENCER, ORDER_FOLLOWER}
-    assert of_four == {FRONT, SEQUENCER, ORDER_FOLLOWER, LEADER, FOLLOWER}
+    assert of_two == {FRONT, SEQUENCER, ORDER_FOLLOWER, LEADER, FOLLOWER}
     # CPU comes in hundredths of a second: a short window may show none of one role, not of all
     assert max(price for role in ROLES for price in found.by_role[role]) > 0
     assert found.batch >= 1

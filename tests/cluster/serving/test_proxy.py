@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import grpc
 import pytest
 
 from cluster.pb import rpc_pb2
+from tests import forks
 from tests.cluster.local_cluster import (
     LIMIT_S,
     LocalCluster,
@@ -31,7 +31,7 @@ from tools.muster.local.layout import TOKEN
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     folder = tmp_path_factory.mktemp("proxied")
-    subprocess.run(
+    forks.run(
         command("peer-keys", str(folder / "keys")), check=True, env=environment(), capture_output=True,
         timeout=LIMIT_S,
     )
@@ -72,7 +72,7 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
         notified.settimeout(LIMIT_S)
         name = f"muster-test-{port}"
         notified.bind(f"\0{name}")
-        with subprocess.Popen(
+        with forks.popen(
             command("proxy", *where, *flags), cwd=tmp_path, stdout=log, stderr=log,
             env={**environment(), "NOTIFY_SOCKET": f"@{name}"},
         ) as process:
@@ -97,7 +97,7 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
 
 
 def test_a_proxy_does_not_take_a_members_data_directory(cluster: LocalCluster, tmp_path: Path) -> None:
-    done = subprocess.run(
+    done = forks.run(
         command("proxy", f"--initial-cluster={initial_cluster(cluster)}", "--shards=1",
                 f"--data-dir={cluster.data_dir / 'host0'}"),
         capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment(), cwd=tmp_path,

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.features.growth import LEVEL
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from tests import forks
 from tests.cluster.local_cluster import (
     LIMIT_S,
     LocalCluster,
@@ -26,9 +27,7 @@ from tests.cluster.local_cluster import (
     free_base_port,
     local_cluster,
     until,
-    warm_command,
 )
-from tests.interop import warm
 from tools.muster.host import rundir
 from tools.muster.local.layout import TOKEN
 from tools.musterctl import cli
@@ -68,8 +67,8 @@ class Servers:
         cluster = ",".join(f"h{i}=http://127.0.0.1:{self.base + 100 * i + 1}" for i in range(3))
         peer, client = f"http://127.0.0.1:{self.base + 100 * host + 1}", f"http://{self.client(host)}"
         with open(self.folder / f"h{host}.log", "ab") as log:
-            self.running[host] = subprocess.Popen(
-                warm_command(
+            self.running[host] = forks.popen(
+                command(
                     f"--name=h{host}", f"--data-dir={self.folder / f'h{host}'}",
                     f"--initial-cluster={cluster}",
                     f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
@@ -183,8 +182,8 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 
 def ctl(cluster: LocalCluster, *words: str, code: int = 0) -> str:
     """musterctl on host 0."""
-    done = subprocess.run(
-        [*warm.musterctl(), f"--endpoints={cluster.endpoints()[0]}", *words],
+    done = forks.run(
+        [*forks.MUSTERCTL, f"--endpoints={cluster.endpoints()[0]}", *words],
         capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment(),
     )  # fmt: skip
     assert done.returncode == code, done.stderr
@@ -298,12 +297,12 @@ def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, 
         f"--endpoints={three.endpoints()[1]}", f"--listen-client-urls=http://127.0.0.1:{port}",
         f"--data-dir={tmp_path / 'p'}",
     ]
-    refused = subprocess.run(command("proxy", *flags, "--shards=2"), capture_output=True, text=True,
+    refused = forks.run(command("proxy", *flags, "--shards=2"), capture_output=True, text=True,
                              check=False,
                              timeout=LIMIT_S, env=environment(), cwd=tmp_path)  # fmt: skip
     assert refused.returncode == 1
     assert "--shards=2, but this cluster began with 3" in refused.stderr
-    with open(tmp_path / "log", "wb") as log, subprocess.Popen(
+    with open(tmp_path / "log", "wb") as log, forks.popen(
         command("proxy", *flags), cwd=tmp_path, stdout=log, stderr=log, env=environment()
     ) as process:
         try:
@@ -322,7 +321,7 @@ def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, 
 
 def test_a_proxy_told_otherwise_is_refused_by_the_nodes(three: LocalCluster, tmp_path: Path) -> None:
     initial = ",".join(f"host{i}=http://127.0.0.1:{three.base_port + 100 * i + 1}" for i in range(3))
-    with open(tmp_path / "log", "wb") as log, subprocess.Popen(
+    with open(tmp_path / "log", "wb") as log, forks.popen(
         command("proxy", f"--initial-cluster={initial}", f"--initial-cluster-token={TOKEN}", "--shards=2",
                 f"--listen-client-urls=http://127.0.0.1:{free_base_port(1)}", f"--data-dir={tmp_path / 'p'}"),
         cwd=tmp_path, stdout=log, stderr=log, env=environment(),
@@ -375,8 +374,8 @@ def test_a_full_shard_refuses_what_would_grow_it(tmp_path: Path) -> None:
 def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_path: Path) -> None:
     def why_not(cluster: LocalCluster) -> str:
         """Of growth that is asked for; empty: it is granted."""
-        done = subprocess.run(
-            [*warm.musterctl(), f"--endpoints={cluster.endpoints()[0]}", "shard",
+        done = forks.run(
+            [*forks.MUSTERCTL, f"--endpoints={cluster.endpoints()[0]}", "shard",
              "enable-growth"],
             capture_output=True, text=True, check=False, timeout=LIMIT_S, env=environment())
         assert done.returncode == 0 or "not known to run" in done.stderr, done.stderr

@@ -7,7 +7,6 @@ of them and prints what every host logs.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -19,10 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests import forks
 from tests.cluster.local_cluster import ROOT, command, environment, free_base_port
 from tools.muster import peer_keys
 from tools.muster.host import rundir
-from tools.muster.host.children import die_with
 
 LIMIT_S = 60.0  # the first minute
 PAGE = ROOT / "docs" / "run" / "troubleshoot.md"
@@ -328,10 +327,9 @@ def running(case: Callable[[Setting], None], folder: Path) -> Iterator[Setting]:
 
 
 def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-    parent = os.getpid()
     with open(log, "ab") as file:
-        return subprocess.Popen(command(*arguments), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
-                                env=environment(), preexec_fn=lambda: die_with(parent))
+        return forks.popen(command(*arguments), stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+                           env=environment(), dies=True)
 
 
 def _run_first(setting: Setting, arguments: Sequence[str], until: str) -> None:

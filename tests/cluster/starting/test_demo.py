@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.cluster.local_cluster import ROOT, environment, free_base_port
 
 _BIN = ROOT / ".venv" / "bin"
@@ -23,10 +24,12 @@ pytestmark = [
 
 
 @contextlib.contextmanager
-def demo(data_dir: Path, base_port: int) -> Iterator[str]:
-    """A demo that is ready: what it has told until then."""
+def demo(data_dir: Path, base_port: int, *, cold: bool = False) -> Iterator[str]:
+    """A demo that is ready: what it has told until then. ``cold``: it is not forked."""
     line = [sys.executable, "-m", "tools.muster.demo", f"--data-dir={data_dir}", f"--base-port={base_port}"]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()) as process:
+    with forks.popen(
+        line, cold=cold, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment()
+    ) as process:
         try:
             assert process.stdout is not None
             text = ""
@@ -48,7 +51,7 @@ def pasted(commands: list[str]) -> tuple[list[str], str]:
 
 
 def test_each_of_the_five_steps_shows_something(tmp_path: Path) -> None:
-    with demo(tmp_path / "d", free_base_port(3)) as text:
+    with demo(tmp_path / "d", free_base_port(3), cold=True) as text:
         head, *steps = re.split(r"(?m)^ \d\. [a-zA-Z', ]{20} ", text.partition("\nCtrl-C")[0])
         console = re.search(r"Web console +(\S+)", head)
         assert console is not None

@@ -29,7 +29,7 @@ def test_all_processes_of_a_host_follow_a_log_file_that_was_set_aside(
             {json.loads(line)["caller"] for line in path.read_text().splitlines()} if path.exists() else set()
         )
 
-    with started(tmp_path / "data", 0, 1, *flags, "--fronts=1") as host:
+    with started(tmp_path / "data", 0, 1, *flags, "--fronts=1", cold=True) as host:
         until(lambda: path.exists() and "ready to serve client requests" in path.read_text())
         if by_itself:
             with open(path, "a") as file:

@@ -59,7 +59,7 @@ def refused(data_dir: Path, most: int) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("fronts", [0, 1])
 def test_every_process_of_a_host_locks_its_memory(fronts: int, tmp_path: Path) -> None:
     flags = ("--memory-mlock", f"--fronts={fronts}", "--quota-backend-bytes=-1")
-    with started(tmp_path / "data", 0, 2, *flags) as host:
+    with started(tmp_path / "data", 0, 2, *flags, cold=True) as host:
         until(lambda: b"ready to serve client requests" in host.log.read_bytes())
         supervisor = psutil.Process(host.process.pid)
         family = [supervisor, *supervisor.children(recursive=True)]
@@ -69,7 +69,7 @@ def test_every_process_of_a_host_locks_its_memory(fronts: int, tmp_path: Path) -
 
 
 def test_without_the_flag_nothing_is_locked(tmp_path: Path) -> None:
-    with started(tmp_path / "data", 0, 1, "--fronts=0") as host:
+    with started(tmp_path / "data", 0, 1, "--fronts=0", cold=True) as host:
         until(host.serves)
         supervisor = psutil.Process(host.process.pid)
         assert [locked_bytes(p.pid) for p in (supervisor, *supervisor.children())] == [0, 0]

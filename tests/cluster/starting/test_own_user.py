@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import forks
 from tests.cluster.local_cluster import STEADY, LocalCluster, environment, local_cluster, until
 from tests.unit.zmtp.test_own_user import AS_ROOT, NOBODY, OTHER
 from tools.muster.host.identity.joining import QUESTION, ask
@@ -57,8 +58,8 @@ def by_socket(cluster: LocalCluster) -> bool:
 
 def put(cluster: LocalCluster, key: str) -> None:
     words = f"--endpoints={','.join(cluster.endpoints())}", "--command-timeout=60s", "put", key, "v"
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.musterctl", *words], capture_output=True, text=True, check=False,
+    done = forks.run(
+        [*forks.MUSTERCTL, *words], capture_output=True, text=True,
         timeout=120, env=environment())
     assert done.returncode == 0, done.stderr
 

@@ -29,7 +29,8 @@ def test_arguments_and_environment_tell_processes_apart_and_no_more(
     monkeypatch.setattr(
         one_host, "environment", lambda: {**environment(), "MUSTER_INITIAL_CLUSTER_TOKEN": token}
     )
-    with one_host.started(tmp_path / "h", 0, 2, f"--fronts={fronts}", f"--peer-key-file={keys}") as host:
+    flags = f"--fronts={fronts}", f"--peer-key-file={keys}"
+    with one_host.started(tmp_path / "h", 0, 2, *flags, cold=True) as host:
         until(host.leads)
         children = psutil.Process(host.process.pid).children()
         assert {" ".join(child.cmdline()[3:]) for child in children} == OF_TWO_SHARDS[fronts]

@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, ROOT, environment, local_cluster, until
 
 
@@ -83,3 +85,23 @@ def test_a_signal_to_a_forked_process_is_its_own() -> None:
     done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, check=False,
                           cwd=ROOT, env=environment(), timeout=LIMIT_S)  # fmt: skip
     assert done.stdout == f"{-signal.SIGTERM} []\n", done.stderr
+
+
+def test_a_forked_program_has_what_it_is_given(tmp_path: Path) -> None:
+    words = [*forks.MUSTERCTL, "snapshot", "status", "none.db"]
+    how: dict[str, Any] = {"capture_output": True, "text": True, "cwd": tmp_path, "timeout": LIMIT_S}
+    real = subprocess.run(words, env=environment(), check=False, **how)
+    forked = forks.run(words, env=environment(), **how)
+    assert (forked.returncode, forked.stdout, forked.stderr) == (real.returncode, real.stdout, real.stderr)
+    assert forked.returncode != 0
+    version = [*forks.MUSTERCTL, "version"]
+    assert "API version: 3" in forks.run(version, check=True, **how).stdout
+    with pytest.raises(subprocess.CalledProcessError):  # version 2 has no such command
+        forks.run(version, check=True, env={"ETCDCTL_API": "2"}, **how)
+    reads = [*forks.MUSTERCTL, "txn", "--endpoints=127.0.0.1:1"]  # which waits for its lines
+    with forks.popen(reads, stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.1)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not psutil.pid_exists(process.pid)

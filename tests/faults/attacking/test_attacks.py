@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import subprocess
 import tarfile
 import threading
 import time
@@ -23,6 +22,7 @@ import pytest
 from cluster.pb import rpc_pb2
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
+from tests import forks
 from tests.cluster.local_cluster import (
     STEADY,
     LocalCluster,
@@ -93,7 +93,7 @@ def one_host(data_dir: Path, *flags: str, prefix: tuple[str, ...] = ()) -> Itera
     """A cluster of one host that serves; its client endpoint. Its processes must live to the end."""
     port = free_base_port(1, 1)
     client, peer = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{port + 1}"
-    with subprocess.Popen(
+    with forks.popen(
         [
             *prefix,
             *command(

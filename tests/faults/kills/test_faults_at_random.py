@@ -141,7 +141,7 @@ def test_faults_at_random_lose_nothing_and_pass(hosts: NetHosts) -> None:
         await load.acknowledged(50)
 
     async def scenario() -> None:
-        async with everybody_asking(hosts.endpoints, 0.2 if SOAK else 0.1) as asking:
+        async with everybody_asking(hosts.endpoints, 0.2) as asking:
             began, part = time.monotonic(), 0
             while part == 0 or (SOAK and time.monotonic() < began + RUN_S):
                 kinds = iter(lambda: chance.choice(KINDS), "") if SOAK else iter(KINDS)

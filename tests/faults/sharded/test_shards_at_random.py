@@ -12,6 +12,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ from tests.faults.probes import Probes
 from tests.faults.sharded.test_shards_kills import SHARDS, leads_now, name_on_all_shards
 from tests.faults.shards import assert_equal_everywhere, clients
 
-RUN_S = 600.0 if SOAK else 30.0
+RUN_S = 600.0
+TIMES = 2  # each node is killed in CI, in any order
 PART_S = 60.0  # of a history that is checked at once
 PAUSE_S = (0.2, 8.0) if SOAK else (0.1, 2.5)
 
@@ -37,11 +39,17 @@ def test_nodes_killed_at_random_lose_nothing(tmp_path: Path) -> None:
 
 
 def _kill_at_random(hosts: Hosts) -> None:
-    async def kill_for(seconds: float, load: Load, probes: Probes) -> None:
-        chance = random.Random(os.urandom(8))
-        end = time.monotonic() + seconds
+    chance = random.Random(os.urandom(8))
+    each = [(host, shard) for host in range(3) for shard in range(SHARDS)] * TIMES
+    chance.shuffle(each)
+
+    def any_for_a_part() -> Iterator[tuple[int, int]]:
+        end = time.monotonic() + PART_S
         while time.monotonic() < end:
-            host, shard = chance.randrange(3), chance.randrange(SHARDS)
+            yield chance.randrange(3), chance.randrange(SHARDS)
+
+    async def kill(nodes: Iterable[tuple[int, int]], load: Load, probes: Probes) -> None:
+        for host, shard in nodes:
             leads = await aside(leads_now, hosts, host, shard)
             with contextlib.suppress(ProcessLookupError):
                 os.kill(await aside(hosts.node_pid, host, shard), signal.SIGKILL)
@@ -51,16 +59,13 @@ def _kill_at_random(hosts: Hosts) -> None:
 
     async def scenario() -> None:
         async with Probes(hosts, SHARDS) as probes:
-            left, part = RUN_S, 0
-            while left > 0:
+            for part in range(int(RUN_S / PART_S) if SOAK else 1):
                 name = name_on_all_shards(f"nodes{part}")
                 async with Load(
                     hosts, name, clients=12 if SOAK else 48, pause_s=0.1 if SOAK else 0.06
                 ) as load:
-                    await kill_for(min(left, PART_S), load, probes)
+                    await kill(any_for_a_part() if SOAK else each, load, probes)
                 print(f"{len(probes.deaths)} nodes killed so far; {load.summary()}", flush=True)
-                left -= PART_S
-                part += 1
         print(probes.table())
 
     asyncio.run(scenario())

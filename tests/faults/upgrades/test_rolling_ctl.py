@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.cluster.local_cluster import ROOT, environment, local_cluster
 from tests.faults.hosts import SOAK, Hosts, until
 
@@ -47,8 +47,8 @@ class Tool:
 def musterctl(folder: Path, endpoints: Sequence[str], *words: str) -> Iterator[Tool]:
     """The tool at all these endpoints, ended when the test is."""
     folder.mkdir()
-    line = [sys.executable, "-m", "tools.musterctl", f"--endpoints={','.join(endpoints)}", *words]
-    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err, subprocess.Popen(
+    line = [*forks.MUSTERCTL, f"--endpoints={','.join(endpoints)}", *words]
+    with open(folder / "out", "wb") as out, open(folder / "err", "wb") as err, forks.popen(
         line, stdout=out, stderr=err, cwd=ROOT, env=environment(),
     ) as process:  # fmt: skip
         try:

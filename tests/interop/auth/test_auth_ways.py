@@ -4,8 +4,6 @@ asymmetric keys. Muster's hosts stand beside etcds with the same files."""
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.authority import Authority, Pair
 from tests.cluster.local_cluster import environment, local_cluster, until
 from tests.cluster.one_host import started
@@ -227,10 +226,10 @@ def test_web_tokens_are_void_once_users_or_roles_change(tmp_path: Path) -> None:
         assert client.get(b"/d/x", "u") == "INVALID_ARGUMENT: etcdserver: revision of auth store is old"
         assert not client.login("u", "u")
         assert not isinstance(client.get(b"/d/x", "u"), str)
-        ctl = [sys.executable, "-m", "tools.musterctl", "--endpoints", *hosts.endpoints()]
+        ctl = [*forks.MUSTERCTL, "--endpoints", *hosts.endpoints()]
         for token, code, said in ((client.tokens["u"], 0, ""), ("x", 1, "invalid auth token")):
-            done = subprocess.run([*ctl, "get", "/d/x", "--auth-jwt-token", token, "--command-timeout=60s"],
-                                  capture_output=True, text=True, check=False, env=environment())  # fmt: skip
+            done = forks.run([*ctl, "get", "/d/x", "--auth-jwt-token", token, "--command-timeout=60s"],
+                             capture_output=True, text=True, env=environment())  # fmt: skip
             assert done.returncode == code, done.stderr
             assert said in done.stderr
         client.tokens["u"] = client.tokens["u"][:-2]

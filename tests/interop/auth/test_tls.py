@@ -21,11 +21,11 @@ import pytest
 
 from bench.client import Client, parse_endpoint, tls_context
 from cluster.pb import rpc_pb2 as pb
+from tests import forks
 from tests.authority import Authority, Pair, replace
 from tests.cluster.local_cluster import LIMIT_S, environment, until
 from tests.interop.secure_hosts import (
     ETCDCTL,
-    MUSTERCTL,
     UNCHECKED,
     SecureHost,
     asked,
@@ -258,10 +258,10 @@ def test_a_host_that_makes_its_own_certificate(tmp_path: Path) -> None:
 def test_musterctl_takes_the_same_flags(world: World) -> None:
     trust, name = trusting(world.authority), showing(world.alice)
     for words in ("put c 1", "get c", "shard list -w json", "endpoint health", "del c"):
-        done = world.muster.ctl(MUSTERCTL, words, *trust, *name, limit="20s")
+        done = world.muster.ctl(forks.MUSTERCTL, words, *trust, *name, limit="20s")
         assert done.returncode == 0, done.stderr
-    assert world.etcd.ctl(MUSTERCTL, "put c 1", *trust, *name, limit="20s").stdout == "OK\n"
-    unchecked = world.muster.ctl(MUSTERCTL, "get c", "--insecure-skip-tls-verify", *name, limit="20s")
+    assert world.etcd.ctl(forks.MUSTERCTL, "put c 1", *trust, *name, limit="20s").stdout == "OK\n"
+    unchecked = world.muster.ctl(forks.MUSTERCTL, "get c", "--insecure-skip-tls-verify", *name, limit="20s")
     assert (unchecked.returncode, unchecked.stdout) == (0, ""), unchecked.stderr
     for flags, words in (
         (trust, "it may ask for a client certificate (--cert, --key)"),
@@ -270,7 +270,7 @@ def test_musterctl_takes_the_same_flags(world: World) -> None:
         (("--cacert=/nosuch",), "open /nosuch: no such file or directory"),
         (("--cacert=",), "empty string is passed to --cacert option"),
     ):
-        done = world.muster.ctl(MUSTERCTL, "get c", *flags)
+        done = world.muster.ctl(forks.MUSTERCTL, "get c", *flags)
         assert words in done.stderr, (flags, done.stderr)
         assert done.returncode == (1 if flags in (trust, name) else 128)
 
@@ -407,7 +407,7 @@ def test_the_v2_api_wants_the_same_certificates(world: World) -> None:
     trust = ("--ca-file", str(world.authority.file))
     certificate = ("--cert-file", str(world.alice.cert), "--key-file", str(world.alice.key))
     limits = ("--timeout", "40s", "--total-timeout", "60s")
-    for program in (ETCDCTL, MUSTERCTL):
+    for program in (ETCDCTL, forks.MUSTERCTL):
         codes = []
         for flags, words in (
             ((*trust, *certificate), ("set", "/a", "1")),

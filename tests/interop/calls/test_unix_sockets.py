@@ -16,12 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.authority import Authority
 from tests.cluster.local_cluster import command, environment, free_base_port, until
 
 LIMIT_S = 60.0
 _BIN = Path(sys.executable).parent
-CTLS = {"etcdctl": [str(_BIN / "etcdctl")], "musterctl": [sys.executable, "-m", "tools.musterctl"]}
+CTLS = {"etcdctl": [str(_BIN / "etcdctl")], "musterctl": forks.MUSTERCTL}
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Host:
         self, program: str, endpoint: str, *words: str, check: bool
     ) -> subprocess.CompletedProcess[str]:
         trust = [f"--cacert={self.cacert}"] if endpoint.startswith("unixs") else []
-        return subprocess.run(
+        return forks.run(
             [*CTLS[program], f"--endpoints={endpoint}", "--command-timeout=20s", *trust, *words], check=check,
             cwd=self.folder, env={**environment(), "ETCDCTL_API": "3"}, capture_output=True, text=True,
             timeout=LIMIT_S,
@@ -78,7 +79,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
         f"--cert-file={pair.cert}", f"--key-file={pair.key}",
     ]  # fmt: skip
     program = [str(_BIN / "etcd")] if request.param == "etcd" else command()
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(
+    with (tmp_path / "log").open("wb") as log, forks.popen(
         [*program, *flags], cwd=tmp_path, env=environment(), stdout=log, stderr=log, umask=0o027
     ) as process:
         try:

@@ -52,14 +52,14 @@ def one_etcd(folder: Path, *flags: str) -> Iterator[str]:
         process.wait()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def muster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A muster's address."""
     with one_muster(tmp_path_factory.mktemp("console")) as address:
         yield address
 
 
-@pytest.fixture(scope="session", params=["muster", "etcd"])
+@pytest.fixture(scope="package", params=["muster", "etcd"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of each in turn."""
     if request.param == "muster":

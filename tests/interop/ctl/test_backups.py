@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from bench.systems.systems import find_etcd, start_etcd
+from tests import forks
 from tests.cluster.local_cluster import ROOT, environment, free_base_port, local_cluster, until
-from tests.interop import warm
 
 LIMIT_S = 120
 ETCD = Path(find_etcd())
@@ -27,8 +27,8 @@ DIRECTORIES = 12
 
 
 def call(*command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=LIMIT_S,
-                          check=False, env=environment())
+    done = forks.run([str(c) for c in command], capture_output=True, text=True, timeout=LIMIT_S,
+                     env=environment())
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -130,7 +130,7 @@ def muster_of(snapshot: Path, folder: Path, hosts: int, shards: int, *flags: str
     data_dir = folder / "muster"
     for i in range(hosts):
         call(
-            *warm.musterctl(),
+            *forks.MUSTERCTL,
             "snapshot",
             "restore",
             snapshot,
@@ -219,14 +219,14 @@ def test_musterctl_says_of_a_backup_what_etcdutl_says(saved: Saved, theirs: Path
     for path in (saved.path, theirs, cut, tmp_path / "none"):
         for form in ("simple", "table", "json", "fields"):
             ours, etcds = (call(*words, "snapshot", "status", path, "-w", form, check=False)
-                           for words in (warm.musterctl(), [tool("etcdutl")]))
+                           for words in (forks.MUSTERCTL, [tool("etcdutl")]))
             assert ours.stdout == etcds.stdout
             assert (ours.returncode, ours.stderr) == (etcds.returncode, etcds.stderr)
 
 
 def test_the_hash_of_a_backups_keys_is_that_of_the_etcd(theirs: Path) -> None:
     (told,) = json.loads((theirs.parent / "hash").read_text())
-    found = json.loads(call(*warm.musterctl(), "hashkv", theirs, "-w", "json").stdout)
+    found = json.loads(call(*forks.MUSTERCTL, "hashkv", theirs, "-w", "json").stdout)
     assert found["hash"] == told["HashKV"]["hash"]
     assert found["hashRevision"] == told["HashKV"]["header"]["revision"]
     assert found["compactRevision"] == told["HashKV"]["compact_revision"]
@@ -302,8 +302,8 @@ def test_a_running_etcd_is_imported_with_its_leases_and_followed(saved: Saved, t
         now, copied = (shown(endpoint) for endpoint in (source, target))
         assert copied == now
         assert leases_of(target) == leases_of(source)
-        mirrored = subprocess.Popen(
-            [*warm.musterctl(), f"--endpoints={target}", "make-mirror", source, "--prefix=/d",
+        mirrored = forks.popen(
+            [*forks.MUSTERCTL, f"--endpoints={target}", "make-mirror", source, "--prefix=/d",
              "--dest-prefix=/mirror/d"], env=environment())
         try:
             wanted = {f"/mirror{key}": value for key, value in copied.items() if key.startswith("/d")}
@@ -323,7 +323,7 @@ def test_a_damaged_file_is_refused_in_etcdutls_words(saved: Saved, tmp_path: Pat
     path = tmp_path / "damaged.db"
     path.write_bytes(data)
     ours, etcds = (call(*words, "snapshot", "restore", path, f"--data-dir={tmp_path / name}", check=False)
-                   for name, words in (("ours", warm.musterctl()), ("theirs", [tool("etcdutl")])))
+                   for name, words in (("ours", forks.MUSTERCTL), ("theirs", [tool("etcdutl")])))
     assert ours.returncode == etcds.returncode == 1
     assert ours.stderr == next(line for line in etcds.stderr.splitlines(True) if line.startswith("Error: "))
     assert not (tmp_path / "ours").exists()

@@ -23,13 +23,12 @@ from pathlib import Path
 import pytest
 
 from cluster.bolt import Database
+from tests import forks
 from tests.interop.ctl.ctl_cases import FULL, SHARED, TWIN, Run, run
-from tests.interop.warm import musterctl
 from tests.ports import free_ports
 
 _BIN = Path(sys.executable).parent
 _ETCDCTL = [str(_BIN / "etcdctl")]
-_MUSTERCTL = [sys.executable, "-m", "tools.musterctl"]
 _ROOT = Path(__file__).parents[3]
 _LIMIT_S = 40.0
 
@@ -115,7 +114,7 @@ class Tool:
             environment[name] = self._fill(value)
         environment = {name: value for name, value in environment.items() if value or name == "PATH"}
         line = [*self._line, *(self._fill(word) for word in case.args)]
-        process = subprocess.Popen(
+        process = forks.popen(
             line,
             env=environment,
             cwd=_ROOT,
@@ -191,7 +190,7 @@ def _compare(cases: list[Run], real: Tool, ours: Tool, ids: bool) -> None:
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[Tool, Tool]]:
     servers = [start_etcd("--bcrypt-cost=4"), start_etcd("--bcrypt-cost=4")]
-    yield Tool(_ETCDCTL, servers[0].address), Tool(musterctl(), servers[1].address)
+    yield Tool(_ETCDCTL, servers[0].address), Tool(forks.MUSTERCTL, servers[1].address)
     for server in servers:
         server.stop()
 
@@ -210,7 +209,7 @@ def shared() -> Iterator[tuple[Tool, Tool]]:
         ("put", "w/z", "end"),
     ):
         assert etcdctl(server, *words).returncode == 0
-    yield Tool(_ETCDCTL, server.address, rev="3"), Tool(musterctl(), server.address, rev="3")
+    yield Tool(_ETCDCTL, server.address, rev="3"), Tool(forks.MUSTERCTL, server.address, rev="3")
     server.stop()
 
 
@@ -222,7 +221,7 @@ def full() -> Iterator[tuple[Tool, Tool]]:
             break
     else:
         raise AssertionError("the server never ran out of space")
-    yield Tool(_ETCDCTL, server.address), Tool(musterctl(), server.address)
+    yield Tool(_ETCDCTL, server.address), Tool(forks.MUSTERCTL, server.address)
     server.stop()
 
 
@@ -278,9 +277,9 @@ def test_commands_of_the_older_api_are_unknown(shared: tuple[Tool, Tool]) -> Non
 
 def test_a_watch_goes_on_where_it_was_after_its_server_came_back() -> None:
     server = start_etcd()
-    line = [*_MUSTERCTL, f"--endpoints={server.address}", "watch", "r", "--prefix"]
+    line = [*forks.MUSTERCTL, f"--endpoints={server.address}", "watch", "r", "--prefix"]
     etcdctl(server, "put", "other", "0")
-    watcher = subprocess.Popen(
+    watcher = forks.popen(
         [*line, "--rev=2"], env=_clean_environment(), cwd=_ROOT, stdout=subprocess.PIPE
     )
     watchdog = threading.Timer(_LIMIT_S, watcher.kill)
@@ -322,8 +321,8 @@ def test_flags_of_later_versions_are_known(shared: tuple[Tool, Tool]) -> None:
 def test_a_script_completes_commands_and_flags(tmp_path: Path) -> None:
     script = tmp_path / "musterctl.bash"
     for shell in ("zsh", "fish", "powershell", "bash"):
-        line = [*_MUSTERCTL, "completion", shell]
-        made = subprocess.run(line, capture_output=True, check=True, cwd=_ROOT).stdout
+        line = [*forks.MUSTERCTL, "completion", shell]
+        made = forks.run(line, capture_output=True, check=True, cwd=_ROOT).stdout
         assert b"move-leader" in made
     script.write_bytes(made)
     ask = f'source {script}; COMP_WORDS=(musterctl "$@"); COMP_CWORD=$#; _musterctl; echo "${{COMPREPLY[@]}}"'

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.interop.ctl.ctl_cases import Run, run
 from tests.interop.ctl.ctl_v2_cases import SHARED, TWIN
 from tests.interop.ctl.test_ctl_outputs import Tool, start_etcd
-from tests.interop.warm import musterctl
 
 _BIN = Path(sys.executable).parent
 _ETCDCTL = [str(_BIN / "etcdctl")]
@@ -85,7 +85,7 @@ def put(address: str, key: str, value: str) -> int:
 @pytest.fixture(scope="module")
 def twins() -> Iterator[tuple[V2Tool, V2Tool]]:
     servers = [start_etcd("--enable-v2"), start_etcd("--enable-v2")]
-    yield V2Tool(_ETCDCTL, servers[0].address), V2Tool(musterctl(), servers[1].address)
+    yield V2Tool(_ETCDCTL, servers[0].address), V2Tool(forks.MUSTERCTL, servers[1].address)
     for server in servers:
         server.stop()
 
@@ -96,7 +96,7 @@ def shared() -> Iterator[tuple[V2Tool, V2Tool]]:
     before = put(server.address, "k", "v")
     for key, value in (("w/a", "1"), ("w/b", "x+y"), ("w/z", "end")):
         put(server.address, key, value)
-    tools = [V2Tool(line, server.address, index=str(before)) for line in (_ETCDCTL, musterctl())]
+    tools = [V2Tool(line, server.address, index=str(before)) for line in (_ETCDCTL, forks.MUSTERCTL)]
     yield tools[0], tools[1]
     server.stop()
 

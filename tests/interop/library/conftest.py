@@ -27,7 +27,7 @@ BUILT_IN_S = 900.0  # with all downloads, beside other tests
 _directories = itertools.count()
 
 
-@pytest.fixture(scope="session", params=SERVERS)
+@pytest.fixture(scope="package", params=SERVERS)
 def servers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     """Three hosts of one of them."""
     folder = tmp_path_factory.mktemp("library")

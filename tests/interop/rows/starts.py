@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, command, environment, until
 from tests.faults.netns import Namespace
 from tests.interop.rows.table import Checks
@@ -47,7 +48,7 @@ def started(net: Namespace, folder: Path, *flags: str, port: int = 2379, **env: 
     """``muster`` with these flags and variables in this folder; it serves at loopback."""
     log = folder / "log"
     with open(log, "wb") as out:
-        process = net.run(lambda: subprocess.Popen(
+        process = net.run(lambda: forks.popen(
             command(*flags), stdout=out, stderr=out, cwd=folder, env={**environment(), **env}))  # fmt: skip
     host = Host(net, log, f"127.0.0.1:{port}")
     try:
@@ -61,9 +62,9 @@ def started(net: Namespace, folder: Path, *flags: str, port: int = 2379, **env: 
 
 def refused(net: Namespace, folder: Path, *flags: str, **env: str) -> str:
     """What a start says that ends at once, with exit code 1."""
-    done = net.run(lambda: subprocess.run(
+    done = net.run(lambda: forks.run(
         command(*flags), capture_output=True, text=True, cwd=folder, env={**environment(), **env},
-        check=False, timeout=25))  # fmt: skip
+        timeout=25))  # fmt: skip
     assert done.returncode == 1, done
     return done.stderr
 

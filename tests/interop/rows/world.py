@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import forks
 from tests.cluster.local_cluster import LocalCluster, command, environment, local_cluster, until
 from tests.interop.v2.v2_hosts import FORM, Answer, Server, serves
-from tests.interop.warm import musterctl
 from tests.ports import free_ports
 
 BIN = Path(sys.executable).parent
@@ -181,7 +181,7 @@ class Background:
 
     def __init__(self, line: list[str], env: dict[str, str]) -> None:
         self.lines: list[str] = []
-        self._process = subprocess.Popen(line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        self._process = forks.popen(line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                          stderr=subprocess.PIPE, text=True)  # fmt: skip
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -240,7 +240,7 @@ class Ctl:
 
     def bare(self, *words: str, stdin: str = "", limit_s: float = 2 * LIMIT_S, **env: str) -> Done:
         """A line as it stands."""
-        done = subprocess.run([*self.line, *words], input=stdin, env={**self.env, **env}, capture_output=True,
+        done = forks.run([*self.line, *words], input=stdin, env={**self.env, **env}, capture_output=True,
                               text=True, timeout=limit_s, check=False)  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -280,7 +280,7 @@ class World:
         self.proxy = Site("the proxy", Server(proxy), latest)
         self.sites = [self.members[0], self.members[2], self.proxy]
         self.tools = [
-            Ctl(musterctl(), self.members[0], ours=True),
+            Ctl(forks.MUSTERCTL, self.members[0], ours=True),
             Ctl(ETCDCTL, self.members[2], ours=False),
             Ctl(ETCDCTL, self.proxy, ours=False),
         ]
@@ -315,7 +315,7 @@ def world(folder: Path) -> Iterator[World]:
         )  # fmt: skip
         log = stack.enter_context(open(folder / "proxy.log", "wb"))
         process = stack.enter_context(
-            subprocess.Popen(line, stdout=log, stderr=log, env=environment(), cwd=folder)
+            forks.popen(line, stdout=log, stderr=log, env=environment(), cwd=folder)
         )
         stack.callback(process.terminate)
         found = World(cluster, f"127.0.0.1:{port}", folder)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.cluster.local_cluster import STEADY, local_cluster, until
 from tests.interop.ctl.ctl_cases import Run, run
 from tests.interop.ctl.ctl_v2_cases import SHARED, TWIN
@@ -22,7 +23,6 @@ from tests.interop.ctl.test_ctl_outputs import Server, start_etcd
 from tests.interop.ctl.test_ctl_v2_outputs import V2Tool, compare, put
 from tests.interop.v2.v2_hosts import Server as Host
 from tests.interop.v2.v2_hosts import serves
-from tests.interop.warm import musterctl
 
 _BIN = Path(sys.executable).parent
 _ETCDCTL = [str(_BIN / "etcdctl")]
@@ -103,7 +103,7 @@ def test_a_host_is_listed_and_healthy(muster: str) -> None:
     shape = r"ID: name=\S+ peerURLs=http://ADDRESS clientURLs=http://ADDRESS isLeader=true\n"
     until(lambda: re.fullmatch(shape, _listed(tool)))
     healthy = "member ID is healthy: got healthy result from http://ADDRESS\n"
-    for each in (tool, V2Tool(musterctl(), muster)):
+    for each in (tool, V2Tool(forks.MUSTERCTL, muster)):
         until(lambda each=each: each.run(run("cluster-health")) == (0, healthy + "cluster is healthy\n", ""))
 
 
@@ -115,7 +115,7 @@ def _listed(tool: V2Tool) -> str:
 
 def test_a_directory_gets_another_ttl(muster: str) -> None:
     """The articles promise it of ``setdir``; a real etcd 3.5 answers both commands with errors."""
-    theirs, ours = V2Tool(_ETCDCTL, muster), V2Tool(musterctl(), muster)
+    theirs, ours = V2Tool(_ETCDCTL, muster), V2Tool(forks.MUSTERCTL, muster)
     assert theirs.run(run("mkdir timed")) == (0, "", "")
     assert theirs.run(run("updatedir timed --ttl 500"))[::2] == (0, "")
     assert _ttl(muster, "timed") > 400

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from tests import forks
 from tests.cluster.local_cluster import LocalCluster, until
 from tests.interop.v2.v2_hosts import ETCD, FORM, Server, Shown, serves
 from tests.interop.v2.v2_waits import SCENARIOS, Scenario, Scene
@@ -61,7 +61,7 @@ def test_an_index_that_is_forgotten_is_refused(etcd: Server, one: Server) -> Non
 
 def _load(server: Server, *arguments: str) -> dict[str, Any]:
     """What muster-bench says of a run."""
-    made = subprocess.run(
+    made = forks.run(
         [sys.executable, "-m", "bench.cli", *arguments, "--timeout=60", "--json",
          f"--endpoints={server.address}"],
         capture_output=True, text=True, timeout=200, check=True)  # fmt: skip

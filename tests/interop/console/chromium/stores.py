@@ -12,6 +12,7 @@ from pathlib import Path
 import muster_client as m
 import psutil
 
+from tests import forks
 from tests.authority import Authority
 from tests.cluster.local_cluster import LIMIT_S, STEADY, command, environment, until
 from tests.interop.console.chromium.browser import Browser, served
@@ -88,7 +89,7 @@ def _host(folder: Path, base_port: int, at: int, flags: tuple[str, ...]) -> subp
         f"--initial-cluster={cluster}", "--bcrypt-cost=4", "--fronts=1", "--cpus=none", *STEADY, *flags,
     )  # fmt: skip
     with open(folder / f"host{at}.log", "wb") as log:
-        return subprocess.Popen(line, stdout=log, stderr=log, env=environment())
+        return forks.popen(line, stdout=log, stderr=log, env=environment())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
