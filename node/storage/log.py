@@ -66,6 +66,7 @@ class RaftLog:
         self._truncations = 0
         # one value: the helper thread that syncs reads it while entries are appended
         self._written = Mark(0, 0, 0, 0)
+        self._synced = self._written  # as much of it as is on the disk for certain
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
         self._terms = array("Q")  # of the entries behind the snapshot position
@@ -268,6 +269,7 @@ class RaftLog:
             raise SyncFailed(f"{self.path}: sync failed: {e}") from e
         with self._marking:
             if truncations == self._truncations:
+                self._synced = covered
                 self._mark.write(covered)
 
     def mark_is_behind(self) -> bool:
@@ -361,12 +363,15 @@ class RaftLog:
         self._written = Mark(self._last, self.term(self._last), self._hard_state.term, self._hard_state.vote)
 
     def _lower_mark(self, last_index: int) -> None:
-        """Before the log gets shorter, durably: after a crash in between a legal log must not look robbed."""
+        """Before the log gets shorter, durably: after a crash in between a legal log must not look robbed.
+        Nor may the mark name what is written and not synced yet."""
         with self._marking:
             self._truncations += 1
-            term = self.term(last_index) if last_index else 0
-            self._written = Mark(last_index, term, self._written.term, self._written.vote)
-            self._mark.write(self._written, force=True)
+            end = last_index, self.term(last_index) if last_index else 0
+            self._written = self._written._replace(last_index=end[0], last_term=end[1])
+            if last_index < self._synced.last_index:
+                self._synced = self._synced._replace(last_index=end[0], last_term=end[1])
+                self._mark.write(self._synced, force=True)
 
     def _put(self, row: bytes, value: bytes) -> None:
         batch = WriteBatch(raw_mode=True)
@@ -456,7 +461,7 @@ class RaftLog:
                 )
             self._mark.create()
             return
-        mark = self._mark.open()
+        mark = self._synced = self._mark.open()
         if self._last < mark.last_index:
             raise self._refused(f" ends at {self._last}, but {mark.last_index} had been synced")
         if mark.last_index > self._position.index and self.term(mark.last_index) != mark.last_term:

@@ -242,10 +242,13 @@ class Snapshots:
 
     def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
         self._abandon()
-        sink = self._node.machine.snapshot_into(Path(self._node.settings.data_dir, "state"))
-        now = self._node.loop.time()
-        self._receiving = Receiving(
-            peer, transfer, sink, Configuration.decode(configuration), now, moved_at=now)
+        members, now = Configuration.decode(configuration), self._node.loop.time()
+        try:
+            sink = self._node.machine.snapshot_into(Path(self._node.settings.data_dir, "state"))
+        except OSError as e:  # no room: the replica goes on with what it has
+            self._refuse(peer, transfer, 0, e)
+            return
+        self._receiving = Receiving(peer, transfer, sink, members, now, moved_at=now)
         self._receives.begun(peer)
 
     def _abandon(self) -> None:
@@ -258,9 +261,9 @@ class Snapshots:
         self._receives.failed(receiving.peer)
         self._node.loop.run_in_executor(None, receiving.sink.abandon)  # gigabytes, perhaps: not on the loop
 
-    def _reply(self, receiving: Receiving, kind: int, text: bytes = b"") -> None:
+    def _reply(self, receiving: Receiving, kind: int) -> None:
         self._node.peers.send(
-            receiving.peer, _SNAPSHOT, _FRAME.pack(kind, receiving.transfer, receiving.received) + text)
+            receiving.peer, _SNAPSHOT, _FRAME.pack(kind, receiving.transfer, receiving.received))
 
     def _chunk(self, peer: int, kind: int, transfer: int, offset: int, data: bytes) -> None:
         receiving = self._receiving
@@ -276,16 +279,17 @@ class Snapshots:
             receiving.sink.write(data)
         except (SnapshotRefused, OSError) as e:
             self._abandon()
-            self._refuse(receiving, e)
+            self._refuse(peer, transfer, receiving.received, e)
             return
         receiving.received += len(data)
         receiving.moved_at = self._node.loop.time()
         self._reply(receiving, _ACK)
 
-    def _refuse(self, receiving: Receiving, error: Exception) -> None:
-        if self._refusals.news((receiving.peer, str(error)), self._node.loop.time()):
-            log.warning("a snapshot was refused", peer=f"{receiving.peer:x}", reason=str(error))
-        self._reply(receiving, _FAILED, str(error).encode())
+    def _refuse(self, peer: int, transfer: int, received: int, error: Exception) -> None:
+        if self._refusals.news((peer, str(error)), self._node.loop.time()):
+            log.warning("a snapshot was refused", peer=f"{peer:x}", reason=str(error))
+        self._node.peers.send(
+            peer, _SNAPSHOT, _FRAME.pack(_FAILED, transfer, received) + str(error).encode())
 
     def _finish_next(self) -> None:
         """Check and sync what is all here, one at a time: it syncs every file, which is not for the loop."""
@@ -313,7 +317,7 @@ class Snapshots:
         except SnapshotRefused as e:
             self._remove(receiving)
             if not superseded:
-                self._refuse(receiving, e)
+                self._refuse(receiving.peer, receiving.transfer, receiving.received, e)
         else:
             self._receives.done(receiving.peer, self._node.loop.time() - receiving.began_at)
             if not superseded:

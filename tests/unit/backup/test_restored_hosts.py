@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,22 @@ def test_the_origin_is_the_files_and_that_of_what_was_changed(open_store: OpenSt
     filled(further, 1, 101)
     later, _ = built(tmp_path / "later", [checkpoint(further, tmp_path / "again")])
     assert origin(later, tmp_path / "4") != first
+
+
+def test_a_restored_host_outlasts_a_crash_with_its_name(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that finds no directory would start as a new one, without the backup's data."""
+    store, synced, sync = open_store(), list[str](), os.fsync
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+
+    def note(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    assert origin(snapshot, tmp_path / "1")
+    assert synced[-2:] == [str(tmp_path / "1.restoring"), str(tmp_path)]
 
 
 def test_a_directory_without_an_origin_is_known_and_one_with_a_damaged_one_is_not(

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from cluster.settings import Peer
+from node.storage import StateStore
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.born import BornShards, finish_drops
+from tools.muster.host.defragment import defragment
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.machine.disk import seal
@@ -90,6 +92,22 @@ def test_a_drop_that_was_interrupted_is_finished_at_the_next_start(host: Path, n
     finish_drops(str(host))
     assert not [path for path in (host / "member").iterdir() if path.is_dir()]
     assert bootstrap.known(str(host)).shards == (0,)
+
+
+def test_a_stopped_host_is_compacted_with_all_its_shards(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those behind a shard that was dropped, whose id no other gets."""
+    found: list[str] = []
+    shards = born(host, [])
+    for shard in (1, 2, 3):
+        shards.make(shard, VOTERS, [])
+    shards.drop(1)
+    for shard in (0, 2):  # the third has not begun
+        StateStore.open(folder(host, shard) / "state").close()
+    monkeypatch.setattr(StateStore, "defragment", lambda store: found.append(store.root.parent.name))
+    defragment(str(host))
+    assert found == ["shard-0", "shard-2"]
 
 
 def test_an_identity_keeps_what_it_notes(host: Path) -> None:

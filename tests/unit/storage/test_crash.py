@@ -235,6 +235,19 @@ def test_a_sync_that_ends_after_a_truncation_does_not_raise_the_mark_over_it(tmp
     log.close()
 
 
+def test_a_truncation_claims_nothing_whose_sync_is_under_way(tmp_path: Path) -> None:
+    """A new leader's entries may come before those of the last one, and a vote, are synced."""
+    log = fill_log(tmp_path / "log")
+    disk = shutil.copytree(log.path, tmp_path / "disk")
+    log.append([Entry(101, 5, 1, b""), Entry(102, 5, 1, b"")], HardState(9, 3, 0))
+    log.append([Entry(102, 9, 1, b"")])
+    shutil.copy(Path(log.path, "synced"), disk)  # the mark is synced at once, the entries are not
+    log.close()
+    log = RaftLog.open(disk, initial=CONFIGURATION)
+    assert (log.last_index(), log.hard_state().term) == (100, 5)
+    log.close()
+
+
 def test_a_sync_claims_nothing_that_was_written_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 
 from node.storage import StateStore, StorageError
@@ -20,10 +19,10 @@ def defragment(data_dir: str) -> None:
         raise ConfigError(f"{data_dir} holds no data of a host")
     lock = DataDirLock(data_dir)
     try:
-        for shard in itertools.count():
+        for shard in bootstrap.known(data_dir).shards:
             path = os.path.join(bootstrap.shard_dir(data_dir, shard), "state")
-            if not os.path.isdir(path):
-                return
+            if not os.path.isdir(path):  # its node has not begun
+                continue
             opened = StateStore.open(path, block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0)
             with contextlib.closing(opened) as store:
                 store.defragment()

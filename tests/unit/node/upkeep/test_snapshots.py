@@ -152,6 +152,22 @@ def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(
     assert hosts[1].directories() == hosts[2].directories() == []
 
 
+def test_a_replica_without_room_for_a_directory_refuses_and_serves_on(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path) -> SnapshotSink:
+        raise OSError(28, "No space left on device", str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts[2].machine, "snapshot_into", full)
+        hosts[1].feed(2)
+        world.run(1.0)
+    assert hosts[1].snapshots.failed > 1
+    assert hosts[2].snapshots.installed == 0
+    world.run(2.0)
+    assert hosts[2].snapshots.installed == 1
+
+
 def told(host: Host, way: str) -> dict[str, tuple[int, int, int]]:
     """By peer: transfers that are done, that were in vain, that go on."""
     found = host.snapshots.figures()[way]

@@ -16,14 +16,19 @@ from cluster.effects import records
 from cluster.members.table import Host
 from cluster.order.log import Cut, Fold, decode_cut, encode_cut, entry
 from cluster.order.passing import Passing
+from cluster.order.salvage import CannotBeKept
+from cluster.raft import promises
+from cluster.raft.promises import Promise
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
 from node.backup import dropped
+from node.links.promises import NAME as PROMISES
 from node.storage import RaftLog
 from tests.raft_log import MemoryLog
 from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import salvaging
-from tools.muster.host.identity import forcing
+from tools.muster.host.identity import bootstrap, forcing
+from tools.muster.machine.disk import seal
 
 NEW = Host(0xD4, "", ("http://127.0.0.1:2390",), learner=True)
 
@@ -147,6 +152,46 @@ def test_without_room_for_the_file_nothing_is_changed(
         with log_of(tmp_path, shard) as log:
             assert log.last_index() == (ends[shard] if shard else 60)
     assert dropped.found_in(tmp_path / "member") == []
+
+
+def test_what_this_host_had_promised_of_the_dropped_entries_is_forgotten(tmp_path: Path) -> None:
+    """A host that joins hears it from the leader, and would refuse this one as one that lost its data."""
+    order = Order.made(3)
+    ends = {1: order.cuts[25][1], 2: len(order.entries[2])}
+    identity = host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 10), ends)
+    whole = {0: len(order.records)} | ends
+    for shard in range(SHARDS):
+        with log_of(tmp_path, shard) as log:
+            promised = Promise(log.hard_state().term, whole[shard], whole[shard])
+            log.set_meta(PROMISES, promises.encode(dict.fromkeys(GROUP.members(), promised)))
+    forcing.force(str(tmp_path), identity, structlog.get_logger())
+    for shard in range(SHARDS):
+        with log_of(tmp_path, shard) as log:
+            kept = promises.decode(log.meta(PROMISES) or b"")
+            assert all(known.is_kept(log.hard_state().term, log.last_index()) for known in kept.values())
+            assert set(kept) <= {OWN}
+
+
+def test_a_born_shard_that_has_not_begun_begins_alone_once_the_rest_is_forced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CannotBeKept("a gap")
+
+    order, voters = Order.made(4), tuple(sorted(GROUP.voters))
+    places = dict.fromkeys(range(SHARDS), 60)
+    identity = host_with(order, tmp_path, places, {s: order.cuts[60][s] for s in OTHERS})
+    bootstrap.note_born(str(tmp_path), {SHARDS: voters})
+    seal.seal(bootstrap.shard_dir(str(tmp_path), SHARDS), identity.incarnation)
+    identity = bootstrap.known(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(forcing, "_planned", refuse)
+        with pytest.raises(ConfigError, match=r"a gap\. Nothing was changed"):
+            forcing.force(str(tmp_path), identity, structlog.get_logger())
+    assert bootstrap.known(str(tmp_path)) == identity
+    found = forcing.force(str(tmp_path), identity, structlog.get_logger())
+    assert found.born == ((SHARDS, (OWN,)),)
+    assert bootstrap.known(str(tmp_path)) == found
 
 
 def test_what_a_file_and_the_order_log_both_hold_is_planned_once() -> None:

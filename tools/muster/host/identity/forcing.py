@@ -27,11 +27,19 @@ from cluster.order.salvage import CannotBeKept, Plan, planned
 from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.backup import dropped
 from node.backup.carrying import fold_of
+from node.links.promises import NAME as PROMISES
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity.bootstrap import REMOVED_FILE, Identity, member_dir, note_born, shard_dir
+from tools.muster.host.identity.bootstrap import (
+    REMOVED_FILE,
+    Identity,
+    known,
+    member_dir,
+    note_born,
+    shard_dir,
+)
 from tools.muster.host.supervisor import Logger
 from tools.muster.machine.disk import seal
 
@@ -46,19 +54,20 @@ class _Replica:
     fold: Fold  # of the order up to there
 
 
-def force(data_dir: str, identity: Identity, log: Logger) -> None:
-    """Make this host the only member of its cluster. ConfigError; what a failed write leaves,
-    the next start makes again."""
+def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
+    """Make this host the only member of its cluster; its identity then. ConfigError; what a failed write
+    leaves, the next start makes again."""
     for shard in range(identity.shard_count):
         if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW:
             raise ConfigError(
                 f"--force-new-cluster: no node of this host has begun ({shard_dir(data_dir, shard)}), so "
                 "there is nothing to keep: empty the data directory, and start a new cluster")
-    identity = _begin_alone(data_dir, identity)
+    new = {shard for shard, _ in identity.born if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW}
+    begun = replace(identity, born=tuple(born for born in identity.born if born[0] not in new))
     with contextlib.ExitStack() as opened:
         try:
-            replicas, table = _open(data_dir, identity, opened)
-            _force(data_dir, replicas, table, identity, log)
+            replicas, table = _open(data_dir, begun, opened)
+            _force(data_dir, replicas, table, begun, log)
         except CannotBeKept as e:
             raise ConfigError(
                 f"--force-new-cluster cannot continue with this host: {e}. Nothing was changed: try it with "
@@ -78,15 +87,10 @@ def force(data_dir: str, identity: Identity, log: Logger) -> None:
                 "changed") from None
     # as etcd: the host may have been removed
     Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)
-
-
-def _begin_alone(data_dir: str, identity: Identity) -> Identity:
-    """A born shard whose node here has not begun begins with this host alone; the rest: those that have."""
-    new = {shard for shard, _ in identity.born if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW}
-    if new:
+    if new:  # a born shard whose node here has not begun begins with this host alone
         note_born(data_dir, {
             shard: (identity.member_id,) if shard in new else voters for shard, voters in identity.born})
-    return replace(identity, born=tuple(born for born in identity.born if born[0] not in new))
+    return known(data_dir)
 
 
 def _open(
@@ -160,6 +164,8 @@ def _force(
         if not shard and rows:
             entries.append(Entry(end + 2, term, EntryKind.RECORD, b"".join(map(records.host, rows))))
         commit = min(replica.log.hard_state().commit, entries[0].index - 1)
+        # this host has acknowledged what is dropped: by that, new members would refuse it (H10)
+        replica.log.set_meta(PROMISES, b"")
         replica.log.append(entries, HardState(term, identity.member_id, commit))
         replica.log.sync()
 

@@ -18,6 +18,7 @@ from cluster.bolt import Database, InvalidDatabase
 from cluster.bolt.etcd import NoBackup, checked_size
 from cluster.bolt.status import check
 from node.backup.restore import Changed, Restored, restore
+from node.durable import sync_directory
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
@@ -54,7 +55,8 @@ class NewHost:
 def restore_host(
     snapshot: Path, new: NewHost, changed: Changed, skip_hash_check: bool, tell: Tell,
 ) -> Restored:
-    """Make the data directory. NoBackup, ConfigError, OSError, StorageError: nothing is left."""
+    """Make the data directory. NoBackup, ConfigError, OSError, StorageError: nothing is left of it that is
+    not whole."""
     try:
         config = build(resolve(SERVER_FLAGS, new.arguments(), {}, use_environ=False))
     except UsageError as e:  # the tool names no flag of a server
@@ -88,6 +90,7 @@ def restore_host(
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
             if data_dir.exists():
                 data_dir.rmdir()
+            sync_directory(aside)
             os.replace(aside, data_dir)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
@@ -96,6 +99,7 @@ def restore_host(
             raise
         finally:
             os.umask(mask)
+    sync_directory(data_dir.parent)
     return restored
 
 

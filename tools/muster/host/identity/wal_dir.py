@@ -60,6 +60,7 @@ def point_logs(wal_dir: str, folders: Sequence[Path]) -> None:
     for shard, folder in enumerate(folders):
         (folder / LOG).unlink()
         (folder / LOG).symlink_to(Path(os.path.abspath(wal_dir), f"shard-{shard}"))
+        sync_directory(folder)
 
 
 def _place(log: Path, wanted: Path) -> None:
