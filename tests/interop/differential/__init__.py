@@ -14,7 +14,10 @@ Where muster answers otherwise than the etcd 3.5.1 these tests run, on purpose; 
 * a transaction that deletes to the end of the key space (``range_end`` a zero byte) and then puts one of
   those keys with ignore_value or ignore_lease is answered KeyNotFound: etcd's check for duplicate keys does
   not see it, and its process ends. Without the ignore flags such a transaction works, in both.
-* rows of equal rank come in key order; etcd's order of them is accidental.
+* rows of equal rank come in key order; etcd's order of them is accidental;
+* a ``range_end`` that is sent but empty (as the npm client etcd3 does) means one key. etcd's ranges,
+  transactions that only read and their compares take it for the end of all keys, though it asks for a
+  permission on the one key alone; its deletes and its writing transactions take it for one key.
 
 And where no step goes, on purpose as well:
 

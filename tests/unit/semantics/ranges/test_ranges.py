@@ -160,6 +160,7 @@ def test_inverted_ranges_and_single_keys_are_told_apart() -> None:
     assert not read(b"b", b"\0").empty
     assert not read(b"b", b"").empty
     assert read(b"b", b"").single
+    assert RangeRead(b"\x0a\x01b\x12\x00").single  # an empty end that is there, as Node.js writes it
     assert not read(b"b", b"\0").single
 
 
