@@ -32,8 +32,8 @@ def sign(secret: bytes, token: Token) -> str:
 
 
 def verify(secret: bytes, text: str) -> Token | None:
-    """What a token says; None: this cluster has not given it. It counts only as :func:`sign` spelt it: readers
-    of base64 pass over any number of other characters."""
+    """What a token says; None: this cluster has not given it. It counts only as :func:`sign` spelt it:
+    readers of base64 pass over any number of other characters."""
     body_text, _, mac_text = text.partition(".")
     try:
         body, mac = _bytes(body_text), _bytes(mac_text)
