@@ -85,7 +85,7 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
         show_welcome_message=False,
         reconnect_timeout=_RECONNECT_S,
     )
-    return Guard(app, names)
+    return Guard(app, names, secure=secure)
 
 
 def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
