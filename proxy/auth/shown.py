@@ -12,6 +12,7 @@ from cluster.features.auth.principal import FRONT, INVALID, Kind, Principal
 from cluster.features.auth.tokens import Token, sign, unsigned, verify
 
 _KNOWN = 10_000  # tokens whose last use is kept
+_LONGEST = 4096  # characters of a token that is kept: names, and the padding of web tokens, have no bound
 _INVALID = INVALID.encode()
 _FRONT = FRONT.encode()
 _BEARER = b"Bearer "
@@ -117,7 +118,10 @@ class Principals:
         return None
 
     def keep(self, text: str, shown: Shown) -> None:
-        """Keep a valid token. Invalid ones are not kept: anybody can send any number of them."""
+        """Keep a valid token. Invalid ones are not kept: anybody can send any number of them. Long ones are
+        read anew on each connection, and count from when they were given."""
+        if len(text) > _LONGEST:
+            return
         self._shown.setdefault(text, shown)
         if len(self._shown) > _KNOWN:
             del self._shown[next(iter(self._shown))]

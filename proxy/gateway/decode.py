@@ -13,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from proxy.gateway.go_json import Mistake, Number, is_text, kind_of, loads, whole_text
+from proxy.gateway.go_json import TOO_DEEP, Mistake, Number, is_text, kind_of, loads, whole_text
 
 Message = Any  # generated classes are made at run time
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
@@ -23,6 +23,13 @@ _PACKAGE = "muster."  # of this copy's names
 
 def fill(message: Message, value: Any) -> None:
     """Set the message's fields from a JSON value. Mistake: it does not fit."""
+    try:
+        _fill(message, value)
+    except RecursionError:  # since Python 3.12 its parser takes what is nested too deep for this
+        raise Mistake(TOO_DEEP) from None
+
+
+def _fill(message: Message, value: Any) -> None:
     if value is None:
         return
     if not isinstance(value, dict):
@@ -37,7 +44,7 @@ def fill(message: Message, value: Any) -> None:
             inner = getattr(message, field.name)
             inner.Clear()
             inner.SetInParent()
-            fill(inner, found)
+            _fill(inner, found)
         else:
             setattr(message, field.name, _scalar(field, found))
 
@@ -48,7 +55,7 @@ def _fill_list(message: Message, field: FieldDescriptor, value: Any) -> None:
     items = getattr(message, field.name)
     for one in value:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            fill(items.add(), one)
+            _fill(items.add(), one)
         else:
             items.append(_scalar(field, one))
 

@@ -18,6 +18,7 @@ _MAX_DEPTH = 10_000
 
 END_OF_STREAM = "unexpected EOF"  # of a stream's decoder
 END_OF_TEXT = "unexpected end of JSON input"  # of a whole text's
+TOO_DEEP = "invalid character '[' exceeded max depth"
 
 
 class Number(str):
@@ -103,7 +104,7 @@ def mistake(text: str, good: int, end: str) -> str:
             at = _value(text, _end(_SPACE, text, at), end)
     except Mistake as error:
         return str(error)
-    return "invalid character '[' exceeded max depth"  # Python's parser gives up nesting earlier than Go's
+    return TOO_DEEP  # Python's parser gives up nesting earlier than Go's
 
 
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:

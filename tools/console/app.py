@@ -11,7 +11,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from muster_client import MusterError
-from nicegui import ui
+from nicegui import Client, ui
 
 from tools.console import certificates
 from tools.console.guard import App, Guard
@@ -21,6 +21,7 @@ from tools.console.views import shell
 
 STATIC = Path(__file__).parent / "static"
 _ICON = (STATIC / "icon.svg").read_text(encoding="utf-8")
+_TOLD_S = 1.0  # until a page of a session that has ended is gone
 _RECONNECT_S = 30.0  # a browser that comes back within it goes on where it was
 
 
@@ -33,13 +34,26 @@ class Console:
 
     async def root(self) -> None:
         """Build the page of whatever address a browser opens."""
-        request = ui.context.client.request
-        identity = await self.sessions.admitted(request.cookies.get(COOKIE))
+        browser = ui.context.client
+        request, secret = browser.request, browser.request.cookies.get(COOKIE)
+        identity = await self.sessions.admitted(secret)
         if identity is None:
             user, pair = await self.sessions.visitor(certificates.visitor(request.scope))
             shell.login_page(self.sessions, request, user, by_certificate=pair is not None)
             return
+        browser.on_delete(self.sessions.with_session(secret, lambda: _end(browser)))
         await shell.build(self.target, identity, request)
+
+
+def _end(browser: Client) -> None:
+    """Have a browser ask for a name, and a moment later take nothing more from the page that it has."""
+
+    def delete() -> None:
+        if not browser.is_deleted:
+            browser.delete()
+
+    browser.open("/")
+    asyncio.get_running_loop().call_later(_TOLD_S, delete)
 
 
 def made(target: Target) -> Console:
@@ -71,7 +85,7 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
         show_welcome_message=False,
         reconnect_timeout=_RECONNECT_S,
     )
-    return Guard(app, names)
+    return Guard(app, names, secure=secure)
 
 
 def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:

@@ -50,10 +50,11 @@ def name_of(host: str) -> str:
 
 
 class Guard:
-    """An ASGI app in front of another one. ``names``: of this console, as browsers write them; ``*``: any."""
+    """An ASGI app in front of another one. ``names``: of this console, as browsers write them; ``*``: any.
+    ``secure``: it speaks TLS, so a page that came without it is another site's, whatever its name."""
 
-    def __init__(self, app: App, names: Iterable[str]) -> None:
-        self._app = app
+    def __init__(self, app: App, names: Iterable[str], *, secure: bool = False) -> None:
+        self._app, self._secure = app, secure
         self._names = {name.lower() for name in names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,7 +79,7 @@ class Guard:
         if "*" not in self._names and name_of(host) not in self._names:
             return "this console is not known by that name: see --allowed-hosts"
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host:
+        if origin is not None and not self._is_own(origin, host):
             return "the request comes from another site"
         if scope.get("path") in DOORS and headers.get("sec-fetch-site", "none") in _OTHER_SITES:
             return "the request comes from another site"
@@ -86,6 +87,13 @@ class Guard:
         if "transfer-encoding" in headers or not length.isdecimal() or int(length[:20]) > MOST_BODY_BYTES:
             return "the request is too large, or does not tell its size"
         return ""
+
+    def _is_own(self, origin: str, host: str) -> bool:
+        try:
+            page = urlsplit(origin)
+        except ValueError:
+            return False
+        return page.netloc.lower() == host and not (self._secure and page.scheme != "https")
 
 
 async def _refuse(scope: Scope, send: Send, reason: str) -> None:

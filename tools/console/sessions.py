@@ -7,6 +7,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import grpc
@@ -97,11 +98,12 @@ class Identity:
 
 @dataclass(slots=True)
 class _Session:
-    """``ends_at``: with the certificate that it began with."""
+    """``ends_at``: with the certificate that it began with. ``pages``: what ends each open page of it."""
 
     identity: Identity
     used_at: float
     ends_at: float = math.inf
+    pages: set[Callable[[], None]] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -263,9 +265,20 @@ class Sessions:
         now_s = self.now_s()
         return now_s - session.used_at > IDLE_S or now_s > session.ends_at
 
+    def with_session(self, secret: str | None, end: Callable[[], None]) -> Callable[[], None]:
+        """Call ``end`` once the session ends; call what is given back to forget it. Browsers share an
+        identity: another one of the same user must not keep this one's pages at work."""
+        session = self._sessions.get(secret or "")
+        if session is None:
+            return lambda: None
+        session.pages.add(end)
+        return lambda: session.pages.discard(end)
+
     async def log_out(self, secret: str | None) -> None:
-        """End a session."""
+        """End a session, and its pages."""
         if (session := self._sessions.pop(secret or "", None)) is not None:
+            for end in tuple(session.pages):
+                end()
             await self._left(session.identity)
 
     async def close(self) -> None:
@@ -286,10 +299,14 @@ class Sessions:
         self.spool.close()
 
     async def end_old_ones(self) -> None:
-        """Again and again: an open page keeps its identity, and asks for no session."""
+        """Again and again: an open page keeps its identity, and asks for no session, nor whether there are
+        users now."""
         while True:
             await asyncio.sleep(_SWEEP_S)
             await self.end_old()
+            if self._nobody is not None and not self.may_act_as_nobody:
+                with suppress(MusterError):  # asked again later
+                    await self.needs_login()
 
     async def end_old(self) -> None:
         """End sessions that are over, and with the last one of an identity what its pages ask by."""

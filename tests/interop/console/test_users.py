@@ -74,7 +74,12 @@ def test_nobody_sees_a_key_without_a_name(guarded: str) -> None:
         await user.log_in("root")
         await user.open("/keys/closed/key")
         await user.sees("closed", nicegui.ui.codemirror)
+        sessions, page = user.console.sessions, user.user.client
+        assert page is not None
+        other = await sessions.redeem(await sessions.log_in("root", secret_of("root")))
         await user.open("/leave")
+        await user.until(lambda: page.is_deleted)
+        assert sessions.of(other) is not None, "the same user, in another browser"
         assert COOKIE not in user.user.http_client.cookies
         await user.sees("This cluster has users")
 

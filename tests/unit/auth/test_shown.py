@@ -74,3 +74,13 @@ def test_made_up_tokens_name_nobody_and_push_no_other_out() -> None:
         assert made_up.said() == INVALID.encode()
         assert made_up.user() == ""
     assert known.of(text, None) is shown
+
+
+def test_a_token_that_is_long_is_valid_and_not_kept() -> None:
+    _clock, known = simple()
+    name = "u" * 5_000
+    text = known.tokens.give(name, 5).encode()
+    shown = known.of(text, None)
+    assert shown is not None
+    assert split(shown.said())[0].user == name
+    assert known.of(text, None) is not shown

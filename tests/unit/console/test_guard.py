@@ -19,7 +19,11 @@ async def _inner(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def asked(
-    kind: str = "http", names: tuple[str, ...] = LOOPBACK, path: str = "/", **headers: str
+    kind: str = "http",
+    names: tuple[str, ...] = LOOPBACK,
+    path: str = "/",
+    secure: bool = False,
+    **headers: str,
 ) -> list[Message]:
     """What the guard sends for a request."""
     sent: list[Message] = []
@@ -32,7 +36,7 @@ def asked(
 
     pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
     scope: dict[str, Any] = {"type": kind, "headers": pairs, "path": path}
-    asyncio.run(Guard(_inner, names)(scope, receive, send))
+    asyncio.run(Guard(_inner, names, secure=secure)(scope, receive, send))
     return sent
 
 
@@ -54,7 +58,7 @@ def test_another_name_is_served_where_it_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "http://127.0.0.1:9999", "null", "http://localhost:8378"]
+    "origin", ["http://evil.example", "http://127.0.0.1:9999", "null", "http://localhost:8378", "http://["]
 )
 def test_another_site_is_refused(origin: str) -> None:
     assert asked(host=HERE, origin=origin)[0]["status"] == 403
@@ -78,6 +82,13 @@ def test_a_body_has_a_bound(size: str) -> None:
 
 def test_its_own_pages_are_served() -> None:
     assert asked(host=HERE, origin=f"http://{HERE}")[0]["status"] == 200
+
+
+def test_a_page_without_tls_is_another_site_s_where_the_console_has_it() -> None:
+    assert asked(host=HERE, origin=f"http://{HERE}", secure=True)[0]["status"] == 403
+    assert asked("websocket", host=HERE, origin=f"http://{HERE}", secure=True)[0]["code"] == 1008
+    assert asked(host=HERE, origin=f"https://{HERE}", secure=True)[0]["status"] == 200
+    assert asked(host=HERE, origin=f"https://{HERE}")[0]["status"] == 200, "TLS ends before the console"
 
 
 def test_pages_load_nothing_from_elsewhere() -> None:

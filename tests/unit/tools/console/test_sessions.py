@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from muster_client import Tls
 
 from tools.console import sessions as module
 from tools.console.sessions import Sessions, Target, _Session
@@ -51,5 +52,41 @@ def test_a_session_ends_though_nobody_logs_in(monkeypatch: pytest.MonkeyPatch) -
                 await asyncio.sleep(0.001)
         sweep.cancel()
         assert list(sessions._sessions) == ["open"]
+
+    asyncio.run(run())
+
+
+def test_the_pages_of_a_session_end_with_it_though_its_user_has_another_one() -> None:
+    async def run() -> None:
+        closed: list[str] = []
+        ended: list[str] = []
+        sessions = _sessions(closed)
+        sessions._sessions["over"].identity = sessions._sessions["open"].identity
+        sessions.with_session("over", lambda: ended.append("over"))
+        sessions.with_session("open", lambda: ended.append("open"))
+        sessions.with_session("over", lambda: ended.append("closed before"))()
+        sessions.with_session(None, lambda: ended.append("nobody's"))
+        await sessions.end_old()
+        assert (ended, "open" in closed) == (["over"], False)
+
+    asyncio.run(run())
+
+
+def test_pages_of_before_the_users_end_though_nobody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        asked = asyncio.Event()
+
+        async def needs_login(_: Sessions) -> bool:
+            asked.set()
+            return True
+
+        monkeypatch.setattr(module, "_SWEEP_S", 0.001)
+        monkeypatch.setattr(Sessions, "needs_login", needs_login)
+        sessions = Sessions(Target(("localhost:1",), Tls("ca.pem", "console.pem", "console-key.pem")))
+        sessions._nobody = SimpleNamespace()  # type: ignore[assignment]
+        sweep = asyncio.create_task(sessions.end_old_ones())
+        async with asyncio.timeout(5):
+            await asked.wait()
+        sweep.cancel()
 
     asyncio.run(run())
