@@ -171,6 +171,7 @@ _RULES: tuple[tuple[Callable[[Spec], bool], str], ...] = (
      "a run needs an end: give a total or a duration"),
     (lambda s: min(s.total, s.duration_s, s.rate_per_s) >= 0 < min(s.timeout_s, s.dial_timeout_s),
      "total, duration and rate must not be negative; the timeouts must be positive"),
+    (lambda s: s.val_size_bytes >= 0, "the size of a value must not be negative"),
     (lambda s: s.zipf_exponent > 0, "the zipf exponent must be positive"),
     (lambda s: s.command not in WATCHES or s.val_size_bytes >= STAMP_BYTES,
      f"a watched value holds the time of its put: at least {STAMP_BYTES} bytes"),

@@ -23,10 +23,24 @@ def main() -> NoReturn:
     """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    code = run(sys.argv[1:])
-    sys.stdout.flush()
+    _open_streams()
+    try:
+        code = run(sys.argv[1:])
+        sys.stdout.flush()
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        print(f"Error: writing the output: {error.strerror}", file=sys.stderr)
+        code = 1
     sys.stderr.flush()
     os._exit(code)
+
+
+def _open_streams() -> None:
+    """Those that are closed lead nowhere, as those of a program in Go."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def run(line: list[str]) -> int:

@@ -27,6 +27,7 @@ Result = TypeVar("Result")
 _GRANTED_IN_S = 10.0  # a server without a majority says so after 7
 _REVOKED_IN_S = 10.0
 _AGAIN_S = 0.05
+_TWICE_IN_S = 1.0  # signals so close are one
 _PERHAPS_DONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # what so failed
 _ENDED = b"e"  # other bytes are signals' numbers
 
@@ -37,13 +38,15 @@ class Interrupted(Exception):
 
 class Signals:
     """SIGINT and SIGTERM, from now on: they interrupt what :meth:`run` runs, and nothing else. What was begun
-    is tidied up; a second one ends the process while that is done.
+    is tidied up; another one ends the process while that is done, but not within a second of the first:
+    ``timeout`` sends its signal twice, to the process and to its group.
 
     Steps run in threads, for an exception that a signal raises in the midst of gRPC breaks its locks.
     """
 
     def __init__(self) -> None:
-        self._came = False
+        self._came = self._tidies = False
+        self._since = 0.0  # when the first one came, by time.monotonic()
         self._moved, self._move = os.pipe()
         # The kernel gives a signal to any thread: only this wakes the main one, which handles it
         os.set_blocking(self._move, False)
@@ -52,7 +55,11 @@ class Signals:
             signal.signal(number, self._take)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self._came = True
+        now = time.monotonic()
+        self._came, self._since = True, self._since or now
+        if self._tidies and now - self._since >= _TWICE_IN_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
     def run(self, step: Callable[[], Result]) -> Result:
         """What a step gives, or raises. Interrupted: a signal came, perhaps before; the step is left to
@@ -77,10 +84,9 @@ class Signals:
             if os.read(self._moved, 1) != _ENDED:
                 self._came = True
 
-    def default(self) -> None:
-        """The next one ends the process."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
+    def tidy(self) -> None:
+        """From now on a second one ends the process."""
+        self._tidies = True
 
 
 def _raise(error: BaseException) -> NoReturn:
@@ -119,7 +125,7 @@ class Session:
 
     def _revoke(self) -> None:
         """A lease that cannot be revoked in time ends by itself."""
-        self.signals.default()
+        self.signals.tidy()
         deadline = time.monotonic() + _REVOKED_IN_S
         with contextlib.suppress(RequestError, Exit):
             while not self._revoked(deadline) and self._lease is None and time.monotonic() < deadline:

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,20 @@ def test_what_is_held_is_given_up(client: sync.Client, command: str, number: sig
         assert ended(process) == (0, b"")
     assert client.count(m.prefix("/held/")) == 0
     assert client.leases() == ()
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_a_signal_that_comes_twice_leaves_nothing(client: sync.Client, command: str) -> None:
+    """As ``timeout`` sends it: to the process, then to its group."""
+    for step in range(6):
+        with running(client, *LINES[command]) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            time.sleep(step / 2000)
+            process.send_signal(signal.SIGINT)
+            assert ended(process) == (0, b"")
+        assert client.leases() == ()
 
 
 @pytest.mark.parametrize("number", BOTH)

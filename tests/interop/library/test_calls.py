@@ -220,14 +220,18 @@ _FORKS = """
 import os, sys
 from muster_client import sync
 
-client = sync.Client(sys.argv[1], timeout=30)
-client.put(sys.argv[2], "of the parent")
-if (child := os.fork()) == 0:
-    print(client.get(sys.argv[2]).value.decode(), flush=True)
-    os._exit(0)
-os.waitpid(child, 0)
-print(client.get(sys.argv[2]).value.decode())
-client.close()
+with sync.Client(sys.argv[1], timeout=30) as client:
+    lease = client.lease(60)
+    client.put(sys.argv[2], "of the parent", lease=lease)
+    if (child := os.fork()) == 0:
+        print(client.get(sys.argv[2]).value.decode(), flush=True)
+        try:
+            lease.revoke()
+        except RuntimeError as error:
+            print(str(error).replace(f"{lease.id:x}", "ID"), flush=True)
+        sys.exit(0)
+    print(os.waitpid(child, 0)[1])
+    print(client.get(sys.argv[2]).value.decode(), lease.lost)
 """
 
 
@@ -236,4 +240,6 @@ def test_a_forked_child_has_connections_of_its_own(hosts: Hosts, directory: str)
     told = subprocess.run(
         [sys.executable, "-c", _FORKS, hosts.endpoints[0], f"{directory}/forks"], stdout=subprocess.PIPE,
         text=True, timeout=100, check=True)
-    assert told.stdout.split("\n")[:2] == ["of the parent"] * 2
+    assert told.stdout.splitlines() == [
+        "of the parent", "lease ID is of the process from which this one was forked off", "0",
+        "of the parent False"]

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import muster_client as m
 import pytest
@@ -53,6 +54,14 @@ def test_messages_are_those_of_the_one_proto() -> None:
 ])  # fmt: skip
 def test_ranges(keys: m.KeyRange, start: bytes, end: bytes) -> None:
     assert (keys.start, keys.end) == (start, end)
+
+
+@pytest.mark.parametrize("value", [5, True, [104], 1.5])
+def test_only_bytes_and_text_are_keys_and_values(value: Any) -> None:
+    """``bytes(5)`` is five zeros: a port would be stored so."""
+    for made in (lambda: m.put("a", value), lambda: m.prefix(value), lambda: ranges.data(value)):
+        with pytest.raises(TypeError, match="bytes or str, not"):
+            made()
 
 
 def test_ranges_without_keys_are_refused() -> None:

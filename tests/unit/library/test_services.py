@@ -105,6 +105,21 @@ def test_a_state_that_is_not_valid_ends_no_configuration(monkeypatch: pytest.Mon
     assert [str(one) for one in told] == ["it is paid for"]
 
 
+@pytest.mark.parametrize(("keys", "wrong"), [
+    ({b"/c/price": b"2", b"/c/notes": b"x", b"/c/notes/a": b"y", b"/c/notes/a/b": b"z"}, ""),
+    ({b"/c/price": b"2", b"/c/price/old": b"1"}, "price: it has a value, and keys below it, too"),
+])  # fmt: skip
+def test_a_key_with_keys_below_it_is_wrong_only_for_a_field(
+    keys: dict[bytes, bytes], wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(m.Client("127.0.0.1:1"), "/c", Picky, None)
+    kvs = {key: KeyValue(key, value, 1, 1, 1) for key, value in keys.items()}
+    monkeypatch.setattr(config._mirror, "copy", lambda: kvs)
+    config._step()
+    assert str(config.error or "") == wrong
+    assert config._value == (None if wrong else Picky(Decimal(2)))
+
+
 def test_a_job_that_fails_behind_its_leadership_ends_no_cron() -> None:
     """Whatever it raises: this program stands as a candidate again."""
 

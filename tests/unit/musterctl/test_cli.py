@@ -32,6 +32,19 @@ def test_version_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"musterctl version: {version()}\nAPI version: {API_VERSION}\n"
 
 
+@pytest.mark.parametrize(("words", "code", "said"), [
+    ("version >/dev/full", 1, b"Error: writing the output: No space left on device\n"),
+    ("version >&-", 0, b""),
+    ("put key <&-", 128, b"Error: put command needs 1 argument and input from stdin or 2 arguments\n"),
+    ("txn <&-", 3, b"Error: EOF\n"),
+    ("nonsense 2>&-", 1, b""),
+])  # fmt: skip
+def test_streams_that_are_full_or_closed(words: str, code: int, said: bytes) -> None:
+    line = ["sh", "-c", f"{sys.executable} -m tools.musterctl {words}"]
+    ended = subprocess.run(line, check=False, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (code, said)
+
+
 def test_version_loads_no_network_code() -> None:
     program = (
         "import sys; from tools.musterctl import cli; cli.run(['version']); "

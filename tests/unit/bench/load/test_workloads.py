@@ -113,7 +113,7 @@ def test_a_spec_survives_its_way_to_a_client_process() -> None:
     ({"command": "txn-put", "txn_ops": 1001}, "only once"),
     ({"command": "get"}, "unknown command"),
     ({"endpoints": ()}, "no endpoint"),
-    ({"rate_per_s": -1.0}, "must not be negative"),
+    ({"rate_per_s": -1.0}, "must not be negative"), ({"val_size_bytes": -1}, "must not be negative"),
 ])
 def test_what_cannot_be_run_is_refused_in_words(changes: dict[str, object], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):

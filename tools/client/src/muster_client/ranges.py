@@ -8,8 +8,12 @@ Text = bytes | str
 
 
 def data(text: Text) -> bytes:
-    """Bytes as they are, text in UTF-8."""
-    return text.encode() if isinstance(text, str) else bytes(text)
+    """Bytes as they are, text in UTF-8. TypeError for all else: of a number ``bytes`` makes so many zeros."""
+    if isinstance(text, str):
+        return text.encode()
+    if not isinstance(text, bytes | bytearray | memoryview):
+        raise TypeError(f"bytes or str, not {type(text).__name__}: {text!r}")
+    return bytes(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ Model = TypeVar("Model")
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
+class _Both(dict[str, Any]):
+    """Keys below a key that has a value, too: an error only for a field."""
+
+
 class Config(Generic[Model]):
     """Keys under a prefix as a model; in ``async with`` it follows them.
 
@@ -120,9 +124,9 @@ class Config(Generic[Model]):
             *path, name = key[len(self._prefix):].decode(errors="replace").split("/")
             place = tree
             for part in path:
-                place = nested if isinstance(nested := place.get(part), dict) else place.setdefault(part, {})
-                if not isinstance(place, dict):
-                    raise ValueError(f"{key!r}: there is a key {part!r} above it, too")
+                if not isinstance(place.setdefault(part, {}), dict):
+                    place[part] = _Both()
+                place = place[part]
             place[name] = kv.value.decode(errors="replace")
         return built(self._model, tree)
 
@@ -156,6 +160,8 @@ def _required(one: dataclasses.Field[Any]) -> bool:
 
 def _value(hint: Any, text: Any, path: str) -> Any:
     """A value of a type. ValueError."""
+    if isinstance(text, _Both):
+        raise ValueError(f"{path}: it has a value, and keys below it, too")
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
@@ -203,6 +209,8 @@ def _for_pydantic(model: Any, tree: Mapping[str, Any]) -> dict[str, Any]:
     fields = getattr(model, "model_fields", {})
     for name, one in tree.items():
         kind = getattr(fields.get(name), "annotation", None)
+        if kind is not None and isinstance(one, _Both):
+            raise ValueError(f"{name}: it has a value, and keys below it, too")
         if isinstance(one, Mapping):
             found[name] = _for_pydantic(kind, one)
             continue

@@ -42,6 +42,7 @@ class Kept:
 
     def __init__(self, id: int, ttl_s: int, sent: float) -> None:
         self.id, self.ttl_s, self.until = id, ttl_s, sent + ttl_s
+        self.forks = engine.forks  # when it was granted
         self._lock = threading.Lock()
         self._why = ""  # it is lost; nothing brings it back
         self._calls: list[Callable[[str], None]] = []
@@ -103,7 +104,10 @@ class Keeper:
         self._tasks[kept] = asyncio.create_task(self._renew(kept))
 
     async def drop(self, kept: Kept, why: str) -> None:
-        """Renew it no more; it ends with its time to live."""
+        """Renew it no more; it ends with its time to live. RuntimeError in a process that was forked off: its
+        parent keeps it."""
+        if kept.forks != engine.forks:
+            raise RuntimeError(f"lease {kept.id:x} is of the process from which this one was forked off")
         if (task := self._tasks.pop(kept, None)) is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -150,7 +154,7 @@ class Keeper:
             await asyncio.sleep(answer.TTL / _PARTS)
 
     async def close(self) -> None:
-        for kept in list(self._tasks):
+        for kept in [kept for kept in self._tasks if kept.forks == engine.forks]:
             await self.drop(kept, "the client is closed")
 
     async def _renew(self, kept: Kept) -> None:
