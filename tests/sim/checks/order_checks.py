@@ -74,7 +74,6 @@ class Checker:
         self._new: list[tuple[tuple[int, int], int, int, int]] = []
         self._bases: list[tuple[tuple[int, int], int, int, dict[bytes, bytes]]] = []
         self._based: dict[tuple[int, int], int] = {}  # moves whose base was looked at
-        self._looked: dict[tuple[int, int], tuple[object, ...]] = {}  # what a node's last step had come to
         self._seen: dict[tuple[int, int], int] = {}  # highest commit index
         self._led: dict[tuple[int, int], tuple[int, bool]] = {}
         self._applied: dict[tuple[int, int], int] = {}  # order index, in this life of the process
@@ -82,7 +81,6 @@ class Checker:
         self._truncated: dict[tuple[int, int], tuple[int, int]] = {}
         # the last order record that any host has let go, by itself: now, and when the voters changed last
         self._gone = self._gone_before = 0
-        self._served: dict[tuple[int, int], object] = {}  # a leader whose right to serve was looked at
         self._locks: dict[tuple[int, int], Locks] = {}
         self._under_locks = UnderLocks()
         self._once = Once(simulation)
@@ -114,12 +112,10 @@ class Checker:
         """It came back with what its disks kept."""
         where = process.host, process.shard
         for known in (
-            self._looked,
             self._seen,
             self._led,
             self._applied,
             self._truncated,
-            self._served,
             self._locks,
             self._under_locks.seen,
         ):
@@ -135,21 +131,22 @@ class Checker:
     # -- after each step of a node
 
     def stepped(self, process: NodeProcess) -> None:
-        where = process.host, process.shard
         node: Any = process.node
-        raft = node.raft
-        now = (raft.commit_index, raft.term, raft.is_leader, raft.configuration, node.order_index,
-               process.log.position.index, node.snapshots.installed)
-        if self._new or self._looked.get(where) != now:  # most steps change none of these
-            self._looked[where] = now
-            self._moved(process, where)
-        if process.log.kept.removed:
+        raft, log = node.raft, process.log
+        # the fields themselves: this is done after each step, and properties take as long as all the rest
+        now = (raft.log.commit, raft.term, raft._role, raft._membership.current, node.order_index,
+               log.position.index, node.snapshots.installed)
+        if self._new or process.looked != now:  # most steps change none of these
+            process.looked = now
+            self._moved(process, process.where)
+        if log.kept.removed:
             self._files_went(process)
         if process.shard:
             if node.role.leading is not None:
                 self._shard_leads(process, node.role.leading)
-        elif node.writes.leader is not None:
-            self._sequencer_leads(process, node.writes.leader)
+        elif (leader := node.writes.leader) is not None and process.served is not leader:
+            process.served = leader
+            self._sequencer_leads(process, leader)
 
     def _moved(self, process: NodeProcess, where: tuple[int, int]) -> None:
         node: Any = process.node
@@ -388,19 +385,18 @@ class Checker:
     # -- leaders of shards, and the sequencer
 
     def _shard_leads(self, process: NodeProcess, leading: ShardLeader[Any]) -> None:
-        where, node, replay = (process.host, process.shard), process.node, self.replay
-        if leading.serving and self._served.get(where) is not leading:
-            self._served[where] = leading
-            cut = replay.cuts_at[node.order_index].get(process.shard, Cut())
+        if leading.serving and process.served is not leading:
+            process.served, at = leading, process.node.order_index
+            cut = self.replay.cuts_at[at].get(process.shard, Cut())
             if cut.term < leading.term:
                 raise Violation(
                     "I8 a leader serves once a cut of its term is applied",
-                    f"{process.name} leads {leading.term}, the latest cut at {node.order_index} is {cut}",
+                    f"{process.name} leads {leading.term}, the latest cut at {at} is {cut}",
                 )
         self._under_locks.stepped(process, leading)
-        locks = self._locks.get(where)
+        locks = self._locks.get(process.where)
         if locks is None or locks.leading is not leading:
-            locks = self._locks[where] = Locks(leading)
+            locks = self._locks[process.where] = Locks(leading)
         if len(leading._table) or locks.granted:
             self._look_at_locks(process, locks)
 
@@ -446,10 +442,6 @@ class Checker:
         return False
 
     def _sequencer_leads(self, process: NodeProcess, leader: Any) -> None:
-        where = process.host, 0
-        if self._served.get(where) is leader:
-            return
-        self._served[where] = leader
         known = self.committed.get(0, {}).get(process.node.applied_index)
         if known is None or known[0] != leader.term:
             raise Violation(

@@ -24,7 +24,7 @@ from tests.sim.checks.order_kinds import kinds_of
 from tests.sim.checks.order_replay import Life, Replay
 from tests.sim.checks.order_watching import WatchHistory
 from tests.sim.clients.order_clients import Operation
-from tests.sim.clients.order_leases import check_keys, check_list
+from tests.sim.clients.order_leases import check_keys, check_list, places_told
 from tests.sim.clients.order_users import CHANGES, Permissions
 from tests.sim.world.order_world import Violation
 from tests.unit.semantics.model import Model, Refused
@@ -80,6 +80,10 @@ class History:
         checker = simulation.checker
         at: dict[int, float] = {r: checker.committed_at[i] for r, i in replay.record_of.items()}
         self._committed_at = at
+        operations = simulation.clients.operations
+        self._acknowledged = [  # compactions
+            (o.answered_at, o.request.revision) for o in operations if o.method == "Compact" and o.ok]
+        self._places = places_told(replay, operations)
 
     def _bad(self, rule: str, operation: object, text: str = "") -> Violation:
         return Violation(rule, f"{operation} {text}")
@@ -203,7 +207,7 @@ class History:
             raise self._bad("I22 a lease that is there has time to live", o)
 
     def _ok_leaseleases(self, o: Operation) -> None:
-        check_list(self._simulation, self._replay, o)
+        check_list(self._simulation, self._replay, o, self._places)
 
     def _ok_hashkv(self, o: Operation) -> None:
         self._hashes.answered(o)
@@ -230,8 +234,7 @@ class History:
 
     def _compacted_before(self, time: float) -> int:
         """A compaction that was acknowledged by then."""
-        return max((o.request.revision for o in self._simulation.clients.operations
-                    if o.method == "Compact" and o.ok and o.answered_at < time), default=0)
+        return max((revision for at, revision in self._acknowledged if at < time), default=0)
 
     def _refusal(self, o: Operation) -> None:
         text, request = o.error or "", o.request
@@ -270,7 +273,7 @@ class History:
             raise self._bad("an answer that was not to be expected", o)
 
     def _committed_by(self, time: float) -> int:
-        return max((r for r, at in self._committed_at.items() if at <= time), default=1)
+        return self._replay.committed_by(time, self._simulation.checker.committed_at)
 
     # -- every revision has one owner
 

@@ -5,7 +5,8 @@ the first half of I22).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -78,6 +79,11 @@ class Replay:
     def order_index(self) -> int:
         """The last record that was folded."""
         return len(self.revision_at) - 1
+
+    def committed_by(self, time: float, committed_at: Mapping[int, float]) -> int:
+        """The revision then. ``committed_at``: when each record was, by order index: times never fall."""
+        revisions = range(2, self.revision + 1)
+        return 1 + bisect_right(revisions, time, key=lambda r: committed_at[self.record_of[r]])
 
 
 class Groups(Protocol):

@@ -48,16 +48,14 @@ class UnderLocks:
 
     def stepped(self, process: NodeProcess, leading: ShardLeader[Any]) -> None:
         raft: Any = process.node.raft
-        where = process.host, process.shard
-        term = self.seen.get(where)
+        term = self.seen.get(process.where)
         if term is None or term.leading is not leading:
-            self.seen[where] = Term(leading, raft.last_index)
+            self.seen[process.where] = Term(leading, raft.last_index)
             return
-        held = (
-            {h.attempt: h for h in leading._table if h.active and h.attempt is not None}
-            if len(leading._table)
-            else {}
-        )
+        waits = len(leading._table)
+        if not (waits or term.locked or term.older) and raft.log.last_index <= term.last_index:
+            return  # nothing is held, nothing was, and nothing is logged
+        held = {h.attempt: h for h in leading._table if h.active and h.attempt is not None} if waits else {}
         before = term.last_record
         if raft.last_index > term.last_index and raft.term == leading.term:
             locked = [h for attempt, h in held.items() if attempt in term.locked]

@@ -245,12 +245,19 @@ def _check_moving_keys(simulation: Simulation, replay: Replay, o: Operation, lat
             raise Violation("I15 the keys of a lease are those that hang on it", f"{o}: {key!r}")
 
 
-def check_list(simulation: Simulation, replay: Replay, o: Operation) -> None:
+def places_told(replay: Replay, operations: list[Operation]) -> list[tuple[float, int]]:
+    """When answers told of a place of the order, and of which."""
+    told = ((o.answered_at, _place(replay, o)) for o in operations if o.ok)
+    return [(at, place) for at, place in told if place]
+
+
+def check_list(
+    simulation: Simulation, replay: Replay, o: Operation, places_told: list[tuple[float, int]]
+) -> None:
     """LeaseLeases: the leases at one place of the order, at which the revision is the header's and which no
     answer that was there before the question is beyond."""
     got = [lease.ID for lease in o.response.leases]
-    least = max((_place(replay, before) for before in simulation.clients.operations
-                 if before.ok and before.answered_at <= o.asked_at), default=0)
+    least = max((place for at, place in places_told if at <= o.asked_at), default=0)
     revision, committed_at = o.response.header.revision, simulation.checker.committed_at
     places = [
         i

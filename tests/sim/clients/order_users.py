@@ -418,7 +418,7 @@ class Permissions:
                 if op.HasField("request_put")
             }
         leases -= {0}
-        if o.method == "LeaseTimeToLive" and not request.keys:
+        if not (leases or every) or (o.method == "LeaseTimeToLive" and not request.keys):
             return []
         found: set[bytes] | None = None
         for revision in range(first, last + 1):
@@ -490,10 +490,7 @@ class Permissions:
         self.counts["changes" if o.ok else "changes refused"] += 1
 
     def _committed_by(self, time: float) -> int:
-        committed_at = self._simulation.checker.committed_at
-        return max(
-            (r for r, index in self._replay.record_of.items() if committed_at[index] <= time), default=1
-        )
+        return self._replay.committed_by(time, self._simulation.checker.committed_at)
 
     def _watched(self, w: Watch) -> None:
         """P5. A watch that is there is judged again by its user's name alone."""

@@ -48,6 +48,16 @@ class KeptDisk:
         return after >= last
 
 
+class Durable:
+    """What a crash leaves of a log."""
+
+    __slots__ = ("hard", "log", "metas", "position")
+
+    def __init__(self, hard: HardState, position: SnapshotPosition, log: list[Entry],
+                 metas: dict[str, bytes]) -> None:
+        self.hard, self.position, self.log, self.metas = hard, position, log, metas
+
+
 class LogDisk(MemoryLog):
     """The log as the process sees it, and as a crash leaves it."""
 
@@ -60,16 +70,14 @@ class LogDisk(MemoryLog):
         self.writes = 0
         self.failing = False  # no sync succeeds, no write finds room
         self.perhaps_dies: Callable[[str], None] = lambda where: None
-        self._durable: tuple[HardState, SnapshotPosition, list[Entry], dict[str, bytes]] = (
-            self.hard, self.position, [], {})
-        self._unsynced: list[Callable[[LogDisk], None]] = []
+        self._durable = Durable(self.hard, self.position, [], {})
+        self._unsynced: list[Callable[[LogDisk | Durable], object]] = []
 
     def begin(self, configuration: Configuration) -> None:
         """A node opens it. ``configuration``: with which an empty log begins."""
         if not (self.writes or self.log or self.position.index):
-            hard, position, log, metas = self._durable
-            self.position = replace(position, configuration=configuration)
-            self._durable = hard, self.position, log, metas
+            self.position = replace(self._durable.position, configuration=configuration)
+            self._durable.position = self.position
 
     # -- LogStorage
 
@@ -88,7 +96,7 @@ class LogDisk(MemoryLog):
         return super().entries(first, last, max_bytes)
 
     def bytes_after(self, index: int) -> int:
-        return sum(len(entry.data) for entry in self.log[max(0, index - self.position.index):])
+        return sum([len(entry.data) for entry in self.log[max(0, index - self.position.index):]])
 
     def file_bytes(self) -> int:
         return self.bytes_after(0)
@@ -102,7 +110,7 @@ class LogDisk(MemoryLog):
 
     # -- writes
 
-    def _write(self, change: Callable[[LogDisk], None]) -> None:
+    def _write(self, change: Callable[[LogDisk | Durable], object]) -> None:
         if self.failing:
             raise DiskBroke("no space left for the log")
         change(self)
@@ -121,7 +129,7 @@ class LogDisk(MemoryLog):
     def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
         entries = list(entries)
 
-        def change(disk: LogDisk) -> None:
+        def change(disk: LogDisk | Durable) -> None:
             if entries:
                 keep = entries[0].index - disk.position.index - 1
                 assert 0 <= keep <= len(disk.log), "a gap in the log"
@@ -137,28 +145,23 @@ class LogDisk(MemoryLog):
         covered = (
             len(self._unsynced) if writes is None else max(0, len(self._unsynced) - (self.writes - writes))
         )
-        if not covered:
-            return
-        hard, position, log, metas = self._durable
-        shadow = LogDisk(position.configuration)
-        shadow.hard, shadow.position, shadow.log, shadow.metas = hard, position, log, metas
         for change in self._unsynced[:covered]:
-            change(shadow)
-        self._durable = shadow.hard, shadow.position, shadow.log, shadow.metas
+            change(self._durable)
         del self._unsynced[:covered]
 
     def crash(self, survivors: int) -> None:
         """The first ``survivors`` of the unsynced writes reached the disk, the others are lost."""
         self.sync(self.writes - len(self._unsynced) + min(survivors, len(self._unsynced)))
         self._unsynced.clear()
-        hard, position, log, metas = self._durable
-        self.hard, self.position, self.log, self.metas = hard, position, list(log), dict(metas)
+        left = self._durable
+        self.hard, self.position = left.hard, left.position
+        self.log, self.metas = list(left.log), dict(left.metas)
 
     def copied(self) -> LogDisk:
         """Another disk with what a crash would leave on this one."""
-        hard, position, log, metas = self._durable
-        copy = LogDisk(position.configuration)
-        copy._durable = hard, position, list(log), dict(metas)
+        left = self._durable
+        copy = LogDisk(left.position.configuration)
+        copy._durable = Durable(left.hard, left.position, list(left.log), dict(left.metas))
         copy.kept.pieces = dict(self.kept.pieces)
         copy.crash(0)
         copy.notes, copy.perhaps_dies = [(0, 0)], self.perhaps_dies
@@ -175,27 +178,27 @@ class LogDisk(MemoryLog):
     @property
     def durable_hard(self) -> HardState:
         """The hard state that a crash would leave."""
-        return self._durable[0]
+        return self._durable.hard
 
     def holds(self, index: int, term: int) -> bool:
         """Whether a crash would leave this entry, or a snapshot that covers it."""
-        _, position, log, _ = self._durable
-        at = index - position.index - 1
-        return at < 0 or (at < len(log) and log[at].term == term)
+        left = self._durable
+        at = index - left.position.index - 1
+        return at < 0 or (at < len(left.log) and left.log[at].term == term)
 
     def truncate_prefix(self, position: SnapshotPosition) -> None:
         if position.index <= self.position.index:
             return
         assert self.term(position.index) == position.term
 
-        def change(disk: LogDisk) -> None:
+        def change(disk: LogDisk | Durable) -> None:
             disk.log = disk.log[position.index - disk.position.index :]
             disk.position = position
 
         self._write(change)
 
     def begin_install(self, position: SnapshotPosition) -> None:
-        def change(disk: LogDisk) -> None:
+        def change(disk: LogDisk | Durable) -> None:
             disk.metas["installing"] = b"1"
 
         self.installing = position
@@ -210,19 +213,19 @@ class LogDisk(MemoryLog):
             if position.index <= self.last_index() and self.term(position.index) == position.term:
                 self.truncate_prefix(position)
             else:
-                def change(disk: LogDisk) -> None:
+                def change(disk: LogDisk | Durable) -> None:
                     disk.log, disk.position = [], position
 
                 self._write(change)
                 self.sync()
-        self._write(lambda disk: disk.metas.pop("installing", None) and None)
+        self._write(lambda disk: disk.metas.pop("installing", None))
 
     def verify(self, applied_index: int) -> None:
         if "installing" in self.metas:
             if applied_index >= self.installing.index:
                 self.finish_install(self.installing)
             else:
-                self._write(lambda disk: disk.metas.pop("installing", None) and None)
+                self._write(lambda disk: disk.metas.pop("installing", None))
         if not self.position.index <= applied_index <= self.last_index():
             raise Violation(
                 "H10 log and state meet",

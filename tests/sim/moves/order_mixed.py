@@ -34,6 +34,7 @@ class Mixed(Simulation):
     def __init__(self, seed: int, plan: Plan) -> None:
         self._before: set[int] = set(range(1, plan.hosts + 1))
         self._running: Process | None = None
+        self._as_before = False  # whether the code is the program before
         self.grew_before = False  # to what the program before knows
         super().__init__(seed, plan)
         random = Random(f"{seed}/upgrades")
@@ -48,8 +49,11 @@ class Mixed(Simulation):
     @current.setter
     def current(self, process: Process | None) -> None:
         self._running = process
-        for module, name, value in _BEFORE if process and process.host in self._before else _NOW:
-            setattr(module, name, value)
+        before = process is not None and process.host in self._before
+        if before != self._as_before:
+            self._as_before = before
+            for module, name, value in _BEFORE if before else _NOW:
+                setattr(module, name, value)
 
     def _upgrade(self, host: int) -> None:
         if host not in self._before:

@@ -51,6 +51,10 @@ class NodeProcess(Process):
     def __init__(self, simulation: Simulation, host: int, shard: int) -> None:
         super().__init__(simulation, host, f"node {host}.{shard}")
         self.shard = shard
+        self.where = host, shard
+        self.looked: tuple[object, ...] = ()  # what the checker saw after the last step
+        self.served: object = None  # a leader whose right to serve it has looked at
+        self._checker = simulation.checker
         self.log = simulation.logs[host, shard]
         self.disk = simulation.states[host, shard]
         self.emptied = host in simulation.kept  # it stands on disks that are not those it voted with
@@ -58,6 +62,7 @@ class NodeProcess(Process):
         settings = simulation.node_settings(host, shard)
         machine: Any = SimulatedMachine(simulation, self)
         self.node: Node = simulation.make_node(settings, machine, self)
+        self._ended: Any = self.node.fatal
         # clients are few here: now and then entries leave while others are under way, as they do under load
         self.node.pace.full_requests = self.random.choice((1, 2, 256))
         self.node.large.large_bytes = simulation.plan.large_bytes
@@ -73,7 +78,12 @@ class NodeProcess(Process):
         """A node that finds that it is not who it was ends, and is not started again
         (``tools.muster.processes.node``). One whose disk fails ends too."""
         try:
-            super().happens(source, event)
+            if self.paused:
+                self._inbox.append((source, event))
+            elif self.alive:
+                self.world.current = self
+                event()
+                self._checker.stepped(self)
         except PowerCut:
             self.world.died(self)
         except (StorageError, DiskBroke):
@@ -85,7 +95,7 @@ class NodeProcess(Process):
                 raise
             self.world.refused(self)
         else:
-            if self.alive and self.node.fatal.done():
+            if self._ended.finished and self.alive:
                 (self.world.disk_failed if self.log.failing else self.world.refused)(self)
 
 

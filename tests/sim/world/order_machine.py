@@ -70,7 +70,8 @@ class SimulatedMachine:
         self._make_dealer, self._make_router = sockets(simulation.plan.tcp)
 
     def now_ms(self) -> int:
-        return int(self._process.time() * 1000)
+        process = self._process
+        return int((process.world.now * process.clock_rate + process.clock_offset) * 1000)
 
     def random_bytes(self, size: int) -> bytes:
         return self._process.random.getrandbits(8 * size).to_bytes(size, "big")

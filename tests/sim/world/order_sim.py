@@ -238,10 +238,6 @@ class Simulation(World):
 
     died = kill
 
-    def stepped(self, process: Process) -> None:
-        if type(process) is NodeProcess:
-            self.checker.stepped(process)
-
     # -- what goes wrong
 
     def _leaders(self, shard: int | None = None) -> list[NodeProcess]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from tests.sim.world.order_world import Connection, Dealer, Process, Router, World
+from tests.sim.world.order_world import Connection, Dealer, Process, Router
 from tools.muster.machine.zmtp.silence import dial_s
 
 RTO_S = 0.2  # the kernel's least
@@ -44,7 +44,6 @@ class TcpConnection(Connection):
     def __init__(self, dealer: TcpDealer, router: Router, silence_s: float, buffer: int) -> None:
         super().__init__(dealer, router)
         self.stands = {True: True, False: True}
-        self.world: World = dealer.process.world
         self._silence_s = silence_s
         self._buffer = buffer
         self._streams = {True: Stream(), False: Stream()}
@@ -55,7 +54,7 @@ class TcpConnection(Connection):
 
     def _open(self, forward: bool) -> bool:
         """Whether packets pass in this direction."""
-        source, target = self._ends(forward)
+        source, target = self._ends[forward]
         return (source.host, target.host) not in self.world.blocked
 
     # -- frames
@@ -77,12 +76,12 @@ class TcpConnection(Connection):
         return True
 
     def _fly(self, forward: bool, number: int, parts: list[bytes]) -> None:
-        source, target = self._ends(forward)
+        source, target = self._ends[forward]
         delay = self.world.delay(self._random, source.host == target.host)
         arrival = max(self.world.now + delay, self._last[forward] + 1e-7)
         self._last[forward] = arrival
         self.world.at_network(
-            arrival - self.world.now, target, (self, forward), lambda: self._land(forward, number, parts)
+            arrival - self.world.now, target, lambda: self._land(forward, number, parts)
         )
 
     def _land(self, forward: bool, number: int, parts: list[bytes]) -> None:
@@ -185,7 +184,7 @@ class TcpConnection(Connection):
     def closed(self, side: bool, tries: int = 8) -> None:
         """A side closed its socket, or died: its kernel says so, again and again."""
         self.stands[side] = False
-        if not self.stands[not side] or self._ends(side)[0].host in self.world.dark:
+        if not self.stands[not side] or self._ends[side][0].host in self.world.dark:
             return
         if self._open(side):
             self.world.at(0.001, None, lambda: self._gone(not side))

@@ -38,15 +38,21 @@ class DiskBroke(OSError):
 
 
 class Handle:
-    """A timer that can be cancelled."""
+    """A call to come, which can be cancelled."""
 
-    __slots__ = ("cancelled",)
+    __slots__ = ("args", "callback", "cancelled")
 
-    def __init__(self) -> None:
+    def __init__(self, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self.callback = callback
+        self.args = args
         self.cancelled = False
 
     def cancel(self) -> None:
         self.cancelled = True
+
+    def run(self) -> None:
+        if not self.cancelled:
+            self.callback(*self.args)
 
 
 class Future:
@@ -55,12 +61,12 @@ class Future:
     def __init__(self, process: Process) -> None:
         self._process = process
         self._callbacks: list[Callable[[Future], None]] = []
-        self._done = False
+        self.finished = False
         self._result: Any = None
         self._exception: BaseException | None = None
 
     def done(self) -> bool:
-        return self._done
+        return self.finished
 
     def cancelled(self) -> bool:
         return False
@@ -74,16 +80,16 @@ class Future:
         return self._exception
 
     def set_result(self, result: Any) -> None:
-        self._result, self._done = result, True
+        self._result, self.finished = result, True
         self._call()
 
     def set_exception(self, error: BaseException) -> None:
-        self._exception, self._done = error, True
+        self._exception, self.finished = error, True
         self._call()
 
     def add_done_callback(self, callback: Callable[[Future], None]) -> None:
         self._callbacks.append(callback)
-        if self._done:
+        if self.finished:
             self._call()
 
     def _call(self) -> None:
@@ -106,7 +112,7 @@ class Process:
         self.clock_rate = world.clock_rate(host)  # its seconds in one of the world's
         self.sockets: list[Router | Dealer] = []
         self.busy_s = 0.0002  # how long the loop is at something else before it comes to what is ready
-        self._ready: deque[Callable[[], object]] = deque()
+        self._ready: deque[Handle] = deque()
         self._scheduled = False
         self._inbox: list[tuple[object, Callable[[], object]]] = []
 
@@ -120,8 +126,8 @@ class Process:
         return self.world.wall_time(self)
 
     def call_soon(self, callback: Callable[..., object], *args: Any) -> Handle:
-        handle = Handle()
-        self._ready.append(lambda: None if handle.cancelled else callback(*args))
+        handle = Handle(callback, args)
+        self._ready.append(handle)
         if not self._scheduled:
             self._scheduled = True
             self.world.at(self.random.random() * self.busy_s, self, self._drain)
@@ -130,8 +136,8 @@ class Process:
     call_soon_threadsafe = call_soon
 
     def call_later(self, delay_s: float, callback: Callable[..., object], *args: Any) -> Handle:
-        handle = Handle()
-        self.world.at(delay_s / self.clock_rate, self, lambda: None if handle.cancelled else callback(*args))
+        handle = Handle(callback, args)
+        self.world.at(delay_s / self.clock_rate, self, handle.run)
         return handle
 
     def create_future(self) -> Future:
@@ -157,9 +163,12 @@ class Process:
 
     def _drain(self) -> None:
         self._scheduled = False
-        for _ in range(len(self._ready)):
-            self._ready.popleft()()
-        if self._ready and not self._scheduled:
+        ready = self._ready
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled:
+                handle.callback(*handle.args)
+        if ready and not self._scheduled:
             self._scheduled = True
             self.world.at(self.random.random() * self.busy_s, self, self._drain)
 
@@ -172,7 +181,6 @@ class Process:
         elif self.alive:
             self.world.current = self
             event()
-            self.world.stepped(self)
 
     def pause(self) -> None:
         self.paused = True
@@ -205,51 +213,50 @@ class Connection:
     def __init__(self, dealer: Dealer, router: Router) -> None:
         self.dealer = dealer
         self.router = router
+        self.world: World = dealer.process.world
         self.up = True  # as the network sees it
         self.held: dict[bool, list[list[bytes]]] = {True: [], False: []}
         self._random = Random(f"{dealer.process.world.seed}/{dealer.process.name}/{dealer.serial}")
         self._last = {True: 0.0, False: 0.0}
-        self._in_flight = 0
+        forward, back = (dealer.process, router.process), (router.process, dealer.process)
+        self._ends = {True: forward, False: back}  # whose frames go to whom
 
     def send(self, forward: bool, parts: list[bytes]) -> None:
         """``forward``: from the dealer to the router."""
-        world = self.dealer.process.world
-        source, target = self._ends(forward)
-        delay = world.delay(self._random, source.host == target.host)
-        arrival, after = world.now + delay, self._last[forward] + 1e-7
+        world = self.world
+        source, target = self._ends[forward]
+        now = world.now
+        arrival = now + world.delay(self._random, source.host == target.host)
+        after = self._last[forward] + 1e-7
         if arrival < after:
             arrival = after
         self._last[forward] = arrival
         # the network delivers even when the sender is gone; only the receiver must be there
-        world.at_network(arrival - world.now, target, (self, forward), partial(self._arrive, forward, parts))
-
-    def _ends(self, forward: bool) -> tuple[Process, Process]:
-        ends = self.dealer.process, self.router.process
-        return ends if forward else (ends[1], ends[0])
+        world.at_network(arrival - now, target, partial(self._arrive, forward, parts))
 
     def _arrive(self, forward: bool, parts: list[bytes]) -> None:
         if not self.up:
             return
-        source, target = self._ends(forward)
-        world = target.world
-        if self.held[forward] or (source.host, target.host) in world.blocked:
+        source, target = self._ends[forward]
+        blocked = self.world.blocked
+        if self.held[forward] or (blocked and (source.host, target.host) in blocked):
             self.held[forward].append(parts)
-            return
-        self._deliver(forward, parts)
+        elif forward:
+            if not self.router.closed:
+                target.happens(self, partial(self._read, self.router, [self.dealer.identity, *parts]))
+        elif not self.dealer.closed and self.dealer.connection is self:
+            target.happens(self, partial(self._read, self.dealer, parts))
 
-    def _deliver(self, forward: bool, parts: list[bytes]) -> None:
-        socket: Any = self.router if forward else self.dealer
-        if socket.closed or (not forward and self.dealer.connection is not self):
-            return
-        target = socket.process
-        target.happens(self, lambda: None if socket.closed else socket.receive(
-            [self.dealer.identity, *parts] if forward else parts))
+    @staticmethod
+    def _read(socket: Dealer | Router, parts: list[bytes]) -> None:
+        if not socket.closed:
+            socket.receive(parts)
 
     def healed(self) -> None:
         """The partition is over: TCP sends again what was held back, or gives up."""
         for forward in (True, False):
-            ends = self._ends(forward)
-            if self.held[forward] and (ends[0].host, ends[1].host) not in ends[0].world.blocked:
+            source, target = self._ends[forward]
+            if self.held[forward] and (source.host, target.host) not in self.world.blocked:
                 frames, self.held[forward] = self.held[forward], []
                 for parts in frames:
                     if self.up:
@@ -407,7 +414,8 @@ class World:
         self.wall_skew_s = 0.0  # what a wall clock is off at the most, where a plan bounds it
         self.dark: set[int] = set()  # hosts without power: they do not even say that a connection is gone
         self.events = 0
-        self._heap: list[tuple[float, str, int, Callable[[], object]]] = []
+        # when, a name and a number to sort by, whose event it is (None: the world's)
+        self._heap: list[tuple[float, str, int, Process | None, Callable[[], object]]] = []
         self._lives: dict[str, int] = {}
 
     def next_life(self, name: str) -> int:
@@ -416,31 +424,30 @@ class World:
 
     def at(self, delay_s: float, process: Process | None, event: Callable[[], object]) -> None:
         """An event of a process (None: of the world)."""
-        if process is None:
-            self._push(delay_s, "", event)
-        else:
-            self._push(delay_s, process.name, partial(process.happens, None, event))
-
-    def at_network(self, delay_s: float, target: Process, source: object, event: Callable[[], None]) -> None:
-        """Something the network does, whatever the target is at."""
-        self._push(delay_s, target.name, event)
-
-    def _push(self, delay_s: float, name: str, event: Callable[[], object]) -> None:
-        self.events += 1
+        self.events = number = self.events + 1
         due = self.now + delay_s if delay_s > 0.0 else self.now
-        heapq.heappush(self._heap, (due, name, self.events, event))
+        heapq.heappush(self._heap, (due, "" if process is None else process.name, number, process, event))
+
+    def at_network(self, delay_s: float, target: Process, event: Callable[[], None]) -> None:
+        """Something the network does, whatever the target is at."""
+        self.events = number = self.events + 1
+        due = self.now + delay_s if delay_s > 0.0 else self.now
+        heapq.heappush(self._heap, (due, target.name, number, None, event))
 
     def run_until(self, end: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Let things happen; True as soon as ``done`` (looked at every 10 ms)."""
-        heap = self._heap
+        heap, pop = self._heap, heapq.heappop
         look = self.now
         while heap and (due := heap[0][0]) <= end:
             if due >= look:
                 if done():  # what is due now stays due
                     return True
                 look = due + 0.01
-            self.now, _, _, event = heapq.heappop(heap)
-            event()
+            self.now, _, _, process, event = pop(heap)
+            if process is None:
+                event()
+            else:
+                process.happens(None, event)
         self.now = end
         return done()
 
@@ -452,15 +459,12 @@ class World:
         """What the clock on the wall of a process's host says."""
         return process.time() + self.wall_jumps.get(process.host, 0.0)
 
-    def stepped(self, process: Process) -> None:
-        """After every event of a process: for checks."""
-
     def delay(self, random: Random, local: bool) -> float:
         if local:
-            return random.uniform(0.00005, 0.0005)
+            return 0.00005 + (0.0005 - 0.00005) * random.random()  # as Random.uniform does it
         if self.late and random.random() < self.late:
             return random.uniform(0.05, 1.5)
-        return random.uniform(0.0002, self.latency_s)
+        return 0.0002 + (self.latency_s - 0.0002) * random.random()
 
     def reachable(self, a: int, b: int) -> bool:
         return (a, b) not in self.blocked and (b, a) not in self.blocked
