@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
-from google.protobuf.unknown_fields import UnknownFieldSet
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -23,50 +22,22 @@ _SORT_ORDERS = 3  # NONE, ASCEND, DESCEND
 _SORT_TARGETS = 5  # KEY, VERSION, CREATE, MOD, VALUE
 _STEP_KEYS = 256  # looked up in a step
 
-_UNARY = errors.MALFORMED_REQUEST.text
-STREAMED = "grpc: failed to unmarshal the received message {reason}"  # of a stream's, in grpc-go's words
-_inside: dict[type, tuple[str, ...]] = {}  # by message: its fields that are messages, once
-
 M = TypeVar("M")
 # Messages are typed Any: their classes are made at run time.
 Message = Any
 
 
-def parse(from_string: Callable[[bytes], M], body: bytes, text: str = _UNARY) -> M:
-    """A message out of its wire form. EtcdError: malformed. ``text``: of its refusal."""
+def parse(from_string: Callable[[bytes], M], body: bytes) -> M:
+    """A message out of its wire form. EtcdError: malformed."""
     try:
-        message = from_string(body)
+        return from_string(body)
     except DecodeError as e:
-        raise malformed(str(e), text) from None
-    check_wire(message, text)
-    return message
+        raise malformed(str(e)) from None
 
 
-def malformed(reason: str, text: str = _UNARY) -> EtcdError:
+def malformed(reason: str) -> EtcdError:
     """The refusal of a body that is no such message."""
-    return EtcdError(errors.MALFORMED_REQUEST, text.format(reason=reason))
-
-
-def check_wire(message: Message, text: str = _UNARY) -> None:
-    """No field that the message has came in another wire type than its own; the parser passes over such as
-    over unknown ones. Those inside repeated messages, as of a transaction, are checked one by one. 0.3 us."""
-    unknown = UnknownFieldSet(message)
-    if len(unknown):
-        known = message.DESCRIPTOR.fields_by_number
-        for at in range(len(unknown)):
-            field = unknown[at]
-            if (meant := known.get(field.field_number)) is not None:
-                name = "".join(part[:1].upper() + part[1:] for part in meant.name.split("_"))  # Go's
-                raise malformed(f"proto: wrong wireType = {field.wire_type} for field {name}", text)
-    kind = type(message)
-    names = _inside.get(kind)
-    if names is None:
-        names = _inside[kind] = tuple(
-            field.name for field in message.DESCRIPTOR.fields
-            if field.message_type is not None and not field.is_repeated)
-    for name in names:
-        if message.HasField(name):
-            check_wire(getattr(message, name), text)
+    return EtcdError(errors.MALFORMED_REQUEST, errors.MALFORMED_REQUEST.text.format(reason=reason))
 
 
 def check(method: int, body: bytes, max_txn_ops: int) -> None:
@@ -131,15 +102,11 @@ def _check_fields(request: Message, budget: int) -> Steps[bool]:
     if used > budget:
         raise EtcdError(errors.TOO_MANY_OPS)
     for compare in request.compare:
-        if len(UnknownFieldSet(compare)):
-            check_wire(compare)
         if not compare.key:
             raise EtcdError(errors.EMPTY_KEY)
     for ops in (request.success, request.failure):
         for place, op in enumerate(ops, 1):
             kind = op.WhichOneof("request")
-            if len(UnknownFieldSet(op)) or (kind and len(UnknownFieldSet(getattr(op, kind)))):
-                check_wire(op)
             if kind == "request_range":
                 check_range(op.request_range)
             elif kind == "request_put":

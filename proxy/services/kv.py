@@ -7,6 +7,8 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, validate
@@ -94,7 +96,7 @@ def _range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Range")
     router, placement = context.router, context.placement
     shard_of = placement.shard_of
-    parse = partial(validate.parse, rpc_pb2.RangeRequest.FromString)
+    parse = rpc_pb2.RangeRequest.FromString
     shard0 = router.routes[0]
 
     def range_(call: Call, data: bytes) -> None:
@@ -112,6 +114,9 @@ def _range(context: Context) -> UnaryHandler:
             request = parse(data)
             validate.check_range(request)
             shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
+        except DecodeError as e:
+            context.refuse(call, stats, validate.malformed(str(e)))
+            return
         except EtcdError as e:
             context.refuse(call, stats, e)
             return

@@ -33,14 +33,13 @@ class Sessions:
                grpc_type: str = "unary") -> None:
         context = self._context
         stats = context.method(grpc_type, self._service, name)
-        text = errors.MALFORMED_REQUEST.text if grpc_type == "unary" else validate.STREAMED
 
         def serve(call: Call, data: bytes) -> None:
             stats.started += 1
             if context.no_stream(call, stats):
                 return
             try:
-                request = validate.parse(kind.FromString, data, text)
+                request = validate.parse(kind.FromString, data)
             except EtcdError as error:
                 context.refuse(call, stats, error)
                 return

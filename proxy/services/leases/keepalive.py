@@ -96,7 +96,7 @@ class KeepAlive:
         self._stats.failed(errors.Code.CANCELED)
 
     def _read(self, data: bytes) -> _Lease:
-        lease = validate.parse(rpc_pb2.LeaseKeepAliveRequest.FromString, data, validate.STREAMED).ID
+        lease = validate.parse(rpc_pb2.LeaseKeepAliveRequest.FromString, data).ID
         found = lease, b"\x10" + varint(lease) if lease else b""
         if len(data) <= 16:
             if len(self._known) >= _KNOWN:

@@ -17,20 +17,18 @@ from proxy.services.table import register_all
 from proxy.services.upkeep.backup import _HELD
 from tests.unit.proxy.fakes import FakeCall, Net
 
-_WATCH = "/etcdserverpb.Watch/Watch"
-
 
 class Methods:
-    """Registered handlers by method name, the last of a name, and by path."""
+    """Registered handlers by method name."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Any] = {}
 
     def unary(self, path: str, handler: Any) -> None:
-        self.handlers[path] = self.handlers[path.rpartition("/")[2]] = handler
+        self.handlers[path.rpartition("/")[2]] = handler
 
     def stream(self, path: str, handler: Any) -> None:
-        self.handlers[path] = self.handlers[path.rpartition("/")[2]] = handler
+        self.handlers[path.rpartition("/")[2]] = handler
 
     def http(self, path: str, handler: Any) -> None:
         raise AssertionError("no HTTP here")
@@ -103,41 +101,6 @@ def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) ->
     assert malformed.status is not None
     assert malformed.status[0] == 13
     assert served.node.take() == []
-
-
-@pytest.mark.parametrize(
-    ("method", "body", "field"),
-    [
-        ("Range", b"\x0a\x01k\x1a\x011", "2 for field Limit"),
-        ("Range", b"\x08\x01", "0 for field Key"),
-        ("DeleteRange", b"\x0a\x01k\x1d\0\0\0\0", "5 for field PrevKv"),
-        ("Txn", b"\x10\x01", "0 for field Success"),
-        ("Txn", b"\x0a\x02\x18\x01", "0 for field Key"),
-        ("Txn", b"\x12\x02\x10\x01", "0 for field RequestPut"),
-        ("Txn", b"\x12\x07\x12\x05\x0a\x01k\x10\x01", "0 for field Value"),
-        ("Txn", b"\x1a\x09\x22\x07\x12\x05\x12\x03\x1a\x011", "2 for field Lease"),
-        ("LeaseTimeToLive", b"\x0a\x011", "2 for field ID"),
-        ("UserAdd", b"\x0a\x01u\x1a\x02\x0a\0", "2 for field NoPassword"),
-        ("Proclaim", b"\x0a\x02\x08\x01", "0 for field Name"),
-        ("MemberAdd", b"\x08\x01", "0 for field PeerURLs"),
-        (_WATCH, b"\x0a\x02\x08\x01", "0 for field Key"),
-        (_WATCH, b"\x08\x01", "0 for field CreateRequest"),
-        ("LeaseKeepAlive", b"\x0a\x011", "2 for field ID"),
-    ],
-)
-def test_a_field_in_a_wrong_wire_type_is_refused_in_etcds_words(method: str, body: bytes, field: str) -> None:
-    """It counted as not given: a put without its value, or a watch of another key."""
-    served = Served()
-    streamed = method in (_WATCH, "LeaseKeepAlive")
-    said = "failed to unmarshal the received message" if streamed else "error unmarshalling request:"
-    assert served.call(method, body).status == (13, f"grpc: {said} proto: wrong wireType = {field}")
-    assert served.node.take() == []
-
-
-def test_fields_that_nobody_knows_are_passed_over() -> None:
-    served = Served()
-    served.call("Range", b"\x0a\x01k\x98\x06\x01\x9b\x06\x9c\x06")
-    assert served.node.take()
 
 
 def test_a_request_that_asks_for_a_leader_is_refused_at_once_without_one() -> None:
