@@ -67,6 +67,7 @@ class RaftLog:
         # one value: the helper thread that syncs reads it while entries are appended
         self._written = Mark(0, 0, 0, 0)
         self._synced = self._written  # as much of it as is on the disk for certain
+        self._syncs = self._last_sync = 0  # begun; the last of those that the mark knows
         self._hard_state = HardState(0, 0, 0)
         self._position = SnapshotPosition(0, 0, Configuration(frozenset()))
         self._terms = array("Q")  # of the entries behind the snapshot position
@@ -262,14 +263,16 @@ class RaftLog:
         """Make durable what was written before this call. For a helper thread. Raises SyncFailed: end the
         process, for a second try would report nothing true."""
         with self._marking:
-            truncations, covered = self._truncations, self._written
+            self._syncs += 1
+            sync, truncations, covered = self._syncs, self._truncations, self._written
         try:
             self._database.flush_wal(not self._no_fsync)
         except Exception as e:
             raise SyncFailed(f"{self.path}: sync failed: {e}") from e
         with self._marking:
-            if truncations == self._truncations:
-                self._synced = covered
+            # a sync that begins earlier and ends later than another one covers less
+            if truncations == self._truncations and sync > self._last_sync:
+                self._last_sync, self._synced = sync, covered
                 self._mark.write(covered)
 
     def mark_is_behind(self) -> bool:

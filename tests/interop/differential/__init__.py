@@ -9,15 +9,16 @@ Where muster answers otherwise than the etcd 3.5.1 these tests run, on purpose; 
 
 * a sort option outside its enum is refused (etcd from a later 3.5 on; 3.5.1 ignores it);
 * a watch from a negative revision is refused at once (from 3.5.24 on; 3.5.1 cancels it as compacted);
-* the first compaction may name revision 0, and a second one too: it removes nothing, and replicas
-  would have to keep for ever that it was asked for (etcd refuses the second, and its HashKV tells 0 then);
+* the first compaction may name revision 0, and a second one too: it removes nothing. Replicas would have to
+  keep for ever that it was asked for. etcd refuses the second, and its HashKV tells 0 then;
 * a transaction that deletes to the end of the key space (``range_end`` a zero byte) and then puts one of
   those keys with ignore_value or ignore_lease is answered KeyNotFound: etcd's check for duplicate keys does
   not see it, and its process ends. Without the ignore flags such a transaction works, in both.
 * rows of equal rank come in key order; etcd's order of them is accidental;
 * a ``range_end`` that is sent but empty (as the npm client etcd3 does) means one key. etcd's ranges,
-  transactions that only read and their compares take it for the end of all keys, though it asks for a
-  permission on the one key alone; its deletes and its writing transactions take it for one key.
+  transactions that only read and their compares take it for the end of all keys. They ask for a
+  permission on the one key alone. Its deletes and its writing transactions take it for one key;
+* a known field in a wrong wire type is passed over like an unknown one; etcd answers INTERNAL.
 
 And where no step goes, on purpose as well:
 

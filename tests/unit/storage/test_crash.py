@@ -267,6 +267,34 @@ def test_a_sync_claims_nothing_that_was_written_after_it(
     log.close()
 
 
+def test_a_sync_that_another_one_overtakes_takes_nothing_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mark on the disk knows of the later one: a truncation lowers it."""
+    log = fill_log(tmp_path / "log")
+
+    class Overtaken:
+        def flush_wal(self, sync: bool) -> None:
+            monkeypatch.undo()
+            log.append([Entry(102, 5, 1, b"")])
+            log.sync()
+
+    log.append([Entry(101, 5, 1, b"")])
+    monkeypatch.setattr(log, "_database", Overtaken())
+    log.sync()
+    forced = []
+    write = log._mark.write
+
+    def noted(covered: mark.Mark, force: bool = False) -> None:
+        forced.append(force)
+        write(covered, force=force)
+
+    monkeypatch.setattr(log._mark, "write", noted)
+    log.append([Entry(102, 9, 1, b"")])
+    assert forced == [True]
+    log.close()
+
+
 def test_a_removed_log_is_missed(tmp_path: Path) -> None:
     fill_log(tmp_path).close()
     for file in (tmp_path / "db").iterdir():

@@ -56,7 +56,7 @@ class _Replica:
 
 def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
     """Make this host the only member of its cluster; its identity then. ConfigError; what a failed write
-    leaves, the next start makes again."""
+    leaves, the next forced start makes again."""
     for shard in range(identity.shard_count):
         if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW:
             raise ConfigError(

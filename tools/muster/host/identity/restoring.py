@@ -88,9 +88,9 @@ def restore_host(
             if logs != new.wal_dir:
                 point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
+            sync_directory(aside)
             if data_dir.exists():
                 data_dir.rmdir()
-            sync_directory(aside)
             os.replace(aside, data_dir)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
