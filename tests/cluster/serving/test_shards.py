@@ -298,8 +298,7 @@ def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, 
         f"--data-dir={tmp_path / 'p'}",
     ]
     refused = forks.run(command("proxy", *flags, "--shards=2"), capture_output=True, text=True,
-                             check=False,
-                             timeout=LIMIT_S, env=environment(), cwd=tmp_path)  # fmt: skip
+                        check=False, timeout=LIMIT_S, env=environment(), cwd=tmp_path)  # fmt: skip
     assert refused.returncode == 1
     assert "--shards=2, but this cluster began with 3" in refused.stderr
     with open(tmp_path / "log", "wb") as log, forks.popen(

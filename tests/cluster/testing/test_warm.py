@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +89,59 @@ def test_a_signal_to_a_forked_process_is_its_own() -> None:
     assert done.stdout == f"{-signal.SIGTERM} []\n", done.stderr
 
 
+READS = [*forks.MUSTERCTL, "txn", "--endpoints=127.0.0.1:1"]  # which waits for its lines
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers of programs are this test's."""
+    monkeypatch.setattr(forks, "_started", functools.cache(forks._started.__wrapped__))
+
+
+@pytest.mark.usefixtures("fresh")
+def test_signals_to_the_group_do_not_end_a_server_and_its_end_ends_what_it_has_forked() -> None:
+    with (
+        forks.popen(READS, stdin=subprocess.PIPE) as first,
+        forks.popen(READS, stdin=subprocess.PIPE) as last,
+    ):
+        server = psutil.Process(first.pid).parent()
+        assert server is not None
+        assert server.cmdline()[3] == "tests.forks"
+        server.send_signal(signal.SIGINT)
+        server.send_signal(signal.SIGTERM)
+        first.terminate()
+        assert first.wait(LIMIT_S) == -signal.SIGTERM, "which only the server ignores"
+        process = psutil.Process(last.pid)
+        server.kill()
+        assert psutil.wait_procs([process], LIMIT_S)[1] == []
+        last.kill()
+        assert last.wait(LIMIT_S) == -signal.SIGKILL
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_server_goes_on_when_those_that_ask_end() -> None:
+    with forks.popen(READS, stdin=subprocess.PIPE) as process:
+        server = psutil.Process(process.pid).parent()
+        assert server is not None
+        links = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        server.suspend()
+        for link in links:
+            link.connect(forks.server(forks.MUSTERCTL[2]))
+        links[1].send(b"\0\0\1\0half")
+        reads, writes = os.pipe()
+        with open("/proc/self/ns/net", "rb") as network:
+            given = (READS[2], READS[3:], environment(), os.getcwd(), False, 0)
+            forks.send(links[2], given, [reads, 1, 2, network.fileno()])
+        for link in links:
+            link.close()
+        server.resume()
+        assert forks.run([*forks.MUSTERCTL, "version"], capture_output=True).returncode == 0
+        until(lambda: [one.pid for one in server.children()] == [process.pid])
+        os.close(reads)
+        os.close(writes)
+        process.kill()
+
+
 def test_a_forked_program_has_what_it_is_given(tmp_path: Path) -> None:
     words = [*forks.MUSTERCTL, "snapshot", "status", "none.db"]
     how: dict[str, Any] = {"capture_output": True, "text": True, "cwd": tmp_path, "timeout": LIMIT_S}
@@ -98,8 +153,9 @@ def test_a_forked_program_has_what_it_is_given(tmp_path: Path) -> None:
     assert "API version: 3" in forks.run(version, check=True, **how).stdout
     with pytest.raises(subprocess.CalledProcessError):  # version 2 has no such command
         forks.run(version, check=True, env={"ETCDCTL_API": "2"}, **how)
-    reads = [*forks.MUSTERCTL, "txn", "--endpoints=127.0.0.1:1"]  # which waits for its lines
-    with forks.popen(reads, stdin=subprocess.PIPE) as process:
+    with pytest.raises(AssertionError, match="not for what is forked"):
+        forks.popen(version, process_group=0)
+    with forks.popen(READS, stdin=subprocess.PIPE) as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.1)
         process.kill()

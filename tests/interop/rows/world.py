@@ -182,7 +182,7 @@ class Background:
     def __init__(self, line: list[str], env: dict[str, str]) -> None:
         self.lines: list[str] = []
         self._process = forks.popen(line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                         stderr=subprocess.PIPE, text=True)  # fmt: skip
+                                    stderr=subprocess.PIPE, text=True)  # fmt: skip
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -241,7 +241,7 @@ class Ctl:
     def bare(self, *words: str, stdin: str = "", limit_s: float = 2 * LIMIT_S, **env: str) -> Done:
         """A line as it stands."""
         done = forks.run([*self.line, *words], input=stdin, env={**self.env, **env}, capture_output=True,
-                              text=True, timeout=limit_s, check=False)  # fmt: skip
+                         text=True, timeout=limit_s, check=False)  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 
     def run(self, *words: str, stdin: str = "") -> Done:

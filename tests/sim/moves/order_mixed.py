@@ -28,6 +28,11 @@ _NOW = [(module, name, getattr(module, name)) for module, name, _ in _BEFORE]
 _UPGRADED_S = (2.0, 3.5)  # when hosts are
 
 
+def _set(values: list[tuple[ModuleType, str, Any]]) -> None:
+    for module, name, value in values:
+        setattr(module, name, value)
+
+
 class Mixed(Simulation):
     """One run."""
 
@@ -35,6 +40,7 @@ class Mixed(Simulation):
         self._before: set[int] = set(range(1, plan.hosts + 1))
         self._running: Process | None = None
         self._as_before = False  # whether the code is the program before
+        _set(_NOW)
         self.grew_before = False  # to what the program before knows
         super().__init__(seed, plan)
         random = Random(f"{seed}/upgrades")
@@ -52,8 +58,7 @@ class Mixed(Simulation):
         before = process is not None and process.host in self._before
         if before != self._as_before:
             self._as_before = before
-            for module, name, value in _BEFORE if before else _NOW:
-                setattr(module, name, value)
+            _set(_BEFORE if before else _NOW)
 
     def _upgrade(self, host: int) -> None:
         if host not in self._before:

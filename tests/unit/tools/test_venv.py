@@ -82,7 +82,7 @@ def test_one_that_cannot_be_equipped_gives_way_to_the_first_and_is_one_line(
 
 
 @pytest.mark.parametrize("project", ["pyproject.toml", "tools/client/pyproject.toml"])
-def test_no_extra_reads_as_a_version(project: str):
+def test_no_extra_reads_as_a_version(project: str) -> None:
     """pip 24.1 to 24.3, which Python 3.12 and 3.13 brought along, ends with a traceback there."""
     told = tomllib.loads((_FILE.parents[1] / project).read_text(encoding="utf-8"))
     for extra in told["project"]["optional-dependencies"]:

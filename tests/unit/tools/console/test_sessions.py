@@ -6,8 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import pytest
-from muster_client import Tls
+from muster_client import PermissionDenied, Tls, Unavailable
 
 from tools.console import sessions as module
 from tools.console.sessions import Sessions, Target, _Session
@@ -74,19 +75,26 @@ def test_the_pages_of_a_session_end_with_it_though_its_user_has_another_one() ->
 
 def test_pages_of_before_the_users_end_though_nobody_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
-        asked = asyncio.Event()
+        closed = asyncio.Event()
+        answers = [
+            Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer"),
+            PermissionDenied(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied"),
+        ]
 
-        async def needs_login(_: Sessions) -> bool:
-            asked.set()
-            return True
+        async def count(*_: object, **__: object) -> int:
+            raise answers.pop(0)
+
+        async def close() -> None:
+            closed.set()
 
         monkeypatch.setattr(module, "_SWEEP_S", 0.001)
-        monkeypatch.setattr(Sessions, "needs_login", needs_login)
         sessions = Sessions(Target(("localhost:1",), Tls("ca.pem", "console.pem", "console-key.pem")))
-        sessions._nobody = SimpleNamespace()  # type: ignore[assignment]
+        sessions._own = SimpleNamespace(client=SimpleNamespace(count=count))  # type: ignore[assignment]
+        sessions._nobody = SimpleNamespace(close=close)  # type: ignore[assignment]
         sweep = asyncio.create_task(sessions.end_old_ones())
         async with asyncio.timeout(5):
-            await asked.wait()
+            await closed.wait()
         sweep.cancel()
+        assert (sessions._nobody, answers) == (None, [])
 
     asyncio.run(run())
