@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from muster_client import MusterError
 from nicegui import Client, ui
+from starlette.background import BackgroundTask
 
 from tools.console import certificates
 from tools.console.guard import App, Guard
@@ -123,7 +124,8 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
 
     @app.get("/leave")
     async def leave(request: Request) -> Response:
-        await sessions.log_out(request.cookies.get(COOKIE))
-        answer = RedirectResponse("/", 303)
+        # Behind the answer: a page that is told to go elsewhere waits for it no more, and keeps the cookie
+        end_pages = BackgroundTask(sessions.forget(request.cookies.get(COOKIE)))
+        answer = RedirectResponse("/", 303, background=end_pages)
         answer.delete_cookie(COOKIE, path="/")
         return answer

@@ -6,7 +6,7 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -276,10 +276,19 @@ class Sessions:
 
     async def log_out(self, secret: str | None) -> None:
         """End a session, and its pages."""
-        if (session := self._sessions.pop(secret or "", None)) is not None:
-            for end in tuple(session.pages):
-                end()
-            await self._left(session.identity)
+        await self.forget(secret)()
+
+    def forget(self, secret: str | None) -> Callable[[], Awaitable[None]]:
+        """End a session; await what is given back to end its pages, too."""
+        session = self._sessions.pop(secret or "", None)
+
+        async def end_pages() -> None:
+            if session is not None:
+                for end in tuple(session.pages):
+                    end()
+                await self._left(session.identity)
+
+        return end_pages
 
     async def close(self) -> None:
         """End all of them."""

@@ -8,15 +8,20 @@ server, 128 wrong arguments.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, UnknownCommand, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.usage import usage
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 
 def main() -> NoReturn:
@@ -27,17 +32,35 @@ def main() -> NoReturn:
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
-    except OSError as error:
-        if error.filename is not None:
-            raise
+    except OutputError as error:
         print(f"Error: writing the output: {error.strerror}", file=sys.stderr)
         code = 1
     sys.stderr.flush()
     os._exit(code)
 
 
+class OutputError(OSError):
+    """The output cannot be written."""
+
+
+class _Output(io.FileIO):
+    """Its failures are told from those of other files and of connections."""
+
+    def write(self, data: Buffer, /) -> int:
+        try:
+            written = super().write(data)
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from None
+        if written is None:
+            raise OutputError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return written
+
+
 def _open_streams() -> None:
     """Those that are closed lead nowhere, as those of a program in Go."""
+    if sys.stdout is not None:
+        output = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
+        sys.stdout = io.TextIOWrapper(output, line_buffering=bool(sys.stdout.line_buffering))
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

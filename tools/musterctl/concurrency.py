@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import secrets
 import signal
@@ -38,15 +39,15 @@ class Interrupted(Exception):
 
 class Signals:
     """SIGINT and SIGTERM, from now on: they interrupt what :meth:`run` runs, and nothing else. What was begun
-    is tidied up; another one ends the process while that is done, but not within a second of the first:
-    ``timeout`` sends its signal twice, to the process and to its group.
+    is tidied up. While that is done, a signal ends the process, but for the one that began it. Signals within
+    a second are one: ``timeout`` sends its own twice, to the process and to its group.
 
     Steps run in threads, for an exception that a signal raises in the midst of gRPC breaks its locks.
     """
 
     def __init__(self) -> None:
         self._came = self._tidies = False
-        self._since = 0.0  # when the first one came, by time.monotonic()
+        self._last = -math.inf  # when one came that is not the one before it, by time.monotonic()
         self._moved, self._move = os.pipe()
         # The kernel gives a signal to any thread: only this wakes the main one, which handles it
         os.set_blocking(self._move, False)
@@ -56,8 +57,11 @@ class Signals:
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        self._came, self._since = True, self._since or now
-        if self._tidies and now - self._since >= _TWICE_IN_S:
+        self._came = True
+        if now - self._last < _TWICE_IN_S:
+            return
+        self._last = now
+        if self._tidies:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
@@ -85,7 +89,7 @@ class Signals:
                 self._came = True
 
     def tidy(self) -> None:
-        """From now on a second one ends the process."""
+        """From now on another one ends the process."""
         self._tidies = True
 
 

@@ -221,10 +221,14 @@ async def _auth(hosts: Hosts, on: bool) -> None:
 
 _FORKS = """
 import os, sys
+import muster_client as m
 from muster_client import sync
 
-with sync.Client(sys.argv[1], timeout=30) as client:
-    lease = client.lease(60)
+def held(client):
+    return client.lock(sys.argv[2] + "/lock", lease=lease)
+
+with (sync.Client(sys.argv[1], timeout=30) as client, client.lease(60) as lease, held(client),
+        client.lock(sys.argv[2] + "/own")):
     client.put(sys.argv[2], "of the parent", lease=lease)
     if (child := os.fork()) == 0:
         print(client.get(sys.argv[2]).value.decode(), flush=True)
@@ -232,8 +236,8 @@ with sync.Client(sys.argv[1], timeout=30) as client:
             lease.revoke()
         except RuntimeError as error:
             print(str(error).replace(f"{lease.id:x}", "ID"), flush=True)
-        sys.exit(0)
-    print(os.waitpid(child, 0)[1])
+        sys.exit(0)  # and so leaves the blocks
+    print(os.waitpid(child, 0)[1], client.count(m.prefix(sys.argv[2] + "/")))
     print(client.get(sys.argv[2]).value.decode(), lease.lost)
 """
 
@@ -244,5 +248,5 @@ def test_a_forked_child_has_connections_of_its_own(hosts: Hosts, directory: str)
         [sys.executable, "-c", _FORKS, hosts.endpoints[0], f"{directory}/forks"], stdout=subprocess.PIPE,
         text=True, timeout=100, check=True)
     assert told.stdout.splitlines() == [
-        "of the parent", "lease ID is of the process from which this one was forked off", "0",
+        "of the parent", "lease ID is of the process from which this one was forked off", "0 2",
         "of the parent False"]

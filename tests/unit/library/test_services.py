@@ -178,6 +178,41 @@ def test_a_model_of_pydantic() -> None:
         built(int, {})
 
 
+class Inner(pydantic.BaseModel):
+    size: int = 0
+
+
+CHOICES = pydantic.AliasChoices("one", pydantic.AliasPath("two", 0))
+
+
+class Open(pydantic.BaseModel):
+    ports: dict[str, Any] = {}
+    named: str = pydantic.Field("", alias="as")
+    chosen: str = pydantic.Field("", validation_alias=CHOICES)
+    inner: Inner | None = None
+    texts: dict[str, str] = {}
+
+
+@pytest.mark.parametrize(("keys", "wrong"), [
+    (("ports/a", "ports/a/old"), "ports/a"),
+    (("ports/a/b", "ports/a/b/c"), "ports/a/b"),
+    (("as", "as/old"), "as"),
+    (("two", "two/0"), "two"),
+    (("inner/size", "inner/size/a"), "inner/size"),
+    (("inner/note", "inner/note/a"), ""),
+    (("named", "named/a"), ""),
+    (("texts/a",), ""),
+])  # fmt: skip
+def test_values_with_keys_below_them_are_not_left_out_of_a_model(
+    keys: tuple[str, ...], wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(m.Client("127.0.0.1:1"), "/c", Open, None)
+    found = {f"/c/{key}".encode(): KeyValue(f"/c/{key}".encode(), b"[1]", 1, 1, 1) for key in keys}
+    monkeypatch.setattr(config._mirror, "copy", lambda: found)
+    config._step()
+    assert str(config.error or "") == (f"{wrong}: it has a value, and keys below it, too" if wrong else "")
+
+
 def test_seconds_between_runs() -> None:
     after = following(10, "UTC")
     assert [after(0), after(9.5), after(10), after(10.1)] == [10, 10, 20, 20]

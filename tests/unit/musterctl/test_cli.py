@@ -37,12 +37,23 @@ def test_version_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ("version >&-", 0, b""),
     ("put key <&-", 128, b"Error: put command needs 1 argument and input from stdin or 2 arguments\n"),
     ("txn <&-", 3, b"Error: EOF\n"),
+    ("put key 0>/dev/null", 128,
+     b"Error: put command needs 1 argument and input from stdin or 2 arguments\n"),
     ("nonsense 2>&-", 1, b""),
 ])  # fmt: skip
 def test_streams_that_are_full_or_closed(words: str, code: int, said: bytes) -> None:
     line = ["sh", "-c", f"{sys.executable} -m tools.musterctl {words}"]
     ended = subprocess.run(line, check=False, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (code, said)
+
+
+def test_what_fails_elsewhere_is_no_failed_output() -> None:
+    program = (
+        "from tools.musterctl import cli\n"
+        "def fails(line): raise TimeoutError\n"
+        "cli.run = fails; cli.main()")  # fmt: skip
+    ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=60)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, b"TimeoutError")
 
 
 def test_version_loads_no_network_code() -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import grpc
 import pytest
+from fastapi import FastAPI
 from muster_client import PermissionDenied, Tls, Unavailable
 
 from tools.console import sessions as module
-from tools.console.sessions import Sessions, Target, _Session
+from tools.console.app import add_doors
+from tools.console.sessions import COOKIE, Sessions, Target, _Session
 
 
 def _sessions(closed: list[str]) -> Sessions:
@@ -69,6 +71,26 @@ def test_the_pages_of_a_session_end_with_it_though_its_user_has_another_one() ->
         sessions.with_session(None, lambda: ended.append("nobody's"))
         await sessions.end_old()
         assert (ended, "open" in closed) == (["over"], False)
+
+    asyncio.run(run())
+
+
+def test_the_page_that_leaves_has_its_answer_before_it_ends() -> None:
+    async def run() -> None:
+        told: list[str] = []
+        sessions = _sessions([])
+        sessions.with_session("open", lambda: told.append("ends"))
+        app = FastAPI()
+        add_doors(app, sessions, secure=False)
+
+        async def send(message: Any) -> None:
+            assert sessions.of("open") is None
+            told.append(message["type"])
+
+        scope = {"type": "http", "method": "GET", "path": "/leave", "query_string": b"",
+                 "headers": [(b"cookie", f"{COOKIE}=open".encode())]}  # fmt: skip
+        await app(scope, lambda: asyncio.sleep(0, {"type": "http.request"}), send)
+        assert told == ["http.response.start", "http.response.body", "ends"]
 
     asyncio.run(run())
 

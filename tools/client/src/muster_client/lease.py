@@ -67,6 +67,11 @@ class Lease:
         """It may have ended. A process that stood still for long sees it at once."""
         return bool(self._kept.why())
 
+    @property
+    def _is_a_parents(self) -> bool:
+        """This process was forked off from the one that keeps it: blocks that end here leave it alone."""
+        return self._kept.forks != engine.forks
+
     def left_s(self) -> float:
         """How long it surely lives without another renewal; 0: it is lost."""
         return 0.0 if self.lost else max(0.0, self._kept.until - clock())
@@ -101,7 +106,8 @@ class Lease:
         self._kept.add(call)
 
     async def revoke(self, *, timeout: float | None = None) -> None:
-        """End it, with its keys. A caller that is cancelled leaves it to its time to live."""
+        """End it, with its keys. A caller that is cancelled leaves it to its time to live. RuntimeError in a
+        process that was forked off: its parent keeps it."""
         try:
             await engine.run(self._keeper.drop(self._kept, "it was revoked"))
         except asyncio.CancelledError:  # perhaps before it began: nobody has it, so it is not renewed
@@ -116,7 +122,8 @@ class Lease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.revoke()
+        if not self._is_a_parents:
+            await self.revoke()
 
 
 async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: float | None) -> Lease:

@@ -96,6 +96,9 @@ class Place:
         """It was never held, is given up, or its lease is lost."""
         return not self._held or self._lease is None or self._lease.lost
 
+    def _is_a_parents(self) -> bool:
+        return self._lease is not None and self._lease._is_a_parents
+
     async def _stand(self, value: bytes) -> bool:
         """Put the key, if it is not there; whether others come first."""
         if self._lease is None:
@@ -267,7 +270,8 @@ class Lock(Place):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.release()
+        if not self._is_a_parents():
+            await self.release()
 
 
 class Leadership(Place):
@@ -304,7 +308,8 @@ class Leadership(Place):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.resign()
+        if not self._is_a_parents():
+            await self.resign()
 
 
 class Election:

@@ -33,6 +33,14 @@ def span(flags: Flags, args: list[str], command: str) -> tuple[bytes, bytes]:
     return key, b""
 
 
+def _input() -> bytes:
+    """What stdin has; what cannot be read is empty, as in etcdctl."""
+    try:
+        return sys.stdin.buffer.read()
+    except OSError:
+        return b""
+
+
 def put_request(flags: Flags, args: list[str], from_stdin: bool = True) -> rpc_pb2.PutRequest:
     """A value that is not among the arguments is read from stdin, if allowed."""
     if not args:
@@ -41,7 +49,7 @@ def put_request(flags: Flags, args: list[str], from_stdin: bool = True) -> rpc_p
         raise Exit(128, "put command needs only 1 argument when 'ignore-value' is set")
     value = b""
     if not flags.switch("ignore-value"):
-        value = raw(args[1]) if len(args) > 1 else sys.stdin.buffer.read() if from_stdin else b""
+        value = raw(args[1]) if len(args) > 1 else _input() if from_stdin else b""
         if len(args) == 1 and not value:
             raise Exit(128, "put command needs 1 argument and input from stdin or 2 arguments")
     try:

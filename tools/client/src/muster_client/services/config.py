@@ -203,19 +203,47 @@ def _parsed(kind: Any, hint: Any, text: str) -> Any:
     return kind(text)
 
 
-def _for_pydantic(model: Any, tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Lists and dicts from JSON; pydantic reads the rest from text."""
+def _for_pydantic(kind: Any, tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Lists and dicts from JSON; pydantic reads the rest from text. ``kind``: of what holds them; None: it is
+    no field. ValueError."""
     found: dict[str, Any] = {}
-    fields = getattr(model, "model_fields", {})
     for name, one in tree.items():
-        kind = getattr(fields.get(name), "annotation", None)
-        if kind is not None and isinstance(one, _Both):
-            raise ValueError(f"{name}: it has a value, and keys below it, too")
+        inner = _inner(kind, name)
+        if inner is not None and isinstance(one, _Both):
+            raise ValueError(f"{path}{name}: it has a value, and keys below it, too")
         if isinstance(one, Mapping):
-            found[name] = _for_pydantic(kind, one)
+            found[name] = _for_pydantic(inner, one, f"{path}{name}/")
             continue
         found[name] = one
-        if kind is not str and one[:1] in ("[", "{"):
+        if inner is not str and one[:1] in ("[", "{"):
             with contextlib.suppress(ValueError):  # pydantic says what is wrong with it
                 found[name] = json.loads(one)
     return found
+
+
+def _inner(kind: Any, name: str) -> Any:
+    """The type of what has this name in a value of a type, Any where that is open; None: it is no field."""
+    if kind is None:
+        return None
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        kinds = [one for one in typing.get_args(kind) if one is not type(None)]
+        kind = kinds[0] if len(kinds) == 1 else Any
+    fields = getattr(kind, "model_fields", None)
+    if fields is None:
+        is_dict = typing.get_origin(kind) is dict
+        return typing.get_args(kind)[1] if is_dict else Any
+    if getattr(kind, "__pydantic_root_model__", False):
+        return _inner(fields["root"].annotation, name)
+    config = kind.model_config
+    for own, field in fields.items():
+        if name in _names(own, field.validation_alias, config):
+            return field.annotation
+    return Any if config.get("extra") == "allow" else None
+
+
+def _names(own: str, alias: Any, config: Mapping[str, Any]) -> set[str]:
+    """What a field of pydantic is read from: of an AliasPath, the first part."""
+    choices = [] if alias is None else getattr(alias, "choices", [alias])
+    found = {one if isinstance(one, str) else one.path[0] for one in choices}
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    return found | {own} if by_name or not found else found

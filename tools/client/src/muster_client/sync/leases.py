@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
+from types import TracebackType
 from typing import Self
 
 from muster_client import ops, queueing
@@ -41,10 +42,15 @@ class Lease(Within):
         return wait(self.inner.wait_lost(), timeout)
 
     def revoke(self, *, timeout: float | None = None) -> None:
-        """End it, with its keys."""
+        """End it, with its keys. RuntimeError in a process that was forked off: its parent keeps it."""
         wait(self.inner.revoke(timeout=timeout))
 
     close = revoke
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait(self.inner.__aexit__(kind, error, trace))
 
 
 def inner_of(lease: Lease | None) -> _Lease | None:
@@ -78,6 +84,11 @@ class Place(Within):
     @property
     def lost(self) -> bool:
         return self._place.lost
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait(self._place.__aexit__(kind, error, trace))
 
 
 class Lock(Place):

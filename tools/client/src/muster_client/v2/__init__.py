@@ -1,7 +1,7 @@
 """A client of etcd's version 2 API: a tree of keys over HTTP, with its own errors and indexes.
 
 It needs h11 (``muster-client[api-v2]``): a small, well kept parser of HTTP without input or output of its
-own, so that waits can be cancelled in asyncio, which the standard library's client of blocking calls cannot.
+own. So waits can be cancelled in asyncio, which the standard library's client of blocking calls cannot.
 """
 
 from muster_client.v2.client import Client, Given, Node, Result
