@@ -35,6 +35,9 @@ def main() -> NoReturn:
     except OutputError as error:
         print(f"Error: writing the output: {error.strerror}", file=sys.stderr)
         code = 1
+    except InputError as error:
+        print(f"Error: read /dev/stdin: {(error.strerror or '').lower()}", file=sys.stderr)
+        code = 3
     sys.stderr.flush()
     os._exit(code)
 
@@ -43,8 +46,28 @@ class OutputError(OSError):
     """The output cannot be written."""
 
 
-class _Output(io.FileIO):
+class InputError(OSError):
+    """The input cannot be read."""
+
+
+class _Input(io.FileIO):
     """Its failures are told from those of other files and of connections."""
+
+    def readinto(self, buffer: Buffer, /) -> int | None:
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise InputError(error.errno, error.strerror) from None
+
+    def readall(self) -> bytes:
+        try:
+            return super().readall()
+        except OSError as error:
+            raise InputError(error.errno, error.strerror) from None
+
+
+class _Output(io.FileIO):
+    """As :class:`_Input`."""
 
     def write(self, data: Buffer, /) -> int:
         try:
@@ -58,9 +81,13 @@ class _Output(io.FileIO):
 
 def _open_streams() -> None:
     """Those that are closed lead nowhere, as those of a program in Go."""
+    if sys.stdin is not None:
+        given = io.BufferedReader(_Input(sys.stdin.fileno(), "rb", closefd=False))
+        sys.stdin = io.TextIOWrapper(given, sys.stdin.encoding, sys.stdin.errors)
     if sys.stdout is not None:
         output = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
-        sys.stdout = io.TextIOWrapper(output, line_buffering=bool(sys.stdout.line_buffering))
+        sys.stdout = io.TextIOWrapper(
+            output, sys.stdout.encoding, sys.stdout.errors, line_buffering=bool(sys.stdout.line_buffering))
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

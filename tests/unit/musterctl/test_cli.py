@@ -39,6 +39,7 @@ def test_version_is_two_lines(capsys: pytest.CaptureFixture[str]) -> None:
     ("txn <&-", 3, b"Error: EOF\n"),
     ("put key 0>/dev/null", 128,
      b"Error: put command needs 1 argument and input from stdin or 2 arguments\n"),
+    ("txn 0>/dev/null", 3, b"Error: read /dev/stdin: bad file descriptor\n"),
     ("nonsense 2>&-", 1, b""),
 ])  # fmt: skip
 def test_streams_that_are_full_or_closed(words: str, code: int, said: bytes) -> None:
