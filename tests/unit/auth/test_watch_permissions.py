@@ -93,6 +93,22 @@ def test_only_what_was_not_answered_is_asked_again() -> None:
     assert not router.later()
 
 
+def test_a_question_whose_answer_may_be_older_than_a_change_is_asked_again() -> None:
+    """The leader tells of the change before the node that was asked has applied it."""
+    router, told = Asked(), list[EtcdError | None]()
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    router.principals.enabled = True
+    permissions.ask(None, b"k", b"", told.append)
+    permissions.changed()
+    router.answer(None)
+    assert not told
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    assert [error and error.kind for error in told] == [errors.PERMISSION_DENIED]
+    permissions.ask(None, b"k", b"", told.append)
+    router.answer(None)
+    assert told[1:] == [None]
+
+
 class Refusing:
     """A hub that must not be asked, and the call of its one stream."""
 
