@@ -35,6 +35,7 @@ EXPIRY_SCAN_LIMIT = 500
 EXPIRY_RETRY_MS = 3_000
 CHECKPOINT_INTERVAL_MS = 300_000
 NEVER = 1 << 62
+_STALE = 1024  # entries of revoked leases, kept beside as many as there are leases
 
 
 def min_ttl_s(election_timeout_ms: int) -> int:
@@ -97,7 +98,7 @@ class Lessor:
         self._leases: dict[int, Lease] = {}
         # (time, order, lease), one entry per lease, which may be earlier than the lease's own time: it is put
         # back when met, so that a renewal costs no heap operation. An entry of a revoked lease is dropped
-        # when met: it holds the object, hence is not taken for a later lease of the same ID.
+        # when met, or with many: it holds the object, hence is not taken for a later lease of the same ID.
         self._deadlines: list[_Entry] = []
         self._checkpoints: list[_Entry] = []
         self._order = 0
@@ -131,6 +132,15 @@ class Lessor:
         self.changes += 1
         if entry is not None and entry.expired:
             self.expiries += 1
+        most = 2 * len(self._leases) + _STALE  # clients revoke leases of years
+        if len(self._deadlines) > most:
+            self._drop_stale(self._deadlines)
+        if len(self._checkpoints) > most:
+            self._drop_stale(self._checkpoints)
+
+    def _drop_stale(self, heap: list[_Entry]) -> None:
+        heap[:] = [entry for entry in heap if self._leases.get(entry[2].id) is entry[2]]
+        heapq.heapify(heap)
 
     def checkpointed(self, lease: int, remaining_s: int) -> None:
         """A checkpoint was applied; 0 clears it."""

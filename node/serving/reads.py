@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -82,6 +83,25 @@ class Waiting:
         return len(self._heap)
 
 
+@dataclass(slots=True, eq=False)
+class _Late:
+    """A read that cannot be served at once. No function of its own: that would refer to itself, until the
+    garbage collector comes."""
+
+    reads: Reads
+    link: FrontLink
+    rid: int
+    method: int
+    revision: int
+    request: bytes
+    serve: Callable[[FrontLink, int, int, bytes], Slices | None]
+    deadline: float
+    table: Table | None  # that its front went by
+
+    def __call__(self) -> None:
+        self.reads.serve_if_agreed(self)
+
+
 class Reads:
     """Admission of reads: wait for the index, then serve, errors answered in one place."""
 
@@ -96,8 +116,7 @@ class Reads:
         self.waiting = Waiting(limit)
         self.generation = 0  # of the table applied here; 0: no key has moved
         self._table: Table | None = None
-        # reads by newer tables than that: until when, and each again
-        self._early: list[tuple[float, Callable[[], None]]] = []
+        self._early: list[_Late] = []  # reads by newer tables than that
         self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
 
     def submit(
@@ -111,36 +130,35 @@ class Reads:
         if min_index <= self._applied_index() and link.generation == self.generation:
             self._serve(link, rid, revision, request, serve)
             return
-        deadline, table = self._loop.time() + timeout_ms / 1000, link.table
-
-        def agreed() -> None:
-            if self._agrees(link, table, rid, method, request, deadline, agreed):
-                self._serve(link, rid, revision, request, serve)
-
+        late = _Late(
+            self, link, rid, method, revision, request, serve, self._loop.time() + timeout_ms / 1000,
+            link.table)
         if min_index <= self._applied_index():
-            agreed()
-        elif not self.waiting.add(min_index, deadline, agreed):
+            late()
+        elif not self.waiting.add(min_index, late.deadline, late):
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def placed(self, table: Table) -> None:
         """A table is applied: before any read goes by it."""
         self._table, self.generation = table, table.moved
         early, self._early = self._early, []
-        for _, again in early:
-            again()
+        for late in early:
+            late()
 
-    def _agrees(
-        self, link: FrontLink, table: Table | None, rid: int, method: int, request: bytes, deadline: float,
-        again: Callable[[], None],
-    ) -> bool:
-        """G7: whether a read that its front sent by a table may be answered now."""
+    def serve_if_agreed(self, late: _Late) -> None:
+        """G7: a read whose index is applied, unless its front sent it by a table with other owners."""
+        if self._agrees(late):
+            self._serve(late.link, late.rid, late.revision, late.request, late.serve)
+
+    def _agrees(self, late: _Late) -> bool:
+        link, rid, table = late.link, late.rid, late.table
         generation = 0 if table is None else table.moved
         mine = self._table
         if generation == self.generation or not link.alive:
             return True
         if mine is None and table is not None:  # none was applied since the start: that of the beginning
             mine = Table.initial(table.base)
-        if mine is None or agree(mine, table, method, request):
+        if mine is None or agree(mine, table, late.method, late.request):
             return True
         if generation < self.generation:
             link.answer(rid, Status.MOVED, mine.encode())
@@ -148,7 +166,7 @@ class Reads:
         elif len(self._early) >= self.waiting.limit:
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
-            self._early.append((deadline, again))
+            self._early.append(late)
         return False
 
     def behind(self, body: bytes) -> bool:
@@ -213,7 +231,7 @@ class Reads:
     def sweep(self) -> None:
         now = self._loop.time()
         self.waiting.sweep(now)
-        self._early = [early for early in self._early if now < early[0]]
+        self._early = [late for late in self._early if now < late.deadline]
 
 
 def agree(mine: Table, theirs: Table | None, method: int, request: bytes) -> bool:

@@ -243,6 +243,7 @@ class GatewayCall(InnerCall):
 
     def _done(self) -> None:
         self.gone = True
+        self._request.on_close = self._request.on_drain = None  # else the two refer to each other
         self._count(0)
         if self._timer is not None:
             self._timer.cancel()

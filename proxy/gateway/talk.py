@@ -70,6 +70,8 @@ class Conversation(HttpRequest):
             self.closed = True
             if self.on_close is not None:
                 self.on_close(self)
+        # they refer to this
+        self.call = self._socket = self._request.on_close = self._request.on_drain = None
 
     def _drained(self) -> None:
         if self.on_drain is not None:

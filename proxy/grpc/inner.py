@@ -34,11 +34,12 @@ class Served(Protocol):
 class Apart:
     """Stands for the connection of one call."""
 
-    __slots__ = ("shares", "streams")
+    __slots__ = ("shares",)
 
-    def __init__(self, call: InnerCall) -> None:
+    streams = (1,)  # InnerCall.id: the call itself would be referred to by what it refers to
+
+    def __init__(self) -> None:
         self.shares: dict[Any, list[int]] = {}
-        self.streams = {call.id: call}
 
 
 class InnerCall:
@@ -67,7 +68,7 @@ class InnerCall:
         self.on_drain: Callable[[], None] | None = None
         self.gathered = 0  # bytes of its answer that have come and wait for the rest
         self.handler: StreamHandler | None = None  # of a method with a stream of requests
-        self.connection = Apart(self)
+        self.connection = Apart()
 
     # -- for the owner of the call
 

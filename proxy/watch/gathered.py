@@ -4,11 +4,14 @@ their client's memory (``proxy.routing.pieces``), and are sent without a copy.""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from proxy.watch.cohort import Cohort
 from proxy.watch.encode import Batch
-from proxy.watch.history import Slice
+from proxy.watch.history import History, Slice
+from proxy.watch.subscription import Subscription
 
 MOST_BYTES = 16 << 20
 MOST_EVENTS = 1000
@@ -45,3 +48,40 @@ class Gathered:
     def release(self) -> None:
         self.call.gather(-self._size_bytes)
         self._size_bytes = 0
+
+
+class CatchingUp:
+    """Slice after slice of what a cohort has missed. Nothing in here refers to it: what it has gathered is
+    freed when it ends, not when the garbage collector comes."""
+
+    __slots__ = ("_cohort", "_gathered", "_history", "_subscription", "_then")
+
+    def __init__(
+        self, history: History, subscription: Subscription, cohort: Cohort,
+        then: Callable[[Subscription, Cohort, Gathered, Slice], None], slice_bytes: int,
+    ) -> None:
+        """``then`` gets all of it and the last slice, if the cohort has not ended."""
+        self._history = history
+        self._subscription = subscription
+        self._cohort = cohort
+        self._then = then
+        self._gathered = Gathered(cohort.stream.call, cohort.cursor + 1, slice_bytes)
+
+    def ask(self) -> None:
+        subscription = self._subscription
+        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv, self._cohort.client,
+                          (), self._gathered.next_revision, self._answer)
+
+    def _answer(self, found: Slice) -> None:
+        cohort, gathered = self._cohort, self._gathered
+        wanted = not cohort.synced  # it has not ended
+        if found.batch is not None:
+            found.batch.encoded(cohort.filters)  # in steps
+        more = not (found.compacted or found.failed) and gathered.add(found)
+        if more and wanted and not cohort.blocked:
+            self.ask()
+            return
+        gathered.release()
+        cohort.asking = False
+        if wanted:
+            self._then(self._subscription, cohort, gathered, found)

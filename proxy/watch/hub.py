@@ -16,7 +16,7 @@ from proxy.routing.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.ending import Ending
-from proxy.watch.gathered import Gathered
+from proxy.watch.gathered import CatchingUp, Gathered
 from proxy.watch.history import History, Slice
 from proxy.watch.joining import Joining
 from proxy.watch.parts import Part
@@ -162,26 +162,7 @@ class WatchHub:
 
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None:
         cohort.asking = True
-        gathered = Gathered(cohort.stream.call, cohort.cursor + 1, self.fragment_bytes)
-
-        def ask() -> None:
-            self.history.ask(subscription.key, subscription.range_end, subscription.prev_kv, cohort.client,
-                              (), gathered.next_revision, answer)
-
-        def answer(found: Slice) -> None:
-            wanted = cohort in subscription.lagging  # it has not ended
-            if found.batch is not None:
-                found.batch.encoded(cohort.filters)  # in steps
-            more = not (found.compacted or found.failed) and gathered.add(found)
-            if more and wanted and not cohort.blocked:
-                ask()
-                return
-            gathered.release()
-            cohort.asking = False
-            if wanted:
-                self._caught_up(subscription, cohort, gathered, found)
-
-        ask()
+        CatchingUp(self.history, subscription, cohort, self._caught_up, self.fragment_bytes).ask()
 
     def _caught_up(self, subscription: Subscription, cohort: Cohort, gathered: Gathered, last: Slice) -> None:
         before = cohort.cursor

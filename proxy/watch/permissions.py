@@ -33,6 +33,7 @@ class Permissions:
         self._router = router
         self._streams = streams
         self._left: _Asked = {}  # to be asked again
+        self._changes = 0  # of users and roles, as this front has heard
 
     def ask(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
         """Whether a client may watch a range, told to ``then``; False, and nothing is asked, if its requests
@@ -49,15 +50,18 @@ class Permissions:
         router = self._router
         router.read_index.add(PartWaiting(
             client, Method.AUTH_SHOW, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
-        ).calls(self._answered, then))
+        ).calls(self._answered, (then, self._changes)))
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
-        if status == _MOVED:  # keys moved before it was sent; users stay at shard 0
-            self._send(waiting.client, waiting.body, waiting.context)
+        then, changes = waiting.context
+        # keys moved before it was sent (users stay at shard 0), or the node may not know yet what has changed
+        if status == _MOVED or (status == _OK and changes != self._changes):
+            self._send(waiting.client, waiting.body, then)
             return
-        waiting.context(None if status == _OK else EtcdError.decode(body))
+        then(None if status == _OK else EtcdError.decode(body))
 
     def changed(self) -> None:
+        self._changes += 1
         asked: _Asked = {}
         for stream in self._streams:
             shown = getattr(stream.call, "principal", None)

@@ -4,6 +4,7 @@ from their cursors once it reads again. Other streams do not notice."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -42,7 +43,8 @@ class WatchStream:
         self.blocked = False
         self.closed = False
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
-        self.deferred: list[Any] = []  # requests that wait until this front knows a revision
+        # requests that wait until this front knows a revision, or for a permission
+        self.deferred: deque[Any] | None = None
         self._deferred_bytes = 0
         self._asking = False  # for a permission: later requests wait
         self._next_id = 0
@@ -52,10 +54,15 @@ class WatchStream:
     def request(self, request: Any) -> None:
         if self.deferred or self._asking or not self.hub.store_revision():
             self._deferred_bytes += request.ByteSize()
+            if self.deferred is None:
+                self.deferred = deque()
             if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > _DEFERRED_BYTES:
                 raise EtcdError(errors.TOO_MANY_REQUESTS)
             self.deferred.append(request)
-            return
+        else:
+            self._take(request)
+
+    def _take(self, request: Any) -> None:
         kind = request.WhichOneof("request_union")
         if kind == "create_request":
             self._ask(request.create_request)
@@ -70,15 +77,18 @@ class WatchStream:
             self.hub.ask_progress(self)
 
     def resume_deferred(self) -> None:
-        deferred, self.deferred = self.deferred, []
-        self._deferred_bytes = 0
-        for request in deferred:
-            self.request(request)
+        """Take what waited, up to the next request that waits for a permission."""
+        while self.deferred and not (self._asking or self.closed) and self.hub.store_revision():
+            request = self.deferred.popleft()
+            self._deferred_bytes -= request.ByteSize()
+            self._take(request)
 
     def _ask(self, request: Any) -> None:
         if request.start_revision < 0:
             self._reject(self.hub.store_revision(), errors.WATCH_NEGATIVE_START)
             return
+
+        at_once = True  # refused without a question, where too many wait
 
         def judged(error: EtcdError | None) -> None:
             self._asking = False
@@ -88,11 +98,14 @@ class WatchStream:
                 self._create(request)
             else:
                 self._reject(self.hub.store_revision(), watch_cancel_reason(error))
-            self.resume_deferred()
+            if not at_once:
+                self.resume_deferred()
 
-        self._asking = self.hub.may_watch(self.call, request.key or b"\0", request.range_end, judged)
-        if not self._asking:
+        self._asking = True
+        if not self.hub.may_watch(self.call, request.key or b"\0", request.range_end, judged):
+            self._asking = False
             self._create(request)
+        at_once = False
 
     def cancel(self, watch: ClientWatch, error: EtcdError) -> None:
         if self.watches.get(watch.id) is watch:
@@ -218,4 +231,4 @@ class WatchStream:
     def close(self) -> None:
         self.closed = True
         self.call.on_drain = None
-        self.deferred.clear()
+        self.deferred = None

@@ -86,27 +86,7 @@ class Session:
 
     def wait_for_deletes(self, prefix: bytes, max_revision: int, then: Callable[[str], None]) -> None:
         """``then`` once every key of the prefix that is as old is gone; or with what went wrong."""
-        nested = self.nested
-
-        def look() -> None:
-            if not self.over:
-                nested.range(queue.last_created(prefix, max_revision), found)
-
-        def found(answer: Message, error: str) -> None:
-            if self.over:
-                return
-            if error or not answer.kvs:
-                then(error)
-                return
-            key, revision = answer.kvs[0].key, answer.header.revision
-            nested.watch(rpc_pb2.WatchCreateRequest(key=key, start_revision=revision), events, then)
-
-        def events(response: Message) -> None:
-            if any(event.type == event.DELETE for event in response.events):
-                nested.unwatch()
-                look()
-
-        look()
+        _Deletes(self, queue.last_created(prefix, max_revision), then).look()
 
     def answer(self, response: Message) -> None:
         if self._end():
@@ -125,23 +105,54 @@ class Session:
             self.call.finish()
 
     def stop(self) -> None:
+        give_up = self.give_up
         if self._end():
             self._context.refuse(self.call, self.stats, errors.STOPPED)
-            self._give_up()
+            if give_up is not None:
+                give_up()
 
     def _cancelled(self, call: Any) -> None:
+        give_up = self.give_up
         if self._end():
             self.stats.failed(errors.Code.CANCELED)
-            self._give_up()
-
-    def _give_up(self) -> None:
-        if self.give_up is not None:
-            self.give_up()
+            if give_up is not None:
+                give_up()
 
     def _end(self) -> bool:
         if self.over:
             return False
         self.over = True
         self.nested.unwatch()
+        # they would refer to each other until the garbage collector comes
+        self.call.on_cancel = self.call.on_drain = self.give_up = None
         self._ended(self)
         return True
+
+
+class _Deletes:
+    """Waits until what a question asks for is there no more."""
+
+    __slots__ = ("_question", "_session", "_then")
+
+    def __init__(self, session: Session, question: Message, then: Callable[[str], None]) -> None:
+        self._session = session
+        self._question = question
+        self._then = then
+
+    def look(self) -> None:
+        if not self._session.over:
+            self._session.nested.range(self._question, self._found)
+
+    def _found(self, answer: Message, error: str) -> None:
+        if self._session.over:
+            return
+        if error or not answer.kvs:
+            self._then(error)
+            return
+        watch = rpc_pb2.WatchCreateRequest(key=answer.kvs[0].key, start_revision=answer.header.revision)
+        self._session.nested.watch(watch, self._events, self._then)
+
+    def _events(self, response: Message) -> None:
+        if any(event.type == event.DELETE for event in response.events):
+            self._session.nested.unwatch()
+            self.look()

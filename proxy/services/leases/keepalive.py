@@ -185,7 +185,7 @@ class KeepAlive:
                 self._end(asked.call, error)
 
     def _finish_if_done(self, call: Call, stream: _Stream) -> None:
-        if stream.waiting or call.closed:
+        if stream.waiting or call.closed or call not in self._streams:  # its end may wait for its client
             return
         if stream.half_closed:
             self._forget(call)
@@ -205,6 +205,7 @@ class KeepAlive:
     def _forget(self, call: Call) -> None:
         self._context.unguard(call)
         self._streams.discard(call)
+        call.context.waiting.clear()  # each refers to the call
 
     def _end(self, call: Call, error: EtcdError) -> None:
         self._forget(call)

@@ -19,6 +19,7 @@ class Wait:
     begin: Begin
     begun: bool = False  # the head of its answer has been sent
     waiter: Waiter | None = None
+    on_close: Callable[[HttpRequest], None] | None = None  # of the request, unless it waits anew
 
 
 class Waits:
@@ -42,7 +43,7 @@ class Waits:
         """``since`` 0: wait for the next event. ``who``, ``slash``: what the wait is judged by."""
         wait = Wait(request, stream, begin)
         self._open[wait] = None
-        request.on_close = lambda request: self._drop(wait)
+        request.on_close = wait.on_close = lambda request: self._drop(wait)
         wait.waiter = self._feed.wait(
             path, recursive, since, stream,
             lambda answer: self._started(wait, answer),
@@ -72,8 +73,14 @@ class Waits:
                 request.end()
 
     def _drop(self, wait: Wait) -> None:
-        if self._open.pop(wait, wait) is None and wait.waiter is not None:
-            self._feed.cancel(wait.waiter)
+        if self._open.pop(wait, wait) is not None:
+            return
+        # they would refer to each other until the garbage collector comes
+        if wait.request.on_close is wait.on_close:
+            wait.request.on_close = None
+        waiter, wait.waiter, wait.on_close = wait.waiter, None, None
+        if waiter is not None:
+            self._feed.cancel(waiter)
 
     def end(self) -> None:
         """The front shuts down: clients take an answer without an event as "try again"."""

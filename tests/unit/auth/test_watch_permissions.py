@@ -11,7 +11,7 @@ from cluster.pb import rpc_pb2
 from proxy.auth.shown import Principals
 from proxy.routing.waiting import Waiting
 from proxy.watch.permissions import Permissions
-from proxy.watch.stream import WatchStream
+from proxy.watch.stream import Then, WatchStream
 from tests.unit.proxy.fakes import ManualLoop
 
 WATCHES = 5
@@ -93,8 +93,26 @@ def test_only_what_was_not_answered_is_asked_again() -> None:
     assert not router.later()
 
 
+def test_a_question_whose_answer_may_be_older_than_a_change_is_asked_again() -> None:
+    """The leader tells of the change before the node that was asked has applied it."""
+    router, told = Asked(), list[EtcdError | None]()
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    router.principals.enabled = True
+    permissions.ask(None, b"k", b"", told.append)
+    permissions.changed()
+    router.answer(None)
+    assert not told
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    assert [error and error.kind for error in told] == [errors.PERMISSION_DENIED]
+    permissions.ask(None, b"k", b"", told.append)
+    router.answer(None)
+    assert told[1:] == [None]
+
+
 class Refusing:
     """A hub that must not be asked, and the call of its one stream."""
+
+    fragment_bytes = 1 << 20
 
     def __init__(self) -> None:
         self.responses_sent = 0
@@ -124,3 +142,59 @@ def test_a_watch_from_a_negative_revision_is_refused_before_anybody_is_judged() 
     (answer,) = map(rpc_pb2.WatchResponse.FromString, hub.sent)
     assert (answer.watch_id, answer.created, answer.canceled) == (-1, True, True)
     assert answer.cancel_reason == errors.WATCH_NEGATIVE_START
+
+
+class Asking(Refusing):
+    """A hub that asks for each watch, refused at once while ``full``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.asked: list[Then] = []
+
+    def may_watch(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
+        if self.full:
+            then(EtcdError(errors.TOO_MANY_REQUESTS))
+        else:
+            self.asked.append(then)
+        return True
+
+
+def test_a_stream_goes_on_after_a_question_that_was_refused_at_once() -> None:
+    hub = Asking()
+    stream = WatchStream(hub, hub)  # type: ignore[arg-type]
+    create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
+    hub.full = True
+    stream.request(create)
+    assert len(hub.sent) == 1
+    hub.full = False
+    stream.request(create)
+    (judged,) = hub.asked
+    for _ in range(2000):
+        stream.request(create)
+    hub.full = True
+    judged(EtcdError(errors.PERMISSION_DENIED))
+    assert len(hub.sent) == 2002
+    assert not stream.deferred
+
+
+def test_requests_that_wait_for_a_permission_are_taken_once_each() -> None:
+    hub, looks, waiting = Asking(), [0], 50
+
+    class Request:
+        create_request = rpc_pb2.WatchCreateRequest(key=b"k")
+
+        def ByteSize(self) -> int:
+            looks[0] += 1
+            return 10
+
+        def WhichOneof(self, name: str) -> str:
+            return "create_request"
+
+    stream = WatchStream(hub, hub)  # type: ignore[arg-type]
+    for _ in range(waiting):
+        stream.request(Request())
+    while hub.asked:
+        hub.asked.pop()(EtcdError(errors.PERMISSION_DENIED))
+    assert len(hub.sent) == waiting
+    assert looks[0] <= 2 * waiting

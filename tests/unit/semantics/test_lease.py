@@ -131,6 +131,16 @@ def test_a_lease_granted_again_after_its_revoke_is_another_lease() -> None:
     assert lessor.due(10_000) == [7, 8]
 
 
+def test_revoked_leases_of_years_take_no_room() -> None:
+    lessor = sequencer((1, 3), (2, MAX_TTL_S))
+    for lease in range(3, 10_000):
+        lessor.granted(lease, MAX_TTL_S, 0)
+        lessor.revoked(lease)
+    assert len(lessor._deadlines) + len(lessor._checkpoints) < 3_000
+    assert lessor.due(3_000) == [1]
+    assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS) == [(2, MAX_TTL_S - CHECKPOINT_INTERVAL_MS // 1000)]
+
+
 def test_h7_a_new_sequencer_gives_the_full_time_and_an_election_timeout() -> None:
     old = sequencer((7, 10))
     new = Lessor(ELECTION_MS)

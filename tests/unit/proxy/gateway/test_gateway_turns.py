@@ -17,6 +17,7 @@ from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.memory import Memory
 from proxy.http.requests import HttpRequest
+from tests.garbage import no_garbage
 from tests.unit.grpc.http1.test_websocket import ASK, Output
 
 WATCH = TARGETS["/v3/watch"]
@@ -108,3 +109,20 @@ async def _body() -> None:
     front.http1.receive(head + body, 0.0)
     await front.until(MANY)
     assert front.watches.ended
+
+
+def test_nothing_of_a_call_whose_client_has_gone_is_left_to_the_garbage_collector() -> None:
+    asyncio.run(_gone())
+
+
+async def _gone() -> None:
+    post = f"POST /v3/watch HTTP/1.1\r\nHost: a\r\nContent-Length: {len(CREATE)}\r\n\r\n{CREATE}"
+    client = Connection(ConnectionType.CLIENT)
+    talk = [ASK, client.send(TextMessage(CREATE))]
+    fronts = Front(), Front()
+    with no_garbage("proxy"):
+        for front, pieces in zip(fronts, ([post.encode()], talk), strict=True):
+            for piece in pieces:
+                front.http1.receive(piece, 0.0)
+            await front.until(1)
+            front.http1.lost()

@@ -14,6 +14,7 @@ from cluster.wire.messages import LEASE_DUE, Method, Status
 from cluster.wire.protobuf import varint
 from proxy.services.leases import keepalive
 from proxy.services.leases.keepalive import KeepAlive
+from tests.garbage import no_garbage
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request
 
 
@@ -264,3 +265,16 @@ def test_at_a_stop_each_stream_ends_once_it_owes_nothing_and_new_ones_are_sent_e
     assert told(busy) == [(1, 5)]
     assert busy.status == stopped
     assert alive.stream().status == stopped
+
+
+def test_nothing_of_a_client_that_goes_away_unanswered_is_left_to_the_garbage_collector() -> None:
+    alive = Alive()
+    with no_garbage("proxy"):
+        call = alive.stream()
+        alive.say(call, 1, 2)
+        asked = alive.asked()
+        call.closed = True
+        alive.handler.cancelled(call)
+        call.connection, call.streams = None, {}  # the fake's own
+        del call
+        alive.answer(asked[0][0], 60, 60)

@@ -160,10 +160,12 @@ def test_more_watches_leave_in_a_turn_where_more_of_them_wait() -> None:
 
 def test_nothing_of_watches_that_have_ended_is_left_to_the_garbage_collector() -> None:
     world = World()
-    world.settle()
+    for _ in range(20):
+        world.write((PUT, b"past"))
     with no_garbage("proxy"):
         for _ in range(3):
             client = Client(world)
+            client.create(b"past", start=2)
             for i in range(10):
                 client.create(b"/%d/x" % i)
                 client.create(b"/all/", b"/all0")

@@ -16,8 +16,11 @@ from cluster.features.v2.requests import Answer, Op, Scan, Who, Write, split_rea
 from cluster.features.v2.tree import KEYS, Tree
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
 from cluster.wire.messages import HEAD, Method
+from proxy.http.requests import HttpRequest
 from proxy.routing.router import Waiting
 from proxy.v2.waiting.feed import Feed, Waiter
+from proxy.v2.waiting.waits import Waits
+from tests.garbage import no_garbage
 
 
 class Router:
@@ -197,3 +200,56 @@ def test_events_that_come_while_some_wait_for_their_turn_wake_no_more_in_a_turn(
         turns.append(sum(map(len, told)))
     assert all(after - before <= 200 for before, after in pairwise(turns))
     assert all(heard == [b"%d" % number for number in range(10)] for heard in told)
+
+
+class Poll(HttpRequest):
+    """A long poll, whose answer nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__("GET", "/v2/keys/k", "wait=true", {}, b"", "peer")
+
+    def begin(self, answer: Answer | None) -> bool:
+        return True
+
+    def write(self, chunk: bytes) -> None: ...
+
+    def end(self) -> None:
+        self.closed = True
+
+
+def test_nothing_of_waits_that_have_ended_is_left_to_the_garbage_collector() -> None:
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waits = Waits(feed, 10, 1 << 20)
+    link, row = router.routes[0].replica, events_of([b"1"])[0]
+    with no_garbage("proxy", "tests"):
+        for poll in (Poll(), Poll()):
+            waits.add(poll, b"/1/k", False, False, 0, poll.begin, None, False)
+        assert poll.on_close is not None
+        poll.on_close(poll)  # the client goes away
+        for _, waiting in router.sent:
+            waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, b"").encode())
+        router.v2_news(link, encode_news(4, False, [(row, ())]))
+        router.sent.clear()
+        del poll, waiting
+        assert not len(waits)
+
+
+def test_a_poll_that_waits_anew_is_still_ended_by_its_client() -> None:
+    """As one that has to prove who it is."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waits, poll = Waits(feed, 10, 1 << 20), Poll()
+
+    def anew(answer: Answer | None) -> bool:
+        waits.add(poll, b"/1/k", False, False, 0, poll.begin, None, False)
+        return False
+
+    waits.add(poll, b"/1/k", False, False, 0, anew, None, False)
+    ((_, waiting),) = router.sent
+    assert waiting.then is not None
+    waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, b"").encode())
+    assert len(waits) == 1
+    assert poll.on_close is not None
+    poll.on_close(poll)
+    assert not len(waits)
