@@ -26,7 +26,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
 from proxy.metrics.move_facts import move_samples
 from proxy.metrics.node_metrics import Figures, node_samples
-from proxy.metrics.shard_facts import ShardFacts, gather, samples
+from proxy.metrics.shard_facts import LIMIT_S, ShardFacts, gather, samples
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context
 
@@ -96,25 +96,31 @@ class Metrics:
     def serve(self, request: HttpRequest) -> None:
         """GET /metrics: with the nodes' figures, if they answer."""
         router = self._context.router
-        local = [shard for shard, route in router.routes.items() if route.replica is not None]
-        missing = len(local)
+        asked = [shard for shard in router.routes if self._is_own(shard)]
+        missing = len(asked)
 
         def gathered(facts: list[ShardFacts]) -> None:
             self._shards = facts
-            router.local(None, Method.STATUS, b"", 0, router.quiet, answer)
+            if self._is_own(0):
+                router.local(None, Method.STATUS, b"", 0, router.quiet, answer, None, LIMIT_S)
+            else:
+                finish()
 
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
             nonlocal missing
             missing -= 1
-            if status == 0:
+            if status == 0 and self._is_own(waiting.shard):
                 self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
             if not missing:
                 gather(self._context, gathered)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
-            if status == 0:
+            if status == 0 and self._is_own(0):
                 self._revision = HEAD.unpack_from(body)[0]
                 self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
+            finish()
+
+        def finish() -> None:
             self.in_thread(self.look, lambda: self.gather(respond))
 
         def respond(of_fronts: Iterable[Metric]) -> None:
@@ -123,11 +129,18 @@ class Metrics:
                 encoder, content_type = _encoder(request.headers.get("accept", ""))
                 request.respond(200, encoder(self.registry), (), content_type)
 
-        if router.routes[0].replica is None:
-            answer(Waiting(None, 0, b"", 0, 0, 0.0, 0.0, router.quiet), 1, b"")
-            return
-        for shard in local:
-            router.local(None, Method.COUNTERS, b"", shard, router.quiet, counted)
+        if not asked:
+            gather(self._context, gathered)
+        for shard in asked:
+            router.local(None, Method.COUNTERS, b"", shard, router.quiet, counted, None, LIMIT_S)
+
+    def _is_own(self, shard: int) -> bool:
+        """Whether questions go to this host's node of a shard; while that is down another host's would
+        answer. A proxy has none: any answers for it."""
+        route = self._context.router.routes.get(shard)
+        if route is None:
+            return False
+        return (route.home if self._context.common.member_id else route.replica) is not None
 
     def describe(self) -> Iterable[Metric]:
         return ()

@@ -13,7 +13,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import READ_ANY, Waiting
 from proxy.shared.context import Context
 
-_LIMIT_S = 2.0
+LIMIT_S = 2.0  # for an answer: a scraper waits for several, 10 s as a rule
 _NO_INDEX = bytes(16)  # READ: any index, any revision
 
 ShardFacts = dict[str, Any]
@@ -40,7 +40,7 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     if not asked:
         done(list(found.values()))
     for shard, link in asked:
-        router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), _LIMIT_S,
+        router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), LIMIT_S,
                                   router.quiet).calls(answer, None, _NO_INDEX))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.pb import rpc_pb2
@@ -276,6 +278,23 @@ def test_metrics_are_given_without_a_node() -> None:
     request = site.get("/metrics")
     assert request.answer is not None
     assert b"etcd_server_has_leader 0\n" in request.answer[1]
+
+
+@pytest.mark.parametrize("answering", [True, False], ids=["before", "while it is asked"])
+def test_metrics_are_never_those_of_another_hosts_node(
+    answering: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site()
+    site.get("/metrics")
+    request = site.get("/metrics", answering=False) if not answering else None
+    site.net.cut(1)
+    monkeypatch.setattr(sys.modules[__name__], "FIGURES", FIGURES.replace(b'"syncs": 7', b'"syncs": 1007'))
+    if request is None:
+        request = site.get("/metrics")
+    site.answer()
+    assert request.answer is not None
+    assert b'\nmuster_node_syncs_total{shard="0"} 7\n' in request.answer[1]
+    assert b'\nmuster_shard_up{shard="0"} 0\n' in request.answer[1]
 
 
 def test_counts_without_total_are_counters_as_in_etcd() -> None:
