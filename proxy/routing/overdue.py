@@ -20,6 +20,8 @@ from proxy.routing.waiting import ASK, SERIALIZABLE, WRITE, Waiting
 AT_ONCE = 5_000  # some 0.5 ms
 # without a leader to forward them to, in etcd's words
 _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
+# by the node that was asked, or by none
+_OF_ONE_NODE = frozenset(map(int, (Method.SNAPSHOT, Method.DEFRAGMENT)))
 
 
 def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> None:
@@ -56,7 +58,7 @@ def moved_on(
     pending = tuple(link.pending.values())
     link.pending.clear()
     for waiting in pending:
-        if waiting.route == WRITE or waiting.pieces is not None or waiting.method == Method.SNAPSHOT:
+        if waiting.route == WRITE or waiting.pieces is not None or waiting.method in _OF_ONE_NODE:
             router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         elif waiting.call is not None and waiting.call.closed:
             router.gone(waiting)

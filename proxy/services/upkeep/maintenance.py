@@ -140,6 +140,10 @@ def _defragment(context: Context) -> Serve:
     router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
+        if context.common.member_id and router.routes[shard].home is None:  # another host's would do it
+            context.defragmenting.ends(call)
+            context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            return
         router.local(call, Method.DEFRAGMENT, b"", shard, stats, answered, None, _DEFRAGMENT_LIMIT_S)
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:

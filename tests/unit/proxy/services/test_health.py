@@ -96,3 +96,16 @@ def test_a_host_serves_while_it_defragments_unless_the_gate_is_open() -> None:
     assert (watch.replies, asked.closed) == ([SERVING], False)
     assert found.call("Check", b"").replies == [SERVING]
     assert not found.node.take(Method.FACTS)
+
+
+def test_another_host_is_not_defragmented_for_one_whose_node_is_down() -> None:
+    found = served(stop_on_defrag=True)
+    asked = found.call("Defragment", rpc_pb2.DefragmentRequest())
+    found.net.cut(1)
+    late = found.call("Defragment", rpc_pb2.DefragmentRequest())
+    for call in (asked, late):
+        assert call.status is not None
+        assert call.status[0] == 14, call.status
+    assert not [r for node in found.net.nodes.values() if node is not found.node
+                for r in node.take(Method.DEFRAGMENT)]
+    assert found.call("Check", b"").replies == [SERVING]
