@@ -8,9 +8,7 @@ call.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +21,7 @@ from proxy.main import Front
 from proxy.routing.links import Connector, Link, Receiver
 from tools.muster.machine import logs
 from tools.muster.machine.disk.disks import NodesMachine
+from tools.muster.machine.process.crash import end_process
 from tools.muster.machine.process.handed import take
 from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
@@ -204,6 +203,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # threads of RocksDB and ZeroMQ must not delay an ordered end
+    end_process(main())

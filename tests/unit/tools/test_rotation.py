@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import os
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.rotation import rotate, rotation_of
+from tools.muster.host import logs as supervisor_logs
+from tools.muster.machine import logs
 from tools.muster.machine.logfile import LogFile
+from tools.muster.machine.process.crash import end_process
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 ASIDE = "muster-2026-01-02T03-04-05.678.log"
@@ -57,6 +63,32 @@ def test_a_folder_that_is_gone_costs_nobody_but_the_log(tmp_path: Path) -> None:
     say(log, "x\n")
     with pytest.raises(FileNotFoundError):
         LogFile(str(folder / "muster.log"))
+
+
+class Full(io.RawIOBase):
+    """A file on a full disk."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_lines_that_cannot_be_written_stop_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured, full = structlog.get_config(), io.BufferedWriter(Full())
+    try:
+        monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(full, line_buffering=True))
+        logs.configure("muster/node", "info", "json", ("stderr",))
+        for log in (structlog.get_logger(), supervisor_logs.configure(["stderr"], "info", "json")):
+            for n in range(1000):  # more than a buffer
+                log.info("a line", n=n)
+        codes: list[int] = []
+        monkeypatch.setattr(os, "_exit", codes.append)
+        end_process(3)
+        assert codes == [3]
+    finally:
+        structlog.configure(**configured)
 
 
 def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:

@@ -155,8 +155,9 @@ class LocalCluster:
 
 
 def say(text: str) -> None:
-    """A line for people, beside the output for programs."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, beside the output for programs; lost where there is no terminal any more."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def last_lines(path: str, count: int) -> list[str]:

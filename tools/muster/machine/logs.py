@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,8 @@ from tools.muster.machine.logfile import LogFile
 
 
 class Outputs:
-    """All of ``--log-outputs`` as one file. OSError."""
+    """All of ``--log-outputs`` as one file. OSError if one cannot be opened. Later a full disk, or a terminal
+    that has gone, loses lines: a log's trouble is not the store's, as in etcd."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._streams: list[TextIO | LogFile] = []
@@ -28,11 +30,13 @@ class Outputs:
 
     def write(self, data: str) -> None:
         for stream in self._streams:
-            stream.write(data)
+            with contextlib.suppress(OSError):
+                stream.write(data)
 
     def flush(self) -> None:
         for stream in self._streams:
-            stream.flush()
+            with contextlib.suppress(OSError):
+                stream.flush()
 
 
 def configure(caller: str, level: str, form: str, outputs: tuple[str, ...], **facts: Any) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from collections.abc import Coroutine
@@ -26,7 +25,13 @@ from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, Stora
 from tools.muster.machine import logs
 from tools.muster.machine.disk import seal
 from tools.muster.machine.disk.disks import NodesMachine
-from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT, Handler, crash_handler
+from tools.muster.machine.process.crash import (
+    FATAL_EXIT,
+    REMOVED_EXIT,
+    Handler,
+    crash_handler,
+    end_process,
+)
 from tools.muster.machine.process.handed import take
 from tools.muster.machine.process.place import Place
 from tools.muster.machine.process.scheduling import short_slices
@@ -160,6 +165,4 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)  # threads of RocksDB and ZeroMQ must not delay an ordered end
+    end_process(main())
