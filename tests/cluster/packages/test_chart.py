@@ -94,6 +94,48 @@ def test_certificates_and_metrics_have_the_fields_of_their_operators() -> None:
     assert not OTHERS & set(objects("keys"))
 
 
+LISTED = "11, started, store-0, http://store-0.peers:2380, http://store-0.peers:2379, false"
+OURS = "22, unstarted, , http://store-1.peers:2380, , false"
+THERE = "store-0=http://store-0.peers:2380,store-1=http://store-1.peers:2380"
+NEW = f"{THERE},store-2=http://store-2.peers:2380"
+
+
+@pytest.mark.parametrize(
+    ("made", "listed", "state", "cluster"),
+    [
+        ("", "", "new", NEW),
+        ("", LISTED, "existing", THERE),
+        ("", f"{LISTED}\n{OURS}", "existing", THERE),
+        ("member/x.tmp", LISTED, "existing", THERE),  # what a refused start leaves
+        ("member/identity.json", LISTED, "new", NEW),
+    ],
+)
+def test_a_pod_that_is_no_host_yet_joins_the_cluster_that_is_there(
+    made: str, listed: str, state: str, cluster: str, tmp_path: Path
+) -> None:
+    if made:
+        (tmp_path / "data/member").mkdir(parents=True)
+        (tmp_path / "data" / made).touch()
+    (tmp_path / "list").write_text(listed and f"{listed}\n")
+    for name, text in (
+        ("muster", 'printf "%s\\n" "$@"'),
+        ("musterctl", f'case "$*" in *add*) echo "{OURS}" >>list ;; *) test -s list && cat list ;; esac'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    given = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "MUSTER_DATA_DIR": str(tmp_path / "data"),
+        "POD_NAME": "store-1", "BASE": "store", "DOMAIN": "peers", "REPLICAS": "3", "SCHEME": "http",
+        "LISTEN": "0.0.0.0", "CLIENT_FLAGS": ""}  # fmt: skip
+    script = objects("keys")["ConfigMap"]["data"]["start.sh"]
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=True,
+        env=given)  # fmt: skip
+    flags = done.stdout.splitlines()
+    assert f"--initial-cluster-state={state}" in flags
+    assert f"--initial-cluster={cluster}" in flags
+
+
 class Pods:
     """Hosts as the chart's script starts them, with the names and folders of pods."""
 

@@ -15,7 +15,7 @@ members() {
     [ -n "$others" ] && musterctl --endpoints "$others" --command-timeout 10s $CLIENT_FLAGS member list
 }
 
-if [ ! -e "$MUSTER_DATA_DIR/member" ] && listed=$(members); then
+if [ ! -e "$MUSTER_DATA_DIR/member/identity.json" ] && listed=$(members); then
     if echo "$listed" | grep -q ", started, [^,]*, $url, "; then
         echo "the cluster knows $POD_NAME, but its data is gone: remove that member, then delete this pod" >&2
         exit 1
