@@ -46,6 +46,9 @@ def guarded(command: Callable[[list[str]], int], args: list[str]) -> int:
         return 1
     except BrokenPipeError:
         return 1
+    except OSError as e:  # of a disk that is full or read-only, say
+        print(f"muster: {e.strerror or e}{f': {e.filename}' if e.filename else ''}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

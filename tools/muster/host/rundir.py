@@ -90,8 +90,13 @@ class DataDirLock:
             raise ConfigError(
                 f"data directory {data_dir} is in use by another muster"
                 + (f" (process {holder})" if holder else "")) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        told = f"{os.getpid()}\n".encode()
+        try:  # in this order a full disk has room, where it had for the last process
+            os.pwrite(self._fd, told, 0)
+            os.ftruncate(self._fd, len(told))
+        except OSError as e:
+            os.close(self._fd)
+            raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
 
     def release(self) -> None:
         os.close(self._fd)

@@ -3,6 +3,7 @@ fit."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from cluster.features.growth import LEVEL
 from cluster.members.described import Running
-from tools.muster import peer_keys
+from tools.muster import cli, peer_keys
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
@@ -253,6 +254,22 @@ def test_a_data_directory_belongs_to_one_process(tmp_path: Path) -> None:
         lock.release()
     assert rundir.holder_of(str(tmp_path)) == 0
     rundir.DataDirLock(str(tmp_path)).release()
+
+
+def test_a_full_disk_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(*given: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def other_write(args: list[str]) -> int:
+        return write()
+
+    monkeypatch.setattr(os, "pwrite", write)
+    with pytest.raises(ConfigError, match=r"access data directory: .*/lock: No space left on device"):
+        rundir.DataDirLock(str(tmp_path))
+    assert cli.guarded(other_write, []) == 1
+    assert capsys.readouterr().err == "muster: No space left on device\n"
 
 
 def test_a_process_that_was_killed_holds_nothing(tmp_path: Path) -> None:
