@@ -11,34 +11,33 @@ from __future__ import annotations
 import re
 from collections import deque
 
+from cluster.gotext import parse_duration_ns
+
 HOUR_MS = 3_600_000
 _REVISION_INTERVAL_MS = 300_000
-_UNITS_MS = {
-    "h": 3_600_000.0, "m": 60_000.0, "s": 1000.0, "ms": 1.0, "us": 0.001, "µs": 0.001, "ns": 0.000001,
-}
+_WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
-def parse_duration_ms(text: str) -> float:
-    """A Go duration ("1h30m", "500ms") in milliseconds. ValueError."""
-    parts = re.findall(r"([0-9]*\.?[0-9]+)(h|ms|us|µs|ns|m|s)", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"not a duration: {text!r}")
-    return sum(float(number) * _UNITS_MS[unit] for number, unit in parts)
+def retention_of(mode: str, text: str) -> tuple[int, float]:
+    """How many revisions, and how many milliseconds are kept, as Go reads them. ValueError for a mode or a
+    retention that etcd would refuse."""
+    if mode not in ("periodic", "revision"):
+        raise ValueError(f"unsupported auto-compaction mode {mode!r}")
+    whole = int(text) if _WHOLE.fullmatch(text) else -1
+    if whole >= 1 << 63 or (whole < 0 and mode == "revision"):
+        raise ValueError(f"not a retention: {text!r}")
+    if mode == "revision":
+        return whole, 0.0
+    kept_ms = float(whole * HOUR_MS) if whole >= 0 else parse_duration_ns(text) / 1e6
+    if kept_ms < 0:
+        raise ValueError(f"not a retention: {text!r}")
+    return 0, kept_ms
 
 
 class AutoCompactor:
     def __init__(self, mode: str, retention: str) -> None:
         """ValueError for a mode or retention that etcd would refuse."""
-        if mode not in ("periodic", "revision"):
-            raise ValueError(f"unsupported auto-compaction mode {mode!r}")
-        self._revisions = 0
-        self._retention_ms = 0.0
-        if mode == "revision":
-            self._revisions = int(retention)
-        else:
-            self._retention_ms = (
-                float(retention) * HOUR_MS if retention.isdigit() else parse_duration_ms(retention)
-            )
+        self._revisions, self._retention_ms = retention_of(mode, retention)
         self._period_ms = min(self._retention_ms, HOUR_MS)
         self._samples: deque[tuple[int, int]] = deque()  # (time, revision), oldest first
         self._last_ms: int | None = None

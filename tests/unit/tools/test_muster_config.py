@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.features.autocompact import AutoCompactor
 from tools.muster.config import settings as config
 from tools.muster.config.flags import GATES, SERVER_FLAGS
 from tools.muster.config.gates import STAGES
@@ -260,8 +261,11 @@ def test_peers_are_dialled_from_the_first_address_that_is_told_to_them(urls: str
 
 
 def test_retention_by_mode() -> None:
-    build("--auto-compaction-mode=revision", "--auto-compaction-retention=1000")
-    build("--auto-compaction-retention=30m")
+    # what is taken, a node can be started with
+    for mode, texts in (("revision", "1000 +5 -0"), ("periodic", "30m +1h 1.h .5h 1μs +5 -0 -0s 007")):
+        for text in texts.split():
+            build(f"--auto-compaction-mode={mode}", f"--auto-compaction-retention={text}")
+            AutoCompactor(mode, text)
     with pytest.raises(ConfigError):
         build("--auto-compaction-mode=revision", "--auto-compaction-retention=30m")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from cluster.features.autocompact import retention_of
 from cluster.growth.bounds import Bounds
 from cluster.settings import PeerTls
 from proxy.auth.tokens import options_of, tokens_of
@@ -13,7 +14,6 @@ from tools.muster.config.gates import gates_of, warnings_of
 from tools.muster.config.kinds import Support
 from tools.muster.config.parse import ConfigError, Values, convert
 from tools.muster.config.urls import Url
-from tools.muster.config.values import duration_ms
 
 LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps while all is well
 MIN_PROGRESS_INTERVAL_MS = 100
@@ -58,15 +58,11 @@ def check_timing(values: Values) -> None:
 
 def _check_retention(mode: str, text: str) -> None:
     try:
-        if text.lstrip("-").isdigit():
-            ok = 0 <= int(text) < 1 << 63
-        else:
-            ok = mode == "periodic" and duration_ms(text) >= 0
+        retention_of(mode, text)
     except ValueError:
-        ok = False
-    if not ok:
         raise ConfigError(
-            f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}')
+            f'error parsing --auto-compaction-retention: "{text}" is not a possible value of mode {mode}'
+        ) from None
 
 
 def check_advertised(values: Values) -> None:

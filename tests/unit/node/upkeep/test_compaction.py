@@ -55,7 +55,7 @@ def test_the_clock_compacts_at_the_leader_of_shard_0_alone(replica: Make) -> Non
     """``--auto-compaction-mode=revision``: all but the last so many."""
     for shard, leads in ((0, True), (0, False), (1, True)):
         node = replica(
-            shard=shard, leads=leads, auto_compaction_mode="revision", auto_compaction_retention=10)
+            shard=shard, leads=leads, auto_compaction_mode="revision", auto_compaction_retention="10")
         asked: list[tuple[int, bytes]] = []
         if node.writes.leader is not None:
             node.writes.leader.execute = lambda *request, to=asked: to.append(request)
