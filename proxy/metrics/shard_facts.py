@@ -40,8 +40,10 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     if not asked:
         done(list(found.values()))
     for shard, link in asked:
-        router.send(link, Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), LIMIT_S,
-                                  router.quiet).calls(answer, None, _NO_INDEX))
+        waiting = Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), LIMIT_S, router.quiet)
+        waiting.calls(answer, None, _NO_INDEX)
+        waiting.pieces = []  # no other host's answer counts
+        router.send(link, waiting)
 
 
 def samples(found: Sequence[ShardFacts]) -> Iterator[Metric]:
