@@ -68,7 +68,7 @@ PANELS = (
         ("{{instance}}", f"sum by (instance) (etcd_debugging_mvcc_watcher_total{HOSTS})"),
         ("{{instance}} behind", f"sum by (instance) (etcd_debugging_mvcc_slow_watcher_total{HOSTS})"))),
     Panel("Leader changes in a day", "none", (
-        ("{{instance}}", f"changes(etcd_server_leader_changes_seen_total{HOSTS}[1d])"),)))
+        ("{{instance}}", f"max by (instance) (changes(etcd_server_leader_changes_seen_total{HOSTS}[1d]))"),)))
 _WIDTH, _HEIGHT = 12, 8  # of Grafana's 24 columns
 
 

@@ -213,8 +213,6 @@ class Metrics:
         yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", leads)
         learner = int(status.isLearner)
         yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", learner)
-        changes = router.routes[0].leader_changes
-        yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", changes)
         committed, applied = status.raftIndex, status.raftAppliedIndex
         yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", committed)
         yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", applied)
@@ -236,6 +234,9 @@ class Metrics:
     def _front(self) -> Iterator[Metric]:
         context, router = self._context, self._context.router
         figures = router.statistics()
+        # with the front's label: each counts for itself, and a scrape may meet any of them
+        changes = router.routes[0].leader_changes
+        yield counter("etcd_server_leader_changes_seen", "Leader changes seen.", changes)
         pending = figures["pending"] + figures["queued"]
         yield gauge("etcd_server_proposals_pending", "Requests under way.", pending)
         failed = sum(

@@ -17,7 +17,8 @@ grpc_server_handled_total{grpc_code="OK",grpc_method="Range",grpc_type="unary"} 
 etcd_disk_wal_fsync_duration_seconds_bucket{le="0.001"} 1
 etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 1
 etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 1
-etcd_server_leader_changes_seen_total 7
+etcd_server_leader_changes_seen_total{front="0"} 7
+etcd_server_leader_changes_seen_total{front="1"} 6
 process_resident_memory_bytes 1e+06
 unknown_of_another_form{ 3
 """

@@ -16,17 +16,18 @@ _TIMES = {
     "etcd_server_apply_duration_seconds_bucket": "apply",
 }
 _COUNTERS = {
-    "etcd_server_leader_changes_seen_total": "elections",
     "etcd_debugging_mvcc_events_total": "events",
     "etcd_server_slow_apply_total": "slow/apply",
     "etcd_server_slow_read_indexes_total": "slow/read index",
 }
 _GAUGES = {"etcd_debugging_mvcc_watcher_total": "watches"}
+_ELECTIONS = "etcd_server_leader_changes_seen_total"
 _REVISION = "etcd_debugging_mvcc_current_revision"
 _CPU = {"process_cpu_seconds_total": 1.0, "muster_node_cpu_us_total": 1e-6}  # muster has more processes
 _MEMORY = ("muster_front_memory_bytes", "muster_shard_resident_memory_bytes")
 _PROCESS_MEMORY = "process_resident_memory_bytes"
-_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _REVISION, *_CPU, *_MEMORY, _PROCESS_MEMORY)
+_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _ELECTIONS, _REVISION, *_CPU, *_MEMORY,
+         _PROCESS_MEMORY)
 _GOOD = ("OK", "Canceled")  # a client that ends its watch is no error
 SLOW_S = 0.1
 
@@ -80,6 +81,8 @@ def _take(found: Figures, sample: Sample) -> None:
         found.totals["cpu"] += value * _CPU[name]
     elif name in _GAUGES:
         found.gauges[_GAUGES[name]] += value
+    elif name == _ELECTIONS:  # each front of a host sees them
+        found.totals["elections"] = max(found.totals["elections"], value)
     elif name == _REVISION:  # each front of a host has its own
         found.gauges["revision"] = max(found.gauges["revision"], value)
 
