@@ -142,6 +142,20 @@ def add_txn(found: Footprint, request: Any) -> Steps[None]:
             spans.append((part.key, part.range_end))
 
 
+def valued(request: Any) -> Steps[set[bytes]]:
+    """The keys that a TxnRequest names whose values decide something, or are shown."""
+    found: set[bytes] = set()
+    for kind, part in parts(request):
+        if not kind:
+            yield
+        elif kind == "compare":
+            if part.target == pb.Compare.VALUE:
+                found.add(part.key)
+        elif kind == "request_range" or part.prev_kv or (kind == "request_put" and part.ignore_value):
+            found.add(part.key)
+    return found
+
+
 def is_read_only(request: Any) -> bool:
     """Whether a TxnRequest goes around the log: ranges only, in both branches, none nested."""
     return all(op.HasField("request_range") for ops in (request.success, request.failure) for op in ops)

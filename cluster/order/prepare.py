@@ -46,7 +46,7 @@ _OF_SWITCH = 1 << 63  # a bit of a grant's number of touches: a revision follows
 _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key length, end length
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
-WRITE, COUNT, SHOWN = 1, 2, 4
+WRITE, COUNT, SHOWN, BRIEF = 1, 2, 4, 8  # BRIEF is passed over by older programs
 _MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
@@ -62,6 +62,7 @@ class Touch:
     revision: int = 0
     count: bool = False  # many rows need only be counted: they are deleted
     shown: bool = False  # many rows need only be pinned: the answer shows them, no more
+    brief: bool = False  # of a single key: its value decides nothing, and is not shown
 
 
 class Base(NamedTuple):
@@ -103,7 +104,7 @@ class Prepare:
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]
         for t in self.touches:
-            flags = WRITE * t.write | COUNT * t.count | SHOWN * t.shown
+            flags = WRITE * t.write | COUNT * t.count | SHOWN * t.shown | BRIEF * t.brief
             parts += (_RANGE.pack(t.revision, flags, len(t.key), len(t.range_end)), t.key, t.range_end)
         if self.compares or self.leases or self.named:
             parts.append(_U32.pack(len(self.compares)))
@@ -139,7 +140,7 @@ class Prepare:
             key, range_end = data[pos : pos + key_len], data[pos + key_len : pos + key_len + end_len]
             pos += key_len + end_len
             write, counted, shown = bool(flags & WRITE), bool(flags & COUNT), bool(flags & SHOWN)
-            touches.append(Touch(key, range_end, write, revision, counted, shown))
+            touches.append(Touch(key, range_end, write, revision, counted, shown, bool(flags & BRIEF)))
         (count,) = _U32.unpack_from(data, pos)
         pos += 4
         compares = []

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from node.links.standing import Standing
     from node.members.roster import Roster
     from node.replica.applying import Applies
+    from node.replica.pauses import GatheringTimer
     from node.replica.role import Role as NodeRole
     from node.replica.writes import Writes
     from node.serving.confirm import Confirmations
@@ -48,6 +49,7 @@ class ConsequencesNode(LeadingNode, Protocol):
     reads: Reads
     expiry: Expiry
     applies: Applies
+    gathering: GatheringTimer
     applied_index: int
     order_index: int
 
@@ -132,6 +134,8 @@ class Consequences:
             node.upkeep.begin()
         node.upkeep.agreed.incarnations(node.store.incarnations().items())
         node.reads.waiting.release(node.order_index, node.loop.time())
+        if node.raft.announced_index > node.applied_index:
+            node.gathering.later()  # an apply of it was abandoned, and nothing may be committed later
 
     def lead(self) -> None:
         """The first entry of this leader's term is applied: it serves from now on."""

@@ -226,6 +226,12 @@ def _repeats(*branches: list[Op]) -> bool:
     return False
 
 
+def valued(plain: Plain) -> set[bytes]:
+    """The keys whose values decide something, or are shown."""
+    return {compare[0] for compare in plain.compare if compare[1] == VALUE}.union(
+        op[1] for op in plain.success + plain.failure if op[0] == GET)
+
+
 def check_revision(view: View, revision: int) -> None:
     """Whether a transaction can read at a named revision. EtcdError."""
     if revision > view.revision:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from cluster.evaluate.footprint import Footprint, add_txn, shows_the_past
+from cluster.evaluate.footprint import Footprint, add_txn, shows_the_past, valued
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import STEP_OPS, Steps
 from cluster.evaluate.txns.draft import Draft
@@ -45,6 +45,7 @@ class Survey:
         if self._past or not footprint.single:
             return
         yield
+        values = yield from valued(self._request)
         written = dict.fromkeys(footprint.writes)
         read = dict.fromkeys(footprint.reads)
         for write, spans in ((True, written), (False, read)):
@@ -52,7 +53,8 @@ class Survey:
                 if not place % STEP_OPS:
                     yield
                 if shard := shard_of(key):
-                    self._touches.setdefault(shard, []).append(Touch(key, b"", write))
+                    self._touches.setdefault(shard, []).append(
+                        Touch(key, b"", write, brief=key not in values))
 
     def tell(self, wide: Wide[T]) -> None:
         wide.footprint, wide.compares = self._footprint, list(self._compares.values())

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from cluster.evaluate.before import Before
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.overlay import AppliedState, Overlay
-from cluster.evaluate.reading.ranges import Fields
+from cluster.evaluate.reading.ranges import Fields, without_value
 from cluster.evaluate.spans import Span, bounds, inverted, keys_in
 from cluster.evaluate.steps import Steps, finish
 from cluster.evaluate.view import Current, Late, Version, View
@@ -245,6 +245,6 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
         elif range_end or revision:
             found = list(store.scan(key, range_end, revision))
         elif (kv := store.get(key)) is not None:
-            found = [(key, kv)]
+            found = [(key, without_value(kv) if touch.brief else kv)]
         rows.append(found)
     return rows, counts, pinned

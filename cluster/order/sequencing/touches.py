@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from cluster.evaluate.footprint import valued as valued_in
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.spans import Span, merged
+from cluster.evaluate.steps import finish
+from cluster.evaluate.txns import plain_txn
 from cluster.features.auth.principal import Kind
 from cluster.features.auth.state import AuthState
 from cluster.order.prepare import Touch
@@ -30,20 +33,23 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
         return found
     if wide.plain is not None:
         homes: dict[bytes, int] = {}
+        valued = plain_txn.valued(wide.plain)
         for spans, write in ((wide.footprint.writes, True), (wide.footprint.reads, False)):
             for key, _ in spans:
                 if key not in homes:
                     homes[key] = shard = placement.shard_of(key)
                     if shard:
-                        found.setdefault(shard, []).append(Touch(key, b"", write))
+                        found.setdefault(shard, []).append(
+                            Touch(key, b"", write, brief=key not in valued))
         wide.homes = homes
         return found
-    _add_writes(found, wide, placement)
+    valued_keys = _valued(wide)
+    _add_writes(found, wide, placement, valued_keys)
     shown: dict[tuple[bytes, bytes, int], None] = {}
     if wide.method == Method.TXN and wide.footprint.reads:
         ranges = _shown_ranges(wide.large or pb.TxnRequest.FromString(wide.body))
         shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
-    _add_reads(found, wide, placement, {(key, end) for key, end, _ in shown})
+    _add_reads(found, wide, placement, {(key, end) for key, end, _ in shown}, valued_keys)
     low, high = max(view.compact_revision, 1), view.revision
     for key, end, revision in shown:
         if low <= revision <= high:  # outside of these bounds the evaluation refuses it
@@ -72,16 +78,31 @@ def _ask(found: Touches, placement: Placement, touch: Touch) -> None:
             found.setdefault(shard, []).append(touch)
 
 
-def _add_writes(found: Touches, wide: Wide[Any], placement: Placement) -> None:
+def _valued(wide: Wide[Any]) -> set[bytes] | None:
+    """The single keys whose values are wanted; None: of all, as a range may show the same ones."""
+    if not wide.footprint.single:
+        return None
+    if wide.method == Method.TXN:
+        return finish(valued_in(wide.large or pb.TxnRequest.FromString(wide.body)))
+    if wide.method == Method.PUT:
+        put = pb.PutRequest.FromString(wide.body)
+        return {put.key} if put.prev_kv or put.ignore_value else set()
+    return None
+
+
+def _add_writes(found: Touches, wide: Wide[Any], placement: Placement, valued: set[bytes] | None) -> None:
     brief = not wide.rows
     shown_too = brief and not wide.footprint.single and _shows_deleted(wide.method, wide.body)
     for key, end in dict.fromkeys(wide.footprint.writes):
         is_range = bool(end)
         _ask(found, placement,
-             Touch(key, end, True, 0, brief and not shown_too and is_range, shown_too and is_range))
+             Touch(key, end, True, 0, brief and not shown_too and is_range, shown_too and is_range,
+                   valued is not None and key not in valued))
 
 
-def _add_reads(found: Touches, wide: Wide[Any], placement: Placement, shown: set[Span]) -> None:
+def _add_reads(
+    found: Touches, wide: Wide[Any], placement: Placement, shown: set[Span], valued: set[bytes] | None
+) -> None:
     reads: dict[int, list[Span]] = {}
     for span in wide.footprint.reads:
         for shard in placement.shards_of(*span):
@@ -91,7 +112,9 @@ def _add_reads(found: Touches, wide: Wide[Any], placement: Placement, shown: set
     for shard, spans in reads.items():
         if shard:
             # a key that is named by itself may decide something, whatever range shows it
-            found.setdefault(shard, []).extend([Touch(key, b"") for key, end in spans if not end])
+            found.setdefault(shard, []).extend([
+                Touch(key, b"", brief=valued is not None and key not in valued)
+                for key, end in spans if not end])
             ranges = merged(span for span in spans if span[1])
             found[shard].extend([Touch(key, end, shown=True) for key, end in ranges])
 

@@ -343,8 +343,8 @@ class ShardRole:
     # -- reports
 
     def _report(self, *, force: bool) -> None:
-        if self.leading is None:
-            return
+        if self.leading is None or self.raft.term != self.leading.term:
+            return  # or deposed in this turn: what is committed may be its successor's
         feed = self.feed.link
         report = self.leading.report(self.raft.commit_index)
         if report is None or feed is None or not feed.leader:

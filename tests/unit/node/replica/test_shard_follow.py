@@ -11,6 +11,7 @@ import pytest
 
 from cluster.effects import records
 from cluster.members.table import Table
+from cluster.order.leading.queued import Report
 from cluster.order.log import Cut, encode_cut, entry
 from cluster.pacing.pace import Pace
 from cluster.raft import Entry, EntryKind, Role
@@ -152,3 +153,17 @@ def test_catching_up_applies_what_a_second_ready_makes_known(store: StateStore) 
     replica.raft.readies = [2, 3]  # the first one's apply begins a pause
     replica.catch_up()
     assert replica.at == (2, False)
+
+
+def test_a_leader_that_was_deposed_in_this_turn_of_the_loop_reports_nothing(store: StateStore) -> None:
+    """Its successors may have committed others' entries at its places: their cut would bear its term (I3)."""
+    replica: Any = Replica(store)
+    said: list[int] = []
+    replica.role.feed.link = SimpleNamespace(
+        leader=1, member_id=1, request=lambda method, body: said.append(method))
+    replica.role.leading = SimpleNamespace(term=1, report=lambda commit_index: Report(SHARD, 5, 1, 3, 0))
+    replica.raft.commit_index = 5
+    for term in (1, 2):
+        replica.raft.term = term
+        replica.role._report(force=True)
+    assert said == [Method.REPORT]

@@ -63,7 +63,7 @@ def test_i10_a_multi_that_was_made_here_rests_on_the_latest_terms_too() -> None:
 
 
 @given(st.lists(st.builds(Touch, st.binary(min_size=1, max_size=9), st.binary(max_size=9), st.booleans(),
-                          st.integers(0, 2**40), st.booleans(), st.booleans()), max_size=4),
+                          st.integers(0, 2**40), st.booleans(), st.booleans(), st.booleans()), max_size=4),
        st.lists(st.integers(-2**63, 2**63 - 1), max_size=2), st.none() | st.integers(0, 2**40))
 def test_a_prepare_is_read_as_it_was_meant(touches: list[Touch], named: list[int], sent_at: int | None
                                            ) -> None:
