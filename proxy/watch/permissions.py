@@ -40,23 +40,25 @@ class Permissions:
         are not judged."""
         if not self._router.principals.judged(call):
             return False
-        self._ask(call, key, range_end, then)
+        self._ask(call, key, range_end, then, is_new=True)
         return True
 
-    def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then) -> None:
-        self._send(client, bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end, then)
+    def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then, *, is_new: bool = False) -> None:
+        body = bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end
+        self._send(client, body, then, is_new, self._router.loop.time())
 
-    def _send(self, client: Any, body: bytes, then: Then) -> None:
+    def _send(self, client: Any, body: bytes, then: Then, is_new: bool, started: float) -> None:
         router = self._router
         router.read_index.add(PartWaiting(
-            client, Method.AUTH_SHOW, body, 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet,
-        ).calls(self._answered, (then, self._changes)))
+            client, Method.AUTH_SHOW, body, 0, READ_ANY, started, router.limit_s, router.quiet,
+        ).calls(self._answered, (then, is_new, self._changes)))
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
-        then, changes = waiting.context
-        # keys moved before it was sent (users stay at shard 0), or the node may not know yet what has changed
-        if status == _MOVED or (status == _OK and changes != self._changes):
-            self._send(waiting.client, waiting.body, then)
+        then, is_new, changes = waiting.context
+        # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has changed:
+        # `changed` asks only for watches that are there
+        if status == _MOVED or (status == _OK and is_new and changes != self._changes):
+            self._send(waiting.client, waiting.body, then, is_new, waiting.began)
             return
         then(None if status == _OK else EtcdError.decode(body))
 

@@ -83,7 +83,7 @@ def _open_streams() -> None:
     """Those that are closed lead nowhere, as those of a program in Go."""
     if sys.stdin is not None:
         given = io.BufferedReader(_Input(sys.stdin.fileno(), "rb", closefd=False))
-        sys.stdin = io.TextIOWrapper(given, sys.stdin.encoding, sys.stdin.errors)
+        sys.stdin = io.TextIOWrapper(given, sys.stdin.encoding, sys.stdin.errors, newline="\n")
     if sys.stdout is not None:
         output = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
         sys.stdout = io.TextIOWrapper(

@@ -236,6 +236,8 @@ with (sync.Client(sys.argv[1], timeout=30) as client, client.lease(60) as lease,
             lease.revoke()
         except RuntimeError as error:
             print(str(error).replace(f"{lease.id:x}", "ID"), flush=True)
+        with client.lock(sys.argv[2] + "/childs", lease=lease):
+            pass
         sys.exit(0)  # and so leaves the blocks
     print(os.waitpid(child, 0)[1], client.count(m.prefix(sys.argv[2] + "/")))
     print(client.get(sys.argv[2]).value.decode(), lease.lost)

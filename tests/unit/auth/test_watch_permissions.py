@@ -109,6 +109,16 @@ def test_a_question_whose_answer_may_be_older_than_a_change_is_asked_again() -> 
     assert told[1:] == [None]
 
 
+def test_changes_while_questions_are_under_way_do_not_multiply_them() -> None:
+    router, stream = Asked(), Stream()
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    for _ in range(3):
+        permissions.changed()
+    assert len(router.waiting) == 3 * WATCHES
+    router.answer(None)
+    assert not router.waiting
+
+
 class Refusing:
     """A hub that must not be asked, and the call of its one stream."""
 

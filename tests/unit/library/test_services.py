@@ -182,6 +182,10 @@ class Inner(pydantic.BaseModel):
     size: int = 0
 
 
+class Other(pydantic.BaseModel):
+    color: str
+
+
 CHOICES = pydantic.AliasChoices("one", pydantic.AliasPath("two", 0))
 
 
@@ -191,6 +195,7 @@ class Open(pydantic.BaseModel):
     chosen: str = pydantic.Field("", validation_alias=CHOICES)
     inner: Inner | None = None
     texts: dict[str, str] = {}
+    either: Inner | Other | None = None
 
 
 @pytest.mark.parametrize(("keys", "wrong"), [
@@ -201,6 +206,7 @@ class Open(pydantic.BaseModel):
     (("inner/size", "inner/size/a"), "inner/size"),
     (("inner/note", "inner/note/a"), ""),
     (("named", "named/a"), ""),
+    (("either/note", "either/note/a"), ""),
     (("texts/a",), ""),
 ])  # fmt: skip
 def test_values_with_keys_below_them_are_not_left_out_of_a_model(
@@ -211,6 +217,10 @@ def test_values_with_keys_below_them_are_not_left_out_of_a_model(
     monkeypatch.setattr(config._mirror, "copy", lambda: found)
     config._step()
     assert str(config.error or "") == (f"{wrong}: it has a value, and keys below it, too" if wrong else "")
+
+
+def test_a_field_of_an_item_of_a_list() -> None:
+    assert built(Open, {"two": '["a", "b"]'}).chosen == "a"
 
 
 def test_seconds_between_runs() -> None:

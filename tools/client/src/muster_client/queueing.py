@@ -21,6 +21,7 @@ from muster_client.model import KeyValue, TxnResult, kv_of
 from muster_client.ranges import Text
 from muster_client.recipes import late
 from muster_client.watch import Delete, Snapshot
+from muster_client.wire import engine
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -45,6 +46,7 @@ class Place:
         self._standing: asyncio.Task[TxnResult] | None = None  # puts it, under a lease that was given
         self._leaving: asyncio.Task[None] | None = None  # of a caller that was cancelled
         self._held = False
+        self._forks = engine.forks  # when it stood in line
         self._seen = 0  # the store's revision when its turn had come
         self._taken = threading.Lock()  # from the begin of an acquisition to the end of the release
 
@@ -96,14 +98,17 @@ class Place:
         """It was never held, is given up, or its lease is lost."""
         return not self._held or self._lease is None or self._lease.lost
 
+    @property
     def _is_a_parents(self) -> bool:
-        return self._lease is not None and self._lease._is_a_parents
+        """This process was forked off from the one that stood in line: blocks that end leave it alone."""
+        return self._forks != engine.forks
 
     async def _stand(self, value: bytes) -> bool:
         """Put the key, if it is not there; whether others come first."""
         if self._lease is None:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
+        self._forks = engine.forks
         await late.expect_no_more(self._client, self._lease, self.key)
         self._revision, self._unsure = 0, True
         if self._given is None:
@@ -270,7 +275,7 @@ class Lock(Place):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_a_parents():
+        if not self._is_a_parents:
             await self.release()
 
 
@@ -308,7 +313,7 @@ class Leadership(Place):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_a_parents():
+        if not self._is_a_parents:
             await self.resign()
 
 

@@ -203,13 +203,16 @@ def _parsed(kind: Any, hint: Any, text: str) -> Any:
     return kind(text)
 
 
+_OPEN: Any = object()  # of a union of several models, say
+
+
 def _for_pydantic(kind: Any, tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     """Lists and dicts from JSON; pydantic reads the rest from text. ``kind``: of what holds them; None: it is
     no field. ValueError."""
     found: dict[str, Any] = {}
     for name, one in tree.items():
         inner = _inner(kind, name)
-        if inner is not None and isinstance(one, _Both):
+        if inner is not None and inner is not _OPEN and isinstance(one, _Both):
             raise ValueError(f"{path}{name}: it has a value, and keys below it, too")
         if isinstance(one, Mapping):
             found[name] = _for_pydantic(inner, one, f"{path}{name}/")
@@ -222,28 +225,32 @@ def _for_pydantic(kind: Any, tree: Mapping[str, Any], path: str = "") -> dict[st
 
 
 def _inner(kind: Any, name: str) -> Any:
-    """The type of what has this name in a value of a type, Any where that is open; None: it is no field."""
-    if kind is None:
-        return None
+    """The type of what has this name in a value of a type; None: it is no field; _OPEN: it may be one."""
+    if kind is None or kind is _OPEN:
+        return kind
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kinds = [one for one in typing.get_args(kind) if one is not type(None)]
-        kind = kinds[0] if len(kinds) == 1 else Any
+        return _inner(kinds[0], name) if len(kinds) == 1 else _OPEN
     fields = getattr(kind, "model_fields", None)
     if fields is None:
-        is_dict = typing.get_origin(kind) is dict
-        return typing.get_args(kind)[1] if is_dict else Any
+        if typing.get_origin(kind) is dict:
+            return typing.get_args(kind)[1]
+        return Any if kind in (Any, dict) else _OPEN
     if getattr(kind, "__pydantic_root_model__", False):
         return _inner(fields["root"].annotation, name)
     config = kind.model_config
     for own, field in fields.items():
-        if name in _names(own, field.validation_alias, config):
-            return field.annotation
+        found = _names(own, field.validation_alias, config)
+        if name in found:
+            return field.annotation if found[name] else Any
     return Any if config.get("extra") == "allow" else None
 
 
-def _names(own: str, alias: Any, config: Mapping[str, Any]) -> set[str]:
-    """What a field of pydantic is read from: of an AliasPath, the first part."""
+def _names(own: str, alias: Any, config: Mapping[str, Any]) -> dict[str, bool]:
+    """What a field of pydantic is read from, and whether all of it is the field: not of a longer AliasPath."""
     choices = [] if alias is None else getattr(alias, "choices", [alias])
-    found = {one if isinstance(one, str) else one.path[0] for one in choices}
+    found = {
+        one if isinstance(one, str) else one.path[0]: isinstance(one, str) or len(one.path) == 1
+        for one in choices}
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    return found | {own} if by_name or not found else found
+    return {**found, own: True} if by_name or not found else found
