@@ -55,8 +55,8 @@ class Permissions:
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         then, is_new, changes = waiting.context
-        # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has changed:
-        # `changed` asks only for watches that are there
+        # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has
+        # changed: `changed` asks only for watches that are there
         if status == _MOVED or (status == _OK and is_new and changes != self._changes):
             self._send(waiting.client, waiting.body, then, is_new, waiting.began)
             return

@@ -247,7 +247,7 @@ def _inner(kind: Any, name: str) -> Any:
 
 
 def _names(own: str, alias: Any, config: Mapping[str, Any]) -> dict[str, bool]:
-    """What a field of pydantic is read from, and whether all of it is the field: not of a longer AliasPath."""
+    """What a field of pydantic is read from, and whether all of it is the field (no longer AliasPath)."""
     choices = [] if alias is None else getattr(alias, "choices", [alias])
     found = {
         one if isinstance(one, str) else one.path[0]: isinstance(one, str) or len(one.path) == 1
