@@ -8,11 +8,13 @@ server, 128 wrong arguments.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
@@ -50,30 +52,29 @@ class InputError(OSError):
     """The input cannot be read."""
 
 
-class _Input(io.FileIO):
-    """Its failures are told from those of other files and of connections."""
+@contextlib.contextmanager
+def _failing_as(kind: type[OSError]) -> Iterator[None]:
+    """Tell a stream's failures from those of other files and of connections."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(error.errno, error.strerror) from None
 
+
+class _Input(io.FileIO):
     def readinto(self, buffer: Buffer, /) -> int | None:
-        try:
+        with _failing_as(InputError):
             return super().readinto(buffer)
-        except OSError as error:
-            raise InputError(error.errno, error.strerror) from None
 
     def readall(self) -> bytes:
-        try:
+        with _failing_as(InputError):
             return super().readall()
-        except OSError as error:
-            raise InputError(error.errno, error.strerror) from None
 
 
 class _Output(io.FileIO):
-    """As :class:`_Input`."""
-
     def write(self, data: Buffer, /) -> int:
-        try:
+        with _failing_as(OutputError):
             written = super().write(data)
-        except OSError as error:
-            raise OutputError(error.errno, error.strerror) from None
         if written is None:
             raise OutputError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return written

@@ -19,6 +19,9 @@ from cluster.placement import Placement
 from cluster.wire.messages import Method
 
 Touches = dict[int, list[Touch]]  # by shard
+_KINDS: dict[int, Any] = {
+    Method.TXN: pb.TxnRequest, Method.PUT: pb.PutRequest, Method.DELETE_RANGE: pb.DeleteRangeRequest,
+}
 
 
 def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
@@ -43,12 +46,13 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
                             Touch(key, b"", write, brief=key not in valued))
         wide.homes = homes
         return found
-    valued_keys = _valued(wide)
-    _add_writes(found, wide, placement, valued_keys)
+    kind = _KINDS.get(wide.method)
+    request = wide.large or (None if kind is None else kind.FromString(wide.body))
+    valued_keys = _valued(wide, request)
+    _add_writes(found, wide, placement, request, valued_keys)
     shown: dict[tuple[bytes, bytes, int], None] = {}
     if wide.method == Method.TXN and wide.footprint.reads:
-        ranges = _shown_ranges(wide.large or pb.TxnRequest.FromString(wide.body))
-        shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in ranges)
+        shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in _shown_ranges(request))
     _add_reads(found, wide, placement, {(key, end) for key, end, _ in shown}, valued_keys)
     low, high = max(view.compact_revision, 1), view.revision
     for key, end, revision in shown:
@@ -78,21 +82,22 @@ def _ask(found: Touches, placement: Placement, touch: Touch) -> None:
             found.setdefault(shard, []).append(touch)
 
 
-def _valued(wide: Wide[Any]) -> set[bytes] | None:
+def _valued(wide: Wide[Any], request: Any) -> set[bytes] | None:
     """The single keys whose values are wanted; None: of all, as a range may show the same ones."""
     if not wide.footprint.single:
         return None
     if wide.method == Method.TXN:
-        return finish(valued_in(wide.large or pb.TxnRequest.FromString(wide.body)))
+        return finish(valued_in(request))
     if wide.method == Method.PUT:
-        put = pb.PutRequest.FromString(wide.body)
-        return {put.key} if put.prev_kv or put.ignore_value else set()
+        return {request.key} if request.prev_kv or request.ignore_value else set()
     return None
 
 
-def _add_writes(found: Touches, wide: Wide[Any], placement: Placement, valued: set[bytes] | None) -> None:
+def _add_writes(
+    found: Touches, wide: Wide[Any], placement: Placement, request: Any, valued: set[bytes] | None
+) -> None:
     brief = not wide.rows
-    shown_too = brief and not wide.footprint.single and _shows_deleted(wide.method, wide.body)
+    shown_too = brief and not wide.footprint.single and _shows_deleted(wide.method, request)
     for key, end in dict.fromkeys(wide.footprint.writes):
         is_range = bool(end)
         _ask(found, placement,
@@ -119,10 +124,10 @@ def _add_reads(
             found[shard].extend([Touch(key, end, shown=True) for key, end in ranges])
 
 
-def _shows_deleted(method: int, body: bytes) -> bool:
+def _shows_deleted(method: int, request: Any) -> bool:
     if method == Method.DELETE_RANGE:
-        return bool(pb.DeleteRangeRequest.FromString(body).prev_kv)
-    return method == Method.TXN and _deletes_with_rows(pb.TxnRequest.FromString(body))
+        return bool(request.prev_kv)
+    return method == Method.TXN and _deletes_with_rows(request)
 
 
 def _deletes_with_rows(request: Any) -> bool:
