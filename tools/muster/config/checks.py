@@ -107,8 +107,8 @@ def check_discovery(values: Values) -> None:
         raise ConfigError("both --discovery-token and --discovery-endpoints must be set")
     if not url:
         return
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False

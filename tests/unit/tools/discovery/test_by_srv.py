@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dns.name
+import dns.resolver
 import pytest
 import structlog
 
@@ -22,6 +24,9 @@ ZONE = {
     "_etcd-server-ssl._tcp.secure.test.": ["0 0 23800 localhost."],
     "_etcd-server._tcp.nowhere.test.": ["0 0 23800 nosuch.invalid."],
     "_etcd-server._tcp.six.test.": ["0 0 23800 host.six.test."],
+    "_etcd-server-ssl._tcp.odd.test.": ["0 0 0 ."],
+    "_etcd-server._tcp.odd.test.": ["0 0 23800 localhost.", r"0 0 23801 a\032b.test."],
+    "_etcd-server-ssl._tcp.none.test.": ["0 0 0 ."],
 }
 
 
@@ -82,6 +87,23 @@ def test_a_name_with_addresses_of_both_kinds_has_that_of_ipv4(
 def test_a_name_that_dns_cannot_have_is_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--initial-advertise-peer-urls: no such host"):
         found(tmp_path, "six.test", f"--initial-advertise-peer-urls=http://{'a' * 70}:1")
+
+
+def test_records_of_no_host_are_passed_over(tmp_path: Path) -> None:
+    assert found(tmp_path, "odd.test").initial_cluster_text == "h0=http://localhost:23800"
+    with pytest.raises(ConfigError, match=r"for _etcd-server-ssl lookup \.: no such host; "):
+        found(tmp_path, "none.test")
+
+
+@pytest.mark.parametrize("domain", ["three", "three.test", "three.test."])
+@pytest.mark.parametrize("dots", [None, 2, 5])
+def test_a_domain_may_be_below_a_search_domain_of_the_machine(
+    tmp_path: Path, domain: str, dots: int | None
+) -> None:
+    resolver = dns.resolver.get_default_resolver()
+    resolver.search = [dns.name.from_text(text) for text in ("broken.test", "other.test", "test")]
+    resolver.ndots = dots
+    assert len(dict(found(tmp_path, domain).initial_cluster)) == 3
 
 
 def test_hosts_of_one_domain_have_the_same_ids(tmp_path: Path) -> None:

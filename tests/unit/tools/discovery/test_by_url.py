@@ -352,7 +352,7 @@ def test_one_way_to_a_cluster_is_enough(tmp_path: Path, more: str) -> None:
         built(tmp_path, "http://d/t", more)
 
 
-@pytest.mark.parametrize("url", ["d", "ftp://d/t", "http://", "http://d:x/t", "http:///t"])
+@pytest.mark.parametrize("url", ["d", "ftp://d/t", "http://", "http://d:x/t", "http:///t", "http://[::1/t"])
 def test_a_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="is no URL of http or https"):
         built(tmp_path, url)

@@ -63,6 +63,9 @@ def _nodes(
         except OSError as e:
             failed = f"lookup {host}: {e.strerror or e}"
             continue
+        except ConfigError:  # "." says that there is no such service
+            failed = f"lookup {host}: no such host"
+            continue
         if mine is not None and mine.scheme != scheme:
             failed = f"bootstrap at {url} from DNS for {service} has scheme mismatch with expected peer "
             failed += mine.text
