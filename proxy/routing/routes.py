@@ -171,8 +171,9 @@ class ShardRoute:
             self._led_at = now
             if now - self.leader_since > _UNUSED_S:
                 self._drop_unused()
-        elif not self.leader or now - self._led_at > self._dead_after_s:
-            # no leader is known, or the node that names it is cut off: a learner never forgets its leader
+        # no leader is known, or the node that names it is cut off: a learner never forgets its leader
+        lost = not self.leader or now - self._led_at > self._dead_after_s
+        if lost or not self.own:  # on a machine without a node, who answers when the leader's host is down?
             for member in self.members:
                 self.ensure(member, now)
 

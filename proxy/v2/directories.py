@@ -43,7 +43,8 @@ class Directories:
     def new(self, request: HttpRequest) -> None:
         if not allowed(request, "GET", "PUT", "POST"):
             return
-        text = dict(parse_qsl(request.query, keep_blank_values=True)).get("size") or str(_SIZE)
+        pairs = parse_qsl(request.query, keep_blank_values=True)
+        text = next((value for name, value in pairs if name == "size"), "") or str(_SIZE)  # the first counts
         if not (text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= _MOST):
             self._refuse(request, 400, f"size must be a number of hosts, 1 to {_MOST}\n".encode())
             return

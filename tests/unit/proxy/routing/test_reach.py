@@ -27,11 +27,17 @@ class Link:
     def __init__(self, receiver: Any, shard: int, member_id: int) -> None:
         self.shard, self.member_id = shard, member_id
 
+    def silent(self, now: float, limit_s: float) -> bool:
+        return False
 
-def route(shard: int = 1) -> ShardRoute:
+    def excuse(self, held_s: float, now: float) -> None:
+        pass
+
+
+def route(shard: int = 1, own: int = 0) -> ShardRoute:
     receiver: Any = None
     connect: Any = Link
-    return ShardRoute(shard, 0, [1, 2], connect, receiver, 1.0)
+    return ShardRoute(shard, own, [1, 2], connect, receiver, 1.0)
 
 
 def looked(reach: Reach, of: ShardRoute, begin: int, end: int) -> list[dict[str, Any]]:
@@ -82,6 +88,21 @@ def test_a_leader_that_is_at_no_address_yet_is_reached_once_it_is() -> None:
     at.append(9)
     shard.choose(1.0)
     assert sorted(shard.links) == [1, 9]
+
+
+@pytest.mark.parametrize("own", [0, 1])
+def test_without_a_node_here_a_link_to_each_node_is_opened_again(own: int) -> None:
+    """After a restart of each host, a proxy had a link to the leader alone, and with its death to nobody."""
+    shard = route(own=own)
+    shard.upkeep(0.0)
+    leader: Any = shard.links[1]
+    leader.up = leader.greeted = leader.usable = True
+    leader.leader, leader.term = 1, 5
+    shard.choose(0.0)
+    shard.lost(shard.links[2], 1.0, "connection lost")
+    for tick in range(20):
+        shard.upkeep(1.0 + tick / 10)
+    assert sorted(shard.links) == ([1] if own else [1, 2])
 
 
 @pytest.mark.parametrize(
