@@ -14,13 +14,13 @@ UNITS := tests/unit tests/linearizability
 LOADS := tests/unit/bench
 # these look at no clock
 SIMULATED := tests/sim
-# what starts hosts and waits for them, whatever else the machine does meanwhile; the others in tests/faults
-# measure time, or memory by the moment
+# what starts hosts and waits for them, whatever else the machine does meanwhile, or has a bound of seconds for
+# an election; the others in tests/faults measure time, or memory by the moment
 WAITING := tests/cluster tests/interop tests/faults/fuzz \
 	$(addsuffix .py,$(addprefix tests/faults/,attacking/test_attacks \
 	$(addprefix upgrades/test_,rolling rolling_ctl) $(addprefix disks/test_,disks kept million snapshots space) \
-	$(addprefix kills/test_,certificates faults_at_random readme silence) \
-	$(addprefix sharded/test_shards_,at_random bank feed watch)))
+	$(addprefix kills/test_,certificates faults_at_random kills readme silence) sharded/test_left_alone \
+	$(addprefix sharded/test_shards_,at_random bank feed kills watch)))
 ELSEWHERE := $(UNITS) $(SIMULATED) $(WAITING)
 SHORT := $(BIN)/python -m pytest -m "not soak" -rfEs
 
