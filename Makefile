@@ -65,7 +65,7 @@ ifeq ($(TESTS),tests)
 	MUSTER_LIMITS=cpu nice $(SHORT) -q -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
 	MUSTER_TEST_WARM=1 $(SHORT) -q --no-fold-skipped --durations=25 -n 4 --dist loadfile $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
-	$(SHORT) --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
+	MUSTER_TEST_WARM=1 $(SHORT) --no-fold-skipped --durations=25 $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed
 else
 	$(SHORT) --no-fold-skipped $(TESTS)

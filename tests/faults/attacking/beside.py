@@ -237,8 +237,8 @@ def _settled(hosts: Hosts) -> bool:
 def attacked(data_dir: Path, fronts: int, *flags: str) -> Iterator[Attacked]:
     """Three hosts with two shards and rows. ``fronts``: 0 for the front in node 0's process; ``flags``: of
     the server's."""
-    with local_cluster(
-        data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=(*_FLAGS, *flags)
+    with local_cluster(  # cold: its memory is looked at
+        data_dir, 3, f"--shards={SHARDS}", f"--fronts={fronts}", extra=(*_FLAGS, *flags), cold=True
     ) as cluster:
         hosts = Hosts(cluster)
         until(lambda: _settled(hosts))
