@@ -281,7 +281,7 @@ def test_musterctl_takes_the_same_flags(world: World) -> None:
 def test_clientv3_works_by_tls(world: World, version: str, programs: dict[str, Path]) -> None:
     pair = world.alice
     checks = ["put-get-delete", "txn", "watch", "lease-keep-alive", "mutex", "watch-fragments"]
-    line = [programs[version] / "checks", "-endpoints", world.muster.url]
+    line = [programs[version], "checks", "-endpoints", world.muster.url]
     checked([*line, "-cacert", world.authority.file, "-cert", pair.cert, "-key", pair.key, *checks])
 
 

@@ -35,8 +35,8 @@ CHECKS = [
 @best_of_three
 def test_a_registration_is_found_and_goes_with_its_process(programs: dict[str, Path], hosts: Hosts) -> None:
     with (
-        Program([programs["3.5"] / "discover", "-endpoints", hosts.endpoints[1]]) as discover,
-        Program([programs["3.5"] / "register", "-endpoints", hosts.endpoints[0]]) as register,
+        Program([programs["3.5"], "discover", "-endpoints", hosts.endpoints[1]]) as discover,
+        Program([programs["3.5"], "register", "-endpoints", hosts.endpoints[0]]) as register,
     ):
         discover.wait_for("set data key : /node/111 val: heiheihei$", LIMIT_S)
         assert hosts.get("/node/111", host=2) == "heiheihei"
@@ -67,8 +67,8 @@ def test_a_registration_is_found_and_goes_with_its_process(programs: dict[str, P
 @best_of_three
 def test_a_revoked_registration_is_gone_at_once(programs: dict[str, Path], hosts: Hosts) -> None:
     with (
-        Program([programs["3.6"] / "discover", "-endpoints", hosts.endpoints[2]]) as discover,
-        Program([programs["3.6"] / "register", "-endpoints", hosts.endpoints[1]]) as register,
+        Program([programs["3.6"], "discover", "-endpoints", hosts.endpoints[2]]) as discover,
+        Program([programs["3.6"], "register", "-endpoints", hosts.endpoints[1]]) as register,
     ):
         discover.wait_for("set data key : /node/111 val: heiheihei$", LIMIT_S)
         register.wait_for("^续租成功$", LIMIT_S)
@@ -85,7 +85,7 @@ def test_a_revoked_registration_is_gone_at_once(programs: dict[str, Path], hosts
 def test_a_registration_started_before_the_discovery_is_listed(
     programs: dict[str, Path], hosts: Hosts
 ) -> None:
-    line: list[str | Path] = [programs["3.5"] / "register", "-endpoints", hosts.all]
+    line: list[str | Path] = [programs["3.5"], "register", "-endpoints", hosts.all]
     with (
         Program([*line, "-key", "/nodes/a", "-value", "10.0.0.1:80"]) as one,
         Program([*line, "-key", "/nodes/b", "-value", "10.0.0.2:80"]) as two,
@@ -93,7 +93,7 @@ def test_a_registration_started_before_the_discovery_is_listed(
         for register in (one, two):
             register.wait_for("^续租成功$", LIMIT_S)
         with Program(
-            [programs["3.5"] / "discover", "-endpoints", hosts.all, "-prefix", "/nodes/"]
+            [programs["3.5"], "discover", "-endpoints", hosts.all, "-prefix", "/nodes/"]
         ) as discover:
             discover.wait_for("set data key : /nodes/a", LIMIT_S)
             discover.wait_for("set data key : /nodes/b", LIMIT_S)
@@ -102,14 +102,14 @@ def test_a_registration_started_before_the_discovery_is_listed(
 
 
 def test_every_check_is_run(programs: dict[str, Path]) -> None:
-    for folder in programs.values():
-        assert checked([folder / "checks", "-list"]).split() == CHECKS
+    for program in programs.values():
+        assert checked([program, "checks", "-list"]).split() == CHECKS
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("check", CHECKS)
 def test_clientv3(check: str, version: str, programs: dict[str, Path], hosts: Hosts) -> None:
-    checked([programs[version] / "checks", *APART, "-endpoints", hosts.all, check])
+    checked([programs[version], "checks", *APART, "-endpoints", hosts.all, check])
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -117,7 +117,7 @@ def test_clientv3_goes_on_when_the_leader_is_killed(
     version: str, programs: dict[str, Path], hosts: Hosts
 ) -> None:
     leader = hosts.leader()
-    with Program([programs[version] / "failover", *APART, "-endpoints", hosts.all]) as program:
+    with Program([programs[version], "failover", *APART, "-endpoints", hosts.all]) as program:
         program.wait_for("^running$", LIMIT_S)
         hosts.kill(leader)
         program.say("killed")
@@ -131,7 +131,7 @@ def test_clientv3_of_each_version_sees_nothing_of_a_rolling_restart(
 ) -> None:
     with contextlib.ExitStack() as stack:
         clients = [
-            stack.enter_context(Program([programs[version] / "rolling", "-endpoints", hosts.all]))
+            stack.enter_context(Program([programs[version], "rolling", "-endpoints", hosts.all]))
             for version in VERSIONS
         ]
 

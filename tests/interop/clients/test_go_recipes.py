@@ -52,7 +52,7 @@ def test_recipes_keep_their_promises_while_leaders_die(
     bases = ",".join(base_of(shard, version) for shard in range(SHARDS))
     endpoints = ",".join(f"{host}:{port}" for host, port in shaken.endpoints)
     killed = dict.fromkeys(range(SHARDS), 0)
-    with Program([programs[version] / "shaken", "-endpoints", endpoints, "-bases", bases]) as program:
+    with Program([programs[version], "shaken", "-endpoints", endpoints, "-bases", bases]) as program:
         program.wait_for("^running$", 60)
         end = time.monotonic() + RUN_S
         turns = itertools.cycle(chance.sample([0, *range(SHARDS)], SHARDS + 1))

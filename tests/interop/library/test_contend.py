@@ -24,7 +24,7 @@ ROUNDS = 12
 @pytest.fixture
 def go(programs: dict[str, Path], hosts: Hosts, directory: str) -> Iterator[Program]:
     """Takes part below the directory, by clientv3 3.6."""
-    line: list[str | Path] = [programs["3.6"] / "contend", "-endpoints", hosts.all, "-base", directory]
+    line: list[str | Path] = [programs["3.6"], "contend", "-endpoints", hosts.all, "-base", directory]
     with Program(line) as program:
         yield program
 

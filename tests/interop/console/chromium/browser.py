@@ -26,6 +26,15 @@ from tests.ports import free_ports
 PROGRAMS = ("chromium", "chromedriver")
 LIMIT_S = 60.0  # that a busy machine keeps
 _OPEN = ".q-dialog, .q-menu"
+# in one call of the driver: three for each look would take more CPU than the page
+LAST = """
+const [css, text, enabled] = arguments;
+const sight = {checkOpacity: true, checkVisibilityCSS: true, opacityProperty: true, visibilityProperty: true};
+const told = (e) => ((e.innerText || '').trim() || e.value || '').replaceAll('\\u00a0', ' ');
+const found = [...document.querySelectorAll(css)].reverse().find((e) =>
+  e.checkVisibility(sight) && e.getClientRects().length && told(e).includes(text));
+return found && !(enabled && found.matches(':disabled')) ? found : null;
+"""
 
 
 class Browser:
@@ -39,6 +48,7 @@ class Browser:
         dark: bool,
         home: Path | None = None,
         files: Path | None = None,
+        notes: bool = False,
     ) -> None:
         chromium, chromedriver = map(shutil.which, PROGRAMS)
         options = Options()
@@ -48,7 +58,8 @@ class Browser:
             options.add_argument(flag)
         if dark:
             options.add_argument("--blink-settings=preferredColorScheme=0")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        logs = ("browser", "performance") if notes else ("browser",)
+        options.set_capability("goog:loggingPrefs", dict.fromkeys(logs, "ALL"))
         if files is not None:
             options.add_experimental_option("prefs", {"download.default_directory": str(files)})
         self.base, self.language = base, language
@@ -73,24 +84,24 @@ class Browser:
 
     def find(self, css: str, text: str = "") -> WebElement:
         """The last such element in sight with a text."""
-
-        def look() -> WebElement | None:
-            with contextlib.suppress(Exception):  # it went while it was looked at
-                for one in reversed(self.driver.find_elements(By.CSS_SELECTOR, css)):
-                    if one.is_displayed() and text in (one.text or one.get_attribute("value") or ""):
-                        return one
-            return None
-
-        found: WebElement = until(look, LIMIT_S)
+        found: WebElement = until(lambda: self._last(css, text), LIMIT_S)
         return found
 
+    def _last(self, css: str, text: str, *, enabled: bool = False) -> WebElement | None:
+        """That element now; ``enabled``: if it may be clicked at."""
+        with contextlib.suppress(Exception):  # the page is just going
+            found: WebElement | None = self.driver.execute_script(LAST, css, text, enabled)
+            return found
+        return None
+
     def click(self, css: str, text: str = "") -> None:
-        """Click at it, once nothing lies above it."""
+        """Click at it, once nothing lies above it and it is enabled: a click before that is lost."""
 
         def done() -> bool:
-            with contextlib.suppress(Exception):
-                self.find(css, text).click()
-                return True
+            if (found := self._last(css, text, enabled=True)) is not None:
+                with contextlib.suppress(Exception):  # it went while it was looked at
+                    found.click()
+                    return True
             return False
 
         until(done, LIMIT_S)
@@ -146,7 +157,7 @@ class Browser:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
     def asked(self) -> set[str]:
-        """The origins that the browser has asked for anything."""
+        """The origins that the browser has asked for anything; it has to take notes."""
         urls = set()
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
@@ -174,9 +185,11 @@ def browser(
     size: tuple[int, int] = (1280, 860),
     home: Path | None = None,
     files: Path | None = None,
+    notes: bool = False,
 ) -> Iterator[Browser]:
-    """A browser, closed in the end. ``home``: where its certificates are; ``files``: what it downloads."""
-    one = Browser(base, language, size, dark, home, files)
+    """A browser, closed in the end. ``home``: where its certificates are; ``files``: what it downloads;
+    ``notes``: it notes each request, which takes CPU."""
+    one = Browser(base, language, size, dark, home, files, notes)
     try:
         yield one
     finally:

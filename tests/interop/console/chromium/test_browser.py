@@ -83,13 +83,25 @@ def downloaded(file: Path) -> bytes:
     return file.read_bytes()
 
 
+LATE = """data:text/html,<button disabled onclick="this.innerText = 'done'">go</button>
+<script>setTimeout(() => { document.querySelector('button').disabled = false; }, 2000);</script>"""
+
+
+def test_a_click_waits_for_what_is_not_enabled_yet() -> None:
+    """As a button is whose page has yet to hear of the word that was typed."""
+    with browser("") as page:
+        page.open(LATE)
+        page.click("button", "go")
+        page.find("button", "done")
+
+
 def _looks_right(page: Browser) -> None:
     assert page.driver.execute_script(UNLABELLED) == []
     assert page.driver.execute_script(FAINT) == []
 
 
 def test_chromium_clicks_through_it(store: Store) -> None:
-    with browser(store.base) as page:
+    with browser(store.base, notes=True) as page:
         store.enter(page)
         page.find(".mc-chip", "revision")
         # the tree, by mouse and by keyboard

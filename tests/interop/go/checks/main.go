@@ -2,7 +2,7 @@
 //
 // Every check has keys of its own, so that one cluster serves them all: under one directory, or with -apart each in
 // a directory of its own, so that they lie on all shards of a server that has several.
-package main
+package checks
 
 import (
 	"context"
@@ -124,10 +124,12 @@ func run(name string, endpoints []string, apart bool) (err error) {
 	return nil
 }
 
-func main() {
+// Main is the program.
+func Main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	list := flag.Bool("list", false, "")
 	apart := flag.Bool("apart", false, "")
+	cacert, cert, key = flag.String("cacert", "", ""), flag.String("cert", "", ""), flag.String("key", "", "")
 	flag.Parse()
 	if *list {
 		names := make([]string, 0)

@@ -1,17 +1,13 @@
-package main
+package checks
 
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"flag"
 	"os"
 )
 
-var (
-	cacert = flag.String("cacert", "", "")
-	cert   = flag.String("cert", "", "")
-	key    = flag.String("key", "", "")
-)
+// flags, which other programs have in other meanings
+var cacert, cert, key *string
 
 // secure is what clients speak TLS with: nothing without -cacert.
 func secure() *tls.Config {

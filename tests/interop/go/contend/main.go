@@ -1,6 +1,6 @@
 // contend takes part in recipes beside a library in another language: each line on stdin is a command, its name and
 // arguments, and runs at once; "done <line>: <what it gave>" is printed at its end.
-package main
+package contend
 
 import (
 	"bufio"
@@ -217,7 +217,8 @@ func list(client *clientv3.Client, base string, _ int) (string, error) {
 	return strings.Join(told, " "), err
 }
 
-func main() {
+// Main is the program.
+func Main() {
 	addresses := flag.String("endpoints", "127.0.0.1:2379", "")
 	base := flag.String("base", "/contend/", "")
 	flag.Parse()

@@ -2,7 +2,7 @@
 // under a prefix in a map, kept up to date by a watch, each change logged as the seed logs it.
 //
 // A line on stdin asks for the list: it prints "list <n>: <values, sorted>".
-package main
+package discover
 
 import (
 	"bufio"
@@ -81,7 +81,8 @@ func (dis *clientDis) list() []string {
 	return values
 }
 
-func main() {
+// Main is the program.
+func Main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	prefix := flag.String("prefix", "/node", "")
 	flag.Parse()

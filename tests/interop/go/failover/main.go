@@ -2,7 +2,7 @@
 // checks that nothing acknowledged is lost, nothing comes twice and everything goes on.
 //
 // It prints "running" once all of it runs; a line on stdin then tells it that the host was killed.
-package main
+package failover
 
 import (
 	"bufio"
@@ -26,7 +26,8 @@ const (
 	wait   = 15 * time.Second // the longest that one write may take, all its attempts together
 )
 
-func main() {
+// Main is the program.
+func Main() {
 	log.SetFlags(log.Lmicroseconds)
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	apart := flag.Bool("apart", false, "each key in a directory of its own")

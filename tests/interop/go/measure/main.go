@@ -1,6 +1,6 @@
 // measure prints puts and gets a second by clientv3, and the process's own CPU, as tools/client/measure.py does for Python's
 // clients: client, work, goroutines, calls a second, microseconds of CPU a call, p50 in milliseconds.
-package main
+package measure
 
 import (
 	"context"
@@ -18,9 +18,10 @@ import (
 
 const duration = 3 * time.Second
 
-func main() {
+// Main is the program.
+func Main() {
 	if len(os.Args) != 2 {
-		log.Fatal("usage: measure HOST:PORT")
+		log.Fatal("usage: go run -modfile=v36.mod . measure HOST:PORT")
 	}
 	client, err := clientv3.New(clientv3.Config{Endpoints: os.Args[1:], DialTimeout: 10 * time.Second})
 	if err != nil {

@@ -2,7 +2,7 @@
 // as long as this process, by a lease of 5 s kept alive on a stream, with one printed line per answer.
 //
 // SIGUSR1 calls what the seed's main never did: revoke. SIGTERM and SIGKILL just end it, as in the seed.
-package main
+package register
 
 import (
 	"context"
@@ -68,7 +68,8 @@ func (reg *serviceReg) revoke() error {
 	return err
 }
 
-func main() {
+// Main is the program.
+func Main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	key := flag.String("key", "/node/111", "")
 	value := flag.String("value", "heiheihei", "")

@@ -2,7 +2,7 @@
 //
 // It prints "running" once all of it runs, and "more" each time that every worker has done ten more requests; a line on
 // stdin ends it. Workers put, read, and transact over two directories; a watch sees every value once; a lease and a lock live.
-package main
+package rolling
 
 import (
 	"bufio"
@@ -34,7 +34,8 @@ type worker struct {
 	rounds int
 }
 
-func main() {
+// Main is the program.
+func Main() {
 	log.SetFlags(log.Lmicroseconds)
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	flag.Parse()

@@ -7,7 +7,7 @@
 // It prints "running" once every recipe has gone a round; a line on stdin tells it to come to an end. What fails with
 // an error whose outcome nobody told is done again in the way that this recipe allows; what breaks a promise
 // ends the program with exit code 1.
-package main
+package shaken
 
 import (
 	"bufio"
@@ -43,7 +43,8 @@ type run struct {
 	all       sync.WaitGroup
 }
 
-func main() {
+// Main is the program.
+func Main() {
 	log.SetFlags(log.Lmicroseconds)
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "")
 	bases := flag.String("bases", "/a/a/,/b/b/", "")

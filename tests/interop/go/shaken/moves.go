@@ -1,4 +1,4 @@
-package main
+package shaken
 
 import (
 	"context"
