@@ -19,8 +19,9 @@ def room(database: Rdict) -> int:
 def likely_room(database: Rdict) -> int:
     """The same, less what deletions will drop: one drops itself and a row."""
     files = database.live_files()
-    rows = sum(file["num_entries"] for file in files)
-    left = max(rows - 2 * sum(file["num_deletions"] for file in files), 0)
+    rows: int = sum(file["num_entries"] for file in files)
+    deletions: int = sum(file["num_deletions"] for file in files)
+    left = max(rows - 2 * deletions, 0)
     return room(database) * left // max(rows, 1)
 
 
