@@ -288,8 +288,7 @@ def run(
     said: list[Said] = []
     written: dict[bytes, Said] = {}  # what a get answers from now on
     revision = view.revision + 1
-    mod = varint(revision)
-    shown = 0
+    mod, shown = varint(revision), 0
     for kind, key, head, value, lease in ops:
         if kind == PUT:
             # no branch puts a key twice, or deletes it besides: what the view has is what was there before

@@ -510,3 +510,19 @@ def test_a_prepare_waits_for_what_is_pending_in_what_it_compares() -> None:
         leader.looked_at(prepare.attempt, looked)
     assert leader.undecided() == [prepare.attempt]
     assert not leader.take_answers()
+
+
+def test_large_values_of_single_keys_are_fetched_and_not_granted() -> None:
+    """127 of 1.4 MB were one grant, which came too late on a busy machine, again and again."""
+    store = Store()
+    for key in KEYS:
+        store.put(key, key * 30_000)
+    request = pb.TxnRequest(
+        compare=[pb.Compare(key=KEYS[0], target=pb.Compare.MOD, result=pb.Compare.GREATER)],
+        success=[pb.RequestOp(request_range=pb.RangeRequest(key=key)) for key in KEYS])
+    request.success.append(pb.RequestOp(request_put=pb.PutRequest(key=KEYS[1], value=b"new")))
+    expected = one_by_one(store.whole, request)
+    with GRAIN.finer(late_bytes=200_000):
+        assert store.run(request).tail == expected
+    assert store.pieces > 10
+    assert store.granted_bytes < 2 * 200_000 + 2 * 90_000 + 2_000
