@@ -7,6 +7,7 @@ The leader calls one function per write, in order. Each returns an :class:`Outco
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from cluster import errors
@@ -24,6 +25,7 @@ from cluster.evaluate.view import Outcome, View
 from cluster.faults import answered
 from cluster.features import downgrade
 from cluster.features.lessor import choose_id, effective_ttl_s
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.version import CLUSTER_VERSION
 from cluster.wire.protobuf import varint
@@ -66,9 +68,10 @@ def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None =
     plain = plain_txn.read(request)
     if plain is not None and plain.ops() <= max_ops:
         before = view.revision
-        outcome, answer = plain_txn.run(view, plain)
-        outcome.tail = answer(before)
-        return outcome
+        with suppress(plain_txn.Large):
+            outcome, answer = plain_txn.run(view, plain, None if weigh is None else GRAIN.late_bytes)
+            outcome.tail = answer(before)
+            return outcome
     message: Any = parse(pb.TxnRequest.FromString, request)
     validate.check_txn(message, max_ops)
     return txn_eval.txn(view, message, weigh, turn)

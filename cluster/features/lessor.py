@@ -36,6 +36,7 @@ EXPIRY_RETRY_MS = 3_000
 CHECKPOINT_INTERVAL_MS = 300_000
 NEVER = 1 << 62
 _STALE = 1024  # entries of revoked leases, kept beside as many as there are leases
+_STEP = 64  # entries looked at with a revoke, while stale ones are dropped
 
 
 def min_ttl_s(election_timeout_ms: int) -> int:
@@ -81,6 +82,46 @@ class Lease:
 
 
 _Entry = tuple[int, int, Lease]
+_Add = Callable[[_Entry], None]
+
+
+class _Times:
+    """A heap of ``(time, order, lease)``, one entry a lease. It may be earlier than the lease's own time, and
+    is put back when met, so that a renewal costs no heap operation. An entry of a revoked lease is dropped
+    when met, or with many: it holds the object, hence is not taken for a later lease of the same ID."""
+
+    __slots__ = ("_heap", "_old")
+
+    def __init__(self) -> None:
+        self._heap: list[_Entry] = []
+        self._old: list[_Entry] = []  # a heap too, while its entries are looked at from its end on
+
+    def __len__(self) -> int:
+        return len(self._heap) + len(self._old)
+
+    def first(self) -> list[_Entry]:
+        """The heap whose top comes first; empty if there are no entries."""
+        heap, old = self._heap, self._old
+        return old if old and (not heap or old[0] < heap[0]) else heap
+
+    def add(self, entry: _Entry) -> None:
+        heapq.heappush(self._heap, entry)
+
+    def set(self, entries: list[_Entry]) -> None:
+        heapq.heapify(entries)
+        self._heap, self._old = entries, []
+
+    def drop_stale(self, leases: dict[int, Lease]) -> None:
+        """A step, if there are many."""
+        if not self._old:
+            if len(self._heap) <= 2 * len(leases) + _STALE:  # clients revoke leases of years
+                return
+            self._heap, self._old = [], self._heap
+        old = self._old
+        for _ in range(min(_STEP, len(old))):
+            entry = old.pop()
+            if leases.get(entry[2].id) is entry[2]:
+                heapq.heappush(self._heap, entry)
 
 
 class Lessor:
@@ -96,11 +137,8 @@ class Lessor:
         self._election_timeout_ms = election_timeout_ms
         self._checkpoint_interval_ms = checkpoint_interval_ms
         self._leases: dict[int, Lease] = {}
-        # (time, order, lease), one entry per lease, which may be earlier than the lease's own time: it is put
-        # back when met, so that a renewal costs no heap operation. An entry of a revoked lease is dropped
-        # when met, or with many: it holds the object, hence is not taken for a later lease of the same ID.
-        self._deadlines: list[_Entry] = []
-        self._checkpoints: list[_Entry] = []
+        self._deadlines = _Times()
+        self._checkpoints = _Times()
         self._order = 0
         self.changes = 0  # of which leases there are
         self.expiries = 0  # revokes of leases that were due here, since the process began
@@ -124,7 +162,7 @@ class Lessor:
         self.changes += 1
         self.ttls.observe(ttl_s)
         if self.primary:
-            self._start(entry, now_ms, ttl_s * 1000)
+            self._start(entry, now_ms, ttl_s * 1000, self._deadlines.add, self._checkpoints.add)
 
     def revoked(self, lease: int) -> None:
         """A revoke or an expiry was applied. Unknown leases are ignored: replay is idempotent."""
@@ -132,15 +170,8 @@ class Lessor:
         self.changes += 1
         if entry is not None and entry.expired:
             self.expiries += 1
-        most = 2 * len(self._leases) + _STALE  # clients revoke leases of years
-        if len(self._deadlines) > most:
-            self._drop_stale(self._deadlines)
-        if len(self._checkpoints) > most:
-            self._drop_stale(self._checkpoints)
-
-    def _drop_stale(self, heap: list[_Entry]) -> None:
-        heap[:] = [entry for entry in heap if self._leases.get(entry[2].id) is entry[2]]
-        heapq.heapify(heap)
+        self._deadlines.drop_stale(self._leases)
+        self._checkpoints.drop_stale(self._leases)
 
     def checkpointed(self, lease: int, remaining_s: int) -> None:
         """A checkpoint was applied; 0 clears it."""
@@ -175,36 +206,35 @@ class Lessor:
         extra = self._election_timeout_ms if election_timeout_ms is None else election_timeout_ms
         self.primary = True
         self.changes += 1  # of their order
-        self._deadlines.clear()
-        self._checkpoints.clear()
+        deadlines: list[_Entry] = []
+        checkpoints: list[_Entry] = []
         for entry in self._leases.values():
             entry.expired = False
             entry.unapplied = 0
             # H7: the predecessor may have acked a keep-alive the moment before it lost its term
-            self._start(entry, now_ms, entry.left_s * 1000 + extra, sort=False)
-        heapq.heapify(self._deadlines)
-        heapq.heapify(self._checkpoints)
+            self._start(entry, now_ms, entry.left_s * 1000 + extra, deadlines.append, checkpoints.append)
+        self._deadlines.set(deadlines)
+        self._checkpoints.set(checkpoints)
 
     def demote(self) -> None:
         """The term is lost: deadlines die with it."""
         self.primary = False
         self.changes += 1
-        self._deadlines.clear()
-        self._checkpoints.clear()
+        self._deadlines.set([])
+        self._checkpoints.set([])
         for entry in self._leases.values():
             entry.deadline_ms = entry.checkpoint_ms = NEVER
             entry.expired = False
             entry.unapplied = 0
 
-    def _start(self, entry: Lease, now_ms: int, left_ms: int, *, sort: bool = True) -> None:
-        push: Callable[[list[_Entry], _Entry], None] = heapq.heappush if sort else list.append
+    def _start(self, entry: Lease, now_ms: int, left_ms: int, due: _Add, checkpoint: _Add) -> None:
         self._order += 1
         entry.deadline_ms = now_ms + left_ms
-        push(self._deadlines, (entry.deadline_ms, self._order, entry))
+        due((entry.deadline_ms, self._order, entry))
         entry.checkpoint_ms = NEVER
         if 0 < self._checkpoint_interval_ms < left_ms:
             entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
-            push(self._checkpoints, (entry.checkpoint_ms, self._order, entry))
+            checkpoint((entry.checkpoint_ms, self._order, entry))
 
     def renew(self, lease: int, now_ms: int) -> int | None:
         """A keep-alive: the granted TTL in seconds, 0 if there is no such lease. None: the answer waits for
@@ -222,7 +252,7 @@ class Lessor:
         elif 0 < self._checkpoint_interval_ms < entry.ttl_s * 1000:
             entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
             self._order += 1
-            heapq.heappush(self._checkpoints, (entry.checkpoint_ms, self._order, entry))
+            self._checkpoints.add((entry.checkpoint_ms, self._order, entry))
         return entry.ttl_s
 
     def needs_checkpoint_clear(self, lease: int) -> bool:
@@ -243,8 +273,8 @@ class Lessor:
         given out again after ``EXPIRY_RETRY_MS`` until its revoke is applied."""
         assert self.primary, "I15: only the sequencer expires"  # I15
         found: list[int] = []
-        heap, leases = self._deadlines, self._leases
-        while heap and heap[0][0] <= now_ms and len(found) < limit:
+        leases = self._leases
+        while (heap := self._deadlines.first()) and heap[0][0] <= now_ms and len(found) < limit:
             _, order, entry = heap[0]
             if leases.get(entry.id) is not entry:
                 heapq.heappop(heap)
@@ -261,8 +291,8 @@ class Lessor:
         than an interval left it is a lease's last."""
         assert self.primary, "H7: only the sequencer knows the time left"  # H7
         found: list[tuple[int, int]] = []
-        heap, leases, interval_ms = self._checkpoints, self._leases, self._checkpoint_interval_ms
-        while heap and heap[0][0] <= now_ms and len(found) < limit:
+        leases, interval_ms = self._leases, self._checkpoint_interval_ms
+        while (heap := self._checkpoints.first()) and heap[0][0] <= now_ms and len(found) < limit:
             _, order, entry = heap[0]
             if leases.get(entry.id) is not entry:
                 heapq.heappop(heap)
@@ -286,8 +316,9 @@ class Lessor:
 
     def next_deadline(self) -> int:
         """:meth:`due` and :meth:`due_checkpoints` find nothing before this time; NEVER if nothing waits."""
-        first = self._deadlines[0][0] if self._deadlines else NEVER
-        return min(first, self._checkpoints[0][0]) if self._checkpoints else first
+        due, checkpoints = self._deadlines.first(), self._checkpoints.first()
+        first = due[0][0] if due else NEVER
+        return min(first, checkpoints[0][0]) if checkpoints else first
 
     def time_to_live(self, lease: int, now_ms: int) -> tuple[int, int] | None:
         """``(seconds left, rounded down; granted TTL)``; None if there is no such lease. As with etcd's finer

@@ -60,11 +60,19 @@ def decode_piece(data: bytes) -> Piece:
     return bool(more), place, rows
 
 
-def few_rows(store: AppliedState, touch: Touch, most: int) -> list[Row] | None:
-    """The rows of a touch; None: more than ``most``, or they take a long look."""
+def few_rows(store: AppliedState, touch: Touch, most: int, most_bytes: int) -> list[Row] | None:
+    """The rows of a touch; None: more than ``most``, or of so many bytes, or they take a long look."""
+    if most_bytes <= 0:
+        return None
+    if not touch.range_end and not touch.revision:
+        kv = store.get(touch.key)
+        if kv is None:
+            return []
+        return [(touch.key, kv)] if most and len(kv) <= most_bytes else None
     found: list[Row] = []
     for row in store.scan(touch.key, touch.range_end, touch.revision, LOOK):
-        if len(found) >= most or not row[0]:  # PAUSE
+        most_bytes -= len(row[1])
+        if len(found) >= most or not row[0] or most_bytes < 0:  # PAUSE
             return None
         found.append(row)
     return found

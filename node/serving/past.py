@@ -59,8 +59,7 @@ class Past:
         self._max_txn_ops = max_txn_ops
 
     def read_txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
-        """A read-only transaction, at a revision (0: the latest): at once if it names single keys only.
-        EtcdError."""
+        """A read-only transaction, at a revision (0: the latest): at once if it takes one step. EtcdError."""
         limit = self._max_txn_ops
         message = parse(rpc_pb2.TxnRequest.FromString, body)
         many = len(body) > _LONG_BYTES
@@ -71,9 +70,8 @@ class Past:
         work = self._work(link, rid, steps, reader.revision, self._raft.term)
         if many or _long(message):
             return work
-        for _ in work:
-            pass
-        return None
+        ended = next(work, True)
+        return None if ended else work
 
     def answer(self, link: FrontLink, rid: int, due: DueAnswer, term: int) -> None:
         """A request whose answer shows many rows was applied in this turn."""

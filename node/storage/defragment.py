@@ -2,12 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 
 from rocksdict import Rdict
 
-from node.storage.errors import SyncFailed
+from node.storage.errors import NoRoom, SyncFailed
+
+
+def room(database: Rdict) -> int:
+    """Bytes that compacting all of it may need: old files stay until new ones are there."""
+    return _property(database, "total-sst-files-size") + 2 * _property(database, "cur-size-all-mem-tables")
+
+
+def likely_room(database: Rdict) -> int:
+    """The same, less what deletions will drop: one drops itself and a row."""
+    files = database.live_files()
+    rows: int = sum(file["num_entries"] for file in files)
+    deletions: int = sum(file["num_deletions"] for file in files)
+    left = max(rows - 2 * deletions, 0)
+    return room(database) * left // max(rows, 1)
+
+
+def check_room(needed: int, path: str) -> None:
+    """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up."""
+    system = os.statvfs(path)
+    if needed > (free := system.f_bavail * system.f_frsize):
+        raise NoRoom(f"defragmenting may need {needed} bytes of the disk, and {free} are free")
+
+
+def _property(database: Rdict, name: str) -> int:
+    return database.property_int_value(f"rocksdb.{name}") or 0
 
 
 class Defragmenting:
@@ -19,15 +45,19 @@ class Defragmenting:
         self._closing: Rdict | None = None  # an install has replaced it
 
     def run(self, database: Rdict, path: str) -> None:
-        """Long; for a helper thread. Raises SyncFailed."""
+        """Long; for a helper thread. Raises SyncFailed, NoRoom."""
         with self._running:
             if self._closing is database:
                 return
+            failures = _property(database, "background-errors")
             try:
                 database.compact_range(None, None)
             except Exception as e:
                 if self._closing is not database:
                     raise SyncFailed(f"{path}: compacting failed: {e}") from e
+            # its own error is lost on the way here
+            if self._closing is not database and _property(database, "background-errors") > failures:
+                raise NoRoom("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")
 
     def close(self, database: Rdict) -> None:
         """Close a replaced database, at once even if it is being compacted."""

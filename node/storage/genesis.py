@@ -93,19 +93,20 @@ def read(path: Path) -> tuple[Position, list[tuple[bytes, bytes]]]:
 
 
 def begin(state: Path, path: Path) -> None:
-    """Begin a state that has applied nothing with a genesis, if there is one. Durable when it returns."""
+    """Begin a state that has applied nothing with a genesis, if there is one. Durable when it returns, and
+    the file is gone: nothing takes it again."""
     if not path.exists():
         return
     store = StateStore.open(state, block_cache_bytes=1 << 20, range_cache_bytes=0)
     try:
-        if store.position.order_index:
-            return
-        position, rows = read(path)
-        batch = WriteBatch(raw_mode=True)  # one: a crash leaves nothing or all
-        for row, value in rows:
-            batch.put(row, value)
-        batch.put(keys.POSITION_ROW, keys.POSITION.pack(*position))
-        store.write(batch)
-        store.flush()
+        if not store.position.order_index:
+            position, rows = read(path)
+            batch = WriteBatch(raw_mode=True)  # one: a crash leaves nothing or all
+            for row, value in rows:
+                batch.put(row, value)
+            batch.put(keys.POSITION_ROW, keys.POSITION.pack(*position))
+            store.write(batch)
+            store.flush()
     finally:
         store.close()
+    path.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
 from proxy.metrics.move_facts import move_samples
 from proxy.metrics.node_metrics import Figures, node_samples
-from proxy.metrics.shard_facts import LIMIT_S, ShardFacts, gather, samples
+from proxy.metrics.shard_facts import ShardFacts, ask_own, gather, samples
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context
 
@@ -95,27 +95,26 @@ class Metrics:
 
     def serve(self, request: HttpRequest) -> None:
         """GET /metrics: with the nodes' figures, if they answer."""
-        router = self._context.router
-        asked = [shard for shard in router.routes if self._is_own(shard)]
+        asked = [shard for shard in self._context.router.routes if self._is_own(shard)]
         missing = len(asked)
 
         def gathered(facts: list[ShardFacts]) -> None:
             self._shards = facts
             if self._is_own(0):
-                router.local(None, Method.STATUS, b"", 0, router.quiet, answer, None, LIMIT_S)
+                ask_own(self._context, 0, Method.STATUS, answer)
             else:
                 finish()
 
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
             nonlocal missing
             missing -= 1
-            if status == 0 and self._is_own(waiting.shard):
+            if status == 0:
                 self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
             if not missing:
                 gather(self._context, gathered)
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
-            if status == 0 and self._is_own(0):
+            if status == 0:
                 self._revision = HEAD.unpack_from(body)[0]
                 self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
             finish()
@@ -132,7 +131,7 @@ class Metrics:
         if not asked:
             gather(self._context, gathered)
         for shard in asked:
-            router.local(None, Method.COUNTERS, b"", shard, router.quiet, counted, None, LIMIT_S)
+            ask_own(self._context, shard, Method.COUNTERS, counted)
 
     def _is_own(self, shard: int) -> bool:
         """Whether questions go to this host's node of a shard; while that is down another host's would

@@ -8,9 +8,11 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from cluster import errors
 from cluster.placement.table import State
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import READ_ANY, Waiting
+from proxy.routing.waiting import Then
 from proxy.shared.context import Context
 
 LIMIT_S = 2.0  # for an answer: a scraper waits for several, 10 s as a rule
@@ -25,7 +27,7 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
     found: dict[int, ShardFacts] = {
         shard: {"shard": shard, "up": False, "state": known.state.name.lower()}
         for shard, known in sorted(context.placement.table.shards.items()) if known.state != State.DROPPED}
-    asked = [(s, route.home) for s, route in router.routes.items() if route.home is not None]
+    asked = [shard for shard, route in router.routes.items() if route.home is not None]
     missing = len(asked)
 
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
@@ -39,11 +41,23 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
 
     if not asked:
         done(list(found.values()))
-    for shard, link in asked:
-        waiting = Waiting(None, Method.FACTS, b"", shard, READ_ANY, router.loop.time(), LIMIT_S, router.quiet)
-        waiting.calls(answer, None, _NO_INDEX)
-        waiting.pieces = []  # no other host's answer counts
-        router.send(link, waiting)
+    for shard in asked:
+        ask_own(context, shard, Method.FACTS, answer)
+
+
+def ask_own(context: Context, shard: int, method: int, then: Then) -> None:
+    """Ask this host's node of a shard, if it is there: no other host's answer counts. At a proxy, which has
+    none, any host's that it is linked to."""
+    router = context.router
+    route = router.routes[shard]
+    waiting = Waiting(None, method, b"", shard, READ_ANY, router.loop.time(), LIMIT_S, router.quiet)
+    waiting.calls(then, None, _NO_INDEX)
+    link = route.home if context.common.member_id else route.replica
+    if link is None:
+        router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+        return
+    waiting.pieces = []  # it ends with the link
+    router.send(link, waiting)
 
 
 def samples(found: Sequence[ShardFacts]) -> Iterator[Metric]:

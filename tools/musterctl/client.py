@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +19,7 @@ from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
 from muster_client.wire.http2.answers import NOT_SENT
 from muster_client.wire.keeper import Keeper
+from muster_client.wire.renewing import Renewing
 from muster_client.wire.retries import Verdict, judge
 
 from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, Channels, Config, Waiting, say
@@ -258,6 +259,17 @@ class Client:
         first endpoint, and the user's token, until the deadline: RequestError."""
         caller = self._own_caller(deadline)
         return Raw(caller, Keeper(caller))
+
+    def renewing(self, gone: Callable[[int], None]) -> Renewing:
+        """For many leases. What ends its streams is told, and they are tried again, whatever was wrong.
+        ``gone`` is called with a lease that has ended."""
+        def again(error: MusterError) -> None:
+            try:
+                self.again(error)
+            except MusterError:
+                say(f"leases are not renewed: {failure_of(error)}")
+
+        return Renewing(self._own_caller(None), gone, again)
 
     def library(self) -> muster_client.Client:
         """The library's own client, in the same way."""

@@ -264,9 +264,15 @@ def _check(view: View, ops: list[Op]) -> None:
             check_revision(view, op[4])
 
 
-def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
-    """What it does, but for the outcome's tail, and how to make that out of the revision before it.
-    EtcdError."""
+class Large(Exception):
+    """It shows more bytes than it may at once."""
+
+
+def run(
+    view: View, plain: Plain, most_bytes: int | None = None
+) -> tuple[Outcome, Callable[[int], bytes]]:
+    """What it does, but for the outcome's tail, and how to make that out of the revision before it. Large, if
+    there is a bound of what its gets may show. EtcdError."""
     succeeded = True
     for compare in plain.compare:
         if not _holds(view, compare):
@@ -282,7 +288,7 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
     said: list[Said] = []
     written: dict[bytes, Said] = {}  # what a get answers from now on
     revision = view.revision + 1
-    mod = varint(revision)
+    mod, shown = varint(revision), 0
     for kind, key, head, value, lease in ops:
         if kind == PUT:
             # no branch puts a key twice, or deletes it besides: what the view has is what was there before
@@ -312,6 +318,10 @@ def run(view: View, plain: Plain) -> tuple[Outcome, Callable[[int], bytes]]:
                 said.append((GET, None if row is None else row[1], b"", b""))
             else:
                 said.append(written[key] if key in written else (GET, view.get(key), b"", b""))
+            if most_bytes is not None:
+                shown += len(said[-1][1] or b"")
+                if shown > most_bytes:
+                    raise Large
         elif key not in written and view.current(key) is not None:
             items.append(records.delete(key))
             writes.append((key, None))

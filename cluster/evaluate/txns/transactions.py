@@ -19,13 +19,14 @@ from cluster.evaluate.spans import Span, inverted
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.evaluate.txns.compares import RANGE_COST, Turn, holds
 from cluster.evaluate.txns.pending import Pending
-from cluster.evaluate.txns.plain_txn import check_revision
+from cluster.evaluate.txns.plain_txn import Large, check_revision
 from cluster.evaluate.view import Late, Outcome, Version, View
 from cluster.grain import GRAIN
 from cluster.wire.protobuf import key_value, varint
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
 
+_STEP_BYTES = 256 << 10  # of a single key's row: reading it takes a step
 _PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
 
@@ -183,13 +184,18 @@ class DueAnswer(NamedTuple):
 
 def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None = None) -> Outcome:
     """A transaction that passed its static checks. ``weigh``: how many keys a range has, about: an answer
-    that shows very many is made late; None: no answer is. ``turn``: how much its range compares may look at
-    (Unlooked); None: as much as they need."""
+    that shows very many rows, or large ones, is made late; None: no answer is. ``turn``: how much its range
+    compares may look at (Unlooked); None: as much as they need."""
     plan = finish(plan_of(view, request, turn))
     finish(check_plan(view, plan))
     late = weigh is not None and _shows_many(plan, weigh)
     pending = Pending(view)
-    pieces = finish(run_plan(pending, plan, shows=not late, known=False))
+    try:
+        left = None if weigh is None else [GRAIN.late_bytes]
+        pieces = finish(run_plan(pending, plan, shows=not late, known=False, left=left))
+    except Large:
+        late, pending = True, Pending(view)
+        finish(run_plan(pending, plan, shows=False, known=False))
     outcome = pending.outcome(b"" if late else b"".join(pieces))
     if late:
         outcome.late = Late(lambda before: run_plan(Pending(before), plan, shows=True, known=True))
@@ -247,9 +253,12 @@ def _shows_many(plan: Plan, weigh: Weigh) -> bool:
     return False
 
 
-def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps[list[bytes]]:
+def run_plan(
+    pending: Pending, plan: Plan, *, shows: bool, known: bool, left: list[int] | None = None
+) -> Steps[list[bytes]]:
     """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else rows are
-    left out of it. ``known``: what its deletes do was found before."""
+    left out of it. ``known``: what its deletes do was found before. ``left``: bytes that its ranges may still
+    show; Large."""
     pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
     for place, (kind, body) in enumerate(plan.ops):
         if kind == "request_txn" or place % STEP_OPS == STEP_OPS - 1:
@@ -262,8 +271,13 @@ def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps
             tag, inner = b"\x0a", []
             if shows:
                 inner = yield from range_pieces(pending, RangeRead(body))
-                if body.range_end:
-                    yield  # many of few rows are many rows
+                size = sum(map(len, inner))
+                if left is not None:
+                    left[0] -= size
+                    if left[0] < 0:
+                        raise Large
+                if body.range_end or size > _STEP_BYTES:  # many of few rows are many rows
+                    yield
         elif kind == "request_delete_range":
             if not known:
                 plan.deleted[place] = find_deleted(pending, body)
@@ -278,7 +292,7 @@ def run_plan(pending: Pending, plan: Plan, *, shows: bool, known: bool) -> Steps
             for key in deleted.keys:
                 pending.write(key, None, records.delete(key))
         else:
-            nested = yield from run_plan(pending, body, shows=shows, known=known)
+            nested = yield from run_plan(pending, body, shows=shows, known=known, left=left)
             pieces += _field(b"\x1a", _field(b"\x22", [_EMPTY_HEADER, *nested]))
             continue
         header = field(b"\x0a", b"\x18" + varint(pending.header_revision))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -35,6 +36,7 @@ from cluster.evaluate.view import Outcome
 from cluster.faults import answered, whole
 from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
+from cluster.grain import GRAIN
 from cluster.order.leading.attempts import Attempts, Reading, Unlooking
 from cluster.order.leading.drafts import draft_of
 from cluster.order.leading.own_keys import OwnKeys
@@ -311,7 +313,8 @@ class ShardLeader(Generic[T]):
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
             check_plain(self.view, plain)
-            return plain_txn.run(self.view, plain)
+            with suppress(plain_txn.Large):
+                return plain_txn.run(self.view, plain, GRAIN.late_bytes)
         request = pb.TxnRequest.FromString(body)
         check_undecidable(self.view, request, shows_rows(request))
         if looked is not None:

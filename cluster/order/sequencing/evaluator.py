@@ -11,6 +11,7 @@ from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.view import Outcome, Version
 from cluster.faults import answered
+from cluster.grain import GRAIN
 from cluster.order.leading.verdicts import Verdicts
 from cluster.order.log import Attempt, Multi, Part, encode_multi
 from cluster.order.sequencing.drafts import WideDraft
@@ -35,8 +36,11 @@ class Evaluator:
         if wide.leases:
             return self._revoke(view, wide, attempt, participants)
         if wide.plain is not None:
-            outcome, answer = plain_txn.run(view, wide.plain)
-            outcome.tail = answer(view.revision)
+            try:
+                outcome, answer = plain_txn.run(view, wide.plain, GRAIN.late_bytes)
+                outcome.tail = answer(view.revision)
+            except plain_txn.Large:
+                outcome = evaluate.txn(view, wide.body, self._max_txn_ops, view.weigh)
         elif wide.method == Method.PUT:
             outcome = evaluate.put(view, wide.body)
         elif wide.method == Method.DELETE_RANGE:

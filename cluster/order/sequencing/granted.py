@@ -12,6 +12,7 @@ from cluster.evaluate.overlay import AppliedState, Overlay
 from cluster.evaluate.reading.ranges import Fields, without_value
 from cluster.evaluate.spans import Span, bounds, inverted, keys_in
 from cluster.evaluate.steps import Steps, finish
+from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Current, Late, Version, View
 from cluster.grain import GRAIN
 from cluster.order.prepare import Grant, Prepare, Row, Touch
@@ -49,12 +50,15 @@ class GrantedView:
         self._written: set[Span] = set()  # whatever is shown of these besides
         self._touches = touches
         self._home: Callable[[bytes], int] = homes.__getitem__ if homes else placement.shard_of
-        if homes and not leases:  # hot path: nothing is counted, pinned or of the past
+        if homes and not leases:  # hot path: nothing is counted or of the past
             for grant in grants.values():
+                if grant.counts:
+                    break
                 for rows in grant.rows:
                     self._rows.update(rows)
-            self._keys = sorted(self._rows)
-            return
+            else:
+                self._keys = sorted(self._rows)
+                return
         for shard, grant in grants.items():
             for at, (touch, rows) in enumerate(zip(touches[shard], grant.rows, strict=True)):
                 if touch.write:
@@ -104,7 +108,12 @@ class GrantedView:
 
     def get(self, key: bytes) -> bytes | None:
         kv = self._rows.get(key)
-        return self._own.get(key) if kv is None and self._home(key) == 0 else kv
+        return self._lacking(key) if kv is None else kv
+
+    def _lacking(self, key: bytes) -> bytes | None:
+        if any(span == (key, b"") for _, span in self._pinned):
+            raise Large  # a get's: what decides anything is here
+        return self._own.get(key) if self._home(key) == 0 else None
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         shards = self._placement.shards_at(start, end, revision)
@@ -160,6 +169,7 @@ class ShownView(Before):
         self._placement = placement
         self._rows, self._keys, self._at = granted._rows, granted._keys, granted._at
         self._touches, self._fetched = granted._touches, fetched  # which comes later than this
+        self._single: dict[bytes, bytes] | None = None
         self.revision = own.revision
         self.compact_revision = own.compact_revision
 
@@ -169,7 +179,16 @@ class ShownView(Before):
         return super().current(key)
 
     def get(self, key: bytes) -> bytes | None:
-        return self._own.get(key) if self._placement.shard_of(key) == 0 else self._rows.get(key)
+        if self._placement.shard_of(key) == 0:
+            return self._own.get(key)
+        return kv if (kv := self._rows.get(key)) is not None else self._fetched_kv(key)
+
+    def _fetched_kv(self, key: bytes) -> bytes | None:
+        if self._single is None:  # once all is fetched
+            self._single = {
+                self._touches[shard][place].key: rows[0][1] for (shard, place), rows in self._fetched.items()
+                if rows and not self._touches[shard][place].range_end}
+        return self._single.get(key)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         parts: list[Iterable[Row]] = []
@@ -219,7 +238,7 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
     rows: list[list[Row]] = []
     counts: dict[int, int] = {}
     pinned: list[int] = []
-    left = GRAIN.late_rows  # of all that are shown: what is fetched later need not be here
+    left, left_bytes = GRAIN.late_rows, GRAIN.late_bytes  # of all shown: what is fetched need not be here
     for at, touch in enumerate(prepare.touches):
         if at % _STEP_KEYS == _STEP_KEYS - 1:
             yield
@@ -235,13 +254,14 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
         elif 0 < revision < store.compact_revision:
             pass  # the sequencer knows the compaction and refuses
         elif touch.shown and not touch.write:
-            few = few_rows(store, touch, left)
+            few = few_rows(store, touch, left, left_bytes)
             if few is None:
                 counts[at] = left + 1  # at least
                 pinned.append(at)
             else:
                 found = few
                 left -= len(few)
+                left_bytes -= sum(len(kv) for _, kv in few)
         elif range_end or revision:
             found = list(store.scan(key, range_end, revision))
         elif (kv := store.get(key)) is not None:

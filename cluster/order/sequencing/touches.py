@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any
 
 from cluster.evaluate.footprint import valued as valued_in
@@ -18,6 +19,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import Method
 
+_key_of = itemgetter(0)  # of a plain compare
 Touches = dict[int, list[Touch]]  # by shard
 _KINDS: dict[int, Any] = {
     Method.TXN: pb.TxnRequest, Method.PUT: pb.PutRequest, Method.DELETE_RANGE: pb.DeleteRangeRequest,
@@ -36,14 +38,15 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
         return found
     if wide.plain is not None:
         homes: dict[bytes, int] = {}
-        valued = plain_txn.valued(wide.plain)
+        valued, decides = plain_txn.valued(wide.plain), {*map(_key_of, wide.plain.compare)}
         for spans, write in ((wide.footprint.writes, True), (wide.footprint.reads, False)):
             for key, _ in spans:
                 if key not in homes:
                     homes[key] = shard = placement.shard_of(key)
                     if shard:
-                        found.setdefault(shard, []).append(
-                            Touch(key, b"", write, brief=key not in valued))
+                        touch = Touch(key, b"", write, brief=key not in valued)
+                        touch.shown = not write and key not in decides
+                        found.setdefault(shard, []).append(touch)
         wide.homes = homes
         return found
     kind = _KINDS.get(wide.method)

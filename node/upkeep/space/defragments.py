@@ -18,7 +18,7 @@ from cluster.raft import Raft
 from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.storage.errors import SyncFailed
+from node.storage.errors import NoRoom, SyncFailed
 
 if TYPE_CHECKING:
     from node.machine import NodeMachine
@@ -78,16 +78,21 @@ class Defragments:
         if isinstance(error, SyncFailed):
             node.fail(f"defragmenting failed: {error}")
             return
-        if error is not None:
+        if isinstance(error, NoRoom):
+            log.warning("not defragmented", shard=node.settings.shard, why=str(error))
+            status, body = Status.ERROR, EtcdError(errors.UNMAPPED, str(error)).encode()
+        elif error is not None:
             raise error
-        self.took.observe(took_s)
+        else:
+            self.took.observe(took_s)
+            log.info(
+                "defragmented", shard=node.settings.shard, size_bytes=node.store.size_bytes(),
+                took_s=round(took_s, 3))
+            status, body = Status.OK, HEAD.pack(node.store.revision, node.raft.term)
         node.upkeep.quota.in_use()
-        log.info(
-            "defragmented", shard=node.settings.shard, size_bytes=node.store.size_bytes(),
-            took_s=round(took_s, 3))
         for link, rid in asked:
             if link.alive:
-                link.answer(rid, Status.OK, HEAD.pack(node.store.revision, node.raft.term))
+                link.answer(rid, status, body)
                 node.mark_dirty(link)
         if self._waiting:
             self._begin()

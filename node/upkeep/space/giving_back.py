@@ -1,7 +1,8 @@
 """Gives freed space back to the file system while the store is short of it: RocksDB does so in its own time.
 
 That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
-takes a fifth of the time at most. Work that is wanted meanwhile is done once.
+takes a fifth of the time at most. Work that is wanted meanwhile is done once. What the disk lacks the room
+for is left to RocksDB.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from node.machine import Machine
+from node.storage.errors import NoRoom
+
+log = structlog.get_logger("defragment")
 
 Work = Callable[[], None]
 _PAUSES = 4  # times as long as the work before took
@@ -42,7 +48,9 @@ class GivingBack:
     def _ended(self, done: asyncio.Future[None], took_s: float) -> None:
         if done.cancelled() or self._closed:
             return
-        if (error := done.exception()) is not None:
+        if isinstance(error := done.exception(), NoRoom):
+            log.warning("space is not given back", why=str(error))
+        elif error is not None:
             self._failed(f"giving space back failed: {error}")
             return
         self._loop.call_later(_PAUSES * took_s, self._rested)

@@ -98,6 +98,7 @@ LISTED = "11, started, store-0, http://store-0.peers:2380, http://store-0.peers:
 OURS = "22, unstarted, , http://store-1.peers:2380, , false"
 THERE = "store-0=http://store-0.peers:2380,store-1=http://store-1.peers:2380"
 NEW = f"{THERE},store-2=http://store-2.peers:2380"
+JOINS = "../data.joins"
 
 
 @pytest.mark.parametrize(
@@ -108,13 +109,16 @@ NEW = f"{THERE},store-2=http://store-2.peers:2380"
         ("", f"{LISTED}\n{OURS}", "existing", THERE),
         ("member/x.tmp", LISTED, "existing", THERE),  # what a refused start leaves
         ("member/identity.json", LISTED, "new", NEW),
+        ("member/x.tmp", "", "new", NEW),
+        (JOINS, "", "", ""),
+        (JOINS, LISTED, "existing", THERE),
     ],
 )
 def test_a_pod_that_is_no_host_yet_joins_the_cluster_that_is_there(
     made: str, listed: str, state: str, cluster: str, tmp_path: Path
 ) -> None:
+    (tmp_path / "data/member").mkdir(parents=True)
     if made:
-        (tmp_path / "data/member").mkdir(parents=True)
         (tmp_path / "data" / made).touch()
     (tmp_path / "list").write_text(listed and f"{listed}\n")
     for name, text in (
@@ -129,8 +133,14 @@ def test_a_pod_that_is_no_host_yet_joins_the_cluster_that_is_there(
         "LISTEN": "0.0.0.0", "CLIENT_FLAGS": ""}  # fmt: skip
     script = objects("keys")["ConfigMap"]["data"]["start.sh"]
     done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=True,
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False,
         env=given)  # fmt: skip
+    assert (tmp_path / "data" / JOINS).exists() == (state != "new")
+    if not state:  # it met that cluster when it was to join it, and begins no other
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "nobody answers of the cluster" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
     flags = done.stdout.splitlines()
     assert f"--initial-cluster-state={state}" in flags
     assert f"--initial-cluster={cluster}" in flags

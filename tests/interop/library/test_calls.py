@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-import muster_client as m
 import pytest
 
+import muster_client as m
 from tests.interop.hosts import Hosts
 from tests.interop.library.conftest import SOAK
 from tests.interop.library.cutting import cutting
@@ -221,14 +221,21 @@ async def _auth(hosts: Hosts, on: bool) -> None:
 
 _FORKS = """
 import os, sys
+from dataclasses import dataclass
 import muster_client as m
 from muster_client import sync
 
 def held(client):
     return client.lock(sys.argv[2] + "/lock", lease=lease)
 
+@dataclass
+class Conf:
+    unused: str = ""
+
 with (sync.Client(sys.argv[1], timeout=30) as client, client.lease(60) as lease, held(client),
         client.lock(sys.argv[2] + "/own")):
+    ours = m.prefix(sys.argv[2] + "/")
+    client.queue(sys.argv[2] + "/queue").put("item")
     client.put(sys.argv[2], "of the parent", lease=lease)
     if (child := os.fork()) == 0:
         print(client.get(sys.argv[2]).value.decode(), flush=True)
@@ -239,7 +246,22 @@ with (sync.Client(sys.argv[1], timeout=30) as client, client.lease(60) as lease,
         with client.lock(sys.argv[2] + "/childs", lease=lease):
             pass
         sys.exit(0)  # and so leaves the blocks
-    print(os.waitpid(child, 0)[1], client.count(m.prefix(sys.argv[2] + "/")))
+    print(os.waitpid(child, 0)[1], client.count(ours))
+    with (client.barrier(sys.argv[2] + "/barrier"), client.double_barrier(sys.argv[2] + "/double", 1),
+          client.queue(sys.argv[2] + "/queue").take(), client.register(sys.argv[2] + "/service", "a:1"),
+          client.election(sys.argv[2] + "/election").campaign("x"), client.watch(ours),
+          client.mirror(ours) as mirror, client.discover(sys.argv[2] + "/service") as found,
+          client.config(sys.argv[2], Conf) as config):
+        before = client.count(ours)
+        if (child := os.fork()) == 0:
+            for ask in (lambda: len(mirror), lambda: found.instances(), lambda: config.value):
+                try:
+                    ask()
+                except m.MusterError as error:
+                    print(error, flush=True)
+            sys.exit(0)
+        print(os.waitpid(child, 0)[1], client.count(ours) - before, len(mirror) - before)
+    print(client.count(ours))
     print(client.get(sys.argv[2]).value.decode(), lease.lost)
 """
 
@@ -250,5 +272,6 @@ def test_a_forked_child_has_connections_of_its_own(hosts: Hosts, directory: str)
         [sys.executable, "-c", _FORKS, hosts.endpoints[0], f"{directory}/forks"], stdout=subprocess.PIPE,
         text=True, timeout=100, check=True)
     assert told.stdout.splitlines() == [
-        "of the parent", "lease ID is of the process from which this one was forked off", "0 2",
+        "of the parent", "lease ID is of the process from which this one was forked off", "0 3",
+        *["the process from which this one was forked off follows it; here nothing does"] * 3, "0 0 0", "2",
         "of the parent False"]

@@ -192,6 +192,7 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
     grain: dict[str, float] = {
         "many_keys": plan.many,
         "late_rows": plan.many,
+        "late_bytes": 20 * plan.many,
         "turn_rows": plan.turn_rows,
         "piece_rows": min(plan.many, 2),
         "lease_keys": plan.turn_rows,

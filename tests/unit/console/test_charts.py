@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import muster_client as m
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import muster_client as m
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.charts import figures, hot, series
 from tools.console.store.charts.recorder import Look, Recorder
@@ -48,6 +48,33 @@ def test_two_looks_tell_of_the_time_between() -> None:
         "fsync/p50": pytest.approx(0.0015), "fsync/p99": pytest.approx(0.00199),
         "handling/p50": pytest.approx(0.05 * 5 / 6), "handling/p99": 0.1}  # fmt: skip
     assert figures.read(FIRST).gauges == {"memory": 1e6}
+
+
+def of_fronts(**totals: tuple[int, int]) -> str:
+    """Elections seen and puts handled by each front."""
+    return "".join(
+        f'etcd_server_leader_changes_seen_total{{front="{front}"}} {elections}\n'
+        f'grpc_server_handled_total{{front="{front}",grpc_code="OK",grpc_method="Put"}} {puts}\n'
+        for front, (elections, puts) in totals.items())
+
+
+@pytest.mark.parametrize(("before", "after", "told"), [
+    ({"a": (7, 500), "b": (6, 300)}, {"a": (8, 520), "b": (7, 300)}, {"elections": 0.1, "requests/Put": 2.0}),
+    # one began again
+    ({"a": (7, 500), "b": (6, 300)}, {"a": (1, 10), "b": (6, 310)}, {"requests/Put": 2.0}),
+    # one did not answer
+    ({"a": (7, 500), "b": (6, 300)}, {"b": (6, 310)}, {"requests/Put": 1.0}),
+    ({"b": (6, 300)}, {"a": (7, 500), "b": (6, 310)}, {"requests/Put": 1.0}),
+    # the host began again
+    ({"a": (7, 500)}, {"a": (1, 10)}, {"elections": 0.1, "requests/Put": 1.0}),
+])  # fmt: skip
+def test_a_front_that_begins_again_is_no_election_and_counts_nothing_twice(
+    before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]], told: dict[str, float]
+) -> None:
+    first, second = (figures.read(of_fronts(**one)) for one in (before, after))
+    found = figures.between(first, second, 10.0)
+    assert found.pop("memory") == 0
+    assert found == told
 
 
 def test_the_age_of_a_revision_is_that_of_the_first_look_that_has_it() -> None:

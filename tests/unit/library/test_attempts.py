@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import muster_client as m
 import pytest
+
+import muster_client as m
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.services import leading
 from muster_client.wire import calls
 from muster_client.wire.keeper import Kept, clock
-
 from tests.unit.library.scripted import Code, say_nothing, scripted, until
 
 Context = grpc.ServicerContext
@@ -369,4 +370,35 @@ def test_an_error_names_the_endpoint_of_its_attempt() -> None:
         assert closed.value.endpoint == ""
 
     with scripted({"KV/Put": put}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize(("code", "text", "ends"), [
+    (Code.PERMISSION_DENIED, "etcdserver: permission denied", True),
+    (Code.INVALID_ARGUMENT, "etcdserver: user name is empty", True),
+    (Code.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password", True),
+    (Code.UNAVAILABLE, "etcdserver: no leader", False),
+    (Code.RESOURCE_EXHAUSTED, "etcdserver: mvcc: database space exceeded", False),
+    (Code.UNAUTHENTICATED, "etcdserver: invalid auth token", False),
+])  # fmt: skip
+def test_a_campaign_that_nobody_may_begin_ends_what_is_done_while_leading(
+    code: grpc.StatusCode, text: str, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(leading, "_AGAIN_S", 0.01)
+
+    def grant(request: Any, context: grpc.ServicerContext) -> Any:
+        asked.append(1)
+        context.abort(code, text)
+
+    async def work(leadership: m.Leadership) -> None:
+        raise AssertionError("it does not lead")
+
+    async def main() -> None:
+        async with m.Client(address, timeout=0.2) as client:
+            with pytest.raises(m.ServerError if ends else TimeoutError, match=text if ends else None):
+                await asyncio.wait_for(client.while_leading("l", work), 2)
+            assert ends or len(asked) > 1
+
+    with scripted({"Lease/LeaseGrant": grant}) as address:
         asyncio.run(main())

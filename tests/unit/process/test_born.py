@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.settings import Peer
+from cluster.settings import Peer, genesis_file
 from node.storage import StateStore
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.born import BornShards, finish_drops
@@ -78,7 +78,12 @@ def test_a_dropped_shard_leaves_nothing(host: Path) -> None:
     shards = born(host, [])
     shards.make(1, VOTERS, [])
     shards.make(2, VOTERS, [])
+    genesis = Path(genesis_file(str(folder(host, 0)), 1))
+    genesis.parent.mkdir()
+    genesis.touch()
     shards.drop(1)
+    assert not genesis.exists()
+    genesis.parent.rmdir()
     assert [path.name for path in (host / "member").iterdir() if path.is_dir()] == ["shard-2"]
     assert bootstrap.known(str(host)).shards == (0, 2)
 

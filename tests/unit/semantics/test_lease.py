@@ -1,6 +1,7 @@
 """The lessor's promises: no lease ends early, none lives for ever, a new sequencer honours its predecessor's."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from cluster.features.lessor import (
     EXPIRY_RETRY_MS,
     MAX_TTL_S,
     NEVER,
+    Lease,
     Lessor,
     choose_id,
     effective_ttl_s,
@@ -139,6 +141,40 @@ def test_revoked_leases_of_years_take_no_room() -> None:
     assert len(lessor._deadlines) + len(lessor._checkpoints) < 3_000
     assert lessor.due(3_000) == [1]
     assert lessor.due_checkpoints(CHECKPOINT_INTERVAL_MS) == [(2, MAX_TTL_S - CHECKPOINT_INTERVAL_MS // 1000)]
+
+
+class Looked(dict[int, Lease]):
+    looks = 0
+
+    def get(self, key: int, default: Any = None) -> Any:
+        self.looks += 1
+        return super().get(key, default)
+
+
+def test_many_revoked_leases_are_forgotten_in_steps_and_the_others_stay_in_order() -> None:
+    rng = random.Random(5)
+    ttls = {lease: rng.randrange(1_000, 100_000) for lease in range(1, 8_000)}
+    lessor = sequencer(*ttls.items())
+    lessor._leases = leases = Looked(lessor._leases)
+    most = 0
+    for lease in rng.sample(sorted(ttls), 6_500):
+        leases.looks = 0
+        lessor.revoked(lease)
+        most = max(most, leases.looks)
+        del ttls[lease]
+        if not lease % 50:
+            lessor.granted(-lease, 500_000 + lease, 0)
+            ttls[-lease] = 500_000 + lease
+            lessor.renew(lease % 8_000 + 1, 1)
+            now_ms = min(ttls.values()) * 1000
+            assert lessor.next_deadline() <= now_ms
+            assert all(ttls[found] * 1000 <= now_ms + 1 for found in lessor.due(now_ms))
+    assert 64 <= most <= 128
+    assert len(lessor._deadlines) < 8_000
+    found = lessor.due(10**9, limit=10_000)
+    assert sorted(found) == sorted(ttls)
+    deadlines = [leases[lease].deadline_ms for lease in found]
+    assert deadlines == sorted(deadlines)
 
 
 def test_h7_a_new_sequencer_gives_the_full_time_and_an_election_timeout() -> None:

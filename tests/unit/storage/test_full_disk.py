@@ -11,7 +11,7 @@ import pytest
 
 from cluster.effects import records
 from cluster.raft import Configuration, Entry, EntryKind
-from node.storage import DiskFull, RaftLog, StateStore, SyncFailed
+from node.storage import DiskFull, NoRoom, RaftLog, StateStore, SyncFailed
 from tests.small_disk import mounted
 
 GROUP = Configuration(frozenset({1}))
@@ -77,4 +77,35 @@ def test_a_replica_whose_disk_is_full_at_the_start_lost_nothing(small_disk: Path
     fill(small_disk)
     with pytest.raises(SyncFailed, match="No space left on device"):
         write_on(log)
+    store.close()
+
+
+def test_what_a_disk_has_no_room_for_is_not_defragmented_and_flushes_go_on(small_disk: Path) -> None:
+    store = StateStore.open(small_disk / "state", write_buffer_bytes=4 << 20)
+    fill(small_disk)
+    indexes = iter(range(1, 1000))
+
+    def do(items: list[bytes], beside: int) -> None:
+        """Flush a record of ``items``, and fill the disk again but for so many bytes."""
+        (small_disk / "filler").unlink()
+        store.apply([(next(indexes), 1, b"".join(items))])
+        store.flush()
+        fill(small_disk)
+        os.truncate(small_disk / "filler", (small_disk / "filler").stat().st_size - beside)
+
+    for start in (0, 1, 2):
+        do([records.put(b"%d" % i, 0, 1, b"x" * 1000, 0) for i in range(start, 9000, 3)], 4 << 20)
+    for defragment in (store.defragment, store.give_back):
+        with pytest.raises(NoRoom, match=r"may need \d{7} bytes of the disk, and 41\d{5} are free"):
+            defragment()
+    store.apply([(next(indexes), 1, records.put(b"more", 0, 1, b"x" * 100_000, 0))])
+    store.flush()
+    do([records.delete(b"%d" % i) for i in range(9000)], 4 << 20)
+    do([records.compact(store.revision)], 4 << 20)
+    while store.compacting:
+        store.compaction_step(1_000_000)
+    store.flush()
+    full = store.size_bytes()
+    store.give_back()
+    assert store.size_bytes() < full / 2
     store.close()

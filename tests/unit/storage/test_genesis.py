@@ -68,6 +68,7 @@ def test_a_genesis_and_what_follows_is_the_state_of_a_node_that_followed_all(tmp
     assert stored is not None
     follow(born, Fold.decode(stored), ORDER[at:], at + 1)
 
+    assert not (tmp_path / "genesis").exists()
     always = StateStore.open(tmp_path / "always")
     follow(always, Fold(), ORDER, 1)
     assert rows_of(born) == rows_of(always)
@@ -83,6 +84,7 @@ def test_a_state_that_has_applied_something_takes_no_genesis(tmp_path: Path) -> 
     again = StateStore.open(tmp_path / "born")
     assert again.position.order_index == 2
     assert again.meta("x") is None
+    assert [path.name for path in tmp_path.iterdir()] == ["born"]
 
 
 def test_a_damaged_genesis_is_refused_and_a_missing_one_leaves_the_state_empty(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster.settings import genesis_file
 from node.durable import sync_directory
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.children import ChildSpec
@@ -60,6 +61,8 @@ class BornShards:
             shutil.rmtree(aside, ignore_errors=True)
             os.replace(folder, aside)
             sync_directory(folder.parent)
+        first = bootstrap.shard_dir(self._data_dir, 0)
+        Path(genesis_file(first, shard)).unlink(missing_ok=True)  # its node may never have begun
         bootstrap.note_born(
             self._data_dir, {born: voters for born, voters in identity.born if born != shard})
         remove_dropped(self._data_dir)

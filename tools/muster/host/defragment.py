@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 
-from node.storage import StateStore, StorageError
+from node.storage import NoRoom, StateStore, StorageError
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.rundir import DataDirLock
@@ -26,7 +26,7 @@ def defragment(data_dir: str) -> None:
             opened = StateStore.open(path, block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0)
             with contextlib.closing(opened) as store:
                 store.defragment()
-    except StorageError as e:
+    except (NoRoom, StorageError) as e:
         raise ConfigError(str(e)) from None
     finally:
         lock.release()

@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from pathlib import Path
 
 from tools.muster.config.parse import ConfigError
@@ -18,6 +19,7 @@ from tools.muster.config.parse import ConfigError
 LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
+_ASKED_S = 0.5  # a start waits so long for those who ask who holds the data directory
 
 
 def run_dir_of(data_dir: str) -> str:
@@ -82,14 +84,12 @@ class DataDirLock:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as e:
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not self._locked():
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
             os.close(self._fd)
             raise ConfigError(
                 f"data directory {data_dir} is in use by another muster"
-                + (f" (process {holder})" if holder else "")) from None
+                + (f" (process {holder})" if holder else ""))
         told = f"{os.getpid()}\n".encode()
         try:  # in this order a full disk has room, where it had for the last process
             os.pwrite(self._fd, told, 0)
@@ -98,18 +98,31 @@ class DataDirLock:
             os.close(self._fd)
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
 
+    def _locked(self) -> bool:
+        """Who asks for the holder is in the way for a moment."""
+        until = time.monotonic() + _ASKED_S
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(_ASKED_S / 20)
+            else:
+                return True
+
     def release(self) -> None:
         os.close(self._fd)
 
 
 def holder_of(data_dir: str) -> int:
-    """The ID of the process that holds a data directory; 0: none."""
+    """The ID of the process that holds a data directory; 0: none. Others that ask are none."""
     try:
         fd = os.open(os.path.join(data_dir, "lock"), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return 0
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.pread(fd, 32, 0).strip()
         return int(text) if text.isdigit() else 0

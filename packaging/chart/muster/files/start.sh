@@ -9,13 +9,17 @@ while [ "$i" -lt "$REPLICAS" ]; do
     i=$((i + 1))
 done
 state=new
+joins="$MUSTER_DATA_DIR.joins"  # there once this pod has met a cluster: it begins none of its own then
 
 # the members, if there is a cluster: lines of ID, STATE, NAME, PEER URL, CLIENT URL, LEARNER
 members() {
     [ -n "$others" ] && musterctl --endpoints "$others" --command-timeout 10s $CLIENT_FLAGS member list
 }
 
-if [ ! -e "$MUSTER_DATA_DIR/member/identity.json" ] && listed=$(members); then
+if [ -e "$MUSTER_DATA_DIR/member/identity.json" ]; then
+    :
+elif listed=$(members); then
+    touch "$joins"
     if echo "$listed" | grep -q ", started, [^,]*, $url, "; then
         echo "the cluster knows $POD_NAME, but its data is gone: remove that member, then delete this pod" >&2
         exit 1
@@ -33,6 +37,9 @@ if [ ! -e "$MUSTER_DATA_DIR/member/identity.json" ] && listed=$(members); then
     # a member's name is the first word of its address
     cluster=$(echo "$listed" | sed -E 's|^[^,]*, [^,]*, [^,]*, (https?://([^.:]+)[^,]*), .*$|\2=\1|' | paste -sd, -)
     state=existing
+elif [ -e "$joins" ]; then
+    echo "nobody answers of the cluster that $POD_NAME is to join; for a new cluster remove $joins" >&2
+    exit 1
 fi
 
 if [ -n "${KEYS:-}" ]; then

@@ -204,6 +204,7 @@ def test_late_answers_say_what_answers_in_one_go_say(
     rng = random.Random(seed)
     for place, name, value in (
         (GRAIN, "late_rows", rng.choice((0, 3, 9))),
+        (GRAIN, "late_bytes", (0, 30, 1 << 20)[seed % 3]),
         (GRAIN, "many_keys", rng.choice((4, 256))),
         (reading_rows, "_STEP_ROWS", rng.choice((1, 7))),
     ):
@@ -235,6 +236,29 @@ def test_late_answers_say_what_answers_in_one_go_say(
                 expected[rid] = Status.ERROR, e.encode()
         assert replica.settle() == expected
     assert late
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_large_values_of_single_keys_are_shown_in_steps(replica: Replica, writes: bool) -> None:
+    """100 of 1.4 MB took the leader's loop for half a second."""
+    keys = [b"large/%d" % at for at in range(6)]
+    for key in keys:
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=key * 60_000))
+    replica.settle()
+    request = pb.TxnRequest(
+        success=[pb.RequestOp(request_range=pb.RangeRequest(key=key)) for key in keys])
+    if not writes:
+        work = replica.past.read_txn(replica.link, 77, 0, request.SerializeToString())
+        assert work is not None
+        assert sum(1 for _ in work) >= len(keys) - 1
+        return
+    request.success.append(pb.RequestOp(request_put=pb.PutRequest(key=b"small")))
+    rid = replica.write(Method.TXN, request)
+    assert any(own.late for own in (replica.writes._open, *replica.writes._under_way.entries))
+    status, body = replica.settle()[rid]
+    assert status == Status.OK
+    answer = pb.TxnResponse.FromString(body[HEAD.size :])
+    assert [one.response_range.kvs[0].value for one in answer.responses[:-1]] == [k * 60_000 for k in keys]
 
 
 @pytest.mark.parametrize("seed", range(20))

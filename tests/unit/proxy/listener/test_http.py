@@ -112,8 +112,9 @@ class Site:
                     elif asked.method == Method.FACTS:
                         node.ok(asked, 1, b'{"shard": 0, "keys": 5, "compact_revision": 3}')
                     elif asked.method == Method.STATUS:
+                        index = 9 if node.member == 1 else 1009
                         node.ok(asked, 1, rpc_pb2.StatusResponse(
-                            isLearner=self.learner, dbSize=4096, raftIndex=9).SerializeToString())
+                            isLearner=self.learner, dbSize=4096, raftIndex=index).SerializeToString())
                     elif asked.method == Method.RANGE:
                         node.ok(asked, 1)
             self.net.run()
@@ -280,26 +281,41 @@ def test_metrics_are_given_without_a_node() -> None:
     assert b"etcd_server_has_leader 0\n" in request.answer[1]
 
 
-@pytest.mark.parametrize("asked", ["nothing", "counters", "facts"])
-def test_metrics_are_never_those_of_another_hosts_node(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("asked", ["nothing", "counters", "facts", "status"])
+def test_metrics_are_never_those_of_another_hosts_node(
+    asked: str, back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``back``: the own one is there again when it could have answered."""
     site = Site()
     site.get("/metrics")
     request = site.get("/metrics", answering=False)
     node = site.net.nodes[1]
     if asked == "nothing":
         site.answer()
-    elif asked == "facts":
+    elif asked in ("facts", "status"):
         (counters,) = node.take(Method.COUNTERS)
         node.ok(counters, 1, FIGURES)
         site.net.run()
+        if asked == "status":
+            (facts,) = node.take(Method.FACTS)
+            node.ok(facts, 1, b'{"shard": 0}')
+            site.net.run()
     site.net.cut(1)
     monkeypatch.setattr(sys.modules[__name__], "FIGURES", FIGURES.replace(b'"syncs": 7', b'"syncs": 1007'))
-    if asked == "nothing":
+    if back:
+        node.up = True
+        site.net.pass_time(0.5)
+        assert site.net.router.routes[0].home is not None
+        node.requests.clear()
+    elif asked == "nothing":
         request = site.get("/metrics")
     site.answer()
     assert request.answer is not None
     assert b'\nmuster_node_syncs_total{shard="0"} 7\n' in request.answer[1]
-    assert b'\nmuster_shard_up{shard="0"} 0\n' in request.answer[1]
+    assert b"\netcd_server_proposals_committed_total 9\n" in request.answer[1]
+    if not back and asked != "status":
+        assert b'\nmuster_shard_up{shard="0"} 0\n' in request.answer[1]
 
 
 def test_counts_without_total_are_counters_as_in_etcd() -> None:

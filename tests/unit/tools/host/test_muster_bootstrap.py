@@ -4,11 +4,13 @@ fit."""
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,6 +256,17 @@ def test_a_data_directory_belongs_to_one_process(tmp_path: Path) -> None:
         lock.release()
     assert rundir.holder_of(str(tmp_path)) == 0
     rundir.DataDirLock(str(tmp_path)).release()
+
+
+def test_who_asks_for_the_holder_is_no_holder_and_a_start_waits_for_it(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text(f"{os.getpid()}\n")  # of the last one
+    with open(tmp_path / "lock", "rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert rundir.holder_of(str(tmp_path)) == 0
+        ending = threading.Timer(0.1, fcntl.flock, (asking, fcntl.LOCK_UN))
+        ending.start()
+        rundir.DataDirLock(str(tmp_path)).release()
+        ending.join()
 
 
 def test_a_full_disk_is_told_in_one_line(

@@ -168,7 +168,8 @@ class Client(Kv):
         ttl: int = INSTANCE_TTL_S,
     ) -> Result:
         """Do work while this program leads the election ``name``: begin again where the leadership was lost,
-        for which the work is cancelled. What the work gives, or raises, ends it."""
+        for which the work is cancelled. What the work gives, or raises, ends it; PermissionDenied and the
+        like do, too."""
         return await while_leading(self, name, work, value, ttl)
 
     async def cron(

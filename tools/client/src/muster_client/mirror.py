@@ -12,6 +12,7 @@ from muster_client.errors import MusterError
 from muster_client.model import KeyValue
 from muster_client.ranges import KeyRange, Text, data
 from muster_client.watch import Change, Delete, Event, Put, Snapshot
+from muster_client.wire import engine
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -39,6 +40,7 @@ class Mirror(Mapping[bytes, KeyValue]):
         self._failure: BaseException | None = None
         self._moved = asyncio.Event()
         self._lock = threading.RLock()
+        self._forks = engine.forks
 
     @property
     def revision(self) -> int:
@@ -80,7 +82,7 @@ class Mirror(Mapping[bytes, KeyValue]):
         pages = self._client.range(self._keys)
         self._held = {kv.key: kv async for kv in pages}
         self._revision = pages.revision
-        self._task = asyncio.create_task(self._follow())
+        self._task, self._forks = asyncio.create_task(self._follow()), engine.forks
         return self
 
     async def __aexit__(
@@ -89,14 +91,19 @@ class Mirror(Mapping[bytes, KeyValue]):
         if self._task is not None:
             self._failure = self._failure or MusterError(_WITHIN)
             self._moved.set()  # those who wait for a revision see it
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await engine.stop(self._task)
 
     def _check(self) -> None:
         if self._task is None:
             raise MusterError(_WITHIN)
+        self._check_process()
         if self._failure is not None:
             raise self._failure
+
+    def _check_process(self) -> None:
+        """MusterError in a process that was forked off: what was there at the fork would stay for ever."""
+        if self._forks != engine.forks:
+            raise MusterError("the process from which this one was forked off follows it; here nothing does")
 
     async def _follow(self) -> None:
         try:

@@ -31,17 +31,25 @@ _READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _ELECTIONS, _REVISI
 _GOOD = ("OK", "Canceled")  # a client that ends its watch is no error
 SLOW_S = 0.1
 
-Buckets = dict[float, float]
+Totals = dict[str, float]
+"""Since a process began, by front: one that begins again must not hide what the others count."""
+Buckets = dict[float, Totals]
 """Counts of what took no longer, by seconds."""
+
+
+def _totals() -> Totals:
+    return defaultdict(float)
 
 
 @dataclass(slots=True)
 class Figures:
-    """Totals since a process began, by name; ``times``: as buckets; ``gauges``: as of now."""
+    """Totals by name; ``times``: as buckets; ``gauges``: as of now. ``fronts``: those that have answered; ""
+    is the rest of a host."""
 
-    totals: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    times: dict[str, Buckets] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
+    totals: dict[str, Totals] = field(default_factory=lambda: defaultdict(_totals))
+    times: dict[str, Buckets] = field(default_factory=lambda: defaultdict(lambda: defaultdict(_totals)))
     gauges: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    fronts: set[str] = field(default_factory=lambda: {""})
 
 
 def read(text: str) -> Figures:
@@ -64,25 +72,27 @@ def read(text: str) -> Figures:
 
 def _take(found: Figures, sample: Sample) -> None:
     name, labels, value = sample.name, sample.labels, sample.value
+    front = labels.get("front", "")
+    found.fronts.add(front)
     if name == _HANDLED:
-        found.totals[f"requests/{labels.get('grpc_method', '')}"] += value
+        found.totals[f"requests/{labels.get('grpc_method', '')}"][front] += value
         if (code := labels.get("grpc_code", "")) not in _GOOD:
-            found.totals[f"errors/{code}"] += value
+            found.totals[f"errors/{code}"][front] += value
     elif name == _HANDLING:
         method, limit_s = labels.get("grpc_method", ""), float(labels["le"])
         if labels.get("grpc_type", "unary") == "unary":  # a watch lasts as long as its client wants
-            found.times["handling"][limit_s] += value
-            found.times[f"handling/{method}"][limit_s] += value
+            found.times["handling"][limit_s][front] += value
+            found.times[f"handling/{method}"][limit_s][front] += value
     elif name in _TIMES:
-        found.times[_TIMES[name]][float(labels["le"])] += value
+        found.times[_TIMES[name]][float(labels["le"])][front] += value
     elif name in _COUNTERS:
-        found.totals[_COUNTERS[name]] += value
+        found.totals[_COUNTERS[name]][front] += value
     elif name in _CPU:
-        found.totals["cpu"] += value * _CPU[name]
+        found.totals["cpu"][front] += value * _CPU[name]
     elif name in _GAUGES:
         found.gauges[_GAUGES[name]] += value
-    elif name == _ELECTIONS:  # each front of a host sees them
-        found.totals["elections"] = max(found.totals["elections"], value)
+    elif name == _ELECTIONS:
+        found.totals["elections"][front] = value
     elif name == _REVISION:  # each front of a host has its own
         found.gauges["revision"] = max(found.gauges["revision"], value)
 
@@ -90,12 +100,14 @@ def _take(found: Figures, sample: Sample) -> None:
 def between(before: Figures, after: Figures, span_s: float) -> dict[str, float]:
     """Rates in a second, percentiles in seconds and gauges, by name; what did not happen is left out."""
     told = dict(after.gauges)
-    for name, total in after.totals.items():
-        if grown := _grown(before.totals.get(name, 0.0), total):
+    for name, totals in after.totals.items():
+        known = before.totals.get(name, {})
+        if grown := _elections(known, totals) if name == "elections" else _grown(before, known, totals):
             told[name] = grown / span_s
     for name, buckets in after.times.items():
-        known = before.times.get(name, {})
-        grown_by = {limit_s: _grown(known.get(limit_s, 0.0), count) for limit_s, count in buckets.items()}
+        counted = before.times.get(name, {})
+        grown_by = {limit_s: _grown(before, counted.get(limit_s, {}), counts)
+                    for limit_s, counts in buckets.items()}
         count = grown_by.get(float("inf"), 0.0)
         if not count:
             continue
@@ -108,9 +120,18 @@ def between(before: Figures, after: Figures, span_s: float) -> dict[str, float]:
     return told
 
 
-def _grown(before: float, after: float) -> float:
-    """A counter that fell began again with its process."""
-    return after - before if after >= before else after
+def _grown(figures: Figures, before: Totals, after: Totals) -> float:
+    """What was counted since. A counter that fell began again with its process. A front that did not answer
+    before tells nothing of the time between."""
+    return sum(
+        total - known if total >= (known := before.get(front, 0.0)) else total
+        for front, total in after.items() if front in figures.fronts)
+
+
+def _elections(before: Totals, after: Totals) -> float:
+    """Each front of a host sees them all; one that began again saw a leader appear, too."""
+    seen = [total - before[front] for front, total in after.items() if before.get(front, total + 1) <= total]
+    return max(seen or after.values())
 
 
 def quantile(buckets: Mapping[float, float], share: float) -> float:

@@ -11,11 +11,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
-from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
 from cluster.gotext import prefix_end
@@ -108,8 +106,11 @@ class Leases:
 
     def __init__(self, source: Client, target: Client) -> None:
         self._source, self._target = source, target
-        self._streams = target.raw()
         self._ttl_s: dict[int, int] = {}
+        # as long as this program runs: also behind a lease's time to live, after which the source still has
+        # it, and perhaps the target
+        self._renewing = target.renewing(lambda lease: _say(f"lease {lease:016x} is gone"))
+        target.begin(self._renewing.run())
 
     @property
     def granted(self) -> int:
@@ -130,23 +131,8 @@ class Leases:
                 except RequestError as error:
                     if "already exists" not in str(error):
                         raise
-                self._target.begin(self._kept(lease))
+                self._target.begin(self._renewing.add(lease))
         return lease if self._ttl_s[lease] else 0
-
-    async def _kept(self, lease: int) -> None:
-        """Renewed as long as this program runs and it lives: also behind its time to live, after which the
-        source still has it, and perhaps the target."""
-        try:
-            async for _ in self._streams.renewals(lease, on_again=self._again):
-                pass
-            _say(f"lease {lease:016x} is gone")
-        except MusterError as error:
-            _say(f"lease {lease:016x} is not renewed: {error}")
-
-    def _again(self, error: MusterError) -> None:
-        """The target does not renew one: it is tried again, whatever was wrong."""
-        with suppress(MusterError):
-            self._target.again(error)
 
 
 def _span(prefix: str) -> tuple[bytes, bytes]:

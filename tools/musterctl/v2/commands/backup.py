@@ -126,7 +126,6 @@ def _status(data_dir: Path) -> dict[str, Any]:
 def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     """A backup in etcd's form from the host's own client port."""
     from muster_client.pb import rpc_pb2
-
     from tools.client.channels import Config
     from tools.musterctl.client import Client, RequestError
 
@@ -159,7 +158,11 @@ def _aside(backup_dir: Path) -> Path:
 
 
 def _take_place(aside: Path, backup_dir: Path) -> None:
+    from node.durable import sync_directory
+
     os.replace(aside / "data" / "member", backup_dir / "member")
+    for folder in (backup_dir, backup_dir.resolve().parent):  # the backup's directory may be new
+        sync_directory(folder)
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from itertools import pairwise
 
+from node.storage import NoRoom
 from node.upkeep.space.giving_back import GivingBack
 from tests.unit.machines import machine_on
 
@@ -62,18 +63,20 @@ def test_it_takes_a_fifth_of_the_time_at_most() -> None:
         assert next_began - ended >= 3.5 * (ended - began)
 
 
-def test_what_fails_ends_the_node() -> None:
+def test_what_fails_ends_the_node_but_what_has_no_room_does_not() -> None:
     reasons: list[str] = []
+    failures = [OSError("the disk"), NoRoom("too much")]
 
     def work() -> None:
-        raise OSError("the disk")
+        raise failures.pop()
 
     async def run() -> None:
         back = GivingBack(machine_on(asyncio.get_running_loop()), reasons.append)
-        back.want(work)
         while not reasons:
+            back.want(work)
             await asyncio.sleep(0.001)
         back.close()
 
     asyncio.run(run())
+    assert failures == []
     assert reasons == ["giving space back failed: the disk"]

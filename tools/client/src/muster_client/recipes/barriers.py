@@ -13,6 +13,7 @@ from muster_client.model import KeyValue
 from muster_client.ranges import Text
 from muster_client.recipes import late
 from muster_client.watch import Delete, Put, Snapshot
+from muster_client.wire import engine
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -23,7 +24,7 @@ class Barrier:
 
     def __init__(self, client: Client, name: Text) -> None:
         self._client, self.key = client, ranges.of(ranges.data(name)).start
-        self._token = 0
+        self._token, self._forks = 0, engine.forks
 
     @property
     def token(self) -> int:
@@ -43,7 +44,7 @@ class Barrier:
         result = await self._client.when(absent).then(ops.put(self.key, b"", lease=lease or 0))
         if not result:
             raise Taken("the barrier is held already")
-        self._token = result.revision
+        self._token, self._forks = result.revision, engine.forks
         return self
 
     async def release(self) -> None:
@@ -70,7 +71,8 @@ class Barrier:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.release()
+        if self._forks == engine.forks:  # else it is a parent's
+            await self.release()
 
 
 class DoubleBarrier:
@@ -88,6 +90,7 @@ class DoubleBarrier:
         self._key = b""
         self._revision = self._opened = 0
         self._unsure = False  # whether the own key may come yet
+        self._forks = engine.forks
 
     @property
     def token(self) -> int:
@@ -108,6 +111,7 @@ class DoubleBarrier:
         if self._lease is not None:
             raise RuntimeError("it is entered already: each participant needs an object of its own")
         self._lease = lease = self._given or await self._client.lease(self._ttl_s)
+        self._forks = engine.forks
         self._key = self._name + f"/waiters/{lease.id:x}-{secrets.token_hex(4)}".encode()
         self._unsure = True
         try:
@@ -196,6 +200,8 @@ class DoubleBarrier:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._forks != engine.forks:
+            return  # a parent is inside
         if error is None:
             await self.leave()
         else:  # the others shall not wait for one that failed

@@ -17,6 +17,7 @@ from muster_client import ranges
 from muster_client.errors import MusterError
 from muster_client.mirror import Mirror
 from muster_client.ranges import Text
+from muster_client.wire import engine
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -60,6 +61,7 @@ class Config(Generic[Model]):
         more."""
         if self._value is None or self._task is None or self._task.cancelled():
             raise MusterError("the configuration is used in `async with`")
+        self._mirror._check_process()
         if self._task.done():
             self._task.result()
         return self._value
@@ -88,8 +90,7 @@ class Config(Generic[Model]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await engine.stop(self._task)
         await self._mirror.__aexit__(kind, error, trace)
 
     async def _follow(self) -> None:

@@ -24,6 +24,7 @@ from muster_client.model import KeyValue
 from muster_client.queueing import Leadership
 from muster_client.ranges import Text, data
 from muster_client.services.leading import while_leading
+from muster_client.wire.retries import is_final
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -83,7 +84,7 @@ class Cron:
             try:
                 await self._one(leadership)
             except MusterError as error:
-                if leadership.lost:
+                if leadership.lost or is_final(error):
                     raise
                 log.warning("cron %r: %s", self._name, error)
                 await asyncio.sleep(_AGAIN_S)

@@ -12,6 +12,7 @@ from muster_client.errors import MusterError
 from muster_client.lease import to_its_end
 from muster_client.queueing import Leadership
 from muster_client.ranges import Text
+from muster_client.wire.retries import is_final
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -25,14 +26,14 @@ async def while_leading(
     client: Client, name: Text, work: Callable[[Leadership], Awaitable[Result]], value: Text, ttl_s: int
 ) -> Result:
     """Do work while this program leads: campaign, run it, and campaign again where the leadership was lost,
-    for which the work is cancelled. What it gives, or raises, ends it; a call that failed because the
-    leadership was lost meanwhile does not."""
+    for which the work is cancelled. What it gives, or raises, ends it, and so does a campaign that this user
+    may not begin; a call that failed because the leadership was lost meanwhile does not."""
     told = value or socket.gethostname()
     while True:
         try:
             leadership = await client.election(name).campaign(told, ttl=ttl_s).campaign()
         except MusterError as error:
-            if client.closed:
+            if client.closed or is_final(error):
                 raise
             log.warning("%r: no campaign: %s", name, error)
             await asyncio.sleep(_AGAIN_S)
@@ -50,7 +51,7 @@ async def while_leading(
                 lost.cancel()
                 await asyncio.gather(working, lost, return_exceptions=True)
         finally:
-            await to_its_end(leadership.resign())
+            await to_its_end(leadership.__aexit__(None, None, None))
 
 
 async def _awaited(work: Awaitable[Result]) -> Result:

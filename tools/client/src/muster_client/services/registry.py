@@ -19,6 +19,7 @@ from muster_client.lease import Lease, to_its_end
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Snapshot, Watch
+from muster_client.wire import engine
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -140,9 +141,7 @@ class Registration:
         """End; it is found no more."""
         if not self._tasks:
             return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await engine.stop(*self._tasks)
         self._tasks, self._there = (), False
         if self._lease is not None:
             await self._lease.revoke()
@@ -267,4 +266,5 @@ class Registration:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.unregister()
+        if self._lease is None or not self._lease._is_a_parents:
+            await self.unregister()

@@ -59,6 +59,11 @@ class Barrier(Within):
     def __enter__(self) -> Self:
         return self.hold()
 
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait(self.inner.__aexit__(kind, error, trace))
+
     def close(self) -> None:
         self.release()
 

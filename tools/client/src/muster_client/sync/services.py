@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
 from muster_client import ops
@@ -64,6 +65,11 @@ class Registration(Within):
 
     def __enter__(self) -> Self:
         return self.register()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait(self.inner.__aexit__(kind, error, trace))
 
     def close(self) -> None:
         self.unregister()

@@ -226,6 +226,15 @@ def _end() -> None:
     _thread.join(1.0)
 
 
+async def stop(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks, and wait for their end. Those of the process from which this one was forked off do not
+    run here."""
+    here = [task for task in tasks if task.get_loop() is asyncio.get_running_loop()]
+    for task in here:
+        task.cancel()
+    await asyncio.gather(*here, return_exceptions=True)
+
+
 def _forked() -> None:
     """A child has no thread yet, whatever held the lock."""
     global _loop, _lock, _mail, _own, _thread, forks

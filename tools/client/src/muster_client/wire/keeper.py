@@ -20,7 +20,7 @@ from muster_client.wire.http2.answers import CallError
 from muster_client.wire.retries import is_stale, passes
 
 log = logging.getLogger("muster_client")
-_KEEP_ALIVE = Method("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)
+KEEP_ALIVE = Method("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)
 _PARTS = 3  # of its time to live, after which a lease is renewed
 _ATTEMPT_S, _ENDPOINTS = 5.0, 3  # an attempt of a lone renewal leaves time for others
 _ATTEMPT = 6  # after which an attempt is given up: another endpoint has its turn in time
@@ -195,7 +195,7 @@ class Keeper:
                 if not self._caller.connections.others(avoid):
                     avoid.clear()
                 sent = self._clock()
-                call = self._caller.open(_KEEP_ALIVE, pb.LeaseKeepAliveRequest(ID=id), connection, token)
+                call = self._caller.open(KEEP_ALIVE, pb.LeaseKeepAliveRequest(ID=id), connection, token)
                 call.close_send()
                 answer = await call.read()
             if answer is None:

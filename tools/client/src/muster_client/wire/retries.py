@@ -6,7 +6,15 @@ from enum import Enum, auto
 
 import grpc
 
-from muster_client.errors import DeadlineExceeded, MusterError, ServerError, Unreachable
+from muster_client.errors import (
+    AuthenticationFailed,
+    DeadlineExceeded,
+    InvalidRequest,
+    MusterError,
+    PermissionDenied,
+    ServerError,
+    Unreachable,
+)
 from muster_client.wire.http2.answers import NOT_SENT
 
 Code = grpc.StatusCode
@@ -69,6 +77,13 @@ def passes(error: MusterError) -> bool:
 def is_stale(error: MusterError) -> bool:
     """Whether it is the token's fault."""
     return isinstance(error, ServerError) and judge(error.code, error.message) is Verdict.STALE_TOKEN
+
+
+def is_final(error: MusterError) -> bool:
+    """Whether waiting does not help: somebody must change the user, its rights or the request."""
+    final = isinstance(error, PermissionDenied | AuthenticationFailed | InvalidRequest) and not passes(error)
+    # a token may be stale again and again; that there is no user stays so
+    return final and (isinstance(error, PermissionDenied) or not is_stale(error))
 
 
 def _named(details: str, texts: dict[str, str]) -> bool:
