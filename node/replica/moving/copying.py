@@ -238,7 +238,7 @@ class Copying:
             self._later(max(_LOOK_S if copier.level else 0.0, self._rest_s))
 
     def _begin(self, move: Move) -> None:
-        if any(left.meets(move.start, move.end) for left in self._moved.left.values()):
+        if self._moved.has_old_rows(move.start, move.end):
             self._later(_OLD_ROWS_S)  # G11: old rows go first
             return
         copier, copy = Copier(move), self._moved.copy

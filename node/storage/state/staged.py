@@ -8,11 +8,11 @@ rows. A row ``mlocal/left/`` for each move away from here goes with the last of 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.placement import Owned, Table
-from cluster.placement.table import Move, before
+from cluster.placement.table import Move, Piece, before
 
 _HEAD = struct.Struct(">QQBII")  # move, live, whole, lengths of start and end
 _LEFT = struct.Struct(">QQHBII")  # revision, order index, target, dropping, lengths of start and end
@@ -59,8 +59,13 @@ class Left(NamedTuple):
     def move(self) -> Move:
         return Move(self.number, self.start, self.end, (), self.target)
 
-    def meets(self, start: bytes, end: bytes) -> bool:
-        return before(self.start, end) and before(start, self.end)
+    def parts(self, shard: int) -> list[Piece]:
+        """What of the span was this shard's own. Of the rest it may get keys while the rows are here."""
+        return self.before.pieces_of(shard, self.start, self.end)
+
+    def shown(self, shard: int) -> bool:
+        """Whether this shard owned any of it at a revision: two moves may stand at the same one."""
+        return any(part.first <= self.revision for part in self.parts(shard))
 
     def owned(self, shard: int) -> Owned | None:
         """What of the rows was this shard's own; None: all."""
@@ -90,10 +95,3 @@ class Switched(NamedTuple):
     def beside(self, changed: Sequence[bytes]) -> list[bytes]:
         """Of these keys the ones of no such span."""
         return [key for key in changed if key < self.start or not before(key, self.end)]
-
-
-def first_to_drop(left: Mapping[int, Left], number: int) -> bool:
-    """Whether no older move away from here has rows in its span: these go first, for their own target may
-    lack them still (G10)."""
-    mine = left[number]
-    return not any(other.meets(mine.start, mine.end) for at, other in left.items() if at < number)

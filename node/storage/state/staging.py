@@ -198,7 +198,13 @@ def drop_left(store: StateStore, left: Left) -> Iterator[None]:
     batch = WriteBatch(raw_mode=True)
     batch.put(keys.left_row(left.number), left.encode())
     store.write(batch)
-    yield from drop_span(store, left.start, left.end, left)
+    path, (*parts, last) = store.path, left.parts(store.shard)
+    for part in parts:
+        yield from drop_span(store, part.start, part.end)
+        if store.path != path:
+            return
+        yield
+    yield from drop_span(store, last.start, last.end, left)
 
 
 def drop_span(store: StateStore, start: bytes, end: bytes, left: Left | None = None) -> Iterator[None]:

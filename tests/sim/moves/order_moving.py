@@ -30,6 +30,11 @@ class SimulatedMovedKeys(MovedKeys):
         self._of: Any = store
 
     @property
+    def shard(self) -> int:
+        shard: int = self._of._now.shard
+        return shard
+
+    @property
     def table(self) -> Table | None:
         table: Table | None = self._of.placement()
         return table

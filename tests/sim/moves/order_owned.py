@@ -13,7 +13,7 @@ from cluster.evaluate.spans import holds
 from cluster.order.moving.copier import STAGING, Answer, Ask, Batch, read_staging
 from cluster.placement import Table
 from cluster.placement import changes as placement_changes
-from cluster.placement.table import Move, before
+from cluster.placement.table import Move, Piece
 
 if TYPE_CHECKING:
     from tests.sim.disks.order_content import Content
@@ -35,8 +35,8 @@ class Left:
     def target(self) -> int:
         return self.move.target
 
-    def meets(self, start: bytes, end: bytes) -> bool:
-        return before(self.move.start, end) and before(start, self.move.end)
+    def parts(self, shard: int) -> list[Piece]:
+        return self.before.pieces_of(shard, self.move.start, self.move.end)
 
 
 def owns(content: Content, key: bytes, revision: int | None) -> bool:
@@ -182,8 +182,6 @@ def drop(content: Content, number: int) -> None:
 
 
 def may_drop(content: Content, left: Left) -> bool:
-    """Whether nothing below a compaction can ask for it any more."""
-    older = any(other.meets(left.move.start, left.move.end) for number, other in content.left.items()
-                if number < left.move.number)
-    return content.position.compact_revision > left.revision and not older
-
+    """Whether nothing below a compaction can ask for it any more, or nothing ever could."""
+    shown = any(part.first <= left.revision for part in left.parts(content.shard))
+    return content.position.compact_revision > left.revision or not shown

@@ -74,7 +74,8 @@ def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
     (Status.ERROR, FAILED, 5),
     (Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0), 5),  # of a node that is behind
 ])
-def test_below_a_tables_pruning_the_newest_compaction_is_told(status: Status, answer: bytes, told: int) -> None:
+def test_below_a_tables_pruning_the_newest_compaction_is_told(
+    status: Status, answer: bytes, told: int) -> None:
     placement = Placement(2)
     placement.replace(replace(placement.table, pruned=5, generation=1))
     replicas, found = Replicas(), list[Slice]()

@@ -13,8 +13,10 @@ from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.order.moving.copier import Ask, Copier
 from cluster.placement.changes import Moved, move_item, moved_item, take
-from cluster.placement.table import Move
+from cluster.placement.table import END, Move
+from node.replica.moving.moved import MovedKeys
 from node.storage import StateStore
+from node.storage.keys import range_rows
 from node.storage.state import counts, staging
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
@@ -196,6 +198,40 @@ def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluste
         answer(source, move, Ask(source.shard, True, b"a"))
     with pytest.raises(Unknown):
         answer(cluster.stores[0, SHARDS - 2], move._replace(number=9), Ask(SHARDS - 2, True, b"a"))
+
+
+def moved(cluster: Cluster, start: bytes, end: bytes, target: int) -> None:
+    """A whole move."""
+    sources = cluster.table.owners_of(start, end)
+    cluster.place(move_item(Move(cluster.table.last_move + 1, start, end, sources, target)))
+    cluster.copy(0)
+    live = copied(cluster)
+    cluster.place(moved_item(Moved(cluster.table.last_move, True, cluster.model.revision, live)))
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_source_of_many_keeps_old_rows_of_what_it_owned_alone(cluster: Cluster, writes: bool) -> None:
+    first, last = SHARDS - 2, SHARDS - 1
+    for key in KEYS:
+        cluster.put(key)
+    moved(cluster, b"a", b"c", first)
+    if writes:
+        cluster.put(b"a/")
+    moved(cluster, b"\0", END, last)
+    of_first = MovedKeys(cluster.stores[0, first])
+    assert of_first.has_old_rows(b"b", b"f")
+    assert not of_first.has_old_rows(b"c", b"d"), "it may have these at once"
+    moved(cluster, b"c", b"d", first)
+    assert of_first.may_drop(2) == (not writes), "at no revision were they its own"
+    cluster.put(b"c/")
+    cluster.check()
+    cluster.compact_at(cluster.model.revision)
+    assert of_first.may_drop(2)
+    for _ in of_first.drop(2):
+        pass
+    assert not of_first.left
+    assert next(of_first._store.rows(*range_rows(b"a", b"c")), None) is None
+    cluster.check()
 
 
 def test_counts_go_on_over_a_switch_with_what_its_own_run_changes(cluster: Cluster) -> None:
