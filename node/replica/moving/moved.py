@@ -30,6 +30,7 @@ class Gone(Protocol):
     @property
     def order_index(self) -> int: ...
     def parts(self, shard: int) -> Sequence[Piece]: ...
+    def unseen(self, shard: int) -> Sequence[Piece]: ...
 
 
 class MovedKeys:
@@ -65,11 +66,19 @@ class MovedKeys:
 
     def may_drop(self, number: int) -> bool:
         """Whether no read can ask for it any more (G10)."""
-        left = self._store.left[number]
-        return self._store.compact_revision > left.revision or not left.shown(self._store.shard)
+        left, shard = self._store.left[number], self._store.shard
+        return self._store.compact_revision > left.revision or left.unseen(shard) == left.parts(shard)
 
     def drop(self, number: int) -> Iterator[None]:
         return staging.drop_left(self._store, self._store.left[number])
+
+    def may_bare(self, number: int) -> bool:
+        """Whether no read ever could ask for a part of it."""
+        return bool(self.left[number].unseen(self.shard))
+
+    def bare(self, number: int) -> Iterator[None]:
+        """Remove such parts alone."""
+        return staging.bare_left(self._store, self._store.left[number])
 
     # -- a target
 

@@ -59,6 +59,11 @@ class SimulatedMovedKeys(MovedKeys):
         if number in self._of.left:
             self._of.drop(number)
 
+    def bare(self, number: int) -> Iterator[None]:
+        yield
+        if number in self._of.left:
+            self._of.bare(number)
+
     @property
     def copy(self) -> Copy | None:
         row = self._of.meta(STAGING)

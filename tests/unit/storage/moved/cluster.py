@@ -17,7 +17,7 @@ from cluster.placement.table import END, Move, State
 from node.backup.rows import Checkpoint
 from node.storage import StateStore
 from node.storage.state.staged import Staged
-from node.storage.state.staging import Bounds, answer, begin_copy, drop_left, drop_span, stage
+from node.storage.state.staging import Bounds, answer, bare_left, begin_copy, drop_left, drop_span, stage
 from tests.unit.storage.model import Model
 from tests.unit.storage.state.stores import history
 
@@ -179,9 +179,12 @@ class Cluster:
             store = self.stores[host, target]
             for left in list(store.left.values()):
                 if any(part.meets(start, end) for part in left.parts(target)):
-                    assert store.compact_revision > left.revision or not left.shown(target)
-                    for _ in drop_left(store, left):
+                    may_drop = store.compact_revision > left.revision
+                    assert may_drop or any(part.meets(start, end) for part in left.unseen(target))
+                    for _ in (drop_left if may_drop else bare_left)(store, left):
                         pass
+                    assert may_drop or not any(
+                        part.meets(start, end) for part in store.left[left.number].parts(target))
             self.copy(host)
 
     def target(self, host: int) -> StateStore:
@@ -239,6 +242,15 @@ class Cluster:
         self.copiers.clear()
         self.switched += 1
         self.place(moved_item(Moved(move.number, True, self.model.revision, live)))
+
+    def move(self, start: bytes, end: bytes, target: int) -> None:
+        """A whole move, of one host."""
+        sources, number = self.table.owners_of(start, end), self.table.last_move + 1
+        self.place(move_item(Move(number, start, end, sources, target)))
+        self.copy(0)
+        while self.copiers[0].through < self.model.revision:
+            self.page(0)
+        self.place(moved_item(Moved(number, True, self.model.revision, self.page(0).live)))
 
     def drop(self) -> None:
         """G10: what no read can ask for any more."""
