@@ -218,6 +218,12 @@ class Table:
                 found[shard] = min(first, piece.first), max(last, piece.last) if last and piece.last else 0
         return found
 
+    def pieces_of(self, shard: int, start: bytes, end: bytes) -> list[Piece]:
+        """What a shard owns of a span now, in order. The base may place others' keys there, too."""
+        return [
+            piece for piece in self.present(start, end) if piece.owner == shard or (
+                piece.owner == BASE and shard in self.base.shards_of(piece.start, piece.end))]
+
     def owns_anything(self, shard: int) -> bool:
         """Now. The base's own shards do while spans leave anything uncovered."""
         return any(span.owner == shard for span in self.spans) or (

@@ -36,6 +36,7 @@ def move_samples(found: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     for name, fact, unit, text in _OF_HOSTS:
         family = GaugeMetricFamily(name, text, labels=["member"])
         for member, copy in move.get("hosts", {}).items():
-            family.add_metric([member], copy[fact] * unit)
+            if copy[fact] >= 0:  # else it is not known
+                family.add_metric([member], copy[fact] * unit)
         if family.samples:
             yield family

@@ -67,9 +67,6 @@ class History:
         self.slices += 1
         question.owners = question.shards or self._owners(question)
         question.open = len(question.owners)
-        if not question.owners:
-            self._end(question)
-            return
         head = HISTORY_HEAD.pack(
             question.from_revision, self.slice_events, self._most_bytes, int(question.prev_kv),
             len(question.key))
@@ -77,15 +74,15 @@ class History:
             self._router.history(head + question.key + question.range_end, shard, self._answer, question)
 
     def _owners(self, question: _Question) -> tuple[int, ...]:
-        """By the newest table. Below its pruning nobody can be asked."""
-        placement = self._placement
-        if not placement.table.past and question.from_revision >= placement.table.pruned:
-            return placement.shards_of(question.key, question.range_end)
-        try:
-            return placement.table.owners_since(question.key, question.range_end, question.from_revision)
-        except EtcdError:
-            question.compacted = placement.table.pruned
-            return ()
+        """By the newest table. Below its pruning a node may answer for the wrong owner: it only tells how far
+        compaction is by now."""
+        table, revision = self._placement.table, question.from_revision
+        if revision < table.pruned:
+            question.compacted = max(question.compacted, table.pruned)
+            revision = table.pruned
+        if not table.past:
+            return self._placement.shards_of(question.key, question.range_end)
+        return table.owners_since(question.key, question.range_end, revision)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         question: _Question = waiting.context
@@ -106,7 +103,7 @@ class History:
             self._end(question)
 
     def _end(self, question: _Question) -> None:
-        if not question.shards and question.owners and question.owners != self._owners(question):
+        if not question.shards and question.owners != self._owners(question):
             question.failed = True  # what has moved meanwhile is another's now
         self._turns.leave(question.client, 1)
         try:

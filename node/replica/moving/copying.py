@@ -18,7 +18,7 @@ import structlog
 
 from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
-from cluster.order.moving.mover import Copied
+from cluster.order.moving.mover import UNKNOWN_LAG_MS, Copied
 from cluster.order.prepare import Base
 from cluster.pacing.easing import LEAST_S, rest_s
 from cluster.placement import Table
@@ -238,7 +238,7 @@ class Copying:
             self._later(max(_LOOK_S if copier.level else 0.0, self._rest_s))
 
     def _begin(self, move: Move) -> None:
-        if any(left.meets(move.start, move.end) for left in self._moved.left.values()):
+        if self._moved.has_old_rows(move.start, move.end):
             self._later(_OLD_ROWS_S)  # G11: old rows go first
             return
         copier, copy = Copier(move), self._moved.copy
@@ -335,7 +335,7 @@ class Copying:
         self._reported = now
         copy = self._moved.copy
         level = [self._level.get(source, 0.0) for source in copier.move.sources]
-        lag_ms = int((now - min(level)) * 1000) if all(level) else 1 << 31
+        lag_ms = int((now - min(level)) * 1000) if all(level) else UNKNOWN_LAG_MS
         self._role.report_copied(Copied(
-            copier.move.number, copier.whole, min(lag_ms, 1 << 31), 0 if copy is None else copy.live,
+            copier.move.number, copier.whole, min(lag_ms, UNKNOWN_LAG_MS), 0 if copy is None else copy.live,
             self._size))

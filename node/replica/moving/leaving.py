@@ -1,8 +1,9 @@
 """When a source drops what has left it (G10).
 
-Once a compaction is behind the switch no read can ask for it. But the target's replicas may still lack it:
-each host's node of the target says how far it is on disk, and the own host and a majority of all have to be
-beyond the switch. A target that is dropped by now has passed its keys on in the same way.
+Once a compaction is behind the switch no read can ask for it; for what was owned at no revision none ever
+could. But the target's replicas may still lack it: each host's node of the target says how far it is on disk,
+and the own host and a majority of all have to be beyond the switch. A target that is dropped by now has
+passed its keys on in the same way.
 """
 
 from __future__ import annotations
@@ -53,11 +54,12 @@ class Leaving:
         if self._steps.busy:
             return
         for number, left in sorted(self._moved.left.items()):
-            if not self._moved.may_drop(number):
+            whole = self._moved.may_drop(number)
+            if not whole and not self._moved.may_bare(number):
                 continue
             if self._is_safe(left.target, left.order_index):
-                log.info("dropping what has moved away", shard=self._shard, move=number)
-                self._steps.run(self._moved.drop(number), lambda: None)
+                log.info("dropping what has moved away", shard=self._shard, move=number, whole=whole)
+                self._steps.run((self._moved.drop if whole else self._moved.bare)(number), lambda: None)
                 return
             self._ask(left.target, left.order_index)
 

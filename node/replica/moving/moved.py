@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from cluster.order.moving.copier import Answer, Ask, Batch
 from cluster.placement import Table
-from cluster.placement.table import Move
+from cluster.placement.table import Move, Piece
 from node.storage import StateStore
 from node.storage.state import staging
-from node.storage.state.staged import first_to_drop
 
 
 class Copy(NamedTuple):
@@ -30,7 +29,8 @@ class Gone(Protocol):
     def target(self) -> int: ...
     @property
     def order_index(self) -> int: ...
-    def meets(self, start: bytes, end: bytes) -> bool: ...
+    def parts(self, shard: int) -> Sequence[Piece]: ...
+    def unseen(self, shard: int) -> Sequence[Piece]: ...
 
 
 class MovedKeys:
@@ -38,6 +38,10 @@ class MovedKeys:
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
+
+    @property
+    def shard(self) -> int:
+        return self._store.shard
 
     @property
     def table(self) -> Table | None:
@@ -56,13 +60,25 @@ class MovedKeys:
     def left(self) -> Mapping[int, Gone]:
         return self._store.left
 
+    def has_old_rows(self, start: bytes, end: bytes) -> bool:
+        """Whether rows of a span that has moved away are still here (G11)."""
+        return any(part.meets(start, end) for left in self.left.values() for part in left.parts(self.shard))
+
     def may_drop(self, number: int) -> bool:
         """Whether no read can ask for it any more (G10)."""
-        left = self._store.left
-        return self._store.compact_revision > left[number].revision and first_to_drop(left, number)
+        left, shard = self._store.left[number], self._store.shard
+        return self._store.compact_revision > left.revision or left.unseen(shard) == left.parts(shard)
 
     def drop(self, number: int) -> Iterator[None]:
         return staging.drop_left(self._store, self._store.left[number])
+
+    def may_bare(self, number: int) -> bool:
+        """Whether no read ever could ask for a part of it."""
+        return bool(self.left[number].unseen(self.shard))
+
+    def bare(self, number: int) -> Iterator[None]:
+        """Remove such parts alone."""
+        return staging.bare_left(self._store, self._store.left[number])
 
     # -- a target
 

@@ -8,14 +8,15 @@ rows. A row ``mlocal/left/`` for each move away from here goes with the last of 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from cluster.placement import Owned, Table
-from cluster.placement.table import Move, before
+from cluster.placement.table import Move, Piece, before
 
 _HEAD = struct.Struct(">QQBII")  # move, live, whole, lengths of start and end
-_LEFT = struct.Struct(">QQHBII")  # revision, order index, target, dropping, lengths of start and end
+_LEFT = struct.Struct(">QQHBII")  # revision, order index, target, removal, lengths of start and end
+DROPPING, BARING, BARED = 1, 2, 4  # of all, of what was never shown, and that is gone
 
 
 class Staged(NamedTuple):
@@ -53,14 +54,20 @@ class Left(NamedTuple):
     revision: int  # of the switch: the rows are the owner's up to there
     order_index: int  # of the switch, or of a later record
     before: Table  # whose keys were whose
-    dropping: bool = False  # rows are being removed: nothing is answered from them
+    removal: int = 0  # rows are being removed, or some are gone: nothing is answered from them
 
     @property
     def move(self) -> Move:
         return Move(self.number, self.start, self.end, (), self.target)
 
-    def meets(self, start: bytes, end: bytes) -> bool:
-        return before(self.start, end) and before(start, self.end)
+    def parts(self, shard: int) -> list[Piece]:
+        """What of the span was this shard's own, and may have rows here. Of the rest it may get keys."""
+        own = self.before.pieces_of(shard, self.start, self.end)
+        return [part for part in own if part.first <= self.revision] if self.removal & BARED else own
+
+    def unseen(self, shard: int) -> list[Piece]:
+        """Its parts of no revision: two moves stand at the same one. No read can ask for them."""
+        return [part for part in self.parts(shard) if part.first > self.revision]
 
     def owned(self, shard: int) -> Owned | None:
         """What of the rows was this shard's own; None: all."""
@@ -68,16 +75,16 @@ class Left(NamedTuple):
 
     def encode(self) -> bytes:
         head = _LEFT.pack(
-            self.revision, self.order_index, self.target, self.dropping, len(self.start), len(self.end))
+            self.revision, self.order_index, self.target, self.removal, len(self.start), len(self.end))
         return b"".join((head, self.start, self.end, self.before.encode()))
 
     @classmethod
     def decode(cls, number: int, row: bytes) -> Left:
-        revision, order_index, target, dropping, start_len, end_len = _LEFT.unpack_from(row)
+        revision, order_index, target, removal, start_len, end_len = _LEFT.unpack_from(row)
         at = _LEFT.size + start_len
         stop = at + end_len
         return cls(number, row[_LEFT.size : at], row[at:stop], target, revision, order_index,
-                   Table.decode(row[stop:]), bool(dropping))
+                   Table.decode(row[stop:]), removal)
 
 
 class Switched(NamedTuple):
@@ -90,10 +97,3 @@ class Switched(NamedTuple):
     def beside(self, changed: Sequence[bytes]) -> list[bytes]:
         """Of these keys the ones of no such span."""
         return [key for key in changed if key < self.start or not before(key, self.end)]
-
-
-def first_to_drop(left: Mapping[int, Left], number: int) -> bool:
-    """Whether no older move away from here has rows in its span: these go first, for their own target may
-    lack them still (G10)."""
-    mine = left[number]
-    return not any(other.meets(mine.start, mine.end) for at, other in left.items() if at < number)

@@ -34,7 +34,7 @@ from node.storage.keys import (
     version_row,
 )
 from node.storage.state.reads import Newest, runs_from
-from node.storage.state.staged import Left, Staged
+from node.storage.state.staged import BARED, BARING, DROPPING, Left, Staged
 from node.storage.state.store import StateStore
 
 # a slice of removals: half a millisecond
@@ -70,7 +70,7 @@ def answer(store: StateStore, move: Move, ask: Ask, bounds: Bounds | None = None
         if table is None or table.move is None or table.move.number != move.number:
             raise Unknown
         owned = store.owned
-    elif left.dropping:
+    elif left.removal:
         raise Unknown
     else:
         owned, revision = left.owned(store.shard), min(revision, left.revision)
@@ -194,11 +194,33 @@ def stage(store: StateStore, batch: Batch) -> Staged:
 
 def drop_left(store: StateStore, left: Left) -> Iterator[None]:
     """Remove what has left, once nobody may ask for it (G10), in slices. From here on no copy is answered."""
-    left = store.left[left.number] = left._replace(dropping=True)
+    left = _removing(store, left, DROPPING)
+    path, (*parts, last) = store.path, left.parts(store.shard)
+    for part in parts:
+        yield from drop_span(store, part.start, part.end)
+        yield
+        if store.path != path:
+            return
+    yield from drop_span(store, last.start, last.end, left)
+
+
+def bare_left(store: StateStore, left: Left) -> Iterator[None]:
+    """The same of what this shard owned at no revision, where it waits for nobody (G10): it may come back."""
+    path, left = store.path, _removing(store, left, BARING)
+    for part in left.unseen(store.shard):
+        yield from drop_span(store, part.start, part.end)
+        yield
+        if store.path != path:
+            return
+    _removing(store, left, BARED)
+
+
+def _removing(store: StateStore, left: Left, removal: int) -> Left:
+    left = store.left[left.number] = left._replace(removal=left.removal | removal)
     batch = WriteBatch(raw_mode=True)
     batch.put(keys.left_row(left.number), left.encode())
     store.write(batch)
-    yield from drop_span(store, left.start, left.end, left)
+    return left
 
 
 def drop_span(store: StateStore, start: bytes, end: bytes, left: Left | None = None) -> Iterator[None]:

@@ -30,7 +30,7 @@ from node.storage import Applied, Applying, HistorySlice, Position, Prepared, Pr
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
 from tests.sim.disks.order_content import Changes, Content, apply, placement_of, takes
 from tests.sim.disks.order_rows import feature_rows, pauses
-from tests.sim.moves.order_owned import Left, answer, counts, drop, owns, stage
+from tests.sim.moves.order_owned import Left, answer, bare, counts, drop, owns, stage
 
 
 class Store:
@@ -131,6 +131,10 @@ class Store:
     def drop(self, move: int) -> None:
         drop(self._now, move)
         self._disk.applied.append(move)
+
+    def bare(self, move: int) -> None:
+        bare(self._now, move)
+        self._disk.applied.append(-move)
 
     def flush(self) -> Position:
         if self._disk.failing:
@@ -406,7 +410,7 @@ class StateDisk:
 
     def __init__(self, shard: int = 0) -> None:
         self.flushed = Content(shard)
-        # records, batches of a copy, moves whose rows are dropped
+        # records, batches of a copy, moves whose rows are dropped (below 0: some of them)
         self.applied: list[tuple[Changes, tuple[int, int, int, int], dict[str, bytes]]
                            | tuple[int, Batch] | int] = []
         self.watched: Callable[[Content], None] = lambda content: None
@@ -419,7 +423,7 @@ class StateDisk:
         self.sinks.clear()
         for batch in self.applied[:survivors]:
             if isinstance(batch, int):
-                drop(self.flushed, batch)
+                (drop if batch > 0 else bare)(self.flushed, abs(batch))
             elif len(batch) == 2:
                 stage(self.flushed, *batch)
             else:

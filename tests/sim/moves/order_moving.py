@@ -30,6 +30,11 @@ class SimulatedMovedKeys(MovedKeys):
         self._of: Any = store
 
     @property
+    def shard(self) -> int:
+        shard: int = self._of._now.shard
+        return shard
+
+    @property
     def table(self) -> Table | None:
         table: Table | None = self._of.placement()
         return table
@@ -53,6 +58,11 @@ class SimulatedMovedKeys(MovedKeys):
         yield
         if number in self._of.left:
             self._of.drop(number)
+
+    def bare(self, number: int) -> Iterator[None]:
+        yield
+        if number in self._of.left:
+            self._of.bare(number)
 
     @property
     def copy(self) -> Copy | None:

@@ -132,13 +132,13 @@ def old_rows_stay(patch: Patch) -> None:
 
     patch.setattr(Copying, "copied", careless)
     patch.setattr(order_owned, "remove", lambda content, move: None)
-    patch.setattr(order_owned.Left, "meets", lambda self, start, end: False)
+    patch.setattr(SimulatedMovedKeys, "has_old_rows", lambda self, start, end: False)
 
 
 def targets_with_a_past(patch: Patch) -> None:
     """G11: a span goes back to a shard that is still asked for its past."""
     patch.setattr(Table, "past_of", lambda self, shard, start, end: 0)
-    patch.setattr(order_owned.Left, "meets", lambda self, start, end: False)
+    patch.setattr(SimulatedMovedKeys, "has_old_rows", lambda self, start, end: False)
 
 
 # -- what is shown (G6, G7, G10)

@@ -4,7 +4,7 @@ moved away (growth.md, G5, G6, G10, G11)."""
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cluster.effects.records import Item
@@ -13,7 +13,7 @@ from cluster.evaluate.spans import holds
 from cluster.order.moving.copier import STAGING, Answer, Ask, Batch, read_staging
 from cluster.placement import Table
 from cluster.placement import changes as placement_changes
-from cluster.placement.table import Move, before
+from cluster.placement.table import Move, Piece
 
 if TYPE_CHECKING:
     from tests.sim.disks.order_content import Content
@@ -30,13 +30,18 @@ class Left:
     before: Table  # whose keys were whose
     revision: int  # of the switch
     order_index: int  # of the switch, or of a later record
+    bared: bool = False  # what was owned at no revision is gone
 
     @property
     def target(self) -> int:
         return self.move.target
 
-    def meets(self, start: bytes, end: bytes) -> bool:
-        return before(self.move.start, end) and before(start, self.move.end)
+    def parts(self, shard: int) -> list[Piece]:
+        own = self.before.pieces_of(shard, self.move.start, self.move.end)
+        return [part for part in own if part.first <= self.revision] if self.bared else own
+
+    def unseen(self, shard: int) -> list[Piece]:
+        return [part for part in self.parts(shard) if part.first > self.revision]
 
 
 def owns(content: Content, key: bytes, revision: int | None) -> bool:
@@ -138,6 +143,8 @@ def answer(content: Content, move: Move, ask: Ask) -> Answer:
     left, table = content.left.get(move.number), content.table
     if left is None and (table is None or table.move is None or table.move.number != move.number):
         raise Unknown
+    if left is not None and left.bared:
+        raise Unknown
     before = left.before if left is not None else table
     assert before is not None
     upto = content.position.revision
@@ -175,15 +182,24 @@ def _events(content: Content, span: tuple[bytes, bytes], ask: Ask, upto: int, be
 def drop(content: Content, number: int) -> None:
     """Rows that have moved away (G10), as far as nothing has come back."""
     left = content.left.pop(number)
-    for key in moved_span(content, left.move):
-        if left.before.owner(key) == content.shard and not owns(content, key, None):
+    for part in left.parts(content.shard):
+        for key in [key for key in content.keys if holds((part.start, part.end), key)]:
+            if left.before.owner(key) == content.shard and not owns(content, key, None):
+                del content.versions[key]
+                content.keys.remove(key)
+
+
+def bare(content: Content, number: int) -> None:
+    """The same of what was owned at no revision alone."""
+    left = content.left[number]
+    for part in left.unseen(content.shard):
+        for key in [key for key in content.keys if holds((part.start, part.end), key)]:
             del content.versions[key]
             content.keys.remove(key)
+    content.left[number] = replace(left, bared=True)
 
 
 def may_drop(content: Content, left: Left) -> bool:
-    """Whether nothing below a compaction can ask for it any more."""
-    older = any(other.meets(left.move.start, left.move.end) for number, other in content.left.items()
-                if number < left.move.number)
-    return content.position.compact_revision > left.revision and not older
-
+    """Whether nothing below a compaction can ask for it any more, or nothing ever could."""
+    ever = left.unseen(content.shard) != left.parts(content.shard)
+    return content.position.compact_revision > left.revision or not ever

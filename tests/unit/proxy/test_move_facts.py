@@ -25,6 +25,14 @@ def test_a_move_that_goes_on_has_its_step_failures_and_each_hosts_copy() -> None
     assert figures({"shard": 0, "up": True, "role": "leader", "move": move})["alarm"] == 1
 
 
+def test_a_lag_that_is_not_known_has_no_figure() -> None:
+    copies = {"a1": {"keys": 0, "bytes": 0, "lag_ms": -1, "whole": False}}
+    move = {"move": 3, "step": "copying", "failed_switches": 0, "hosts": copies}
+    found = figures({"shard": 0, "up": True, "role": "leader", "move": move})
+    assert "copied_keys:a1" in found
+    assert "lag_seconds:a1" not in found
+
+
 def test_without_a_move_the_figures_are_nought() -> None:
     assert figures({"shard": 0, "up": True, "role": "leader"}) == {
         "number": 0, "step": 0, "failed_switches": 0, "alarm": 0}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.placement import Placement
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import HISTORY_ANSWER, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.routing.waiting import READ_ANY
 from proxy.watch.history import History, Slice
@@ -64,3 +67,20 @@ def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
         waiting.tell(Status.ERROR, FAILED)
     assert len(replicas.asked) == 8
     assert [type(met[1]) for met in faults.take()] == [EtcdError]
+
+
+@pytest.mark.parametrize(("status", "answer", "told"), [
+    (Status.ERROR, EtcdError(errors.COMPACTED, "8").encode(), 8),
+    (Status.ERROR, FAILED, 5),
+    (Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0), 5),  # of a node that is behind
+])
+def test_below_a_tables_pruning_the_newest_compaction_is_told(
+    status: Status, answer: bytes, told: int) -> None:
+    placement = Placement(2)
+    placement.replace(replace(placement.table, pruned=5, generation=1))
+    replicas, found = Replicas(), list[Slice]()
+    history = History(replicas, placement, 1 << 20)  # type: ignore[arg-type]
+    history.ask(b"k", b"", False, "a client", (), 3, found.append)
+    for waiting in replicas.asked:
+        waiting.tell(status, answer)
+    assert [one.compacted for one in found] == [told]

@@ -16,8 +16,8 @@ from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import END, Move, State
 from node.backup.rows import Checkpoint
 from node.storage import StateStore
-from node.storage.state.staged import Staged, first_to_drop
-from node.storage.state.staging import Bounds, answer, begin_copy, drop_left, drop_span, stage
+from node.storage.state.staged import Staged
+from node.storage.state.staging import Bounds, answer, bare_left, begin_copy, drop_left, drop_span, stage
 from tests.unit.storage.model import Model
 from tests.unit.storage.state.stores import history
 
@@ -139,7 +139,9 @@ class Cluster:
             assert [event[2] for event in applied.events] == own
 
     def compact(self) -> None:
-        revision = self.random.randint(max(self.model.compact_revision, 1), self.model.revision)
+        self.compact_at(self.random.randint(max(self.model.compact_revision, 1), self.model.revision))
+
+    def compact_at(self, revision: int) -> None:
         if item := self.model.compact(revision):
             self.table = changes.take_compact(self.table, revision)
             self.control(item)
@@ -175,9 +177,14 @@ class Cluster:
         self.moves += 1
         for host in self.hosts:
             store = self.stores[host, target]
-            while mine := [left for left in store.left.values() if left.meets(start, end)]:
-                for _ in drop_left(store, mine[0]):
-                    pass
+            for left in list(store.left.values()):
+                if any(part.meets(start, end) for part in left.parts(target)):
+                    may_drop = store.compact_revision > left.revision
+                    assert may_drop or any(part.meets(start, end) for part in left.unseen(target))
+                    for _ in (drop_left if may_drop else bare_left)(store, left):
+                        pass
+                    assert may_drop or not any(
+                        part.meets(start, end) for part in store.left[left.number].parts(target))
             self.copy(host)
 
     def target(self, host: int) -> StateStore:
@@ -236,11 +243,20 @@ class Cluster:
         self.switched += 1
         self.place(moved_item(Moved(move.number, True, self.model.revision, live)))
 
+    def move(self, start: bytes, end: bytes, target: int) -> None:
+        """A whole move, of one host."""
+        sources, number = self.table.owners_of(start, end), self.table.last_move + 1
+        self.place(move_item(Move(number, start, end, sources, target)))
+        self.copy(0)
+        while self.copiers[0].through < self.model.revision:
+            self.page(0)
+        self.place(moved_item(Moved(number, True, self.model.revision, self.page(0).live)))
+
     def drop(self) -> None:
         """G10: what no read can ask for any more."""
         for store in self.stores.values():
-            for number, left in list(store.left.items()):
-                if store.compact_revision > left.revision and first_to_drop(store.left, number):
+            for left in list(store.left.values()):
+                if store.compact_revision > left.revision:
                     for _ in drop_left(store, left):
                         pass
 

@@ -13,8 +13,10 @@ from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.order.moving.copier import Ask, Copier
 from cluster.placement.changes import Moved, move_item, moved_item, take
-from cluster.placement.table import Move
+from cluster.placement.table import END, Move
+from node.replica.moving.moved import MovedKeys
 from node.storage import StateStore
+from node.storage.keys import range_rows
 from node.storage.state import counts, staging
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
@@ -190,12 +192,58 @@ def test_what_has_left_is_answered_as_it_was_until_it_is_dropped(cluster: Cluste
     page = answer(source, move, Ask(source.shard, True, b"a"))
     assert (page.revision, [key for key, _ in page.rows]) == (revision, [b"a1"])
     left = source.left[1]
-    assert (left.revision, left.target, left.dropping) == (revision, SHARDS - 1, False)
+    assert (left.revision, left.target, left.removal) == (revision, SHARDS - 1, 0)
     next(iter(drop_left(source, left)), None)
     with pytest.raises(Unknown):
         answer(source, move, Ask(source.shard, True, b"a"))
     with pytest.raises(Unknown):
         answer(cluster.stores[0, SHARDS - 2], move._replace(number=9), Ask(SHARDS - 2, True, b"a"))
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_source_of_many_keeps_old_rows_of_what_it_owned_alone(cluster: Cluster, writes: bool) -> None:
+    first, last = SHARDS - 2, SHARDS - 1
+    for key in KEYS:
+        cluster.put(key)
+    cluster.move(b"a", b"b", first)
+    cluster.put(b"a/")
+    cluster.move(b"b", b"c", first)
+    if writes:
+        cluster.put(b"b/")
+    cluster.move(b"\0", END, last)
+    keys = MovedKeys(cluster.stores[0, first])
+    assert not keys.has_old_rows(b"c", b"d"), "they were never here"
+    cluster.move(b"c", b"d", first)
+    assert keys.has_old_rows(b"b", b"c")
+    assert keys.may_bare(3) == (not writes), "at no revision were these its own"
+    if not writes:
+        for _ in keys.bare(3):
+            pass
+        cluster.reopen()
+        keys = MovedKeys(cluster.stores[0, first])
+        assert not keys.has_old_rows(b"b", b"c")
+        assert not keys.may_bare(3)
+        cluster.move(b"b", b"c", first)
+    assert keys.has_old_rows(b"a", b"b")
+    assert not keys.may_drop(3)
+    cluster.put(b"c/")
+    cluster.check()
+    cluster.compact_at(cluster.model.revision)
+    assert keys.may_drop(3)
+    for _ in keys.drop(3):
+        pass
+    assert not keys.left
+    assert next(keys._store.rows(*range_rows(b"a", b"b")), None) is None
+    cluster.check()
+
+
+def test_what_a_source_owned_at_no_revision_goes_without_a_compaction(cluster: Cluster) -> None:
+    cluster.put(b"a1")
+    cluster.move(b"a", b"b", SHARDS - 2)
+    cluster.move(b"a", b"b", SHARDS - 1)
+    keys = MovedKeys(cluster.stores[0, SHARDS - 2])
+    assert keys.may_drop(2)
+    assert not MovedKeys(cluster.stores[0, BASE - 1]).may_drop(1)
 
 
 def test_counts_go_on_over_a_switch_with_what_its_own_run_changes(cluster: Cluster) -> None:

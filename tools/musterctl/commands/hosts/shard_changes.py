@@ -10,7 +10,7 @@ from itertools import count
 from cluster.gotext import quote, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
-from cluster.placement.table import BASE, END, State
+from cluster.placement.table import END, State
 from tools.musterctl.client import Session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.hosts.shard import session_of, show
@@ -91,10 +91,7 @@ def _emptied(s: Session, shard: int, to: int | None) -> int:
 
 def owned_by(table: Table, shard: int) -> list[tuple[bytes, bytes]]:
     """The spans in which a shard owns keys, by their bounds: the base may place others' there, too."""
-    return [
-        (piece.start, piece.end) for piece in table.present(END, END)
-        if piece.owner == shard
-        or (piece.owner == BASE and shard in table.base.shards_of(piece.start, piece.end))]
+    return [(piece.start, piece.end) for piece in table.pieces_of(shard, END, END)]
 
 
 def taker(table: Table, start: bytes, end: bytes, to: int | None, turn: int = 0) -> int:

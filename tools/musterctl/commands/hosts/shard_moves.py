@@ -218,10 +218,11 @@ def _facts(found: shards_pb2.Move) -> Facts:
 
 def _row(facts: Facts) -> list[str]:
     lag = "" if facts["lag_ms"] < 0 else f"{facts['lag_ms']} ms"
+    copied = (str(facts["keys"]), si_bytes(facts["bytes"])) if facts["hosts"] else ("", "")
     return [
         str(facts["move"]), quote(facts["key"])[1:-1], shown_end(facts["range_end"]),
-        " ".join(map(str, facts["sources"])), str(facts["target"]), facts["step"], str(facts["keys"]),
-        si_bytes(facts["bytes"]), lag, str(facts["failed_switches"])]
+        " ".join(map(str, facts["sources"])), str(facts["target"]), facts["step"], *copied, lag,
+        str(facts["failed_switches"])]
 
 
 def shown_end(key: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cluster.order.moving.copier import TRIES
+from cluster.order.moving.copier import TRIES, Ask
 from cluster.order.prepare import Base
 from cluster.pacing.easing import LEAST_S
 from cluster.placement.changes import Moved, move_item, moved_item
@@ -355,3 +355,24 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
     assert not look()
     assert next(store.rows(b"ka/", b"ka0"), None) is None
     cluster.table = store.placement() or cluster.table
+
+
+def test_g10_of_what_no_read_can_ask_for_a_part_goes_alone(cluster: Cluster) -> None:
+    middle = TARGET - 1
+    cluster.move(b"a/0", b"a/5", middle)
+    cluster.put(b"a/1")
+    cluster.move(b"a/5", b"a/9", middle)
+    cluster.move(b"a/", b"a0", TARGET)
+    host, moved = Host(cluster), MovedKeys(cluster.stores[0, middle])
+    durable = Durable(host)
+    links: Any = durable.links
+    leaving = Leaving(host.node(middle), links, moved, lambda: (1, 2, 3))
+    for at in (0, moved.left[3].order_index):
+        assert moved.has_old_rows(b"a/5", b"a/9")
+        durable.at = dict.fromkeys((1, 2, 3), at)
+        for _ in range(3):
+            leaving.second()
+            host.loop.run(1.0)
+    assert not moved.has_old_rows(b"a/5", b"a/9")
+    assert moved.has_old_rows(b"a/0", b"a/5")
+    assert moved.answer(moved.left[3].move, Ask(middle, True, b"a/")) is None
