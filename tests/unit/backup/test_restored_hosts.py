@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from node.backup.restore import Changed
+from node.storage.errors import SyncFailed
+from tests.small_disk import mounted
 from tests.unit.backup.test_build import built, checkpoint, filled
 from tests.unit.storage.conftest import OpenStore, open_store
 from tools.muster.config.parse import ConfigError
@@ -91,6 +94,17 @@ def test_a_restore_that_fails_leaves_what_there_was(
     with pytest.raises(OSError, match="no room"):
         origin(snapshot, data_dir)
     assert (list(data_dir.iterdir()) if data_dir.exists() else None) == ([] if there else None)
+
+
+def test_a_full_disk_is_named_by_the_error_that_a_tool_prints(open_store: OpenStore, tmp_path: Path) -> None:
+    """RocksDB flushes once more when it is closed, and fails again."""
+    store = open_store()
+    store.apply([(1, 1, records.put(b"k", 0, 1, os.urandom(4 << 20), 0))])
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    with mounted(tmp_path / "1", "2m") as data_dir:
+        with pytest.raises(SyncFailed, match="flush failed.*No space left on device"):
+            origin(snapshot, data_dir)
+        assert list(data_dir.iterdir()) == []
 
 
 def test_a_directory_without_an_origin_is_known_and_one_with_a_damaged_one_is_not(
