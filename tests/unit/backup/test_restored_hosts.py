@@ -102,7 +102,7 @@ def test_a_full_disk_is_named_by_the_error_that_a_tool_prints(open_store: OpenSt
     store.apply([(1, 1, records.put(b"k", 0, 1, os.urandom(4 << 20), 0))])
     snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
     with mounted(tmp_path / "1", "2m") as data_dir:
-        with pytest.raises(SyncFailed, match="flush failed.*No space left on device"):
+        with pytest.raises(SyncFailed, match=r"flush failed.*No space left on device"):
             origin(snapshot, data_dir)
         assert list(data_dir.iterdir()) == []
 
