@@ -12,7 +12,7 @@ from mmap import mmap
 
 import google_crc32c
 
-from cluster.bolt.etcd import FINISHED, KEY, META, SCHEDULED, key_in, read_revision
+from cluster.bolt.etcd import FINISHED, KEY, META, SCHEDULED, NoBackup, key_in, read_revision
 from cluster.bolt.reader import Database
 from cluster.bolt.status import check
 
@@ -43,7 +43,10 @@ def hash_of_keys(data: bytes | mmap, revision: int = 0) -> KeysHash:
         main, _, deletion = read_revision(row)
         current = max(current, main)
         if main <= wanted:
-            newest[key_in(value)] = b"" if deletion else row
+            try:
+                newest[key_in(value)] = b"" if deletion else row
+            except IndexError:
+                raise NoBackup(f"revision {main} does not hold a key") from None
     if revision and revision < compacted:
         raise NoSuchRevision("mvcc: required revision has been compacted")
     if revision > current:

@@ -216,6 +216,8 @@ class Database:
                     errors.append(f"page {number}: a bucket is cut short")
                 elif inner := BUCKET.unpack_from(value)[0]:
                     self._check_tree(inner, reached, free, errors)
+                else:
+                    errors += _wrong_in_line(number, value)
 
     def _held(self, number: int) -> tuple[list[bytes], list[int], list[bytes]]:
         """A page's keys, the pages below it, the buckets in it."""
@@ -225,6 +227,16 @@ class Database:
             return [key for key, _ in children], [page for _, page in children], []
         rows = list(_leaf_rows(self._data, at, end))
         return [key for key, _, _ in rows], [], [value for _, value, flags in rows if flags & BUCKET_FLAG]
+
+
+def _wrong_in_line(number: int, value: bytes) -> list[str]:
+    """What is wrong with a bucket that stands within a page: at most one thing."""
+    try:
+        keys = [key for key, _, _ in _leaf_rows(value, BUCKET.size, len(value))]
+    except InvalidDatabase as e:
+        return [f"page {number}: in a bucket: {e}"]
+    ordered = all(a < b for a, b in pairwise(keys))
+    return [] if ordered else [f"page {number}: keys of a bucket are out of order"]
 
 
 def _leaf_rows(data: bytes | mmap, at: int, end: int) -> Iterator[tuple[bytes, bytes, int]]:

@@ -38,6 +38,7 @@ class Job:
     budget_bytes: int  # of rows in memory
     removed: list[int] = field(default_factory=list)  # IDs of former members
     shards: list[int] = field(default_factory=list)  # of the checkpoints; empty: 0, 1, ...
+    spare_bytes: int = 0  # of the disk, which stay free
 
     def encode(self) -> bytes:
         return json.dumps(asdict(self)).encode()
@@ -69,7 +70,7 @@ def gather(job: Job, alive: Alive) -> Plan:
             removed=job.removed)
         return spool.spool(
             [(shard, position.revision) for shard in shards], around, position.revision, Path(job.folder),
-            job.budget_bytes, alive)
+            job.budget_bytes, alive, job.spare_bytes)
 
 
 def _with_parent(parent: int) -> Iterator[None]:

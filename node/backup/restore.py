@@ -8,6 +8,7 @@ gets the state. Cost: 5 us a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from cluster.placement import Placement
 from cluster.raft.types import Configuration, HardState, SnapshotPosition
 from cluster.wire.protobuf import read_varint, tombstone
 from node.backup.users import auth_rows
-from node.storage import Position, RaftLog, StateStore
+from node.storage import Position, RaftLog, StateStore, StorageError
 from node.storage.keys import (
     ALARM_PREFIX,
     BOOTSTRAP_ROW,
@@ -120,7 +121,8 @@ class _Shard:
         self._store.close()
 
     def abandon(self) -> None:
-        self._store.close()
+        with suppress(StorageError):  # what went wrong before is told
+            self._store.close()
 
 
 def restore(

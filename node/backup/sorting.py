@@ -11,6 +11,7 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -37,20 +38,31 @@ def shrink(file: BinaryIO) -> None:
         time.sleep(_FREED_EVERY_S)
 
 
+def free_bytes(of: int | Path) -> int:
+    """What an ordinary user may still write to a file system. OSError."""
+    system = os.statvfs(of)
+    return system.f_bavail * system.f_frsize
+
+
 class PacedFile:
     """A file whose bytes are handed to the disk as they come, not synced: for each sync the file system would
     write its journal, and the log's sync waits for that."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, spare_bytes: int = 0) -> None:
+        """``spare_bytes``: of the disk, which stay free; 0: it is not looked at."""
         self._file = path.open("xb", buffering=_BUFFER_BYTES)
+        self._spare_bytes = spare_bytes
         self._begun = self._before = 0  # where the piece on its way to the disk ends, and where it begins
         self.size_bytes = 0
 
     def write(self, data: bytes) -> None:
+        """OSError, also where the disk would lack the room to spare."""
         self._file.write(data)
         self.size_bytes += len(data)
         if self.size_bytes - self._begun >= _PIECE_BYTES:
             self._file.flush()
+            if self._spare_bytes and free_bytes(self._file.fileno()) < self._spare_bytes:
+                raise OSError(f"the disk would have less than {self._spare_bytes} bytes free")
             self._hand_over(self._before, self._begun, _WAIT)
             self._before, self._begun = self._begun, self.size_bytes
             self._hand_over(self._before, self._begun, _WRITE)
@@ -71,8 +83,9 @@ class PacedFile:
 class Sorter:
     """Takes rows with different keys, and leaves runs of them in a folder: ``run-0``, ``run-1``, ..."""
 
-    def __init__(self, folder: Path, budget_bytes: int) -> None:
+    def __init__(self, folder: Path, budget_bytes: int, spare_bytes: int = 0) -> None:
         self._folder = folder
+        self._spare_bytes = spare_bytes
         self._budget = self._left = budget_bytes
         self._rows: list[Row] = []
         self._runs: list[Path] = []
@@ -93,26 +106,25 @@ class Sorter:
     def _spill(self) -> None:
         self._rows.sort()
         path = self._folder / f"run-{len(self._runs)}"
-        write_run(path, self._rows)
+        write_run(path, self._rows, self._spare_bytes)
         self._runs.append(path)
         self._rows = []
         self._left = self._budget
 
 
-def write_run(path: Path, rows: Iterable[Row]) -> int:
+def write_run(path: Path, rows: Iterable[Row], spare_bytes: int = 0) -> int:
     """A file of rows that are in order already; how many they are."""
-    file = PacedFile(path)
     pack, count, size = _SIZES.pack, 0, 0
     parts: list[bytes] = []
-    for key, value in rows:
-        parts += (pack(len(key), len(value)), key, value)
-        count += 1
-        size += len(key) + len(value)
-        if len(parts) >= _LOT_PARTS or size >= _LOT_BYTES:
-            file.write(b"".join(parts))
-            parts, size = [], 0
-    file.write(b"".join(parts))
-    file.close()
+    with closing(PacedFile(path, spare_bytes)) as file:
+        for key, value in rows:
+            parts += (pack(len(key), len(value)), key, value)
+            count += 1
+            size += len(key) + len(value)
+            if len(parts) >= _LOT_PARTS or size >= _LOT_BYTES:
+                file.write(b"".join(parts))
+                parts, size = [], 0
+        file.write(b"".join(parts))
     return count
 
 

@@ -70,10 +70,11 @@ def kept(folder: Path) -> Plan | None:
 
 def spool(
     shards: Iterable[tuple[Checkpoint, int]], around: Around, revision: int, folder: Path, budget_bytes: int,
-    alive: Alive,
+    alive: Alive, spare_bytes: int = 0,
 ) -> Plan:
-    """Spool what each shard shows at the revision beside it. OSError, StorageError."""
-    sorter, rows = Sorter(folder, budget_bytes), 0
+    """Spool what each shard shows at the revision beside it. StorageError; OSError, also where the disk would
+    have less than ``spare_bytes`` free."""
+    sorter, rows = Sorter(folder, budget_bytes, spare_bytes), 0
     for shard, shown in shards:
         for some in shard.keys(shown, around.compact_revision):
             next(alive)
@@ -82,7 +83,8 @@ def spool(
     found = [_Bucket(KEY.decode(), [run.name for run in sorter.runs()], rows)]
     for name, of_it in buckets(around):
         path = folder / name.decode()
-        found.append(_Bucket(name.decode(), [path.name], write_run(path, _looking(of_it, alive))))
+        count = write_run(path, _looking(of_it, alive), spare_bytes)
+        found.append(_Bucket(name.decode(), [path.name], count))
     measured = Measured()
     for bucket in found:
         measured.bucket(bucket.name.encode(), _looking(lengths(_rows(folder, bucket)), alive))

@@ -35,7 +35,7 @@ from cluster.errors import EtcdError
 from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.backup.build import Job
-from node.backup.sorting import shrink
+from node.backup.sorting import free_bytes, shrink
 from node.links.fronts import FrontLink
 from node.machine import NodeMachine
 from node.serving.reads import Reads
@@ -63,6 +63,7 @@ _DRY_S = 0.005  # until a pipe that had less than a chunk is looked at again: ma
 _MOST = 4  # of each kind at once; each holds a checkpoint, or a process and rows on the disk
 _BUDGET_BYTES = 32 << 20  # of rows in the memory of what builds
 _PIPE_BYTES = 1 << 20
+_SPARE_BYTES = 32 << 20  # of the disk, at least
 _NAME = re.compile(r"checkpoint-\d+")
 
 
@@ -239,7 +240,9 @@ class Backups:
                            for shard, name in backup.names.items()]
             members = [member.SerializeToString().hex() for member in self._node.roster.listed()]
             removed = self._node.roster.table.former
-            job = Job(checkpoints, str(backup.folder), members, _BUDGET_BYTES, removed, list(backup.names))
+            spare_bytes = spare(own, self._node.settings.min_free_disk_bytes)
+            job = Job(checkpoints, str(backup.folder), members, _BUDGET_BYTES, removed, list(backup.names),
+                      spare_bytes)
             backup.began = self._node.loop.time()
             done = self._node.loop.run_in_executor(None, _begin, backup, job)
             done.add_done_callback(partial(self._built, backup))
@@ -368,6 +371,15 @@ class Backups:
     def close(self) -> None:
         for taken in [*self._held.values(), *self._running.values()]:
             self.end(taken.link, taken.rid)
+
+
+def spare(data_dir: Path, margin_bytes: int) -> int:
+    """How much of the disk a backup leaves free, so that it neither makes the host short of space, nor very
+    short where it is short already (``node.upkeep.space.disks``). A quarter more is for other writes."""
+    with suppress(OSError):
+        if free_bytes(data_dir) < margin_bytes:
+            margin_bytes //= 2
+    return max(margin_bytes + margin_bytes // 4, _SPARE_BYTES)
 
 
 def _begin(backup: Backup, job: Job) -> dict[str, Any]:

@@ -14,7 +14,6 @@ change; a hash 0.8 a version. A million keys of 256 B leave the process at about
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import threading
 import time
@@ -119,11 +118,15 @@ class StateStore(Versions):
         self.blocks = RowBlocks(self, self._range_cache_bytes)
 
     def close(self) -> None:
-        """Flush and close; closing twice is harmless."""
+        """Flush and close; closing twice is harmless. SyncFailed."""
         with self.flushing:
             self._cursor = None
-            with contextlib.suppress(DbClosedError):
+            try:
                 self.database.close()
+            except DbClosedError:
+                pass
+            except Exception as e:
+                raise SyncFailed(f"{self.path}: closing failed: {e}") from e
 
     # Changes
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,18 @@ def test_a_run_that_is_cut_short_is_noticed(tmp_path: Path) -> None:
     run.write_bytes(run.read_bytes()[:-1])
     with pytest.raises(OSError, match="shorter"):
         list(merged([run]))
+
+
+@pytest.mark.parametrize(("spare_bytes", "short"), [(0, False), (1, False), (1 << 60, True)])
+def test_a_backup_ends_where_the_disk_would_be_short(
+        open_store: OpenStore, tmp_path: Path, spare_bytes: int, short: bool) -> None:
+    store = open_store()
+    store.apply([(1, 1, records.put(b"k", 0, 1, bytes(1 << 20), 0))])
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    job = Job([str(checkpoint(store, tmp_path))], str(folder), [], BUDGET, spare_bytes=spare_bytes)
+    with pytest.raises(OSError, match=f"less than {1 << 60} bytes free") if short else nullcontext():
+        gather(job, ALIVE)
 
 
 def test_large_rows_are_read_some_at_a_time(open_store: OpenStore, tmp_path: Path) -> None:

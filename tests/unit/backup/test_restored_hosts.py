@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from node.backup.restore import Changed
+from node.storage.errors import SyncFailed
+from tests.small_disk import mounted
 from tests.unit.backup.test_build import built, checkpoint, filled
 from tests.unit.storage.conftest import OpenStore, open_store
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity import bootstrap, restoring
 from tools.muster.host.identity.restoring import NewHost, restore_host
 
 __all__ = ["open_store"]
@@ -53,7 +57,54 @@ def test_a_restored_host_outlasts_a_crash_with_its_name(
 
     monkeypatch.setattr(os, "fsync", note)
     assert origin(snapshot, tmp_path / "1")
-    assert synced[-2:] == [str(tmp_path / "1.restoring"), str(tmp_path)]
+    assert synced[-3:] == [str(tmp_path / "1" / "restoring"), str(tmp_path / "1"), str(tmp_path)]
+
+
+@pytest.mark.parametrize("given", ["there", "link", ".", "there/"])
+def test_a_directory_that_is_there_stays_the_one_that_it_is(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    """It may be a mount point, or in a directory that the user may not write."""
+    store, there = open_store(), tmp_path / "there"
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    there.mkdir(mode=0o750)
+    (tmp_path / "link").symlink_to("there")
+    (there / "restoring" / "member").mkdir(parents=True)  # of a restore that was killed
+    monkeypatch.chdir(there if given == "." else tmp_path)
+    before, beside = there.stat(), set(tmp_path.iterdir())
+    assert origin(snapshot, Path(given))
+    assert [path.name for path in there.iterdir()] == ["member"]
+    assert (there.stat().st_ino, there.stat().st_mode) == (before.st_ino, before.st_mode)
+    assert set(tmp_path.iterdir()) == beside
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_restore_that_fails_leaves_what_there_was(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    store, data_dir = open_store(), tmp_path / "1"
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    if there:
+        data_dir.mkdir()
+
+    def full(path: Path, identity: bootstrap.Identity) -> None:
+        raise OSError(errno.ENOSPC, "no room", str(path))
+
+    monkeypatch.setattr(restoring, "write_identity", full)
+    with pytest.raises(OSError, match="no room"):
+        origin(snapshot, data_dir)
+    assert (list(data_dir.iterdir()) if data_dir.exists() else None) == ([] if there else None)
+
+
+def test_a_full_disk_is_named_by_the_error_that_a_tool_prints(open_store: OpenStore, tmp_path: Path) -> None:
+    """RocksDB flushes once more when it is closed, and fails again."""
+    store = open_store()
+    store.apply([(1, 1, records.put(b"k", 0, 1, os.urandom(4 << 20), 0))])
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    with mounted(tmp_path / "1", "2m") as data_dir:
+        with pytest.raises(SyncFailed, match=r"flush failed.*No space left on device"):
+            origin(snapshot, data_dir)
+        assert list(data_dir.iterdir()) == []
 
 
 def test_a_directory_without_an_origin_is_known_and_one_with_a_damaged_one_is_not(

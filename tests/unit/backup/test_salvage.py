@@ -4,11 +4,14 @@ shards reach, however unequally far they have come."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
+import os
 import random
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +250,36 @@ def test_what_a_forced_start_refuses_is_saved_by_the_command_that_it_names(
     assert json.loads(done.stdout)["revision"] == max(version[0] for version in versions_in(database))
     assert not [path for path in tmp_path.iterdir() if path.name not in ("host", "backup.db")]
     assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("locked", ["", "lock", "member/shard-1/log/db/LOCK"])
+def test_a_host_on_a_disk_that_is_read_only_is_saved_unless_it_runs(
+        data_dir: tuple[Path, Order, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        locked: str) -> None:
+    """Kernels make a file system read-only when its disk fails, which is when it has to be saved."""
+    host, file, opened = data_dir[0], tmp_path / "backup.db", os.open
+
+    def read_only(path: str | Path, flags: int, mode: int = 0o777, **where: Any) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY | os.O_CREAT) and Path(path).is_relative_to(host):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, mode, **where)
+
+    (host / "lock").touch()
+    holder = None
+    if locked:
+        lock = "fcntl.flock(f, fcntl.LOCK_EX)" if locked == "lock" else "fcntl.lockf(f, fcntl.LOCK_EX)"
+        holder = subprocess.Popen(
+            [sys.executable, "-c", f"import fcntl; f = open({str(host / locked)!r}, 'r+'); {lock}; "
+             "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert holder.stdout is not None
+        holder.stdout.readline()
+    monkeypatch.setattr(os, "open", read_only)
+    if holder is None:
+        assert salvaging.save(str(host), file, False, print).revision
+        return
+    with holder, pytest.raises(ConfigError, match="in use"):
+        salvaging.save(str(host), file, False, print)
+    assert not file.exists()
 
 
 def test_a_host_that_runs_and_one_that_never_began_are_refused(

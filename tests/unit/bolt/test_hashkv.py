@@ -5,7 +5,7 @@ from __future__ import annotations
 import google_crc32c
 import pytest
 
-from cluster.bolt.etcd import FINISHED, KEY, META, REVISION, SCHEDULED
+from cluster.bolt.etcd import FINISHED, KEY, META, REVISION, SCHEDULED, NoBackup
 from cluster.bolt.hashkv import KeysHash, NoSuchRevision, hash_of_keys
 from cluster.pb import kv_pb2
 from tests.unit.bolt.test_bolt import made
@@ -57,6 +57,11 @@ def test_of_what_is_compacted_the_newest_of_each_key_counts(finished: bool) -> N
     removed = {k: v for k, v in HISTORY.items() if REVISION.unpack_from(k)[0] not in (2, 3, 5)}
     assert hashed(removed, 6, finished=finished) == found
     assert hashed(removed, 6, 6, finished=finished) == hashed(HISTORY, 6, 6, finished=finished)
+
+
+def test_a_row_without_a_key_is_refused() -> None:
+    with pytest.raises(NoBackup, match=r"^revision 9 does not hold a key$"):
+        hashed({**HISTORY, REVISION.pack(9, b"_", 0): b"\x0a"})
 
 
 def test_a_deletion_at_the_compacted_revision_counts_for_nobody() -> None:

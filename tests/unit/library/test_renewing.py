@@ -45,6 +45,14 @@ def test_many_leases_take_one_stream_and_go_on_with_the_next_where_it_ends() -> 
             await until(lambda: len(renewed) > 3 and min(renewed[3][i] for i in range(1, 1001) if i != 7) > 1)
             await engine.run(renewing.add(2000))  # is noticed at once
             await asyncio.wait_for(until(lambda: renewed[3][2000]), 0.5)
+            for lease in (2000, 2000, 2001):  # what was removed and comes again is asked for once
+                renewing.remove(lease)
+                await engine.run(renewing.add(lease))
+            renewing.remove(2001)
+            before = renewed[3][2000], renewed[3][2001]
+            await until(lambda: renewed[3][2000] > before[0] + 2)
+            assert renewed[3][2001] <= before[1] + 1
+            assert sum(lease == 2000 for _, lease in renewing._due) <= 1
             assert running.cancel()
 
     with scripted({"Lease/LeaseKeepAlive": keep}) as address:

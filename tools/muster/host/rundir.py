@@ -6,6 +6,7 @@ in ``<data-dir>/run-dir``.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -78,10 +79,18 @@ def _fits(path: str) -> bool:
 class DataDirLock:
     """Holds ``<data-dir>/lock``, with this process's ID in it."""
 
-    def __init__(self, data_dir: str) -> None:
+    def __init__(self, data_dir: str, *, to_read: bool = False) -> None:
+        """``to_read``: by one who changes nothing there. The file system may be read-only, as a kernel makes
+        it when a disk fails; then no ID is written."""
         path = os.path.join(data_dir, "lock")
+        told = f"{os.getpid()}\n".encode()
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as e:
+                if not to_read or e.errno != errno.EROFS:
+                    raise
+                self._fd, told = _open_to_read(path), b""
         except OSError as e:
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
         if not self._locked():
@@ -90,10 +99,10 @@ class DataDirLock:
             raise ConfigError(
                 f"data directory {data_dir} is in use by another muster"
                 + (f" (process {holder})" if holder else ""))
-        told = f"{os.getpid()}\n".encode()
         try:  # in this order a full disk has room, where it had for the last process
-            os.pwrite(self._fd, told, 0)
-            os.ftruncate(self._fd, len(told))
+            if told:
+                os.pwrite(self._fd, told, 0)
+                os.ftruncate(self._fd, len(told))
         except OSError as e:
             os.close(self._fd)
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
@@ -113,6 +122,13 @@ class DataDirLock:
 
     def release(self) -> None:
         os.close(self._fd)
+
+
+def _open_to_read(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:  # nobody holds it, and nobody can make it
+        return os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
 
 
 def holder_of(data_dir: str) -> int:

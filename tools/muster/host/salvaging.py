@@ -37,7 +37,7 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
             raise ConfigError(
                 f"no node of this host has begun ({bootstrap.shard_dir(data_dir, shard)}): there is nothing "
                 "to save")
-    lock = DataDirLock(data_dir)
+    lock = DataDirLock(data_dir, to_read=True)
     aside = file.with_name(file.name + ".salvaging")
     mask = os.umask(0o077)  # the copies have all keys, and hashes of passwords
     try:

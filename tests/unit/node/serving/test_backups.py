@@ -14,13 +14,16 @@ import pytest
 
 from cluster.wire import messages
 from cluster.wire.messages import Status
+from node.backup.build import Job
 from node.links.fronts import FrontLink
+from node.serving import backups
 from node.serving.backups import _DRY_S, _MOST, Backup, Backups, Hold
 from node.serving.streams import SLOW_AFTER_S
 from tests.unit.machines import machine_on
 from tests.unit.proxy.fakes import ManualLoop
 
 STALL_S = 60.0
+MARGIN = 200 << 20
 
 
 class Node:
@@ -32,6 +35,7 @@ class Node:
         self.link = FrontLink(b"front", self._frame, b"", 1)
         self.closed: list[int] = []
         self.begun: list[int] = []
+        self.jobs: list[Job] = []
         # what is to be called once the checkpoint of each is made
         self.made: list[Callable[[Any], None]] = []
         self.loop.run_in_executor = self._in_a_thread  # type: ignore[attr-defined]
@@ -44,8 +48,10 @@ class Node:
                 refuse=lambda link, rid, error: link.answer(rid, Status.ERROR, error.encode())
             ),
             settings=SimpleNamespace(
-                data_dir="", common=SimpleNamespace(client_stall_timeout_ms=STALL_S * 1000)
+                data_dir="member/shard-0", min_free_disk_bytes=MARGIN,
+                common=SimpleNamespace(client_stall_timeout_ms=STALL_S * 1000, shard_count=1),
             ),
+            roster=SimpleNamespace(listed=list, table=SimpleNamespace(former=[])),
         )
         self.backups = Backups(node)
         for rid in range(1, _MOST + 1):
@@ -55,6 +61,7 @@ class Node:
     def _in_a_thread(self, executor: None, work: Callable[..., Any], *args: Any) -> Any:
         if not args:  # what gives back a disk's space: nobody waits for it
             return work()
+        self.jobs += [arg for arg in args if isinstance(arg, Job)]
         return SimpleNamespace(add_done_callback=self._begins)
 
     def _begins(self, then: Callable[[Any], None]) -> None:
@@ -139,6 +146,22 @@ def test_one_that_is_cancelled_while_its_checkpoint_is_made_takes_no_place(node:
     assert not node.link.pending
     node.backups.ask(node.link, 10, b"")
     assert node.begun == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("free", "spare"), [(MARGIN, MARGIN * 5 // 4), (MARGIN - 1, MARGIN * 5 // 8), (1, MARGIN * 5 // 8)])
+def test_a_backup_does_not_make_its_host_short_of_space(
+        node: Node, monkeypatch: pytest.MonkeyPatch, free: int, spare: int) -> None:
+    """A cluster of one host would refuse all puts until an operator disarms NOSPACE."""
+    monkeypatch.setattr(backups, "free_bytes", lambda of: free)
+    node.backups.ask(node.link, 9, b'["checkpoint-1"]')
+    assert [job.spare_bytes for job in node.jobs] == [spare]
+
+
+def test_where_no_margin_is_kept_a_backup_leaves_room_for_the_log(node: Node) -> None:
+    node.backups._node.settings.min_free_disk_bytes = 0
+    node.backups.ask(node.link, 9, b'["checkpoint-1"]')
+    assert node.jobs[0].spare_bytes > 0
 
 
 class _Streaming:

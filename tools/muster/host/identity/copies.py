@@ -7,6 +7,7 @@ A copy has the host's IDs, and would vote a second time for it (H10). So a marke
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -49,9 +50,16 @@ def held(data_dir: str) -> Iterator[None]:
     try:
         for folder, _, names in os.walk(member_dir(data_dir), followlinks=True):
             if LOCK in names:
-                found.append(os.open(Path(folder, LOCK), os.O_RDWR | os.O_CLOEXEC))
+                path, kind = Path(folder, LOCK), fcntl.LOCK_EX
                 try:
-                    fcntl.lockf(found[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    found.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+                except OSError as error:
+                    if error.errno != errno.EROFS:
+                        raise
+                    found.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                    kind = fcntl.LOCK_SH  # which does for one who only reads
+                try:
+                    fcntl.lockf(found[-1], kind | fcntl.LOCK_NB)
                 except OSError:
                     raise ConfigError(f"{folder} is in use: processes of the host still run") from None
         yield

@@ -1,7 +1,8 @@
 """``musterctl snapshot restore``: a host's data directory from a backup, once for each host.
 
-The IDs come from the host's name, its cluster's peer URLs and token, as at a first start. The directory is
-made aside, and renamed when it is whole.
+The IDs come from the host's name, its cluster's peer URLs and token, as at a first start. All is made in a
+folder of the data directory, and moved up when it is whole. So the directory may be there already, as a mount
+point, a link, or another user's who may not write beside it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
 _CHUNK_BYTES = 4 << 20
+_ASIDE = "restoring"  # an unfinished one is removed by the next
 Tell = Callable[[int, int], None]  # bytes done, of so many
 
 
@@ -63,11 +65,12 @@ def restore_host(
         raise ConfigError(str(e).partition(": ")[2]) from None
     identity = identity_of(config)
     data_dir = Path(config.data_dir)
-    if data_dir.exists() and (not data_dir.is_dir() or any(data_dir.iterdir())):
+    was_there = data_dir.exists()
+    if was_there and (not data_dir.is_dir() or any(path.name != _ASIDE for path in data_dir.iterdir())):
         raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
     if new.wal_dir and Path(new.wal_dir).exists():
         raise NoBackup(f'wal-dir "{new.wal_dir}" exists')
-    aside = data_dir.with_name(data_dir.name + ".restoring")
+    aside = data_dir / _ASIDE
     shutil.rmtree(aside, ignore_errors=True)
     with snapshot.open("rb") as file, _mapped(file.fileno()) as data:
         database = opened(data, skip_hash_check)
@@ -88,19 +91,26 @@ def restore_host(
             if logs != new.wal_dir:
                 point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
-            sync_directory(aside)
-            if data_dir.exists():
-                data_dir.rmdir()
-            os.replace(aside, data_dir)
+            _move_up(aside)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(aside if was_there else data_dir, ignore_errors=True)
             if new.wal_dir:
                 shutil.rmtree(new.wal_dir, ignore_errors=True)
             raise
         finally:
             os.umask(mask)
-    sync_directory(data_dir.parent)
+    sync_directory(Path(os.path.abspath(data_dir)).parent)
     return restored
+
+
+def _move_up(aside: Path) -> None:
+    """What was made is in the data directory itself from then on: the identity last, which makes it count."""
+    sync_directory(aside)
+    last = Path(member_dir(str(aside)))
+    for path in sorted(aside.iterdir(), key=lambda path: path == last):
+        os.replace(path, aside.parent / path.name)
+    aside.rmdir()
+    sync_directory(aside.parent)
 
 
 def _origin(data: mmap.mmap | bytes, size: int, changed: Changed) -> str:

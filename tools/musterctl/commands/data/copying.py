@@ -5,15 +5,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
 import threading
 import time
+from asyncio import wrap_future
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
+from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
 from cluster.gotext import prefix_end
@@ -25,7 +29,10 @@ _PAGE = 512
 _TXN_BYTES = 1 << 20
 _MIRROR_TELLS_S = 30.0
 _IMPORT_TELLS_S = 5.0
+_FORGET_EVERY_S = 10.0
+_LIMIT_S = 5.0
 _EVERYTHING = (b"\0", b"\0")
+_ASKED, _TOLD = "Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveResponse
 
 
 class Copier:
@@ -50,8 +57,10 @@ class Copier:
             request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=self.revision)
             page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
             self.revision = self.revision or page.header.revision
-            self._apply(rpc_pb2.RequestOp(request_put=self._put(kv)) for kv in page.kvs)
-            self.copied += len(page.kvs)
+            # a key whose lease has ended meanwhile would stay for ever
+            kvs = [kv for kv in page.kvs if self._leased(kv) or not kv.lease or self._leases is None]
+            self._apply(rpc_pb2.RequestOp(request_put=self._put(kv)) for kv in kvs)
+            self.copied += len(kvs)
             self.on_progress()
             more = page.more and len(page.kvs) > 0
             if more:
@@ -80,8 +89,11 @@ class Copier:
             request_delete_range=rpc_pb2.DeleteRangeRequest(key=self._rename(event.kv.key)))
 
     def _put(self, kv: kv_pb2.KeyValue) -> rpc_pb2.PutRequest:
-        lease = self._leases.there(kv.lease) if self._leases is not None and kv.lease else 0
-        return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease)
+        return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=self._leased(kv))
+
+    def _leased(self, kv: kv_pb2.KeyValue) -> int:
+        """Its lease at the target."""
+        return self._leases.there(kv.lease) if self._leases is not None and kv.lease else 0
 
     def _apply(self, ops: Iterable[rpc_pb2.RequestOp]) -> None:
         """In transactions as large as allowed."""
@@ -106,33 +118,54 @@ class Leases:
 
     def __init__(self, source: Client, target: Client) -> None:
         self._source, self._target = source, target
-        self._ttl_s: dict[int, int] = {}
-        # as long as this program runs: also behind a lease's time to live, after which the source still has
-        # it, and perhaps the target
-        self._renewing = target.renewing(lambda lease: _say(f"lease {lease:016x} is gone"))
+        self._there: set[int] = set()  # granted and renewed
+        # as long as this program runs and both have it: also behind a lease's time to live, after which the
+        # source still has it, and perhaps the target
+        self._renewing = target.renewing(self._gone)
         target.begin(self._renewing.run())
+        target.begin(self._forget())
 
     @property
     def granted(self) -> int:
         """How many there are at the target."""
-        return sum(ttl > 0 for ttl in self._ttl_s.values())
+        return len(self._there)
 
     def there(self, lease: int) -> int:
         """The lease at the target; 0: it is gone at the source, which deletes its keys."""
-        if lease not in self._ttl_s:
-            request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
-            found = self._source.unary(
-                "Lease/LeaseTimeToLive", request, rpc_pb2.LeaseTimeToLiveResponse, None, True)
-            self._ttl_s[lease] = ttl = found.grantedTTL if found.TTL > 0 else 0
-            if ttl:
-                try:
-                    grant = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=ttl)
-                    self._target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse)
-                except RequestError as error:
-                    if "already exists" not in str(error):
-                        raise
-                self._target.begin(self._renewing.add(lease))
-        return lease if self._ttl_s[lease] else 0
+        if lease not in self._there:
+            found = self._source.unary(_ASKED, rpc_pb2.LeaseTimeToLiveRequest(ID=lease), _TOLD, None, True)
+            if found.TTL < 0:
+                return 0
+            try:
+                grant = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=found.grantedTTL)
+                self._target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse)
+            except RequestError as error:
+                if "already exists" not in str(error):
+                    raise
+            self._there.add(lease)
+            self._target.begin(self._renewing.add(lease))
+        return lease
+
+    def _gone(self, lease: int) -> None:
+        _say(f"lease {lease:016x} is gone")
+        self._there.discard(lease)  # the next key that has it grants it again
+
+    async def _forget(self) -> None:
+        """Renew no lease that is gone at the source: leases come and go there."""
+        while True:
+            await asyncio.sleep(_FORGET_EVERY_S)
+            with suppress(MusterError):  # it is tried again
+                await self._forget_gone()
+
+    async def _forget_gone(self) -> None:
+        before = self._there.copy()
+        request, response = rpc_pb2.LeaseLeasesRequest(), rpc_pb2.LeaseLeasesResponse
+        listed = await wrap_future(self._source.start("Lease/LeaseLeases", request, response, _LIMIT_S))
+        for lease in before - {one.ID for one in listed.leases}:  # that endpoint may be behind
+            asked = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
+            if (await wrap_future(self._source.start(_ASKED, asked, _TOLD, _LIMIT_S))).TTL < 0:
+                self._there.discard(lease)
+                self._renewing.remove(lease)
 
 
 def _span(prefix: str) -> tuple[bytes, bytes]:

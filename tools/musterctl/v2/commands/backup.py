@@ -55,7 +55,7 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
         _of_running(run, data_dir, backup_dir)
         return
     try:
-        lock = rundir.DataDirLock(str(data_dir))  # it must not start meanwhile
+        lock = rundir.DataDirLock(str(data_dir), to_read=True)  # it must not start meanwhile
     except ConfigError as error:
         refuse(error)
     try:

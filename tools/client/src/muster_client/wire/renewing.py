@@ -33,6 +33,7 @@ class Renewing:
         """``gone``: a lease has ended. ``again``: the stream has, by this; another one goes on."""
         self._caller, self._gone, self._again = caller, gone, again
         self._due: list[tuple[float, int]] = []  # a heap: when, which
+        self._next: dict[int, float] = {}  # when each is due; other times of it do not count
         self._asked: dict[int, float] = {}  # when each was, the oldest first
         self._limit_s = _LONGEST_S
         self._waits: asyncio.Timeout | None = None
@@ -41,9 +42,17 @@ class Renewing:
 
     async def add(self, lease: int) -> None:
         """Renew it from now on, until it is gone."""
-        heapq.heappush(self._due, (time.monotonic(), lease))
+        self._later(time.monotonic(), lease)
         if self._waits is not None and not self._waits.expired():
             self._waits.reschedule(0)
+
+    def remove(self, lease: int) -> None:
+        """Renew it no more."""
+        self._next.pop(lease, None)
+
+    def _later(self, at: float, lease: int) -> None:
+        self._next[lease] = at
+        heapq.heappush(self._due, (at, lease))
 
     async def run(self) -> NoReturn:
         """Stream after stream, whatever ends them, for as long as the program runs."""
@@ -53,7 +62,8 @@ class Renewing:
             except MusterError as error:
                 self._again(error)
             for lease in self._asked:
-                heapq.heappush(self._due, (0.0, lease))
+                if lease in self._next:
+                    self._later(0.0, lease)
             self._asked.clear()
             await asyncio.sleep(pause_s(self._attempts))
             self._attempts += 1
@@ -89,7 +99,9 @@ class Renewing:
         """For all that are due, over a call that begins with the first."""
         now = time.monotonic()
         while self._due and self._due[0][0] <= now and len(self._asked) < _MOST:
-            lease = heapq.heappop(self._due)[1]
+            at, lease = heapq.heappop(self._due)
+            if self._next.get(lease) != at:
+                continue
             self._asked[lease] = now
             request = pb.LeaseKeepAliveRequest(ID=lease)
             if call is None:
@@ -129,10 +141,11 @@ class Renewing:
         return answer
 
     def _take(self, answer: pb.LeaseKeepAliveResponse) -> None:
-        if self._asked.pop(answer.ID, None) is None:
+        if self._asked.pop(answer.ID, None) is None or answer.ID not in self._next:
             return
         if answer.TTL <= 0:
+            del self._next[answer.ID]
             self._gone(answer.ID)
             return
         self._limit_s = min(self._limit_s, max(_LEAST_S, answer.TTL / _PARTS))
-        heapq.heappush(self._due, (time.monotonic() + answer.TTL / _PARTS, answer.ID))
+        self._later(time.monotonic() + answer.TTL / _PARTS, answer.ID)

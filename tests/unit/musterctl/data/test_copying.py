@@ -1,0 +1,106 @@
+"""``import``: what becomes of leases that end at the source while their keys are copied, and later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from types import SimpleNamespace
+from typing import Any
+
+from muster_client.pb import kv_pb2, rpc_pb2
+
+from tools.musterctl.commands.data.copying import Copier, Leases
+
+GONE, ALIVE, ENDING = 1, 2, 3
+
+
+class Source:
+    """Has keys on leases; the endpoint that lists leases is behind."""
+
+    def __init__(self) -> None:
+        self.ttl_s = {ALIVE: 60, ENDING: 0}  # what is left of each: the last one's is less than a second
+
+    def unary(self, method: str, request: Any, response: Any, *_: Any) -> Any:
+        if method == "Lease/LeaseTimeToLive":
+            left_s = self.ttl_s.get(request.ID, -1)
+            return rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=left_s, grantedTTL=max(left_s, 30))
+        if method == "Lease/LeaseLeases":
+            return rpc_pb2.LeaseLeasesResponse()
+        kvs = [kv_pb2.KeyValue(key=b"%d" % lease, value=b"v", lease=lease) for lease in range(4)]
+        return rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(revision=7), kvs=kvs)
+
+    def start(self, method: str, request: Any, response: Any, timeout_s: float) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(self.unary(method, request, response))
+        return future
+
+
+class Target:
+    """Renews none."""
+
+    def __init__(self) -> None:
+        self.puts: list[tuple[bytes, int]] = []
+        self.granted: list[int] = []
+        self.begun: list[Coroutine[Any, Any, None]] = []
+        self.renewed: list[int] = []
+        self.gone: Callable[[int], None]
+
+    def unary(self, method: str, request: Any, response: Any, *_: Any) -> None:
+        if method == "Lease/LeaseGrant":
+            self.granted.append(request.ID)
+        else:
+            self.puts += [(op.request_put.key, op.request_put.lease) for op in request.success]
+
+    def begin(self, step: Coroutine[Any, Any, None]) -> None:
+        self.begun.append(step)
+
+    def renewing(self, gone: Callable[[int], None]) -> Any:
+        self.gone = gone
+        return SimpleNamespace(run=self._nothing, add=self._add, remove=self.renewed.remove)
+
+    async def _nothing(self) -> None: ...
+
+    async def _add(self, lease: int) -> None:
+        self.renewed.append(lease)
+
+
+def test_a_key_whose_lease_has_ended_since_it_was_read_is_not_copied() -> None:
+    """Nothing would ever delete it."""
+    source, target = Source(), Target()
+    clients: Any = (source, target)
+    copier = Copier(*clients, (b"\0", b"\0"), 128, lambda key: key, Leases(*clients))
+    copier.base()
+    assert target.puts == [(b"0", 0), (b"2", ALIVE), (b"3", ENDING)]
+    assert (target.granted, copier.copied) == ([ALIVE, ENDING], 3)
+    for step in target.begun:
+        step.close()
+
+
+def test_a_lease_that_is_gone_at_the_source_is_not_renewed_at_the_target() -> None:
+    """They come and go: the target would have more and more. One that an endpoint does not know yet stays."""
+    source, target = Source(), Target()
+    clients: Any = (source, target)
+    leases = Leases(*clients)
+    assert [leases.there(lease) for lease in (GONE, ALIVE, ENDING)] == [0, ALIVE, ENDING]
+    run_all(target)
+    del source.ttl_s[ENDING]
+    asyncio.run(leases._forget_gone())
+    assert (leases.granted, target.renewed) == (1, [ALIVE])
+    source.ttl_s[ENDING] = 60
+    assert leases.there(ENDING) == ENDING
+    target.gone(ALIVE)  # at the target
+    assert leases.there(ALIVE) == ALIVE
+    run_all(target)
+    assert target.granted == [ALIVE, ENDING, ENDING, ALIVE]
+    assert target.renewed == [ALIVE, ENDING, ALIVE]
+
+
+def run_all(target: Target) -> None:
+    """What is begun, but for what never ends."""
+    for step in target.begun:
+        if step.__qualname__.endswith("_forget"):
+            step.close()
+        else:
+            asyncio.run(step)
+    target.begun.clear()
