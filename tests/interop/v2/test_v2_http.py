@@ -45,6 +45,8 @@ MEMBERS: list[tuple[str, str, str | None, str | None]] = [
             "{",
             "[]",
             "x",
+            "é",
+            '{"a":\ufeff1}',
             "{<",
             "{\x7f",
             '{"peerURLs":1}',
