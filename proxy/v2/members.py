@@ -195,7 +195,10 @@ class Members:
 
 def peer_urls(body: bytes) -> list[str]:
     """The peer URLs that a body names, in order. BadUrls, Mistake."""
-    wish = loads(body.decode("utf-8", "replace"))
+    try:
+        wish = loads(body.decode("utf-8", "replace"))
+    except Mistake:
+        wish = loads(body.decode("latin-1"))  # fails as well: Go's errors show bytes, not characters
     if wish is not None and not isinstance(wish, dict):
         struct = 'value of type struct { PeerURLs []string "json:\\"peerURLs\\"" }'
         raise BadUrls(_UNREADABLE.format(kind_of(wish), struct))

@@ -121,7 +121,24 @@ def checked(path: bytes) -> bytes:
 
 def grows(write: bytes) -> bool:
     """Whether an encoded change may take space."""
-    return write[:1] not in _SHRINKS
+    return write[:1] not in _SHRINKS and not renews(write)
+
+
+def renews(write: bytes) -> bool:
+    """Whether an encoded change leaves a key no larger than it is, as those do that keep keys with a TTL: a
+    refresh, an update without a value (a directory's), or a swap of the value it names for one as short."""
+    if write[:1] not in _RENEWS:
+        return False
+    try:
+        wish = Write.decode(write)
+    except (struct.error, ValueError):
+        return False
+    if wish.op == Op.COMPARE_AND_SWAP and wish.prev_value and len(wish.value) <= len(wish.prev_value):
+        return True
+    return wish.refresh or (wish.op == Op.UPDATE and not wish.value)
+
+
+_RENEWS = frozenset(bytes((op,)) for op in (Op.SET, Op.UPDATE, Op.COMPARE_AND_SWAP))
 
 
 #: DELETE, COMPARE_AND_DELETE, and of ``cluster.features.v2.user_changes`` DELETE_USER, DELETE_ROLE, DISABLE

@@ -12,6 +12,7 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind
+from cluster.features.v2.requests import renews
 from cluster.pb import rpc_pb2
 from cluster.settings import NodeSettings
 from cluster.wire.messages import Method
@@ -63,7 +64,8 @@ class Quota:
         return errors.NO_SPACE if self.exceeded(method, body) else None
 
     def exceeded(self, method: int, body: bytes) -> bool:
-        """Whether a write must be refused for want of space (etcd's NOSPACE; deletes always pass)."""
+        """Whether a write must be refused for want of space (etcd's NOSPACE). Deletes pass, and what renews a
+        TTL: clients' registrations would end otherwise."""
         if self.full or self._logged.own >= self._look_at:  # there may be room by now
             self.look()
         short = self._shortage.store
@@ -79,7 +81,8 @@ class Quota:
             if self.full:
                 self._refused(body)
             return True
-        return short >= VERY_SHORT and method in (Method.DELETE_RANGE, Method.TXN)
+        return short >= VERY_SHORT and (
+            method in (Method.DELETE_RANGE, Method.TXN) or (method == Method.V2_WRITE and renews(body)))
 
     def fits(self, size: int) -> bool:
         """Whether requests of ``size`` bytes together are certainly within the quota."""

@@ -45,6 +45,8 @@ MEMBERS: list[tuple[str, str, str | None, str | None]] = [
             "{",
             "[]",
             "x",
+            "\xe9",
+            '{"a":\xe4\xbd\xa0}',
             "{<",
             "{\x7f",
             '{"peerURLs":1}',

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster.effects import records
+from cluster.features.v2.requests import Op, Who, Write
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from node.upkeep.space import quota
+from node.upkeep.space.disks import VERY_SHORT
 from tests.unit.node.upkeep.replicas import DELETE, NO_SPACE, PUT, Make, Replica, put_of
 
 
@@ -94,6 +97,29 @@ def full(replica: Make, monkeypatch: pytest.MonkeyPatch) -> Replica:
     node.apply(records.alarm(False, pb.NOSPACE, 1))
     node.raised.clear()
     return node
+
+
+@pytest.mark.parametrize(("write", "passes"), [
+    (Write(Op.SET, b"/1/a", expires_ns=9, refresh=True), True),
+    (Write(Op.UPDATE, b"/1/a", expires_ns=9, refresh=True), True),
+    (Write(Op.COMPARE_AND_SWAP, b"/1/a", prev_index=3, expires_ns=9, refresh=True), True),
+    (Write(Op.UPDATE, b"/1/d", directory=True, expires_ns=9), True),
+    (Write(Op.COMPARE_AND_SWAP, b"/1/a", b"me", prev_value=b"me", expires_ns=9, who=Who(b"alice")), True),
+    (Write(Op.DELETE, b"/1/a"), True),
+    (Write(Op.COMPARE_AND_SWAP, b"/1/a", b"more", prev_value=b"me", expires_ns=9), False),
+    (Write(Op.COMPARE_AND_SWAP, b"/1/a", b"me", prev_index=3, expires_ns=9), False),
+    (Write(Op.UPDATE, b"/1/a", b"me", expires_ns=9), False),
+    (Write(Op.SET, b"/1/a", expires_ns=9), False),
+    (Write(Op.CREATE, b"/1/a", refresh=True), False),
+])  # fmt: skip
+def test_keys_of_version_2_are_kept_while_the_store_is_full(
+    replica: Make, monkeypatch: pytest.MonkeyPatch, write: Write, passes: bool
+) -> None:
+    """As leases are: services that are registered with a TTL would be gone in seconds otherwise."""
+    node = full(replica, monkeypatch)
+    assert node.upkeep.quota.exceeded(Method.V2_WRITE, write.encode()) is not passes
+    monkeypatch.setattr(node.upkeep.quota, "_shortage", SimpleNamespace(store=VERY_SHORT))
+    assert node.upkeep.quota.exceeded(Method.V2_WRITE, write.encode()) is (write.op != Op.DELETE)
 
 
 def test_many_requests_that_are_refused_at_once_ask_for_one_alarm(
