@@ -197,7 +197,8 @@ class Registry:
             self._slow if kind_of_call == "unary" else None,
         )
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
-            return _with_timeout(route, headers.field(b"grpc-timeout"))
+            # of several the last one counts, as in grpc-go
+            return _with_timeout(route, headers.field(b"grpc-timeout").rpartition(b",")[2])
         return route
 
     def _client(self, kind: str, version: bytes) -> Clients:

@@ -496,6 +496,13 @@ def test_a_deadline_answers_once_and_tells_the_handler(talk: Talk) -> None:
     assert len(talk.deadlines) == 0
 
 
+def test_of_several_deadlines_the_last_one_counts_as_in_grpc_go(talk: Talk) -> None:
+    fields = [*(REQUEST | {":path": "/a.B/Park"}).items(), ("grpc-timeout", "0n"), ("grpc-timeout", "500m")]
+    talk.server.receive(f.header_frames(1, talk.encoder.encode(fields), False), 100.0)
+    talk.data(1, message(b"x"))
+    assert talk.parked[0].deadline == pytest.approx(100.5)
+
+
 def test_a_deadline_ends_a_stream(talk: Talk) -> None:
     talk.headers(1, path="/a.B/Bidi", grpc_timeout="1S")
     talk.stream.calls[0].send(b"one")
