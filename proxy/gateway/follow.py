@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import Room
+from proxy.gateway.calls import Requests, Room, requests_of
 from proxy.gateway.paths import Target
 from proxy.gateway.talk import TalkedCall
 from proxy.grpc.inner import Served
@@ -84,6 +84,9 @@ class FollowedCall(TalkedCall):
             self._deaf = True
             self._fault(error)
         return len(self._objects)
+
+    def _requests(self, text: bytes) -> Requests:
+        return requests_of(self._target, text)
 
     def _next(self) -> bool:
         if super()._next():

@@ -220,7 +220,7 @@ def not_grpc(content_type: bytes) -> Route:
 
 
 def _with_timeout(route: Route, text: bytes) -> Route:
-    if route.http_status != 200:
+    if route.http_status != 200 or route.kind is HttpStream:  # the gateway reads the field by itself
         return route
     try:
         timeout = wire.parse_timeout(text)

@@ -50,7 +50,7 @@ class Renewals:
 class Front:
     """A connection of HTTP/2, with the gateway's renewals behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: str | None) -> None:
         self.memory = Memory(1 << 30)
         room = Room(asyncio.get_running_loop(), self.memory, 1 << 20, 1 << 20)
         self.renewals = Renewals()
@@ -59,7 +59,8 @@ class Front:
         registry.http("/v3/", Gateway(registry, room, lambda: False).serve)
         registry.early = BOTH_WAYS
         self.talk = Talk(registry, max_body_bytes=MAX_BODY_BYTES)
-        self.talk.headers(1, path=PATH, content_type=None, te=None)
+        given = {} if timeout is None else {"grpc_timeout": timeout}
+        self.talk.headers(1, path=PATH, content_type=None, te=None, **given)
 
     def say(self, text: str, end: bool = False) -> None:
         self.talk.data(1, text.encode(), end)
@@ -76,17 +77,18 @@ class Front:
         return status, [json.loads(line) for line in body.splitlines()], over
 
 
-def by_front(check: Callable[[Front], Awaitable[None]]) -> Callable[[], None]:
-    """A test that has a front, in a loop."""
+def by_front(check: Callable[[Front], Awaitable[None]]) -> Callable[[str | None], None]:
+    """A test that has a front, in a loop. No deadline and one of 0 seconds mean the same to the gateway."""
 
-    async def run() -> None:
-        front = Front()
+    async def run(timeout: str | None) -> None:
+        front = Front(timeout)
         await check(front)
         assert front.memory.used == 0
         assert (front.talk.server.streams, front.talk.server.buffered) == ({}, 0)
 
-    def test() -> None:
-        asyncio.run(run())
+    @pytest.mark.parametrize("timeout", [None, "0S"])
+    def test(timeout: str | None) -> None:
+        asyncio.run(run(timeout))
 
     return test
 
@@ -138,6 +140,14 @@ async def test_a_mistake_before_any_request_is_the_answer(front: Front) -> None:
     assert front.answers()[::2] == ("500", True)
     front.say('{"ID":"5"}', end=True)
     assert front.renewals.heard == []
+
+
+@by_front
+async def test_an_object_that_is_cut_short_is_told_in_gos_words(front: Front) -> None:
+    front.say('{"I', end=True)
+    assert front.answers() == (
+        "500", [{"error": "unexpected EOF", "code": 2, "message": "unexpected EOF"}], True,
+    )
 
 
 @by_front
