@@ -142,6 +142,19 @@ async def test_a_mistake_before_any_request_is_the_answer(front: Front) -> None:
     assert front.renewals.heard == []
 
 
+def test_a_deadline_before_any_answer_is_told_as_that_of_a_call_with_one() -> None:
+    asyncio.run(_late())
+
+
+async def _late() -> None:
+    front = Front("1n")
+    async with asyncio.timeout(30):
+        while not (answers := front.answers())[2]:
+            await asyncio.sleep(0)
+    text = "context deadline exceeded"
+    assert answers == ("504", [{"error": text, "code": 4, "message": text}], True)
+
+
 @by_front
 async def test_an_object_that_is_cut_short_is_told_in_gos_words(front: Front) -> None:
     front.say('{"I', end=True)
