@@ -312,7 +312,7 @@ _RPCS_HEAD = """# RPCs
 Every RPC: its JSON path, the rights that it needs while auth is on, and where muster differs from etcd. For
 authors of clients; `make docs` makes this page.
 
-JSON paths take `POST` over HTTP/1.1, as at etcd's gateway. The role root may do everything. Where the
+JSON paths take `POST`, as at etcd's gateway. The role root may do everything. Where the
 last column is empty, muster answers as etcd: [tests](compatibility.tsv) compare them."""
 _RIGHTS: dict[Callable[..., None], str] = {
     judge._range: "read the range",

@@ -17,6 +17,7 @@ from cluster.faults import faults
 from cluster.repeats import Repeats
 from cluster.settings import Common, FrontSettings
 from proxy.gateway.calls import Room
+from proxy.gateway.paths import BOTH_WAYS
 from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
 from proxy.listener.endpoints import register_http
@@ -84,6 +85,7 @@ class Front:
             named = settings.tls is not None and settings.tls.client_cert_auth
             gateway = Gateway(self.registry, room, lambda: named and self.context.principals.enabled)
             self.registry.http("/v3/", gateway.serve)
+            self.registry.early = BOTH_WAYS
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         if settings.v2:
             self.metrics.of_v2 = register_v2(self.registry, self.context, machine.random_bytes).samples

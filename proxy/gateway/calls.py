@@ -217,7 +217,8 @@ class GatewayCall(InnerCall):
     def _end(self, status: int, message: str) -> None:
         self._done()
         request = self._request
-        if self._target.kind == ONE:
+        # a stream's deadline before its first answer is no error of a stream, as in etcd
+        if self._target.kind == ONE or (status == wire.DEADLINE_EXCEEDED and not self.started_http):
             headers = [_METADATA] if status == wire.OK else []
             request.respond(
                 http_status(status), error(status, message).encode() if status else b"{}", headers, _JSON)

@@ -87,3 +87,5 @@ TARGETS: dict[str, Target] = {
     **_service("election/", "v3electionpb.Election", election_pb2, {"observe": "Observe:Leader"}, MANY),
     **_service("shards/", "musterpb.Shards", shards_pb2, _SHARDS),
 }
+
+BOTH_WAYS = frozenset(path for path, target in TARGETS.items() if target.kind == BOTH)

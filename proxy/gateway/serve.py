@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from proxy.gateway.calls import GatewayCall, Room
 from proxy.gateway.encode import error, http_status
+from proxy.gateway.follow import FollowedCall
 from proxy.gateway.paths import TARGETS
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc import wire
@@ -46,7 +47,8 @@ class Gateway:
         target = TARGETS.get(request.path)
         method = request.method
         override = request.headers.get("x-http-method-override", "")
-        if override and method == "POST" and request.headers.get("content-type") == _FORM:
+        form = override != "" and method == "POST" and request.headers.get("content-type") == _FORM
+        if form:
             method = override.upper()
             request.body = b""  # a form's
         if target is None:
@@ -60,8 +62,12 @@ class Gateway:
                 body = error(wire.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}").encode()
                 request.respond(http_status(wire.INVALID_ARGUMENT), body, content_type="application/json")
                 return
-            call = GatewayCall(self._room, request, target, metadata_of(request), timeout_s or None)
-            call.begin(self._registry)
+            metadata, limit_s = metadata_of(request), timeout_s or None
+            if request.unfinished and not form:
+                followed = FollowedCall(self._room, request, target, metadata, self._registry, limit_s)
+                request.follow(followed.more)
+                return
+            GatewayCall(self._room, request, target, metadata, limit_s).begin(self._registry)
 
     def _converse(self, request: HttpRequest) -> None:
         """A request by WebSocket, with messages as long as the client sends them."""

@@ -79,13 +79,15 @@ class Conversation(HttpRequest):
 
 
 class TalkedCall(GatewayCall):
+    """A call whose requests come bit by bit."""
+
     __slots__ = (
         "_begun", "_deaf", "_found", "_inbox", "_mistake", "_reading", "_registry", "_size", "_unread",
     )
 
-    def __init__(self, room: Room, talk: Conversation, target: Target, metadata: dict[bytes, bytes],
-                 registry: Served) -> None:
-        super().__init__(room, talk, target, metadata, None)
+    def __init__(self, room: Room, talk: HttpRequest, target: Target, metadata: dict[bytes, bytes],
+                 registry: Served, timeout_s: float | None = None) -> None:
+        super().__init__(room, talk, target, metadata, timeout_s)
         self._registry = registry
         self._inbox: deque[bytes] = deque()  # unread messages
         self._unread = 0  # bytes of these, and of the message being taken

@@ -10,11 +10,29 @@ from proxy.http.http2 import Connection, ErrorCode, HeaderBlock
 from proxy.http.http2.connection import TURN_WORK
 from proxy.http.memory import SMALL_BYTES, TOO_MANY
 
+PATIENCE_S = 0.01  # for the end behind a whole request
 MESSAGE_WORK = 3  # units of work (``proxy.http.http2.connection``) of a message of a stream
 
 
+def _taken(call: Call, data: bytes) -> None:
+    """In place of a handler that has had its request: whatever follows is ignored."""
+
+
+class _Unended:
+    """A whole request whose client has not ended its side yet."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: UnaryCall) -> None:
+        self._call = call
+
+    def expired(self) -> None:
+        self._call.take_unended()
+
+
 class UnaryCall(Call):
-    """A call whose handler gets the one request message, once the client has sent all."""
+    """A call whose handler gets the one request message, once the client has sent all. Some clients keep
+    their side open until they have the answer: then that comes first, as from grpc-go."""
 
     __slots__ = ()
     CUT_SHORT = wire.UNKNOWN
@@ -38,7 +56,7 @@ class UnaryCall(Call):
 
     def _collect(self, data: bytes, ended: bool) -> None:
         """A message that comes in pieces, compressed, or wrong: held until the client has sent all."""
-        if self.closed or self.ending:
+        if self.closed or self.ending or self.handler is _taken:
             return
         if not ended:
             self._hold(data)
@@ -50,9 +68,21 @@ class UnaryCall(Call):
             self._refuse(wire.UNKNOWN, "EOF")
             return
         self._buffer = None
-        self.connection.taken_on(self, len(messages[0]))
+        self._hand_over(messages[0])
+
+    def take_unended(self) -> None:
+        """The client's end has not come in time: its request is answered without."""
+        if self._buffer is None or self.closed or self.ending:
+            return
+        messages = self._messages(b"", False)
+        if messages:
+            self._hand_over(messages[0])
+
+    def _hand_over(self, message: bytes) -> None:
+        self.connection.taken_on(self, len(message))
+        handler, self.handler = self.handler, _taken
         try:
-            self.handler(self, messages[0])
+            handler(self, message)
         except HANDLER_MISTAKES as error:
             self.fault(error)
 
@@ -62,6 +92,7 @@ class UnaryCall(Call):
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = bytearray()
+        before = len(buffer)
         buffer += data
         self._counted += len(data)
         connection.buffered += len(data)
@@ -75,6 +106,9 @@ class UnaryCall(Call):
                 del buffer[-excess:]
                 self._counted -= excess
                 connection.buffered -= excess
+            if excess >= 0 and before < length + 5:
+                deadlines = connection.owner.deadlines  # type: ignore[attr-defined]
+                deadlines.add(_Unended(self), connection.now + PATIENCE_S)
         if connection.buffered > limits.max_buffered_bytes:
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MUCH)
         elif len(buffer) > PATIENT_BYTES and connection.crowded:

@@ -41,6 +41,7 @@ class Route:
     http_status: int = 200
     status: int = wire.OK
     message: str = ""
+    early: bool = False  # an HTTP handler gets its request over HTTP/2 before the body
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +72,7 @@ class Registry:
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
         self._http_prefixes: list[tuple[str, HttpHandler]] = []
+        self.early: frozenset[str] = frozenset()  # paths whose handlers follow the body over HTTP/2
         self.at_once: AtOnce | None = None  # answers requests of HTTP/1.1 as they are read
         self.find_plain: FindPlain | None = None  # who serves plain ones of HTTP/1.1, before http
         self.take_whole: TakeWhole | None = None  # takes some of these as they are read, before that
@@ -106,6 +108,11 @@ class Registry:
                 if path.startswith(prefix):
                     return handler
         return found
+
+    def http_route(self, headers: HeaderBlock) -> Route | None:
+        path = headers.path.partition(b"?")[0].decode("latin-1")
+        handler = self.find_http(path)
+        return None if handler is None else Route(HttpStream, handler, early=path in self.early)
 
     def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
         """The stream for a new request (``Connection``'s ``open_stream``)."""
@@ -151,10 +158,7 @@ class Registry:
     def _resolve(self, headers: HeaderBlock, connection: Connection) -> Route:
         content_type = headers.field(b"content-type")
         if not is_grpc(content_type):
-            handler = self.find_http(headers.path.partition(b"?")[0].decode("latin-1"))
-            if handler is not None:
-                return Route(HttpStream, handler)
-            return not_grpc(content_type)
+            return self.http_route(headers) or not_grpc(content_type)
         if headers.method != b"POST":
             return _refused(
                 wire.INTERNAL,
@@ -193,7 +197,8 @@ class Registry:
             self._slow if kind_of_call == "unary" else None,
         )
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
-            return _with_timeout(route, headers.field(b"grpc-timeout"))
+            # of several the last one counts, as in grpc-go
+            return _with_timeout(route, headers.field(b"grpc-timeout").rpartition(b",")[2])
         return route
 
     def _client(self, kind: str, version: bytes) -> Clients:
@@ -215,7 +220,7 @@ def not_grpc(content_type: bytes) -> Route:
 
 
 def _with_timeout(route: Route, text: bytes) -> Route:
-    if route.http_status != 200:
+    if route.http_status != 200 or route.kind is HttpStream:  # the gateway reads the field by itself
         return route
     try:
         timeout = wire.parse_timeout(text)

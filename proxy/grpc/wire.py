@@ -34,6 +34,7 @@ _TAIL_FLAGS = END_HEADERS | END_STREAM
 _TIMEOUT_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _MAX_TIMEOUT_S = 315_360_000.0  # ten years; "99999999H" is a client's way to say never
 _MAX_ENDINGS = 1024
+_MAX_MEMBERS = 64  # of a gzip file (RFC 1952 section 2.2): each copies what is behind it
 SMALL_BYTES = 64
 MAX_MESSAGE_CHARS = 1024  # of grpc-message, before it is percent-encoded
 
@@ -100,18 +101,23 @@ def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:
     """A message whose compressed flag is set. ``Refused`` if it is not what it says, or too large."""
     if encoding in (b"", b"identity"):
         raise Refused(INTERNAL, "grpc: compressed flag set with identity or empty encoding")
-    unpacker = zlib.decompressobj(wbits=31)
-    try:
-        plain = unpacker.decompress(message, limit + 1)  # never inflate further than we would take
-    except zlib.error as error:
-        raise Refused(INTERNAL, f"grpc: failed to decompress the received message: {error}") from None
-    if len(plain) > limit:
-        raise Refused(
-            RESOURCE_EXHAUSTED, f"grpc: received message after decompression larger than max {limit}"
-        )
-    if not unpacker.eof:
-        raise Refused(INTERNAL, "grpc: failed to decompress the received message: unexpected EOF")
-    return plain
+    plain, rest = b"", message
+    for _ in range(_MAX_MEMBERS):
+        unpacker = zlib.decompressobj(wbits=31)
+        try:  # never inflate further than we would take
+            plain += unpacker.decompress(rest, limit + 1 - len(plain))
+        except zlib.error as error:
+            raise Refused(INTERNAL, f"grpc: failed to decompress the received message: {error}") from None
+        if len(plain) > limit:
+            raise Refused(
+                RESOURCE_EXHAUSTED, f"grpc: received message after decompression larger than max {limit}"
+            )
+        if not unpacker.eof:
+            raise Refused(INTERNAL, "grpc: failed to decompress the received message: unexpected EOF")
+        rest = unpacker.unused_data
+        if not rest:
+            return plain
+    raise Refused(INTERNAL, "grpc: failed to decompress the received message: too many members")
 
 
 def ending(status: int, message: str, http_status: int = 0) -> bytes:

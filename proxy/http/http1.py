@@ -236,6 +236,8 @@ class Http1Connection(ByH11):
         if conn.their_state is not h11.IDLE or conn.our_state is not h11.IDLE or conn.trailing_data[0]:
             return None
         self._given = False
+        if self._raw.startswith(b"\r\n", self._at):  # behind a body, where it does not count (RFC 9112, 2.2)
+            self._at += 2
         if self._ended or self.output.crowded:
             return None
         return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes, self._at)

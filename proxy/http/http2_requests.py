@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from email.utils import formatdate
 from typing import Any
 
-from proxy.http.http2 import Connection, HeaderBlock, Stream, encode_block
+from proxy.http.http2 import Connection, ErrorCode, HeaderBlock, Stream, encode_block
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import Headers, HttpRequest
 
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
+_GO_ON = encode_block([(b":status", b"100")])
+Take = Callable[[bytes, bool], int]
 
 
 class HttpStream(Stream):
-    """A stream that collects a request's body, then calls the route's handler."""
+    """A stream that collects a request's body, then calls the route's handler. Of a route that is ``early``
+    the handler is called at once, and follows the body."""
 
-    __slots__ = ("_body", "_request")
+    __slots__ = ("_body", "_held", "_request", "take")
     connection: Connection
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         super().__init__(connection, stream_id, headers)
         self._body: bytearray | None = bytearray()
         self._request: Http2Request | None = None
+        self.take: Take | None = None  # has the rest of an early request's body
+        self._held = 0  # bytes of that it cannot use yet
 
     def turned_away(self) -> None:
         self._drop_body()
@@ -33,10 +39,19 @@ class HttpStream(Stream):
     def opened(self, ended: bool) -> None:
         if ended:
             self.received(b"", True)
+            return
+        if self.headers.field(b"expect").lower() == b"100-continue":
+            self.send_headers(_GO_ON)
+        if self.headers.route.early and self.headers.method == b"POST":
+            self._drop_body()
+            self._request = Http2Request(self, b"")
+            self._request.serve(self.headers.route.handler)
 
     def received(self, data: bytes, ended: bool) -> None:
         body = self._body
         if body is None:
+            if self.take is not None:
+                self._hold(self.take(data, ended))
             return
         body += data
         self.connection.buffered += len(data)
@@ -54,13 +69,30 @@ class HttpStream(Stream):
             self._request = Http2Request(self, whole)
             self._request.serve(self.headers.route.handler)
 
+    def _hold(self, size: int) -> None:
+        if self.take is None:  # the request has ended meanwhile
+            return
+        connection, limits = self.connection, self.connection.limits
+        connection.buffered += size - self._held
+        self._held = size
+        if size > limits.max_body_bytes or connection.buffered > limits.max_buffered_bytes:
+            self.reset(ErrorCode.ENHANCE_YOUR_CALM)
+            self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
+
     def cancelled(self, code: int) -> None:
         self._drop_body()
         request = self._request
+        self.leave()
         if request is not None and not request.closed:
             request.closed = True
             if request.on_close is not None:
                 request.on_close(request)
+
+    def leave(self) -> None:
+        """The request is over: it and this refer to each other no more."""
+        self._request = self.take = None
+        self.connection.buffered -= self._held
+        self._held = 0
 
     def drained(self) -> None:
         if self._request is not None and self._request.on_drain is not None:
@@ -85,6 +117,13 @@ class Http2Request(HttpRequest):
         self.secure, self.peer_name = owner.secure, owner.name
         self._stream = stream
 
+    @property
+    def unfinished(self) -> bool:
+        return not self._stream.remote_closed
+
+    def follow(self, take: Take | None) -> None:
+        self._stream.take = take
+
     def start(self, status: int, headers: Headers = ()) -> None:
         if self.closed or self.started:
             return
@@ -105,6 +144,7 @@ class Http2Request(HttpRequest):
     def end(self) -> None:
         if not self.closed:
             self.closed = True
+            self._stream.leave()
             self._stream.end()
 
     def pending_bytes(self) -> int:

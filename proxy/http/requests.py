@@ -46,8 +46,8 @@ class Switched(Protocol):
 
 
 class HttpRequest:
-    """One request with its whole body; answer with ``respond``, or ``start``, ``write``..., ``end``, now or
-    later.
+    """One request with its whole body, or before it (``unfinished``). Answer with ``respond``, or ``start``,
+    ``write``..., ``end``, now or later.
 
     After ``closed`` everything written is dropped. ``headers`` has lower-case names; values of a repeated one
     are joined by ", ". ``context`` is free for the handler.
@@ -103,6 +103,16 @@ class HttpRequest:
     def pending_bytes(self) -> int:
         """Bytes written that the client has not taken yet."""
         raise NotImplementedError
+
+    @property
+    def unfinished(self) -> bool:
+        """The request is of a path whose requests are handed over early (``Registry.early``), and ``body``
+        has not come yet: :meth:`follow` tells of it."""
+        return False
+
+    def follow(self, take: Callable[[bytes, bool], int]) -> None:
+        """Have each piece of such a body, and whether it is the last one. ``take`` says how many bytes it
+        keeps for want of the rest."""
 
     def switch(self, headers: Headers, to: Switched) -> bool:
         """Answer with 101 and speak another protocol from now on. False: it cannot. ``on_close`` tells the

@@ -72,6 +72,5 @@ class HttpAlone:
 
     def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
         if headers.route is None:
-            path = headers.path.partition(b"?")[0].decode("latin-1")
-            headers.route = Route(HttpStream, self.find_http(path) or not_found)
+            headers.route = self._registry.http_route(headers) or Route(HttpStream, not_found)
         return HttpStream(connection, stream_id, headers)

@@ -92,6 +92,7 @@ def _with_password(context: Context, change: Change, hashes: Callable[[Any], boo
         send(call, request, stats)
 
     def serve(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        context.check_size(data)
         if hashes(request):
             context.passwords.hash(request.password, partial(hashed, call, request, stats))
         else:

@@ -98,9 +98,15 @@ class Context:
         """Serves a method as a write of shard 0: ``head``, then the request as it came."""
 
         def serve(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+            self.check_size(data)
             self.router.write(call, method, head + data, 0, stats)
 
         return serve
+
+    def check_size(self, request: bytes) -> None:
+        """EtcdError: it is too large for the log."""
+        if len(request) > self.common.max_request_bytes:
+            raise EtcdError(errors.REQUEST_TOO_LARGE)
 
     def unary(self, registry: Registry, service: str, name: str, kind: Any, serve: Serve) -> None:
         """Register a method: ``serve`` gets the request as a ``kind``, and may raise EtcdError. A body that

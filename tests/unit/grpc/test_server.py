@@ -176,6 +176,20 @@ def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
     assert said.endswith(b"below /below/")
 
 
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_line_end_behind_a_body_does_not_count(running: Running, apart: bool) -> None:
+    """Small programs print one behind what they announced: its 400 was taken for the next answer."""
+    posts = [b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n"] * 2
+    last = b"GET /below/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with connected(running) as sock:
+        for piece in [*posts, last] if apart else [b"".join(posts) + last]:
+            sock.sendall(piece)
+            time.sleep(0.05 * apart)
+        said = b"".join(iter(lambda: sock.recv(65_536), b""))
+    assert (said.count(b"HTTP/1.1 201"), said.count(b"HTTP/1.1 400")) == (2, 0)
+    assert said.endswith(b"below /below/")
+
+
 def test_thousands_of_pipelined_requests_in_one_read(running: Running) -> None:
     said = raw(running, b"GET /below/ HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000
                + b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

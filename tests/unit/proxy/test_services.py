@@ -79,6 +79,12 @@ def test_faults_that_need_no_state_are_found_here() -> None:
             "Put", rpc_pb2.PutRequest(key=b"k", value=bytes(1_572_864)),
             (3, "etcdserver: request is too large"),
         ),
+        *(
+            (method, kind(name="r" * 1_572_864), (3, "etcdserver: request is too large"))
+            for method, kind in (
+                ("RoleAdd", rpc_pb2.AuthRoleAddRequest), ("UserAdd", rpc_pb2.AuthUserAddRequest)
+            )
+        ),
     ]
     for method, message, status in cases:
         assert served.call(method, message).status == status, method

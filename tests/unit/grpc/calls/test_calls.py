@@ -189,6 +189,35 @@ def test_or_by_trailers(talk: Talk) -> None:
     assert talk.answer(1)[1] == message(b"hello")
 
 
+@pytest.mark.parametrize("path", ["/a.B/Echo", "/a.B/Park"])
+@pytest.mark.parametrize("late", [b"", message(b"more")])
+def test_who_keeps_its_side_open_for_the_answer_gets_it(talk: Talk, path: str, late: bytes) -> None:
+    talk.headers(1, path=path)
+    for octet in message(b"asked"):
+        talk.data(1, bytes((octet,)), end=False)
+    assert talk.take() == [], "the end is waited for a little"
+    talk.deadlines.expire(100.05)
+    if path == "/a.B/Park":
+        talk.data(1, late, end=False)
+        assert not talk.cancelled
+        (parked,) = talk.parked
+        parked.reply(b"asked")
+    fields, data = talk.answer(1)
+    assert (fields["grpc-status"], data) == ("0", message(b"asked"))
+    talk.data(1, late)
+    assert talk.take() == []
+    assert (talk.server.streams, talk.server.buffered, talk.server.unanswered) == ({}, 0, 0)
+    assert not talk.server.finished
+
+
+def test_an_end_that_comes_in_time_is_not_taken_for_a_second_request(talk: Talk) -> None:
+    talk.headers(1, path="/a.B/Park")
+    talk.data(1, message(b"asked"), end=False)
+    talk.data(1, b"")
+    talk.deadlines.expire(100.05)
+    assert len(talk.parked) == 1
+
+
 def test_a_stream_hears_every_message_and_the_end(talk: Talk) -> None:
     talk.headers(1, path="/a.B/Bidi")
     talk.data(1, message(b"a") + message(b"") + message(b"c")[:3], end=False)
@@ -330,13 +359,14 @@ def test_unfinished_requests_of_a_connection_are_bounded() -> None:
 
 
 @pytest.mark.parametrize("path", ["/a.B/Echo", "/a.B/Bidi"])
-def test_gzip_is_unpacked_message_by_message(talk: Talk, path: str) -> None:
+@pytest.mark.parametrize("members", [1, 3])
+def test_gzip_is_unpacked_message_by_message(talk: Talk, path: str, members: int) -> None:
     talk.headers(1, path=path, grpc_encoding="gzip")
-    talk.data(1, message(gzip.compress(b"abc" * 100), flag=1))
+    talk.data(1, message(gzip.compress(b"abc" * 100) * members, flag=1))
     if path == "/a.B/Echo":
-        assert talk.answer(1)[1] == message(b"abc" * 100)
+        assert talk.answer(1)[1] == message(b"abc" * 100 * members)
     else:
-        assert talk.stream.heard == ["opened", b"abc" * 100, "half closed"]
+        assert talk.stream.heard == ["opened", b"abc" * 100 * members, "half closed"]
 
 
 def test_a_plain_message_under_a_gzip_encoding_is_fine(talk: Talk) -> None:
@@ -353,7 +383,11 @@ def test_a_gzip_bomb_is_not_inflated_beyond_the_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"not gzip", zlib.compress(b"zlib"), gzip.compress(b"cut short", mtime=0)[:-9]]
+    "data",
+    [
+        b"not gzip", zlib.compress(b"zlib"), gzip.compress(b"cut short", mtime=0)[:-9],
+        gzip.compress(b"more") + b"junk", gzip.compress(b"") * 65,
+    ],
 )
 def test_broken_gzip(talk: Talk, data: bytes) -> None:
     talk.headers(1, grpc_encoding="gzip")
@@ -460,6 +494,13 @@ def test_a_deadline_answers_once_and_tells_the_handler(talk: Talk) -> None:
     talk.parked[0].reply(b"late")
     assert talk.take() == []
     assert len(talk.deadlines) == 0
+
+
+def test_of_several_deadlines_the_last_one_counts_as_in_grpc_go(talk: Talk) -> None:
+    fields = [*(REQUEST | {":path": "/a.B/Park"}).items(), ("grpc-timeout", "0n"), ("grpc-timeout", "500m")]
+    talk.server.receive(f.header_frames(1, talk.encoder.encode(fields), False), 100.0)
+    talk.data(1, message(b"x"))
+    assert talk.parked[0].deadline == pytest.approx(100.5)
 
 
 def test_a_deadline_ends_a_stream(talk: Talk) -> None:
