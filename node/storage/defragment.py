@@ -12,17 +12,13 @@ from node.storage.errors import NoRoom, SyncFailed
 
 
 def room(database: Rdict) -> int:
-    """Bytes that compacting all of it may need: old files stay until new ones are there."""
-    return _property(database, "total-sst-files-size") + 2 * _property(database, "cur-size-all-mem-tables")
-
-
-def likely_room(database: Rdict) -> int:
-    """The same, less what deletions will drop: one drops itself and a row."""
+    """Bytes that compacting all of it may need: old files stay until new ones are there, without what
+    deletions drop. One drops itself and a row."""
     files = database.live_files()
     rows: int = sum(file["num_entries"] for file in files)
     deletions: int = sum(file["num_deletions"] for file in files)
-    left = max(rows - 2 * deletions, 0)
-    return room(database) * left // max(rows, 1)
+    size = _property(database, "total-sst-files-size") + 2 * _property(database, "cur-size-all-mem-tables")
+    return size * max(rows - 2 * deletions, 0) // max(rows, 1)
 
 
 def check_room(needed: int, path: str) -> None:

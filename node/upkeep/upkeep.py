@@ -120,7 +120,7 @@ class Upkeep:
     def _compacted(self) -> None:
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
-            self._giving_back.want(self._store.give_back)
+            self._giving_back.want(self._store.defragment)
 
     def begin(self) -> None:
         """After a start or an install: count the keys, and go on with an interrupted compaction."""

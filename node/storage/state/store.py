@@ -27,7 +27,7 @@ from rocksdict import DbClosedError, Rdict
 from cluster.placement import Owned
 from node.durable import sync_directory
 from node.storage import directory
-from node.storage.defragment import Defragmenting, check_room, likely_room, room
+from node.storage.defragment import Defragmenting, check_room, room
 from node.storage.errors import SnapshotRefused, StorageError, SyncFailed, raise_open
 from node.storage.keys import Position, parse_current
 from node.storage.options import state_options
@@ -261,13 +261,6 @@ class StateStore(Versions):
     def defragment(self) -> None:
         """Give space back to the file system. Long; may run in a helper thread. An install ends it. Raises
         NoRoom where it may need more than the disk has."""
-        self._defragment(room)
-
-    def give_back(self) -> None:
-        """As :meth:`defragment` where the disk likely has the room: for a store that is short of it."""
-        self._defragment(likely_room)
-
-    def _defragment(self, room: Callable[[Rdict], int]) -> None:
         with self.flushing:
             check_room(room(self.database), self.path)
         self.flush()

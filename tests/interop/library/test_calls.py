@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import muster_client as m
 import pytest
 
-import muster_client as m
 from tests.interop.hosts import Hosts
 from tests.interop.library.conftest import SOAK
 from tests.interop.library.cutting import cutting

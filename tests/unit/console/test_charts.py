@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import muster_client as m
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import muster_client as m
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.charts import figures, hot, series
 from tools.console.store.charts.recorder import Look, Recorder

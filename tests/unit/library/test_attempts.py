@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
-import pytest
-
 import muster_client as m
+import pytest
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.services import leading
 from muster_client.wire import calls
 from muster_client.wire.keeper import Kept, clock
+
 from tests.unit.library.scripted import Code, say_nothing, scripted, until
 
 Context = grpc.ServicerContext

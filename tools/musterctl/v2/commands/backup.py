@@ -126,6 +126,7 @@ def _status(data_dir: Path) -> dict[str, Any]:
 def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     """A backup in etcd's form from the host's own client port."""
     from muster_client.pb import rpc_pb2
+
     from tools.client.channels import Config
     from tools.musterctl.client import Client, RequestError
 
