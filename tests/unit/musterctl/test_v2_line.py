@@ -5,11 +5,14 @@ tests/interop compares whole commands with etcdctl.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tools.musterctl.v2.commands import backup
 from tools.musterctl.v2.keys import canonical
 from tools.musterctl.v2.line import LineError, Option, options_first, parse
 
@@ -102,3 +105,20 @@ def test_an_interrupt_in_the_middle_of_a_line_ends_it_without_a_traceback() -> N
         [sys.executable, "-c", _INTERRUPTED_WHILE_IT_PRINTS], capture_output=True, timeout=60, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"a change\n", b"")
+
+
+def test_the_names_of_a_backup_are_on_the_disk_when_it_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup that was told is there after a power cut."""
+    synced: list[tuple[str, bool]] = []
+
+    def fsync(fd: int) -> None:
+        there = (tmp_path / "to" / "member").exists()
+        synced.append((os.readlink(f"/proc/self/fd/{fd}"), there))
+
+    aside = backup._aside(tmp_path / "to")
+    (aside / "data" / "member").mkdir(parents=True)
+    monkeypatch.setattr(os, "fsync", fsync)
+    backup._take_place(aside, tmp_path / "to")
+    assert synced == [(str(tmp_path / "to"), True), (str(tmp_path), True)]
