@@ -9,6 +9,8 @@ import pytest
 
 from cluster.evaluate.footprint import is_read_only, is_serializable
 from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
+from tests.cluster.moves.churn import Churn
+from tests.faults.shards import Background
 
 from .edges import edges
 from .endpoints import Endpoint, GrpcEndpoint, Result
@@ -85,3 +87,16 @@ def test_through_every_host_in_turn(etcd: GrpcEndpoint, muster: list[GrpcEndpoin
         pair.step(step)
     for seed in SEEDS:
         pair.run(1000 + seed, STEPS)
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(900)
+def test_through_every_host_while_keys_move(etcd: GrpcEndpoint, muster: list[GrpcEndpoint]) -> None:
+    churn = Churn([host.address for host in muster], 31)
+    churn.grow()
+    pair = Pair(etcd, Hosts(list(muster)))
+    with Background(churn.step):
+        for seed in SEEDS:
+            pair.run(2000 + seed, STEPS)
+    churn.close()
+    assert churn.done["added"]
