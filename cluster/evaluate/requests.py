@@ -69,7 +69,8 @@ def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None =
     if plain is not None and plain.ops() <= max_ops:
         before = view.revision
         with suppress(plain_txn.Large):
-            outcome, answer = plain_txn.run(view, plain, None if weigh is None else GRAIN.late_bytes)
+            most_bytes = plain_txn.ANY_BYTES if weigh is None else GRAIN.late_bytes
+            outcome, answer = plain_txn.run(view, plain, most_bytes)
             outcome.tail = answer(before)
             return outcome
     message: Any = parse(pb.TxnRequest.FromString, request)

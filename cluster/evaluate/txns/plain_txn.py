@@ -268,11 +268,8 @@ class Large(Exception):
     """It shows more bytes than it may at once."""
 
 
-def run(
-    view: View, plain: Plain, most_bytes: int | None = None
-) -> tuple[Outcome, Callable[[int], bytes]]:
-    """What it does, but for the outcome's tail, and how to make that out of the revision before it. Large, if
-    there is a bound of what its gets may show. EtcdError."""
+def _branch(view: View, plain: Plain) -> tuple[bool, list[Op]]:
+    """Whether all compares hold, and what is done then: nothing of it can fail. EtcdError."""
     succeeded = True
     for compare in plain.compare:
         if not _holds(view, compare):
@@ -281,8 +278,18 @@ def run(
     ops = plain.success if succeeded else plain.failure
     for op in ops:
         if op[4]:
-            _check(view, ops)  # nothing can fail after it
+            _check(view, ops)
             break
+    return succeeded, ops
+
+
+ANY_BYTES = 1 << 62
+
+
+def run(view: View, plain: Plain, most_bytes: int = ANY_BYTES) -> tuple[Outcome, Callable[[int], bytes]]:
+    """What it does, but for the outcome's tail, and how to make that out of the revision before it.
+    EtcdError, and Large: its gets show more than ``most_bytes``."""
+    succeeded, ops = _branch(view, plain)
     items: list[bytes] = []
     writes: list[tuple[bytes, Version | None]] = []
     said: list[Said] = []
@@ -318,10 +325,9 @@ def run(
                 said.append((GET, None if row is None else row[1], b"", b""))
             else:
                 said.append(written[key] if key in written else (GET, view.get(key), b"", b""))
-            if most_bytes is not None:
-                shown += len(said[-1][1] or b"")
-                if shown > most_bytes:
-                    raise Large
+            shown += len(said[-1][1] or b"")
+            if shown > most_bytes:
+                raise Large
         elif key not in written and view.current(key) is not None:
             items.append(records.delete(key))
             writes.append((key, None))
