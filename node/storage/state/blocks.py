@@ -88,7 +88,6 @@ class RowBlocks:
         latest = self._store.revision
         # r rows below that are gone
         if latest - through > _MOST_CHANGES or through < self._store.compact_revision:
-            self._through = latest
             self.clear()
             return True
         recent, lowers, blocks = self._recent, self._lowers, self._blocks
@@ -97,7 +96,6 @@ class RowBlocks:
                 latest = through
                 break
             if looked >= _MOST_CHANGES:  # in one revision
-                self._through = latest
                 self.clear()
                 return True
             through = changed_at
@@ -164,10 +162,11 @@ class RowBlocks:
         return False
 
     def clear(self) -> None:
+        """Nor is anything kept of reads at earlier revisions: keys that move have no history."""
         self._lowers.clear()
         self._blocks.clear()
         self._recent.clear()
-        self._floor = self._through
+        self._floor = self._through = self._store.revision
         self.bytes = 0
 
     def _remove(self, block: Block) -> None:

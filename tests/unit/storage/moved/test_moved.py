@@ -246,6 +246,36 @@ def test_what_a_source_owned_at_no_revision_goes_without_a_compaction(cluster: C
     assert not MovedKeys(cluster.stores[0, BASE - 1]).may_drop(1)
 
 
+@pytest.mark.parametrize("compacts", [False, True])
+def test_a_read_that_outlives_two_moves_leaves_no_block_of_what_was_here_before(
+    cluster: Cluster, compacts: bool) -> None:
+    """The keys have changed at their owner meanwhile; here is no history that says so."""
+    first, last = SHARDS - 2, SHARDS - 1
+    many = [b"a/%03d" % at for at in range(24)]
+    for key in many:
+        cluster.put(key)
+    cluster.move(b"a", b"b", first)
+    store = cluster.stores[0, first]
+    slow, told = store.reader().rows(b"a", b"b", 1000), list[bytes]()
+    slow.more(told, 10, 1 << 20)
+    cluster.move(b"a", b"b", last)
+    for key in many[1:]:
+        cluster.delete(key)
+    if compacts:
+        cluster.compact_at(cluster.model.revision)
+    keys = MovedKeys(store)
+    assert keys.may_drop(2)
+    for _ in keys.drop(2):
+        pass
+    cluster.move(b"a", b"b", first)
+    assert slow.more(told, 50, 1 << 20)[2], "it ends"
+    assert [key in b"".join(told) for key in many] == [True] * len(many)
+    rows, anew = store.reader().rows(b"a", b"b", 1000), list[bytes]()
+    while not rows.more(anew, 50, 1 << 20)[2]:
+        pass
+    assert [key in b"".join(anew) for key in many] == [True] + [False] * (len(many) - 1)
+
+
 def test_counts_go_on_over_a_switch_with_what_its_own_run_changes(cluster: Cluster) -> None:
     for key in (b"a/", b"a/w", b"b/"):
         cluster.put(key)
