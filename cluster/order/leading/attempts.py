@@ -172,6 +172,7 @@ class Attempts(Generic[T]):
         # H1: everything evaluated by now is applied before it is answered, whatever it touches (C3). Also
         # what changed nothing: its answer shows the state before the lock, not a later revision.
         held.payload.batch = begun
+        held.payload.rows = None
 
     def activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T], begun: int) -> None:
         if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
@@ -211,7 +212,7 @@ class Attempts(Generic[T]):
                 if self._grant_switch(prepare, payload):
                     del self._ungranted[attempt]
                 continue
-            if self._waits(prepare):
+            if self._waits(payload):
                 continue
             assert self._view is not None
             del self._ungranted[attempt]
@@ -227,6 +228,10 @@ class Attempts(Generic[T]):
                 self._unlooked.append((payload.token, attempt, Reading(store, prepare)))
                 continue
             rows, counts, pinned = payload.rows or rows_of(store, prepare)
+            payload.rows = rows, counts, pinned
+            if self._waits(payload):
+                self._ungranted[attempt] = held
+                continue
             payload.rows = None
             if pinned:
                 self._shown.keep(attempt, store, prepare.touches, pinned)
@@ -234,10 +239,12 @@ class Attempts(Generic[T]):
             payload.answer = Grant(self._term, rows, keys, counts, verdicts).encode()
             self._answers.append((payload.token, Status.OK, payload.answer))
 
-    def _waits(self, prepare: Prepare) -> bool:
-        """For what is not applied yet, or for others' rows to be let go."""
-        revision, full = self._store.revision, self._shown.full
-        return any(t.revision > revision or (full and t.shown) for t in prepare.touches)
+    def _waits(self, payload: Preparing[T]) -> bool:
+        """For what is not applied yet, or, with rows to pin, for others' to be let go."""
+        revision = self._store.revision
+        if any(touch.revision > revision for touch in payload.prepare.touches):
+            return True
+        return payload.rows is not None and bool(payload.rows[2]) and self._shown.full
 
     def _grant_switch(self, prepare: Prepare, payload: Preparing[T]) -> bool:
         """A source's revision and its number of live keys, or a target's promise (G4)."""

@@ -104,6 +104,9 @@ def test_i23_grants_wait_while_too_much_is_pinned(monkeypatch: pytest.MonkeyPatc
         for number in (1, 2):
             leader.prepare("sequencer", Prepare(Attempt(5, number), 0, 1, touches))
         assert len(granted(leader)) == 1
+        # a get of few bytes has nothing to pin
+        leader.prepare("sequencer", Prepare(Attempt(5, 3), 0, 1, [Touch(b"k001", b"", shown=True)]))
+        assert len(granted(leader)) == 1
         leader.shown.drop(Attempt(5, 1))
         leader.let_go()
         assert len(granted(leader)) == 1
