@@ -99,8 +99,8 @@ def test_what_a_disk_has_no_room_for_is_not_defragmented_and_flushes_go_on(small
         store.defragment()
     store.apply([(next(indexes), 1, records.put(b"more", 0, 1, b"x" * 100_000, 0))])
     store.flush()
-    do([records.delete(b"%d" % i) for i in range(9000)], 4 << 20)
-    do([records.compact(store.revision)], 4 << 20)
+    do([records.delete(b"%d" % i) for i in range(9000)], 8 << 20)
+    do([records.compact(store.revision)], 8 << 20)
     while store.compacting:
         store.compaction_step(1_000_000)
     store.flush()
