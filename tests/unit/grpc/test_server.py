@@ -177,14 +177,22 @@ def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_line_end_behind_a_body_does_not_count(running: Running, apart: bool) -> None:
+@pytest.mark.parametrize("ends", [[b"\r\n"], [b"\n"], [b"\r", b"\n"], [b"\r\n\r\n"]])
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [(b"Content-Length: 4", b"body"), (b"Expect: 100-continue\r\nContent-Length: 4", b"body"),
+     (b"Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n")],
+)  # fmt: skip
+def test_a_line_end_behind_a_body_does_not_count(
+    running: Running, field: bytes, body: bytes, ends: list[bytes], apart: bool
+) -> None:
     """Small programs print one behind what they announced: its 400 was taken for the next answer."""
-    posts = [b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n"] * 2
+    posts = [b"POST /echo HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n%s%s" % (field, body, ends[0]), *ends[1:]] * 2
     last = b"GET /below/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with connected(running) as sock:
         for piece in [*posts, last] if apart else [b"".join(posts) + last]:
             sock.sendall(piece)
-            time.sleep(0.05 * apart)
+            time.sleep(0.02 * apart)
         said = b"".join(iter(lambda: sock.recv(65_536), b""))
     assert (said.count(b"HTTP/1.1 201"), said.count(b"HTTP/1.1 400")) == (2, 0)
     assert said.endswith(b"below /below/")
