@@ -176,6 +176,33 @@ def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
     assert said.endswith(b"below /below/")
 
 
+def test_calls_whose_end_was_waited_for_share_turns_with_others() -> None:
+    """Those of 10 ms were all answered in one turn of the loop."""
+    slow: list[bytes] = []
+    registry = Registry()
+
+    def work(call: Call, data: bytes) -> None:
+        time.sleep(0.005)
+        slow.append(data)
+
+    registry.unary("/t.S/Slow", work)
+    registry.unary("/t.S/Count", lambda call, data: call.reply(b"%d" % len(slow)))
+    encoder, count = hpack.Encoder(), 200
+    fields = {":method": "POST", ":path": "/t.S/Slow", ":scheme": "http", ":authority": "x",
+              "content-type": "application/grpc", "te": "trailers"}  # fmt: skip
+    calls = b"".join(
+        f.header_frames(id, encoder.encode(list(fields.items())), False) + f.frame(f.DATA, 0, id, bytes(5))
+        for id in range(1, 2 * count, 2))
+    with serving(registry) as running, grpc.insecure_channel(running.address) as channel:
+        ask = channel.unary_unary("/t.S/Count", request_serializer=same, response_deserializer=same)
+        assert ask(b"", timeout=30) == b"0"
+        with connected(running) as sock:
+            sock.sendall(PREFACE + f.settings_frame({}) + calls)
+            wait_for(lambda: bool(slow))
+            assert int(ask(b"", timeout=30)) < count
+            wait_for(lambda: len(slow) == count)
+
+
 @pytest.mark.parametrize("apart", [False, True])
 @pytest.mark.parametrize("ends", [[b"\r\n"], [b"\n"], [b"\r", b"\n"], [b"\r\n\r\n"]])
 @pytest.mark.parametrize(
