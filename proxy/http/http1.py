@@ -236,12 +236,14 @@ class Http1Connection(ByH11):
         if conn.their_state is not h11.IDLE or conn.our_state is not h11.IDLE or conn.trailing_data[0]:
             return None
         self._given = False
-        if self._raw.startswith(LINE_ENDS, self._at):  # two at once, as Go's server: not any number in a turn
-            ends = self._raw[self._at : self._at + 4]
+        takes, limits = not (self._ended or self.output.crowded), self._limits
+        most = limits.max_http1_header_bytes, limits.max_body_bytes
+        plain = take(self._raw, *most, self._at) if takes else None
+        if plain is None and self._raw.startswith(LINE_ENDS, self._at):
+            ends = self._raw[self._at : self._at + 4]  # as many as for Go's server: not any number in a turn
             self._at += len(ends) - len(ends.lstrip(b"\r\n"))
-        if self._ended or self.output.crowded:
-            return None
-        return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes, self._at)
+            plain = take(self._raw, *most, self._at) if takes else None
+        return plain
 
     def _begun(self) -> bool:
         """Whether there is only the beginning of a plain request: its rest is waited for, since h11 would

@@ -187,7 +187,7 @@ def test_calls_whose_end_was_waited_for_share_turns_with_others() -> None:
 
     registry.unary("/t.S/Slow", work)
     registry.unary("/t.S/Count", lambda call, data: call.reply(b"%d" % len(slow)))
-    encoder, count = hpack.Encoder(), 200
+    encoder, count = hpack.Encoder(), 60
     fields = {":method": "POST", ":path": "/t.S/Slow", ":scheme": "http", ":authority": "x",
               "content-type": "application/grpc", "te": "trailers"}  # fmt: skip
     calls = b"".join(
