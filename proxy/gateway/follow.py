@@ -46,7 +46,7 @@ class Objects:
                 self._depth = max(self._depth - 1, 0)
                 if not self._depth:
                     cut = at
-        if not self._depth and text[cut:].strip():
+        if not self._depth:  # blanks go on, too: looked at again with each piece, they would take ever longer
             cut, self._quoted = len(text), False
         escapes = last < len(text) and text.endswith(b"\\")  # what comes next
         self._at = max(len(text) - escapes - cut, 0)

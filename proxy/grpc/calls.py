@@ -30,6 +30,7 @@ TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
 PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for want of room
+PLAIN_SHIFT = 12  # a unit of work (``proxy.http.http2.connection``) unpacks some 4 kB
 BACKLOG_BYTES = 1 << 20  # what may wait for a stream's client
 SHARED_BACKLOG_BYTES = 16 << 20  # of a connection's streams, beyond which each has less
 
@@ -57,6 +58,7 @@ class Peer:
     _: KW_ONLY
     secure: bool = False  # by TLS
     spent: Callable[[], bool] = lambda: False  # messages of streams wait (proxy.http.backlog)
+    in_turn: Callable[[Callable[[], None]], object] = lambda go_on: go_on()  # likewise, those of others
 
 
 class Call(Stream):
@@ -346,10 +348,11 @@ class Call(Stream):
         if buffer is None:
             buffer = self._buffer = bytearray()
         buffer += data
+        encoding = self.headers.field(b"grpc-encoding")
         try:
-            found = wire.split_messages(
-                buffer, limits.max_message_bytes, self.headers.field(b"grpc-encoding")
-            )
+            found = wire.split_messages(buffer, limits.max_message_bytes, encoding)
+            if encoding:
+                connection.work += sum(map(len, found)) >> PLAIN_SHIFT
             connection.buffered += len(buffer) - self._counted
             self._counted = len(buffer)
             if buffer and ended:

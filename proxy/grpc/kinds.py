@@ -27,7 +27,9 @@ class _Unended:
         self._call = call
 
     def expired(self) -> None:
-        self._call.take_unended()
+        call = self._call
+        if not (call.closed or call.ending):  # in a turn that is shared: there may be thousands
+            call.connection.owner.in_turn(call.take_unended)  # type: ignore[attr-defined]
 
 
 class UnaryCall(Call):

@@ -22,6 +22,7 @@ _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # docum
 TEXT = "text/plain; charset=utf-8"
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 _AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
+LINE_ENDS = (b"\r", b"\n")  # behind a body, where they do not count (RFC 9112 section 2.2)
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
 _CONNECTION = re.compile(rb"(?i)\r\nconnection:[^\r]*")
 FindHandler = Callable[[str], "HttpHandler | None"]
@@ -246,10 +247,13 @@ class ByH11:
         self._send(h11.EndOfMessage())
         self.request = None
         self.last_active = self.now
-        if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE and not self._draining:
+        done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        line_end = done and self._h11.trailing_data[0].startswith(LINE_ENDS)  # h11 takes it for a request
+        stays = self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE
+        if done and not line_end and not self._draining:
             self._h11.start_next_cycle()
             self._advance()
-        elif self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE and not self._draining:
+        elif (line_end or stays) and not self._draining:
             self._raw, self._given = self._h11.trailing_data[0] + self._left(), False
             self._h11, self._old = self._fresh(), None
             if self._ended and not self._raw:

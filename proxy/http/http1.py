@@ -9,7 +9,7 @@ from __future__ import annotations
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.by_h11 import TEXT, ByH11, FindHandler, Output, serve
+from proxy.http.by_h11 import LINE_ENDS, TEXT, ByH11, FindHandler, Output, serve
 from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakeWhole, begins_plain, take
 from proxy.http.http2 import Limits
 from proxy.http.requests import AtOnce, HttpRequest
@@ -236,11 +236,14 @@ class Http1Connection(ByH11):
         if conn.their_state is not h11.IDLE or conn.our_state is not h11.IDLE or conn.trailing_data[0]:
             return None
         self._given = False
-        if self._raw.startswith(b"\r\n", self._at):  # behind a body, where it does not count (RFC 9112, 2.2)
-            self._at += 2
-        if self._ended or self.output.crowded:
-            return None
-        return take(self._raw, self._limits.max_http1_header_bytes, self._limits.max_body_bytes, self._at)
+        takes, limits = not (self._ended or self.output.crowded), self._limits
+        most = limits.max_http1_header_bytes, limits.max_body_bytes
+        plain = take(self._raw, *most, self._at) if takes else None
+        if plain is None and self._raw.startswith(LINE_ENDS, self._at):
+            ends = self._raw[self._at : self._at + 4]  # as many as for Go's server: not any number in a turn
+            self._at += len(ends) - len(ends.lstrip(b"\r\n"))
+            plain = take(self._raw, *most, self._at) if takes else None
+        return plain
 
     def _begun(self) -> bool:
         """Whether there is only the beginning of a plain request: its rest is waited for, since h11 would

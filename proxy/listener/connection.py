@@ -253,7 +253,7 @@ class ClientConnection(asyncio.Protocol):
             self.http2 = Connection(
                 self.serves.open, self.server.limits, self.loop.time(), self.mark,
                 Peer(self.peer, self.server.deadlines, self.peer_name, secure=self.secure,
-                     spent=self.server.backlog.over), self.server.memory)
+                     spent=self.server.backlog.over, in_turn=self.server.backlog.add), self.server.memory)
             self.data_received(data)
 
     # -- writing

@@ -176,15 +176,50 @@ def test_pipelined_requests_are_answered_in_order(running: Running) -> None:
     assert said.endswith(b"below /below/")
 
 
+def test_calls_whose_end_was_waited_for_share_turns_with_others() -> None:
+    """Those of 10 ms were all answered in one turn of the loop."""
+    slow: list[bytes] = []
+    registry = Registry()
+
+    def work(call: Call, data: bytes) -> None:
+        time.sleep(0.005)
+        slow.append(data)
+
+    registry.unary("/t.S/Slow", work)
+    registry.unary("/t.S/Count", lambda call, data: call.reply(b"%d" % len(slow)))
+    encoder, count = hpack.Encoder(), 60
+    fields = {":method": "POST", ":path": "/t.S/Slow", ":scheme": "http", ":authority": "x",
+              "content-type": "application/grpc", "te": "trailers"}  # fmt: skip
+    calls = b"".join(
+        f.header_frames(id, encoder.encode(list(fields.items())), False) + f.frame(f.DATA, 0, id, bytes(5))
+        for id in range(1, 2 * count, 2))
+    with serving(registry) as running, grpc.insecure_channel(running.address) as channel:
+        ask = channel.unary_unary("/t.S/Count", request_serializer=same, response_deserializer=same)
+        assert ask(b"", timeout=30) == b"0"
+        with connected(running) as sock:
+            sock.sendall(PREFACE + f.settings_frame({}) + calls)
+            wait_for(lambda: bool(slow))
+            assert int(ask(b"", timeout=30)) < count
+            wait_for(lambda: len(slow) == count)
+
+
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_line_end_behind_a_body_does_not_count(running: Running, apart: bool) -> None:
+@pytest.mark.parametrize("ends", [[b"\r\n"], [b"\n"], [b"\r", b"\n"], [b"\r\n\r\n"]])
+@pytest.mark.parametrize(
+    ("field", "body"),
+    [(b"Content-Length: 4", b"body"), (b"Expect: 100-continue\r\nContent-Length: 4", b"body"),
+     (b"Transfer-Encoding: chunked", b"4\r\nbody\r\n0\r\n\r\n")],
+)  # fmt: skip
+def test_a_line_end_behind_a_body_does_not_count(
+    running: Running, field: bytes, body: bytes, ends: list[bytes], apart: bool
+) -> None:
     """Small programs print one behind what they announced: its 400 was taken for the next answer."""
-    posts = [b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody\r\n"] * 2
+    posts = [b"POST /echo HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n%s%s" % (field, body, ends[0]), *ends[1:]] * 2
     last = b"GET /below/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     with connected(running) as sock:
         for piece in [*posts, last] if apart else [b"".join(posts) + last]:
             sock.sendall(piece)
-            time.sleep(0.05 * apart)
+            time.sleep(0.02 * apart)
         said = b"".join(iter(lambda: sock.recv(65_536), b""))
     assert (said.count(b"HTTP/1.1 201"), said.count(b"HTTP/1.1 400")) == (2, 0)
     assert said.endswith(b"below /below/")

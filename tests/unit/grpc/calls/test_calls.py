@@ -218,6 +218,23 @@ def test_an_end_that_comes_in_time_is_not_taken_for_a_second_request(talk: Talk)
     assert len(talk.parked) == 1
 
 
+def test_compressed_requests_take_several_turns(talk: Talk) -> None:
+    """Each of 1.5 kB takes milliseconds: a read of 64 kB held the loop for a tenth of a second."""
+    packed = gzip.compress(bytes(1_500_000))
+    asked = b""
+    for id in range(1, 41, 2):
+        fields = [*REQUEST.items(), ("grpc-encoding", "gzip")]
+        fields[2] = (":path", "/a.B/Park")
+        asked += f.header_frames(id, talk.encoder.encode(fields), False)
+        asked += f.frame(f.DATA, f.END_STREAM, id, b"\1" + len(packed).to_bytes(4, "big") + packed)
+    talk.server.receive(asked, 100.0)
+    assert talk.server.more
+    assert len(talk.parked) == 1
+    while talk.server.more:
+        talk.server.receive(b"", 100.0)
+    assert len(talk.parked) == 20
+
+
 def test_a_stream_hears_every_message_and_the_end(talk: Talk) -> None:
     talk.headers(1, path="/a.B/Bidi")
     talk.data(1, message(b"a") + message(b"") + message(b"c")[:3], end=False)

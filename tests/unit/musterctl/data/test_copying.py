@@ -19,15 +19,18 @@ class Source:
     """Has keys on leases; the endpoint that lists leases is behind."""
 
     def __init__(self) -> None:
+        self.asked: list[int] = []
         self.ttl_s = {ALIVE: 60, ENDING: 0}  # what is left of each: the last one's is less than a second
 
     def unary(self, method: str, request: Any, response: Any, *_: Any) -> Any:
         if method == "Lease/LeaseTimeToLive":
+            self.asked.append(request.ID)
             left_s = self.ttl_s.get(request.ID, -1)
             return rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=left_s, grantedTTL=max(left_s, 30))
         if method == "Lease/LeaseLeases":
             return rpc_pb2.LeaseLeasesResponse()
         kvs = [kv_pb2.KeyValue(key=b"%d" % lease, value=b"v", lease=lease) for lease in range(4)]
+        kvs += [kv_pb2.KeyValue(key=b"more", value=b"v", lease=GONE)] * 5
         return rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(revision=7), kvs=kvs)
 
     def start(self, method: str, request: Any, response: Any, timeout_s: float) -> Future[Any]:
@@ -73,6 +76,7 @@ def test_a_key_whose_lease_has_ended_since_it_was_read_is_not_copied() -> None:
     copier.base()
     assert target.puts == [(b"0", 0), (b"2", ALIVE), (b"3", ENDING)]
     assert (target.granted, copier.copied) == ([ALIVE, ENDING], 3)
+    assert sorted(source.asked) == [GONE, ALIVE, ENDING], "not for each of the keys"
     for step in target.begun:
         step.close()
 

@@ -109,7 +109,7 @@ def test_objects_are_cut_where_they_are_whole_however_they_come() -> None:
                 rest = rest[json.JSONDecoder().raw_decode(rest)[1] :].strip()
 
 
-@pytest.mark.parametrize("text", ["garbage", "]", '"a', "{]", "5", '{"ID":"1"} x'])
+@pytest.mark.parametrize("text", [" ", "garbage", "]", '"a', "{]", "5", '{"ID":"1"} x'])
 def test_what_is_no_object_is_not_waited_for(text: str) -> None:
     assert Objects().take(text.encode()) == text.encode()
 

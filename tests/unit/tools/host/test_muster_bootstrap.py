@@ -70,6 +70,19 @@ def test_later_starts_keep_the_identity_and_ignore_the_initial_flags(tmp_path: P
     assert again == first
 
 
+def test_no_host_begins_where_a_restore_has_not_ended(tmp_path: Path) -> None:
+    """It would be an empty one, and the restore would find the directory taken."""
+    aside = tmp_path / bootstrap.RESTORING
+    aside.mkdir()
+    with pytest.raises(ConfigError, match=rf"a restore into {tmp_path} has not ended.* remove {aside}"):
+        establish(tmp_path)
+    assert list(tmp_path.iterdir()) == [aside]
+    aside.rmdir()
+    establish(tmp_path)
+    aside.mkdir()  # it ended but for that
+    assert establish(tmp_path)[1] is False
+
+
 def test_another_number_of_shards_is_refused_at_a_restart(tmp_path: Path) -> None:
     establish(tmp_path, "--shards=1")
     path = tmp_path / "member" / "identity.json"

@@ -35,6 +35,7 @@ from tools.muster.machine.disk import seal
 # data has grown (G16); versions of before growth must not start on it
 FORMAT, JOINED_FORMAT, GROWN_FORMAT = FORMATS = 1, 2, 3
 _TOLD = 3  # paths with a loose mode that are logged
+RESTORING = "restoring"  # in the data directory: what a restore has made so far
 REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
 # in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
 AGREED = "agreed"
@@ -77,6 +78,10 @@ def member_dir(data_dir: str) -> str:
 def prepare_data_dir(data_dir: str) -> list[str]:
     """Make the data directory, private to this user as all that the host's processes make. Returns warnings
     of paths with a looser mode. ConfigError if it cannot be used."""
+    restoring = os.path.join(data_dir, RESTORING)
+    if os.path.isdir(restoring) and not is_known(data_dir):
+        raise ConfigError(
+            f"a restore into {data_dir} has not ended: run it again, or remove {restoring} for a new host")
     os.umask(0o077)
     try:
         os.makedirs(data_dir, mode=0o700, exist_ok=True)

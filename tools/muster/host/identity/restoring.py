@@ -23,12 +23,11 @@ from node.durable import sync_directory
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
-from tools.muster.host.identity.bootstrap import identity_of, member_dir, shard_dir, write_identity
+from tools.muster.host.identity.bootstrap import RESTORING, identity_of, member_dir, shard_dir, write_identity
 from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
 _CHUNK_BYTES = 4 << 20
-_ASIDE = "restoring"  # an unfinished one is removed by the next
 Tell = Callable[[int, int], None]  # bytes done, of so many
 
 
@@ -66,11 +65,11 @@ def restore_host(
     identity = identity_of(config)
     data_dir = Path(config.data_dir)
     was_there = data_dir.exists()
-    if was_there and (not data_dir.is_dir() or any(path.name != _ASIDE for path in data_dir.iterdir())):
+    if was_there and (not data_dir.is_dir() or any(path.name != RESTORING for path in data_dir.iterdir())):
         raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
     if new.wal_dir and Path(new.wal_dir).exists():
         raise NoBackup(f'wal-dir "{new.wal_dir}" exists')
-    aside = data_dir / _ASIDE
+    aside = data_dir / RESTORING
     shutil.rmtree(aside, ignore_errors=True)
     with snapshot.open("rb") as file, _mapped(file.fileno()) as data:
         database = opened(data, skip_hash_check)

@@ -57,8 +57,8 @@ class Copier:
             request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=self.revision)
             page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
             self.revision = self.revision or page.header.revision
-            # a key whose lease has ended meanwhile would stay for ever
-            kvs = [kv for kv in page.kvs if self._leased(kv) or not kv.lease or self._leases is None]
+            ended = self._ended({kv.lease for kv in page.kvs})
+            kvs = [kv for kv in page.kvs if kv.lease not in ended]
             self._apply(rpc_pb2.RequestOp(request_put=self._put(kv)) for kv in kvs)
             self.copied += len(kvs)
             self.on_progress()
@@ -89,11 +89,14 @@ class Copier:
             request_delete_range=rpc_pb2.DeleteRangeRequest(key=self._rename(event.kv.key)))
 
     def _put(self, kv: kv_pb2.KeyValue) -> rpc_pb2.PutRequest:
-        return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=self._leased(kv))
+        lease = self._leases.there(kv.lease) if self._leases is not None and kv.lease else 0
+        return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease)
 
-    def _leased(self, kv: kv_pb2.KeyValue) -> int:
-        """Its lease at the target."""
-        return self._leases.there(kv.lease) if self._leases is not None and kv.lease else 0
+    def _ended(self, leases: set[int]) -> set[int]:
+        """Those that have ended meanwhile: their keys would stay for ever."""
+        if self._leases is None:
+            return set()
+        return {lease for lease in leases if lease and not self._leases.there(lease)}
 
     def _apply(self, ops: Iterable[rpc_pb2.RequestOp]) -> None:
         """In transactions as large as allowed."""
