@@ -57,11 +57,17 @@ def by_socket(cluster: LocalCluster) -> bool:
 
 
 def put(cluster: LocalCluster, key: str) -> None:
+    """Again while the outcome is open: a host that was killed may have led the key's shard."""
+    until(lambda: has_put(cluster, key))
+
+
+def has_put(cluster: LocalCluster, key: str) -> bool:
     words = f"--endpoints={','.join(cluster.endpoints())}", "--command-timeout=60s", "put", key, "v"
     done = forks.run(
         [*forks.MUSTERCTL, *words], capture_output=True, text=True,
         timeout=120, env=environment())
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 or "etcdserver: request timed out" in done.stderr, done.stderr
+    return done.returncode == 0
 
 
 def test_hosts_talk_by_sockets_of_their_user_and_by_no_port(cluster: LocalCluster) -> None:
