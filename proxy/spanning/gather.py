@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import partial
 from heapq import merge
 from typing import Any
 
@@ -73,8 +74,11 @@ class Gather:
         if not self.serializable:
             router.index(self._indexed)
             return self
-        router.recent.when_caught_up(self._shards(0), self._serializable)
+        self._wait_for(self._shards(0))
         return self
+
+    def _wait_for(self, shards: tuple[int, ...]) -> None:
+        self._router.recent.when_caught_up(shards, partial(self._serializable, shards))
 
     def _shards(self, revision: int) -> tuple[int, ...]:
         return tuple(sorted({shard for shard, _ in self._ask(revision)}))
@@ -85,16 +89,22 @@ class Gather:
         self.revision = revision
         self._read(order_index, latest, term)
 
-    def _serializable(self) -> None:
+    def _serializable(self, waited: tuple[int, ...]) -> None:
         """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
-        The replicas decide on a named one: what this front knows of them may be old."""
+        The replicas decide on a named one: what this front knows of them may be old. ``waited``: for these
+        shards; others may own keys by now, or before a move."""
         try:
-            revision = self._applied(self._shards(self.revision))
+            owners = self._shards(self.revision)
+            revision = self._applied(owners)
             # of what has moved since, its owner then must have applied it
-            while not self.revision and (owners := self._applied(self._shards(revision))) < revision:
-                revision = owners
+            while not self.revision and (applied := self._applied(then := self._shards(revision))) < revision:
+                revision = applied
+                owners += then
         except EtcdError as e:  # below the pruning
             self._refused(e)
+            return
+        if not {*owners}.issubset(waited) and revision < self._router.highest:
+            self._wait_for(tuple(sorted({*owners, *waited})))
             return
         if revision:
             self._read(0, max(revision, self.revision), self._router.routes[0].term)

@@ -142,10 +142,35 @@ class Moves:
 
     def _somewhere(self) -> bytes:
         simulation, random = self._simulation, self._random
+        if simulation.plan.joins:
+            return self._joined()
         start, end = sorted(random.sample([*simulation.keys, b"/", b"z"], 2))
         if random.random() < 0.3:
             end = start + b"\0"
         return Wish(start, end, random.choice(simulation.plan.targets or self._shards())).encode()
+
+    def _joined(self) -> bytes:
+        """Mostly neighbouring spans, to a shard that owns none of them; else one key, or a few."""
+        simulation, random = self._simulation, self._random
+        shards, keys = list(simulation.plan.targets or self._shards()), sorted(simulation.keys)
+        table: Table | None = None
+        for process in simulation.nodes.values():
+            known = process.node.store.placement() if process.alive else None
+            if known is not None and (table is None or known.generation > table.generation):
+                table = known
+        if table is not None and random.random() < 0.75 and table.spans:
+            first = random.randrange(len(table.spans))
+            last = min(len(table.spans) - 1, first + random.choice((0, 1, 1, 2, 3)))
+            start, end = table.spans[first].start, table.spans[last].end
+            owners = table.owners_of(start, end)
+            if others := [shard for shard in shards if shard not in owners]:
+                return Wish(start, end, random.choice(others)).encode()
+        start = random.choice(keys)
+        if random.random() < 0.5:
+            return Wish(start, start + b"\0", random.choice(shards)).encode()
+        at = random.randrange(len(keys) - 1)
+        end = keys[min(len(keys) - 1, at + random.choice((1, 2, 3)))]
+        return Wish(keys[at], end, random.choice(shards)).encode()
 
     def _shards(self) -> list[int]:
         """As far as anybody knows."""

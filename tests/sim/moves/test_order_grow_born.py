@@ -14,6 +14,8 @@ from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
 from tests.sim.world.order_sim import Simulation
 
 FIRST, SEEDS = (0, 150) if SOAK else (4, 2)
+QUIET = {"put": 3, "delete": 1, "range": 4, "serializable": 3, "txn": 1, "wide": 1, "hash": 2, "watch": 1,
+         "compact": 3}
 PLANS: dict[str, dict[str, Any]] = {
     "grow_births": {"shards": 2, "mix": COMPACTED},
     "grow_births_members": {"shards": 2, "mix": COMPACTED, "members": True, "member_chance": 0.03,
@@ -21,6 +23,10 @@ PLANS: dict[str, dict[str, Any]] = {
     "grow_births_hard": {"shards": 2, "mix": {**MIX, "compact": 5}, "faults": FAULTS, "fault_every_s": 0.8,
                          "snapshot_count": 60, "repeats": 0.3, "loses_genesis": 0.1,
                          "birth_timeout_ms": 1000},
+    # with few writes moves stand at one revision; spans come back to shards that owned them at none
+    "grow_births_quiet": {"shards": 2, "mix": QUIET, "joins": True, "clients": 3, "think_s": 0.2,
+                          "real": True, "faults": FAULTS, "fault_every_s": 0.5, "snapshot_count": 10_000,
+                          "seconds": 8.0, "birth_timeout_ms": 1000},
     "grow_births_watch": {"shards": 3, "mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}},
 }
 
@@ -58,6 +64,7 @@ def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
     ("grow_births", 4),  # a source's answer came behind the end of its move
     ("grow_births_hard", 3),  # a born shard changed the hash of a revision before its birth (I19)
     ("grow_births_hard", 4),  # a front waited for a replica of a shard that was dropped
+    ("grow_births_quiet", 6_263_535),  # a serializable range went back: keys moved while it waited (I14)
 ])
 def test_faults_that_were_found(name: str, seed: int) -> None:
     Simulation(seed, born(**PLANS[name])).run()

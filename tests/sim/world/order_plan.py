@@ -61,6 +61,7 @@ class Plan:
     move_every_s: float = 0.2
     cancels: float = 0.05  # share of looks at which the operator cancels
     targets: tuple[int, ...] = ()  # shards that spans are moved to; none: all
+    joins: bool = False  # moves are of several spans together, as a rule
     patience_ms: int = 400  # with hosts whose copies are not close
     hosts: int = len(HOSTS)
     real: bool = False  # the state lies in RocksDB
