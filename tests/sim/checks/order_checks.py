@@ -537,7 +537,8 @@ def watched_classes(simulation: Simulation) -> tuple[type, type]:
                     raise Violation("H19 no attempt begins without its participants' leaders",
                                     f"{wide.attempt} of {wide.participants}, heard of were {self.heard}")
                 waits_ms, before = now_ms - wide.started_ms, self.given_up.get(id(wide), (wide, 0))[1]
-                if waits_ms >= GIVE_UP_MS * 4**before and len(wide.grants) < len(wide.participants):
+                patience_ms = GIVE_UP_MS * 4**before if wide.switch is None else MOST_LIMIT_MS
+                if waits_ms >= patience_ms and len(wide.grants) < len(wide.participants):
                     raise Violation("H19 no locks while a participant has no leader",
                                     f"{wide.attempt}, after {before} others, waits for {waits_ms} ms")
 
