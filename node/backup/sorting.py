@@ -16,6 +16,8 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from node.storage.directory import free_bytes
+
 Row = tuple[bytes, bytes]
 _SIZES = struct.Struct("<II")
 _OVERHEAD_BYTES = 180  # of a row in memory besides its bytes
@@ -36,12 +38,6 @@ def shrink(file: BinaryIO) -> None:
         size -= _FREED_BYTES
         os.ftruncate(file.fileno(), size)
         time.sleep(_FREED_EVERY_S)
-
-
-def free_bytes(of: int | Path) -> int:
-    """What an ordinary user may still write to a file system. OSError."""
-    system = os.statvfs(of)
-    return system.f_bavail * system.f_frsize
 
 
 class PacedFile:

@@ -35,13 +35,14 @@ from cluster.errors import EtcdError
 from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.backup.build import Job
-from node.backup.sorting import free_bytes, shrink
+from node.backup.sorting import shrink
 from node.links.fronts import FrontLink
 from node.machine import NodeMachine
 from node.serving.reads import Reads
 from node.serving.streams import slow
 from node.slicing.yielding import Others
 from node.storage import StateStore
+from node.storage.directory import free_bytes
 from node.storage.snapshot import SnapshotSource
 
 if TYPE_CHECKING:

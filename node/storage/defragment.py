@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 
 from rocksdict import Rdict
 
+from node.storage.directory import free_bytes
 from node.storage.errors import NoRoom, SyncFailed
 
 
@@ -23,8 +23,7 @@ def room(database: Rdict) -> int:
 
 def check_room(needed: int, path: str) -> None:
     """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up."""
-    system = os.statvfs(path)
-    if needed > (free := system.f_bavail * system.f_frsize):
+    if needed > (free := free_bytes(path)):
         raise NoRoom(f"defragmenting may need {needed} bytes of the disk, and {free} are free")
 
 

@@ -26,6 +26,12 @@ from node.storage.errors import StorageCorruption
 FIRST = "db-1"
 
 
+def free_bytes(of: int | str | Path) -> int:
+    """What an ordinary user may still write to the file system of an open file or a path. OSError."""
+    system = os.statvfs(of)
+    return system.f_bavail * system.f_frsize
+
+
 def sync_tree(path: Path) -> None:
     for child in path.iterdir():
         fd = os.open(child, os.O_RDONLY)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
+from node.storage import directory
 from node.storage.options import LOG_BESIDE
 
 FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sender is
@@ -48,10 +49,10 @@ def log_buffer_bytes(settings: NodeSettings) -> int:
 def free_bytes(path: str) -> int:
     """What an ordinary user may still write to the file systems of ``path`` and its log: the less. Raises
     OSError."""
-    found = [os.statvfs(path)]
+    found = [directory.free_bytes(path)]
     with suppress(FileNotFoundError):
-        found.append(os.statvfs(os.path.join(path, "log")))
-    return min(system.f_bavail * system.f_frsize for system in found)
+        found.append(directory.free_bytes(os.path.join(path, "log")))
+    return min(found)
 
 
 class Space:
