@@ -14,7 +14,7 @@ from cluster.settings import Common, NodeSettings, Peer
 from node.replica.made import make_node
 from node.replica.server import Node
 from node.storage import RaftLog, StateStore
-from node.storage.snapshot import SnapshotSink, SnapshotSource
+from tests.unit.storage.state.stores import received
 from tools.muster.machine.disk.disks import NodesMachine
 
 VERSIONS = 20_000
@@ -92,12 +92,8 @@ def test_after_an_install(tmp_path: Path) -> None:
         node = node_of(settings(tmp_path / "node", 2))
         node.standing.ready = True  # a follower that serves; its peer is not there
         donor = interrupted(tmp_path / "donor", 1000)
-        source = SnapshotSource.create(donor, tmp_path / "outgoing")
-        sink = SnapshotSink(tmp_path / "node" / "state")
-        while chunk := source.next_chunk(1 << 20):
-            sink.write(chunk)
+        sink = received(donor, tmp_path / "outgoing", tmp_path / "node" / "state")
         sink.finish()
-        source.close()
         donor.close()
         node.store.install(sink)
         assert node.store.compacting

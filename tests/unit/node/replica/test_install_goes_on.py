@@ -9,9 +9,10 @@ from cluster.effects import records
 from cluster.grain import GRAIN
 from cluster.raft import Entry, EntryKind, Kind, Message
 from node.storage import StateStore
-from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.storage.snapshot import SnapshotSink
 from node.upkeep.snapshots import Receiving
 from tests.unit.node.replica.test_compaction_resumes import node_of, settings
+from tests.unit.storage.state.stores import received
 
 KEYS = 100
 LOG = [
@@ -27,11 +28,7 @@ def state_at(index: int, path: Path) -> SnapshotSink:
     donor = StateStore.open(path / "donor")
     donor.apply([(at, 1, data) for at, data in enumerate(LOG[:index], 1)])
     donor.flush()
-    source = SnapshotSource.create(donor, path / "outgoing")
-    sink = SnapshotSink(path / "node" / "state")
-    while chunk := source.next_chunk(1 << 20):
-        sink.write(chunk)
-    source.close()
+    sink = received(donor, path / "outgoing", path / "node" / "state")
     donor.close()
     return sink
 

@@ -12,9 +12,9 @@ from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from node.backup.rows import Checkpoint
 from node.storage import StateStore
-from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state.staging import answer
 from tests.unit.storage.moved.cluster import SHARDS, SMALL, Cluster
+from tests.unit.storage.state.stores import received
 
 TARGET = SHARDS - 1
 KEYS = [b"a/%d" % i for i in range(9)]
@@ -33,12 +33,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def installed(donor: StateStore, root: Path) -> StateStore:
     """A replica that was empty, with the donor's state."""
-    source = SnapshotSource.create(donor, root / "outgoing")
     store = StateStore.open(root / "new", shard=donor.shard, **SMALL)
-    sink = SnapshotSink(store.root)
-    while chunk := source.next_chunk(10_000):
-        sink.write(chunk)
-    source.close()
+    sink = received(donor, root / "outgoing", store.root, 10_000)
     sink.finish()
     store.install(sink)
     return store

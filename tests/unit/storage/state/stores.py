@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cluster.effects import records
 from node.storage import HistorySlice, StateStore, keys
+from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state.changes import apply
 
 ALL = (b"\0", b"\0")
@@ -13,6 +16,15 @@ def do(store: StateStore, *items: bytes, want_events: bool = False) -> apply.App
     """Apply items as one record."""
     index = store.position.shard_index + 1
     return store.apply([(index, 1, b"".join(items))], want_events=want_events)
+
+
+def received(donor: StateStore, outgoing: Path, root: Path, chunk_bytes: int = 1 << 20) -> SnapshotSink:
+    """What another store in ``root`` gets of a donor: all of it, not finished yet."""
+    source, sink = SnapshotSource.create(donor, outgoing), SnapshotSink(root)
+    while chunk := source.next_chunk(chunk_bytes):
+        sink.write(chunk)
+    source.close()
+    return sink
 
 
 def compact(store: StateStore, revision: int) -> None:

@@ -11,9 +11,8 @@ import pytest
 from cluster.effects import records
 from cluster.grain import GRAIN
 from node.storage import StateStore
-from node.storage.snapshot import SnapshotSink, SnapshotSource
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import do
+from tests.unit.storage.state.stores import do, received
 from tests.unit.storage.state.test_attachments import MANY, filled, sliced
 
 
@@ -49,9 +48,7 @@ def test_half_of_an_apply_is_not_seen_where_the_store_is_opened(
         other = StateStore.open(tmp_path / "copy")
     else:  # as a snapshot
         other = StateStore.open(tmp_path / "copy")
-        source, sink = SnapshotSource.create(store, tmp_path / "outgoing"), SnapshotSink(tmp_path / "copy")
-        while chunk := source.next_chunk(1 << 20):
-            sink.write(chunk)
+        sink = received(store, tmp_path / "outgoing", tmp_path / "copy")
         sink.finish()
         other.install(sink)
     assert rows(other) == before
