@@ -1,4 +1,5 @@
-"""The lessor's promises: no lease ends early, none lives for ever, a new sequencer honours its predecessor's."""
+"""The lessor's promises: no lease ends early, none lives for ever, a new sequencer honours its
+predecessor's."""
 
 import random
 from typing import Any
@@ -39,7 +40,8 @@ def test_the_minimum_ttl_is_one_and_a_half_election_timeouts(election_ms: int, e
     assert min_ttl_s(election_ms) == expected
 
 
-@pytest.mark.parametrize(("asked", "granted"), [(-5, 2), (0, 2), (1, 2), (2, 2), (3, 3), (MAX_TTL_S, MAX_TTL_S)])
+@pytest.mark.parametrize(
+    ("asked", "granted"), [(-5, 2), (0, 2), (1, 2), (2, 2), (3, 3), (MAX_TTL_S, MAX_TTL_S)])
 def test_short_ttls_are_raised_to_the_minimum(asked: int, granted: int) -> None:
     assert effective_ttl_s(asked, 2) == granted
 
@@ -320,8 +322,10 @@ def test_against_a_list_of_deadlines(seed: int) -> None:
                         deadlines[lease] = now + ttls[lease] * 1000
                 assert lessor.renew(lease, now) == expected
             case 3:
-                due = {i for i, t in deadlines.items() if t <= now and given_out.get(i, -1 << 40) + EXPIRY_RETRY_MS <= now}
-                assert min([*deadlines.values(), *(t + EXPIRY_RETRY_MS for t in given_out.values()), NEVER]) <= now or not due
+                due = {i for i, t in deadlines.items()
+                       if t <= now and given_out.get(i, -1 << 40) + EXPIRY_RETRY_MS <= now}
+                again = (t + EXPIRY_RETRY_MS for t in given_out.values())
+                assert min([*deadlines.values(), *again, NEVER]) <= now or not due
                 assert (lessor.next_deadline() <= now) >= bool(due)
                 found = lessor.due(now)
                 assert set(found) == due
