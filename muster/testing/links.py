@@ -67,7 +67,8 @@ class Links:
         onward: asyncio.StreamWriter | None = None
         try:
             answers, onward = await self._dial(to)  # it costs less than to look whose connection this is
-            source = await asyncio.to_thread(self._owner, writer.get_extra_info("peername")[1])
+            ends = (writer.get_extra_info(name)[1] for name in ("peername", "sockname"))
+            source = await asyncio.to_thread(self._owner, *ends)
             if source is None:
                 return  # it has ended already, or is no host's
             if not self._open(source, to):
@@ -101,9 +102,9 @@ class Links:
     async def _dial(self, to: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self._ports[to], limit=_CHUNK)
 
-    def _owner(self, port: int) -> int | None:
-        """The host with the connection that has this local port."""
-        name = _socket_of(port)
+    def _owner(self, port: int, remote: int) -> int | None:
+        """The host with the connection from this local port to this remote one."""
+        name = socket_of(port, remote)
         for fresh in (False, True) if name else ():
             for host in range(len(self._ports)):
                 if fresh:
@@ -113,12 +114,14 @@ class Links:
         return None
 
 
-def _socket_of(port: int) -> str:
-    """What /proc calls the connected socket with a local port; empty: there is none."""
-    wanted = f":{port:04X}"
+def socket_of(port: int, remote: int) -> str:
+    """What /proc calls the socket connected from a local port to a remote one; empty: there is none.
+
+    One local port has a connection to each of several remote ones, ended ones that linger included.
+    """
     for line in _SOCKETS.read_text(encoding="ascii").splitlines()[1:]:
         words = line.split()
-        if words[1].endswith(wanted):
+        if words[1].endswith(f":{port:04X}") and words[2].endswith(f":{remote:04X}"):
             return f"socket:[{words[9]}]"
     return ""
 

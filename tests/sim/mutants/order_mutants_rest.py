@@ -334,11 +334,11 @@ def serializable_spans_are_torn(patch: Patch) -> None:
     gather = proxy.spanning.gather.Gather
     read = gather._serializable
 
-    def latest(self: Any) -> None:
+    def latest(self: Any, waited: tuple[int, ...]) -> None:
         latest: Any = _LatestRead()
         real, proxy.spanning.gather.READ = proxy.spanning.gather.READ, latest  # type: ignore[attr-defined]
         try:
-            read(self)
+            read(self, waited)
         finally:
             proxy.spanning.gather.READ = real  # type: ignore[attr-defined]
 

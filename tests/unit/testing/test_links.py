@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 from collections.abc import Awaitable, Callable, Iterable
 
-from muster.testing.links import Links
+from muster.testing.links import Links, socket_of
 from tests.ports import free_ports
 
 LIMIT_S = 20.0
@@ -71,6 +73,23 @@ def test_a_cut_holds_back_what_is_sent_until_it_heals() -> None:
         assert await reader.read() == b""
 
     linked(body)
+
+
+def test_a_connection_is_told_from_others_of_its_local_port() -> None:
+    """The kernel gives a local port again for another remote one, and a closed connection lingers."""
+    with contextlib.ExitStack() as opened:
+        servers = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(6)]
+        ports = [server.getsockname()[1] for server in servers]
+        (mine,) = free_ports(1)
+        clients = []
+        for port in ports:
+            client = opened.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind(("127.0.0.1", mine))
+            client.connect(("127.0.0.1", port))
+            clients.append(client)
+        names = [socket_of(mine, port) for port in ports]
+        assert names == [os.readlink(f"/proc/self/fd/{client.fileno()}") for client in clients]
 
 
 def test_hosts_of_one_side_reach_each_other() -> None:
