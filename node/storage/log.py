@@ -24,9 +24,10 @@ from rocksdict import Rdict, WriteBatch
 
 from cluster.raft.types import Configuration, Entry, HardState, IntegrityError, SnapshotPosition
 from node.storage.ahead import FilledAhead
-from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_open, raise_read
+from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_read
 from node.storage.mark import Mark, MarkFile
 from node.storage.note import CommitNote
+from node.storage.opening import open_database
 from node.storage.options import bounded, check_log_opened, log_options
 
 _ENTRY_ROW = struct.Struct(">cQ")
@@ -96,10 +97,7 @@ class RaftLog:
             raise StorageCorruption(
                 f"the log at {where} is gone, but {mark.path} says that there was one. {_ADVICE}"
             )
-        try:
-            database = Rdict(str(where), log_options(write_buffer_bytes, create=fresh))
-        except Exception as e:
-            raise_open(e, str(where))
+        database = open_database(where, log_options(write_buffer_bytes, create=fresh))
         log = cls(root, database, mark, no_fsync)
         try:
             check_log_opened(where)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rocksdict import Options, Rdict
+from rocksdict import Options
 
 from node.storage import directory, keys
-from node.storage.errors import StorageCorruption, raise_open
+from node.storage.errors import StorageCorruption
 from node.storage.keys import Position
+from node.storage.opening import open_database
 from node.storage.options import UNLOGGED
 from node.storage.state.rows import position_of
 
@@ -19,10 +20,7 @@ def made(root: Path, options: Options) -> str:
     if any(child.name != name and child.name.startswith("db-") for child in root.iterdir()):
         raise StorageCorruption(f"{root}: the file 'current' is missing beside {root}/db-*")
     # Either fresh or a crash before `current` was first written: that database is empty.
-    try:
-        database = Rdict(str(root / name), options)
-    except Exception as e:
-        raise_open(e, str(root / name))
+    database = open_database(root / name, options)
     if database.get(keys.POSITION_ROW) is None:
         database.put(keys.POSITION_ROW, keys.POSITION.pack(*Position(0, 0, 0, 1, 0)), UNLOGGED)
         database.flush(True)

@@ -17,8 +17,9 @@ from cluster.placement import Table
 from cluster.placement.base import Base
 from cluster.placement.table import FORM
 from node.storage import keys
-from node.storage.errors import StorageCorruption, raise_open, raise_read
+from node.storage.errors import StorageCorruption, raise_read
 from node.storage.keys import LEASE_KEY, LEASE_VALUE, POSITION, POSITION_ROW, Position
+from node.storage.opening import open_database
 from node.storage.options import bounded, state_options
 
 _ALARM_TYPES = (1, 2)  # etcd's NOSPACE and CORRUPT
@@ -42,11 +43,7 @@ def _after(prefix: bytes) -> bytes:
 
 def open_to_read(path: Path, cache_bytes: int) -> Rdict:
     """The database in a directory, read-only. Raises StorageCorruption, DirectoryLocked, DiskFull."""
-    try:
-        options = state_options(cache_bytes, 1 << 20, create=False)
-        return Rdict(str(path), options, access_type=AccessType.read_only())
-    except Exception as e:
-        raise_open(e, str(path))
+    return open_database(path, state_options(cache_bytes, 1 << 20, create=False), AccessType.read_only())
 
 
 class StateRows:

@@ -28,8 +28,9 @@ from cluster.placement import Owned
 from node.durable import sync_directory
 from node.storage import directory
 from node.storage.defragment import Defragmenting, check_room, room
-from node.storage.errors import SnapshotRefused, StorageError, SyncFailed, raise_open
+from node.storage.errors import SnapshotRefused, StorageError, SyncFailed
 from node.storage.keys import Position, parse_current
+from node.storage.opening import open_database
 from node.storage.options import state_options
 from node.storage.state.blocks import RowBlocks
 from node.storage.state.changes.apply import (
@@ -100,14 +101,11 @@ class StateStore(Versions):
         return store
 
     def _database(self, name: str) -> tuple[Rdict, str]:
-        path = str(self.root / name)
-        try:
-            database = Rdict(path, state_options(*self._sizes, create=False))
-        except Exception as e:
-            raise_open(e, path)
+        path = self.root / name
+        database = open_database(path, state_options(*self._sizes, create=False))
         self._opened()
         self._name = name
-        return database, path
+        return database, str(path)
 
     def _begin(self) -> None:
         """The parts of a database that was just opened."""

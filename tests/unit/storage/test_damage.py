@@ -96,6 +96,27 @@ def test_a_flipped_bit_in_any_file_of_the_state(open_store: OpenStore, tmp_path:
     assert refused > 20
 
 
+@pytest.mark.parametrize("database", ["state/db-1", "log/db"])
+def test_a_manifest_with_a_record_of_a_recycled_file_is_refused(
+    open_store: OpenStore, tmp_path: Path, database: str
+) -> None:
+    """RocksDB reads such a record, one bit away from a whole one, again and again without end."""
+    def opens() -> RaftLog | StateStore:
+        if database == "log/db":
+            return RaftLog.open(tmp_path / "log", initial=CONFIGURATION)
+        return open_store("state")
+
+    opens().close()
+    (manifest,) = (tmp_path / database).glob("MANIFEST-*")
+    whole = manifest.read_bytes()
+    records = [at for at, byte in enumerate(whole) if byte == 1 and at > 6]
+    assert len(records) > 5, "types of records are among these"
+    for at in records:
+        manifest.write_bytes(whole[:at] + bytes([5]) + whole[at + 1 :])
+        with pytest.raises(StorageCorruption, match=str(tmp_path / database)):
+            opens()
+
+
 @pytest.mark.longer
 @pytest.mark.timeout(900)
 def test_a_flipped_bit_in_any_file_of_the_log(tmp_path: Path) -> None:
