@@ -177,6 +177,36 @@ def test_g2_a_transaction_that_shows_what_is_below_the_pruning_is_refused(plain:
     assert "compacted" in call.status[1]
 
 
+def test_keys_of_a_lease_that_leave_a_lone_shard_with_the_first_move_are_asked_for() -> None:
+    """Its leader had applied the move when it answered: the front had not when it asked."""
+    net = Net()
+    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
+    net.started()
+    methods = Methods()
+    register_all(methods, net.context)
+    call = FakeCall()
+    methods.handlers["LeaseTimeToLive"](
+        call, pb.LeaseTimeToLiveRequest(ID=7, keys=True).SerializeToString())
+    net.run()
+    (question,) = net.nodes[1].take(Method.LEASE_TTL)
+    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
+    table = take_shard(table, 1, State.SERVING, 1, ())
+    move = Move(1, KEY, KEY + b"\0", (0,), 1)
+    table = take_moved(take_move(table, move, 5), Moved(1, True, 5, 0), 5)
+    net.nodes[1].answer(0, Status.PLACEMENT, table.encode())
+    net.nodes[1].ok(question, 5, pb.LeaseTimeToLiveResponse(ID=7, TTL=5).SerializeToString())
+    net.pass_time(0.3)
+    (question,) = net.nodes[1].take(Method.READ_INDEX)
+    net.nodes[1].index(question, 0, 5)
+    net.pass_time(0.3)
+    for shard in (0, 1):
+        (request,) = net.every[shard, 1].take(Method.LEASE_KEYS)
+        keys = pb.LeaseTimeToLiveResponse(keys=[KEY] if shard else []).SerializeToString()
+        net.every[shard, 1].answer(request.rid, Status.OK, HEAD.pack(5, 1) + keys)
+    net.run()
+    assert list(pb.LeaseTimeToLiveResponse.FromString(call.replies[0]).keys) == [KEY]
+
+
 def test_g7_a_read_that_was_not_sent_yet_is_asked_by_the_new_table() -> None:
     order, table, before, now = served()
     call = get(order)
