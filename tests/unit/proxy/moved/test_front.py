@@ -26,7 +26,7 @@ from proxy.services.table import register_all
 from proxy.spanning.permissions import may_list_leases
 from proxy.watch.permissions import Permissions
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
-from tests.unit.proxy.moved.racing import Order
+from tests.unit.proxy.moved.racing import Order, grown_from_one
 from tests.unit.proxy.test_services import Methods
 from tests.unit.proxy.watch.watching import Client, World
 
@@ -441,3 +441,29 @@ def test_g9_a_watch_whose_shard_is_behind_a_compaction_goes_on_if_its_front_miss
     world.write((0, KEY))
     assert not [response for response in client.responses() if response.canceled]
     assert [key for _, _, key in client.events()] == [KEY]
+
+
+def test_g9_a_watch_ends_that_lacks_events_of_a_shard_that_is_dropped() -> None:
+    """Its host was behind, and its front heard from another one. It waited for that shard for ever."""
+    world = World(shards=3)
+    context, table = world.net.context, grown_from_one()
+    table = take_compact(moved(table, revision=1), 2)
+    context.follow(table)
+    client = Client(world)
+    client.create(KEY)
+    world.settle()
+    (source,) = table.owners(KEY, b"")
+    for _ in range(4):
+        world.store.write((0, KEY))
+    table = take_shard(moved(table, revision=5), source, State.RETIRING, 0, ())
+    context.follow(table)
+    context.follow(take_compact(table, 6))
+    world.net.run()
+    assert not [response for response in client.responses() if response.canceled], "its events may come yet"
+    context.follow(take_shard(take_compact(table, 6), source, State.DROPPED, 0, ()))
+    world.net.run()
+    (ended,) = [response for response in client.responses() if response.canceled]
+    assert ended.compact_revision == 6
+    client.create(KEY, start=7)
+    world.settle()
+    assert [part.shard for watched in context.hub.subscriptions.values() for part in watched.parts] == [2]
