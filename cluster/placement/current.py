@@ -9,7 +9,7 @@ from cluster.placement.table import State, Table
 class Placement:
     """The map from keys to shards. Hot path: until something has moved, it costs what the base does."""
 
-    __slots__ = ("_base", "_known", "_moved", "forming", "ids", "kept", "one", "others", "prefix_of",
+    __slots__ = ("_base", "_known", "_moved", "alone", "forming", "ids", "kept", "one", "others", "prefix_of",
                  "running", "shards", "table", "unsettled")
 
     def __init__(self, shards: int, depth: int = DEFAULT_DEPTH) -> None:
@@ -38,6 +38,8 @@ class Placement:
         self.kept = self.running if table.past else self.ids
         #: Whether shard 0 owns every key.
         self.one = self.shards == 1
+        #: Whether it always did: no key has ever moved.
+        self.alone = self.one and not self._moved
 
     def shard_of(self, key: bytes) -> int:
         if self.one:

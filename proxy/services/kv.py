@@ -215,7 +215,7 @@ def _txn(context: Context) -> UnaryHandler:
         if len(data) <= limit:
             plain = plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
-                shard = 0 if placement.one else _plain_shard(placement, plain)
+                shard = 0 if placement.alone else _plain_shard(placement, plain)
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, plain, stats)
                 elif shard == WIDE and plain.read_only:
@@ -252,13 +252,14 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     if len(data) > context.common.max_request_bytes and not is_read_only(request):  # only the log has a limit
         raise EtcdError(errors.REQUEST_TOO_LARGE)
     found: set[int] = set()
-    while context.placement.shards > 1:
+    while not context.placement.alone:
         table = context.placement.table
         yield from _collect(context, request, found)
         if context.placement.table is table:
             break
         found.clear()  # keys have moved meanwhile
-    shard = WIDE if len(found) > 1 else found.pop() if found else 0
+    shard = WIDE if len(found) > 1 or _may_be_pruned(context.placement, request) else (
+        found.pop() if found else 0)
     write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     if shard == WIDE and range_txns.is_read(request):
         range_txns.RangeTxn(context, call, request, stats).start()
@@ -274,9 +275,16 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
 
 def _plain_shard(placement: Placement, plain: plain_txn.Plain) -> int:
     found = set(map(placement.shard_of, plain.keys()))
-    if placement.table.past and plain.of_the_past:
+    if plain.of_the_past and (placement.table.past or (placement.table.pruned and plain.read_only)):
         return WIDE  # each is read where it was then
     return WIDE if len(found) > 1 else found.pop() if found else 0
+
+
+def _may_be_pruned(placement: Placement, request: Message) -> bool:
+    """Whether a read-only transaction may show a revision of which this front does not know whose keys were
+    whose (G2). A replica that is behind the compaction would show what its own shard had then."""
+    return placement.table.pruned > 0 and range_txns.is_read(request) and any(
+        op.request_range.revision for ops in (request.success, request.failure) for op in ops)
 
 
 def _collect(context: Context, request: Message, found: set[int]) -> Steps[None]:
@@ -295,4 +303,4 @@ def _collect(context: Context, request: Message, found: set[int]) -> Steps[None]
             inner = getattr(op, kind)
             found.update(context.placement.shards_of(inner.key, inner.range_end))
             if kind == "request_range" and inner.revision > 0 and context.placement.table.past:
-                found.update(context.placement.ids)  # each is read where it was then
+                found.update(context.placement.kept)  # each is read where it was then

@@ -275,17 +275,21 @@ def range_rows(tail: bytes) -> tuple[list[Row], int]:
     return rows, count
 
 
-def hash_answer(tails: list[bytes], revision: int) -> bytes | None:
+def hash_answer(tails: list[bytes], revision: int, pruned: int = 0) -> bytes | None:
     """HashKVResponse after its header: one hash of the shards', in their order. None if a compaction has come
-    to some shards only: their hashes do not cover the same versions. A shard that counts nothing leaves no
-    trace: it may have been born behind the revision, or be gone when the same is asked again (I19)."""
+    to some shards only: their hashes do not cover the same versions. Nor does one that has not come to the
+    pruning: by its own table, versions may stand with a shard that was not asked (G2, G6).
+
+    A shard that counts nothing leaves no trace: it may have been born behind the revision, or be gone when
+    the same is asked again (I19). The hash of one shard's versions is that shard's, as of a store of one."""
     parts = [rpc_pb2.HashKVResponse.FromString(tail) for tail in tails]
-    value, compacted = 0, parts[0].compact_revision
-    for part in parts:
-        if part.compact_revision != compacted:
-            return None
-        if part.hash != HASH_OF_NOTHING:
-            value = zlib.crc32(part.hash.to_bytes(4, "little"), value)
+    compacted = parts[0].compact_revision
+    if max(compacted, 0) < pruned or any(part.compact_revision != compacted for part in parts):
+        return None
+    counted = [part.hash for part in parts if part.hash != HASH_OF_NOTHING] or [HASH_OF_NOTHING]
+    value = counted[0]
+    if len(counted) > 1:
+        value = zlib.crc32(b"".join(of_shard.to_bytes(4, "little") for of_shard in counted))
     return rpc_pb2.HashKVResponse(
         hash=value, compact_revision=compacted, hash_revision=revision
     ).SerializeToString()

@@ -1,7 +1,7 @@
 """A front's questions of permission before a request about leases, whose keys lie in every shard.
 
-The sequencer's host judges by shard 0's keys, so the other shards' replicas are asked beforehand, with auth
-on. A write locks what it looks at: it is not asked for here.
+The sequencer's host judges by shard 0's keys, so all shards' replicas are asked beforehand, with auth on. A
+write locks what it looks at: it is not asked for here.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ def may_list_leases(
 def _ask(
     router: Router, call: Any, placement: Placement, body: bytes, then: Callable[[], None], failed: Failed
 ) -> None:
-    if not placement.others or not router.principals.judged(call):
+    if placement.alone or not router.principals.judged(call):
         then()
         return
     Gather(
         router,
         call,
         Method.AUTH_SHOW,
-        # by the newest table, as each read is placed; shard 0 judges again, so asking it does no harm
-        lambda revision: [(shard, body) for shard in placement.others or (0,)],
+        # by the newest table, as each read is placed. Shard 0 judges again, but a key may leave it before
+        lambda revision: [(shard, body) for shard in placement.ids],
         False,
         router.quiet,
         lambda call, revision, term, tails: then(),

@@ -101,11 +101,21 @@ class WatchHub:
         """This front goes by another table."""
         table = self._placement.table
         if (table.last_move, table.move) == (before.last_move, before.move):
-            return  # pruned at most: the parts are those that they were, however far each of them is
+            # pruned at most: the parts are those that they were, however far each of them is
+            self._lose_dropped(table)
+            return
         if (table.spans, table.past) != (before.spans, before.past):
             for subscription in tuple(self.subscriptions.values()):
                 subscription.follow(table)
             self._progress.look()
+
+    def _lose_dropped(self, table: Table) -> None:
+        """Nobody can bring what a dropped shard had and this front lacks. It is compacted: watches below that
+        end."""
+        routes = self._router.routes
+        for subscription in tuple(self.subscriptions.values()):
+            if any(part.shard not in routes for part in subscription.parts):
+                subscription.follow(table)
 
     def join(self, part: Part) -> None:
         self._joining.join(part)

@@ -66,8 +66,8 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
 
 
 def in_all_shards(touches: Touches, placement: Placement) -> Touches:
-    """The keys of a lease may be in any shard (H6)."""
-    return {shard: touches.get(shard, []) for shard in placement.others}
+    """The keys of a lease may be in any shard (H6). Others may have had what is shown of the past."""
+    return {shard: touches.get(shard, []) for shard in {*placement.others, *touches}}
 
 
 def leases_looked_at(wide: Wide[Any], users: AuthState) -> list[int]:

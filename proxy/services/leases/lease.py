@@ -43,6 +43,11 @@ def _time_to_live(context: Context) -> Serve:
         if context.failed(waiting, status, body):
             return
         ttl, stats = body[HEAD.size :], waiting.stats
+        if context.placement.alone:  # a table that the sequencer had applied has come before its answer
+            if not waiting.call.closed:
+                stats.ok += 1
+                waiting.call.reply(context.router.header(*HEAD.unpack_from(body)), ttl)
+            return
 
         def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
             stats.ok += 1
@@ -59,7 +64,7 @@ def _time_to_live(context: Context) -> Serve:
         ).start()
 
     def time_to_live(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        if context.placement.shards > 1 and request.keys:
+        if request.keys:
             context.router.ask(call, Method.LEASE_TTL, data, _SHARD, stats, with_keys, data)
         else:
             context.router.ask(call, Method.LEASE_TTL, data, _SHARD, stats)

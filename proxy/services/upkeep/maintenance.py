@@ -91,7 +91,7 @@ def _hash(context: Context) -> Serve:
 
 def _hash_kv(context: Context) -> Serve:
     def hash_kv(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        if context.placement.shards == 1:
+        if context.placement.alone:
             context.router.read(call, Method.HASH_KV, data, 0, True, stats)
         else:
             _Hash(context, call, data, max(request.revision, 0), stats).ask()
@@ -106,7 +106,8 @@ def _hash_kv(context: Context) -> Serve:
 
 @dataclass(slots=True)
 class _Hash:
-    """One hash of all shards, which must have removed the same versions."""
+    """One hash of all shards, which must have removed the same versions, and know of the moves that their
+    front knows of."""
 
     context: Context
     call: Call
@@ -124,7 +125,8 @@ class _Hash:
                    self._answer, context.refuse).start(self.wanted)
 
     def _answer(self, call: Call, revision: int, term: int, tails: list[bytes]) -> None:
-        context, tail = self.context, hash_answer(tails, self.wanted or revision)
+        context = self.context
+        tail = hash_answer(tails, self.wanted or revision, context.placement.table.pruned)
         if tail is not None:
             self.stats.ok += 1
             call.reply(context.router.header(revision, term), tail)

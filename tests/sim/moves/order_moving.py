@@ -113,7 +113,8 @@ class Moves:
         self._later()
         for process in self._simulation._leaders(0):
             role = process.node.role
-            if role.moves.mover is not None and process.node.upkeep.growing.growth.level >= MOVES:
+            if isinstance(role, OrderRole) and role.moves.mover is not None and (
+                    process.node.upkeep.growing.growth.level >= MOVES):
                 process.happens(None, lambda role=role: self._wish(role))  # type: ignore[misc]
 
     def _wish(self, role: OrderRole) -> None:

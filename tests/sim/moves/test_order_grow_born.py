@@ -27,6 +27,9 @@ PLANS: dict[str, dict[str, Any]] = {
     "grow_births_quiet": {"shards": 2, "mix": QUIET, "joins": True, "clients": 3, "think_s": 0.2,
                           "real": True, "faults": FAULTS, "fault_every_s": 0.5, "snapshot_count": 10_000,
                           "seconds": 8.0, "birth_timeout_ms": 1000},
+    # all keys come back to the only shard that there was at first
+    "grow_births_lone": {"shards": 1, "mix": {**QUIET, "hash": 4}, "joins": True, "clients": 3,
+                         "think_s": 0.1, "most_born": 1},
     "grow_births_watch": {"shards": 3, "mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}},
 }
 
@@ -65,6 +68,8 @@ def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
     ("grow_births_hard", 3),  # a born shard changed the hash of a revision before its birth (I19)
     ("grow_births_hard", 4),  # a front waited for a replica of a shard that was dropped
     ("grow_births_quiet", 6_263_535),  # a serializable range went back: keys moved while it waited (I14)
+    # with all keys back in shard 0, the hash of its versions was another one than before (I19)
+    ("grow_births_lone", 81_300_001),
 ])
 def test_faults_that_were_found(name: str, seed: int) -> None:
     Simulation(seed, born(**PLANS[name])).run()

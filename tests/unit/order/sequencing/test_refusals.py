@@ -27,13 +27,17 @@ from cluster.features.lessor import Lessor
 from cluster.order.leading.pending import Elsewhere
 from cluster.order.leading.rights import Rights
 from cluster.order.log import Cut, Fold
-from cluster.order.prepare import Grant, Prepare, decode_attempt
+from cluster.order.prepare import Grant, Prepare, Touch, decode_attempt
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.fetching import Fetching
 from cluster.order.sequencing.reports import Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
+from cluster.order.sequencing.touches import in_all_shards
 from cluster.pb import rpc_pb2 as pb
-from cluster.placement import Placement
+from cluster.placement import Placement, Table
+from cluster.placement.base import Base
+from cluster.placement.changes import take_shard
+from cluster.placement.table import State
 from cluster.wire.messages import Method, Status
 from tests.unit.order.stores import EmptyStore
 
@@ -170,6 +174,15 @@ def test_p3_a_put_under_a_lease_locks_its_keys_in_all_shards_and_is_judged_there
         two.coordinator.granted(prepare.attempt, 1, Grant(TERM, rows, [[hangs]]))
         two.sequencer.run(0, due=True)
         assert two.entry.said.pop()[1] == status
+
+
+def test_g2_a_shard_without_keys_is_asked_for_what_it_had_while_the_keys_of_a_lease_are_locked() -> None:
+    """Its rows were never asked for, so the request timed out."""
+    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1,))
+    table = take_shard(table, 1, State.SERVING, 1, ())
+    placement = Placement(1)
+    placement.replace(table)
+    assert in_all_shards({1: [Touch(b"k", b"", False, 5)]}, placement) == {1: [Touch(b"k", b"", False, 5)]}
 
 
 def test_p3_it_is_judged_by_the_users_of_its_place() -> None:

@@ -16,8 +16,8 @@ from cluster.evaluate.view import Current
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
 from cluster.placement.base import Base
-from cluster.placement.changes import Moved, take_compact, take_move, take_moved
-from cluster.placement.table import END, Move
+from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
+from cluster.placement.table import END, Move, State
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.serving.reads import Reads
@@ -199,14 +199,27 @@ class Beside:
         return node.revision, 1, read_all(View(node, 0), RangeRead(pb.RangeRequest(key=key)))
 
 
+def grown_from_one() -> Table:
+    """Of a store with one shard at first, and no key in the others yet."""
+    table = Table.initial(Base(1, 2))
+    for shard in range(1, SHARDS):
+        table = take_shard(table, shard, State.FORMING, shard, (1,))
+        table = take_shard(table, shard, State.SERVING, shard, ())
+    return table
+
+
 class Order:
-    def __init__(self, random: Random, joined: bool = False) -> None:
-        """``joined``: the front is in the process of its host's node 0."""
+    def __init__(self, random: Random, joined: bool = False, grown: bool = False) -> None:
+        """``joined``: the front is in the process of its host's node 0. ``grown``: the store had one shard,
+        and keys often move back to it."""
         self.random = random
+        self.grown = grown
         self.whole = MemoryShard()
-        self.tables = [Table.initial(Base(SHARDS, 2))]
+        self.tables = [grown_from_one() if grown else Table.initial(Base(SHARDS, 2))]
         self.records: list[tuple[int, int, Table]] = []  # behind each: revision, compaction, table
         self.net = Net(hosts=1, shards=SHARDS)
+        if grown:
+            self.net.context.follow(self.table)
         self.nodes = {at: Node(self, node) for at, node in self.net.every.items()}
         self.net.started()
         self.methods = Methods()
@@ -243,13 +256,22 @@ class Order:
             self.whole.compact_revision = revision
             self.record(take_compact(self.table, revision))
 
-    def move(self) -> bool:
+    def _span(self) -> tuple[bytes, bytes, int]:
+        """That may move, and whereto."""
+        away = [span for span in self.table.spans if span.owner]
+        if self.grown and away and self.random.random() < 0.7:
+            span = self.random.choice(away)
+            return span.start, span.end, 0
         start = self.random.choice(BOUNDS)
         end = self.random.choice([*BOUNDS, END, start + b"\0"])
+        return start, end, self.random.randrange(SHARDS)
+
+    def move(self) -> bool:
+        start, end, target = self._span()
         if end != END and end <= start:
             return False
         owners = self.table.owners(start, b"" if end == start + b"\0" else end)
-        move = Move(self.table.last_move + 1, start, end, owners, self.random.randrange(SHARDS))
+        move = Move(self.table.last_move + 1, start, end, owners, target)
         try:
             begun = take_move(self.table, move, self.whole.revision)
         except AssertionError:

@@ -13,12 +13,20 @@ from cluster.placement import Table
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
 from cluster.placement.table import Move, State
-from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, SUBSCRIBE_HEAD, Method, Status
+from cluster.wire.messages import (
+    HASH_OF_NOTHING,
+    HEAD,
+    READ,
+    READ_INDEX_ANSWER,
+    SUBSCRIBE_HEAD,
+    Method,
+    Status,
+)
 from proxy.services.table import register_all
 from proxy.spanning.permissions import may_list_leases
 from proxy.watch.permissions import Permissions
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
-from tests.unit.proxy.moved.racing import Order
+from tests.unit.proxy.moved.racing import Order, grown_from_one
 from tests.unit.proxy.test_services import Methods
 from tests.unit.proxy.watch.watching import Client, World
 
@@ -90,6 +98,115 @@ def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved()
     assert net.context.stats["unary", "etcdserverpb.Maintenance", "HashKV"].started == 1
 
 
+def came_back(net: Net) -> Table:
+    """The table of a front whose store had one shard; KEY has moved to another, and back at 9."""
+    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
+    net.started()
+    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
+    table = take_shard(table, 1, State.SERVING, 1, ())
+    for number, source, revision in ((1, 0, 5), (2, 1, 9)):
+        move = Move(number, KEY, KEY + b"\0", (source,), 1 - source)
+        table = take_moved(take_move(table, move, revision), Moved(number, True, revision, 0), revision)
+        if not source:
+            table = take_compact(table, 6)
+    net.context.follow(table)
+    net.pass_time(0.3)
+    assert (net.context.placement.ids, net.context.placement.kept) == ((0,), (0, 1))
+    for shard in (0, 1):
+        net.every[shard, 1].watermark(20)
+    net.run()
+    return table
+
+
+def test_i19_the_owners_of_before_have_their_part_in_a_hash_when_all_keys_are_back_in_shard_0() -> None:
+    net = Net()
+    table = came_back(net)
+    methods = Methods()
+    register_all(methods, net.context)
+    for compacted in (6, 4):  # a replica that is behind the pruning counts by a table of its own
+        call = FakeCall()
+        methods.handlers["HashKV"](call, pb.HashKVRequest(revision=8).SerializeToString())
+        net.pass_time(0.3)
+        for shard, value in ((0, 7), (1, HASH_OF_NOTHING)):
+            (request,) = net.every[shard, 1].take(Method.HASH_KV)
+            tail = pb.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=8)
+            net.every[shard, 1].ok(request, 20, tail.SerializeToString())
+        net.run()
+        assert (call.status == (0, "")) == (compacted >= table.pruned)
+        if call.replies:
+            assert pb.HashKVResponse.FromString(call.replies[0]).hash == 7, "as of a store of one shard"
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_g2_a_transaction_shows_the_past_of_its_owner_of_then_when_all_keys_are_back(plain: bool) -> None:
+    net = Net()
+    came_back(net)
+    methods = Methods()
+    register_all(methods, net.context)
+    ops = [pb.RangeRequest(key=KEY, revision=8, serializable=True, limit=0 if plain else 3)]
+    call = FakeCall()
+    methods.handlers["Txn"](call, pb.TxnRequest(
+        success=[pb.RequestOp(request_range=op) for op in ops]).SerializeToString())
+    net.pass_time(0.3)
+    for shard in (0, 1):
+        for request in net.every[shard, 1].take(Method.READ_TXN):
+            net.every[shard, 1].ok(request, 20)
+    net.run()
+    assert not net.every[0, 1].take(Method.RANGE)
+    (request,) = net.every[1, 1].take(Method.RANGE)
+    assert READ.unpack_from(request.body)[1] == 8
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_g2_a_transaction_that_shows_what_is_below_the_pruning_is_refused(plain: bool) -> None:
+    """A replica that had not come to the compaction showed nothing of what had been another shard's."""
+    net = Net()
+    net.context.follow(take_compact(came_back(net), 10))
+    net.run()
+    methods = Methods()
+    register_all(methods, net.context)
+    op = pb.RangeRequest(key=KEY, revision=8, serializable=True, limit=0 if plain else 3)
+    call = FakeCall()
+    methods.handlers["Txn"](
+        call, pb.TxnRequest(success=[pb.RequestOp(request_range=op)]).SerializeToString())
+    net.pass_time(0.3)
+    for request in net.every[0, 1].take(Method.READ_TXN):
+        net.every[0, 1].ok(request, 20)
+    net.run()
+    assert call.status is not None
+    assert "compacted" in call.status[1]
+
+
+def test_keys_of_a_lease_that_leave_a_lone_shard_with_the_first_move_are_asked_for() -> None:
+    """Its leader had applied the move when it answered: the front had not when it asked."""
+    net = Net()
+    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
+    net.started()
+    methods = Methods()
+    register_all(methods, net.context)
+    call = FakeCall()
+    methods.handlers["LeaseTimeToLive"](
+        call, pb.LeaseTimeToLiveRequest(ID=7, keys=True).SerializeToString())
+    net.run()
+    (question,) = net.nodes[1].take(Method.LEASE_TTL)
+    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
+    table = take_shard(table, 1, State.SERVING, 1, ())
+    move = Move(1, KEY, KEY + b"\0", (0,), 1)
+    table = take_moved(take_move(table, move, 5), Moved(1, True, 5, 0), 5)
+    net.nodes[1].answer(0, Status.PLACEMENT, table.encode())
+    net.nodes[1].ok(question, 5, pb.LeaseTimeToLiveResponse(ID=7, TTL=5).SerializeToString())
+    net.pass_time(0.3)
+    (question,) = net.nodes[1].take(Method.READ_INDEX)
+    net.nodes[1].index(question, 0, 5)
+    net.pass_time(0.3)
+    for shard in (0, 1):
+        (request,) = net.every[shard, 1].take(Method.LEASE_KEYS)
+        keys = pb.LeaseTimeToLiveResponse(keys=[KEY] if shard else []).SerializeToString()
+        net.every[shard, 1].answer(request.rid, Status.OK, HEAD.pack(5, 1) + keys)
+    net.run()
+    assert list(pb.LeaseTimeToLiveResponse.FromString(call.replies[0]).keys) == [KEY]
+
+
 def test_g7_a_read_that_was_not_sent_yet_is_asked_by_the_new_table() -> None:
     order, table, before, now = served()
     call = get(order)
@@ -134,15 +251,15 @@ def test_permissions_on_leases_are_asked_of_the_shards_that_own_keys_by_now(
     order, _, _, _ = served()
     router = order.net.context.router
     monkeypatch.setattr(router.principals, "judged", lambda call: True)
-    placement: Any = SimpleNamespace(others=(1,))
+    placement: Any = SimpleNamespace(alone=False, ids=(0, 1))
     told: list[None] = []
     may_list_leases(router, FakeCall(), placement, lambda: told.append(None), lambda error: None)
     order.net.run()
     (question,) = order.net.nodes[1].take(Method.READ_INDEX)
-    placement.others = (1, 2)  # keys move to a shard that was born
+    placement.ids = (0, 1, 2)  # keys move to a shard that was born; and they may leave shard 0
     order.net.nodes[1].index(question, 3)
     order.net.run()
-    for shard in (1, 2):
+    for shard in (0, 1, 2):
         (request,) = order.net.every[shard, 1].take(Method.AUTH_SHOW)
         assert not told
         order.net.every[shard, 1].ok(request, 5)
@@ -324,3 +441,29 @@ def test_g9_a_watch_whose_shard_is_behind_a_compaction_goes_on_if_its_front_miss
     world.write((0, KEY))
     assert not [response for response in client.responses() if response.canceled]
     assert [key for _, _, key in client.events()] == [KEY]
+
+
+def test_g9_a_watch_ends_that_lacks_events_of_a_shard_that_is_dropped() -> None:
+    """Its host was behind, and its front heard from another one. It waited for that shard for ever."""
+    world = World(shards=3)
+    context, table = world.net.context, grown_from_one()
+    table = take_compact(moved(table, revision=1), 2)
+    context.follow(table)
+    client = Client(world)
+    client.create(KEY)
+    world.settle()
+    (source,) = table.owners(KEY, b"")
+    for _ in range(4):
+        world.store.write((0, KEY))
+    table = take_shard(moved(table, revision=5), source, State.RETIRING, 0, ())
+    context.follow(table)
+    context.follow(take_compact(table, 6))
+    world.net.run()
+    assert not [response for response in client.responses() if response.canceled], "its events may come yet"
+    context.follow(take_shard(take_compact(table, 6), source, State.DROPPED, 0, ()))
+    world.net.run()
+    (ended,) = [response for response in client.responses() if response.canceled]
+    assert ended.compact_revision == 6
+    client.create(KEY, start=7)
+    world.settle()
+    assert [part.shard for watched in context.hub.subscriptions.values() for part in watched.parts] == [2]

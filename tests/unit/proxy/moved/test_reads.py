@@ -9,8 +9,8 @@ import pytest
 from tests.unit.proxy.moved.racing import Order
 
 
-def run(seed: int, steps: int = 150, joined: bool = False) -> Order:
-    order = Order(Random(seed), joined)
+def run(seed: int, steps: int = 150, joined: bool = False, grown: bool = False) -> Order:
+    order = Order(Random(seed), joined, grown)
     for _ in range(steps):
         order.step()
     order.finish()
@@ -25,6 +25,12 @@ def test_reads_are_of_one_revision_whatever_moves(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(40))
 def test_reads_of_a_front_in_a_nodes_process_are_of_one_revision_whatever_moves(seed: int) -> None:
     run(seed, joined=True)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_reads_of_a_store_that_grew_from_one_shard_are_of_one_revision(seed: int) -> None:
+    """While all keys were back there, a transaction did not ask their owners of before."""
+    run(seed, steps=300, grown=True)
 
 
 def test_keys_move_and_reads_are_answered_in_these_runs() -> None:

@@ -298,4 +298,6 @@ def test_a_shard_that_counts_nothing_leaves_no_trace_in_a_hash(others: int) -> N
         return rpc_pb2.HashKVResponse(hash=value, compact_revision=4, hash_revision=9).SerializeToString()
 
     nothing = part(HASH_OF_NOTHING)
+    assert hash_answer([part(1), *[nothing] * others], 9) == part(1), "that of a store of one shard"
+    assert hash_answer([nothing] * (1 + others), 9) == nothing
     assert hash_answer([part(1), *[nothing] * others, part(2)], 9) == hash_answer([part(1), part(2)], 9)
