@@ -166,7 +166,7 @@ COMMANDS = {
     "mixed": Command("Reads and writes of single keys, each a request of its own.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE, "rw_ratio": _RATIO}),
     "stm": Command("Software transactional memory, as etcd's concurrency package has it: read some keys, "
-                   "write a part of them, start over if one has changed meanwhile; an operation is a "
+                   "write a part of them, start again if one has changed; an operation is a "
                    "transaction, to its commit.", {
         **_SIZES,
         "isolation": _opt(str, "r", "c (read committed), r (repeatable reads), s (serializable), ss "
@@ -175,7 +175,7 @@ COMMANDS = {
         "write_percent": _opt(int, 50, "Percentage of these keys to write.", "--txn-wr-percent"),
         "locker": _opt(str, "stm", "stm (no lock), lock-client or lock-rpc.", "--stm-locker"),
     }, {"key_space": 1, "val_size_bytes": 8}),
-    "lock": Command("Take a lock and give it back; an operation is both, from asking for it.", {
+    "lock": Command("Acquire a lock and release it; an operation is both.", {
         "names": _opt(int, 1, "Locks that the clients share."),
         "locker": _opt(str, "lock-rpc", "lock-rpc (the server's lock service) or lock-client (the recipe)."),
     }, total=1000),

@@ -72,7 +72,7 @@ def markdown() -> str:
         of_area = [row.state for row in found if row.area == area]
         counts = "|".join(str(of_area.count(state)) for state in STATES)
         lines.append(f"|{area}|{len(of_area)}|{counts}|")
-    lines += ["", "## What is not plainly here", "", "|part|what|state|why|", "|---|---|---|---|"]
+    lines += ["", "## Missing, partial, or without effect", "", "|part|what|state|why|", "|---|---|---|---|"]
     for (area, state, why), names in _gathered(found).items():
         what = _named(names) if (area, state) != _ELSEWHERE else f"{len(names)} flags: {_FLAGS_PAGE}"
         lines.append(f"|{area}|{what}|{state}|{why}|")
@@ -111,8 +111,8 @@ def _articles() -> list[str]:
 
 
 _HOW = {
-    "here": "held by the test of the row's name",
-    "test": "held by the tests that the row names",
+    "here": "checked by the test of the row's name",
+    "test": "checked by the tests that the row names",
     "as": "the same as other rows",
     "page": "answered by a page",
     "missing": "not here",

@@ -179,7 +179,7 @@ API has [codes of its own](../use/v2.md)."""
 _SECTIONS = (
     (19, "Keys"), (29, "Leases"), (39, "Watches"), (59, "Members"), (79, "Maintenance"),
     (99, "Availability"), (139, "Users and roles"), (149, "Locks and elections"), (158, "RangeStream"),
-    (163, "Requests that are none"), (199, "Growth: muster's own"),
+    (163, "Malformed requests"), (199, "Growth: muster's own"),
 )  # fmt: skip
 # by an error's name: when muster gives it
 WHEN = {
@@ -223,7 +223,7 @@ WHEN = {
     "DowngradeInProcess": "a downgrade is enabled already",
     "NoInflightDowngrade": "a cancel without a downgrade",
     "UnknownDowngradeAction": "an unknown action",
-    "NoLeader": "no leader in time for a lease question; any call with `hasleader` while there is none",
+    "NoLeader": "no leader in time for a lease request; any call with `hasleader` while there is none",
     "Stopped": "the host stops; the request was not sent on",
     "Timeout": "? no answer within 5 s and two election timeouts",
     "TimeoutDueToLeaderFail": "? the leader or the link to it was lost after the write was sent",
@@ -239,7 +239,7 @@ WHEN = {
     "RoleNotFound": "a role that is not there",
     "RoleEmpty": "RoleAdd without a name",
     "AuthFailed": "wrong name or password",
-    "NoPasswordUser": "login of a user without password; a hash that is none",
+    "NoPasswordUser": "login of a user without password; an invalid hash",
     "PermissionNotGiven": "RoleGrantPermission without a permission",
     "PermissionDenied": "the user has no right to it: [RPCs](rpcs.md)",
     "RoleNotGranted": "UserRevokeRole of a role that the user lacks",
@@ -251,7 +251,7 @@ WHEN = {
     "VerifyOnlyKey": "login at a host whose `--auth-token` has no private key",
     "BcryptLength": "a password above 72 bytes",
     "ElectionLeaderField": "Proclaim or Resign without `leader`",
-    "ElectionNotLeader": "Proclaim by a client that leads no more",
+    "ElectionNotLeader": "Proclaim by a client that no longer leads",
     "ElectionNoLeader": "Leader of an election that no candidate has won",
     "SessionExpired": "the lease of a lock ended while its client waited",
     "LostWatcher": "the watch of a lock or campaign ended without a reason",
@@ -275,7 +275,7 @@ WHEN = {
     "MoveUnknown": "no such move is under way",
     "ShardStays": "RetireShard of shard 0",
     "AdviceUnknown": "Advice while an older host leads shard 0",
-    "InternalFault": "? a mistake of muster; counted and logged. muster's own error",
+    "InternalFault": "? a bug of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",
     "MalformedRequest": "a body that is not that message",

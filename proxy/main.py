@@ -113,7 +113,7 @@ class Front:
         """Serve, or have that begin once the host that joins holds what was there before it."""
         self._sweep()
         if self.settings.joining:
-            log.info("this host was added: it serves once it holds what was there before")
+            log.info("this host was added: it serves once it has the cluster's data")
             context = self.context
             context.on_tick.append(Arrival(self.router, lambda: context.placement.kept, self._arrived).tick)
         else:

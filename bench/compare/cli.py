@@ -285,7 +285,7 @@ class _Crowded(_Flagged):
 
 @taking_fields(_Crowded)
 def crowd(given: _Crowded) -> None:
-    """Hold many connections and watches; print their memory, and the latency of puts meanwhile. Exit with
+    """Hold many connections and watches; print their memory, and the latency of concurrent puts. Exit with
     1 if one fails."""
     from bench.load import crowd as crowding
 

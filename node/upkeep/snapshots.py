@@ -233,7 +233,7 @@ class Snapshots:
             sending.acked = max(sending.acked, offset)
             self._pump(sending)
         elif kind == _DONE:
-            log.info("a snapshot was installed by a peer", peer=f"{peer:x}")
+            log.info("a peer installed a snapshot", peer=f"{peer:x}")
             self._finish(sending, True)
         else:
             self._give_up(sending, text[:_LONGEST_REASON].decode(errors="replace"))

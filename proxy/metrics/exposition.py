@@ -292,7 +292,7 @@ class Metrics:
         yield counter("etcd_debugging_lease_granted", "Leases granted.", granted)
         yield counter("etcd_debugging_lease_revoked", "Leases revoked.", revoked)
         yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.", renewed)
-        text = "Requests that met a mistake of this program in this front."
+        text = "Requests that hit a bug of muster in this front."
         yield counter("muster_front_faults", text, faults.count)
 
     def _health(self) -> Iterator[Metric]:
@@ -302,8 +302,8 @@ class Metrics:
         promoted = self._context.method("unary", "etcdserverpb.Cluster", "MemberPromote").ok
         text = "Learners promoted as this front was asked to."
         yield gauge("etcd_server_learner_promote_successes", text, promoted)
-        last = gauge("etcd_server_healthcheck", "The last result.", labels=["type", "name"])
-        total = counter("etcd_server_healthchecks", "All results.", labels=["type", "name", "status"])
+        last = gauge("etcd_server_healthcheck", "Result of the last check.", labels=["type", "name"])
+        total = counter("etcd_server_healthchecks", "Checks by result.", labels=["type", "name", "status"])
         for (kind, name), (passed, successes, failures) in self._healthchecks.items():
             last.add_metric([kind, name], passed)
             total.add_metric([kind, name, "success"], successes)
@@ -365,12 +365,12 @@ _OF_SERVER: tuple[Row, ...] = (
     (counter, "muster_front_connections_refused",
      "Clients' connections closed because there were too many.", "connections_refused"),
     (counter, "muster_front_connections_stalled",
-     "Clients' connections ended that held memory and took nothing.", "connections_stalled"),
+     "Client connections ended because they held memory and read nothing.", "connections_stalled"),
     (counter, "muster_front_requests_refused",
      "Requests of clients that held more than their share of memory.", "requests_refused"),
     (gauge, "muster_front_connections", "Connections of clients that are open.", "connections"),
     (gauge, "muster_front_streams", "HTTP/2 streams that are open.", "streams"),
-    (gauge, "muster_front_queued_bytes", "Answers that clients have not taken yet.", "queued_bytes"),
+    (gauge, "muster_front_queued_bytes", "Answers that clients have not read yet.", "queued_bytes"),
     (gauge, "muster_front_memory_bytes", "Memory that connections of clients hold.", "memory_bytes"),
     (gauge, "muster_front_memory_limit_bytes", "This front's share of --max-client-memory-bytes.",
      "memory_limit_bytes"),
@@ -383,7 +383,7 @@ _OF_WATCHES: tuple[Row, ...] = (
     (gauge, "muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.",
      "merge_bytes"),
     (counter, "muster_watch_merge_pauses",
-     "Times that a shard's events did not fit and were left to history.", "merge_pauses"),
+     "Times that a shard's events did not fit; watches read them from history.", "merge_pauses"),
     (counter, "etcd_debugging_mvcc_events", "Events sent to this front.", "events"),
 )
 # gRPC codes as Go spells them

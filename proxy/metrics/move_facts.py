@@ -13,7 +13,7 @@ _STEPS = {"copying": 1, "switching": 2, "pausing": 3}
 # name, the fact of a host's copy, what makes the figure of it, help
 _OF_HOSTS = (
     ("muster_move_copied_keys", "keys", 1, "Keys in the host's copy."),
-    ("muster_move_copied_bytes", "bytes", 1, "Bytes that came to the host's copy."),
+    ("muster_move_copied_bytes", "bytes", 1, "Bytes copied to the host."),
     ("muster_move_lag_seconds", "lag_ms", 0.001, "How far the host's copy is behind."),
 )
 
@@ -26,11 +26,11 @@ def move_samples(found: Sequence[dict[str, Any]]) -> Iterator[Metric]:
     move: dict[str, Any] = leader.get("move", {})
     failed = move.get("failed_switches", 0)
     for name, text, value in (
-        ("number", "Number of the move that goes on; 0: none.", move.get("move", 0)),
-        ("step", "Its step: 1 copying, 2 switching, 3 a pause after a switch that failed; 0: no move.",
+        ("number", "Number of the running move; 0: none.", move.get("move", 0)),
+        ("step", "Step of the move: 1 copying, 2 switching, 3 a pause after a failed switch; 0: no move.",
          _STEPS.get(move.get("step", ""), 0)),
-        ("failed_switches", "Its switches that failed.", failed),
-        ("alarm", f"Whether {ALARM_AFTER} of its switches failed.", int(failed >= ALARM_AFTER)),
+        ("failed_switches", "Failed switches of the move.", failed),
+        ("alarm", f"Whether {ALARM_AFTER} switches of the move failed.", int(failed >= ALARM_AFTER)),
     ):
         yield GaugeMetricFamily(f"muster_move_{name}", text, value)
     for name, fact, unit, text in _OF_HOSTS:

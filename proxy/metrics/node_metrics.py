@@ -80,21 +80,21 @@ def _growth(found: Figures | None) -> Iterator[Metric]:
     """Of the policy of growth: gauges where shard 0's leader is, counters since its process began."""
     if not found or found["mode"] == "off":
         return
-    text = "What growth advises, where shard 0 is led."
+    text = "What growth advises, at shard 0's leader."
     advice = GaugeMetricFamily("muster_growth_advice", text, labels=["action"])
     for action in ("add", "move", "retire", "say"):
         advice.add_metric([action], int(found["advice"] == action))
     yield advice
     for name, figure, text in (
-        ("held", "held", "Reasons against that now."),
-        ("stopped", "stopped", "Whether it was wrong too often to act."),
-        ("failed", "failed", "Whether a mistake ended it."),
+        ("held", "held", "Reasons not to act now."),
+        ("stopped", "stopped", "Whether it stopped acting after wrong forecasts."),
+        ("failed", "failed", "Whether a bug ended it."),
     ):
         yield GaugeMetricFamily(f"muster_growth_{name}", text, found[figure])
     begun = CounterMetricFamily("muster_growth_actions", "Actions begun.", labels=["action"])
     for action, count in found["begun"].items():
         begun.add_metric([action], count)
-    text = "Actions by what came of them: right, wrong or unknown."
+    text = "Actions by outcome: right, wrong or unknown."
     came = CounterMetricFamily("muster_growth_outcomes", text, labels=["came"])
     for outcome, count in found["came"].items():
         came.add_metric([outcome], count)
@@ -216,7 +216,7 @@ OF_NODES = {
     "peer_sent_bytes": "Bytes sent to peers.",
     "range_rows_read": "Rows that ranges read.",
     "range_rows_from_cache": "Rows that ranges took from --range-cache-bytes.",
-    "faults": "Requests that met a mistake of this program.",
+    "faults": "Requests that hit a bug of muster.",
     "slow_applies": "Applies that took longer than --warning-apply-duration.",
     "heartbeats_late": "Heartbeats that a leader sent an interval late.",
     "large_writes_held": "Large writes that a leader held back while other clients sent requests.",

@@ -108,7 +108,7 @@ class Certificates:
         found, broken = self.pairs()
         for one in broken:
             if one not in self._told:
-                log.warning("a certificate of a user is left out: %s", one)
+                log.warning("cannot use a user's certificate: %s", one)
         self._told.intersection_update(broken)
         self._told.update(broken)
         return found

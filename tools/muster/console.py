@@ -44,9 +44,11 @@ FLAGS = {
         Flag("client-cert-auth", Kind.BOOL, "false", "browsers must show a certificate"),
         Flag("client-crl-file", Kind.STR, "", "list of revoked certificates of browsers, in PEM or DER"),
         Flag("user-certs", Kind.STR, "",
-             "folder of users' certificates, NAME.pem and NAME-key.pem: who shows one of a user acts by its"),
+             "folder of users' certificates, NAME.pem and NAME-key.pem: the console shows hosts the one with "
+             "the common name of the visitor's certificate"),
         Flag("log-in", Kind.BOOL, "true",
-             "where the cluster has users, visitors log in; false: or act as the user of --cert"),
+             "visitors log in if the cluster has users; false: visitors without a login act as the user of "
+             "--cert"),
         Flag("cacert", Kind.STR, "", "authorities that signed the certificates of the hosts"),
         Flag("cert", Kind.STR, "", "certificate that the console shows to the hosts"),
         Flag("key", Kind.STR, "", "its key"),

@@ -56,18 +56,18 @@ _WORDS = {
     "port-wait": "time that a start waits for ports that are still in use",
     "fronts": "number of processes that share the client port",
     "cpus": 'CPUs to pin processes to: "auto" (one each, if enough are free), "none", or a list: 0-3,6',
-    "shards": "how many shards the cluster began with: needed with --initial-cluster, known from "
+    "shards": "number of shards that the cluster was made with: needed with --initial-cluster, known from "
     "--endpoints",
-    "shard-depth": "the cluster's own: needed with --initial-cluster where it is not the default, known from "
-    "--endpoints",
+    "shard-depth": "the cluster's value: needed with --initial-cluster where it is not the default, known "
+    "from --endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
-    "initial-cluster-token": "the cluster's own, with --initial-cluster",
+    "initial-cluster-token": "the cluster's token, with --initial-cluster",
     "peer-key-file": "the cluster's key file, if its members have one",
     "peer-insecure": "without a key file, dial members of another user on this machine, too",
-    "heartbeat-interval": "the members' own",
-    "election-timeout": "the members' own",
-    "max-request-bytes": "largest client request; the members' own",
-    "max-txn-ops": "operations in a transaction; the members' own",
+    "heartbeat-interval": "as the members have it",
+    "election-timeout": "as the members have it",
+    "max-request-bytes": "largest client request, as the members have it",
+    "max-txn-ops": "operations in a transaction, as the members have it",
 }
 _USAGE = """A front on a machine without a member. It takes clients' requests, sends each to the member that
 leads the key's shard, and serves watches from the members' events. It has no vote and keeps no data. To its

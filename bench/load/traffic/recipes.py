@@ -169,7 +169,7 @@ class _Stm:
 
 
 class Locks(_Sessions):
-    """Locks taken and given back; an operation is both."""
+    """Acquires and releases locks; an operation is both."""
 
     async def create(self) -> None:
         spec = self._spec

@@ -247,8 +247,8 @@ class Copying:
         self.copier = copier
         self._asked.clear()
         self._level.clear()
-        log.info("copying what moves here", shard=self._shard, move=move.number, sources=list(move.sources),
-                 goes_on=batch is None)
+        log.info("copying keys that move here", shard=self._shard, move=move.number,
+                 sources=list(move.sources), goes_on=batch is None)
         if batch is not None:
             self._anew(copier, batch)
         else:
@@ -316,7 +316,7 @@ class Copying:
         before = copier.through
         batch = copier.take(ask, answer)
         if batch is not None and batch.anew:
-            log.info("a copy begins anew: its source has compacted what comes next", shard=self._shard,
+            log.info("a copy starts again: its source has compacted the next changes", shard=self._shard,
                      move=copier.move.number, source=ask.source)
             self._anew(copier, batch)
         elif batch is not None:

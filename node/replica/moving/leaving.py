@@ -58,7 +58,7 @@ class Leaving:
             if not whole and not self._moved.may_bare(number):
                 continue
             if self._is_safe(left.target, left.order_index):
-                log.info("dropping what has moved away", shard=self._shard, move=number, whole=whole)
+                log.info("deleting keys that moved away", shard=self._shard, move=number, whole=whole)
                 self._steps.run((self._moved.drop if whole else self._moved.bare)(number), lambda: None)
                 return
             self._ask(left.target, left.order_index)

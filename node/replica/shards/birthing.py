@@ -90,10 +90,10 @@ class Born:
             return
         if (error := done.exception()) is not None:  # again with the next second
             if self._repeats.news((shard,), self._node.loop.time()):
-                log.warning("cannot write what a new shard begins with", shard=shard, error=str(error))
+                log.warning("cannot write the initial state of a new shard", shard=shard, error=str(error))
             return
         self._made.add(shard)
-        log.info("wrote what a new shard begins with", shard=shard)
+        log.info("wrote the initial state of a new shard", shard=shard)
         if self._table is not None:
             self._say(self._table)
 
@@ -175,13 +175,13 @@ class Birthing:
                 continue
             # by its tail, which holds to what may be put in order behind it (G12, G13)
             sequencer.tail.append(leader.log_shard(step.shard, step.state), [], [])
-            log.info("a shard changes", shard=step.shard, state=step.state.name.lower())
+            log.info("a shard's state changes", shard=step.shard, state=step.state.name.lower())
             if step.state == State.DROPPED:  # G13: from here on no report of it counts
                 self._dropped.add(step.shard)
                 self._in_order(role.placement.running)
             if step.again and (facts := told.facts()).settled:
                 shard = next_id(told.table)
-                log.warning("a shard was not born in time; trying another id", shard=step.shard, other=shard)
+                log.warning("a shard did not serve in time; trying another id", shard=step.shard, other=shard)
                 slot = next_slot(told.table)
                 sequencer.tail.append(leader.log_shard(shard, State.FORMING, slot, facts.voters), [], [])
             role.node.wake()

@@ -143,7 +143,7 @@ class Advising:
         """What came since the last look, over all leaderships of this process."""
         for came, count in policy.told.came.items():
             self._came[came] += count
-            log.info("growth compares what came with what it foresaw", last=policy.told.last)
+            log.info("growth compares an action's outcome with its forecast", last=policy.told.last)
         policy.told.came.clear()
 
     def _say(self, advice: Advice, now_ms: int) -> None:
@@ -152,7 +152,7 @@ class Advising:
             return
         self._said = about, now_ms
         if advice.wished is None:
-            log.info("growth advises nothing any more")
+            log.info("growth has no advice any more")
         else:
             log.info("growth advises", advice=advice.wished.text, action=advice.wished.kind.value,
                      holds=list(advice.holds))
@@ -161,7 +161,7 @@ class Advising:
         if not self.failed:
             self.failed = True
             self._policy, self._facts, self._advice = None, None, Advice()
-            log.error("growth ended by a mistake of its own; restart the host to begin anew",
+            log.error("growth ended by a bug of muster; restart the host to start it again",
                       shard=self._shard, exc_info=error)
 
     # -- actions

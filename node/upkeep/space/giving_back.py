@@ -49,9 +49,9 @@ class GivingBack:
         if done.cancelled() or self._closed:
             return
         if isinstance(error := done.exception(), NoRoom):
-            log.warning("space is not given back", why=str(error))
+            log.warning("disk space is not freed", why=str(error))
         elif error is not None:
-            self._failed(f"giving space back failed: {error}")
+            self._failed(f"freeing disk space failed: {error}")
             return
         self._loop.call_later(_PAUSES * took_s, self._rested)
 

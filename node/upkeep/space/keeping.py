@@ -156,7 +156,7 @@ class Keeping:
         else:
             del self._spans[shard]
             self._folds.pop(shard, None)
-            log.info("a majority of a shard's replicas has what was kept for it", shard=shard)
+            log.info("a majority of a shard's replicas has the records kept for it", shard=shard)
         self._claim(shard)
         self._unremoved += gone
         self._remove_files()
@@ -190,7 +190,7 @@ class Keeping:
             return
         if self.bytes >= self._most:
             if self._repeats.news((shard,), self._node.loop.time()):
-                log.warning("no more is kept for a shard without a majority: --order-kept-bytes is used up",
+                log.warning("--order-kept-bytes is used up: a shard's order records are not kept",
                             shard=shard, kept_bytes=self.bytes)
             return
         spans = self._spans.get(shard, ())
@@ -210,7 +210,7 @@ class Keeping:
         else:
             before = None
         if not spans and self._repeats.news(("begins", shard), self._node.loop.time()):
-            log.warning("a shard has no majority: what it needs of the order is kept in a file", shard=shard,
+            log.warning("a shard has no majority: a file keeps the order records that it needs", shard=shard,
                         order_index=first)
         self._busy = True
         self._step(_Work(shard, passing, target, before))

@@ -199,7 +199,7 @@ def test_a_host_that_joins_shows_nothing_before_it_has_all_that_was_there(
             written = hosts.call(0, "KV/Txn", pb.TxnRequest(success=puts), pb.TxnResponse)
         hosts.add(1)
         hosts.begin(1)
-        until(lambda: "it serves once it holds" in hosts.log(1), LIMIT_S)
+        until(lambda: "it serves once it has the cluster's data" in hosts.log(1), LIMIT_S)
         hosts.running[1].kill()
         hosts.running[1].wait(30)
         hosts.start(1)

@@ -371,4 +371,4 @@ def test_a_kill_while_a_source_drops_what_has_left_it_leaves_nothing(tmp_path: P
 
 def drops(log: Log, number: int) -> int:
     """How often a host has begun to drop what a move has taken away."""
-    return len(re.findall(rf"dropping what has moved away.*\bmove={number}\b", log.text()))
+    return len(re.findall(rf"deleting keys that moved away.*\bmove={number}\b", log.text()))

@@ -29,7 +29,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "latency); spread: over the hosts (more load)", choices=("together", "spread")),
         Flag("growth", E, "advise", "advise: say when a shard or a move would help; auto: also do it; off",
              choices=("off", "advise", "auto")),
-        Flag("growth-bounds", S, "", "its bounds: name=value,..."),
+        Flag("growth-bounds", S, "", "bounds of growth: name=value,..."),
         Flag("fronts", Kind.COUNT, "auto", 'front processes that share the client port; 0: node 0 serves '
              'clients itself; "auto": one for every four CPUs'),
         Flag("console", B, "false", "serve a web console of the cluster from this host (muster[console])"),
@@ -120,7 +120,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("snapshot-catchup-entries", U, "5000", "log entries kept for followers that are behind"),
         Flag("heartbeat-interval", U, "100", "time between a leader's heartbeats, in ms"),
         Flag("shard-birth-timeout", U, "60000",
-             "time for a shard that is added to be born, in ms; then it is dropped, and one more tried"),
+             "time for an added shard to serve, in ms; then the cluster drops it and tries one more"),
         Flag("election-timeout", U, "1000",
              "time without a leader before an election, in ms; at least 5 heartbeats, at most 50000"),
         Flag("initial-election-tick-advance", B, "true",

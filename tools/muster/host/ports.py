@@ -118,7 +118,7 @@ def door(
                 continue
             except OSError as e:
                 reason = _words(e.errno or errno.EIO)
-        log.warning("hosts of older versions do not reach a shard here: its port of before is not free",
+        log.warning("hosts of older versions cannot reach a shard here: its former port is not free",
                     shard=shard, address=listener.address, reason=reason)
     hands = Hands(lambda shard: handed_endpoint(run_dir, shard).removeprefix(HANDED))
     return Door(asyncio.get_running_loop(), bound, shards, hands, log, born)

@@ -258,9 +258,9 @@ class Supervisor:
             self._born.drop(child.spec.index)
         except (OSError, ConfigError) as error:  # the next start does it
             self._log.error(
-                "cannot remove what a dropped shard has left", shard=child.spec.index, error=str(error))
+                "cannot remove the files of a dropped shard", shard=child.spec.index, error=str(error))
         else:
-            self._log.info("a shard is dropped: its node and its data are gone", shard=child.spec.index)
+            self._log.info("a shard was dropped: removed its node and its data", shard=child.spec.index)
 
     def _note(self, note: Callable[[], None], what: str, **facts: Any) -> None:
         try:

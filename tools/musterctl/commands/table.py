@@ -142,7 +142,7 @@ _NOT_WAITING = switch("no-wait", "return once the move has begun, not once it ha
 
 
 _ADVICE = Command(
-    "advice", "Prints what would make the shards fit their load, and the figures behind it",
+    "advice", "Prints whether a shard or a move would help, with the figures",
     "hosts.shard_advice:advice",
     long="--growth advise, the default, advises; auto also acts; off does neither.")
 
@@ -161,10 +161,10 @@ def _shard_command() -> Command:
                 "feeds it.\n"
                 "A table, unless --write-out is simple, fields or json."),
             Command(
-                "enable-growth", "Lets the cluster's data grow beyond what older versions know",
+                "enable-growth", "Lets the cluster store data that older versions cannot read",
                 "hosts.shard:enable_growth",
-                long="Needs a version of muster on every host that knows it, and every host to have run that "
-                "version\nonce. There is no way back: older versions are refused from then on."),
+                long="Every host must have run a version of muster that can read such data.\n"
+                "This cannot be undone: older versions are refused from then on."),
             Command(
                 "add [options]", "Adds a shard, with a node on every host",
                 "hosts.shard_changes:add",
@@ -177,22 +177,23 @@ def _shard_command() -> Command:
                 (
                     _TO, switch("prefix", "move all keys with this prefix"),
                     switch("from-key", "move all keys from this one on"), _NOT_WAITING),
-                long="Prints the move's number, span and step. Clients work meanwhile. One move at a time."),
+                long="Prints the move's number, span and step. Clients work meanwhile.\n"
+                "One move runs at a time."),
             Command(
-                "split [options] <key> --to <shard>", "Moves what a shard owns from a key on",
+                "split [options] <key> --to <shard>", "Moves a shard's keys from the given key on",
                 "hosts.shard_moves:split", (_TO, _NOT_WAITING),
                 long="Up to the end of the span that has the key, or of its directory if that places it."),
             Command(
-                "moves", "Lists the move that goes on, and the last ones that ended",
+                "moves", "Lists the running move and the last ended ones",
                 "hosts.shard_moves:moves",
-                long="A host tells of those that ended since it started."),
+                long="A host lists the moves that ended since it started."),
             Command(
                 "cancel <move>", "Ends a move before it switches", "hosts.shard_moves:cancel",
                 long="No key changes its shard then."),
             Command(
                 "retire [options] <shard>", "Moves a shard's keys away, and removes its nodes",
                 "hosts.shard_changes:retire",
-                (number("to", "the shard that gets the keys; without it, the others in turn"),
+                (number("to", "the shard that gets the keys; default: the others by turns"),
                  switch("no-wait", "return once the shard owns no keys, not once it is dropped")),
                 long="Its id is never used again. Run it again if it was interrupted."),
             _ADVICE,

@@ -209,4 +209,4 @@ async def _tidied(step: Coroutine[Any, Any, None]) -> None:
     try:
         await step
     except MusterError as error:
-        log.warning("what is left ends with its lease: %s", error)
+        log.warning("cannot clean up; what is left ends with its lease: %s", error)

@@ -208,7 +208,7 @@ class Place:
                 self._leaving = asyncio.create_task(self._leave())
                 await asyncio.shield(self._leaving)
             except MusterError as error:
-                log.warning("%r stays in line until its lease ends: %s", self.prefix, error)
+                log.warning("%r stays in the queue until its lease ends: %s", self.prefix, error)
             raise
         return True
 

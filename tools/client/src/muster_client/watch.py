@@ -123,7 +123,7 @@ class _Feed(Following[Event]):
             return
         self.next = found.revision + 1
         self.events.append(Snapshot(found.kvs, found.revision, missed_from))
-        log.warning("watch: revision %d is compacted, it goes on from %d", missed_from, self.next)
+        log.warning("watch: revision %d is compacted; continuing from %d", missed_from, self.next)
 
     def _leave(self) -> None:
         """Drop the stream, and a revision of which it has told a part."""

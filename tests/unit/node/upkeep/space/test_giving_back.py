@@ -79,4 +79,4 @@ def test_what_fails_ends_the_node_but_what_has_no_room_does_not() -> None:
 
     asyncio.run(run())
     assert failures == []
-    assert reasons == ["giving space back failed: the disk"]
+    assert reasons == ["freeing disk space failed: the disk"]

@@ -54,7 +54,7 @@ async def _waited(client: Client, lease: Lease, key: bytes, revision: int) -> No
     try:
         await unless_lost(lease, _deleted(client, key, revision))
     except MusterError as error:
-        log.info("%r is not waited for any more: %s", key, error)
+        log.info("stopped waiting for %r: %s", key, error)
 
 
 async def _deleted(client: Client, key: bytes, revision: int) -> None:
@@ -62,6 +62,6 @@ async def _deleted(client: Client, key: bytes, revision: int) -> None:
         async for event in watch:
             kvs = event.kvs if isinstance(event, Snapshot) else (event.kv,) if isinstance(event, Put) else ()
             for kv in kvs:
-                log.warning("%r came late, and is deleted", key)
+                log.warning("%r was put too late and is deleted", key)
                 await client.txn(ops.when(ops.key(key).create_revision == kv.create_revision)
                                  .then(ops.delete(key)), repeatable=True)

@@ -108,7 +108,7 @@ class Cron:
         except Exception as error:
             if leadership.lost:  # of whatever kind: another runs it again, and this takes part on
                 raise NotHeld("the leadership was lost during the run") from error
-            log.exception("cron %r: the run of %s has failed; it is over", self._name, due)
+            log.exception("cron %r: the run of %s has failed; it is not repeated", self._name, due)
         if not run.finished:
             await run.finish()
 

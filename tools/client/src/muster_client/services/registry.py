@@ -151,7 +151,7 @@ class Registration:
         try:
             await watch.__aenter__()
         except PermissionDenied as error:
-            log.warning("%r is not watched, and its removal not told: %s", self.key, error)
+            log.warning("%r cannot be watched, so its removal is not reported: %s", self.key, error)
             return False
         return True
 
@@ -164,7 +164,7 @@ class Registration:
                     self._moved.set()
         except MusterError as error:
             if not self._client.closed:
-                log.warning("%r is not watched any more, and its removal not told: %s", self.key, error)
+                log.warning("%r is not watched any more, so its removal is not reported: %s", self.key, error)
         finally:
             await watch.close()
 
@@ -179,7 +179,7 @@ class Registration:
                 if not self._anew:
                     await self._give_up(lease, error)
                     return
-                log.warning("the registration of %r was lost (%s); it is registered anew", self.key, error)
+                log.warning("the registration of %r was lost (%s); registering it again", self.key, error)
                 ended = isinstance(error, LeaseLost)
                 self._tell(error)
             try:

@@ -285,7 +285,7 @@ class Following(Generic[Told]):
                 self._stale(self._stream.token, broken)
             if time.monotonic() - self._since >= _LIVED_S:
                 self._attempts = 0
-            log.warning("watch: %s has ended it, another stream goes on from revision %d: %s",
+            log.warning("watch: %s has ended it; another stream continues from revision %d: %s",
                         self._stream.name, self.next, broken)
             broken.error.endpoint = broken.error.endpoint or self.endpoint
         self._leave()
