@@ -27,11 +27,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from tests import forked
 from tools.muster.host.children import die_with
 
 Given = tuple[str, list[str], dict[str, str], str, bool, int]
@@ -226,48 +227,19 @@ def _preload(module: str) -> None:
 def _become(given: Given, descriptors: list[int], server: int, signals: Signals) -> None:
     """In the forked process: be the program to its end."""
     _end_with(server)
+    module, words, environment, folder, session, umask = given
+    _enter(descriptors[3])
+    forked.inherit(descriptors[:3], environment)
     signal.set_wakeup_fd(-1)
     for number, handler in signals.items():
         signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
-    module, words, environment, folder, session, umask = given
-    for own, descriptor in enumerate(descriptors[:3]):
-        os.dup2(descriptor, own)
-    _enter(descriptors[3])
-    os.closerange(3, 1024)
     if session:
         os.setsid()
-    os.environ.clear()
-    os.environ.update(environment)
     os.umask(umask)
     os.chdir(folder)
     _, entry, name = PROGRAMS[module]
-    sys.argv = [name, *words]
-    old = sys.stdin, sys.stdout, sys.stderr
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(place, mode, encoding=before.encoding, errors=before.errors, closefd=False)  # noqa: SIM115
-        for place, (mode, before) in enumerate(zip("rww", old, strict=True)))
-    _end(import_module(entry).main)
-
-
-def _end(main: Callable[[], object]) -> None:
-    """Run a program to its end, which is quick: nothing that the server has made is taken down."""
-    try:
-        code = main() or 0
-    except SystemExit as end:
-        code = end.code or 0
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-        code = 1
-    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does, before what follows
-    atexit._run_exitfuncs()
-    assert isinstance(code, int)
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # nobody reads it any more: the interpreter has its own way to end then
-        sys.exit(code)
-    os._exit(code)
+    forked.run(import_module(entry).main, [name, *words])
 
 
 def _end_with(server: int) -> None:

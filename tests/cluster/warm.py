@@ -7,25 +7,23 @@ start, run the real program.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import gc
+import atexit
 import os
 import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from types import SimpleNamespace
-from typing import IO, Any
+
+from tests import forked
+from tests.forked import Stream
 
 PROGRAMS = ("tools.muster.cli", "tools.muster.processes.node", "tools.muster.processes.front",
             "tools.muster.joined")  # fmt: skip
 # of command lines, as they run
 LATER = ("tools.muster.local.commands", "tools.muster.proxy_mode.start", "tools.muster.demo")
-Stream = int | IO[Any] | None
 
 
 class Process(subprocess.Popen[bytes]):
@@ -61,23 +59,19 @@ class Process(subprocess.Popen[bytes]):
                 os.setsid()
             elif process_group >= 0:
                 os.setpgid(0, process_group)
-            streams = (stdin, stdout, stderr)
-            os._exit(_code_of(lambda: _become(command[3:], streams, pass_fds, env, preexec_fn)))
+            forked.inherit((stdin, stdout, stderr), env, pass_fds)
+            atexit._clear()  # what the parent would do at its own end
+            forked.run(lambda: _main(command[3], preexec_fn), command[3:])
 
 
 def _has_threads() -> bool:
     return len(os.listdir("/proc/self/task")) > 1
 
 
-def _become(
-    words: Sequence[str], streams: Sequence[Stream], kept: Sequence[int], environment: dict[str, str],
-    first: Callable[[], object],
-) -> object:  # fmt: skip
-    """Run a program to its end in the forked process."""
-    _inherit(streams, kept, environment)
+def _main(module: str, first: Callable[[], object]) -> object:
     first()
-    program = import_module(words[0])
-    sys.argv = [str(program.__file__), *words[1:]]
+    program = import_module(module)
+    sys.argv[0] = str(program.__file__)
     return program.main()
 
 
@@ -87,37 +81,6 @@ def _handle_no_signals() -> None:
     for number in signal.valid_signals():
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-
-
-def _inherit(streams: Sequence[Stream], kept: Sequence[int], environment: dict[str, str]) -> None:
-    """Leave what a program that is started does not get."""
-    gc.freeze()  # what the parent has made must not close descriptors of its own
-    asyncio._set_running_loop(None)
-    for own, stream in enumerate(streams):
-        if stream is not None:
-            given = os.open(os.devnull, os.O_RDWR) if stream == subprocess.DEVNULL else stream
-            os.dup2(given if isinstance(given, int) else given.fileno(), own)
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
-        if descriptor > 2 and descriptor not in kept:
-            with contextlib.suppress(OSError):  # the one that the list was read by
-                os.close(descriptor)
-    os.environ.clear()
-    os.environ.update(environment)
-
-
-def _code_of(program: Callable[[], object]) -> int:
-    """What a process would end with; what it says is written."""
-    try:
-        code = program()
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    assert code is None or isinstance(code, int)
-    return code or 0
 
 
 def load() -> None:

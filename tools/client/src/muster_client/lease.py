@@ -51,6 +51,7 @@ class Lease:
 
     def __init__(self, caller: Caller, keeper: Keeper, kept: Kept) -> None:
         self._caller, self._keeper, self._kept = caller, keeper, kept
+        self._origin = kept.origin
         self.late: dict[bytes, Future[None]] = {}  # keys that may come: see recipes/late.py
 
     @property
@@ -66,11 +67,6 @@ class Lease:
     def lost(self) -> bool:
         """It may have ended. A process that stood still for long sees it at once."""
         return bool(self._kept.why())
-
-    @property
-    def _is_a_parents(self) -> bool:
-        """This process was forked off from the one that keeps it: blocks that end here leave it alone."""
-        return self._kept.forks != engine.forks
 
     def left_s(self) -> float:
         """How long it surely lives without another renewal; 0: it is lost."""
@@ -122,7 +118,7 @@ class Lease:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_a_parents:
+        if not self._origin.is_parent:  # else that keeps it
             await self.revoke()
 
 

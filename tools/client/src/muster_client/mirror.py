@@ -40,7 +40,7 @@ class Mirror(Mapping[bytes, KeyValue]):
         self._failure: BaseException | None = None
         self._moved = asyncio.Event()
         self._lock = threading.RLock()
-        self._forks = engine.forks
+        self._origin = engine.Origin()
 
     @property
     def revision(self) -> int:
@@ -82,7 +82,7 @@ class Mirror(Mapping[bytes, KeyValue]):
         pages = self._client.range(self._keys)
         self._held = {kv.key: kv async for kv in pages}
         self._revision = pages.revision
-        self._task, self._forks = asyncio.create_task(self._follow()), engine.forks
+        self._task, self._origin = asyncio.create_task(self._follow()), engine.Origin()
         return self
 
     async def __aexit__(
@@ -102,7 +102,7 @@ class Mirror(Mapping[bytes, KeyValue]):
 
     def _check_process(self) -> None:
         """MusterError in a process that was forked off: what was there at the fork would stay for ever."""
-        if self._forks != engine.forks:
+        if self._origin.is_parent:
             raise MusterError("the process from which this one was forked off follows it; here nothing does")
 
     async def _follow(self) -> None:

@@ -46,7 +46,7 @@ class Place:
         self._standing: asyncio.Task[TxnResult] | None = None  # puts it, under a lease that was given
         self._leaving: asyncio.Task[None] | None = None  # of a caller that was cancelled
         self._held = False
-        self._forks = engine.forks  # when it stood in line
+        self._origin = engine.Origin()  # where it stood in line
         self._seen = 0  # the store's revision when its turn had come
         self._taken = threading.Lock()  # from the begin of an acquisition to the end of the release
 
@@ -98,17 +98,12 @@ class Place:
         """It was never held, is given up, or its lease is lost."""
         return not self._held or self._lease is None or self._lease.lost
 
-    @property
-    def _is_a_parents(self) -> bool:
-        """This process was forked off from the one that stood in line: blocks that end leave it alone."""
-        return self._forks != engine.forks
-
     async def _stand(self, value: bytes) -> bool:
         """Put the key, if it is not there; whether others come first."""
         if self._lease is None:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
-        self._forks = engine.forks
+        self._origin = engine.Origin()
         await late.expect_no_more(self._client, self._lease, self.key)
         self._revision, self._unsure = 0, True
         if self._given is None:
@@ -275,7 +270,7 @@ class Lock(Place):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_a_parents:
+        if not self._origin.is_parent:  # else that stands in line
             await self.release()
 
 
@@ -313,7 +308,7 @@ class Leadership(Place):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._is_a_parents:
+        if not self._origin.is_parent:  # else that stands in line
             await self.resign()
 
 

@@ -24,7 +24,7 @@ class Barrier:
 
     def __init__(self, client: Client, name: Text) -> None:
         self._client, self.key = client, ranges.of(ranges.data(name)).start
-        self._token, self._forks = 0, engine.forks
+        self._token, self._origin = 0, engine.Origin()
 
     @property
     def token(self) -> int:
@@ -44,7 +44,7 @@ class Barrier:
         result = await self._client.when(absent).then(ops.put(self.key, b"", lease=lease or 0))
         if not result:
             raise Taken("the barrier is held already")
-        self._token, self._forks = result.revision, engine.forks
+        self._token, self._origin = result.revision, engine.Origin()
         return self
 
     async def release(self) -> None:
@@ -71,7 +71,7 @@ class Barrier:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._forks == engine.forks:  # else it is a parent's
+        if not self._origin.is_parent:
             await self.release()
 
 
@@ -90,7 +90,7 @@ class DoubleBarrier:
         self._key = b""
         self._revision = self._opened = 0
         self._unsure = False  # whether the own key may come yet
-        self._forks = engine.forks
+        self._origin = engine.Origin()
 
     @property
     def token(self) -> int:
@@ -111,7 +111,7 @@ class DoubleBarrier:
         if self._lease is not None:
             raise RuntimeError("it is entered already: each participant needs an object of its own")
         self._lease = lease = self._given or await self._client.lease(self._ttl_s)
-        self._forks = engine.forks
+        self._origin = engine.Origin()
         self._key = self._name + f"/waiters/{lease.id:x}-{secrets.token_hex(4)}".encode()
         self._unsure = True
         try:
@@ -200,8 +200,8 @@ class DoubleBarrier:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._forks != engine.forks:
-            return  # a parent is inside
+        if self._origin.is_parent:  # that is inside
+            return
         if error is None:
             await self.leave()
         else:  # the others shall not wait for one that failed

@@ -80,7 +80,7 @@ class Take:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         item, self._item = self._item, None
-        if item is None or item.lease._is_a_parents:
+        if item is None or item.lease._origin.is_parent:
             return
         try:
             if error is None and not item.finished:

@@ -266,5 +266,5 @@ class Registration:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lease is None or not self._lease._is_a_parents:
+        if self._lease is None or not self._lease._origin.is_parent:
             await self.unregister()

@@ -237,7 +237,7 @@ class Caller:
         self._user, self._password = user, password
         self._token = token
         self._login: asyncio.Task[None] | None = None
-        self._forks = engine.forks
+        self._origin = engine.Origin()  # of the login
         self._open = True  # the cluster has no users, or none is named here
         if user:
             self._open = False
@@ -381,8 +381,8 @@ class Caller:
 
     def _forget_logins_of_a_parent(self) -> None:
         """In a process that was forked off they are on a loop that it has not."""
-        if self._forks != engine.forks:
-            self._forks, self._login = engine.forks, None
+        if self._origin.is_parent:
+            self._origin, self._login = engine.Origin(), None
 
     async def token(self, deadline: float) -> str:
         """This client's token, fetched if there is none; "": the cluster asks for none. One login serves all

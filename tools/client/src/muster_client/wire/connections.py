@@ -100,7 +100,7 @@ class Connections:
         self._followers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
         self._closed = False
-        self._forks = engine.forks  # when these connections were opened
+        self._origin = engine.Origin()  # of these connections
 
     async def pick(
         self, deadline: float | None, avoid: Collection[str] = (), only: str = ""
@@ -161,8 +161,8 @@ class Connections:
     def _own(self) -> None:
         """In a process that was forked off: these connections, and the loop that they are on, are its
         parent's."""
-        if self._forks != engine.forks:
-            self._forks = engine.forks
+        if self._origin.is_parent:
+            self._origin = engine.Origin()
             self._changed = asyncio.Condition()
             self._opened, self._lines, self._followers = [], [], []
 

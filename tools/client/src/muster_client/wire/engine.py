@@ -23,7 +23,7 @@ _mail: Mail | None = None  # the loop's
 _own = threading.local()  # ``mail``: of the loop that runs in this thread; ``direct``: see there
 _thread: threading.Thread | None = None
 _ended = False
-forks = 0  # how often this process was forked off from another that had the library
+_forks = 0  # how often this process was forked off from another that had the library
 _ENDED = "muster_client: the process ends, and its connections have ended"
 
 
@@ -50,6 +50,18 @@ class Mail:
         if self._waiting and not self._woken:
             self._woken = True
             self.loop.call_soon(self._take)
+
+
+class Origin:
+    """The process in which something is made: it may be met in one that is forked off from that."""
+
+    def __init__(self) -> None:
+        self._forks = _forks
+
+    @property
+    def is_parent(self) -> bool:
+        """This process was forked off from that one."""
+        return self._forks != _forks
 
 
 def tell(told: asyncio.Future[Result] | Future[Result], task: asyncio.Task[Result]) -> None:
@@ -237,8 +249,8 @@ async def stop(*tasks: asyncio.Task[None]) -> None:
 
 def _forked() -> None:
     """A child has no thread yet, whatever held the lock."""
-    global _loop, _lock, _mail, _own, _thread, forks
-    forks += 1
+    global _loop, _lock, _mail, _own, _thread, _forks
+    _forks += 1
     _loop = _mail = _thread = None
     _own = threading.local()
     _lock = threading.Lock()

@@ -42,7 +42,7 @@ class Kept:
 
     def __init__(self, id: int, ttl_s: int, sent: float) -> None:
         self.id, self.ttl_s, self.until = id, ttl_s, sent + ttl_s
-        self.forks = engine.forks  # when it was granted
+        self.origin = engine.Origin()  # where it was granted
         self._lock = threading.Lock()
         self._why = ""  # it is lost; nothing brings it back
         self._calls: list[Callable[[str], None]] = []
@@ -106,7 +106,7 @@ class Keeper:
     async def drop(self, kept: Kept, why: str) -> None:
         """Renew it no more; it ends with its time to live. RuntimeError in a process that was forked off: its
         parent keeps it."""
-        if kept.forks != engine.forks:
+        if kept.origin.is_parent:
             raise RuntimeError(f"lease {kept.id:x} is of the process from which this one was forked off")
         if (task := self._tasks.pop(kept, None)) is not None:
             task.cancel()
@@ -154,7 +154,7 @@ class Keeper:
             await asyncio.sleep(answer.TTL / _PARTS)
 
     async def close(self) -> None:
-        for kept in [kept for kept in self._tasks if kept.forks == engine.forks]:
+        for kept in [kept for kept in self._tasks if not kept.origin.is_parent]:
             await self.drop(kept, "the client is closed")
 
     async def _renew(self, kept: Kept) -> None:
