@@ -8,6 +8,7 @@ lease          lease 8                            leasepb.Lease: ID 1, TTL 2, re
 meta           consistent_index, term             8 bytes each: place in the log
 meta           confState                          JSON of raftpb.ConfState
 meta           scheduledCompactRev, finished...   a revision's 17 bytes; not there: never compacted
+meta           storageVersion                     "3.6.0"; not there: 3.5's or older
 members        ID in hexadecimal                  JSON of the member
 cluster        clusterVersion, downgrade          "3.5.0"; JSON
 auth           authEnabled, authRevision          0 or 1; 8 bytes
@@ -48,6 +49,8 @@ KEY, LEASE, META, MEMBERS, CLUSTER, ALARM = b"key", b"lease", b"meta", b"members
 MEMBERS_REMOVED, AUTH, USERS, ROLES = b"members_removed", b"auth", b"authUsers", b"authRoles"
 V2 = b"muster_v2"  # our own: the rows of the v2 tree, which etcd keeps in a file of another kind
 SCHEDULED, FINISHED = b"scheduledCompactRev", b"finishedCompactRev"
+STORAGE_VERSION = b"storageVersion"
+_NEWEST = (3, 7)  # storage version that is known here
 Row = tuple[bytes, bytes]
 
 
@@ -201,6 +204,7 @@ def read_around(database: Database) -> Around:
 
 def _read_around(database: Database) -> Around:
     meta = dict(database.rows(META))
+    _check_version(meta.get(STORAGE_VERSION, b"").decode(errors="replace"))
     auth = dict(database.rows(AUTH))
     around = Around(
         consistent_index=_number(meta.get(b"consistent_index")), term=_number(meta.get(b"term")),
@@ -221,6 +225,15 @@ def _read_around(database: Database) -> Around:
         if alarm.alarm in (rpc_pb2.NOSPACE, rpc_pb2.CORRUPT):  # no other one does anything, in etcd neither
             around.alarms.append((alarm.memberID, alarm.alarm))
     return around
+
+
+def _check_version(version: str) -> None:
+    """Refuse a newer storage, as etcd's servers do at their start: it may hold what nobody here reads."""
+    major, minor = (int(part) if part.isdecimal() else 0 for part in f"{version}..".split(".")[:2])
+    if (major, minor) > _NEWEST:
+        newest = ".".join(map(str, _NEWEST))
+        raise NoBackup(
+            f'cannot read the snapshot: version "{version}" is not supported, {newest} is the newest')
 
 
 def _number(value: bytes | None) -> int:

@@ -8,7 +8,7 @@ from mmap import mmap
 
 import google_crc32c
 
-from cluster.bolt.etcd import KEY, META, NoBackup, read_revision
+from cluster.bolt.etcd import KEY, META, STORAGE_VERSION, NoBackup, read_revision
 from cluster.bolt.reader import Database
 
 _HASH_AT_ONCE = 256
@@ -41,7 +41,7 @@ def status_of(data: bytes | mmap) -> Status:
         crc = google_crc32c.extend(crc, b"".join(parts))
         if bucket == KEY and last:
             revision = read_revision(last)[0]
-    version = (database.get(META, b"storageVersion") or b"").decode(errors="replace")
+    version = (database.get(META, STORAGE_VERSION) or b"").decode(errors="replace")
     return Status(crc, revision, total, database.size_bytes, version)
 
 

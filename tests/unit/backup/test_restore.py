@@ -180,6 +180,8 @@ def test_alarms_that_no_version_of_etcd_knows_are_left_out(tmp_path: Path) -> No
     (etcd.AUTH, b"authRevision", b"\xff" * 8),  # changes would have no number
     (etcd.LEASE, b"l", b"\x0a"),
     (etcd.MEMBERS, b"1", b"[" * 100_000),
+    (etcd.META, etcd.STORAGE_VERSION, b"3.8.0"),  # etcd 3.7 restores it, and then does not start
+    (etcd.META, etcd.STORAGE_VERSION, b"4.0.0"),
     (etcd.KEY, etcd.revision_key(3, 1 << 32), b"\x0a\x01k\x10\x02\x18\x03\x20\x02"),
     (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x20\x03"),  # put more often than it can
     (etcd.KEY, etcd.revision_key(3, 0), b"\x0a\x01k\x10\x02\x18\x03\x20\x00"),
@@ -191,6 +193,13 @@ def test_a_row_that_cannot_be_read_is_refused(
         tmp_path: Path, bucket: bytes, key: bytes, value: bytes) -> None:
     with pytest.raises(NoBackup, match=r"^cannot read the snapshot"):
         restored(written(bucket, [(key, value)]), tmp_path, 1)
+
+
+@pytest.mark.parametrize("version", [b"3.6.0", b"3.7.1", b"", b"of nobody"])
+def test_the_storage_of_a_known_version_or_of_none_is_read(tmp_path: Path, version: bytes) -> None:
+    (store,) = restored(written(etcd.META, [(etcd.STORAGE_VERSION, version)]), tmp_path, 1)
+    assert store.get(b"k") is not None
+    store.close()
 
 
 def test_the_v2_tree_goes_along_to_shard_0(open_store: OpenStore, tmp_path: Path) -> None:
