@@ -202,7 +202,7 @@ def test_a_backup_is_refused_where_it_cannot_be(shared: tuple[V2Tool, V2Tool], t
     for name in ("snap", "wal"):
         (tmp_path / "etcd/member" / name).mkdir(parents=True)
     code, out, err = ours.run(run(f"backup --data-dir {tmp_path}/etcd --backup-dir /y"))
-    assert (code, out, "musterctl snapshot restore" in err) == (1, "", True)
+    assert (code, out, "ctl snapshot save, then musterctl snapshot restore" in err) == (1, "", True)
     (tmp_path / "muster/member").mkdir(parents=True)
     (tmp_path / "muster/member/identity.json").touch()
     copied = f"backup --data-dir {tmp_path}/muster --backup-dir"

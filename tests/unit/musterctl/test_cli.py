@@ -94,6 +94,28 @@ def test_what_backups_cannot_be_is_told_before_the_file_is_looked_at(
     assert capsys.readouterr().err == f"Error: {text}\n"
 
 
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("snapshot status none", "stat none: no such file or directory"),
+        ("snapshot restore none", "open none: no such file or directory"),
+        ("snapshot status .", "open .: is a directory"),
+        ("hashkv .", "open .: is a directory"),
+        ("snapshot restore .", "read .: is a directory"),
+        ("snapshot restore empty", "snapshot missing hash but --skip-hash-check=false"),
+        ("snapshot restore empty --skip-hash-check", "invalid database"),
+    ],
+)
+def test_what_is_no_backup_is_refused_in_etcdutls_words(
+    words: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").touch()
+    monkeypatch.chdir(tmp_path)
+    assert cli.run([*words.split(), *(["--data-dir=made"] if "restore" in words else [])]) == 1
+    assert capsys.readouterr().err == f"Error: {text}\n"
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_token_excludes_a_password(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["get", "a", "--auth-jwt-token=x", "--user=u:p"]) == 128
     assert capsys.readouterr().err == "Error: --auth-jwt-token excludes --user and --password\n"

@@ -71,7 +71,7 @@ def restore_host(
         raise NoBackup(f'wal-dir "{new.wal_dir}" exists')
     aside = data_dir / RESTORING
     shutil.rmtree(aside, ignore_errors=True)
-    with snapshot.open("rb") as file, _mapped(file.fileno()) as data:
+    with snapshot.open("rb") as file, _mapped(file.fileno(), skip_hash_check) as data:
         database = opened(data, skip_hash_check)
         identity = replace(identity, origin=_origin(data, database.size_bytes, changed))
         folders = [Path(shard_dir(str(aside), shard)) for shard in range(identity.shard_count)]
@@ -130,8 +130,10 @@ def opened(data: mmap.mmap | bytes, skip_hash_check: bool) -> Database:
     return database
 
 
-def _mapped(fd: int) -> mmap.mmap:
+def _mapped(fd: int, skip_hash_check: bool) -> mmap.mmap:
     try:
         return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
     except ValueError:  # an empty file
-        raise NoBackup("snapshot missing hash but --skip-hash-check=false") from None
+        raise NoBackup(
+            "invalid database" if skip_hash_check else "snapshot missing hash but --skip-hash-check=false"
+        ) from None

@@ -198,7 +198,8 @@ def _looked_at(name: str, look: Callable[[mmap.mmap], Found]) -> Found:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return look(data)
     except OSError as error:
-        raise Exit(1, f"stat {path}: {(error.strerror or '').lower()}") from None
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        raise Exit(1, f"{'stat' if missing else 'open'} {path}: {(error.strerror or '').lower()}") from None
     except ValueError:  # an empty file cannot be mapped
         raise Exit(1, "invalid database") from None
     except (InvalidDatabase, NoBackup, NoSuchRevision) as error:
@@ -289,7 +290,10 @@ def restore(invocation: Invocation) -> None:
     except (NoBackup, ConfigError, StorageError) as error:
         raise Exit(1, str(error)) from None
     except OSError as error:
-        raise Exit(1, f"{error.filename or path}: {(error.strerror or str(error)).lower()}") from None
+        name, verb = str(error.filename or path), ""
+        if name == str(path):
+            verb = "read " if isinstance(error, IsADirectoryError) else "open "
+        raise Exit(1, f"{verb}{name}: {(error.strerror or str(error)).lower()}") from None
     finally:
         progress.end()
     print(f"restored {path} to {new.data_dir}: {restored.rows} revisions of keys, {restored.leases} leases, "

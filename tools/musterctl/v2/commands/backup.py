@@ -32,7 +32,7 @@ def backup(run: Run) -> None:
         refuse("--backup-dir is required: the directory for the copy")
     if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
         refuse(
-            f"{data_dir} belongs to an etcd: use etcdutl snapshot save, then musterctl snapshot restore, "
+            f"{data_dir} belongs to an etcd: use etcdctl snapshot save, then musterctl snapshot restore, "
             "or musterctl import while it runs")
     try:
         (data_dir / "member" / "identity.json").read_bytes()
