@@ -191,6 +191,16 @@ def test_a_saved_store_is_imported(shared: tuple[V2Tool, V2Tool], tmp_path: Path
     assert "extending key /old/soon's ttl to 300 seconds" in err
     assert ours.run(run("ls --sort /old"))[1] == "/old/one\n/old/soon\n"
     assert ours.run(run("get /old/_hid/x"))[1] == "3\n"
+    many = [{"key": "/answer/d", "dir": True, "nodes": [{"key": "/answer/d/x", "value": "4"}]},
+            {"key": "/answer/a", "value": "5", "expiration": "2020-01-01T00:00:00.123456789Z", "ttl": -9}]
+    saved.write_text(json.dumps({"node": {"key": "/answer", "dir": True, "nodes": many}}))
+    code, out, err = ours.run(run(f"import --snap {saved}"))
+    assert (code, out.splitlines()[1:]) == (0, ["finished importing 2 keys"])
+    assert "extending key /answer/a's ttl to 300 seconds" in err
+    assert ours.run(run("get /answer/d/x"))[1] == "4\n"
+    for broken in ('{"node": 1}', "{}", "[]", '{"node": {"dir": true, "nodes": [{}]}}'):
+        saved.write_text(broken)
+        assert ours.run(run(f"import --snap {saved}")) == (1, f"cannot read snapshot file {saved}\n", "")
     assert ours.run(run("import")) == (1, "no snapshot file provided (use --snap)\n", "")
     assert ours.run(run("import --snap /nope")) == (1, "cannot read snapshot file /nope\n", "")
 
@@ -202,7 +212,7 @@ def test_a_backup_is_refused_where_it_cannot_be(shared: tuple[V2Tool, V2Tool], t
     for name in ("snap", "wal"):
         (tmp_path / "etcd/member" / name).mkdir(parents=True)
     code, out, err = ours.run(run(f"backup --data-dir {tmp_path}/etcd --backup-dir /y"))
-    assert (code, out, "etcdctl snapshot save, then musterctl snapshot restore" in err) == (1, "", True)
+    assert (code, out, "ctl snapshot save, then musterctl snapshot restore" in err) == (1, "", True)
     (tmp_path / "muster/member").mkdir(parents=True)
     (tmp_path / "muster/member/identity.json").touch()
     copied = f"backup --data-dir {tmp_path}/muster --backup-dir"

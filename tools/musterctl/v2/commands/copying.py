@@ -21,11 +21,14 @@ _SHORTEST_S = 300
 
 
 def import_(run: Run) -> None:
-    """Set every key of a saved v2 store's file."""
+    """Set every key of a file: of a saved v2 store, or of an answer to ``GET /v2/keys/?recursive=true``. No
+    tool saves the v2 store of an etcd 3 in the former's form."""
     file = run.options.string("snap")
     try:
         found = json.loads(Path(file).read_bytes()) if file else None
-    except (OSError, ValueError):
+        if isinstance(found, dict) and "Root" not in found:
+            found = {"Root": _as_saved(found["node"])}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("Root"), dict):
         print(f"cannot read snapshot file {file}" if file else "no snapshot file provided (use --snap)")
@@ -57,6 +60,16 @@ def import_(run: Run) -> None:
         _say(f"failed to copy key: {error}")
         raise Exit(1) from None
     print(f"finished importing {len(rows)} keys")
+
+
+def _as_saved(node: dict[str, Any]) -> dict[str, Any]:
+    """A node of an answer as a saved store has it."""
+    key = node.get("key", "/")
+    below = None
+    if node.get("dir"):
+        below = {child["key"].rpartition("/")[2]: _as_saved(child) for child in node.get("nodes", ())}
+    expires = node.get("expiration", "")
+    return {"Path": key, "Value": node.get("value", ""), "ExpireTime": expires, "Children": below}
 
 
 def _say(text: str) -> None:
