@@ -22,7 +22,7 @@ Failed = Callable[[EtcdError], None]
 def may_write_lease(
     router: Router, call: Any, placement: Placement, lease: int, then: Callable[[], None], failed: Failed
 ) -> None:
-    """Go on if the call's client may write every key on the lease that hangs in other shards than 0."""
+    """Go on if the call's client may write every key on the lease."""
     _ask(router, call, placement, bytes((Show.MAY_REVOKE,)) + LEASE.pack(lease), then, failed)
 
 
