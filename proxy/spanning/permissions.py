@@ -1,6 +1,6 @@
 """A front's questions of permission before a request about leases, whose keys lie in every shard.
 
-The sequencer's host judges by shard 0's keys, so the other shards' replicas are asked beforehand, with auth
+The sequencer's host judges by shard 0's keys, so the other shards' replicas are asked first, with auth
 on. A write locks what it looks at: it is not asked for here.
 """
 
