@@ -161,7 +161,7 @@ DOWNGRADE_IN_PROCESS = _kind(
 NO_INFLIGHT_DOWNGRADE = _kind(
     68, Code.FAILED_PRECONDITION, "NoInflightDowngrade", "etcdserver: no inflight downgrade job")
 UNKNOWN_DOWNGRADE_ACTION = _kind(69, Code.UNKNOWN, "UnknownDowngradeAction", "etcdserver: unknown method")
-# muster's own, between node and front, which then asks anew: the checkpoints do not make one backup
+# muster's own, between node and front, which then asks again: the checkpoints do not make one backup
 BACKUP_UNFIT = _kind(71, Code.UNAVAILABLE, "BackupUnfit", "a backup could not be made: {reason}")
 
 # Availability

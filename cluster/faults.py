@@ -33,7 +33,7 @@ class Faults:
         self.count = 0
         self._places: set[tuple[str, type[BaseException], int]] = set()
         self._kept: list[tuple[str, BaseException]] = []
-        self.heard: Callable[[str, BaseException], None] = _nobody  # who is told at once, besides
+        self.heard: Callable[[str, BaseException], None] = _nobody  # called at once, too
 
     def met(self, where: str, error: BaseException) -> None:
         """``error`` ended a request. ``where``: what was being done."""
@@ -75,7 +75,7 @@ def answered(evaluate: Callable[P, R]) -> Callable[P, R]:
 
 
 class Torn(AssertionError):
-    """A mistake in the midst of a change to what all requests share: what is left undone is unknown."""
+    """A mistake in the middle of a change to what all requests share: what is left undone is unknown."""
 
 
 def whole(change: Callable[P, R]) -> Callable[P, R]:

@@ -88,7 +88,7 @@ class Common:
 
     @property
     def silence_s(self) -> float:
-        """How long a link between hosts may be silent before it is dialled anew: an election timeout."""
+        """How long a link between hosts may be silent before it is dialled again: an election timeout."""
         return max(self.election_timeout_ms, _LEAST_SILENCE_MS) / 1000
 
     @property

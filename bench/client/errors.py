@@ -22,7 +22,7 @@ class RpcError(Exception):
 
     @property
     def name(self) -> str:
-        """``UNAVAILABLE`` and the like; a number for a code that gRPC does not define."""
+        """``UNAVAILABLE`` and similar ones; a number for a code that gRPC does not define."""
         try:
             return Status(self.code).name
         except ValueError:

@@ -1,4 +1,4 @@
-"""The table of a documentation page, made anew from a comparison (preset ``page``)."""
+"""The table of a documentation page, made again from a comparison (preset ``page``)."""
 
 from __future__ import annotations
 

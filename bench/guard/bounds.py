@@ -1,6 +1,6 @@
 """What one operation may cost over all three hosts, by load.
 
-A change that worsens a figure on purpose says why, and sets it anew.
+A change that worsens a figure on purpose says why, and sets it again.
 """
 
 from __future__ import annotations

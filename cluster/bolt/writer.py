@@ -1,6 +1,6 @@
 """A bbolt file written once, in order: it holds one page a level of the tree in memory. Cost: 1.5 us a row.
 
-The two metas stand first and name what comes last. So who cannot go back lays the file out first
+The two metas come first and name the last pages. A caller that cannot seek back lays the file out first
 (:class:`Measured`), and gives :class:`Writer` the :class:`Layout`.
 """
 

@@ -8,7 +8,7 @@ _NEWEST = max(Item)
 
 
 class NewerRecord(Exception):
-    """A log or a state holds what only a newer program knows. It is never skipped, lest replicas differ."""
+    """A log or a state holds what only a newer program knows. If it were skipped, replicas would differ."""
 
     def __init__(self, what: str) -> None:
         super().__init__(

@@ -4,7 +4,7 @@ The rule (ZooKeeper's primary-order scheme): the leader evaluates each request a
 *speculative state*, the applied state plus an overlay of its logged effects. All requests of a tick become
 one log entry of effects. Followers never evaluate, they apply.
 
-* A leader evaluates nothing before it has applied an entry of its own term, hence all that it inherited (I8).
+* A leader evaluates nothing before it has applied an entry of its own term and so all inherited ones (I8).
   The caller makes a :class:`Leader` only then, and drops it with the term: overlay, leases' deadlines and
   open answers die with it.
 * Answers, refusals included, are given when their entry is applied: a refusal may rest on an effect that is

@@ -88,7 +88,7 @@ _Add = Callable[[_Entry], None]
 class _Times:
     """A heap of ``(time, order, lease)``, one entry a lease. It may be earlier than the lease's own time, and
     is put back when met, so that a renewal costs no heap operation. An entry of a revoked lease is dropped
-    when met, or with many: it holds the object, hence is not taken for a later lease of the same ID."""
+    when met, or with many: it holds the object, so it is not taken for a later lease of the same ID."""
 
     __slots__ = ("_heap", "_old")
 

@@ -1,7 +1,7 @@
 """Whether an action brought what was foreseen.
 
-The hotter one of two leaders is compared, in shares of what both take: more or less load in all is nobody's
-fault. Where the load has become another one, nothing can be said.
+The hotter one of two leaders is compared, in shares of what both take: more or less load in all is no
+effect of the action. Where the load is of another kind, nothing can be said.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ after every failure:
   before (I17). A host that leaves takes its states along, and a record that is gone cannot be fed again.
 
 ``cluster.members.host_changes`` says in which group the change is due (H12), and that the next one begins
-when every group has the last (I21). A new wish for members is taken only while :func:`settled`: in the midst
+when every group has the last (I21). A new wish for members is taken only while :func:`settled`: in the middle
 of a change a wish could ask for the way back. A promotion that has not begun is no obstacle: it may never
 begin.
 """

@@ -86,7 +86,7 @@ class Part(NamedTuple):
 class Multi(NamedTuple):
     attempt: Attempt
     groups: int  # revisions that it takes
-    participants: dict[int, int]  # shard -> term of the leader whose word it rests on (I10)
+    participants: dict[int, int]  # shard -> term of the leader on whose answer it relies (I10)
     parts: list[Part]
 
 

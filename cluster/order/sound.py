@@ -5,7 +5,7 @@ out of a log:
 * an item whose *form* is wrong (cut short, lengths that do not add up, a kind that has no place there)
   changes nothing, and is counted as a fault. A SKIP item takes the revisions that its leader counted for it;
 * an item of a *newer* kind, rows that a host must know, growth to a level above this program's: what is not
-  skipped, lest replicas differ: :class:`NewerRecord` ends the node;
+  skipped, or replicas would differ: :class:`NewerRecord` ends the node;
 * a sound item that *contradicts the state* breaks an invariant, which ends the node (decision 54).
 
 Hot path: an item of many puts costs 0.06 us a put, a put in a transaction 0.4 us, any other item 0.6 us.

@@ -1,4 +1,4 @@
-"""How often somebody looks who mostly finds nothing: seldom once all has been calm for a while."""
+"""How often to look for work that is rare: seldom once there was none for a while."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _CALM_LOOKS = 20  # in a row, before the first longer pause
 
 
 class Lull:
-    """Of one who looks. The first thing that happens (:meth:`stir`) ends it."""
+    """Of one repeated look. The first thing that happens (:meth:`stir`) ends it."""
 
     __slots__ = ("_calm", "_lull_s", "_usual_s", "lulled")
 

@@ -18,7 +18,7 @@ MAX_ENTRY_BYTES = 4 << 20
 BUSY_CHANGES = 4
 _LONGEST_S = 0.1
 _SMOOTHING = 0.2
-_BORNE, _MOST_SKIPPED = 3, 64  # waits in vain
+_BORNE, _MOST_SKIPPED = 3, 64  # waits without a result
 
 
 class Pace:
@@ -42,7 +42,7 @@ class Doubt:
 
     def __init__(self) -> None:
         self._skip = 0  # so many rounds more do not wait
-        self._vain = 0  # waits in vain, one after the other
+        self._vain = 0  # waits without a result, one after the other
 
     def skips(self) -> bool:
         """A round begins: whether it does not wait."""

@@ -2,7 +2,7 @@
 
 Read ``base`` (the rule: a hash), ``table`` (who owns which keys, now and at a revision), ``changes`` (the
 items that change it), ``owned`` (what a shard shows), ``current`` (the newest table, which everything asks),
-``births`` (what is due of shards that are born or retire).
+``births`` (the next steps of shards that form or retire).
 """
 
 from cluster.placement.current import Placement as Placement

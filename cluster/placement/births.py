@@ -1,6 +1,6 @@
 """What the sequencer does for shards that are born or retire: a pure machine of one term.
 
-It starts anew with each term, from the table and the reports. A forming shard serves once its leader has
+It starts again with each term, from the table and the reports. A forming shard serves once its leader has
 reported: its first cut then stands behind that (G12). One that has not served in time is dropped, and
 another id is tried once. A retiring shard is dropped once it owns nothing, now or in the past (G10).
 """

@@ -85,8 +85,8 @@ def bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes]:
 
 
 def asked(key: bytes, range_end: bytes) -> tuple[bytes, bytes, bool]:
-    """Bounds of a span that somebody asks for, and whether it is one key. One that ends before it begins has
-    no key: the owner of its first one answers, for nobody else would."""
+    """Bounds of a requested span, and whether it is one key. A span that ends before it begins has no key:
+    the owner of its start answers."""
     if range_end and not before(key, range_end):
         range_end = b""
     return (*bounds(key, range_end), not range_end)

@@ -131,7 +131,7 @@ class RaftLog:
             record[1] = min(record[1], last)
 
     def install(self, position: SnapshotPosition) -> bool:
-        """The state is at ``position``. H8: a log with that entry stays; else it begins anew behind it:
+        """The state is at ``position``. H8: a log with that entry stays; else it starts again behind it:
         True."""
         index = position.index
         keep = index <= self.last_index and self.term(index) == position.term
@@ -150,7 +150,7 @@ class RaftLog:
 
     def compact(self, position: SnapshotPosition) -> None:
         self.position = position
-        # after an install the stored log may begin anew beyond entries that were never handed out
+        # after an install the stored log may start again beyond entries that were never handed out
         self.handed = max(self.handed, position.index)
         self.persisted = max(self.persisted, position.index)
         drop = position.index - self.tail_first + 1

@@ -152,7 +152,7 @@ class Replication(RaftState):
         """Whether a peer gets a heartbeat now: a read's question, or the one due.
 
         Not after an append just now, whose answer will come. But an append's answer waits for a disk, so a
-        silent peer is asked, lest a slow disk look like a lost leader; and a round of reads may be lost.
+        silent peer is asked, or a slow disk would look like a lost leader; and a round of reads may be lost.
         """
         if asking and peer in self._membership.current.voters:
             return True

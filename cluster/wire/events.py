@@ -2,7 +2,7 @@
 
 Hot path: a node puts an event into its final form once, the field 11 of a ``WatchResponse``, and fronts pass
 these bytes on. A table before them says what a front needs of single events to merge shards, filter, or join
-a watch in the midst. Nine revisions applied at once cost node and front 1.2 us each; taken apart and put
+a watch in the middle. Nine revisions applied at once cost node and front 1.2 us each; taken apart and put
 together they cost 3.5 (one alone: 3.6 and 4.7).
 
 An EVENTS record: ``EVENTS_HEAD | table: an EVENT each | fields``. A history answer has the same table and

@@ -47,7 +47,7 @@ class PeerKind(IntEnum):
 
     @property
     def byte(self) -> bytes:
-        """As it stands in the frame."""
+        """Its byte in a frame."""
         return bytes((self,))
 
 

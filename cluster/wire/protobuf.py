@@ -9,7 +9,7 @@ Wire form: https://protobuf.dev/programming-guides/encoding/
 from __future__ import annotations
 
 _SMALL = [bytes((i,)) for i in range(0x80)]  # the last byte of a varint
-# any other: joined from tables they take a third less than made anew
+# any other: joined from tables they take a third less than made again
 _MORE = [bytes((i | 0x80,)) for i in range(0x80)]
 
 

@@ -49,7 +49,7 @@ def _last_of_kernel() -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # as hosts bind: a connection that has ended keeps its port for a minute from those who do not
+        # as hosts bind: a connection that has ended blocks its port for a minute for other binds
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -59,7 +59,7 @@ def attempt(
     if before is None:
         return False
     reading, writing = os.pipe()
-    with suppress(OSError):  # fewer and larger pieces; a user may have used up his share of pipes
+    with suppress(OSError):  # fewer and larger pieces; a user may have used up its share of pipes
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     child = os.fork()
     if child == 0:

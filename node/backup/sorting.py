@@ -1,5 +1,5 @@
 """Rows of any number in the order of their keys, in bounded memory: sorted runs on the disk, which are merged
-as often as somebody reads them.
+at each reading.
 """
 
 from __future__ import annotations

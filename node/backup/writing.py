@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 
 Write = Callable[[bytes], object]
-Alive = Iterator[None]  # asked again and again; it ends the process once nobody wants the backup any more
+Alive = Iterator[None]  # asked again and again; it ends the process once no client wants the backup
 _PIECE_BYTES = 128 << 10
 
 

@@ -2,5 +2,5 @@
 
 Read in this order: ``peers`` with ``mail`` (Raft), ``fronts``, ``siblings`` (other shards), ``listeners``,
 ``incarnations`` and ``promises`` (which data directory a member has), ``contacts``, ``round_trips`` and
-``standing`` (what is told of all this).
+``standing`` (what a node reports about all this).
 """

@@ -23,7 +23,7 @@ log = structlog.get_logger("contacts")
 
 AGAIN_S, OTHER_SHARDS_AGAIN_S = 30.0, 300.0
 _MOST_CAUSES = 5  # of one peer's trouble, that are logged at once
-PATIENCE_S = 3.0  # shorter trouble is none: hosts start one after the other, links are dialled anew
+PATIENCE_S = 3.0  # shorter trouble is none: hosts start one after the other, links are dialled again
 
 
 @dataclass(slots=True)

@@ -58,7 +58,7 @@ class Incarnations:
             return False
         seen = self.heard(member_id)
         if seen is None:
-            # the tail may not be committed, but what it tells of the past is true
+            # the tail may not be committed, but what it reports of the past is true
             if any(m == member_id and i != incarnation for m, i in self._in_log()):
                 return False
             # H10: remembered on disk before the first message of that replica is taken

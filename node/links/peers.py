@@ -168,7 +168,7 @@ class PeerLink:
 
     def _opened(self) -> None:
         """There is a new connection, whose other end has heard no hello and may be another process."""
-        if self._well:  # it broke and was made anew between two looks
+        if self._well:  # it broke and was made again between two looks
             self.losses += 1
         self._well = self._refused is None
         self._opened_at = self._now()

@@ -1,7 +1,7 @@
 """Links between the nodes of different shards: this node as a client of another, as a front is.
 
 They use the sockets that serve fronts (``node.links.fronts``): own host over ipc, other hosts over tcp. A
-link that is silent for an election timeout, or out of sequence, is dropped and made anew with another
+link that is silent for an election timeout, or out of sequence, is dropped and made again with another
 session. Requests on it are repeated by the parts that need the answers: all of them are idempotent
 (``cluster.order.prepare``).
 """

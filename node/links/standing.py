@@ -1,5 +1,5 @@
-"""What a node tells of itself: to its supervisor that it serves and which leader it follows, to all links
-its state."""
+"""What a node reports about itself: to its supervisor that it serves and which leader it follows, to all
+links its state."""
 
 from __future__ import annotations
 

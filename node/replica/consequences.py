@@ -114,7 +114,7 @@ class Consequences:
             node.upkeep.counting.begin()  # other keys are shown
 
     def replaced(self) -> None:
-        """A snapshot was installed: all parts that follow the state start anew (H8)."""
+        """A snapshot was installed: all parts that follow the state start again (H8)."""
         node = self._node
         node.applies.abandon()
         node.take_position()

@@ -49,6 +49,6 @@ def start_raft(settings: NodeSettings, machine: NodeMachine, log: RaftLog, store
     )
     raft = Raft(config, log, machine.random.random, machine.now_ms())
     raft.applied(store.position.shard_index)
-    if settings.born:  # G12: without a state its shard would serve nothing, and nobody else could
+    if settings.born:  # G12: without a state its shard would serve nothing, and no other replica could
         raft.may_campaign = lambda: store.position.order_index > 0
     return raft

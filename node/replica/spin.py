@@ -3,8 +3,8 @@
 Confirmations come within some 60 us where hosts are near, a lone put's acks within a sync. A process that
 slept is woken 40 us later, with cold caches: together most of a lone client's linearizable read. So the loop
 polls what it would sleep on (epoll's own descriptor is readable when anything is there), for ``LIMIT_S`` at
-most. Each look in vain doubles the number of waits until the next one. It costs CPU only where the loop has
-nothing else to do. After the answer to a lone client the loop waits for its next request likewise.
+most. Each spin without a result doubles the number of waits until the next one. A spin costs CPU only where
+the loop has nothing else to do. After the answer to a lone client the loop waits so for its next request.
 
 Figures, three hosts on two CPUs, one client: a linearizable read 221 to 158 us, and 274 to 234 us of all
 servers' CPU; a put with syncs of 150 to 300 us 0.87 to 1.0 of the time, 0.9 to 1.1 of the CPU; with the
@@ -31,7 +31,7 @@ class Spin:
         self._poll = machine.poller()
         self._scheduled = False
         self._skip = 0  # waits to skip
-        self._skipped = 0  # waits that were skipped after the last look in vain
+        self._skipped = 0  # waits that were skipped after the last spin without a result
 
     def soon(self) -> None:
         if self._poll is None or self._scheduled:

@@ -290,7 +290,7 @@ class Writes:
         except NotYet as e:
             return self._wait((e.revision, link, rid, said, asked), looked)
         except Unlooked:
-            self._aside.put((link, rid), (said, asked))  # judged anew in its turn
+            self._aside.put((link, rid), (said, asked))  # judged again in its turn
             return self._look_ahead(link, rid, body, looked)
         if outcome.late is not None:
             due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)

@@ -3,5 +3,5 @@
 Read in this order: ``serve`` (which part answers which question), ``reads``, ``ranges``, ``maintenance``,
 ``confirm`` (what only a confirmed sequencer answers), ``past`` and ``streams`` (long answers), ``looking``,
 ``watches`` with ``range_index``, ``leases``, ``v2``, ``backups``; ``admission`` brings a request to its
-judge, who uses what ``guard`` holds.
+judge, which uses ``guard``.
 """

@@ -1,7 +1,7 @@
 """The way of a request to its judge.
 
-A front says who asks by a bit of the method's number (``cluster.features.auth.principal``); while auth is
-on, a request without it is nobody's. Such a request is judged where it is evaluated:
+A front names the user by a bit of the method's number (``cluster.features.auth.principal``). While auth is
+on, a request without that bit has no user. Such a request is judged where it is evaluated:
 
 | request | judged with | when |
 |---|---|---|
@@ -113,7 +113,7 @@ class Admission:
         node, inner = self._node, method & ~SAID
         principal, request = split(body)
         if inner in _QUESTIONS:
-            # a front asks them for clients alone; without their names they are nobody's
+            # a front asks them for clients alone; without names they have no user
             of_front = principal.kind == Kind.FRONT
             node.confirmations.ask(link, rid, method, _NOBODY + request if of_front else body)
         elif inner not in JUDGED or (principal.kind == Kind.FRONT and inner not in _WRITES):

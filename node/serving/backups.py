@@ -393,7 +393,7 @@ def _begin(backup: Backup, job: Job) -> dict[str, Any]:
         _kill(process)
     assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(OSError):  # a user may have used up his share of pipes
+    with suppress(OSError):  # a user may have used up its share of pipes
         fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     with suppress(BrokenPipeError), process.stdin as told:
         told.write(job.encode())

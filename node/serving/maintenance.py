@@ -1,4 +1,4 @@
-"""What this replica tells of itself and its applied state: members, status, alarms, hashes, figures."""
+"""What this replica reports about itself and its applied state: members, status, alarms, hashes, figures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MaintenanceNode(Protocol):
 
 
 class Maintenance:
-    """``facts`` and ``counters``: what it tells of the node as JSON."""
+    """``facts`` and ``counters``: what it reports about the node, as JSON."""
 
     def __init__(
         self, node: MaintenanceNode, facts: Callable[[], dict[str, Any]],

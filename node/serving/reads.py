@@ -31,7 +31,7 @@ from node.storage import Compacted, FutureRevision, Reader, StateStore
 log = structlog.get_logger("reads")
 
 _RANGES = frozenset(map(int, (Method.RANGE, Method.RANGE_STREAM, Method.RANGE_ROWS, Method.STREAM_ROWS)))
-# each shard tells of all that it owns; of questions about users, these go by keys
+# each shard reports all that it owns; of questions about users, these go by keys
 _WHOLE = frozenset(map(int, (Method.LEASE_KEYS, Method.HASH_KV)))
 _BY_KEYS = frozenset(map(int, (Show.MAY_WATCH, Show.MAY_REVOKE, Show.MAY_LIST)))
 Span = tuple[bytes, bytes]

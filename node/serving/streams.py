@@ -23,7 +23,7 @@ from node.slicing.slicer import Slices
 WINDOW_BYTES = 1 << 20
 LINK_BYTES = 4 << 20  # whatever else the link brings, a small answer too, comes behind them
 PIECE_BYTES = 256 << 10
-_MOST = 4096  # under way at once; each keeps an iterator, hence what it shows from being dropped
+_MOST = 4096  # under way at once; each has an iterator, whose rows RocksDB cannot drop
 SLOW_AFTER_S = 10.0
 _SLOW_BYTES_S = 65_536
 

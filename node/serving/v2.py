@@ -134,7 +134,7 @@ class V2Tree:
         body = self._shown.get(node)
         if body is None:
             body = get_json(node, namespace(path), False, False, now_ns)
-            if not node.expires_ns:  # what is left of a TTL is told anew
+            if not node.expires_ns:  # what is left of a TTL is told again
                 self._shown.keep(node, body)
         return tree.index, self._node.applied_index, self._node.raft.term, body
 

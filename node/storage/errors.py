@@ -51,7 +51,7 @@ class LibraryRefused(StorageError):
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether this is for want of space: an OSError, or RocksDB's form of one."""
+    """Whether this is for lack of space: an OSError, or RocksDB's form of one."""
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)

@@ -88,7 +88,7 @@ def left_row(number: int) -> bytes:
 
 
 def escape(key: bytes) -> bytes:
-    """A key as it stands in a ``k`` row."""
+    """A key in the form of a ``k`` row."""
     return key.replace(b"\0", b"\0\xff") if b"\0" in key else key
 
 

@@ -309,7 +309,7 @@ class RaftLog:
         self.sync()
 
     def finish_install(self, position: SnapshotPosition) -> None:
-        """After the state was replaced: keep the suffix that matches ``position``, else start anew (H8)."""
+        """After the state was replaced: keep the suffix that matches ``position``, else start again (H8)."""
         if position.index > self._position.index:
             if position.index <= self._last and self.term(position.index) == position.term:
                 self.truncate_prefix(position)

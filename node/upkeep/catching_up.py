@@ -1,6 +1,6 @@
 """The log behind a transferred state is kept for its receiver until it has caught up, within a bound.
 
-The leader logs on during a transfer and after it. If more comes than may be kept, the transfer was in vain,
+The leader logs on during a transfer and after it. If it logs more than may be kept, the transfer is lost,
 and under the same load so is the next. So a receiver that ran out of log gets more time: once half of what
 may be kept is used, the leader logs a quarter of what it would, then a sixteenth, then a sixty-fourth. The
 first transfer slows nothing. A silent replica is not waited for, nor is any log kept for it.
@@ -37,7 +37,7 @@ class CatchingUp:
 
     def __init__(self) -> None:
         self._held: dict[int, _Held] = {}
-        self._ran_out: dict[int, int] = {}  # peer: transfers in vain since it had caught up last
+        self._ran_out: dict[int, int] = {}  # peer: lost transfers since it had caught up last
         self._until_s = 0.0
 
     def begins(self, peer: int, index: int, now_s: float) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from node.storage import Applied, StateStore
 
 KEYS = 400  # a turn's: 8 to 12 us each
-MANY = 256  # keys of a lease that are read beforehand
+MANY = 256  # keys of a lease that are read first
 _STEP = 32  # keys read in a step
 _LEASE = 4  # what a lease costs besides its keys, in keys
 _LOOK = 40  # what it costs to find that very many hang on a lease, in keys

@@ -38,7 +38,7 @@ class FactsNode(Protocol):
 
 
 class Facts:
-    """What one node tells of itself; ``Role.facts`` adds its role's."""
+    """What one node reports about itself; ``Role.facts`` adds its role's."""
 
     def __init__(self, node: FactsNode) -> None:
         self._node = node

@@ -26,7 +26,7 @@ log = structlog.get_logger("upkeep")
 _FLUSH_SHARE = 16
 # between flushes for one change of members, at first and at most: it may wait for a host that is down
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 16.0
-_ANEW_S = 4.0  # between two times that these pauses begin anew
+_ANEW_S = 4.0  # between two times that these pauses start again
 _HURRY_S = 1.6  # longest pause while which it is worth having the order's records at once
 
 
@@ -53,7 +53,7 @@ class Flushes:
         self._hasten_at, self._pause_s = 0.0, _PAUSE_S
         self._owed = False  # a source of what moved here waits until it is durable
         self._wanted = self._anew = False  # a change of members waits for them; another one than before
-        self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # when it waited last; when the pauses began anew
+        self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # the last wait; when the pauses started again
 
     def applied(self) -> None:
         """Something was applied: begin a flush if it is time."""

@@ -2,7 +2,7 @@
 
 A snapshot is a checkpoint of ``state`` alone: never a vote, a term or a log (H8, I18). It travels beside the
 Raft messages in frames ``kind u8 | transfer u64 | offset u64 | data``, a window of unacknowledged bytes at
-most. A transfer that breaks is begun anew.
+most. A transfer that breaks is started again.
 
 The receiver builds aside, verifies, and switches in at once. A helper thread checks and syncs, which may take
 minutes; the sender gets an ack every second meanwhile. A transfer that begins by then supersedes the one that

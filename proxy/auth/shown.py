@@ -58,7 +58,7 @@ class Shown:
         self._name = "" if principal is None else principal.user
 
     def user(self) -> str:
-        """The user's name, if it was ever valid: after a token expires it still tells who opened a watch.
+        """The user's name, if it was ever valid: after a token expires it still names the user of a watch.
         Empty: none."""
         if not self._name:
             self.said()
@@ -119,7 +119,7 @@ class Principals:
 
     def keep(self, text: str, shown: Shown) -> None:
         """Keep a valid token. Invalid ones are not kept: anybody can send any number of them. Long ones are
-        read anew on each connection, and count from when they were given."""
+        read again on each connection, and count from when they were given."""
         if len(text) > _LONGEST:
             return
         self._shown.setdefault(text, shown)

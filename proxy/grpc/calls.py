@@ -29,7 +29,7 @@ from proxy.http.memory import TOO_MANY
 TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
-PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for want of room
+PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for lack of room
 PLAIN_SHIFT = 12  # a unit of work (``proxy.http.http2.connection``) unpacks some 4 kB
 BACKLOG_BYTES = 1 << 20  # what may wait for a stream's client
 SHARED_BACKLOG_BYTES = 16 << 20  # of a connection's streams, beyond which each has less

@@ -60,8 +60,8 @@ class InnerCall:
         self.path = path.encode()
         self.metadata = metadata
         self.peer = peer
-        self.principal: Any = None  # proxy.auth.shown.Shown; whoever makes the call may know it
-        self.deadline = deadline  # loop time; whoever makes the call ends it then
+        self.principal: Any = None  # proxy.auth.shown.Shown; the maker of the call may know it
+        self.deadline = deadline  # loop time; the maker of the call ends it then
         self.closed = False
         self.context: Any = None  # free for the handler
         self.on_cancel: Callable[[Any], None] | None = None

@@ -74,7 +74,7 @@ class Registry:
         self._http_prefixes: list[tuple[str, HttpHandler]] = []
         self.early: frozenset[str] = frozenset()  # paths whose handlers follow the body over HTTP/2
         self.at_once: AtOnce | None = None  # answers requests of HTTP/1.1 as they are read
-        self.find_plain: FindPlain | None = None  # who serves plain ones of HTTP/1.1, before http
+        self.find_plain: FindPlain | None = None  # finds what serves plain ones of HTTP/1.1, before http
         self.take_whole: TakeWhole | None = None  # takes some of these as they are read, before that
 
     @property

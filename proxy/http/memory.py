@@ -12,7 +12,7 @@ from typing import Protocol
 # what an open stream counts for: its call, its request on the way, and a request of SMALL_BYTES
 STREAM_BYTES = 2048
 SMALL_BYTES = 1024  # smaller requests count by their streams alone
-STEP_BYTES = 16_384  # what a connection has changed by when it is counted anew
+STEP_BYTES = 16_384  # what a connection has changed by when it is counted again
 TOO_MANY = "etcdserver: too many requests"
 
 
@@ -29,7 +29,7 @@ class Memory:
         self.limit_bytes = limit_bytes
         self.used = 0
         self.holders = 0  # connections that hold something
-        self.refused = 0  # requests, for want of room
+        self.refused = 0  # requests, for lack of room
 
     def count(self, holder: Holder, size: int) -> None:
         """It holds so much now."""

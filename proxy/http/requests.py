@@ -107,12 +107,12 @@ class HttpRequest:
     @property
     def unfinished(self) -> bool:
         """The request is of a path whose requests are handed over early (``Registry.early``), and ``body``
-        has not come yet: :meth:`follow` tells of it."""
+        has not come yet: :meth:`follow` reports it."""
         return False
 
     def follow(self, take: Callable[[bytes, bool], int]) -> None:
         """Have each piece of such a body, and whether it is the last one. ``take`` says how many bytes it
-        keeps for want of the rest."""
+        keeps until the rest comes."""
 
     def switch(self, headers: Headers, to: Switched) -> bool:
         """Answer with 101 and speak another protocol from now on. False: it cannot. ``on_close`` tells the

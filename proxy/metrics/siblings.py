@@ -1,6 +1,6 @@
 """The other fronts of this host: the kernel decides which one a scraper reaches, and that one asks the
 others. Each serves its figures at ``front-<index>.sock`` in the run directory (one JSON array, then the end
-of the stream). Counters begin anew with their process: the label ``front`` keeps ``sum(rate(...))`` right. A
+of the stream). Counters start again with their process: the label ``front`` keeps ``sum(rate(...))`` right. A
 front that does not answer in time is left out.
 """
 

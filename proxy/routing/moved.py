@@ -1,10 +1,10 @@
 """A new table of placement at this front, and reads that were on their way by the one before (G7).
 
-A node says MOVED to a read that a change touches which its front had not heard of. The front says PLACED on
-each link before it sends anything by a new table, so a node knows by which table a read was sent. What was
-not sent yet is asked anew, by the way that it came, and so is what was sent on a link that has ended: another
-one knows only the newest table. Writes need nothing: a leader says ELSEWHERE to what is not its shard's, and
-the sequencer knows whose it is.
+A node answers MOVED to a read if its keys are in a change that the front did not know. The front says PLACED
+on each link before it sends anything by a new table, so a node knows by which table a read was sent. The
+front asks a read again, by the way that the read came, if it was not sent yet or its link has ended: another
+link knows only the newest table. Writes need nothing: a leader answers ELSEWHERE for keys of another shard,
+and the sequencer knows which shard that is.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOVED = int(Status.MOVED)
 class Moved:
     def __init__(self, router: Router) -> None:
         self._router = router
-        #: How a client's read is asked anew, by its method.
+        #: How a client's read is asked again, by its method.
         self.anew: dict[int, Callable[[Waiting], None]] = {}
         self.generation = 0  # of the table by which this front goes; 0: no key has moved
         self._row = b""  # the table, once keys have moved: what nodes are told
@@ -44,7 +44,7 @@ class Moved:
                     self.greet(link)
 
     def ask_unsent(self) -> None:
-        """Place reads anew that wait here by an older table."""
+        """Place reads again that wait here by an older table."""
         if not self._row:
             return  # no key has moved
         router = self._router
@@ -56,7 +56,7 @@ class Moved:
             self.ask(waiting)
 
     def placed_anew(self, waiting: Waiting) -> bool:
-        """Whether a read whose link has ended is asked anew, since keys have moved at some time."""
+        """Whether a read whose link has ended is asked again, since keys have moved at some time."""
         if not self._row or not self._names_keys(waiting):
             return False
         self.ask(waiting)

@@ -6,7 +6,7 @@ leader's answers to writes wait for those of the others with requests of this fr
 What is kept may be overtaken: an answer is the last record of its request.
 
 Nothing waits where little is under way, nor on a link with watches. The wait is 1.5 times the others'
-lateness, ``LONGEST_S`` at most. Each wait in vain doubles the number of rounds until the next try.
+lateness, ``LONGEST_S`` at most. Each wait without a result doubles the number of rounds until the next try.
 """
 
 from __future__ import annotations

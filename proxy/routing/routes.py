@@ -173,7 +173,7 @@ class ShardRoute:
                 self._drop_unused()
         # no leader is known, or the node that names it is cut off: a learner never forgets its leader
         lost = not self.leader or now - self._led_at > self._dead_after_s
-        if lost or not self.own:  # on a machine without a node, who answers when the leader's host is down?
+        if lost or not self.own:  # without an own node: another must answer if the leader's host fails
             for member in self.members:
                 self.ensure(member, now)
 

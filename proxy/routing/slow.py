@@ -106,7 +106,7 @@ class SlowRequests:
         self._find(unindexed, "a read index", None, now)
 
     def _find(self, requests: Iterable[Waiting], where: str, link: Link | None, now: float) -> None:
-        """The oldest come first, but for a few that were sent anew."""
+        """The oldest come first, but for a few that were sent again."""
         for waiting in requests:
             if now - waiting.began <= self.limit_s or len(self._open) >= _MOST_OPEN:
                 return

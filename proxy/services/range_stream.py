@@ -213,7 +213,7 @@ class Merging(RowGather):
 
 
 def _set_going(waiting: Waiting) -> None:
-    """The first part has come: if its link breaks, the stream ends, as another replica would begin anew."""
+    """The first part has come: if its link breaks, the stream ends, as another replica would start again."""
     waiting.pieces = []
     waiting.limit_s = _LIMIT_S
 

@@ -1,7 +1,7 @@
 """TLS on the ports of clients. Read ``settings`` of ``cluster.settings.Tls`` first, then:
 
-- ``contexts``: the files of certificates and what is made of them, anew when a file changes;
-- ``certified``: what a client's certificate says, and why one is refused that its CA vouches for;
+- ``contexts``: the files of certificates and what is made of them, made again when a file changes;
+- ``certified``: what a client's certificate says, and why a host refuses one that its CA signed;
 - ``layer``: TLS between a connection's socket and what speaks HTTP on it.
 """
 

@@ -1,4 +1,4 @@
-"""The files of certificates, and the TLS context made of them: made anew when a file changes.
+"""The files of certificates, and the TLS context made of them: made again when a file changes.
 
 Every handshake looks for changed files, four calls of ``stat``: a changed certificate, CA or revocation list
 counts from the next connection on. While files do not fit together, the previous ones count.

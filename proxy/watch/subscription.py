@@ -149,8 +149,8 @@ class Subscription:
         self.advance()
 
     def _end_pruned(self, pruned: int) -> bool:
-        """This front has missed whose keys were where: what is compacted cannot be told. False: nobody is
-        left."""
+        """This front has missed which shards had the keys: compacted placements are unknown. False: no watch
+        is left."""
         for cohort in self.cohorts():
             if self.position(cohort) + 1 < pruned:
                 cohort.compacted(pruned)
@@ -259,7 +259,7 @@ class Subscription:
         assert first > self.emitted, f"I16: revision {first} after {self.emitted}"
         if self.ahead:
             for cohort in self.ahead:
-                if first <= cohort.cursor < last:  # its events begin in the midst
+                if first <= cohort.cursor < last:  # its events begin in the middle
                     for piece in (batch.between(0, cohort.cursor), batch.between(cohort.cursor, last)):
                         if piece is not None:
                             self._emit(piece)

@@ -142,7 +142,7 @@ class Channels:
             say(f"connected to {found.name}")
 
     def first(self, deadline: float) -> Connection | None:
-        """The same without a word."""
+        """The same, without a message."""
         try:
             return engine.submit(self.connections.pick(deadline)).result()
         except Unreachable:

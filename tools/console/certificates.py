@@ -3,7 +3,7 @@
 A browser proves that it has a certificate's key, but the console cannot pass that proof on. So an operator
 gives it certificates of users of its own (``--user-certs``). A visitor whose certificate is valid acts by the
 one of the same user, and by no other: the common name decides on both sides, never a file's name. A user
-without one logs in by password. Whoever reads that folder can act as its users, so ``root`` is better not
+without one logs in by password. A reader of that folder can act as its users, so ``root`` is better not
 in it.
 """
 

@@ -117,7 +117,7 @@ async def _until_told(server: uvicorn.Server, listener: socket.socket) -> None:
     """Serve until a signal; then end in order, with exit code 0."""
     serving = asyncio.create_task(
         server._serve(sockets=[listener])
-    )  # ``serve`` raises signals anew at its end
+    )  # ``serve`` raises signals again at its end
 
     def stop() -> None:
         server.should_exit = True

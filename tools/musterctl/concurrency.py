@@ -42,7 +42,7 @@ class Signals:
     is tidied up. While that is done, a signal ends the process, but for the one that began it. Signals within
     a second are one: ``timeout`` sends its own twice, to the process and to its group.
 
-    Steps run in threads, for an exception that a signal raises in the midst of gRPC breaks its locks.
+    Steps run in threads, for an exception that a signal raises in the middle of gRPC breaks its locks.
     """
 
     def __init__(self) -> None:

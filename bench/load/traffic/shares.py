@@ -86,7 +86,7 @@ class Shares:
         await self._each("end_watches", [()] * self._processes, None)
 
     async def close(self) -> None:
-        """Close all connections at once, and end the processes. A process amid a step is ended as it is."""
+        """Close all connections at once, and end the processes. A process within a step is ended as it is."""
         shares, self._shares = self._shares, []
         if not shares:
             return

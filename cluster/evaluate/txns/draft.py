@@ -5,7 +5,7 @@ a look at what has changed since the first step is enough (:meth:`Draft.outcome`
 every step has seen the state of this turn, and only the revision is missing. Else it is evaluated again, up
 to ``ROUNDS`` times, and then in one turn.
 
-A refusal is judged anew in the turn; rules that need no state refuse in the first steps. The answer is made
+A refusal is judged again in the turn; rules that need no state refuse in the first steps. The answer is made
 beside the loop, once the entry is applied (``Late``).
 
 Cost of the turn, 18,432 operations: 25 ms, where all of them take 210.
@@ -141,7 +141,7 @@ class Draft:
         except Unlooked:  # of range compares over very many rows
             self.fit = False
         except EtcdError:
-            pass  # judged anew in the turn
+            pass  # judged again in the turn
 
     def _cut(self, writes: list[tuple[bytes, Version | None]]) -> Steps[list[tuple[bytes, _Cut | None]]]:
         found: list[tuple[bytes, _Cut | None]] = []

@@ -1,12 +1,12 @@
 """Range compares of a transaction that writes, looked at ahead of its turn.
 
 They have to hold on the state that the transaction is evaluated on, and may be over very many keys. So they
-are walked beforehand, in slices, at a pinned revision (:meth:`RangeCompares.walk`). Then what was written
+are walked first, in slices, at a pinned revision (:meth:`RangeCompares.walk`). Then what was written
 since is looked at again: in slices while it is much (:meth:`RangeCompares.catch_up`), the rest in the turn
 (:meth:`RangeCompares.look_again`). Nothing is locked, and no write waits.
 
 Of each compare a few keys that fail it are kept. While one is left the compare is false; with none, and none
-ever left out, it is true. If all kept keys have changed and others were left out, its range is walked anew.
+ever left out, it is true. If all kept keys have changed and others were left out, its range is walked again.
 Ranges that overlap share a walk, and their compares a test: a row that passes the narrowest of them passes
 all.
 """
@@ -270,7 +270,7 @@ class RangeCompares:
 
     def catch_up(self, store: AppliedState) -> Steps[int]:
         """Look at what has changed, up to what is applied now: the number of changes, or very many if ranges
-        are to be walked anew."""
+        are to be walked again."""
         if self.unwalked(store.compact_revision):
             return LOOKS
         changes, upto = store.changes(self.revision + 1), store.revision
@@ -320,7 +320,7 @@ class RangeCompares:
                     self._check(key, values, range_.all_bounds())
 
     def holds(self, compare: Any, view: View) -> bool:
-        """One compare, in the turn of the evaluation. Unlooked: its range must be walked anew."""
+        """One compare, in the turn of the evaluation. Unlooked: its range must be walked again."""
         span = compare.key, compare.range_end
         range_ = self._ranges[span]
         rule = range_.rules[compare.target, compare.result, given_of(compare)]

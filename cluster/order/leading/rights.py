@@ -1,4 +1,4 @@
-"""Who may write at a shard's leader, and how far what it has applied counts for what it has logged.
+"""Which user may write at a shard's leader, and how far its applied users hold for its logged requests.
 
 A request is judged by users and roles as applied. What was evaluated before a change of these may be ordered
 behind it. So the leader reports the change as applied only once that is in order (I20).
@@ -55,7 +55,7 @@ class Rights:
             self._before, self._batch, self._meta = self._counts(ordered, order_index), begun, meta
 
     def said(self, ordered: int, order_index: int) -> tuple[int, bool]:
-        """The order index that counts for all that was logged; whether it counts anew since the last call."""
+        """The order index that counts for all that was logged; whether it is so again since the last call."""
         held, self._held = self._held, not self._serves or ordered < self._batch
         return self._counts(ordered, order_index), held and not self._held
 

@@ -6,7 +6,7 @@
    has crashed and gone back, or is another host's.
 3. Events change rows whose page is here. Of others a later page tells. An answer may end within a revision:
    a process that dies asks for all of that again.
-4. A source that has compacted what comes next is copied anew.
+4. A source that has compacted what comes next is copied again.
 
 Rows are *masked*: the table says that they are another's until the switch. Each batch of rows carries the row
 ``mlocal/staging``, which says how far the copy is, so a process that dies goes on from there. It names the
@@ -136,7 +136,7 @@ class Copier:
     _asked: set[int] = field(default_factory=set)
 
     def begin(self, staging: bytes | None) -> Batch | None:
-        """Go on from the row on the disk, or anew: then a batch removes what is left of the span."""
+        """Continue from the row on disk, or start again: then a batch removes the rest of the span."""
         known = read_staging(staging) if staging else None
         if known is not None and known[0] == self.move.number:
             self._sources = known[1]

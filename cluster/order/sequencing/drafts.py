@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Survey:
-    """What a TxnRequest touches. It is asked of the shards each time that it begins anew."""
+    """What a TxnRequest touches. It is asked of the shards each time that it starts again."""
 
     def __init__(self, request: Any, placement: Placement) -> None:
         self._request = request

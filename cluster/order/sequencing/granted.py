@@ -22,7 +22,7 @@ from cluster.placement import Placement
 
 
 class Unread(Exception):
-    """It reads at a revision that was in the future when its locks were asked for: ask anew."""
+    """It reads at a revision that was in the future when its locks were asked for: ask again."""
 
 
 class Uncounted(Exception):

@@ -122,8 +122,8 @@ class Copying:
         return self._shard in move.sources and not self._sources.paging
 
     def copied(self, base: Base, *, frozen: bool = False) -> bool:
-        """Whether the copy of a move is whole up to a revision. With another number of keys than it has to
-        have it begins anew. ``frozen``: what moves does not change any more from that revision on."""
+        """Whether a move's copy is whole up to a revision. A copy with a wrong number of keys starts again.
+        ``frozen``: what moves does not change any more from that revision on."""
         copier, copy = self.copier, self._moved.copy
         if copier is None or copier.move.number != base.move or self._steps.busy or copy is None:
             return False

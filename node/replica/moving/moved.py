@@ -93,7 +93,7 @@ class MovedKeys:
         return iter(()) if staged is None else staging.drop_span(self._store, *staged.span)
 
     def begin(self, move: Move, batch: Batch) -> Iterator[None]:
-        """A copy begins, or begins anew."""
+        """A copy begins, or starts again."""
         yield from staging.drop_span(self._store, move.start, move.end)
         staging.begin_copy(self._store, move, batch.staging)
 

@@ -34,7 +34,7 @@ class KeyCounts:
         self._going: dict[int, int] = {}  # block -> keys that a delete under way takes from it
 
     def restart(self) -> None:
-        """Other keys are shown from now on: count anew."""
+        """Other keys are shown from now on: count again."""
         self._starts.clear()
         self._counts.clear()
         self._large.clear()

@@ -1,7 +1,7 @@
 """Events of the past, for watches that start behind or fell behind.
 
 Each slice is read in one call and checks the compaction revision first (H16): versions can never vanish
-between the check and the read. Revisions are given whole (I16); one of very many changes pauses in its midst,
+between the check and the read. Revisions are given whole (I16); a read of a very large one pauses within it,
 and then checks again.
 """
 

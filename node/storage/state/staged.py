@@ -1,6 +1,6 @@
 """What a replica knows besides its rows of keys that move: copies that do not count yet, and what has left.
 
-The row ``mlocal/staging`` is written in the batch of the copied rows that it tells of. While it is there,
+The row ``mlocal/staging`` is written in the batch of the copied rows that it describes. While it is there,
 they do not count (G6); the batch of the MOVED that switches removes it, or the last batch that removes the
 rows. A row ``mlocal/left/`` for each move away from here goes with the last of its rows.
 """

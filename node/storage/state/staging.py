@@ -193,7 +193,8 @@ def stage(store: StateStore, batch: Batch) -> Staged:
 
 
 def drop_left(store: StateStore, left: Left) -> Iterator[None]:
-    """Remove what has left, once nobody may ask for it (G10), in slices. From here on no copy is answered."""
+    """Remove keys that have left, once no request may read them (G10), in slices. From here on no copy is
+    answered."""
     left = _removing(store, left, DROPPING)
     path, (*parts, last) = store.path, left.parts(store.shard)
     for part in parts:
@@ -205,7 +206,8 @@ def drop_left(store: StateStore, left: Left) -> Iterator[None]:
 
 
 def bare_left(store: StateStore, left: Left) -> Iterator[None]:
-    """The same of what this shard owned at no revision, where it waits for nobody (G10): it may come back."""
+    """The same of keys that this shard owned at no revision. It waits for no request (G10): they may come
+    back."""
     path, left = store.path, _removing(store, left, BARING)
     for part in left.unseen(store.shard):
         yield from drop_span(store, part.start, part.end)
@@ -224,7 +226,7 @@ def _removing(store: StateStore, left: Left, removal: int) -> Left:
 
 
 def drop_span(store: StateStore, start: bytes, end: bytes, left: Left | None = None) -> Iterator[None]:
-    """Remove all rows of a span that nobody may read any more, or a copy that is given up, in slices. Done
+    """Remove all rows of a span that no request may read, or a copy that is given up, in slices. Done
     again after a crash. What is masked by a staging row is shown only when all of it is gone."""
     path, (lower, upper) = store.path, range_rows(start, end)
     if left is None and (staged := store.staged) is not None and staged.span == (start, end):

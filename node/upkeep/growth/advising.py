@@ -98,7 +98,7 @@ class Advising:
                 self._fail(error)
 
     def told(self, member_id: int, data: bytes) -> None:
-        """A host's node 0 tells of it. ValueError: it makes no sense."""
+        """A host's node 0 reports it. ValueError: it makes no sense."""
         if self._on and not self._shard:
             try:
                 self._gathering.told(member_id, data)

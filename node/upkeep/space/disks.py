@@ -123,7 +123,7 @@ class Sizes:
         self._shard = shard
         self._fd = -1
         #: How many shards have told so far, this one among them; at least as many as at the beginning.
-        #: A dropped one counts until node 0 begins anew.
+        #: A dropped one counts until node 0 starts again.
         self.shards = self._least = shard_count
         if shard_count > 1 or shard:
             self.share()

@@ -39,7 +39,7 @@ log = structlog.get_logger("upkeep")
 
 _RUN = 128  # records read from the log in one turn of the loop
 _RUN_BYTES = 1 << 20
-# a file is begun anew then: it is read and decoded in one turn of the loop (10 ms)
+# a file is started again then: it is read and decoded in one turn of the loop (10 ms)
 _PIECE_BYTES = 512 << 10
 _PIECE_RECORDS = 8_000
 _JOINED_BYTES = 128 << 10  # a smaller file is written once more, with what follows
@@ -246,7 +246,7 @@ class Keeping:
         if done.cancelled() or self._closed:
             return
         if (error := done.exception()) is not None:
-            # what was not synced is thrown away, and written anew
+            # what was not synced is thrown away, and written again
             self._unremoved.append(Span(piece.shard, piece.first, piece.last, work.passing.size, b""))
             self._failed("what a shard needs of the order could not be kept in a file", error)
             return

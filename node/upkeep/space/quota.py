@@ -64,7 +64,7 @@ class Quota:
         return errors.NO_SPACE if self.exceeded(method, body) else None
 
     def exceeded(self, method: int, body: bytes) -> bool:
-        """Whether a write must be refused for want of space (etcd's NOSPACE). Deletes pass, and what renews a
+        """Whether a write must be refused for lack of space (etcd's NOSPACE). Deletes pass, and what renews a
         TTL: clients' registrations would end otherwise."""
         if self.full or self._logged.own >= self._look_at:  # there may be room by now
             self.look()

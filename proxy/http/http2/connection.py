@@ -60,7 +60,7 @@ class Connection(Ends):
         self._decoder = HeaderDecoder(limits.max_header_list_bytes)
         self._max_frame = frames.DEFAULT_MAX_FRAME
         self._first = True  # the client's SETTINGS have not come yet
-        self._gaps: list[tuple[int, int]] = []  # ids that were skipped, hence closed without ever being used
+        self._gaps: list[tuple[int, int]] = []  # ids that were skipped, and so closed without use
         self._control = Budget("control frames", limits.control_burst, limits.control_rate, now)
         self._resets = Budget("resets", limits.reset_burst, limits.reset_rate, now)
         settings = {

@@ -95,7 +95,7 @@ class ReadIndexRounds:
         return link, near
 
     def take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Remove some reads: they are asked anew."""
+        """Remove some reads: they are asked again."""
         taken: list[Waiting] = []
         for reads in (self.waiting, *(question.context for question in self._questions)):
             taken += filter(wanted, reads)

@@ -62,7 +62,7 @@ class RecentReads:
             self._behind.append((self._router.loop.time(), shards, then, None))
 
     def take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Remove some of the reads that wait here: they are asked anew."""
+        """Remove some of the reads that wait here: they are asked again."""
         behind, self._behind = self._behind, deque()
         taken: list[Waiting] = []
         for entry in behind:

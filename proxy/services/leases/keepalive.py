@@ -118,7 +118,7 @@ class KeepAlive:
                 self._open += 1
                 leases = [asked.lease for asked in batch]
                 router = self._router
-                # nobody's, as each of them: the front may learn only now that users are enabled
+                # without a user, as each of them: the front may learn only now that users are enabled
                 router.to_leader(PartWaiting(
                     batch[0].call, Method.LEASE_KEEPALIVES, Struct(f"<{len(leases)}q").pack(*leases),
                     _SHARD, ASK, batch[0].started, router.limit_s, router.quiet,

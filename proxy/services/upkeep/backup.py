@@ -1,8 +1,8 @@
 """Maintenance/Snapshot: the whole store at one revision, as an etcd database, and its SHA-256. One host makes
 it. Its node of shard 0 holds a checkpoint, whose revision is the backup's; its other nodes hold theirs once
 they have applied as much. Node 0 has one file made of them and streams it as the client takes it
-(``node.serving.backups``). Until its first byte, all begins anew if a compaction beyond the backup's revision
-came in between, or a shard."""
+(``node.serving.backups``). If a compaction beyond the backup's revision or a new shard comes before the
+first byte, the backup starts again."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Snapshot:
                 self._context.router.cancel(waiting)
             elif not call.closed and attempt == sending.attempt:
                 if self._outdated(sending):
-                    sending.checkpoints[shard] = _Checkpoint()  # _tick begins anew, or the file does not fail
+                    sending.checkpoints[shard] = _Checkpoint()  # _tick starts again, or the file is good
                 else:
                     self._fail(call, sending, body)
             return
@@ -139,7 +139,7 @@ class Snapshot:
         if shard == 0:
             sending.index, sending.revision, sending.member = index, revision, member
         if self._outdated(sending):
-            return  # _tick begins anew
+            return  # _tick starts again
         self._ask_others(call, sending)
         if all(one.name for one in sending.checkpoints.values()):
             self._build(call, sending)
@@ -167,7 +167,7 @@ class Snapshot:
                 sending.checkpoints[shard] = _Checkpoint()
 
     def _again(self, call: Call, sending: _Sending, why: str) -> None:
-        """Begin anew: ``why`` these checkpoints make no backup."""
+        """Start again: ``why`` these checkpoints make no backup."""
         self._release(sending)
         if sending.built is not None:
             self._context.router.cancel(sending.built)

@@ -175,7 +175,7 @@ class Feed:
     def _looked_back(self, waiting: Waiting, status: int, body: bytes) -> None:
         waiter, asked, epoch = waiting.context
         if not waiter.alive or asked != waiter.asked:
-            return  # it looks back anew
+            return  # it looks back again
         if status != 0:
             if waiter.begun:
                 self._again[waiter] = None
@@ -238,7 +238,7 @@ class Feed:
             self._wake()
 
     def _judge_anew(self, index: int) -> None:
-        """Users or roles have changed: all look back, and are judged anew. They have seen earlier events."""
+        """Users or roles have changed: all look back, and are judged again. They have seen earlier events."""
         for waiter in self._all:
             if waiter in self._here.get(waiter.path, ()):
                 waiter.since = max(waiter.since, index)

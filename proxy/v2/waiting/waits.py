@@ -19,7 +19,7 @@ class Wait:
     begin: Begin
     begun: bool = False  # the head of its answer has been sent
     waiter: Waiter | None = None
-    on_close: Callable[[HttpRequest], None] | None = None  # of the request, unless it waits anew
+    on_close: Callable[[HttpRequest], None] | None = None  # of the request, unless it waits again
 
 
 class Waits:

@@ -1,5 +1,5 @@
-"""Muster's shards: replicas as each host tells of its own, who owns which keys, and moves of keys. An etcd
-tells nothing of them."""
+"""Muster's shards: replicas as each host reports its own, which shard owns which keys, and moves of keys.
+etcd has none of them."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class LeasesView:
         self._drawn: object = None
 
     async def read(self) -> None:
-        """Look anew."""
+        """Look again."""
         client = self.page.identity.client
         self.found = await leases.every(client)
         self.contests = await leases.contests(client, self.found.rows)
@@ -82,7 +82,7 @@ class LeasesView:
         self._tick()
 
     def _form(self) -> object:
-        """What is drawn anew when it changes; times are told in their places, so that what has the focus of
+        """What is drawn again when it changes; times are told in their places, so that what has the focus of
         the keyboard stays."""
         rows = [(row.id, row.granted_s, row.keys) for row in self.found.rows]
         return rows, self.found.count, self.contests

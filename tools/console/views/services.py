@@ -34,7 +34,7 @@ class ServicesView:
         self._drawn: object = None
 
     async def read(self) -> None:
-        """Look anew."""
+        """Look again."""
         self.found = await services.registry(self.page.identity.client, self.root)
 
     def draw(self) -> None:
@@ -62,7 +62,7 @@ class ServicesView:
         self._tell()
 
     def _form(self) -> object:
-        """What is drawn anew when it changes; times are told in their places, so that what has the focus of
+        """What is drawn again when it changes; times are told in their places, so that what has the focus of
         the keyboard stays."""
         rows = [
             (service.name, [(one.key, one.value, one.left_s is None) for one in service.instances])

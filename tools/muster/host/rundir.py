@@ -20,7 +20,7 @@ from tools.muster.config.parse import ConfigError
 LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
-_ASKED_S = 0.5  # a start waits so long for those who ask who holds the data directory
+_ASKED_S = 0.5  # a start waits so long for processes that only check the lock
 
 
 def run_dir_of(data_dir: str) -> str:
@@ -80,7 +80,7 @@ class DataDirLock:
     """Holds ``<data-dir>/lock``, with this process's ID in it."""
 
     def __init__(self, data_dir: str, *, to_read: bool = False) -> None:
-        """``to_read``: by one who changes nothing there. The file system may be read-only, as a kernel makes
+        """``to_read``: the holder changes nothing there. The file system may be read-only, as a kernel makes
         it when a disk fails; then no ID is written."""
         path = os.path.join(data_dir, "lock")
         told = f"{os.getpid()}\n".encode()
@@ -108,7 +108,7 @@ class DataDirLock:
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
 
     def _locked(self) -> bool:
-        """Who asks for the holder is in the way for a moment."""
+        """A process that only checks the lock holds it for a moment."""
         until = time.monotonic() + _ASKED_S
         while True:
             try:
@@ -127,7 +127,7 @@ class DataDirLock:
 def _open_to_read(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:  # nobody holds it, and nobody can make it
+    except FileNotFoundError:  # no process holds it or can make it
         return os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
 
 

@@ -38,7 +38,7 @@ class LogFile:
         return stat.st_dev, stat.st_ino
 
     def _follow(self) -> None:
-        """Open the file anew if another one has its name, or none."""
+        """Open the file again if another one has its name, or none."""
         try:
             if self._of(os.stat(self._path)) == self._identity:
                 return

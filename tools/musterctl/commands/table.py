@@ -177,8 +177,7 @@ def _shard_command() -> Command:
                 (
                     _TO, switch("prefix", "move all keys with this prefix"),
                     switch("from-key", "move all keys from this one on"), _NOT_WAITING),
-                long="Prints the move's number, span and step. Clients work meanwhile.\n"
-                "One move runs at a time."),
+                long="Prints the move's number, span and step. Clients work meanwhile. One move at a time."),
             Command(
                 "split [options] <key> --to <shard>", "Moves a shard's keys from the given key on",
                 "hosts.shard_moves:split", (_TO, _NOT_WAITING),

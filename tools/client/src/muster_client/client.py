@@ -82,7 +82,7 @@ class Client(Kv):
         return await granted(self._caller, self._keeper, ttl, id, timeout)
 
     async def keep(self, lease: int, *, timeout: float | None = None) -> Lease:
-        """A lease that another program granted, or this one before it began anew: kept alive from now on.
+        """A lease that another program granted, or this one before it started again: kept alive from now on.
         LeaseNotFound."""
         return await taken(self._caller, self._keeper, lease, timeout)
 

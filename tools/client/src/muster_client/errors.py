@@ -58,7 +58,7 @@ class AuthenticationFailed(ServerError):
 
 
 class LeaseNotFound(ServerError):
-    """The lease has ended, or never was."""
+    """The lease has ended, or did not exist."""
 
 
 class NoSpace(ServerError):

@@ -102,7 +102,7 @@ class Stm:
         return found
 
     async def _commit(self) -> bool:
-        """Do the writes, if what was read still holds; else begin anew."""
+        """Do the writes, if what was read still holds; else start again."""
         known = list(self._read)
         snapshots = self._isolation in _SNAPSHOTS
         result = await self._client.txn(

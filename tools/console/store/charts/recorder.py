@@ -38,7 +38,7 @@ class Look:
 
 @dataclass(slots=True)
 class Recorder:
-    """Looks at hosts while it runs. ``members`` tells of them; else they are the endpoints."""
+    """Looks at hosts while it runs. ``members`` reports them; else they are the endpoints."""
 
     endpoints: Sequence[str]
     tls: Tls | None

@@ -67,13 +67,13 @@ def show(value: bytes, form: Form) -> Shown:
 
 
 def _json(text: str) -> str:
-    """JSON with lines and indents, if nothing but spaces changes by it; else as it stands. NotSo."""
+    """JSON with lines and indents, if nothing but spaces changes by it; else unchanged. NotSo."""
     found, exact = _parsed(text)
     return json.dumps(found, indent=2, ensure_ascii=False) if exact else text
 
 
 def _parsed(text: str) -> tuple[Any, bool]:
-    """What JSON says, and whether writing it anew would change no number and drop no name. NotSo."""
+    """What JSON says, and whether writing it again would change no number and drop no name. NotSo."""
     exact = True
 
     def number(literal: str) -> float:
@@ -95,7 +95,7 @@ def _parsed(text: str) -> tuple[Any, bool]:
 
 
 def _yaml(text: str) -> Shown:
-    """YAML as it stands, with its comments; JSON turned into YAML, to be read. NotSo."""
+    """YAML unchanged, with its comments; JSON turned into YAML, to be read. NotSo."""
     try:
         found = yaml.safe_load(text)
     except (ValueError, yaml.YAMLError, RecursionError) as error:

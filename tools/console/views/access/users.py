@@ -135,7 +135,7 @@ class UsersView:
         )
 
     async def done(self, step: Awaitable[None]) -> None:
-        """Do a step, tell what the cluster refuses, and look anew."""
+        """Do a step, tell what the cluster refuses, and look again."""
         try:
             await step
             await self.fill()

@@ -50,7 +50,7 @@ class ClusterView:
         self._bars: dict[int, ui.element] = {}
 
     async def read(self) -> None:
-        """Look anew."""
+        """Look again."""
         identity = self.page.identity
         self.picture = await cluster.picture(identity.client, identity.hosts)
         self.found = await shards.look(identity.client, self.picture.members, identity.tls)
@@ -90,8 +90,7 @@ class ClusterView:
         self._tell()
 
     def _form(self) -> object:
-        """What is drawn anew when it changes. Figures are told in their places: menus that are open, and what
-        has the focus of the keyboard, stay."""
+        """What is drawn again when it changes. Figures change in place, so open menus and the focus stay."""
         hosts = [
             (one.id, one.name, one.client_urls, one.peer_urls, one.is_learner, one.is_leader, one.error)
             for one in self.picture.members

@@ -22,7 +22,7 @@ _STATES = {State.FORMING: "mc-info", State.RETIRING: "mc-warn", State.DROPPED: "
 
 
 class ShardsView:
-    """The shards of one browser. ``do`` does a step, tells of a refusal, and looks anew."""
+    """The shards of one browser. ``do`` does a step, reports a refusal, and looks again."""
 
     def __init__(self, page: Page, do: Do) -> None:
         self.page, self._do = page, do
@@ -30,7 +30,7 @@ class ShardsView:
         self._figures: dict[tuple[int, str], tuple[ui.label, ui.label, ui.label]] = {}
 
     def form(self, found: Shards) -> object:
-        """What is drawn anew when it changes; of replicas not their figures."""
+        """What is drawn again when it changes; of replicas not their figures."""
         replicas = [(one.shard, one.host, one.up, one.role) for one in found.replicas]
         return replicas, found.table, found.growth, found.moves
 

@@ -74,7 +74,7 @@ class TreeView:
         self.page.go(address("v2", key.encode() if key != "/" else b""))
 
     async def read(self, *, shared: bool = False) -> None:
-        """Look anew, or share what another browser saw a moment ago. MusterError: no host answers."""
+        """Look again, or share what another browser saw a moment ago. MusterError: no host answers."""
         page, self.trouble = self.page, None
         try:
             read = nodes.recent if shared else nodes.read
@@ -110,7 +110,7 @@ class TreeView:
         return [(one.key, one.modified, one.ttl_s is None) for one in (self.node, *self.node.nodes)]
 
     async def done(self, step: Awaitable[Node | None]) -> None:
-        """Do a step, tell what the store refuses, and look anew."""
+        """Do a step, tell what the store refuses, and look again."""
         try:
             await step
         except Overtaken as error:

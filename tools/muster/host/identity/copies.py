@@ -57,7 +57,7 @@ def held(data_dir: str) -> Iterator[None]:
                     if error.errno != errno.EROFS:
                         raise
                     found.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-                    kind = fcntl.LOCK_SH  # which does for one who only reads
+                    kind = fcntl.LOCK_SH  # enough for a reader
                 try:
                     fcntl.lockf(found[-1], kind | fcntl.LOCK_NB)
                 except OSError:

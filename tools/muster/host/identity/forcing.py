@@ -4,7 +4,7 @@ The logs change before any node runs: each group gets this host as its only memb
 That voter elects itself, and all that its logs hold is committed. ``cluster.order.salvage`` decides how much
 of the logs can be kept where the last seconds of other hosts are missing (H18).
 
-What is dropped is written into a file beforehand (``node.backup.dropped``). The order log also gets the rows
+What is dropped is first written into a file (``node.backup.dropped``). The order log also gets the rows
 of the removed members. After a crash halfway the same is made again.
 """
 

@@ -2,7 +2,7 @@
 
 The IDs come from the host's name, its cluster's peer URLs and token, as at a first start. All is made in a
 folder of the data directory, and moved up when it is whole. So the directory may be there already, as a mount
-point, a link, or another user's who may not write beside it.
+point, a link, or in a directory that its user may not write.
 """
 
 from __future__ import annotations

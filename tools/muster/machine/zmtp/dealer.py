@@ -216,7 +216,7 @@ class Dealer:
         self._knock = None
         if answer == Answer.NEWER:
             self._options.newer.add(self._endpoint)
-        # TLS and libzmq may end without a word, and so does a new host that is stopped
+        # TLS and libzmq may end silently, and so does a new host that is stopped
         secured = self._options.tls is not None or self._options.keys is not None
         silent = secured and reason in _ENDED and self._endpoint not in self._options.newer
         if answer == Answer.OLDER or (answer == Answer.NONE and silent):

@@ -3,7 +3,7 @@
 TCP repeats lost packets after 0.2, 0.4, 0.8 ... s, so after a silence the next attempt may be as far away as
 the silence was long. An idle side never notices. So the kernel ends a connection when sent data stays
 unacknowledged for ``silence_s``, and probes the other kernel after as long without a packet. The dialling
-side then dials anew. A busy or stopped process is not silent: its kernel goes on acknowledging.
+side then dials again. A busy or stopped process is not silent: its kernel goes on acknowledging.
 """
 
 from __future__ import annotations

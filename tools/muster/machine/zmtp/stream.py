@@ -29,8 +29,8 @@ _HANDSHAKE_S = 5.0
 STRANGER_BYTES = 4096
 # reads, of STRANGER_BYTES each, and messages before its hello; a partner needs some four
 _STRANGER_TURNS = 64
-HELLO_S = 5.0  # a stranger's time until it has said who it is; a partner needs a round trip
-# Beyond so many strangers the oldest one goes. To keep a partner out, an enemy has to fill them anew within
+HELLO_S = 5.0  # a stranger's time until it has named itself; a partner needs a round trip
+# Beyond so many strangers the oldest one goes. To keep a partner out, an enemy has to fill them again within
 # the partner's round trip. What they hold is some megabytes in all.
 MOST_STRANGERS = 256
 CLOSED = "connection closed"

@@ -58,7 +58,7 @@ class PeerCredentials:
         return self._served.context()
 
     def for_dialling(self) -> ssl.SSLContext:
-        """Made anew each time, since hosts dial seldom. ValueError."""
+        """Made again each time, since hosts dial seldom. ValueError."""
         settings = self._settings
         self._served.context()  # revocation counts from the next connection on
         cert = settings.client_cert_file or settings.cert_file

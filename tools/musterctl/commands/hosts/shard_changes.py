@@ -75,7 +75,7 @@ def _at_rest(s: Session, last_move: int = 0) -> Table:
 
 
 def _emptied(s: Session, shard: int, to: int | None) -> int:
-    """The last revision at which a shard owned keys, once it owns none; 0: it is compacted, or never was."""
+    """The last revision at which a shard owned keys, once it owns none; 0: compacted, or there was none."""
     last_move = 0
     for turn in count():
         table = _at_rest(s, last_move)

@@ -125,5 +125,5 @@ class Maintenance:
     ) -> Saved:
         """Save the store to a file, in etcd's form with its checksum, which is verified. The file appears
         once it is whole and on the disk; only its user can read it. ``on_progress`` is called with the bytes
-        that were received and those that are left. A stream that breaks begins anew, a few times."""
+        that were received and those that are left. A stream that breaks starts again, a few times."""
         return await saved(self._caller, Path(path), endpoint, on_progress)

@@ -142,7 +142,7 @@ class DoubleBarrier:
             if len(line) == self._count:
                 if self._revision not in line:
                     raise Taken(f"{self._count} take part without this one")
-                # whoever sees it says so, once: the last one may have died
+                # the one that sees it says so, once: the last one may have died
                 done = await self._client.txn(
                     ops.when(own.create_revision == self._revision, ready.mod_revision < self._revision)
                     .then(ops.put(self._ready, b"")), repeatable=True)

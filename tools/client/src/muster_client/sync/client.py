@@ -105,7 +105,7 @@ class Client(Within):
         return Raw(self.inner.raw)
 
     def mirror(self, keys: Keys) -> Mirror:
-        """See :meth:`muster_client.Client.mirror`; :meth:`watch` tells of changes here."""
+        """See :meth:`muster_client.Client.mirror`; :meth:`watch` reports changes here."""
         return Mirror(self.inner.mirror(keys))
 
     def watch(

@@ -35,7 +35,7 @@ class Hands:
 
     def hand(self, shard: int, sock: socket.socket) -> bool:
         """Whether the node has it, or will have it; the caller closes its own descriptor either way."""
-        for fresh in (False, True):  # a node that was started again listens anew
+        for fresh in (False, True):  # a node that was started again listens again
             node = self._connected(shard) if fresh or shard not in self._nodes else self._nodes[shard]
             if node is None:
                 return False
