@@ -19,7 +19,7 @@ from proxy.http.http2 import PREFACE, Limits
 from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
 from tests.tries import best_of_three, within
-from tests.unit.grpc.calls.test_calls import Talk, message
+from tests.unit.grpc.calls.talking import Talk, message
 from tests.unit.grpc.harness import serving
 from tests.unit.grpc.http1.test_http1_fuzz import Output
 

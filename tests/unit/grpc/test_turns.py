@@ -16,7 +16,7 @@ from proxy.http.http2 import frames as f
 from proxy.http.http2.blocks import HeaderDecoder
 from proxy.http.http2.connection import TURN_WORK
 from proxy.http.requests import HttpRequest
-from tests.unit.grpc.calls.test_calls import Talk, message
+from tests.unit.grpc.calls.talking import Talk, message
 from tests.unit.grpc.http1.test_http1_fuzz import Output
 from tests.unit.grpc.test_backlog import Loop
 

@@ -9,7 +9,7 @@ import pytest
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
-from tests.unit.grpc.calls.test_calls import Stream, Talk, message
+from tests.unit.grpc.calls.talking import Stream, Talk, message
 
 
 def timed() -> tuple[Talk, Registry, list[Call]]:

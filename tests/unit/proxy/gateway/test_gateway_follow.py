@@ -19,7 +19,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
 from proxy.http.memory import Memory
 from tests.garbage import no_garbage
-from tests.unit.grpc.calls.test_calls import Talk
+from tests.unit.grpc.calls.talking import Talk
 
 PATH = "/v3/lease/keepalive"
 MAX_BODY_BYTES = 1000

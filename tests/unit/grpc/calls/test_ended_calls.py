@@ -1,0 +1,131 @@
+"""Deadlines of calls, clients that go away, and answers that nobody takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.http.http2 import frames as f
+from tests.unit.grpc.calls.talking import REQUEST, Talk, message
+from tests.unit.http2.client import Frame
+
+
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
+
+
+# -- deadlines and cancellation
+
+
+def test_a_deadline_answers_once_and_tells_the_handler(talk: Talk) -> None:
+    talk.headers(1, path="/a.B/Park", grpc_timeout="500m")
+    talk.data(1, message(b"x"))
+    assert talk.parked[0].deadline == pytest.approx(100.5)
+    assert talk.armed == [pytest.approx(100.5, abs=0.011)]
+    talk.deadlines.expire(100.4)
+    assert not talk.cancelled
+    talk.deadlines.expire(100.52)
+    assert talk.status(1) == (4, "context deadline exceeded")
+    assert talk.cancelled == talk.parked
+    talk.parked[0].reply(b"late")
+    assert talk.take() == []
+    assert len(talk.deadlines) == 0
+
+
+def test_of_several_deadlines_the_last_one_counts_as_in_grpc_go(talk: Talk) -> None:
+    fields = [*(REQUEST | {":path": "/a.B/Park"}).items(), ("grpc-timeout", "0n"), ("grpc-timeout", "500m")]
+    talk.server.receive(f.header_frames(1, talk.encoder.encode(fields), False), 100.0)
+    talk.data(1, message(b"x"))
+    assert talk.parked[0].deadline == pytest.approx(100.5)
+
+
+def test_a_deadline_ends_a_stream(talk: Talk) -> None:
+    talk.headers(1, path="/a.B/Bidi", grpc_timeout="1S")
+    talk.stream.calls[0].send(b"one")
+    talk.deadlines.expire(102)
+    fields, data = talk.answer(1)
+    assert (fields["grpc-status"], data) == ("4", message(b"one"))
+    assert talk.stream.heard == ["opened", "cancelled"]
+
+
+def test_a_call_answered_in_time_leaves_no_deadline(talk: Talk) -> None:
+    for i in range(100):
+        talk.headers(2 * i + 1, grpc_timeout=f"{i + 1}S")
+        talk.data(2 * i + 1, message(b"x"))
+    assert len(talk.deadlines) == 0
+
+
+def test_the_timer_is_armed_for_the_earliest(talk: Talk) -> None:
+    for stream_id, timeout in ((1, "5S"), (3, "1S"), (5, "3S")):
+        talk.headers(stream_id, path="/a.B/Park", grpc_timeout=timeout)
+        talk.data(stream_id, message(b"x"))
+    assert talk.armed == [pytest.approx(105, abs=0.011), pytest.approx(101, abs=0.011)]
+    talk.deadlines.expire(101.1)
+    assert talk.armed[2:] == [pytest.approx(103, abs=0.011)]
+
+
+@pytest.mark.parametrize("how", ["reset", "lost", "breach"])
+def test_a_client_that_goes_away_reaches_every_handler(talk: Talk, how: str) -> None:
+    talk.headers(1, path="/a.B/Park", grpc_timeout="5S")
+    talk.data(1, message(b"x"))
+    talk.headers(3, path="/a.B/Bidi")
+    if how == "reset":
+        talk.server.receive(f.rst_stream(1, 8) + f.rst_stream(3, 8), 100.0)
+    elif how == "lost":
+        talk.server.lost()
+    else:
+        talk.server.receive(f.frame(f.PING, 0, 0, b""), 100.0)
+    assert talk.cancelled == talk.parked
+    assert talk.stream.heard == ["opened", "cancelled"]
+    assert len(talk.deadlines) == 0
+    talk.parked[0].reply(b"late")
+    talk.parked[0].finish(2, "late")
+    talk.stream.calls[0].send(b"late")
+    assert not talk.server.streams
+
+
+def test_a_stream_that_asks_on_and_takes_no_answer_is_reset() -> None:
+    talk = Talk(max_unsent_bytes=10_000)
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    talk.stream.calls[0].send(b"x" * 9_000)
+    talk.data(1, message(b"still fine"), end=False)
+    talk.stream.calls[0].send(b"x" * 9_000)
+    talk.data(1, message(b"too much"), end=False)
+    assert talk.stream.heard == ["opened", b"still fine", "cancelled"]
+    assert Frame(f.RST_STREAM, 0, 1, f.U32.pack(11)) in talk.take()
+    assert talk.server.queued == 0
+
+
+def test_a_finished_call_troubles_its_handler_no_more(talk: Talk) -> None:
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    for stream_id in (1, 3):
+        talk.headers(stream_id, path="/a.B/Bidi", grpc_timeout="1S")
+    for call in talk.stream.calls:
+        call.on_drain = lambda: talk.stream.heard.append("drained")
+        call.send(b"waits for a window")
+        call.finish()
+    talk.server.receive(f.window_update(1, 1000) + f.rst_stream(3, 8), 100.0)
+    talk.take()
+    talk.deadlines.expire(102)
+    assert not talk.server.streams
+    assert talk.stream.heard == ["opened", "opened"]
+
+
+def test_calls_are_refused_while_answers_pile_up_for_want_of_windows() -> None:
+    talk = Talk(max_queued_bytes=100_000)
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    for i in range(30):
+        talk.headers(2 * i + 1)
+        talk.data(2 * i + 1, message(b"x" * 10_000))
+    refused = [frame for frame in talk.take() if frame.kind == f.RST_STREAM]
+    assert 100_000 < talk.server.queued < 120_000
+    assert {frame.payload for frame in refused} == {f.U32.pack(7)}
+    talk.server.receive(
+        f.settings_frame({f.INITIAL_WINDOW_SIZE: 65_535}) + f.window_update(0, 1_000_000), 100.0
+    )
+    talk.take()
+    assert talk.server.queued == 0
+    talk.headers(101)
+    talk.data(101, message(b"x"))
+    assert talk.answer(101)[1] == message(b"x")

@@ -1,0 +1,193 @@
+"""Requests that break gRPC's rules, and compressed ones: what is refused, and by which words."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from proxy.http.http2 import frames as f
+from tests.unit.grpc.calls.talking import Talk, message
+
+
+@pytest.fixture
+def talk() -> Talk:
+    return Talk()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "text"),
+    [
+        (b"", 2, "EOF"),
+        (b"\0\0", 2, "unexpected EOF"),
+        (message(b"abc")[:-1], 2, "unexpected EOF"),
+        (message(b"a", flag=2), 13, "grpc: received unexpected payload format 2"),
+        (message(b"a", flag=1), 13, "grpc: compressed flag set with identity or empty encoding"),
+    ],
+)
+@pytest.mark.parametrize("split", [False, True])
+def test_a_broken_request_is_answered(talk: Talk, data: bytes, status: int, text: str, split: bool) -> None:
+    talk.headers(1)
+    if split:
+        for octet in data:
+            talk.data(1, bytes((octet,)), end=False)
+        talk.data(1, b"")
+    else:
+        talk.data(1, data)
+    assert talk.status(1) == (status, text)
+    assert not talk.server.streams
+    assert talk.server.buffered == 0
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_of_several_messages_the_first_is_taken_as_grpc_go_does(talk: Talk, split: bool) -> None:
+    talk.headers(1)
+    data = message(b"first") + message(b"second")
+    if split:
+        for octet in data:
+            talk.data(1, bytes((octet,)), end=False)
+        data = b""
+    talk.data(1, data)
+    assert talk.answer(1)[1] == message(b"first")
+    assert talk.server.buffered == 0
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_stream_cut_short_inside_a_message(talk: Talk, split: bool) -> None:
+    talk.headers(1, path="/a.B/Bidi")
+    talk.data(1, message(b"abc")[:-1], end=not split)
+    if split:
+        talk.data(1, b"")
+    assert talk.status(1) == (13, "unexpected EOF")
+    assert talk.stream.heard == ["opened", "cancelled"]
+
+
+@pytest.mark.parametrize("length", [101, 2**32 - 1])
+def test_a_message_too_large_is_refused_by_its_prefix(length: int) -> None:
+    talk = Talk(max_message_bytes=100)
+    talk.headers(1)
+    talk.data(1, b"\0" + length.to_bytes(4, "big") + b"x", end=False)
+    assert talk.status(1) == (8, f"grpc: received message larger than max ({length} vs. 100)")
+    talk.headers(3, path="/a.B/Bidi")
+    talk.data(3, b"\0" + length.to_bytes(4, "big") + b"x", end=False)
+    assert talk.status(3) == (8, f"grpc: received message larger than max ({length} vs. 100)")
+    assert talk.stream.heard == ["opened", "cancelled"]
+
+
+def test_a_whole_message_too_large_is_refused_on_a_stream_too() -> None:
+    talk = Talk(max_message_bytes=100)
+    talk.headers(1, path="/a.B/Bidi")
+    talk.data(1, message(b"x" * 101), end=False)
+    assert talk.status(1)[0] == 8
+
+
+def test_unfinished_requests_of_a_connection_are_bounded() -> None:
+    talk = Talk(max_buffered_bytes=10_000)
+    for stream_id in range(1, 41, 2):
+        talk.headers(stream_id)
+        talk.data(stream_id, message(b"x" * 990)[:-1], end=False)
+    assert talk.server.buffered <= 10_000
+    ended = [frame.stream_id for frame in talk.take() if frame.kind == f.HEADERS]
+    assert len(ended) == 10
+    talk.data(1, b"x")
+    assert talk.answer(1)[1] == message(b"x" * 990), "those that were first are served"
+
+
+# -- compression
+
+
+@pytest.mark.parametrize("path", ["/a.B/Echo", "/a.B/Bidi"])
+@pytest.mark.parametrize("members", [1, 3])
+def test_gzip_is_unpacked_message_by_message(talk: Talk, path: str, members: int) -> None:
+    talk.headers(1, path=path, grpc_encoding="gzip")
+    talk.data(1, message(gzip.compress(b"abc" * 100) * members, flag=1))
+    if path == "/a.B/Echo":
+        assert talk.answer(1)[1] == message(b"abc" * 100 * members)
+    else:
+        assert talk.stream.heard == ["opened", b"abc" * 100 * members, "half closed"]
+
+
+def test_a_plain_message_under_a_gzip_encoding_is_fine(talk: Talk) -> None:
+    talk.headers(1, grpc_encoding="gzip")
+    talk.data(1, message(b"plain"))
+    assert talk.answer(1)[1] == message(b"plain")
+
+
+def test_a_gzip_bomb_is_not_inflated_beyond_the_limit() -> None:
+    talk = Talk(max_message_bytes=100_000)
+    talk.headers(1, grpc_encoding="gzip")
+    talk.data(1, message(gzip.compress(bytes(10_000_000)), flag=1))
+    assert talk.status(1) == (8, "grpc: received message after decompression larger than max 100000")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not gzip", zlib.compress(b"zlib"), gzip.compress(b"cut short", mtime=0)[:-9],
+        gzip.compress(b"more") + b"junk", gzip.compress(b"") * 65,
+    ],
+)
+def test_broken_gzip(talk: Talk, data: bytes) -> None:
+    talk.headers(1, grpc_encoding="gzip")
+    talk.data(1, message(data, flag=1))
+    status, text = talk.status(1)
+    assert status == 13
+    assert text.startswith("grpc: failed to decompress the received message: ")
+
+
+# -- the header block
+
+
+@pytest.mark.parametrize(
+    ("changes", "http", "status", "text"),
+    [
+        ({"content_type": "text/plain"}, "415", 3, 'invalid gRPC request content-type: "text/plain"'),
+        ({"content_type": None}, "415", 3, 'invalid gRPC request content-type: ""'),
+        (
+            {"content_type": "application/grpcx"}, "415", 3,
+            'invalid gRPC request content-type: "application/grpcx"',
+        ),
+        ({"method": "GET"}, "405", 13, 'Received a HEADERS frame with :method "GET" which should be POST'),
+        ({"path": "/a.B/Nope"}, "200", 12, "unknown method Nope for service a.B"),
+        ({"path": "/x/y.Z/Do"}, "200", 12, "unknown service x/y.Z"),
+        ({"path": "/"}, "200", 12, 'malformed method name: "/"'),
+        ({"path": "nothing"}, "200", 12, 'malformed method name: "nothing"'),
+        (
+            {"grpc_encoding": "snappy"}, "200", 12,
+            'grpc: Decompressor is not installed for grpc-encoding "snappy"',
+        ),
+        (
+            {"grpc_timeout": "S"}, "400", 13,
+            'malformed grpc-timeout: transport: timeout string is too short: "S"',
+        ),
+        (
+            {"grpc_timeout": "5x"}, "400", 13,
+            'malformed grpc-timeout: transport: timeout unit is not recognized: "5x"',
+        ),
+        (
+            {"grpc_timeout": "123456789S"}, "400", 13,
+            'malformed grpc-timeout: transport: timeout string is too long: "123456789S"',
+        ),
+        ({"grpc_timeout": "0S"}, "200", 4, "context deadline exceeded"),
+    ],
+)
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_is_refused_by_its_header_block(
+    talk: Talk, changes: dict[str, str | None], http: str, status: int, text: str, ended: bool
+) -> None:
+    talk.headers(1, end=ended, **changes)
+    fields, data = talk.answer(1)
+    assert (fields[":status"], fields["grpc-status"], fields["grpc-message"], data) == (
+        http, str(status), text, b"",
+    )
+    assert not talk.server.streams
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC"]
+)
+def test_content_types_that_are_grpc(talk: Talk, kind: str) -> None:
+    talk.headers(1, content_type=kind)
+    talk.data(1, message(b"x"))
+    assert talk.answer(1)[1] == message(b"x")

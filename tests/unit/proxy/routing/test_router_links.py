@@ -1,0 +1,109 @@
+"""Links of a front: made, left alone, ended and made again, as the router needs them."""
+
+from __future__ import annotations
+
+from cluster.wire.messages import Method, Status
+from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.routing.asking import put
+
+TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")
+
+
+def test_a_silent_link_is_dead_after_an_election_timeout_and_is_opened_anew() -> None:
+    net = Net().started(leader=2)
+    call = put(net)
+    sessions = net.sessions
+    net.pass_time(1.3, silent=(2,))
+    assert call.status == TIMEOUT_LEADER_FAIL
+    assert net.sessions > sessions
+
+
+def test_a_link_is_not_silent_while_the_fronts_own_loop_was_held() -> None:
+    """What came in a turn of two seconds is read in the next: the sweep comes before that."""
+    net = Net().started(leader=2)
+    call = put(net)
+    sessions = net.sessions
+    net.loop.now += 2.0
+    net.router.sweep()
+    net.pass_time(1.3)
+    assert (call.status, net.sessions) == (None, sessions)
+    net.loop.now += 2.0
+    net.router.sweep()
+    net.pass_time(1.3, silent=(2,))
+    assert call.status == TIMEOUT_LEADER_FAIL
+
+
+def test_who_has_just_been_elected_is_tried_at_once_however_often_it_was_tried_in_vain() -> None:
+    """After a crash of all hosts they come up one after the other, and fronts have tried them for a while."""
+    net = Net()
+    for member in (2, 3):
+        net.nodes[member].up = False
+    for _ in range(6):
+        net.pass_time(1.5)
+        for link in list(net.router.routes[0].links.values()):
+            if not link.up:
+                link.close("connection refused")
+    put(net, call := FakeCall())
+    net.nodes[2].up = True
+    sessions = net.sessions
+    net.run()
+    assert net.sessions == sessions, "it is not time to try again"
+    net.nodes[1].leader, net.nodes[1].term = 2, 5
+    net.nodes[2].leader, net.nodes[2].term = 2, 5
+    net.nodes[1].say_state()
+    net.run()
+    assert net.sessions == sessions + 1
+    assert [r.method for r in net.nodes[2].take()] == [Method.PUT]
+    assert not call.closed
+
+
+def test_an_attempt_to_connect_from_before_it_led_does_not_hold_up_the_link_to_a_leader() -> None:
+    """Nobody says that a connection was refused: an attempt ends after an election timeout."""
+    net = Net()
+    net.nodes[2].up = net.nodes[3].up = False
+    net.pass_time(0.1)
+    put(net, call := FakeCall())
+    attempt = net.router.routes[0].links[2]
+    assert not attempt.greeted
+    net.nodes[2].up = True
+    net.nodes[1].leader = net.nodes[2].leader = 2
+    net.nodes[1].term = net.nodes[2].term = 5
+    net.nodes[1].say_state()
+    net.run()
+    assert attempt.closed
+    assert [r.method for r in net.nodes[2].take()] == [Method.PUT]
+    assert not call.closed
+
+
+def test_a_frame_out_of_sequence_ends_the_link() -> None:
+    net = Net().started(leader=1)
+    node = net.nodes[1]
+    link = node.link
+    assert link is not None
+    node._sent += 1
+    node.say_state()
+    net.run()
+    assert link.closed
+
+
+def test_a_refused_link_is_not_used() -> None:
+    net = Net().started(leader=1)
+    link = net.nodes[1].link
+    net.nodes[1].answer(0, Status.REFUSED, b"cluster ID mismatch")
+    net.run()
+    assert link is not None
+    assert link.closed
+
+
+def test_a_link_whose_table_cannot_be_read_ends_and_its_requests_have_an_answer() -> None:
+    net = Net().started(leader=1)
+    link = net.nodes[1].link
+    assert link is not None
+    sent = put(net)
+    (request,) = net.nodes[1].take(Method.PUT)
+    net.nodes[1].answer(0, Status.PLACEMENT, b"\2" + bytes(40))
+    net.nodes[1].ok(request, 2)
+    net.run()
+    assert link.closed
+    assert sent.status == TIMEOUT_LEADER_FAIL, "a write of a lost link"
+    assert "form 2" in net.router.routes[0].troubles[1]

@@ -1,0 +1,139 @@
+"""Reads find a replica that may answer: read indexes, the own node, long answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.wire.messages import READ, Method, Status
+from cluster.wire.protobuf import header_prefix, response_header
+from proxy.routing.reads import read_index, recent
+from proxy.routing.router import MethodStats
+from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.routing.asking import read
+
+
+def test_a_read_whose_link_breaks_is_asked_elsewhere() -> None:
+    net = Net().started(leader=2)
+    call = read(net, serializable=True)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+    net.cut(1)
+    (again,) = net.nodes[2].take(Method.RANGE)
+    net.nodes[2].ok(again, 4)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_reads_of_a_tick_share_one_read_index_question_and_then_go_to_the_own_node() -> None:
+    net = Net().started(leader=2)
+    calls = [read(net) for _ in range(10)]
+    net.run()
+    (question,) = net.nodes[2].take()
+    assert question.method == Method.READ_INDEX
+    net.nodes[2].index(question, 17)
+    net.run()
+    ranges = net.nodes[1].take(Method.RANGE)
+    assert len(ranges) == 10
+    assert {READ.unpack_from(r.body) for r in ranges} == {(17, 0)}
+    assert all(r.body[READ.size:] == b"\x0a\x01k" for r in ranges)
+    for request in ranges:
+        net.nodes[1].ok(request, 5)
+    net.run()
+    assert all(c.status == (0, "") for c in calls)
+
+
+def test_h2_a_read_that_arrives_during_a_question_belongs_to_the_next_one() -> None:
+    net = Net().started(leader=2)
+    first = read(net)
+    net.run()
+    (question,) = net.nodes[2].take()
+    second = read(net)
+    net.run()
+    (later,) = net.nodes[2].take()
+    net.nodes[2].index(question, 10)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].ok(served, 3)
+    net.run()
+    assert first.status == (0, "")
+    assert not second.closed
+    net.nodes[2].index(later, 11)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    assert READ.unpack_from(served.body)[0] == 11
+
+
+def test_questions_under_way_are_bounded_and_the_reads_behind_them_are_asked_for_together() -> None:
+    net = Net().started(leader=2)
+    for _ in range(30):
+        read(net)
+        net.run()
+    questions = net.nodes[2].take()
+    assert len(questions) == 4
+    for question in questions:
+        net.nodes[2].index(question, 1)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 4
+    (last,) = net.nodes[2].take()
+    net.nodes[2].index(last, 2)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 26
+
+
+def test_reads_that_wait_for_a_read_index_or_for_the_replica_are_bounded(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(read_index, "_MOST_WAITING", 3)
+    monkeypatch.setattr(recent, "_LIMIT", 3)
+    net = Net().started()
+    for _ in range(4):
+        net.router.read(FakeCall(), Method.RANGE, b"", 0, False, MethodStats())
+        net.run()
+    calls = [FakeCall() for _ in range(4)]
+    for call in calls:
+        net.router.read(call, Method.RANGE, b"", 0, False, MethodStats())
+    assert [call.status for call in calls] == [None] * 3 + [(2, "etcdserver: too many requests")]
+    net.router.highest = 99  # more than the replica has
+    calls = [FakeCall() for _ in range(4)]
+    for call in calls:
+        net.router.read(call, Method.RANGE, b"", 0, True, MethodStats())
+    assert [call.status for call in calls] == [None] * 3 + [(2, "etcdserver: too many requests")]
+
+
+def test_a_read_index_question_survives_the_loss_of_the_leader() -> None:
+    net = Net().started(leader=2)
+    call = read(net)
+    net.run()
+    net.cut(2)
+    net.lead(3, 2)
+    (question,) = net.nodes[3].take(Method.READ_INDEX)
+    net.nodes[3].index(question, 4)
+    net.run()
+    (served,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].ok(served, 5)
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_a_long_answer_comes_in_parts_and_leaves_whole() -> None:
+    net = Net().started(leader=1)
+    call = read(net, serializable=True)
+    net.run()
+    (request,) = net.nodes[1].take()
+    state = (6).to_bytes(8, "little") + (1).to_bytes(8, "little")
+    net.nodes[1].answer(request.rid, Status.PARTIAL, state + b"ab")
+    net.nodes[1].answer(request.rid, Status.PARTIAL, b"cd")
+    net.nodes[1].answer(request.rid, Status.OK, b"ef")
+    net.run()
+    assert call.replies == [response_header(header_prefix(7, 1), 6, 1) + b"abcdef"]
+
+
+def test_a_read_whose_client_has_gone_is_cancelled_at_the_node() -> None:
+    net = Net().started(leader=1)
+    call = read(net, serializable=True)
+    net.run()
+    (request,) = net.nodes[1].take()
+    call.closed = True
+    net.pass_time(0.1)
+    (cancel,) = net.nodes[1].take(Method.CANCEL)
+    assert cancel.rid == request.rid
