@@ -251,12 +251,12 @@ def test_permissions_on_leases_are_asked_of_the_shards_that_own_keys_by_now(
     order, _, _, _ = served()
     router = order.net.context.router
     monkeypatch.setattr(router.principals, "judged", lambda call: True)
-    placement: Any = SimpleNamespace(alone=False, ids=(0, 1))
+    placement: Any = SimpleNamespace(alone=True, running=(0, 1, 2), ids=(0,))  # no key has moved yet
     told: list[None] = []
     may_list_leases(router, FakeCall(), placement, lambda: told.append(None), lambda error: None)
     order.net.run()
     (question,) = order.net.nodes[1].take(Method.READ_INDEX)
-    placement.ids = (0, 1, 2)  # keys move to a shard that was born; and they may leave shard 0
+    placement.ids = (0, 1, 2)  # keys move to shards that were born; and they may leave shard 0
     order.net.nodes[1].index(question, 3)
     order.net.run()
     for shard in (0, 1, 2):
