@@ -45,7 +45,8 @@ def _orders_from_here(node: Node, kinds: Kinds) -> None:
     node.catch_up = role.catch_up
     if (leader := node.writes.leader) is not None and role.sequencing:
         role.sequence(leader)
-    log.info("this node now orders shards: shards may be added", shard=0, applied=node.applied_index)
+    log.info("this node now orders all shards' writes: shards may be added", shard=0,
+             applied=node.applied_index)
     if node.raft.commit_index > node.applied_index:
         node.gathering.take(node.raft.commit_index)
     node.wake()

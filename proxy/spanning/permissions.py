@@ -1,7 +1,7 @@
 """A front's questions of permission before a request about leases, whose keys lie in every shard.
 
-The sequencer's host judges by shard 0's keys, so all shards' replicas are asked beforehand, with auth on. A
-write locks what it looks at: it is not asked for here.
+The sequencer's host judges by shard 0's keys, so all shards' replicas are asked first, with auth on. A write
+locks what it looks at: it is not asked for here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Failed = Callable[[EtcdError], None]
 def may_write_lease(
     router: Router, call: Any, placement: Placement, lease: int, then: Callable[[], None], failed: Failed
 ) -> None:
-    """Go on if the call's client may write every key on the lease."""
+    """Go on if the call's client may write every key on the lease, in any shard."""
     _ask(router, call, placement, bytes((Show.MAY_REVOKE,)) + LEASE.pack(lease), then, failed)
 
 
@@ -36,7 +36,7 @@ def may_list_leases(
 def _ask(
     router: Router, call: Any, placement: Placement, body: bytes, then: Callable[[], None], failed: Failed
 ) -> None:
-    if placement.alone or not router.principals.judged(call):
+    if len(placement.running) == 1 or not router.principals.judged(call):
         then()
         return
     Gather(

@@ -100,14 +100,13 @@ class WatchHub:
     def follow(self, before: Table) -> None:
         """This front goes by another table."""
         table = self._placement.table
-        if (table.last_move, table.move) == (before.last_move, before.move):
-            # pruned at most: the parts are those that they were, however far each of them is
-            self._lose_dropped(table)
-            return
-        if (table.spans, table.past) != (before.spans, before.past):
+        pruned_at_most = (table.last_move, table.move) == (before.last_move, before.move)
+        if not pruned_at_most and (table.spans, table.past) != (before.spans, before.past):
             for subscription in tuple(self.subscriptions.values()):
                 subscription.follow(table)
             self._progress.look()
+        elif table.shards != before.shards:  # the parts are those that they were, however far each of them is
+            self._lose_dropped(table)
 
     def _lose_dropped(self, table: Table) -> None:
         """Nobody can bring what a dropped shard had and this front lacks. It is compacted: watches below that

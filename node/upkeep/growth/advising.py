@@ -63,7 +63,7 @@ class Advising:
         self._said: tuple[object, int] = (None, 0)
         self._begun: dict[Kind, int] = dict.fromkeys(Kind, 0)
         self._came: dict[Came, int] = dict.fromkeys(Came, 0)
-        self.failed = False  # by a mistake of its own
+        self.failed = False  # by a bug of its own
 
     @property
     def _on(self) -> bool:
@@ -220,7 +220,7 @@ class Advising:
         advice, facts, wished = self._advice, self._facts, self._advice.wished
         answer = shards_pb2.AdviceResponse(mode=self._mode, for_s=advice.for_s, holds=advice.holds)
         if self.failed:
-            answer.stopped = "a mistake of its own ended it: see the log of shard 0's leader"
+            answer.stopped = "a bug of muster ended it: see the log of shard 0's leader"
         elif self._policy is not None:
             answer.last, answer.stopped = self._policy.told.last, self._policy.told.stopped
         if wished is not None:

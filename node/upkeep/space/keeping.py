@@ -190,7 +190,7 @@ class Keeping:
             return
         if self.bytes >= self._most:
             if self._repeats.news((shard,), self._node.loop.time()):
-                log.warning("--order-kept-bytes is used up: a shard's order records are not kept",
+                log.warning("--order-kept-bytes is used up: no more records are kept for a shard",
                             shard=shard, kept_bytes=self.bytes)
             return
         spans = self._spans.get(shard, ())

@@ -175,7 +175,7 @@ def hashes_are_of_the_latest_revision(patch: Patch) -> None:
 def hashes_are_of_half_a_compaction(patch: Patch) -> None:
     """I19: all shards have removed the same versions."""
 
-    def mixed(tails: list[bytes], revision: int) -> bytes:
+    def mixed(tails: list[bytes], revision: int, pruned: int) -> bytes:
         parts = [pb.HashKVResponse.FromString(tail) for tail in tails]
         value = zlib.crc32(b"".join(part.hash.to_bytes(4, "little") for part in parts))
         answer = pb.HashKVResponse(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from muster_client.pb import kv_pb2, rpc_pb2
 
+from tools.muster.host.identity import restoring
 from tools.musterctl import API_VERSION, cli
 from tools.musterctl.command import Exit, Flags, Invocation, find
 from tools.musterctl.commands import auth
@@ -114,6 +116,17 @@ def test_what_is_no_backup_is_refused_in_etcdutls_words(
     assert cli.run([*words.split(), *(["--data-dir=made"] if "restore" in words else [])]) == 1
     assert capsys.readouterr().err == f"Error: {text}\n"
     assert not (tmp_path / "made").exists()
+
+
+def test_a_restore_onto_a_full_disk_says_nothing_of_opening_the_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as of a write: it names no file
+
+    monkeypatch.setattr(restoring, "restore_host", full)
+    assert cli.run(["snapshot", "restore", "saved.db", "--data-dir=made"]) == 1
+    assert capsys.readouterr().err == "Error: saved.db: no space left on device\n"
 
 
 def test_a_token_excludes_a_password(capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,8 +183,7 @@ def _shard_command() -> Command:
                 "hosts.shard_moves:split", (_TO, _NOT_WAITING),
                 long="Up to the end of the span that has the key, or of its directory if that places it."),
             Command(
-                "moves", "Lists the running move and the last ended ones",
-                "hosts.shard_moves:moves",
+                "moves", "Lists the running move and the last ended ones", "hosts.shard_moves:moves",
                 long="A host lists the moves that ended since it started."),
             Command(
                 "cancel <move>", "Ends a move before it switches", "hosts.shard_moves:cancel",

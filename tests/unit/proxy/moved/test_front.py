@@ -251,12 +251,12 @@ def test_permissions_on_leases_are_asked_of_the_shards_that_own_keys_by_now(
     order, _, _, _ = served()
     router = order.net.context.router
     monkeypatch.setattr(router.principals, "judged", lambda call: True)
-    placement: Any = SimpleNamespace(alone=False, ids=(0, 1))
+    placement: Any = SimpleNamespace(alone=True, running=(0, 1, 2), ids=(0,))  # no key has moved yet
     told: list[None] = []
     may_list_leases(router, FakeCall(), placement, lambda: told.append(None), lambda error: None)
     order.net.run()
     (question,) = order.net.nodes[1].take(Method.READ_INDEX)
-    placement.ids = (0, 1, 2)  # keys move to a shard that was born; and they may leave shard 0
+    placement.ids = (0, 1, 2)  # keys move to shards that were born; and they may leave shard 0
     order.net.nodes[1].index(question, 3)
     order.net.run()
     for shard in (0, 1, 2):
@@ -443,8 +443,10 @@ def test_g9_a_watch_whose_shard_is_behind_a_compaction_goes_on_if_its_front_miss
     assert [key for _, _, key in client.events()] == [KEY]
 
 
-def test_g9_a_watch_ends_that_lacks_events_of_a_shard_that_is_dropped() -> None:
-    """Its host was behind, and its front heard from another one. It waited for that shard for ever."""
+@pytest.mark.parametrize("moving", [False, True])
+def test_g9_a_watch_ends_that_lacks_events_of_a_shard_that_is_dropped(moving: bool) -> None:
+    """Its host was behind, and its front heard from another one. It waited for that shard for ever.
+    ``moving``: the front hears at once that the next move has begun."""
     world = World(shards=3)
     context, table = world.net.context, grown_from_one()
     table = take_compact(moved(table, revision=1), 2)
@@ -460,7 +462,10 @@ def test_g9_a_watch_ends_that_lacks_events_of_a_shard_that_is_dropped() -> None:
     context.follow(take_compact(table, 6))
     world.net.run()
     assert not [response for response in client.responses() if response.canceled], "its events may come yet"
-    context.follow(take_shard(take_compact(table, 6), source, State.DROPPED, 0, ()))
+    table = take_shard(take_compact(table, 6), source, State.DROPPED, 0, ())
+    if moving:
+        table = take_move(table, Move(table.last_move + 1, b"z", b"zz", (0,), 2), 6)
+    context.follow(table)
     world.net.run()
     (ended,) = [response for response in client.responses() if response.canceled]
     assert ended.compact_revision == 6

@@ -291,7 +291,7 @@ def restore(invocation: Invocation) -> None:
         raise Exit(1, str(error)) from None
     except OSError as error:
         name, verb = str(error.filename or path), ""
-        if name == str(path):
+        if error.filename == str(path):  # what has none is a write's, as of a full disk
             verb = "read " if isinstance(error, IsADirectoryError) else "open "
         raise Exit(1, f"{verb}{name}: {(error.strerror or str(error)).lower()}") from None
     finally:

@@ -237,7 +237,7 @@ def test_a_mistake_of_the_policy_ends_the_policy_alone(
     node.look(5)
     assert node.executed == []
     assert node.advising.figures()["failed"] == 1
-    assert "a mistake of its own" in node.ask().stopped
+    assert "a bug of muster" in node.ask().stopped
 
 
 @pytest.mark.parametrize("step", ["placed", "told", "ask", "figures"])
@@ -258,7 +258,7 @@ def test_a_mistake_outside_of_the_look_ends_the_policy_alone(
     elif step == "told":
         node.advising.told(2, b"")
     elif step == "ask":
-        assert "a mistake of its own" in node.ask().stopped
+        assert "a bug of muster" in node.ask().stopped
     else:
         node.advising._policy = 1  # type: ignore[assignment]
         node.advising.figures()
