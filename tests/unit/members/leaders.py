@@ -16,7 +16,7 @@ from cluster.wire.messages import MEMBER_REMOVE, Status
 from node.links.fronts import FrontLink
 from node.members.changes import Changes
 from node.members.group import NAMES_TERM, Learner, Standing, asked_for
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 
 LEADER, LEARNER = 1, 2
 GROUP = Configuration(frozenset((LEADER,)), frozenset((LEARNER,)))

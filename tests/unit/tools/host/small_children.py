@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tools.muster.host.children import ChildSpec
-from tools.muster.host.supervisor import StopLimits, Supervisor
+from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.supervisor import StopLimits, Supervisor
 
 LIMIT_S = 60.0
 LIMITS = StopLimits(front_s=30.0, node_s=30.0)

@@ -17,9 +17,9 @@ import pytest
 
 from tests.unit.tools.host import small_children
 from tests.unit.tools.host.small_children import GOOD, LIMIT_S, Host, Log
-from tools.muster.host import children, supervisor
-from tools.muster.host.children import ChildSpec
-from tools.muster.host.supervisor import StopLimits, Supervisor
+from tools.muster.host.supervising import children, supervisor
+from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.supervisor import StopLimits, Supervisor
 
 
 @pytest.fixture
