@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import forked
-from tools.muster.host.children import die_with
+from tools.muster.host.supervising.children import die_with
 
 Given = tuple[str, list[str], dict[str, str], str, bool, int]
 Signals = dict[signal.Signals, Any]  # handlers

@@ -11,7 +11,6 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import cast
 
 from hpack import HPACKError
 from muster_client.wire.http2 import frames
@@ -25,7 +24,6 @@ from bench.client.stream import OnRun, Stream
 #: ``callback(error, body)``: ``error`` is None for status OK, and ``body`` then is the response message.
 Callback = Callable[[RpcError | None, bytes], None]
 
-_RECEIVE_WINDOW = frames.MAX_WINDOW  # per stream and per connection: what is received is consumed at once
 _REPLENISH = 1 << 28
 _ODD_DATA = frames.PADDED
 _ODD_HEADERS = frames.PADDED | frames.PRIORITY_FLAG | frames.END_HEADERS
@@ -40,7 +38,7 @@ _RST_TO_GRPC = {
 _MALFORMED = "malformed response message"
 
 
-class Connection(Sender, asyncio.Protocol):
+class Connection(Sender[Stream]):
     """An HTTP/2 connection to one endpoint, made by :meth:`open`.
 
     ``on_lost(connection, error)`` runs once it can carry no more calls, after the callbacks of open calls.
@@ -56,14 +54,11 @@ class Connection(Sender, asyncio.Protocol):
         self._methods: dict[str, tuple[bytes, bytes]] = {}  # path -> first 5 bytes of HEADERS frame, block
         self.lost: RpcError | None = None  # set once no further call can be made
         self._on_lost = on_lost
-        self._ready: asyncio.Future[None] = self._loop.create_future()
         self.closed = asyncio.Event()  # the transport is gone
         self._calls: dict[int, Callback] = {}
         self._bodies: dict[int, bytes | bytearray] = {}  # response bytes, with the gRPC prefix
         self._http_errors: dict[int, RpcError] = {}
-        self._streams: dict[int, Stream] = {}
         self._waiting: deque[tuple[str, bytes, Callback]] = deque()  # above the server's stream limit
-        self._max_streams = 1 << 32
         self._partial = b""
         self._unacknowledged = 0
         self._headers = HeaderReader()
@@ -86,7 +81,7 @@ class Connection(Sender, asyncio.Protocol):
             async with asyncio.timeout(timeout_s):
                 await loop.create_connection(lambda: connection, host, port, ssl=tls,
                                              local_addr=None if source is None else (source, 0))
-                await connection._ready
+                await connection.ready
         except BaseException:
             connection._on_lost = None
             connection.close()
@@ -111,7 +106,7 @@ class Connection(Sender, asyncio.Protocol):
         stream_id = self._next_id
         calls = self._calls
         size = len(body) + 5
-        if (size > self._quick or size > self._window or len(calls) >= self._max_streams or self.lost
+        if (size > self._quick or size > self._window or len(calls) >= self._most_streams or self.lost
                 or self._unsent):
             return self._slow_call(path, body, callback)
         self._next_id = stream_id + 2
@@ -129,7 +124,7 @@ class Connection(Sender, asyncio.Protocol):
             error = RpcError(self.lost.code, self.lost.message, sent=False)
             self._loop.call_soon(callback, error, b"")
             return 0
-        if len(self._calls) + len(self._streams) >= self._max_streams:
+        if len(self._calls) + len(self._streams) >= self._most_streams:
             self._waiting.append((path, body, callback))
             return 0
         stream_id = self._begin(path, None, self._metadata)
@@ -183,15 +178,6 @@ class Connection(Sender, asyncio.Protocol):
         self._pump()
 
     # -- receiving
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are not asyncio's by class, only by behaviour
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(
-            frames.PREFACE
-            + frames.settings(((frames.ENABLE_PUSH, 0),
-                               (frames.INITIAL_WINDOW_SIZE, _RECEIVE_WINDOW)))
-            + frames.window_update(0, _RECEIVE_WINDOW - frames.WINDOW))
 
     def data_received(self, data: bytes) -> None:
         if self._partial:
@@ -348,37 +334,6 @@ class Connection(Sender, asyncio.Protocol):
         if flags & frames.END_STREAM or block.http_error is not None:
             self._other_headers(stream_id, flags, block)
 
-    def _settings(self, flags: int, payload: bytes) -> None:
-        if flags & frames.ACK:
-            return
-        for pos in range(0, len(payload), 6):
-            key, value = frames.SETTING.unpack_from(payload, pos)
-            if key == frames.MAX_CONCURRENT_STREAMS:
-                self._max_streams = value
-            elif key == frames.MAX_FRAME_SIZE:
-                self._max_frame = value
-            elif key == frames.INITIAL_WINDOW_SIZE:
-                for outbound in [s.outbound for s in self._streams.values()] + list(self._unsent.values()):
-                    outbound.window += value - self._initial_window
-                self._initial_window = value
-        self._quick = min(self._max_frame, self._initial_window)
-        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        if not self._ready.done():
-            self._ready.set_result(None)
-        self._pump()
-        self._admit()
-
-    def _window_update(self, stream_id: int, payload: bytes) -> None:
-        increment = WORD.unpack(payload)[0] & frames.MAX_WINDOW
-        if stream_id == 0:
-            self._window += increment
-        elif stream_id in self._streams:
-            self._streams[stream_id].outbound.window += increment
-        elif stream_id in self._unsent:
-            self._unsent[stream_id].window += increment
-        if self._unsent:
-            self._pump()
-
     def _server_goes_away(self, payload: bytes) -> None:
         """GOAWAY: calls above its last stream were not seen; others may still be answered."""
         last, code = WORD.unpack_from(payload)[0] & frames.MAX_WINDOW, WORD.unpack_from(payload, 4)[0]
@@ -418,9 +373,8 @@ class Connection(Sender, asyncio.Protocol):
         self._end(stream_id, error)
 
     def _admit(self) -> None:
-        """Start calls that waited for the server's stream limit."""
         while (self._waiting and self.lost is None
-               and len(self._calls) + len(self._streams) < self._max_streams):
+               and len(self._calls) + len(self._streams) < self._most_streams):
             self._slow_call(*self._waiting.popleft())
 
     def _retire(self, error: RpcError) -> None:
@@ -428,18 +382,13 @@ class Connection(Sender, asyncio.Protocol):
         if self.lost is not None:
             return
         self.lost = error
-        if not self._ready.done():
-            self._ready.set_exception(ConnectionError(error.message))
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(error.message))
         for _, _, callback in self._waiting:
             self._loop.call_soon(callback, error, b"")
         self._waiting.clear()
         if self._on_lost is not None:
             self._loop.call_soon(self._on_lost, self, error)
-
-    def _close_when_idle(self) -> None:
-        if not self._calls and not self._streams and self._transport is not None:
-            self._flush()
-            self._transport.close()
 
     def _goaway(self, code: int, message: str) -> None:
         self._out.append(frames.frame(frames.GOAWAY, 0, 0, WORD.pack(0) + WORD.pack(code)))
@@ -449,9 +398,9 @@ class Connection(Sender, asyncio.Protocol):
         """Answer every open call and close."""
         first = self.lost is None
         self.lost = error
-        if not self._ready.done():
-            self._ready.set_exception(ConnectionError(error.message))
-            self._ready.exception()  # seen by `open`, which may have given up already
+        if not self.ready.done():
+            self.ready.set_exception(ConnectionError(error.message))
+            self.ready.exception()  # seen by `open`, which may have given up already
         for callback in [*self._calls.values(), *(entry[2] for entry in self._waiting)]:
             self._loop.call_soon(callback, error, b"")
         for stream in self._streams.values():

@@ -8,7 +8,7 @@
 4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no
    request is lost in a socket's buffer, where its outcome would be unknown. One election timeout at most.
 
-``tools.muster.host.supervisor`` ends a host's nodes in order: node 0, which feeds the others, last.
+``tools.muster.host.supervising`` ends a host's nodes in order: node 0, which feeds the others, last.
 """
 
 from __future__ import annotations

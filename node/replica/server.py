@@ -79,7 +79,7 @@ from node.storage import Applied
 from node.upkeep.counters import figures
 from node.upkeep.expiry import Expiry
 from node.upkeep.facts import Facts
-from node.upkeep.snapshots import Snapshots
+from node.upkeep.log.snapshots import Snapshots
 from node.upkeep.space.defragments import Defragments
 from node.upkeep.upkeep import Upkeep
 

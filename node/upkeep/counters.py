@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from node.serving.guard import Guard
     from node.serving.serve import Serve
     from node.storage import RaftLog, StateStore
-    from node.upkeep.snapshots import Snapshots
+    from node.upkeep.log.snapshots import Snapshots
     from node.upkeep.space.defragments import Defragments
     from node.upkeep.upkeep import Upkeep
 

@@ -17,10 +17,8 @@ from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.machine import NodeMachine
 from node.slicing.slicer import Slicer
-from node.upkeep.catching_up import CatchingUp, Slowing
 from node.upkeep.compaction import ClockCompaction, Compaction
 from node.upkeep.counting import Counting
-from node.upkeep.flushes import Flushes
 from node.upkeep.group.agreed import Agreed
 from node.upkeep.group.growing import Growing
 from node.upkeep.group.placed import Placed
@@ -29,12 +27,14 @@ from node.upkeep.group.succession import Succession
 from node.upkeep.growth.advising import Advising
 from node.upkeep.growth.gathering import GatheringNode
 from node.upkeep.lease_checks import LeaseChecks
+from node.upkeep.log.catching_up import CatchingUp, Slowing
+from node.upkeep.log.flushes import Flushes
+from node.upkeep.log.truncation import Truncation, kept_for_transfers
 from node.upkeep.space.alarms import Alarms
 from node.upkeep.space.disks import Logged
 from node.upkeep.space.giving_back import GivingBack
 from node.upkeep.space.quota import Quota
 from node.upkeep.space.shortage import Shortage
-from node.upkeep.truncation import Truncation, kept_for_transfers
 
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Leader

@@ -87,5 +87,5 @@ def load() -> None:
     """Load all, and fork from now on."""
     for name in (*PROGRAMS, *LATER):
         import_module(name)
-    for name in ("tools.muster.host.children", "tools.muster.local.hosts"):
+    for name in ("tools.muster.host.supervising.children", "tools.muster.local.hosts"):
         import_module(name).subprocess = SimpleNamespace(Popen=Process, DEVNULL=subprocess.DEVNULL)

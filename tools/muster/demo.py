@@ -12,7 +12,7 @@ import sys
 from functools import partial
 
 from tools.muster.cli import guarded
-from tools.muster.host.children import die_with, environment, python
+from tools.muster.host.supervising.children import die_with, environment, python
 from tools.muster.local import commands as local_cli
 from tools.muster.local.layout import Layout
 

@@ -25,7 +25,7 @@ from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.proxy_mode import fronts
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from node.links.peers import Peers
     from node.replica.pauses import GatheringTimer
     from node.replica.role import Kinds
-    from node.upkeep.snapshots import Snapshots
+    from node.upkeep.log.snapshots import Snapshots
 
 _STATE_WANTED = PeerKind.STATE_WANTED.byte
 _ORDER_INDEX = struct.Struct("<Q")

@@ -4,9 +4,9 @@ A node asks any host's node 0 for the records from an index on, its own host's f
 same everywhere. Records leave as projections (``cluster.order.log.project``) in contiguous order, as far as
 the receiver's acknowledgements leave room. A record leaves at once to the nodes that are in haste for it: a
 shard's leader for its own cuts, transactions and control records; a node with reads or watches for all of
-them. Other nodes get it with those of the next 50 ms, in one frame. ``node.upkeep.floors`` says which records
-are kept: a node that fell behind them installs a snapshot. For a shard without a majority, more is kept in
-files, which are sent first (``node.upkeep.space.keeping``).
+them. Other nodes get it with those of the next 50 ms, in one frame. ``node.upkeep.log.floors`` says which
+records are kept: a node that fell behind them installs a snapshot. For a shard without a majority, more is
+kept in files, which are sent first (``node.upkeep.space.keeping``).
 
 All feeds together read ``_TURN_BYTES`` from the log in one turn of the loop: a node that is far behind
 must not take the loop from the sequencer.
@@ -29,7 +29,7 @@ from cluster.wire.messages import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, FEED_HEAD
 from node.any_node import AnyNode
 from node.links.fronts import FrontLink
 from node.replica.shards.alone import Alone
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 
 if TYPE_CHECKING:
 

@@ -45,7 +45,7 @@ from node.replica.shards.role_node import RoleNode
 from node.storage import Applied
 from node.storage.kept import FOLDER
 from node.storage.keys import FOLD
-from node.upkeep.floors import FRAME
+from node.upkeep.log.floors import FRAME
 from node.upkeep.space.keeping import Keeping, KeepingNode
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from node.replica.applying import Applies
     from node.serving.confirm import Confirmations
     from node.serving.watches import WatchSource
-    from node.upkeep.snapshots import Snapshots
+    from node.upkeep.log.snapshots import Snapshots
 
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
 _WIDE = frozenset((Method.WIDE, Method.LONE, Method.LEASE_REVOKE))

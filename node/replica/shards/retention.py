@@ -1,5 +1,5 @@
 """How much of the order log a node 0 keeps for nodes of other hosts, and what node 0s tell each other of that
-(``node.upkeep.floors``)."""
+(``node.upkeep.log.floors``)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 from cluster.order.passing import PASSED_SINCE
 from node.any_node import AnyNode
-from node.upkeep.floors import FRAME, REPEAT_S, Floors
+from node.upkeep.log.floors import FRAME, REPEAT_S, Floors
 
 if TYPE_CHECKING:
 

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from node.replica.applying import Applies
     from node.serving.guard import Guard
     from node.serving.looking import Looking
-    from node.upkeep.snapshots import Snapshots
+    from node.upkeep.log.snapshots import Snapshots
 
 log = structlog.get_logger("shard")
 

@@ -27,7 +27,7 @@ from cluster.order.sound import Place, sound
 from cluster.raft import EntryKind
 from cluster.repeats import Repeats
 from node.storage.kept import KeptFiles, Span
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 
 if TYPE_CHECKING:
     from cluster.raft import Raft

@@ -25,7 +25,7 @@ import pytest
 
 from tests.cluster.local_cluster import ROOT, environment, until
 from tests.faults.netns import Namespace, Net, need, net
-from tools.muster.host.children import die_with
+from tools.muster.host.supervising.children import die_with
 
 _NETWORK = "10.0.0"
 _LIMIT_S = 60.0

@@ -19,7 +19,7 @@ from tests import forks
 from tests.authority import Authority, Pair
 from tests.cluster.local_cluster import environment, local_cluster, until
 from tests.cluster.one_host import started
-from tests.interop.auth.test_auth import Client, _of_values, _txn
+from tests.interop.auth.asking import Client, of_values, txn
 from tests.interop.differential.etcd import ETCD, running_etcd
 from tests.interop.secure_hosts import secure_host
 
@@ -41,16 +41,16 @@ def asked(client: Client, who: str = "") -> list[Any]:
     said += [
         ask("KV/Txn", request, who)
         for request in (
-            _txn(b"/d/u/1", b"/d/u/2"),
-            _txn(b"/e/k", b"/d/k"),
-            _txn(b"/d/k", b"/f/g/k"),
-            _txn(b"/d/u/1", b"/d/k", gone=b"/e/k"),
+            txn(b"/d/u/1", b"/d/u/2"),
+            txn(b"/e/k", b"/d/k"),
+            txn(b"/d/k", b"/f/g/k"),
+            txn(b"/d/u/1", b"/d/k", gone=b"/e/k"),
         )
     ]
     said += [ask("KV/DeleteRange", pb.DeleteRangeRequest(key=key), who) for key in (b"/d/k", b"/e/k")]
     said += [ask("Auth/UserGet", pb.AuthUserGetRequest(name=name), who) for name in ("u", "root")]
     said += [ask("Auth/UserList", pb.AuthUserListRequest(), who)]
-    return _of_values(said)
+    return of_values(said)
 
 
 def watched(client: Client, key: bytes, who: str = "") -> bool:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tests.sim.world.order_host import NodeProcess
     from tests.sim.world.order_sim import Simulation
 
-KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep.truncation)
+KEEP_AT_MOST = 20  # snapshot counts of order records that are kept for siblings (node.upkeep.log.truncation)
 GIVE_UP_MS = 500  # ten heartbeats: an attempt that is not complete by then lets go of its locks
 # what a serializable read waits for a replica that lacks what its front has shown (proxy.routing.reads)
 BEHIND_S = 0.5

@@ -11,7 +11,7 @@ import pytest
 from cluster.raft import Role
 from node.replica.shards.feed_end import FeedEnd
 from node.replica.shards.shard_role import ShardRole
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 from node.upkeep.space.keeping import Keeping
 from tests.sim.checks.order_checks import KEEP_AT_MOST
 from tests.sim.mutants.order_mutants import plan

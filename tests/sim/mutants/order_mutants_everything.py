@@ -20,7 +20,7 @@ from node.members.roster import Roster
 from node.replica.shards.order_role import OrderRole
 from node.serving.v2 import V2Tree
 from node.storage import Position
-from node.upkeep.flushes import Flushes
+from node.upkeep.log.flushes import Flushes
 from proxy.watch.permissions import Permissions
 from tests.sim.everything.order_backups import RULE
 

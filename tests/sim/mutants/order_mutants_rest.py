@@ -34,7 +34,7 @@ from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from node.replica.writes import Writes
 from node.serving.watches import WatchSource
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 from tests.sim.clients.order_clients import Clients
 from tests.sim.disks import order_store
 from tests.sim.mutants.order_mutants import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, _LatestRead, plan

@@ -10,7 +10,7 @@ import pytest
 
 import node.storage.state.slices.compaction
 from node.storage import SnapshotRefused, StateStore
-from node.upkeep.snapshots import Snapshots
+from node.upkeep.log.snapshots import Snapshots
 from tests.sim.disks.order_real import LEASE_ROWS
 from tests.sim.mutants.order_mutants import plan
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT

@@ -28,57 +28,10 @@ from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
 from proxy.listener.server import Limits, Server
 from proxy.tls import Credentials
-from tests.unit.grpc.harness import Echo, Running, serving
+from tests.unit.grpc.harness import Running, serving
+from tests.unit.grpc.services import Service, connected, same, wait_for
 
 CURL = shutil.which("curl")
-
-
-def same(data: bytes) -> bytes:
-    return data
-
-
-def wait_for(condition: Callable[[], bool], limit_s: float = 30) -> None:
-    end = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < end, "the condition did not come true in time"
-        time.sleep(0.01)
-
-
-class Service:
-    def __init__(self) -> None:
-        self.answered = 0
-        self.parked: list[Call] = []
-        self.streams: list[HttpRequest] = []
-        self.closed: list[HttpRequest] = []
-        self.registry = Registry()
-        self.registry.unary("/t.S/Echo", lambda call, data: call.reply(data))
-        self.registry.unary("/t.S/Big", self.big)
-        self.registry.unary("/t.S/Park", lambda call, data: self.parked.append(call))
-        self.registry.stream("/t.S/Bidi", Echo())
-        self.registry.http("/echo", self.echo)
-        self.registry.http("/pieces", self.pieces)
-        self.registry.http("/below/", lambda request: request.respond(200, b"below " + request.path.encode()))
-        self.registry.http("/park", self.park)
-
-    def big(self, call: Call, data: bytes) -> None:
-        self.answered += 1
-        call.reply(b"x" * 10_000)
-
-    def echo(self, request: HttpRequest) -> None:
-        said = f"{request.method} {request.path} {request.query} {request.headers.get('x-a')} ".encode()
-        request.respond(201, said + request.body, [("X-Reply", "yes")], "text/plain")
-
-    def pieces(self, request: HttpRequest) -> None:
-        request.start(200, [("content-type", "text/plain")])
-        for i in range(1000):
-            request.write(b"%d," % i)
-        request.end()
-
-    def park(self, request: HttpRequest) -> None:
-        request.on_close = self.closed.append
-        request.start(200)
-        request.write(b"first\n")
-        self.streams.append(request)
 
 
 @pytest.fixture
@@ -153,10 +106,6 @@ def test_head_has_no_body(client: http.client.HTTPConnection) -> None:
 def test_a_body_above_the_limit_is_refused(client: http.client.HTTPConnection) -> None:
     client.request("POST", "/echo", body=b"x" * 100_001)
     assert client.getresponse().status == 413
-
-
-def connected(running: Running) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", running.port), timeout=20)
 
 
 def raw(running: Running, data: bytes) -> bytes:
@@ -379,94 +328,6 @@ def test_tls_serves_grpc_http2_and_http1_on_one_port(certificate: Path, service:
                        "-w", "%{http_version}", "-d", "data", f"https://{running.address}/echo"]
             said = subprocess.run(command, capture_output=True, check=True).stdout
             assert said == b"POST /echo  None data" + version
-
-
-# -- back-pressure
-
-
-def test_a_client_that_never_reads_is_no_longer_read_and_gets_all_answers_in_the_end(
-    service: Service,
-) -> None:
-    limits = Limits(write_high_bytes=100_000, max_unsent_bytes=2_000_000)
-    with serving(service.registry, limits) as running, connected(running) as sock:
-        encoder = hpack.Encoder()
-        sock.sendall(PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 2**31 - 1})
-                     + f.window_update(0, 2**31 - 1 - 65_535))
-        stream_id = 1
-        sent = 0
-        sock.settimeout(0.5)
-        fields = [(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Big"),
-                  ("content-type", "application/grpc")]
-        unsent = b""
-        blocked = False
-        while not blocked:
-            while len(unsent) < 100_000:
-                unsent += f.header_frames(stream_id, encoder.encode(fields), False)
-                unsent += f.frame(f.DATA, 1, stream_id, b"\0\0\0\0\0")
-                stream_id += 2
-                sent += 1
-            try:
-                unsent = unsent[sock.send(unsent) :]
-            except TimeoutError:
-                blocked = True
-            assert sent < 1_000_000, "the server reads on and on"
-        statistics = running.call(running.server.statistics)
-        assert statistics["paused_reading"] == 1
-        assert statistics["queued_bytes"] <= limits.max_unsent_bytes + 12_000  # and the answer that passes it
-        # what left is bounded by our limit and the kernel's socket buffers
-        assert service.answered * 10_000 < 40_000_000
-        # Now read everything, writing the rest.
-        sock.settimeout(20)
-        writer = threading.Thread(target=sock.sendall, args=(unsent,))
-        writer.start()
-        data = b""
-        done = 0
-        while done < sent:
-            piece = sock.recv(1 << 20)
-            assert piece
-            data += piece
-            pos = 0
-            while len(data) - pos >= 9:
-                word, flags, _ = f.FRAME_HEADER.unpack_from(data, pos)
-                end = pos + 9 + (word >> 8)
-                if end > len(data):
-                    break
-                assert word & 0xFF not in (f.RST_STREAM, f.GOAWAY)
-                done += word & 0xFF == f.HEADERS and flags & 1
-                pos = end
-            data = data[pos:]
-        writer.join()
-
-
-def test_a_stream_writer_that_heeds_pending_bytes_stays_bounded() -> None:
-    highest = 0
-
-    class Firehose(Echo):
-        def opened(self, call: Call) -> None:
-            call.context = 0
-            call.on_drain = lambda: self.more(call)
-            self.more(call)
-
-        def half_closed(self, call: Call) -> None:
-            """Goes on sending."""
-
-        def more(self, call: Call) -> None:
-            nonlocal highest
-            while call.context < 3000 and call.pending_bytes() < 200_000:
-                call.context += 1
-                call.send(b"y" * 10_000)
-                highest = max(highest, call.pending_bytes())
-            if call.context == 3000:
-                call.finish()
-
-    registry = Registry()
-    registry.stream("/t.S/Hose", Firehose())
-    with serving(registry) as running, grpc.insecure_channel(running.address) as channel:
-        got = 0
-        for data in channel.stream_stream("/t.S/Hose", same, same)(iter(())):
-            got += len(data)
-        assert got == 30_000_000
-    assert highest <= 210_010
 
 
 # -- limits over time, and stopping

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from tests.unit.grpc.harness import serving
-from tests.unit.grpc.test_server import Service, same, wait_for
+from tests.unit.grpc.services import Service, same, wait_for
 
 
 @pytest.fixture

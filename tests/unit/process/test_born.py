@@ -12,10 +12,10 @@ import pytest
 from cluster.settings import Peer, genesis_file
 from node.storage import StateStore
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.born import BornShards, finish_drops
 from tools.muster.host.defragment import defragment
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.supervising.born import BornShards, finish_drops
 from tools.muster.machine.disk import seal
 
 VOTERS = (1, 2, 3)

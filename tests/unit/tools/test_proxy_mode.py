@@ -24,10 +24,10 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.urls import parse_url
 from tools.muster.host import serve
-from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.by_url import ClusterFull
+from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.proxy_mode import kind, start, unready
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.found import Members

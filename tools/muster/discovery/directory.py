@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.urls import parse_peer_url
 from tools.muster.discovery.service import Answer, Node, NotJson, Refused, Unreachable
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 
 _CONFIG = "_config"
 _NOT_FOUND, _EXISTS = 100, 105

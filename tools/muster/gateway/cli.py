@@ -16,7 +16,7 @@ from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.flag_docs import flag_list
 from tools.muster.gateway.forward import Endpoint, Forwarder
-from tools.muster.host.notify import notify
+from tools.muster.host.supervising.notify import notify
 from tools.muster.machine import logs
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.srv import LookupFailed, records

@@ -16,7 +16,7 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
 from tools.muster.config.urls import Url, in_url, resolved
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.zmtp.options import split
 from tools.muster.machine.zmtp.own_user import is_near
 from tools.muster.machine.zmtp.port.bound import Bound

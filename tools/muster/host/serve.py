@@ -20,12 +20,12 @@ from tools.muster.config.tracing import tracing_of
 from tools.muster.config.urls import Url, in_url
 from tools.muster.discovery.service import shown
 from tools.muster.host import control, logs, nodestate, pinning, ports, rundir
-from tools.muster.host.born import BornShards, finish_drops
-from tools.muster.host.children import ChildSpec, python
 from tools.muster.host.identity import bootstrap, by_srv, by_url, copies
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
-from tools.muster.host.supervisor import Logger, StopLimits, Supervisor, say_removed
+from tools.muster.host.supervising.born import BornShards, finish_drops
+from tools.muster.host.supervising.children import ChildSpec, python
+from tools.muster.host.supervising.supervisor import Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.machine.process.locking import CannotLock, limit_that_ends_growth, lock_memory
 from tools.muster.machine.process.memory import for_clients, of_the_host

@@ -21,8 +21,8 @@ import psutil
 
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import control, rundir
-from tools.muster.host.children import die_with, environment, python
-from tools.muster.host.supervisor import stop_signals
+from tools.muster.host.supervising.children import die_with, environment, python
+from tools.muster.host.supervising.supervisor import stop_signals
 from tools.muster.local.layout import Layout, LocalHost, save
 
 STOP_LIMIT_S = 60.0  # a supervisor's own limits end earlier, unless elections take very long

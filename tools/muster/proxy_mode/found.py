@@ -19,7 +19,7 @@ from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
 from tools.muster.config.urls import parse_peer_url
 from tools.muster.host.identity.joining import ask as asked
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.proxy_mode import kind
 
 _AGAIN_S, _TOLD_S = 1.0, 30.0

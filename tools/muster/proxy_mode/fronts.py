@@ -9,9 +9,9 @@ from typing import Any
 
 from tools.muster.config.settings import ServerConfig
 from tools.muster.host import rundir, serve
-from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity.bootstrap import Identity
-from tools.muster.host.supervisor import Logger, Supervisor
+from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.supervisor import Logger, Supervisor
 
 
 def run(

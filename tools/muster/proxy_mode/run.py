@@ -10,11 +10,11 @@ from cluster.members.described import Running
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, with_agreed_layout
 from tools.muster.host import pinning, ports, rundir, serve
-from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import fronts, kind
 from tools.muster.proxy_mode.found import Members

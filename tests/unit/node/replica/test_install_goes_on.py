@@ -10,7 +10,7 @@ from cluster.grain import GRAIN
 from cluster.raft import Entry, EntryKind, Kind, Message
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSink
-from node.upkeep.snapshots import Receiving
+from node.upkeep.log.snapshots import Receiving
 from tests.unit.node.replica.test_compaction_resumes import node_of, settings
 from tests.unit.storage.state.stores import received
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cluster.raft.types import PeerStatus
-from node.upkeep import catching_up
-from node.upkeep.catching_up import CatchingUp
+from node.upkeep.log import catching_up
+from node.upkeep.log.catching_up import CatchingUp
 
 MIB_S = 40.0  # logged, while nothing slows it: entries of 1 MiB, so an index is a number of MiB
 ROOM = 96  # MiB of log that may be kept

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from node.replica.shards.retention import Retention
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 
 HOSTS = (1, 2, 3)
 

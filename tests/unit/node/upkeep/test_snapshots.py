@@ -16,8 +16,8 @@ from cluster.effects import records
 from cluster.raft import Configuration, Role
 from node.storage import StateStore, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
-from node.upkeep.catching_up import CatchingUp
-from node.upkeep.snapshots import Snapshots
+from node.upkeep.log.catching_up import CatchingUp
+from node.upkeep.log.snapshots import Snapshots
 from tests.unit.machines import machine_on
 
 GROUP = Configuration(frozenset((1, 2, 3)))

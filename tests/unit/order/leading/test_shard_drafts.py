@@ -13,7 +13,7 @@ from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
 from tests.unit.many_ops import very_many
-from tests.unit.order.leading.test_granted import Part
+from tests.unit.order.leading.several import Part
 from tests.unit.order.leading.test_shown import leader_of
 
 OPS = 4000

@@ -13,7 +13,7 @@ from cluster.order.sequencing.fetching import AT_ONCE, Ask, Fetched, Fetching
 from cluster.order.shown import ENOUGH, ShownRows, decode_piece, encode_piece
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
-from tests.unit.order.leading.test_granted import Part
+from tests.unit.order.leading.several import Part
 
 ATTEMPT = Attempt(5, 1)
 ROWS: list[Row] = [(b"a", b"1"), (b"b", b"")]

@@ -10,118 +10,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tools.muster.host import children, supervisor
-from tools.muster.host.children import ChildSpec
-from tools.muster.host.supervisor import StopLimits, Supervisor
-
-LIMIT_S = 60.0
-LIMITS = StopLimits(front_s=30.0, node_s=30.0)
-
-PRELUDE = """
-import json, os, signal, sys, time
-fd, log = int(sys.argv[1]), sys.argv[2]
-def say(**event): os.write(fd, json.dumps(event).encode() + b"\\n")
-def note(text): os.write(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), (text + "\\n").encode())
-def until_term():
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); note("up"); say(event="ready")
-    signal.sigwait([signal.SIGTERM])
-"""
-GOOD = "until_term(); note('down')"
-
-
-class Log:
-    """Keeps what was logged."""
-
-    def __init__(self) -> None:
-        self.lines: list[tuple[str, str, dict[str, Any]]] = []
-
-    def info(self, event: str, **fields: Any) -> None:
-        self.lines.append(("info", event, fields))
-
-    def warning(self, event: str, **fields: Any) -> None:
-        self.lines.append(("warn", event, fields))
-
-    def error(self, event: str, **fields: Any) -> None:
-        self.lines.append(("error", event, fields))
-
-    def all(self, event: str) -> list[dict[str, Any]]:
-        return [fields for _, e, fields in self.lines if e == event]
-
-
-class Host:
-    """Children by name, their notes in one file, and a supervisor over them."""
-
-    def __init__(self, folder: Path, *, serving: str = "", **bodies: str) -> None:
-        self.notes = folder / "notes"
-        self.log = Log()
-        specs = []
-        for name, body in bodies.items():
-            kind, index = name.split("_")
-            code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
-            specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
-        self.grown: list[int] = []
-        self.served = 0
-        self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown, self, self._served)
-        self.dropped: list[int] = []
-        self.full = 0  # so many directories of born shards cannot be made
-
-    def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
-        if self.full:
-            self.full -= 1
-            raise OSError("no space left")
-        return ChildSpec("node", shard, -1, self._argv(PRELUDE + GOOD))
-
-    def drop(self, shard: int) -> None:
-        self.dropped.append(shard)
-
-    def _grown(self, level: int) -> None:
-        if level > 1:
-            raise OSError("no space left")
-        self.grown.append(level)
-
-    def _served(self) -> None:
-        self.served += 1
-        if self.full:
-            raise OSError("no space left")
-
-    def _argv(self, code: str) -> Callable[[int], list[str]]:
-        return lambda fd: [sys.executable, "-S", "-c", code, str(fd), str(self.notes)]
-
-    def noted(self) -> list[str]:
-        return self.notes.read_text(encoding="utf-8").splitlines() if self.notes.exists() else []
-
-    def pid(self, index: int) -> int:
-        return self.supervisor.children[index].pid
-
-    async def until(self, condition: Callable[[], Any]) -> None:
-        deadline = time.monotonic() + LIMIT_S
-        while not condition():
-            assert time.monotonic() < deadline, (self.noted(), self.log.lines)
-            await asyncio.sleep(0.01)
-
-    def run(self, scenario: Callable[[], Any]) -> int:
-        async def main() -> int:
-            task = asyncio.create_task(self.supervisor.run())
-            try:
-                await scenario()
-            finally:
-                self.supervisor.stop()
-            return await task
-
-        return asyncio.run(main())
+from tests.unit.tools.host import small_children
+from tests.unit.tools.host.small_children import GOOD, LIMIT_S, Host, Log
+from tools.muster.host.supervising import children, supervisor
+from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.supervisor import StopLimits, Supervisor
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "FIRST_DELAY_S", 0.02)
     monkeypatch.setattr(children, "LONGEST_DELAY_S", 0.08)
-    monkeypatch.setitem(globals(), "LIMITS", StopLimits(front_s=1.0, node_s=1.0))
+    monkeypatch.setattr(small_children, "LIMITS", StopLimits(front_s=1.0, node_s=1.0))
 
 
 def alive(pid: int) -> bool:
@@ -199,7 +104,7 @@ def test_a_front_in_node_0s_process_ends_before_all_nodes(tmp_path: Path) -> Non
 def test_a_front_that_does_not_end_holds_the_nodes_up_for_its_limit_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(globals(), "LIMITS", StopLimits(front_s=1.0, node_s=30.0))
+    monkeypatch.setattr(small_children, "LIMITS", StopLimits(front_s=1.0, node_s=30.0))
     host = Host(tmp_path, node_0=DRAINS % "", node_1=GOOD, serving="node_0")
 
     async def scenario() -> None:
@@ -281,7 +186,8 @@ def test_a_refusal_stops_the_host_and_tells_why(tmp_path: Path) -> None:
 def test_a_child_that_cannot_even_be_started_stops_the_host(tmp_path: Path) -> None:
     log = Log()
     nowhere = ChildSpec("node", 0, -1, lambda fd: ["/nowhere/python"])
-    assert asyncio.run(asyncio.wait_for(Supervisor([nowhere], log, LIMITS).run(), LIMIT_S)) == 1
+    supervisor = Supervisor([nowhere], log, small_children.LIMITS)
+    assert asyncio.run(asyncio.wait_for(supervisor.run(), LIMIT_S)) == 1
     assert "FileNotFoundError" in log.all("cannot start a child; stopping this host")[0]["error"]
 
 
@@ -309,7 +215,7 @@ def test_asking_twice_to_stop_kills_at_once(tmp_path: Path) -> None:
 
     began = time.monotonic()
     host.run(scenario)
-    assert time.monotonic() - began < LIMITS.front_s
+    assert time.monotonic() - began < small_children.LIMITS.front_s
 
 
 @pytest.mark.usefixtures("quick")
@@ -363,7 +269,7 @@ def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Pa
 
 SUPERVISED = """
 import asyncio, sys
-from tests.unit.tools.host.test_muster_supervisor import GOOD, Host
+from tests.unit.tools.host.small_children import GOOD, Host
 from pathlib import Path
 host = Host(Path(sys.argv[1]), node_0=GOOD, front_0=GOOD)
 async def main():

@@ -15,19 +15,8 @@ from proxy.http.http1 import TURN_REQUESTS
 from proxy.http.http1_plain import TakenRequest, Taker
 from proxy.http.http2 import Limits
 from proxy.v2.plain.heads import Heads
-from tests.unit.v2.requests.test_plain_requests import (
-    BODIES,
-    FORM,
-    FORMS,
-    HOST,
-    KEYS_ASKED,
-    USUAL,
-    Host,
-    counted,
-    get,
-    left,
-    put,
-)
+from tests.unit.v2.requests.plain_host import FORM, HOST, USUAL, Host, get, put
+from tests.unit.v2.requests.test_plain_requests import BODIES, FORMS, KEYS_ASKED, counted, left
 
 MORE_BODIES = (
     *BODIES, b"value=a&ttl=9", b"value=a&ttl=0", b"value=a&ttl=007", b"value=a&ttl=", b"value=a&ttl=9&ttl=x",

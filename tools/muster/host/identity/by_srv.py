@@ -12,7 +12,7 @@ from dataclasses import replace
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, parse_initial_cluster
 from tools.muster.config.urls import Url, parse_url, resolved
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 from tools.srv import LookupFailed, records
 
 _SERVICE = "etcd-server"

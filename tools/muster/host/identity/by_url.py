@@ -14,7 +14,7 @@ from tools.muster.config.settings import ServerConfig, parse_initial_cluster
 from tools.muster.discovery import directory
 from tools.muster.discovery.directory import Asked, Cluster, Directory, DirectoryFailed
 from tools.muster.discovery.service import Service, shown
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 
 
 class ClusterFull(ConfigError):

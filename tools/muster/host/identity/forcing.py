@@ -40,7 +40,7 @@ from tools.muster.host.identity.bootstrap import (
     note_born,
     shard_dir,
 )
-from tools.muster.host.supervisor import Logger
+from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.disk import seal
 
 _CHUNK_BYTES = 4 << 20

@@ -16,7 +16,7 @@ from cluster.order.log import Cut, Fold, encode_cut
 from cluster.order.passing import Piece
 from cluster.raft import Entry, EntryKind
 from node.storage.kept import KeptFiles, Span
-from node.upkeep.floors import Floors
+from node.upkeep.log.floors import Floors
 from node.upkeep.space.keeping import Keeping
 
 VOTERS = (1, 2, 3)

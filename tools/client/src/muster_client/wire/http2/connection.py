@@ -10,7 +10,7 @@ import asyncio
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 
@@ -44,9 +44,11 @@ class _Waiting:
 Handle = int | _Waiting  # of a call: its stream, or what waits for one; 0: it has failed already
 
 
-class Connection(Sender, asyncio.Protocol):
+class Connection(Sender[Call]):
     """``ready`` is resolved by the server's settings; ``lost`` is why no more calls can be made. ``on_lost``
     is called then; calls under way may still be answered."""
+
+    credit_bytes = CREDIT
 
     def __init__(
         self, authority: str, *, secure: bool, on_lost: Callable[[], None], limits: Limits | None = None
@@ -54,16 +56,13 @@ class Connection(Sender, asyncio.Protocol):
         super().__init__(authority, secure=secure)
         self._ping_s, self._pong_s = (limits.ping_s, limits.pong_s) if limits else (PING_S, PONG_S)
         self.loop = self._loop
-        self.ready: asyncio.Future[None] = self._loop.create_future()
         self.lost = ""
         self.gone = asyncio.Event()  # its socket is closed
         self._on_lost = on_lost
         self._calls: dict[int, tuple[Done, float]] = {}  # with deadlines, by the loop's clock
         self._bodies: dict[int, bytes | bytearray] = {}  # of answers, with gRPC's prefix
         self._refused: dict[int, CallError] = {}  # by their first headers
-        self._streams: dict[int, Call] = {}
         self._waiting: deque[_Waiting] = deque()
-        self._most_streams = 1 << 32
         self._partial = b""
         self._owed = 0  # of the connection's window
         self._blocks = Blocks()
@@ -205,13 +204,6 @@ class Connection(Sender, asyncio.Protocol):
 
     # -- receiving
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(
-            frames.PREFACE
-            + frames.settings(((frames.ENABLE_PUSH, 0), (frames.INITIAL_WINDOW_SIZE, CREDIT)))
-            + frames.window_update(0, frames.MAX_WINDOW - frames.WINDOW))
-
     def data_received(self, data: bytes) -> None:
         self._heard, self._pinged = self._loop.time(), False
         if self._partial:
@@ -288,7 +280,7 @@ class Connection(Sender, asyncio.Protocol):
                     self._out.append(frames.frame(frames.PING, frames.ACK, 0, payload))
                     self._flush_soon()
             elif kind == frames.WINDOW_UPDATE:
-                self._window_update(stream, WORD.unpack(payload)[0] & frames.MAX_WINDOW)
+                self._window_update(stream, payload)
             elif kind == frames.RST_STREAM:
                 self._end(stream, reset(WORD.unpack(payload)[0]))
             elif kind == frames.GOAWAY:
@@ -328,37 +320,6 @@ class Connection(Sender, asyncio.Protocol):
         if flags & frames.END_STREAM:
             self._end(stream, self._refused.get(stream)
                       or CallError(Code.INTERNAL, "the answer ended without a status"))
-
-    def _settings(self, flags: int, payload: bytes) -> None:
-        if flags & frames.ACK:
-            return
-        for key, value in frames.SETTING.iter_unpack(payload):
-            if key == frames.MAX_CONCURRENT_STREAMS:
-                self._most_streams = value
-            elif key == frames.MAX_FRAME_SIZE:
-                self._max_frame = value
-            elif key == frames.INITIAL_WINDOW_SIZE:
-                held = {id(one): one for one in (*(call.outbound for call in self._streams.values()),
-                                                 *self._unsent.values())}
-                for outbound in held.values():
-                    outbound.window += value - self._initial_window
-                self._initial_window = value
-        self._quick = min(self._max_frame, self._initial_window)
-        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
-        if not self.ready.done():
-            self.ready.set_result(None)
-        self._pump()
-        self._admit()
-
-    def _window_update(self, stream: int, increment: int) -> None:
-        if stream == 0:
-            self._window += increment
-        elif (call := self._streams.get(stream)) is not None:
-            call.outbound.window += increment
-        elif (outbound := self._unsent.get(stream)) is not None:
-            outbound.window += increment
-        if self._unsent:
-            self._pump()
 
     def _server_goes_away(self, payload: bytes) -> None:
         """It has not looked at calls above its last stream; others may still be answered."""
@@ -401,7 +362,6 @@ class Connection(Sender, asyncio.Protocol):
         self._unsent.pop(stream, None)
 
     def _admit(self) -> None:
-        """Send calls that waited for others to end."""
         while self._waiting and not self.lost \
                 and len(self._calls) + len(self._streams) < self._most_streams:
             call = self._waiting.popleft()
@@ -427,11 +387,6 @@ class Connection(Sender, asyncio.Protocol):
             self._loop.call_soon(call.done, CallError(Code.UNAVAILABLE, NOT_SENT + why), b"")
         self._waiting.clear()
         self._loop.call_soon(self._on_lost)
-
-    def _close_when_idle(self) -> None:
-        if not self._calls and not self._streams and self._transport is not None:
-            self._flush()
-            self._transport.close()
 
     def _go_away(self, code: int, why: str) -> None:
         self._out.append(frames.frame(frames.GOAWAY, 0, 0, WORD.pack(0) + WORD.pack(code)))

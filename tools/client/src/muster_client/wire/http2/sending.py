@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from muster_client.wire.http2 import frames, hpack
 from muster_client.wire.http2.frames import DATA, HEAD, HEADERS, WORD
@@ -23,15 +24,30 @@ class Outbound:
         self.window, self.buffer, self.end = window, bytearray(data), end
 
 
-class Sender:
+class Sends(Protocol):
+    """A stream with what flow control holds back of it."""
+
+    @property
+    def outbound(self) -> Outbound: ...
+
+
+Stream = TypeVar("Stream", bound=Sends)
+
+
+class Sender(asyncio.Protocol, Generic[Stream]):
     """The sending half of a connection."""
 
     agent = "muster-client"
+    credit_bytes = frames.MAX_WINDOW  # of what the server may send of a stream before it is lent more
 
     def __init__(self, authority: str, *, secure: bool) -> None:
         self._authority, self._secure = authority, secure
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
+        self.ready: asyncio.Future[None] = self._loop.create_future()  # the server's settings have come
+        self._calls: dict[int, Any] = {}
+        self._streams: dict[int, Stream] = {}
+        self._most_streams = 1 << 32
         self._heads: dict[tuple[str, int, Metadata], tuple[bytes, bytes]] = {}
         self._out: list[bytes] = []
         self._flushes = False  # soon, or at the end of what is read
@@ -40,6 +56,14 @@ class Sender:
         self._window = self._initial_window = frames.WINDOW
         self._max_frame = frames.FRAME_BYTES
         self._quick = frames.FRAME_BYTES  # a message up to this size goes as one frame at once
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not asyncio's by class, only by behaviour
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(
+            frames.PREFACE
+            + frames.settings(((frames.ENABLE_PUSH, 0), (frames.INITIAL_WINDOW_SIZE, self.credit_bytes)))
+            + frames.window_update(0, frames.MAX_WINDOW - frames.WINDOW))
 
     def _begin(self, path: str, timeout_s: float | None, metadata: Metadata) -> int:
         """Send a call's headers; its stream."""
@@ -88,6 +112,47 @@ class Sender:
                     del self._unsent[stream]
                     break
         self._flush_soon()
+
+    def _settings(self, flags: int, payload: bytes) -> None:
+        if flags & frames.ACK:
+            return
+        for key, value in frames.SETTING.iter_unpack(payload):
+            if key == frames.MAX_CONCURRENT_STREAMS:
+                self._most_streams = value
+            elif key == frames.MAX_FRAME_SIZE:
+                self._max_frame = value
+            elif key == frames.INITIAL_WINDOW_SIZE:
+                held = {id(one): one for one in (*(stream.outbound for stream in self._streams.values()),
+                                                 *self._unsent.values())}
+                for outbound in held.values():
+                    outbound.window += value - self._initial_window
+                self._initial_window = value
+        self._quick = min(self._max_frame, self._initial_window)
+        self._out.append(frames.frame(frames.SETTINGS, frames.ACK, 0))
+        if not self.ready.done():
+            self.ready.set_result(None)
+        self._pump()
+        self._admit()
+
+    def _window_update(self, stream: int, payload: bytes) -> None:
+        increment = WORD.unpack(payload)[0] & frames.MAX_WINDOW
+        if stream == 0:
+            self._window += increment
+        elif (of := self._streams.get(stream)) is not None:
+            of.outbound.window += increment
+        elif (outbound := self._unsent.get(stream)) is not None:
+            outbound.window += increment
+        if self._unsent:
+            self._pump()
+
+    def _admit(self) -> None:
+        """Send calls that waited for others to end."""
+        raise NotImplementedError
+
+    def _close_when_idle(self) -> None:
+        if not self._calls and not self._streams and self._transport is not None:
+            self._flush()
+            self._transport.close()
 
     def _flush_soon(self) -> None:
         if not self._flushes:

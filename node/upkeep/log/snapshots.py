@@ -28,8 +28,8 @@ from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused
 from node.storage.snapshot import SnapshotSink, SnapshotSource
-from node.upkeep.catching_up import CatchingUp
-from node.upkeep.transfers import Transfers
+from node.upkeep.log.catching_up import CatchingUp
+from node.upkeep.log.transfers import Transfers
 
 if TYPE_CHECKING:
     from node.links.peers import Peers

@@ -10,7 +10,7 @@ import structlog
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
-from node.upkeep.catching_up import CatchingUp
+from node.upkeep.log.catching_up import CatchingUp
 
 if TYPE_CHECKING:
     from node.storage import RaftLog, StateStore

@@ -20,8 +20,8 @@ from typing import Any, Protocol
 
 from cluster.settings import leave_s, limit_s
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.children import Child, ChildSpec
-from tools.muster.host.notify import notify
+from tools.muster.host.supervising.children import Child, ChildSpec
+from tools.muster.host.supervising.notify import notify
 from tools.muster.machine.disk.seal import SealBroken
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
@@ -56,7 +56,7 @@ class Logger(Protocol):
 
 
 class Born(Protocol):
-    """``tools.muster.host.born.BornShards``."""
+    """``tools.muster.host.supervising.born.BornShards``."""
 
     def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec: ...
     def drop(self, shard: int) -> None: ...

@@ -15,8 +15,8 @@ from pathlib import Path
 from cluster.settings import genesis_file
 from node.durable import sync_directory
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.children import ChildSpec
 from tools.muster.host.identity import bootstrap
+from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.machine.disk import seal
 
 _DROPPED = "dropped-"  # before a directory's name: nothing in it is needed any more

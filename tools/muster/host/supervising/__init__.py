@@ -1,0 +1,2 @@
+"""A host's processes, from their start to their end. Read ``supervisor``, ``children``, ``born`` (shards that
+come and go while the host runs), ``notify``."""
