@@ -18,8 +18,7 @@ from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.http.http2.connection import BRIEF_WORK, TURN_WORK
 from proxy.http.requests import HttpRequest
-from tests.unit.grpc.harness import Running, serving
-from tests.unit.grpc.services import wait_for
+from tests.unit.grpc.harness import Running, serving, wait_for
 
 CROWD = 300  # connections
 WORK_S = SHARED_S / 2  # of a request

@@ -19,8 +19,7 @@ from proxy.http.http2 import frames as f
 from proxy.http.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 from tests.unit.grpc.calls.talking import Talk, message
-from tests.unit.grpc.harness import serving
-from tests.unit.grpc.services import wait_for
+from tests.unit.grpc.harness import serving, wait_for
 from tools.muster.machine.process.memory import for_clients, of_the_host
 
 WINDOW = 100_000

@@ -28,8 +28,7 @@ from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
 from proxy.listener.server import Limits, Server
 from proxy.tls import Credentials
-from tests.unit.grpc.harness import Running, serving
-from tests.unit.grpc.services import Service, connected, same, wait_for
+from tests.unit.grpc.harness import Running, Service, connected, same, serving, wait_for
 
 CURL = shutil.which("curl")
 

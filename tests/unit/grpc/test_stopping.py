@@ -8,8 +8,7 @@ import threading
 import grpc
 import pytest
 
-from tests.unit.grpc.harness import serving
-from tests.unit.grpc.services import Service, same, wait_for
+from tests.unit.grpc.harness import Service, same, serving, wait_for
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.listener.server import Limits
-from tests.unit.grpc.harness import Echo, Running, serving
-from tests.unit.grpc.services import Service, connected, same
+from tests.unit.grpc.harness import Echo, Running, Service, connected, same, serving
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from cluster.wire.messages import Method, Status
 from tests.unit.proxy.fakes import Net
-from tests.unit.proxy.routing.asking import put, read
+from tests.unit.proxy.routing.router.asking import put, read
 
 
 def test_a_write_that_waited_for_a_leader_has_only_the_rest_of_its_time() -> None:

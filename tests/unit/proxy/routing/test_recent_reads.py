@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.wire.messages import Method
 from proxy.routing.reads import recent
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.routing.asking import put, read
+from tests.unit.proxy.routing.router.asking import put, read
 
 
 def test_a_serializable_read_waits_for_what_this_front_has_shown() -> None:

@@ -13,7 +13,7 @@ from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
 from proxy.routing.router import READ_ANY, MethodStats, Waiting
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.routing.asking import put, read
+from tests.unit.proxy.routing.router.asking import put, read
 
 TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")
 

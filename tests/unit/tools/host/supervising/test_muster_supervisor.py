@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.tools.host import small_children
-from tests.unit.tools.host.small_children import GOOD, LIMIT_S, Host, Log
+from tests.unit.tools.host.supervising import small_children
+from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host, Log
 from tools.muster.host.supervising import children, supervisor
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.supervisor import StopLimits, Supervisor
@@ -269,7 +269,7 @@ def test_what_a_child_says_of_its_leader_is_kept_and_rubbish_is_not(tmp_path: Pa
 
 SUPERVISED = """
 import asyncio, sys
-from tests.unit.tools.host.small_children import GOOD, Host
+from tests.unit.tools.host.supervising.small_children import GOOD, Host
 from pathlib import Path
 host = Host(Path(sys.argv[1]), node_0=GOOD, front_0=GOOD)
 async def main():
@@ -285,7 +285,7 @@ sys.exit(asyncio.run(main()))
 def supervised(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
     """A supervisor in a process of its own, and its children's pids."""
     with subprocess.Popen(
-        [sys.executable, "-c", SUPERVISED, str(folder)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[4]
+        [sys.executable, "-c", SUPERVISED, str(folder)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[5]
     ) as process:
         try:
             assert process.stdout is not None

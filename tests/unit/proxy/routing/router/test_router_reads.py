@@ -9,7 +9,7 @@ from cluster.wire.protobuf import header_prefix, response_header
 from proxy.routing.reads import read_index, recent
 from proxy.routing.router import MethodStats
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.routing.asking import read
+from tests.unit.proxy.routing.router.asking import read
 
 
 def test_a_read_whose_link_breaks_is_asked_elsewhere() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.wire.messages import Method, Status
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.routing.asking import put
+from tests.unit.proxy.routing.router.asking import put
 
 TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")
 
