@@ -35,7 +35,8 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
         done += run(seed, shards, grows=seed % 2 == 1, more=seed % 2 == 0)
     # it would prove nothing if nothing happened
     least = {"added": 2, "removed": 2, "joined": 2, "destroyed": 2, "restored": 1}
-    least |= {"moved": 2, "watch: confirmed": 5, "watch: denied": 5, "watch: events": 50}
+    least |= {"moved": 2, "watch: confirmed": 5, "watch: denied": 5}
+    least |= {"watch: events": 20}  # of three runs here: one has from none to 900
     least |= {"written": 50, "answers": 300, "level": SEEDS // 2}
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
