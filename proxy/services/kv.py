@@ -258,8 +258,7 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
         if context.placement.table is table:
             break
         found.clear()  # keys have moved meanwhile
-    shard = WIDE if len(found) > 1 or _may_be_pruned(context.placement, request) else (
-        found.pop() if found else 0)
+    shard = WIDE if _may_be_pruned(context.placement, request) else _shard_of_all(found)
     write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     if shard == WIDE and range_txns.is_read(request):
         range_txns.RangeTxn(context, call, request, stats).start()
@@ -277,7 +276,12 @@ def _plain_shard(placement: Placement, plain: plain_txn.Plain) -> int:
     found = set(map(placement.shard_of, plain.keys()))
     if plain.of_the_past and (placement.table.past or (placement.table.pruned and plain.read_only)):
         return WIDE  # each is read where it was then
-    return WIDE if len(found) > 1 else found.pop() if found else 0
+    return _shard_of_all(found)
+
+
+def _shard_of_all(found: set[int]) -> int:
+    """The shard that has all keys of a transaction, shard 0 if there are none. WIDE: several have them."""
+    return WIDE if len(found) > 1 else next(iter(found), 0)
 
 
 def _may_be_pruned(placement: Placement, request: Message) -> bool:
