@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
@@ -71,15 +72,26 @@ def test_g7_a_read_that_meets_moved_goes_to_the_new_owner_by_the_table_that_came
     assert order.net.context.stats["unary", "etcdserverpb.KV", "Range"].started == 1
 
 
-def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved() -> None:
-    """It timed out: nothing said how it is asked anew."""
-    net = Net()
+def start_two(net: Net) -> None:
+    """Start a front whose store has one shard, and nodes of the second one to be."""
     net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
     net.started()
+
+
+def called(net: Net, method: str, request: Message) -> FakeCall:
+    """A client's call of a method of etcd's at a front."""
     methods = Methods()
     register_all(methods, net.context)
     call = FakeCall()
-    methods.handlers["HashKV"](call, pb.HashKVRequest(revision=5).SerializeToString())
+    methods.handlers[method](call, request.SerializeToString())
+    return call
+
+
+def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved() -> None:
+    """It timed out: nothing said how it is asked anew."""
+    net = Net()
+    start_two(net)
+    call = called(net, "HashKV", pb.HashKVRequest(revision=5))
     net.run()
     (request,) = net.nodes[1].take(Method.HASH_KV)
     table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
@@ -100,8 +112,7 @@ def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved()
 
 def came_back(net: Net) -> Table:
     """The table of a front whose store had one shard; KEY has moved to another, and back at 9."""
-    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
-    net.started()
+    start_two(net)
     table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
     table = take_shard(table, 1, State.SERVING, 1, ())
     for number, source, revision in ((1, 0, 5), (2, 1, 9)):
@@ -121,11 +132,8 @@ def came_back(net: Net) -> Table:
 def test_i19_the_owners_of_before_have_their_part_in_a_hash_when_all_keys_are_back_in_shard_0() -> None:
     net = Net()
     table = came_back(net)
-    methods = Methods()
-    register_all(methods, net.context)
     for compacted in (6, 4):  # a replica that is behind the pruning counts by a table of its own
-        call = FakeCall()
-        methods.handlers["HashKV"](call, pb.HashKVRequest(revision=8).SerializeToString())
+        call = called(net, "HashKV", pb.HashKVRequest(revision=8))
         net.pass_time(0.3)
         for shard, value in ((0, 7), (1, HASH_OF_NOTHING)):
             (request,) = net.every[shard, 1].take(Method.HASH_KV)
@@ -141,12 +149,8 @@ def test_i19_the_owners_of_before_have_their_part_in_a_hash_when_all_keys_are_ba
 def test_g2_a_transaction_shows_the_past_of_its_owner_of_then_when_all_keys_are_back(plain: bool) -> None:
     net = Net()
     came_back(net)
-    methods = Methods()
-    register_all(methods, net.context)
     ops = [pb.RangeRequest(key=KEY, revision=8, serializable=True, limit=0 if plain else 3)]
-    call = FakeCall()
-    methods.handlers["Txn"](call, pb.TxnRequest(
-        success=[pb.RequestOp(request_range=op) for op in ops]).SerializeToString())
+    called(net, "Txn", pb.TxnRequest(success=[pb.RequestOp(request_range=op) for op in ops]))
     net.pass_time(0.3)
     for shard in (0, 1):
         for request in net.every[shard, 1].take(Method.READ_TXN):
@@ -163,12 +167,8 @@ def test_g2_a_transaction_that_shows_what_is_below_the_pruning_is_refused(plain:
     net = Net()
     net.context.follow(take_compact(came_back(net), 10))
     net.run()
-    methods = Methods()
-    register_all(methods, net.context)
     op = pb.RangeRequest(key=KEY, revision=8, serializable=True, limit=0 if plain else 3)
-    call = FakeCall()
-    methods.handlers["Txn"](
-        call, pb.TxnRequest(success=[pb.RequestOp(request_range=op)]).SerializeToString())
+    call = called(net, "Txn", pb.TxnRequest(success=[pb.RequestOp(request_range=op)]))
     net.pass_time(0.3)
     for request in net.every[0, 1].take(Method.READ_TXN):
         net.every[0, 1].ok(request, 20)
@@ -180,13 +180,8 @@ def test_g2_a_transaction_that_shows_what_is_below_the_pruning_is_refused(plain:
 def test_keys_of_a_lease_that_leave_a_lone_shard_with_the_first_move_are_asked_for() -> None:
     """Its leader had applied the move when it answered: the front had not when it asked."""
     net = Net()
-    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
-    net.started()
-    methods = Methods()
-    register_all(methods, net.context)
-    call = FakeCall()
-    methods.handlers["LeaseTimeToLive"](
-        call, pb.LeaseTimeToLiveRequest(ID=7, keys=True).SerializeToString())
+    start_two(net)
+    call = called(net, "LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=7, keys=True))
     net.run()
     (question,) = net.nodes[1].take(Method.LEASE_TTL)
     table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
