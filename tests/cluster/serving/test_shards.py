@@ -380,6 +380,12 @@ def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_pa
         assert done.returncode == 0 or "not known to run" in done.stderr, done.stderr
         return done.stderr
 
+    def links(cluster: LocalCluster, host: int) -> list[float]:
+        """How many links to each peer are up, the fewest first."""
+        families = text_string_to_metric_families(get(cluster, "/metrics", host))
+        return sorted(
+            s.value for f in families for s in f.samples if s.name == "etcd_network_active_peers")
+
     older = ("import sys; from tools.muster import cli; from tools.muster.host.identity import bootstrap; "
              "bootstrap.FORMATS = (1, 2); sys.exit(cli.main())")  # that they know
 
@@ -388,6 +394,8 @@ def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_pa
         known = f"all hosts know level {LEVEL}"
         until(lambda: ctl(cluster, "shard", "list", "-w", "table").splitlines()[-1].endswith(known))
         cluster.ok("kill", "2")
+        for host in (0, 1):  # either may lead: it has to notice that host 2 is gone
+            until(lambda host=host: links(cluster, host) == [0, 2])  # type: ignore[misc]
         assert f"level {LEVEL} now: host2 (not connected); start that version there first" in why_not(cluster)
         assert [json.loads(file.read_bytes())["format"] for file in files] == [1, 1, 1]
         cluster.ok("start", "2", "--wait=60s")
