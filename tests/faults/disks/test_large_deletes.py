@@ -129,6 +129,7 @@ async def delete_all(hosts: Hosts, keys: int) -> tuple[float, float, float]:
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         assert reading.cancelled(), "others were served all the time"
+        assert others.waits_s, f"no other read in {took_s:.1f} s: {[hosts.status(i) for i in range(3)]}"
         assert answer.deleted == keys
         assert await terms(hosts) == before, "nobody was elected meanwhile"
         revision = answer.header.revision
