@@ -7,8 +7,8 @@ Rules
 - A link never resumes: when the connection is gone, the link is dead. A new link has a new session, so that
   nothing old is ever delivered (review (b) Transport).
 - A link that cannot take a frame is lost: the connection is gone, or the node stopped reading.
-- A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead. Time for which
-  this front's own loop was held does not count.
+- A node says STATE every heartbeat: a link that hears nothing for an election timeout is dead; a leader's is
+  *quiet* at first (``proxy.routing.routes``). Time for which this front's own loop was held does not count.
 - Nothing but the hello is sent before the first STATE, which shows that the node is the right shard's.
 - Frames are numbered 1, 2, 3, ... in each direction; one out of sequence ends the link.
 
@@ -85,8 +85,8 @@ class Link:
     __slots__ = (
         "_end", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit", "greeted",
         "hurried", "leader", "leaving", "left", "member_id", "near", "next_rid", "outbox", "parts", "pending",
-        "pieces_read", "pieces_told", "prefix", "revision", "rounds", "session", "settled", "shard", "term",
-        "trouble", "unseen", "up", "up_at", "watermark",
+        "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds", "session", "settled", "shard",
+        "term", "trouble", "unseen", "up", "up_at", "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -99,6 +99,7 @@ class Link:
         self.up_at = 0.0  # loop time
         self.settled = False  # it has applied all that this front had shown (proxy.routing.reads.recent)
         self.trouble = ""  # why there was no connection
+        self.quiet = False  # nothing is heard of it: it gets nothing new
         self.leaving = False  # the node is about to end: nothing more is asked on this link
         self.left = False  # FAREWELL was sent: every answer has come
         self.closed = False
@@ -138,7 +139,7 @@ class Link:
 
     @property
     def usable(self) -> bool:
-        return self.up and not self.leaving
+        return self.up and not (self.leaving or self.quiet)
 
     @property
     def seen_at(self) -> float:
@@ -206,6 +207,7 @@ class Link:
         self.leader, self.term, self.commit, self.applied = leader, term, commit, applied
         if revision > self.revision:
             self.revision = revision
+        self.quiet = False
         if not self.up:
             self.up = True
             self.began = self.commit

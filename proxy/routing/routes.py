@@ -4,6 +4,10 @@ The leader is what the live link with the highest term names. NOT_LEADER answers
 While no leader is known, links to all hosts are kept open; some time after an election unneeded ones end
 (decision 34).
 
+A leader whose process stands still for a second or two is still the leader, as a rule. So its link is not
+ended after an election timeout of silence, which would leave the fate of its writes unknown. It gets nothing
+new (it is *quiet*), and ends after a second election timeout, or once a leader of a later term is known.
+
 Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
 only while that is down or there is none.
 """
@@ -70,7 +74,7 @@ class ShardRoute:
         """Work out leader and replica from what the live links have said last."""
         leader, term = 0, 0
         for link in self.links.values():
-            if link.up and link.leader and link.term > term:
+            if link.up and not link.quiet and link.leader and link.term > term:
                 leader, term = link.leader, link.term
         if leader and (leader != self.leader or term != self.term):
             self._elected(leader, term, now)
@@ -118,7 +122,7 @@ class ShardRoute:
     def has_leader(self) -> bool:
         """Whether this host knows a leader; its own node's word counts, where that answers."""
         own = self.links.get(self.own)
-        return own.leader != 0 if own is not None and own.up else self.leader != 0
+        return own.leader != 0 if own is not None and own.up and not own.quiet else self.leader != 0
 
     def reaches_any(self) -> bool:
         return any(link.up for link in self.links.values())
@@ -160,6 +164,8 @@ class ShardRoute:
         for link in list(self.links.values()):
             limit_s = self._dead_after_s if link.greeted or link.member_id != self.own else _OWN_CONNECT_S
             if link.silent(heard_till, limit_s):
+                if self._waits_for(link, heard_till, now):
+                    continue
                 link.close("silent" if link.up else link.trouble or "no connection")
             elif listening.held_s:
                 link.excuse(listening.held_s, now)
@@ -176,6 +182,15 @@ class ShardRoute:
         if lost or not self.own:  # without an own node: another must answer if the leader's host fails
             for member in self.members:
                 self.ensure(member, now)
+
+    def _waits_for(self, link: Link, heard_till: float, now: float) -> bool:
+        """Whether a silent link is a leader's that may go on."""
+        if not link.up or link.leader != link.member_id or link.silent(heard_till, 2 * self._dead_after_s):
+            return False
+        if not link.quiet:
+            link.quiet = True
+            self.choose(now)
+        return self.leader in (0, link.member_id) or self.term <= link.term
 
     def _drop_unused(self) -> None:
         """Each link brings a STATE and a wake-up four times in an election timeout (D12). The own node names

@@ -112,6 +112,31 @@ def test_a_leader_that_was_frozen_answers_no_stale_reads(hosts: Hosts) -> None:
     within(asyncio.run(scenario()), 3 * ELECTION_TIMEOUT_S)
 
 
+def test_a_leader_that_stands_still_for_a_second_leaves_no_fate_open(hosts: Hosts) -> None:
+    """Where nobody else is elected. Fronts of other hosts keep what they sent, and send nothing new."""
+    async def scenario() -> bool:
+        """Whether it led all the time."""
+        async with Load(hosts, f"still{next(_TRY)}") as load:
+            await load.acknowledged(200)
+            leader = await aside(hosts.leader)
+            term = await aside(_term, hosts, leader)
+            with stopped(await aside(hosts.node_pid, leader)):
+                await load.run_for(1.15 * ELECTION_TIMEOUT_S)
+            await load.acknowledged(300)
+            led = await aside(hosts.leader) == leader and await aside(_term, hosts, leader) == term
+        assert not led or [
+            o for o in load.operations if o.host != leader and o.outcome is not Outcome.OK] == []
+        return led
+
+    assert any(asyncio.run(scenario()) for _ in range(8)), "somebody else was elected each time"
+
+
+def _term(hosts: Hosts, host: int) -> int:
+    status = hosts.status(host)
+    assert status is not None
+    return int(status["nodes"][0]["term"])
+
+
 def _kill_at_random(hosts: Hosts, chance: random.Random) -> None:
     """kill -9 of one node or front; whatever is down is coming back by itself."""
     status = hosts.status(chance.randrange(3))

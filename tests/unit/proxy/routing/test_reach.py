@@ -20,7 +20,7 @@ PEERS = tuple(Peer(i, f"h{i}", f"10.0.0.{i}", 2380) for i in (1, 2))
 class Link:
     """One that is never answered."""
 
-    up = leaving = greeted = usable = False
+    up = leaving = quiet = greeted = usable = False
     leader = term = 0
     near = None
 

@@ -11,11 +11,53 @@ TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previ
 
 def test_a_silent_link_is_dead_after_an_election_timeout_and_is_opened_anew() -> None:
     net = Net().started(leader=2)
-    call = put(net)
+    sessions = net.sessions
+    net.pass_time(1.3, silent=(1,))
+    assert net.sessions > sessions
+
+
+def test_a_leader_that_stands_still_for_a_second_answers_what_it_was_sent() -> None:
+    """Nobody else was elected. It gets nothing new meanwhile: another leader may take that."""
+    net = Net().started(leader=2)
+    sent = put(net)
     sessions = net.sessions
     net.pass_time(1.3, silent=(2,))
-    assert call.status == TIMEOUT_LEADER_FAIL
+    (request,) = net.nodes[2].take(Method.PUT)
+    waits = put(net)
+    assert not net.nodes[2].take(Method.PUT)
+    net.nodes[2].ok(request)
+    net.pass_time(0.2)
+    assert sent.status == (0, "")
+    assert net.sessions == sessions
+    (request,) = net.nodes[2].take(Method.PUT)
+    net.nodes[2].ok(request)
+    net.run()
+    assert waits.status == (0, "")
+
+
+def test_a_leader_that_stands_still_for_two_election_timeouts_is_given_up() -> None:
+    net = Net().started(leader=2)
+    sent = put(net)
+    sessions = net.sessions
+    net.pass_time(2.3, silent=(2,))
+    assert sent.status == TIMEOUT_LEADER_FAIL
     assert net.sessions > sessions
+
+
+def test_a_silent_leader_is_given_up_once_another_one_is_elected() -> None:
+    """What was sent has an unknown fate; what waited goes to the new one."""
+    net = Net().started(leader=2)
+    sent = put(net)
+    net.pass_time(1.2, silent=(2,))
+    waits = put(net)
+    for member in (1, 3):
+        net.nodes[member].leader, net.nodes[member].term = 3, 2
+    net.pass_time(0.3, silent=(2,))
+    assert sent.status == TIMEOUT_LEADER_FAIL
+    (request,) = net.nodes[3].take(Method.PUT)
+    net.nodes[3].ok(request)
+    net.run()
+    assert waits.status == (0, "")
 
 
 def test_a_link_is_not_silent_while_the_fronts_own_loop_was_held() -> None:
@@ -29,7 +71,7 @@ def test_a_link_is_not_silent_while_the_fronts_own_loop_was_held() -> None:
     assert (call.status, net.sessions) == (None, sessions)
     net.loop.now += 2.0
     net.router.sweep()
-    net.pass_time(1.3, silent=(2,))
+    net.pass_time(2.3, silent=(2,))
     assert call.status == TIMEOUT_LEADER_FAIL
 
 
