@@ -213,6 +213,7 @@ class GatewayCall(InnerCall):
         self._request.write(line)
         if size > LARGE_BYTES:  # it was in a thread: no loop waits for it
             self._pump()
+            self._drained()  # a socket that has taken all at once does not tell
 
     def _end(self, status: int, message: str) -> None:
         self._done()
