@@ -7,6 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
@@ -71,8 +72,8 @@ class GatewayCall(InnerCall):
     """One request. ``counted`` is ``proxy.http.memory``'s."""
 
     __slots__ = (
-        "_busy", "_queue", "_queued", "_request", "_room", "_span", "_status", "_target", "_timer", "counted",
-        "gone", "started_http",
+        "_busy", "_going_on", "_queue", "_queued", "_request", "_room", "_span", "_status", "_target",
+        "_timer", "counted", "gone", "started_http",
     )
 
     def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
@@ -85,6 +86,7 @@ class GatewayCall(InnerCall):
         self._queue: deque[bytes] = deque()  # answers that wait for a translation
         self._queued = 0  # bytes of them
         self._busy = False
+        self._going_on: Callable[[], None] | None = None  # once the client has taken what it asked for
         self._status: tuple[int, str] | None = None  # how the call ended
         self.counted = 0
         self.gone = False  # answered, or the client has left
@@ -152,8 +154,15 @@ class GatewayCall(InnerCall):
             self.say(messages.popleft())
         if not messages:
             self.half_close()
-        elif not (self.gone or self.closed):
+        elif not (self.gone or self.closed or self._waits(partial(self._say_all, messages))):
             self._room.loop.call_soon(self._say_all, messages)
+
+    def _waits(self, go_on: Callable[[], None]) -> bool:
+        """Whether further requests wait, as too many answers do; ``go_on`` takes them then."""
+        if self.pending_bytes() <= self.backlog_bytes():
+            return False
+        self._going_on = go_on
+        return True
 
     def _misread(self, mistake: Mistake) -> None:
         """Not as a stream's error: there is no request."""
@@ -213,6 +222,7 @@ class GatewayCall(InnerCall):
         self._request.write(line)
         if size > LARGE_BYTES:  # it was in a thread: no loop waits for it
             self._pump()
+            self._drained()  # a socket that has taken all at once does not tell
 
     def _end(self, status: int, message: str) -> None:
         self._done()
@@ -244,6 +254,7 @@ class GatewayCall(InnerCall):
 
     def _done(self) -> None:
         self.gone = True
+        self._going_on = None
         self._request.on_close = self._request.on_drain = None  # else the two refer to each other
         self._count(0)
         if self._timer is not None:
@@ -267,6 +278,9 @@ class GatewayCall(InnerCall):
     def _drained(self) -> None:
         if self.on_drain is not None and not self.closed:
             self.on_drain()
+        if self._going_on is not None and self.pending_bytes() <= self.backlog_bytes():
+            go_on, self._going_on = self._going_on, None
+            self._room.loop.call_soon(go_on)
 
     def pending_bytes(self) -> int:
         return self._queued + self._request.pending_bytes()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +14,7 @@ from google.protobuf.descriptor import FieldDescriptor
 Message = Any  # generated classes are made at run time
 
 _HTML = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _LARGE = frozenset((FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64))
 
 # grpc-gateway 1's, of etcd up to 3.5; 3.6 has 499 for CANCELLED
@@ -25,8 +27,11 @@ def encode(message: Message) -> str:
 
 
 def text(value: str) -> str:
-    """A string, as Go's encoder writes it: safe inside HTML."""
-    return orjson.dumps(value).decode().translate(_HTML)
+    """A string, as Go's encoder writes it: safe inside HTML. Surrogates stand for bytes outside UTF-8."""
+    try:
+        return orjson.dumps(value).decode().translate(_HTML)
+    except orjson.JSONEncodeError:
+        return "\\ufffd".join(text(part)[1:-1] for part in _SURROGATES.split(value)).join('""')
 
 
 def http_status(code: int) -> int:

@@ -114,7 +114,7 @@ class TalkedCall(GatewayCall):
     def _go_on(self) -> None:
         """Read messages and make their requests, as far as a turn allows."""
         for _ in range(TURN_REQUESTS):
-            if self._deaf or self.gone or self.closed:
+            if self._deaf or self.gone or self.closed or self._waits(self._again):
                 return
             if self._found:
                 self._take(self._found.popleft())

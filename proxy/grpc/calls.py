@@ -325,7 +325,10 @@ class Call(Stream):
 
     def drained(self) -> None:
         if self.on_drain is not None and not self.ending:
-            self.on_drain()
+            try:
+                self.on_drain()
+            except HANDLER_MISTAKES as error:  # of this call alone: others' answers leave in the same turn
+                self.fault(error)
 
     # -- request messages
 

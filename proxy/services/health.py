@@ -118,7 +118,10 @@ class HealthWatch:
             call.send(_status(self._context))
 
     def half_closed(self, call: Call) -> None:
-        ...
+        if not (call.context or call.closed):  # without a request
+            self._calls.discard(call)
+            self._stats.failed(errors.Code.UNKNOWN)
+            call.finish(errors.Code.UNKNOWN, "EOF")
 
     def cancelled(self, call: Call) -> None:
         self._calls.discard(call)

@@ -70,7 +70,9 @@ class RangeStream:
         call.on_drain = call.context.pump
 
     def half_closed(self, call: Call) -> None:
-        ...
+        if call.context is None and not call.closed:
+            self._stats.failed(errors.Code.UNKNOWN)
+            call.finish(errors.Code.UNKNOWN, "EOF")
 
     def cancelled(self, call: Call) -> None:
         if call.context is not None:

@@ -27,6 +27,10 @@ class HttpCall:
     def closed(self) -> bool:
         return self.request.closed
 
+    @property
+    def peer(self) -> str:
+        return self.request.peer
+
     def finish(self, code: int, text: str) -> None:
         if not self.request.started:
             said(self.request, 500, "Internal Server Error")

@@ -22,6 +22,7 @@ from proxy.watch.joining import Joining
 from proxy.watch.parts import Part
 from proxy.watch.permissions import Permissions
 from proxy.watch.progress import ProgressRequests
+from proxy.watch.ring import Rings
 from proxy.watch.stream import WatchStream
 from proxy.watch.subscription import Room, Subscription
 
@@ -34,6 +35,7 @@ class WatchHub:
                  merge_bytes: int) -> None:
         self.fragment_bytes = fragment_bytes
         self.room = Room(merge_bytes)
+        self.rings = Rings()
         self.streams: dict[WatchStream, None] = {}
         self.subscriptions: dict[tuple[bytes, bytes, bool], Subscription] = {}
         self.random: Callable[[], float] = random

@@ -18,20 +18,19 @@ The rules (I16)
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.placement import Table
 from proxy.watch.encode import Batch, joined, merged
 from proxy.watch.parts import Part
+from proxy.watch.ring import Ring, Rings
 
 if TYPE_CHECKING:
     from proxy.watch.cohort import Cohort
 
-_RING_BYTES = 4 << 20
 _RESPONSE_BYTES = 12 << 10  # of joined events, about: a response fits a frame of HTTP/2
 
 
@@ -55,51 +54,13 @@ class Room:
 
 class Hub(Protocol):
     room: Room
+    rings: Rings
 
     def fill(self, subscription: Subscription, part: Part) -> None: ...
     def merging(self, subscription: Subscription) -> None: ...
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None: ...
     def join(self, part: Part) -> None: ...
     def leave(self, part: Part) -> None: ...
-
-
-@dataclass(slots=True)
-class Ring:
-    """What was emitted while a cohort lagged: complete from ``begin`` on, of bounded size."""
-
-    begin: int
-    size_bytes: int = 0
-    _batches: list[Batch] = field(default_factory=list)
-    _dropped: int = 0  # dead batches at the front, removed many at once
-
-    def append(self, batch: Batch) -> None:
-        batches = self._batches
-        batches.append(batch)
-        self.size_bytes += batch.size_bytes
-        while self.size_bytes > _RING_BYTES:
-            dropped = batches[self._dropped]
-            self._dropped += 1
-            self.size_bytes -= dropped.size_bytes
-            self.begin = dropped.last + 1
-        if self._dropped > 64 and self._dropped * 2 > len(batches):
-            del batches[: self._dropped]
-            self._dropped = 0
-
-    def after(self, revision: int) -> Iterator[Batch]:
-        """The batches of later revisions (the first may hold earlier ones), small ones joined."""
-        size, found = 0, []
-        for batch in self._batches[bisect_right(self._batches, revision, self._dropped, key=_last) :]:
-            found.append(batch)
-            size += batch.size_bytes
-            if size >= _RESPONSE_BYTES:
-                yield joined(found)
-                size, found = 0, []
-        if found:
-            yield joined(found)
-
-
-def _last(batch: Batch) -> int:
-    return batch.last
 
 
 class Subscription:
@@ -274,7 +235,7 @@ class Subscription:
             cohort.deliver(batch)
         batch.forget()
         if self._ring is not None:
-            self._ring.append(batch)
+            self.hub.rings.append(self._ring, batch)
         self.emitted = last
 
     def _catch_up(self) -> None:
@@ -335,7 +296,7 @@ class Subscription:
         if cohort.cursor + 1 < ring.begin:
             self.hub.catch_up(self, cohort)
             return
-        for batch in ring.after(cohort.cursor):
+        for batch in ring.after(cohort.cursor, _RESPONSE_BYTES):
             cohort.deliver(batch)
             batch.forget()
             if cohort.blocked or cohort not in self.lagging:
@@ -346,7 +307,8 @@ class Subscription:
 
     def _recovered(self, cohort: Cohort) -> None:
         del self.lagging[cohort]
-        if not self.lagging:
+        if not self.lagging and self._ring is not None:
+            self.hub.rings.drop(self._ring)
             self._ring = None
 
 

@@ -100,6 +100,26 @@ def test_a_mistake_in_ending_a_call_is_counted_and_the_connection_goes_on() -> N
     assert taken() == ["ending /a.B/Mistaken"]
 
 
+def test_a_mistake_in_going_on_behind_a_full_window_ends_that_call_alone() -> None:
+    """It went up through the one call that writes for all connections: the others' answers stayed here."""
+    def opened(call: Any) -> None:
+        call.on_drain = mistaken
+        call.send(b"x" * 100_000)
+
+    handler = Mistaken("")
+    handler.opened = opened  # type: ignore[method-assign]
+    registry = Registry()
+    registry.stream("/a.B/Mistaken", handler)
+    talk = Talk(registry=registry)
+    talk.headers(1, path="/a.B/Mistaken")
+    talk.take()
+    talk.server.receive(f.window_update(1, 1 << 20) + f.window_update(0, 1 << 20), 100.0)
+    talk.take()
+    assert handler.heard == ["cancelled"]
+    assert not talk.server.finished
+    assert taken() == ["serving /a.B/Mistaken"]
+
+
 def test_a_broken_invariant_is_not_a_requests() -> None:
     def broken(*args: Any) -> None:
         raise AssertionError("I7")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cluster.pb import rpc_pb2
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
+from proxy.gateway.encode import text as go_text
 from proxy.gateway.go_json import Mistake, Values, loads
 from proxy.gateway.paths import BOTH, MANY, TARGETS
 
@@ -66,6 +67,12 @@ def test_protobufs_own_json_is_the_same(txn: rpc_pb2.TxnRequest) -> None:
     expected = json_format.MessageToDict(txn, preserving_proto_field_name=True)
     assert json.loads(encode(txn)) == expected
     assert request(json_format.MessageToJson(txn), rpc_pb2.TxnRequest) == txn
+
+
+def test_bytes_of_a_path_that_are_not_utf8_are_written_as_go_writes_them() -> None:
+    """``DELETE /v2/members/%ff`` met a fault, and was answered 500."""
+    path = b"no \xff <\xc3\xa9\xc3>".decode("utf-8", "surrogateescape")
+    assert go_text(path) == '"no \\ufffd \\u003cé\\ufffd\\u003e"'
 
 
 @given(st.text(max_size=40))

@@ -10,8 +10,10 @@ from cluster.faults import faults
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.grpc.registry import Registry
+from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.services import kv
+from proxy.v2.call import HttpCall
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 
 LARGE = 400_000
@@ -62,6 +64,18 @@ def test_a_client_with_many_large_writes_has_a_window_of_them_on_their_way(net: 
     assert [answer(net, leader) for _ in calls] == [f"a{number}" for number in range(6)]
     assert [call.status for call in calls] == [(0, "")] * 6
     assert a.stats.ok == 6
+
+
+def test_clients_of_version_2_take_turns_likewise(net: Net) -> None:
+    """They were one client: the first one's writes came before the others'."""
+    leader, done = net.nodes[2], list[int]()
+    for name in ("a0", "a1", "a2", "a3", "b0"):
+        call = HttpCall(HttpRequest("PUT", "/v2/keys/k", "", {}, b"", name[0]))
+        net.router.write(call, Method.V2_WRITE, name.encode().ljust(LARGE, b"."), 0, MethodStats(),
+                         lambda waiting, status, body: done.append(status))
+    net.run()
+    assert [answer(net, leader) for _ in range(5)] == ["a0", "a1", "a2", "b0", "a3"]
+    assert done == [0] * 5
 
 
 def test_clients_with_large_writes_take_turns_and_small_ones_do_not_wait(net: Net) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from cluster import errors
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from proxy.services.health import HealthWatch
+from proxy.services.range_stream import RangeStream
 from proxy.services.table import register_all
 from proxy.shared.context import Context
 from tests.unit.proxy.fakes import FakeCall
@@ -36,6 +38,16 @@ def nodes_say(found: Served, defragmenting: int) -> None:
         for request in found.node.take(Method.FACTS):
             found.node.ok(request, tail=json.dumps({"defragmenting": defragmenting}).encode())
         found.net.run()
+
+
+def test_a_stream_that_ends_without_a_request_is_answered() -> None:
+    """By health's Watch and RangeStream it never was; grpc-go says so, too."""
+    context = Served().net.context
+    for handler in (HealthWatch(context), RangeStream(context)):
+        call = FakeCall()
+        handler.opened(call)
+        handler.half_closed(call)
+        assert call.status == (errors.Code.UNKNOWN, "EOF")
 
 
 def test_a_health_watch_is_answered_once_however_many_messages_come() -> None:

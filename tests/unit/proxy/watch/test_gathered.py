@@ -169,7 +169,7 @@ def test_a_large_answer_goes_to_no_more_watches_than_their_client_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("proxy.watch.cohort.DIRECT_BYTES", 100)  # beyond it an answer is large
-    monkeypatch.setattr("proxy.watch.subscription._RING_BYTES", 0)
+    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 0)
     world = World()
     client = Client(world)
     for _ in range(3):

@@ -14,6 +14,7 @@ from cluster.wire.protobuf import key_value
 from proxy.routing.links import Link
 from proxy.watch.encode import Batch, batch_of_record
 from proxy.watch.parts import Part
+from proxy.watch.ring import Rings
 from proxy.watch.subscription import Room, Subscription
 from tests.events import Event, record
 
@@ -41,6 +42,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.room = Room(1 << 20)
+        self.rings = Rings()
 
     def merging(self, subscription: Subscription) -> None:
         pass
@@ -140,7 +142,8 @@ class Filling(Hub):
     """Remembers who wants history."""
 
     def __init__(self, limit_bytes: int) -> None:
-        self.room = Room(limit_bytes)
+        super().__init__()
+        self.room.limit_bytes = limit_bytes
         self.asked: list[tuple[int, int]] = []  # shard, from revision
 
     def fill(self, subscription: Subscription, part: Part) -> None:

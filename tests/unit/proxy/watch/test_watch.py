@@ -6,7 +6,7 @@ import pytest
 
 from cluster import errors
 from cluster.wire.messages import Method
-from proxy.watch.subscription import Ring
+from proxy.watch.ring import Ring
 from tests.unit.proxy.watch.watching import Client, World
 
 PUT, DELETE = 0, 1
@@ -290,7 +290,7 @@ def test_a_slow_client_far_behind_reads_history_when_the_ring_is_too_short() -> 
 
 
 def test_the_ring_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.watch.subscription._RING_BYTES", 500)
+    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 500)
     world = World()
     client = Client(world)
     client.create(b"k")
@@ -304,6 +304,36 @@ def test_the_ring_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     client.call.read_all()
     world.settle()
     assert [e[0] for e in client.events()] == list(range(2, 102))
+
+
+def test_the_rings_of_all_ranges_are_bounded_together() -> None:
+    """A client that watched a thousand ranges of the same keys, and read nothing, took four gigabytes."""
+    world = World()
+    slow, fast = Client(world), Client(world)
+    ends = [b"k%02d" % number for number in range(40)]
+    for end in ends:
+        slow.create(b"a", end)
+    fast.create(b"a", b"z")
+    world.settle()
+    for client in (slow, fast):
+        client.call.reads = False
+        client.call.unread = 2 << 20
+    rings = world.net.context.hub.rings
+    rings.limit_bytes = 20_000
+    most = 0
+    for _ in range(100):
+        world.write((PUT, b"b"))
+        most = max(most, rings.held_bytes)
+        held = [s._ring.size_bytes for s in world.net.context.hub.subscriptions.values() if s._ring]
+        assert sum(held) == rings.held_bytes <= rings.limit_bytes
+    assert most > rings.limit_bytes // 2
+    for client in (slow, fast):
+        client.call.read_all()
+    world.settle()
+    assert rings.held_bytes == 0
+    for watch_id in range(len(ends)):
+        assert [e[0] for e in slow.events(watch_id)] == list(range(2, 102))
+    assert [e[0] for e in fast.events()] == list(range(2, 102))
 
 
 def test_fragments_split_a_large_revision_between_events_only() -> None:

@@ -39,7 +39,8 @@ class Race:
         self.world = World(shards=shards)
         self.clients = [Client(self.world) for _ in range(3)]
         self.made: list[Made] = []
-        self.world.net.context.hub.room.limit_bytes = random.choice((0, 100, 1000, 1 << 20))
+        hub = self.world.net.context.hub
+        hub.room.limit_bytes, hub.rings.limit_bytes = random.choices((0, 100, 1000, 1 << 20), k=2)
         for source in self.world.every.values():
             source.slice_events = random.choice((1, 2, 5))
             source.at_once = lambda: random.choice((1, 2, 5))
@@ -147,7 +148,8 @@ class Race:
                     assert response.header.revision >= response.events[-1].kv.mod_revision
         for client in self.clients:
             self.check_created_first(client)
-        assert self.world.net.context.hub.room.held_bytes == 0
+        hub = self.world.net.context.hub
+        assert (hub.room.held_bytes, hub.rings.held_bytes) == (0, 0)
 
     def check_created_first(self, client: Client) -> None:
         created: set[int] = set()

@@ -1,0 +1,91 @@
+"""A stream of large answers in JSON goes on once they are translated, whether or not its socket was ever
+full."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import TextMessage
+
+from cluster.pb import rpc_pb2
+from proxy.grpc.calls import BACKLOG_BYTES
+from tests.unit.grpc.http1.test_websocket import ASK, Output
+from tests.unit.proxy.gateway.test_gateway_turns import CREATE, LIMIT_S, Front
+
+POST = f"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CREATE)}\r\n\r\n{CREATE}".encode()
+
+
+def event(size: int) -> bytes:
+    kv = rpc_pb2.RangeResponse(kvs=[{"key": b"k", "value": b"v" * size}]).kvs[0]
+    return bytes(rpc_pb2.WatchResponse(events=[{"kv": kv}]).SerializeToString())
+
+
+@pytest.mark.parametrize("sizes", [(BACKLOG_BYTES,), (BACKLOG_BYTES // 3,) * 4], ids=["one", "several"])
+@pytest.mark.parametrize("talks", [False, True], ids=["body", "websocket"])
+def test_a_stream_goes_on_behind_answers_that_filled_its_backlog(sizes: tuple[int, ...], talks: bool) -> None:
+    """Its watches were sent nothing any more: no socket was full, so none became free."""
+    asyncio.run(_goes_on(sizes, talks))
+
+
+async def _goes_on(sizes: tuple[int, ...], talks: bool) -> None:
+    front, calls, free = Front(), list[Any](), list[int]()
+    front.watches.opened = calls.append  # type: ignore[method-assign]
+    if talks:
+        front.http1.receive(ASK, 0.0)
+        front.http1.receive(Connection(ConnectionType.CLIENT).send(TextMessage(CREATE)), 0.0)
+    else:
+        front.http1.receive(POST, 0.0)
+    (call,) = calls
+    call.on_drain = lambda: free.append(call.pending_bytes())
+    for size in sizes:
+        call.send(event(size))
+    assert call.pending_bytes() > call.backlog_bytes()
+    async with asyncio.timeout(LIMIT_S):
+        while not free or free[-1]:
+            await asyncio.sleep(0.001)
+    assert not front.faults
+    assert front.output.data.count(b'"events"') == len(sizes)
+
+
+class Unread(Output):
+    """The socket of a client that reads when it is told to."""
+
+    taken = 0
+
+    def unsent_bytes(self) -> int:
+        return len(self.data) - self.taken
+
+
+@pytest.mark.parametrize("talks", [False, True], ids=["body", "websocket"])
+def test_who_reads_no_answers_has_no_more_requests_answered(talks: bool) -> None:
+    """Twelve megabytes of keep-alives in a body left some 200 of answers in a front."""
+    asyncio.run(_holds(talks))
+
+
+async def _holds(talks: bool) -> None:
+    front, many = Front(), 600
+    answer = event(4000)
+    front.watches.message = lambda call, data: call.send(answer)  # type: ignore[method-assign]
+    front.http1.output = output = Unread()
+    if talks:
+        client = Connection(ConnectionType.CLIENT)
+        front.http1.receive(ASK, 0.0)
+        front.http1.receive(client.send(TextMessage(CREATE * many)), 0.0)
+    else:
+        body = (CREATE * many).encode()
+        head = b"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        front.http1.receive(head + body, 0.0)
+    async with asyncio.timeout(LIMIT_S):
+        while output.data.count(b'"events"') < many:
+            before = -1
+            while before != len(output.data):
+                before = len(output.data)
+                await asyncio.sleep(0.05)
+            assert output.unsent_bytes() < 1.2 * BACKLOG_BYTES
+            output.taken = len(output.data)
+            front.http1.drained()
+    assert not front.faults
+    assert output.data.count(b'"events"') == many
