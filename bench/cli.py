@@ -29,9 +29,11 @@ from bench.report import text as report
 
 app = typer.Typer(
     name="muster-bench", no_args_is_help=True, pretty_exceptions_enable=False,
-    help="Load for anything that speaks etcd v3. Every run ends after --total operations or after "
-         "--duration seconds, whichever comes first. A latency is from sending to answer unless a "
-         "command says otherwise. After Ctrl-C a run prints what was done until then.",
+    help="Put load on a running muster or etcd, and measure it. A run ends after --total operations or "
+         "after --duration, whichever comes first. A latency is from sending to answer unless a command says "
+         "otherwise. Some commands report further latencies in rows of their own. Ctrl-C ends a run early "
+         "and prints its results so far. From compare on, commands start their own systems or read saved "
+         "results.",
     epilog="Exit codes: 0 all was done; 1 the run failed, or an operation did and --fail-if says nothing "
            "about errors; 2 wrong options; 3 a condition of --fail-if is met; "
            "130 Ctrl-C.",
@@ -48,15 +50,20 @@ def _argument(metavar: str, help_text: str) -> tuple[Any, Any]:
     return Annotated[str, typer.Argument(metavar=metavar, help=help_text)], ""
 
 
+def _total(default: int) -> tuple[Any, Any]:
+    limit = f"{default}, or no limit with --duration" if default else "no limit"
+    return _opt(int | None, None, f"Number of operations. Default: {limit}.", "--total", "--put-total")
+
+
 _COMMON: Options = {
-    "endpoints": _opt(str, LOCAL, "Comma-separated; connections use them in turn.",
+    "endpoints": _opt(str, LOCAL, "Comma-separated addresses; connections take them in turn.",
                       envvar=["MUSTER_ENDPOINTS", "ETCDCTL_ENDPOINTS"]),
     "target_leader": _opt(bool, False, "Connect to the leader only.", "--target-leader"),
-    "conns": _opt(int, 1, "Connections."),
-    "clients": _opt(int, 1, "Clients, each with one operation at a time; they share connections."),
-    "total": _opt(int | None, None, "Operations. Default 10000, or no limit with --duration.",
-                  "--total", "--put-total"),
-    "duration": _opt(str, "0", "How long to start operations: 30s, 1m30s, or a number of seconds. 0: until "
+    "conns": _opt(int, 1, "Number of connections."),
+    "clients": _opt(int, 1, "Number of clients, each with one operation at a time. They share the "
+                             "connections."),
+    "total": _total(10_000),
+    "duration": _opt(str, "0", "Time in which operations start: 30s, 1m30s, or a number of seconds. 0: until "
                                "--total."),
     "stages": _opt(str, "", "Comma-separated numbers of clients: one run with each."),
     "rate_per_s": _opt(float, 0.0, "Operations per second. Latency then counts from the planned send time, "
@@ -64,26 +71,27 @@ _COMMON: Options = {
                        "--rate", "--put-rate"),
     "dial_timeout": _opt(str, "5s", "Time limit for a new connection, such as 500ms or 5s. 0: 5s."),
     "timeout_s": _opt(float, 10.0, "Seconds after which an operation counts as failed.", "--timeout"),
-    "seed": _opt(int, 1, "Seed of random keys and values."),
+    "seed": _opt(int, 1, "Seed of the random keys and values."),
     "user": _opt(str, "", "name:password of the user."),
     "cacert": _opt(str, "", "Trust servers by this CA bundle."),
     "cert": _opt(str, "", "The client's certificate."),
     "key": _opt(str, "", "The certificate's key.", "--key"),
-    "insecure_skip_verify": _opt(bool, False, "Trust any server.", "--insecure-skip-tls-verify"),
+    "insecure_skip_verify": _opt(bool, False, "Do not verify servers' certificates.",
+                                 "--insecure-skip-tls-verify"),
     "processes": _opt(int, 1, "Client processes that share the work."),
     "server_pids": _opt(str, "", "Comma-separated process IDs: report their CPU and memory, children's "
                                  "included. Default: the servers behind local endpoints."),
     "as_json": _opt(bool, False, "Print the result as JSON, nothing else on stdout.", "--json"),
     "as_csv": _opt(bool, False, "Print the results as CSV, nothing else on stdout.", "--csv"),
     "quiet": _opt(bool, False, "One line for each run.", "--quiet", "-q"),
-    "fail_if": _opt(str, "", "Exit with 3 if any of these is met: 'p99>20ms,errors>1%,throughput<5000'. Of "
-                             "mean, min, p50 to p99.9, max (ms unless a unit is given), duration, "
-                             "throughput, operations, errors (a count, or % of all operations), cpu (the "
-                             "servers' microseconds an operation). Without a condition on errors any error "
-                             "exits with 1."),
+    "fail_if": _opt(str, "", "Exit with 3 if a condition is met, such as one of "
+                             "'p99>20ms,errors>1%,throughput<5000'. There are mean, min, p50 to p99.9, max "
+                             "(ms unless a unit is given), duration, throughput, operations, errors (a "
+                             "count, or % of all operations), cpu (of the servers, in microseconds per "
+                             "operation). Without a condition on errors, any error exits with 1."),
     "save": _opt(Path | None, None, "File to write the results to, as JSON."),
     "against": _opt(str, "", "Comma-separated files of saved results: print this run's ratio to each."),
-    "sample": _opt(bool, False, "List the operations of each second too.", "--sample"),
+    "sample": _opt(bool, False, "Also list the operations of each second.", "--sample"),
     "precise": _opt(bool, False, "Print latencies to the microsecond.", "--precise"),
 }
 _SIZES: Options = {
@@ -95,17 +103,18 @@ _SEQUENTIAL = _opt(bool, False, "Short for --key-distribution sequential.", "--s
 _KEYS: Options = {
     **_SIZES,
     "key_prefix": _opt(str, "", "Start of every key (part of --key-size)."),
-    "distribution": _opt(str, "uniform", "uniform, zipf or sequential.", "--key-distribution"),
+    "distribution": _opt(str, "uniform", "How keys are chosen: uniform, zipf or sequential.",
+                         "--key-distribution"),
     "sequential": _SEQUENTIAL,
-    "zipf_exponent": _opt(float, 1.1, "Exponent of zipf."),
+    "zipf_exponent": _opt(float, 1.1, "Exponent of the zipf distribution."),
 }
 _CONSISTENCY: Options = {"consistency": _opt(str, "l", "l (linearizable) or s (serializable).")}
 _RANGE: Options = {
-    "range_key": _argument("[KEY]", "Key to read; default: a key of the key space each time."),
-    "range_end": _argument("[RANGE_END]", "End of the range."),
+    "range_key": _argument("[KEY]", "Key to read. Default: a key of the key space each time."),
+    "range_end": _argument("[RANGE_END]", "End of the range, exclusive."),
     "limit": _opt(int, 0, "Most keys to return; 0: all."),
 }
-_KEYS_ONLY = _opt(bool, False, "No values.", "--keys-only")
+_KEYS_ONLY = _opt(bool, False, "Ask for no values.", "--keys-only")
 _RATIO = _opt(float, 1.0, "Reads per write.")
 _POPULATE: Options = {
     "populate": _opt(bool, True, "Put every key of the key space first, if no KEY is given.")}
@@ -126,7 +135,7 @@ _WATCH: Options = {
 
 @dataclass(slots=True)
 class Command:
-    """One command, and the defaults in which it differs from its options."""
+    """One command, and the defaults in which it differs from its options. ``total`` 0: no limit."""
 
     help: str
     options: Options
@@ -135,8 +144,9 @@ class Command:
 
     def taken(self) -> Options:
         """All options, with this command's defaults."""
+        options = {**self.options, **_COMMON, "total": _total(self.total)}
         return {name: (hint, self.defaults.get(name, default))
-                for name, (hint, default) in {**self.options, **_COMMON}.items()}
+                for name, (hint, default) in options.items()}
 
 
 COMMANDS = {
@@ -148,64 +158,66 @@ COMMANDS = {
     }),
     "range": Command("Read one key, or a range.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE, "keys_only": _KEYS_ONLY,
-        "count_only": _opt(bool, False, "Only the number of keys.", "--count-only"),
+        "count_only": _opt(bool, False, "Ask for the number of keys only.", "--count-only"),
     }),
-    "scan": Command("Read a whole range page by page, all pages at one revision; an operation is the whole "
-                    "range, from the first request to the last answer. Default: every key there is.", {
+    "scan": Command("Read a whole range page by page, all pages at one revision. An operation is the whole "
+                    "range, from the first request to the last answer. Without KEY: all keys of the store.", {
         **_RANGE, **_CONSISTENCY, "page": _opt(int, 1000, "Keys of a page; 0: all in one request."),
         "keys_only": _KEYS_ONLY,
     }, total=10),
-    "txn-put": Command("Put keys in transactions; an operation is one transaction.", {
+    "txn-put": Command("Put keys in transactions. An operation is one transaction.", {
         **_KEYS, "txn_ops": _opt(int, 1, "Puts in one transaction.")}),
     "txn-compare": Command("Compare a key, put it and get it, in one transaction.", {**_KEYS, **_POPULATE}),
-    "txn-mixed": Command("Reads and writes, each in a transaction. As in etcd's tool a read is of all keys, "
-                         "at most --limit, unless KEY is given. The result's extra has read and write.", {
+    "txn-mixed": Command("Reads and writes, each in a transaction. As in etcd's tool, a read without KEY "
+                         "returns all keys, at most --limit. Further rows: read, write.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, "rw_ratio": _RATIO,
-        "end_key": _opt(str, "", "RANGE_END, as etcd's tool spells it."),
+        "end_key": _opt(str, "", "RANGE_END by the name that etcd's tool gives it."),
     }, {"limit": 1000}),
     "mixed": Command("Reads and writes of single keys, each a request of its own.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE, "rw_ratio": _RATIO}),
-    "stm": Command("Software transactional memory, as etcd's concurrency package has it: read some keys, "
-                   "write a part of them, start again if one has changed; an operation is a "
-                   "transaction, to its commit.", {
+    "stm": Command("Software transactional memory, as in etcd's concurrency package: read some keys, "
+                   "write a part of them, start again if one has changed. An operation lasts from the first "
+                   "try to the commit.", {
         **_SIZES,
         "isolation": _opt(str, "r", "c (read committed), r (repeatable reads), s (serializable), ss "
                                     "(serializable snapshot)."),
         "keys_per_txn": _opt(int, 1, "Keys of one transaction."),
-        "write_percent": _opt(int, 50, "Percentage of these keys to write.", "--txn-wr-percent"),
+        "write_percent": _opt(int, 50, "Percentage of these keys that are also written.", "--txn-wr-percent"),
         "locker": _opt(str, "stm", "stm (no lock), lock-client or lock-rpc.", "--stm-locker"),
     }, {"key_space": 1, "val_size_bytes": 8}),
-    "lock": Command("Acquire a lock and release it; an operation is both.", {
+    "lock": Command("Acquire a lock and release it. An operation is both.", {
         "names": _opt(int, 1, "Locks that the clients share."),
         "locker": _opt(str, "lock-rpc", "lock-rpc (the server's lock service) or lock-client (the recipe)."),
     }, total=1000),
-    "watch": Command("Create watchers, put, and count every event at every watcher; an operation is one "
-                     "event delivered, from the put's intended sending. Events lost, repeated and out of "
-                     "order are errors. The result's extra has to_all.",
+    "watch": Command("Create watchers, put keys, and count every event at every watcher. An operation is "
+                     "one event at one watcher; its latency counts from the put's planned send time. Events "
+                     "lost, repeated or out of order are errors. Further rows: watch_created, put, to_all "
+                     "(until the last watcher has a put's event).",
                      {**_SIZES, **_WATCH}, {"key_space": 1}, total=1000),
     "watch-latency": Command(
-        "Put at a fixed rate; latency counts from a put's planned send time to its event.",
+        "The same as watch, with one watcher and puts at a fixed rate.",
         {**_SIZES, **_WATCH},
         {"key_space": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
-    "watch-get": Command("Serializable reads while many watchers catch up from an old revision; ends when "
-                         "they have. The result's extra has caught_up.", {
-        "streams": _STREAMS, "watchers": _opt(int, 10_000, "Watchers in all."),
-        "events": _opt(int, 8, "Events for each watcher to catch up with."),
+    "watch-get": Command("Serializable reads while many watchers catch up from an old revision. The run "
+                         "ends when they have. Further row: caught_up.", {
+        "streams": _STREAMS, "watchers": _opt(int, 10_000, "Number of watchers, on all streams together."),
+        "events": _opt(int, 8, "Events that each watcher has to catch up with."),
     }, {"streams": 1}, 0),
     "v2-set": Command("Set single keys by version 2 of the API, over HTTP/1.1.", {**_KEYS}),
-    "v2-get": Command("Read single keys by version 2 of the API. --consistency l: with quorum=true.", {
+    "v2-get": Command("Read single keys by version 2 of the API. --consistency l reads with quorum=true.", {
         **_CONSISTENCY, **_KEYS}, {"consistency": "s", "key_space": 1000}),
     "v2-wait": Command("Set a key that many requests of version 2 wait for, each on a connection of its "
-                       "own; an operation is one change delivered, from its sending. All wait before the "
-                       "next change. The result's extra has to_all, watch_created and round.", {
+                       "own. An operation is one change at one of them, from the sending of the set. Before "
+                       "the next change all wait again. Further rows: watch_created, round, to_all (until "
+                       "the last one has the change).", {
         "waiters": _opt(int, 1000, "Requests that wait."),
         "key_size_bytes": _SIZES["key_size_bytes"], "val_size_bytes": _SIZES["val_size_bytes"]}, total=10),
     "kubernetes": Command(
-        "What a Kubernetes cluster's API servers ask for, at fixed rates: renewals of nodes' leases and "
+        "The requests of a Kubernetes cluster's API servers, at fixed rates: renewals of nodes' leases and "
         "updates of pods by guarded transactions, keep-alives, lists of all pods in pages and whole, watches "
-        "of every kind. A latency is from the intended sending; the result's extra has each kind of request, "
-        "event, page and conflict.", {
-            "scale": _opt(float, 1.0, "Of all rates."),
+        "of every kind. A latency counts from the planned send time. Further rows: each kind of request, "
+        "event, page, conflict.", {
+            "scale": _opt(float, 1.0, "Factor of all rates."),
             "pods": _opt(int, 10_000, "Pods, of 2 to 4 KB each."),
             "nodes": _opt(int, 5_000, "Nodes, each with a lease."),
             "watches": _opt(int, 1_000, "Watches of all API servers, a stream for each."),
@@ -219,10 +231,11 @@ COMMANDS = {
             "progress_per_s": _opt(float, 50.0, "Progress requests a second.", "--progress"),
             "page": _opt(int, 500, "Keys of a page."),
             "leases": _opt(int, 1_000, "etcd leases to keep alive."),
-            "lease_ttl_s": _opt(int, 600, "Their TTL in seconds.", "--ttl"),
+            "lease_ttl_s": _opt(int, 600, "TTL of these leases, in seconds.", "--ttl"),
         }, {"conns": 100, "duration": "10s"}, 0),
-    "lease-keepalive": Command("Keep leases alive, each client on a stream of its own.", {
-        "leases": _opt(int, 100, "Leases, granted first and revoked after."),
+    "lease-keepalive": Command("Keep leases alive, each client on a stream of its own. Further row: "
+                               "grant_100 (a hundred leases granted at once).", {
+        "leases": _opt(int, 100, "Number of leases, granted first and revoked afterwards."),
         "lease_ttl_s": _opt(int, 60, "TTL of the leases, in seconds.", "--ttl")}),
     "lease-grant": Command("Grant leases; all are revoked afterwards.", {
         "lease_ttl_s": _opt(int, 600, "TTL of the leases, in seconds.", "--ttl")}),
@@ -248,7 +261,7 @@ def _register(name: str, command: Command) -> None:
 
 for _name, _command in COMMANDS.items():
     _register(_name, _command)
-app.command("run", help="Several tests one after the other, with the same options.")(
+app.command("run", help="Run several tests one after the other, with the same options.")(
     taking(_SEVERAL, _several))
 
 

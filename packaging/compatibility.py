@@ -24,7 +24,7 @@ makes this page.
 [compatibility.tsv](compatibility.tsv) has a row for each RPC, path, flag and command of etcd, with the test
 that holds it. Most tests ask a real etcd the same and compare.
 
-|part|rows|here|with limits|without effect|not here|
+|part|rows|works|works partly|no effect|missing|
 |---|---|---|---|---|---|"""
 ARTICLES_HEAD = """
 ## Articles

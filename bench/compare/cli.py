@@ -43,7 +43,8 @@ _LIMIT = _option("Time limit for a system, in seconds.")
 _MARKDOWN = _option("Print the table as Markdown.", "--markdown")
 _TABLES = _option("Folder for the tables, as tab-separated files.")
 _HTML = _option("File to write a report with charts to.", "--html")
-_PAGE = _option("Markdown page whose table (between its marks) is made anew. For the preset page.", "--page")
+_PAGE = _option("Markdown page in which the table between the marks is replaced. For the preset page.",
+                "--page")
 _TOOL = _option("etcd's benchmark tool, as bench/compare/go_benchmark.sh builds and runs it.")
 
 
@@ -80,19 +81,22 @@ def register(app: typer.Typer) -> None:
 @dataclass(kw_only=True)
 class _Compared(_Flagged):
     baseline: Annotated[str, _option(
-        "A: etcd or muster, to start (muster:4 with four shards); PATH of an etcd; or NAME=HOST:PORT,... of "
-        "a running one.")] = ""
+        "System A. To start one: etcd, muster, muster:4 (four shards), or PATH of an etcd. A running one: "
+        "NAME=HOST:PORT,...")] = ""
     subject: Annotated[str, _option(
-        "B, in the same forms; several, separated by spaces, to compare each with A.")] = ""
-    with_: Annotated[str, _option("etcd=ENDPOINTS or etcd=PATH: the baseline.", "--with")] = ""
+        "System B, in the same forms. Several, separated by spaces, are each compared with A.")] = ""
+    with_: Annotated[str, _option(
+        "Another way to name the baseline: etcd=ENDPOINTS or etcd=PATH.", "--with")] = ""
     etcd: Annotated[list[str] | None, _option(
-        "An etcd to compare with: PATH of a binary or of its directory, or etcd for the packaged one. Given "
-        "several times, each is named by its version, and ratios are to each and to the better.")] = None
+        "An etcd to compare with: PATH of a binary or of its directory, or etcd for the packaged one. May be "
+        "given several times: each is then named by its version, and ratios are to each and to the "
+        "better.")] = None
     preset: Annotated[str, _option(
-        "puts-and-ranges (by clients), shards (by their number), matrix (everything), keys (peer keys), "
-        "several with commas, or all: these four. Bounded in time: 6, 6, 10 and 5 minutes. page: the "
-        "documentation's table, by this tool and by etcd's, in 40. v2: version 2 of the API. tls: puts and "
-        "ranges by TLS. kubernetes: the load of its API servers.")] = ""
+        "Comma-separated names. puts-and-ranges: by number of clients, 6 minutes at most. shards: by their "
+        "number, 6 minutes. matrix: all kinds of requests, 10 minutes. keys: with and without peer keys, 5 "
+        "minutes. all: these four. page: the documentation's table, by this tool and by etcd's, 40 minutes. "
+        "v2: version 2 of the API. tls: puts and ranges by TLS. kubernetes: the load of its API "
+        "servers.")] = ""
     only: Annotated[str, _option(
         "Comma-separated cells or shell patterns, such as put-*,range-l-1000. Default: the preset's, or put "
         "and both ranges with 1, 100 and 1000 clients.")] = ""
@@ -100,12 +104,12 @@ class _Compared(_Flagged):
     duration: Annotated[float, _option("Seconds of one turn, at most.", min=0.1)] = 5.0
     warm_up: Annotated[float, _option("Seconds before the first turn of a cell.", min=0)] = 1.0
     budget: Annotated[float, _option(
-        "Seconds for all turns, which shorten to keep it. 0: the preset's, or no limit.", min=0)] = 0.0
+        "Seconds for all turns, which become shorter to keep it. 0: the preset's, or no limit.", min=0)] = 0.0
     key_space: Annotated[int, _option("Number of different keys.", "--key-space-size")] = 10_000
     big_keys: Annotated[int, _option("Keys of the large range. 0: the preset's (100,000).")] = 0
-    watchers: Annotated[int, _option("Watchers of one key; twice as many idle ones.")] = 10_000
+    watchers: Annotated[int, _option("Watchers of one key; idle watchers are twice as many.")] = 10_000
     watch_rate: Annotated[float, _option("Puts per second below a watched prefix.")] = 10_000.0
-    disturbed_rate: Annotated[float, _option("Puts per second during long work.")] = 300.0
+    disturbed_rate: Annotated[float, _option("Puts per second while a long request runs.")] = 300.0
     scale: Annotated[float, _option("Factor of Kubernetes' rates (5,000 renewals a second).")] = 0.2
     hosts: Annotated[int, _option("Members of each system.", min=1, max=7)] = 3
     processes: Annotated[int, _option("Client processes that share the work.")] = 1
@@ -199,7 +203,7 @@ def report(
     page: Annotated[Path | None, _PAGE] = None,
     chart: Annotated[Path | None, _option("File to write the headline chart to, as SVG.")] = None,
 ) -> None:
-    """Make tables and charts of saved comparisons on one page."""
+    """Show saved comparisons, or write their tables and charts."""
     results: list[dict[str, Any]] = []
     with failures():
         for file in files:
@@ -274,10 +278,11 @@ class _Crowded(_Flagged):
     connections: Annotated[int, _option("Connections to hold.", min=1)] = 10_000
     watches: Annotated[int, _option("Watches on them, each on a key of its own.", min=1)] = 100_000
     watch_streams: Annotated[int, _option("Connections that have a watch stream. 0: all.", min=0)] = 0
-    members: Annotated[int, _option("Members that get the connections. 0: all three.", min=0, max=3)] = 0
-    processes: Annotated[int, _option("Client processes; each may open so many files.", min=1)] = 1
+    members: Annotated[int, _option("Members that the connections go to. 0: all three.", min=0, max=3)] = 0
+    processes: Annotated[int, _option(
+        "Client processes. Each may hold as many connections as it may open files.", min=1)] = 1
     at_once: Annotated[int, _option("Connections, requests or streams in progress at a time.", min=1)] = 256
-    duration: Annotated[float, _option("Seconds of puts meanwhile, in each step.", min=0.1)] = 5.0
+    duration: Annotated[float, _option("Seconds of puts in each step.", min=0.1)] = 5.0
     names: Annotated[str, _NAMES] = "etcd muster"
     limit: Annotated[float, _LIMIT] = 240.0
     markdown: Annotated[bool, _MARKDOWN] = False
@@ -285,8 +290,8 @@ class _Crowded(_Flagged):
 
 @taking_fields(_Crowded)
 def crowd(given: _Crowded) -> None:
-    """Hold many connections and watches; print their memory, and the latency of concurrent puts. Exit with
-    1 if one fails."""
+    """Hold many connections and watches, and print the memory that they take and the latency of puts
+    meanwhile. Exit with 1 if one fails."""
     from bench.load import crowd as crowding
 
     with failures():
@@ -303,10 +308,11 @@ class _Cut(Measured):
     context: typer.Context
     shards: Annotated[str, _option(
         "Comma-separated numbers of shards, one step for each.")] = "2,4,8,16,32,64"
-    rate: Annotated[float, _option("Commits a second that each shard reports.", min=1)] = 200.0
+    rate: Annotated[float, _option("Commits per second that each shard reports.", min=1)] = 200.0
     duration: Annotated[float, _option("Seconds of one step.", min=0.1)] = 3.0
     cpu_limit: Annotated[float, _option(
-        "Share of a CPU for the sequencer's process; below 1 by a cgroup.", min=0.01, max=1)] = 1.0
+        "Share of a CPU that the sequencer's process may use. Below 1, a cgroup sets it.",
+        min=0.01, max=1)] = 1.0
     markdown: Annotated[bool, _MARKDOWN] = False
 
 
@@ -326,7 +332,8 @@ def cuts(given: _Cut) -> None:
 
 @taking_fields(_Checked)
 def check(given: _Checked) -> None:
-    """Count the work of requests in a local cluster; exit 1 if it is above the recorded bounds."""
+    """Count the work that requests make in a local cluster. Exit with 1 if it is above the recorded
+    bounds."""
     from bench.guard import check as checking
 
     with failures():

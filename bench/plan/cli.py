@@ -34,25 +34,27 @@ def _ground(context: typer.Context) -> Ground:
 @dataclass(kw_only=True)
 class _Planned(Measured):
     context: typer.Context
-    writes: Annotated[float, _option("Writes a second.")] = 1000.0
-    reads: Annotated[float, _option("Linearizable reads of one key a second.")] = 10_000.0
-    events: Annotated[float, _option("Events a second, counted once for each watcher.")] = 0.0
-    watches: Annotated[int, _option("Watches that are held.")] = 0
-    connections: Annotated[int, _option("Connections of clients.")] = 1000
-    wide: Annotated[float, _option("Transactions over several shards a second, besides the writes.")] = 0.0
+    writes: Annotated[float, _option("Writes per second.")] = 1000.0
+    reads: Annotated[float, _option("Linearizable reads of one key per second.")] = 10_000.0
+    events: Annotated[float, _option(
+        "Events per second, each counted once for every watcher that gets it.")] = 0.0
+    watches: Annotated[int, _option("Number of watches.")] = 0
+    connections: Annotated[int, _option("Number of client connections.")] = 1000
+    wide: Annotated[float, _option(
+        "Transactions over several shards per second, in addition to the writes.")] = 0.0
     key_size: Annotated[int, _option("Bytes of a key.")] = 32
     val_size: Annotated[int, _option("Bytes of a value.")] = 256
     keys: Annotated[int, _option("Live keys.")] = 1_000_000
     compacted_every: Annotated[float, _option(
-        "Seconds between two compactions: old versions are kept so long.")] = 3600.0
+        "Seconds between compactions. Old versions are kept until the next one.")] = 3600.0
     hosts: Annotated[int, _option("Hosts: 1, 3, 5, 7 or 9.")] = 3
     most: Annotated[float, _option(
-        "Share of a CPU that a process may use; the rest is for bursts and lost hosts.")] = 0.6
+        "Share of a CPU that a process may use. The rest is for bursts, and for failures of hosts.")] = 0.6
 
 
 @taking_fields(_Planned)
 def plan(given: _Planned) -> None:
-    """Say how many hosts, CPUs, shards and disks a load needs, by costs measured here in about a minute."""
+    """Say what CPUs, shards, memory and disks a load needs, by costs measured here in about a minute."""
     from bench.plan import demand as planning
     from bench.plan import prices as pricing
     from bench.plan.scale import price_rows
@@ -84,7 +86,7 @@ class _Scaled(Measured):
 
 @taking_fields(_Scaled)
 def scale(given: _Scaled) -> None:
-    """Measure what shards cost by process role here, and predict 1 to 64 of them on 3 to 9 hosts."""
+    """Measure here what shards cost in each kind of process, and predict 1 to 64 shards on 3 to 9 hosts."""
     from bench.plan import scale as scaling
 
     ground = _ground(given.context)

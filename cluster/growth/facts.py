@@ -89,13 +89,13 @@ _OF_SHARD = ("leader", "term", "cpu", "rate", "behind", "live_bytes", "keys")
 
 def _read(data: bytes) -> dict[str, Any]:
     if len(data) > _MOST_BYTES:
-        raise ValueError("what a node tells of its load is too large")
+        raise ValueError("a node's report of its load is too large")
     try:
         told = json.loads(data)
     except RecursionError as error:
-        raise ValueError("what a node tells of its load is too deep") from error
+        raise ValueError("a node's report of its load is nested too deep") from error
     if not isinstance(told, dict):
-        raise ValueError("what a node tells of its load has another form")
+        raise ValueError("a node's report of its load has another form")
     return told
 
 

@@ -180,7 +180,8 @@ class Roster:
         self.changes.moved()
 
     def look(self) -> None:
-        """Have peers follow; each second too, for a leader lets a removed host go only after a while."""
+        """Have the links follow the members. Each second, too: a leader drops a removed host only after a
+        while."""
         if self._running:
             self._node.peers.follow()
 

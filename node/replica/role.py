@@ -1,4 +1,4 @@
-"""In what nodes differ.
+"""What differs between nodes: their roles.
 
 A node is the same everywhere: a Raft log, a state, links, and a tick that drives them. It holds one ``Role``,
 chosen in ``node.replica.made``: ``LoneRole`` in a store of one shard; in one of several shards ``OrderRole``

@@ -216,7 +216,7 @@ class Streams:
 
     def _resume(self, answer: LongAnswer) -> None:
         work, answer.parked = answer.parked, None
-        assert work is not None, "who is not parked goes on by itself"
+        assert work is not None, "an answer that is not parked continues by itself"
         answer.resumed = True
         self._resumed[answer.link.identity] += 1
         self._start(answer.link, answer.rid, answer.run(work))

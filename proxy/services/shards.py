@@ -1,4 +1,4 @@
-"""musterpb.Shards, muster's own: what etcd has not."""
+"""musterpb.Shards, a service that etcd does not have."""
 
 from __future__ import annotations
 

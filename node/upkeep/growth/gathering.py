@@ -1,4 +1,4 @@
-"""What nodes tell the leader of shard 0 of their load, and what it has heard.
+"""Reports of nodes' load: what each sends to the leader of shard 0, and what that leader has heard.
 
 Each host's node 0 tells CPUs and disk by itself (LOAD). The leader asks other shards' leaders for theirs
 (LOADS), and for the sample only where it may be needed: it is large.

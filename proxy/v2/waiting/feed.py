@@ -271,7 +271,7 @@ class Feed:
         try:
             waiter.woken(fired)
         except HANDLER_MISTAKES as error:  # of this client's answer alone
-            faults.met("waking who waits for the v2 tree", error)
+            faults.met("waking a wait for the v2 tree", error)
             self.cancel(waiter)
 
     def _wake(self) -> None:

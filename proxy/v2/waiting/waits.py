@@ -40,7 +40,7 @@ class Waits:
 
     def add(self, request: HttpRequest, path: bytes, recursive: bool, stream: bool, since: int, begin: Begin,
             who: Who | None, slash: bool) -> None:
-        """``since`` 0: wait for the next event. ``who``, ``slash``: what the wait is judged by."""
+        """``since`` 0: wait for the next event. Permissions are judged by ``who`` and ``slash``."""
         wait = Wait(request, stream, begin)
         self._open[wait] = None
         request.on_close = wait.on_close = lambda request: self._drop(wait)

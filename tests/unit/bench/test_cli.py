@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
 
+from bench.cli import COMMANDS
 from bench.systems.systems import System, find_etcd
 
 NUMBER = (int, float)
@@ -108,6 +109,15 @@ def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tu
     )
     assert result["client"]["cpu_s"] > 0
     assert 0 <= result["others_busy_percent"] <= result["machine_busy_percent"] <= 100
+
+
+@pytest.mark.parametrize(("command", "default"), [
+    ("put", "10000, or no limit with --duration."), ("scan", "10, or no limit with --duration."),
+    ("kubernetes", "no limit."),
+])  # fmt: skip
+def test_the_help_of_a_command_names_its_own_default_total(command: str, default: str) -> None:
+    hint, _ = COMMANDS[command].taken()["total"]
+    assert get_args(hint)[1].help == f"Number of operations. Default: {default}"
 
 
 def test_reads_are_as_consistent_as_asked(etcd: System) -> None:
