@@ -66,7 +66,6 @@ PERMISSION = frozenset((DENIED, EMPTY, TOKEN, OLD, NO_USER))
 _MANAGED = ("already", "not found", "not granted", "root user", "invalid auth management", "user role")
 READ, WRITE, BOTH = auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE
 _ROOT = Principal(Kind.CERTIFICATE, "root")
-_LATEST = 1 << 62
 
 Need = tuple[
     str, bytes, bytes
@@ -389,7 +388,7 @@ class Permissions:
         states, least = self.states(), self._least(asked_at)
         return [s for s in states[least:] if self._committed_at(s) <= answered_at] or [states[least]]
 
-    def _at_revision(self, o: Operation, revision: int) -> list[State]:
+    def _at_revision(self, revision: int) -> list[State]:
         """The states in which a write may have been judged that changed something: none that was known to be
         over when it came into effect."""
         index, states = self._replay.record_of[revision], self.states()
@@ -449,7 +448,7 @@ class Permissions:
             "P3 nothing comes into effect that is forbidden",
             o,
             self._clients.who[o.number],
-            self._at_revision(o, revision),
+            self._at_revision(revision),
             keys,
         )
 

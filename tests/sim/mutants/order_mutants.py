@@ -64,7 +64,6 @@ SEQUENCERS = (
 
 
 WIDE = {"transfer": 10, "wide": 6, "put": 6}
-SPLITS = ("isolate", "one way", "heal", "heal", "transfer", "pause leader")
 
 
 def plan(**given: Any) -> Plan:
