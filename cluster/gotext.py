@@ -121,11 +121,11 @@ def parse_int(value: str, base: int = 10) -> int:
     return number
 
 
-def parse_uint(value: str, base: int = 10) -> int:
-    """Go's strconv.ParseUint. GoError."""
+def parse_hex(value: str) -> int:
+    """Go's strconv.ParseUint, of base 16. GoError."""
     digits = value.lower()
     try:
-        number = int(digits, base) if digits.isalnum() and digits.isascii() else -1
+        number = int(digits, 16) if digits.isalnum() and digits.isascii() else -1
     except ValueError:
         number = -1
     if number < 0:

@@ -60,8 +60,8 @@ class Sizes:
 _BLANK = Spec("put", ())
 
 
-def _at_least(bound: float, figure: str = "throughput_per_s") -> Target:
-    return Target(figure, False, bound)
+def _at_least(bound: float) -> Target:
+    return Target("throughput_per_s", False, bound)
 
 
 def _at_most(bound: float, figure: str, *, ratio: bool = True, subject: int = 1) -> Target:

@@ -92,23 +92,23 @@ def used(prices: Prices, load: Load) -> dict[str, float]:
     return found
 
 
-def capacity(prices: Prices, shards: int, hosts: int = 3, most: float = 1.0) -> tuple[float, str, int]:
-    """The most writes a second of which no process uses more than ``most`` of a CPU, the role of the process
-    that then uses most, and the fronts that pass so many on."""
+def capacity(prices: Prices, shards: int, hosts: int = 3) -> tuple[float, str, int]:
+    """The most writes a second of which no process uses more than a CPU, the role of the process that then
+    uses most, and the fronts that pass so many on."""
     def carried(writes_per_s: float) -> bool:
         cpus = used(prices, Load(shards, writes_per_s, hosts))
         busiest = max(cpu for role, cpu in cpus.items() if role != FRONT)
-        return busiest <= most and fronts_for(prices, shards, writes_per_s, hosts, most) is not None
+        return busiest <= 1.0 and fronts_for(prices, shards, writes_per_s, hosts) is not None
 
     low, high = 0.0, 1e9
     for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if carried(middle) else (low, middle)
-    fronts = fronts_for(prices, shards, low, hosts, most) or hosts
+    fronts = fronts_for(prices, shards, low, hosts) or hosts
     at = used(prices, Load(shards, low, hosts, fronts))
     nodes = {role: cpu for role, cpu in at.items() if role != FRONT}
     first = max(nodes, key=lambda role: nodes[role])
-    return low, first if nodes[first] > 0.99 * most else FRONT, fronts
+    return low, first if nodes[first] > 0.99 else FRONT, fronts
 
 
 def fronts_for(prices: Prices, shards: int, writes_per_s: float, hosts: int = 3, most: float = 1.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from cluster.evaluate.replica import Leader
@@ -159,12 +159,10 @@ def _keys(placement: Placement, shard: int) -> Iterator[bytes]:
             yield key
 
 
-def measure(transactions: int, at_once: int, grants: int, turned: Callable[[], object] = lambda: None
-            ) -> float:
-    """CPU microseconds of a transaction, over so many. ``turned`` is called after each turn."""
+def measure(transactions: int, at_once: int, grants: int) -> float:
+    """CPU microseconds of a transaction, over so many."""
     ordering, done, spent_s = Ordering(at_once), 0, 0.0
     while done < transactions:
         completed, took_s = ordering.turn(grants)
         done, spent_s = done + completed, spent_s + took_s
-        turned()
     return 1e6 * spent_s / done

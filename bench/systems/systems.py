@@ -180,14 +180,14 @@ def free_ports(count: int) -> list[int]:
 
 
 def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
-               flags: Sequence[str] = (), name: str = "etcd") -> System:
+               flags: Sequence[str] = ()) -> System:
     """Start ``members`` etcd processes as one cluster."""
     path = find_etcd(binary)
     ports = free_ports(2 * members)
     clients = [f"http://127.0.0.1:{port}" for port in ports[:members]]
     peers = [f"http://127.0.0.1:{port}" for port in ports[members:]]
     initial = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(name, _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [],
+    system = System("etcd", _version([path], "etcd"), [url.removeprefix("http://") for url in clients], [],
                     data_dir, flags=tuple(flags))
     system.start([(f"m{i}", [
         path, "--name", f"m{i}", "--data-dir", str(data_dir / f"m{i}"),

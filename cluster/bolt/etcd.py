@@ -102,14 +102,14 @@ def tombstone_value(key: bytes) -> bytes:
     return b"\x0a" + varint(len(key)) + key
 
 
-def buckets(around: Around, cluster_version: str = "3.5.0") -> Iterator[tuple[bytes, Iterable[Row]]]:
+def buckets(around: Around) -> Iterator[tuple[bytes, Iterable[Row]]]:
     """Every bucket but ``key``, and its rows in order."""
     yield LEASE, sorted((_I64.pack(one.lease), _lease(one)) for one in around.leases)
     yield META, sorted(_meta(around))
     yield MEMBERS, sorted((b"%x" % one.ID, _member(one)) for one in around.members)
     yield MEMBERS_REMOVED, sorted((b"%x" % one, b"removed") for one in around.removed)
     downgrade = b'{"target-version":"","enabled":false}'
-    yield CLUSTER, [(b"clusterVersion", cluster_version.encode()), (b"downgrade", downgrade)]
+    yield CLUSTER, [(b"clusterVersion", b"3.5.0"), (b"downgrade", downgrade)]
     yield ALARM, sorted((_alarm(member, kind), b"") for member, kind in around.alarms)
     auth = around.auth
     yield AUTH, [(b"authEnabled", bytes((auth.enabled,))), (b"authRevision", _U64.pack(auth.revision))]

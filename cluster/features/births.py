@@ -25,14 +25,11 @@ class Facts(NamedTuple):
     voters: Collection[int]  # of group 0
 
 
-def check_level(grown: Growth) -> None:
+def check_level(grown: Growth, needed: int = BIRTHS) -> None:
     """EtcdError: the cluster's data has not grown so far."""
-    if grown.level < BIRTHS:
-        raise too_low(grown, BIRTHS)
-
-
-def too_low(grown: Growth, needed: int) -> EtcdError:
-    return EtcdError(errors.SHARD_LEVEL, errors.SHARD_LEVEL.text.format(level=grown.level, needed=needed))
+    if grown.level < needed:
+        text = errors.SHARD_LEVEL.text.format(level=grown.level, needed=needed)
+        raise EtcdError(errors.SHARD_LEVEL, text)
 
 
 def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
@@ -62,11 +59,9 @@ def check_retire(grown: Growth, table: Table, shard: int, with_keys: bool) -> No
     if known.state != State.SERVING or (move is not None and shard in (move.target, *move.sources)):
         raise going_on(shard, known.state)
     if table.owns_anything(shard):
-        if with_keys and grown.level < MOVES:
-            raise too_low(grown, MOVES)
-        if with_keys:
-            return
-        raise EtcdError(errors.SHARD_OWNS_KEYS, errors.SHARD_OWNS_KEYS.text.format(shard=shard))
+        if not with_keys:
+            raise EtcdError(errors.SHARD_OWNS_KEYS, errors.SHARD_OWNS_KEYS.text.format(shard=shard))
+        check_level(grown, MOVES)
 
 
 def going_on(shard: int, state: State) -> EtcdError:

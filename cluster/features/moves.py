@@ -16,7 +16,8 @@ from typing import NamedTuple, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.features.births import going_on, too_low
+from cluster.features import births
+from cluster.features.births import going_on
 from cluster.features.growth import MOVES, Growth
 from cluster.placement.changes import take_move
 from cluster.placement.table import Move, State, Table, before
@@ -84,8 +85,7 @@ def refused(reason: str) -> EtcdError:
 
 def check_level(grown: Growth) -> None:
     """EtcdError: the cluster's data has not grown so far."""
-    if grown.level < MOVES:
-        raise too_low(grown, MOVES)
+    births.check_level(grown, MOVES)
 
 
 def check_settled(moving: Moving | None) -> Moving:

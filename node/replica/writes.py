@@ -15,8 +15,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import structlog
-
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
@@ -37,8 +35,6 @@ from cluster.raft import Raft
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, say_not_leader
 from node.storage import Prepared, PreparedPuts, PreparedRows
-
-log = structlog.get_logger("writes")
 
 _PUT, _V2_WRITE = int(Method.PUT), int(Method.V2_WRITE)
 _HEAD_BYTES = HEAD.size

@@ -15,8 +15,6 @@ import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import footprint
@@ -27,8 +25,6 @@ from cluster.wire.messages import READ, Method, Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slicer, Slices
 from node.storage import Compacted, FutureRevision, Reader, StateStore
-
-log = structlog.get_logger("reads")
 
 _RANGES = frozenset(map(int, (Method.RANGE, Method.RANGE_STREAM, Method.RANGE_ROWS, Method.STREAM_ROWS)))
 # each shard reports all that it owns; of questions about users, these go by keys

@@ -86,9 +86,9 @@ class Nodes:
         self.fronts.append(front)
         return front
 
-    def wait_leader(self, limit_s: float = 60.0) -> int:
+    def wait_leader(self) -> int:
         """The member that leads, once one of the running nodes says so and serves a write."""
-        until = time.monotonic() + limit_s
+        until = time.monotonic() + 60.0
         while time.monotonic() < until:
             for member_id in self.processes:
                 front = self.front(member_id)

@@ -69,10 +69,6 @@ class Hosts:
         """The process of one node."""
         return self._pid(host, "nodes", shard)
 
-    def front_pid(self, host: int) -> int:
-        """The process of the host's front."""
-        return self._pid(host, "fronts", 0)
-
     def _pid(self, host: int, kind: str, place: int) -> int:
         return int(until(lambda: (s := self.status(host)) and s[kind][place]["pid"]))
 
@@ -159,9 +155,9 @@ class Log:
         """How many lines of one of the host's processes hold a text."""
         return sum(text in line and f"process={process}" in line for line in self.text().splitlines())
 
-    def await_text(self, text: str, limit_s: float = LIMIT_S) -> None:
+    def await_text(self, text: str) -> None:
         """Wait until it holds a text."""
-        until(lambda: text in self.text(), limit_s)
+        until(lambda: text in self.text(), LIMIT_S)
 
 
 async def aside(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -147,19 +147,17 @@ class Load:
         """Load as usual for a while: this is the time of exposure, not a wait for something."""
         await asyncio.sleep(seconds)
 
-    async def acknowledged(self, count: int, limit_s: float = 60.0) -> None:
+    async def acknowledged(self, count: int) -> None:
         """Wait until so many more writes were acknowledged."""
         target = count + sum(bool(o.writes) and o.outcome is Outcome.OK for o in self.operations)
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(60.0):
             while sum(bool(o.writes) and o.outcome is Outcome.OK for o in self.operations) < target:
                 await asyncio.sleep(0.02)
 
-    async def resumed_after_s(
-        self, since_ns: int, gone_ns: int, not_host: int = -1, limit_s: float = 60.0
-    ) -> float:
+    async def resumed_after_s(self, since_ns: int, gone_ns: int, not_host: int = -1) -> float:
         """How long after a moment a write was acknowledged at another host that began after ``gone_ns``, when
         what was done at that moment had certainly happened."""
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(60.0):
             while True:
                 found = [
                     o.returned_ns
@@ -354,9 +352,9 @@ class Load:
         )
 
 
-async def current_revision(endpoints: Sequence[tuple[str, int]], limit_s: float = CATCH_UP_LIMIT_S) -> int:
+async def current_revision(endpoints: Sequence[tuple[str, int]]) -> int:
     """The store's revision by a linearizable read, from whoever answers."""
-    async with asyncio.timeout(limit_s):
+    async with asyncio.timeout(CATCH_UP_LIMIT_S):
         while True:
             for endpoint in endpoints:
                 try:

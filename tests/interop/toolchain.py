@@ -69,11 +69,10 @@ def fingerprint(*files: Path) -> str:
 def call(
     line: Sequence[str | Path], *, cwd: Path = HERE, env: Mapping[str, str] | None = None,
     limit_s: float = 60.0,
-    stdin: str | None = None,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
     """Run a program to its end, whatever that is."""
     return subprocess.run(
-        [str(word) for word in line], cwd=cwd, env={**os.environ, **(env or {})}, input=stdin,
+        [str(word) for word in line], cwd=cwd, env={**os.environ, **(env or {})},
         capture_output=True, text=True, check=False, timeout=limit_s,
     )  # fmt: skip
 

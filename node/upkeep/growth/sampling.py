@@ -7,16 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import structlog
-
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import footprint
 from cluster.features.auth.principal import SAID, split
 from cluster.growth.sample import Sample
 from cluster.wire.messages import LONE_HEAD, READ, Method
 from node.links.fronts import FrontLink, Request
-
-log = structlog.get_logger("growth")
 
 PassOn = Callable[[FrontLink, list[Request]], None]
 # what a request costs a node, in plain puts

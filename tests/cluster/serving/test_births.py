@@ -64,8 +64,8 @@ def nodes_of(cluster: LocalCluster, shard: int) -> list[str]:
         if facts["shard"] == shard and facts["up"] and facts["order_lag"] < 50)
 
 
-def serves(cluster: LocalCluster, shard: int, hosts: int = HOSTS) -> Callable[[], bool]:
-    return lambda: len(nodes_of(cluster, shard)) == hosts
+def serves(cluster: LocalCluster, shard: int) -> Callable[[], bool]:
+    return lambda: len(nodes_of(cluster, shard)) == HOSTS
 
 
 class Load:

@@ -33,9 +33,9 @@ def put(front: Front, key: bytes, value: bytes, **fields: int) -> int:
     return int(HEAD.unpack_from(body)[0])
 
 
-def leader_front(nodes: Nodes, limit_s: float = 60.0) -> Front:
+def leader_front(nodes: Nodes) -> Front:
     """A link to a leader that serves."""
-    until = time.monotonic() + limit_s
+    until = time.monotonic() + 60.0
     while time.monotonic() < until:
         front = nodes.front(nodes.wait_leader())
         try:

@@ -347,9 +347,9 @@ def _until_logged(log: Path, line: str) -> None:
         time.sleep(0.05)
 
 
-def await_causes(setting: Setting, limit_s: float = LIMIT_S) -> dict[str, list[str]]:
+def await_causes(setting: Setting) -> dict[str, list[str]]:
     """Wait until every host has said what it has to; what is missing, by host, once the limit has passed."""
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + LIMIT_S
     while ((missing := {h.name: m for h in setting.hosts if (m := h.missing())})
             and time.monotonic() < deadline):
         time.sleep(0.1)

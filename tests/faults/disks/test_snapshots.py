@@ -98,7 +98,7 @@ def kill_when(sending: Log, pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-async def put_bulk(hosts: Hosts, host: int, megabytes: int = 64) -> None:
+async def put_bulk(hosts: Hosts, host: int) -> None:
     """Data that makes a snapshot of shard 0 take its time, unless it is there already."""
     placement = Placement(SHARDS)
     directories = [d for n in range(100) if placement.shard_of(d := b"/bulk/%d/" % n) == 0]
@@ -108,7 +108,7 @@ async def put_bulk(hosts: Hosts, host: int, megabytes: int = 64) -> None:
             key=b"/bulk/", range_end=b"/bulk0", count_only=True), rpc_pb2.RangeResponse)
         if there.count:
             return
-        for at in range(0, megabytes * 16, 32):
+        for at in range(0, 64 * 16, 32):
             await asyncio.gather(
                 *(
                     client.unary(

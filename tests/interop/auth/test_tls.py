@@ -96,14 +96,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 authority,
                 alice,
                 *flags,
-                f"--client-crl-file={_der(authority, crl)}",
+                f"--client-crl-file={_der(crl)}",
                 peers="https",
             )
         )
         yield World(muster, etcd, folder, authority, stranger, alice, server)
 
 
-def _der(authority: Authority, crl: Path) -> Path:
+def _der(crl: Path) -> Path:
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding
 

@@ -75,9 +75,9 @@ def start_etcd(*flags: str) -> Server:
     return server
 
 
-def etcdctl(server: Server, *args: str, timeout: str = "1s") -> subprocess.CompletedProcess[bytes]:
+def etcdctl(server: Server, *args: str) -> subprocess.CompletedProcess[bytes]:
     """The real tool, for arrangements."""
-    line = [*_ETCDCTL, f"--endpoints={server.address}", f"--command-timeout={timeout}", *args]
+    line = [*_ETCDCTL, f"--endpoints={server.address}", "--command-timeout=1s", *args]
     return subprocess.run(line, env=_clean_environment(), capture_output=True, check=False)
 
 

@@ -44,9 +44,9 @@ def read(txn: pb.TxnRequest, key: bytes, range_end: bytes, count_only: bool = Fa
     request.key, request.range_end, request.count_only = key, range_end, count_only
 
 
-def put(txn: pb.TxnRequest, key: bytes, value: bytes = b"new") -> None:
+def put(txn: pb.TxnRequest, key: bytes) -> None:
     request = txn.success.add().request_put
-    request.key, request.value, request.prev_kv = key, value, True
+    request.key, request.value, request.prev_kv = key, b"new", True
 
 
 def steps() -> Iterator[Step]:

@@ -26,8 +26,8 @@ from tests.interop.hosts import Hosts
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
-async def until(holds: Callable[[], Any], limit_s: float = 20.0) -> None:
-    async with asyncio.timeout(limit_s):
+async def until(holds: Callable[[], Any]) -> None:
+    async with asyncio.timeout(20.0):
         while not holds():
             await asyncio.sleep(0.01)
 

@@ -18,8 +18,10 @@ from tests.faults.netns import need as need_namespaces
 from tests.interop.rows import timed
 from tests.interop.rows.cluster import CLUSTER, course
 from tests.interop.rows.commands import COMMANDS
+from tests.interop.rows.key_commands import KEY_COMMANDS
 from tests.interop.rows.keys import KEYS
 from tests.interop.rows.named import NAMED, Named, named
+from tests.interop.rows.ports import PORTS
 from tests.interop.rows.scenarios import SCENARIOS, SERVICES
 from tests.interop.rows.starts import STARTS
 from tests.interop.rows.table import rows
@@ -28,8 +30,9 @@ from tests.interop.rows.world import BIN, World, world
 from tests.interop.toolchain import need
 
 ROWS = rows()
-BY_SITE = {**KEYS.of, **WAITS.of}
-CHECKS = {**BY_SITE, **COMMANDS.of, **SCENARIOS.of, **SERVICES.of}
+BY_SITE = {**KEYS.of, **PORTS.of, **WAITS.of}
+BY_TOOL = {**COMMANDS.of, **KEY_COMMANDS.of}
+CHECKS = {**BY_SITE, **BY_TOOL, **SCENARIOS.of, **SERVICES.of}
 TIMED = {**timed.TIMED_KEYS.of, **timed.TIMED_COMMANDS.of}
 
 pytestmark = [
@@ -55,8 +58,10 @@ def tried() -> list[str]:
 def test_every_row_that_is_to_be_tried_here_has_a_check() -> None:
     kinds = (
         KEYS,
+        PORTS,
         WAITS,
         COMMANDS,
+        KEY_COMMANDS,
         timed.TIMED_KEYS,
         timed.TIMED_COMMANDS,
         SCENARIOS,
@@ -88,7 +93,7 @@ def _everywhere(name: str, shared: World) -> None:
     places: list[tuple[Any, ...]] = [(shared,)]
     if name in BY_SITE:
         places = [(site, shared) for site in shared.sites]
-    elif name in COMMANDS.of:
+    elif name in BY_TOOL:
         places = [(tool, shared) for tool in shared.tools]
     elif name in SERVICES.of:
         places = [(site, shared) for site in shared.sites[1:]]

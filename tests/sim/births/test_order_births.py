@@ -8,7 +8,7 @@ import pytest
 
 from cluster.placement.table import State
 from node.replica import server
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import FAULTS, HARD_FAULTS, MIX, SOAK, Plan, seconds_for
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

@@ -1,9 +1,9 @@
 """Clients that are somebody, users and roles that change meanwhile, and what must hold of every answer.
 
-What a user may is told by the plainest code, in each state that users and roles have been in: they are
-folded once more out of the committed order. A change of users counts from when it is committed, and for
-certain once it is acknowledged. So for every request there are the states that it may have been judged
-in, and
+What a user may is told by the plainest code (``order_needs``), in each state that users and roles have been
+in: they are folded once more out of the committed order. A change of users counts from when it is committed,
+and for certain once it is acknowledged. So for every request there are the states that it may have been
+judged in, and
 
 * P1: what was answered was allowed in one of them, each part of it;
 * P2: what was refused was refused so in one of them;
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ from cluster.pb import rpc_pb2 as pb
 from proxy.auth.shown import Shown
 from tests.sim.clients import order_clients
 from tests.sim.clients.order_clients import Call, Clients, Operation
+from tests.sim.clients.order_needs import BOTH, PERMISSION, READ, WRITE, State, needs_of
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
@@ -55,124 +55,8 @@ CHANGES: dict[str, Any] = {
 }
 order_clients.RESPONSES.update(CHANGES)
 USERS, ROLES = ("ann", "bob"), ("reads", "writes")
-DENIED, EMPTY, TOKEN, OLD, NO_USER = (
-    "etcdserver: permission denied",
-    "etcdserver: user name is empty",
-    "etcdserver: invalid auth token",
-    "etcdserver: revision of auth store is old",
-    "etcdserver: user name not found",
-)
-PERMISSION = frozenset((DENIED, EMPTY, TOKEN, OLD, NO_USER))
 _MANAGED = ("already", "not found", "not granted", "root user", "invalid auth management", "user role")
-READ, WRITE, BOTH = auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE
 _ROOT = Principal(Kind.CERTIFICATE, "root")
-_LATEST = 1 << 62
-
-Need = tuple[
-    str, bytes, bytes
-]  # "read", "write", "valid", "root", or "named" for anybody who has a name; key, range_end
-
-
-@dataclass
-class State:
-    """Users and roles behind one record, or behind one item of it."""
-
-    index: int  # of the record
-    enabled: bool
-    revision: int
-    epoch: int
-    users: dict[str, tuple[tuple[str, ...], int]]  # roles, and the auth revision of the last password
-    roles: dict[str, tuple[tuple[bytes, bytes, int], ...]]
-    names: frozenset[bytes] = frozenset()  # of the rows that made it what it is
-
-    def says(self, who: Principal | None, need: Need) -> str | None:
-        """The error that a client is told who wants this; None: he may."""
-        if not self.enabled:
-            return None
-        if who is not None and who.kind == Kind.INVALID:
-            return TOKEN
-        name = "" if who is None else who.user
-        user = self.users.get(name)
-        if (
-            who is not None
-            and who.kind == Kind.SIMPLE
-            and (user is None or who.revision < max(user[1], self.epoch))
-        ):
-            return TOKEN
-        what, key, end = need
-        if what == "named":
-            return None if name else EMPTY
-        if what != "root" and who is not None and who.kind == Kind.JWT and who.revision < self.revision:
-            return OLD
-        if not name:
-            return EMPTY
-        if user is None:
-            if what == "valid" and who is not None and who.kind == Kind.CERTIFICATE:
-                return None
-            return NO_USER if what == "root" else DENIED
-        if "root" in user[0] or what == "valid":
-            return None
-        return DENIED if what == "root" or not self._covers(user[0], what, key, end) else None
-
-    def _covers(self, roles: tuple[str, ...], what: str, key: bytes, end: bytes) -> bool:
-        """Each key of the range is in some grant: the first one, and each at which a grant ends."""
-        granted = [
-            (start, _stop(start, upto))
-            for role in roles
-            for start, upto, kind in self.roles.get(role, ())
-            if kind in (BOTH, READ if what == "read" else WRITE)
-        ]
-        stop = _stop(key, end)
-        points = [
-            key,
-            *(
-                upto
-                for _, upto in granted
-                if upto is not None and key < upto and (stop is None or upto < stop)
-            ),
-        ]
-        held = all(
-            any(start <= at and (upto is None or at < upto) for start, upto in granted) for at in points
-        )
-        return held and (stop is not None or any(upto is None for _, upto in granted))
-
-
-def _stop(start: bytes, end: bytes) -> bytes | None:
-    """The first key behind a range; None: it has no end."""
-    return start + b"\0" if not end else None if end == b"\0" else end
-
-
-def needs_of(method: str, request: Any, keys: list[bytes]) -> list[Need]:
-    """What one has to be allowed. ``keys``: what hangs on the leases that it names."""
-    if method == "Put":
-        hung = keys if request.lease else []
-        return [
-            ("write", request.key, b""),
-            *(("write", key, b"") for key in hung),
-            *([("read", request.key, b"")] if request.prev_kv else []),
-        ]
-    if method == "DeleteRange":
-        span = request.key, request.range_end
-        return [("write", *span), *([("read", *span)] if request.prev_kv else [])]
-    if method == "Range":
-        return [("read", request.key, request.range_end)]
-    if method == "Txn":
-        found: list[Need] = [("read", compare.key, compare.range_end) for compare in request.compare]
-        for op in (*request.success, *request.failure):
-            name = {"request_put": "Put", "request_delete_range": "DeleteRange", "request_range": "Range"}[
-                op.WhichOneof("request")
-            ]
-            inner = getattr(op, op.WhichOneof("request"))
-            found += needs_of(name, inner, keys)
-        return found
-    if method in ("LeaseRevoke", "LeaseKeepAlive"):
-        return [("named", b"", b""), *(("write", key, b"") for key in keys)]
-    if method in ("LeaseTimeToLive", "LeaseLeases"):
-        return [
-            ("valid" if method == "LeaseTimeToLive" else "named", b"", b""),
-            *(("read", key, b"") for key in keys),
-        ]
-    return [("valid" if method == "LeaseGrant" else "root", b"", b"")]
 
 
 class UserClients(Clients):
@@ -389,7 +273,7 @@ class Permissions:
         states, least = self.states(), self._least(asked_at)
         return [s for s in states[least:] if self._committed_at(s) <= answered_at] or [states[least]]
 
-    def _at_revision(self, o: Operation, revision: int) -> list[State]:
+    def _at_revision(self, revision: int) -> list[State]:
         """The states in which a write may have been judged that changed something: none that was known to be
         over when it came into effect."""
         index, states = self._replay.record_of[revision], self.states()
@@ -449,7 +333,7 @@ class Permissions:
             "P3 nothing comes into effect that is forbidden",
             o,
             self._clients.who[o.number],
-            self._at_revision(o, revision),
+            self._at_revision(revision),
             keys,
         )
 

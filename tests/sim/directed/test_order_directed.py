@@ -10,7 +10,7 @@ import node.replica.writes
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.raft import Raft, Role
 from node.replica.shards.handover import HandOver
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import HOSTS
 from tests.sim.world.order_sim import Simulation
 

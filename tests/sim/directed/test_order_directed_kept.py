@@ -14,7 +14,7 @@ from node.replica.shards.shard_role import ShardRole
 from node.upkeep.log.floors import Floors
 from node.upkeep.space.keeping import Keeping
 from tests.sim.checks.order_checks import KEEP_AT_MOST
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import HOSTS
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

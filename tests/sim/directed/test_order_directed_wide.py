@@ -10,7 +10,8 @@ import pytest
 import node.links.fronts
 from cluster.order.sequencing import coordinator, fates
 from cluster.order.sequencing.coordinator import Coordinator
-from tests.sim.mutants.order_mutants import WIDE, locks_are_let_go_at_once, plan
+from tests.sim.mutants.mutant import WIDE, plan
+from tests.sim.mutants.order_mutants import locks_are_let_go_at_once
 from tests.sim.world.order_plan import HOSTS
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

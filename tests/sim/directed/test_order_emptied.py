@@ -7,7 +7,7 @@ import pytest
 
 from node.links.incarnations import Incarnations
 from tests.sim.directed.forgetting import two_of_three_forget
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

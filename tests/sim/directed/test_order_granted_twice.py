@@ -19,7 +19,7 @@ from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.wire.messages import Method
 from node.replica.shards.order_role import OrderRole
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_host import NodeProcess
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

@@ -12,7 +12,7 @@ import pytest
 from cluster.order.leading.attempts import Attempts
 from cluster.order.log import Attempt
 from cluster.order.sequencing.coordinator import Coordinator
-from tests.sim.mutants.order_mutants import WIDE, plan
+from tests.sim.mutants.mutant import WIDE, plan
 from tests.sim.world.order_sim import Simulation
 
 SEEDS = range(2, 5)

@@ -11,7 +11,7 @@ from cluster.raft.promises import Promise
 from node.links.promises import Promises
 from tests.sim.directed.forgetting import two_of_three_forget
 from tests.sim.disks.order_disk import LogDisk, Syncer
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import HOSTS
 from tests.sim.world.order_sim import Kept, Simulation
 from tests.sim.world.order_world import Violation

@@ -12,7 +12,7 @@ from cluster.effects.records import Item, items
 from cluster.order.log import Entries, Fold, decode_cut, entry_count, project
 from cluster.order.salvage import CannotBeKept, Kept, Plan, common, kept, planned
 from tests.sim.checks.order_replay import RECORD, Folder
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import HOSTS
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

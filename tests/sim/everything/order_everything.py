@@ -78,16 +78,14 @@ class Joined:
     peers: tuple[Peer, ...]
 
 
-def plan_for(
-    seed: int, shards: int, hosts: int | None = None, *, grows: bool = False, more: bool = False,
-) -> Plan:
+def plan_for(seed: int, shards: int, *, grows: bool = False, more: bool = False) -> Plan:
     """A plan by chance. ``grows``: an operator asks for growth meanwhile (G16). ``more``: clients watch, and
     members get other addresses."""
     r = Random(f"everything {seed}")
     mix = {name: weight for name, weight in MIX.items() if more or name not in ("watch", "progress")}
     return Plan(
         shards=shards,
-        hosts=hosts or r.choice((2, 3, 3, 3)),
+        hosts=r.choice((2, 3, 3, 3)),
         seconds=4.0,
         clients=6,
         think_s=r.choice((0.01, 0.03)),

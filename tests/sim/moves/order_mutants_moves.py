@@ -22,7 +22,7 @@ from node.replica.moving.copying import Copying
 from tests.sim.disks import order_store
 from tests.sim.moves import order_moving, order_owned
 from tests.sim.moves.order_moving import SimulatedMovedKeys
-from tests.sim.mutants.order_mutants import WRONG, Mutant, plan
+from tests.sim.mutants.mutant import WRONG, Mutant, plan
 from tests.sim.world.order_plan import MIX, Plan
 
 Patch = pytest.MonkeyPatch

@@ -9,7 +9,7 @@ import pytest
 
 from tests.sim.moves.order_mixed import Mixed
 from tests.sim.moves.order_mutants_moves import COMPACTED, MUTANTS, busy, moves
-from tests.sim.mutants.order_mutants import LEASES, Mutant
+from tests.sim.mutants.mutant import LEASES, Mutant
 from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
 from tests.sim.world.order_sim import Simulation

@@ -2,87 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
-
-import pytest
 
 import cluster.order.leading.shard_leader
 import cluster.order.sequencing.coordinator
-import cluster.raft.core
 import node.replica.opening
 import node.replica.shards.fates
 import node.replica.shards.order_role
 import node.replica.shards.shard_role
-import node.replica.writes
 import node.serving.confirm
 import proxy.routing.router
 import proxy.spanning.gather
-from cluster.evaluate.footprint import Footprint, footprint
 from cluster.features.lessor import Lessor
 from cluster.order import log as order
 from cluster.order.leading.attempts import Attempts
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_leader import ShardLeader
-from cluster.order.locks import LockTable
-from cluster.order.prepare import Prepare, encode_attempt
+from cluster.order.prepare import encode_attempt
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.reports import Reports
 from cluster.raft import Role
 from cluster.wire.messages import Method
 from proxy.watch.subscription import Subscription
-from tests.sim.world.order_plan import MIX, Plan
-
-Patch = pytest.MonkeyPatch
-HOT = {"put": 8, "txn": 8, "transfer": 8, "wide": 6, "range": 4, "delete": 2}
-LEASES = {**MIX, "lease_put": 10, "grant": 4, "revoke": 4, "keep": 2, "wide": 8}
-CHANGES = (
-    "pause leader",
-    "pause leader",
-    "kill leader",
-    "transfer",
-    "transfer",
-    "restart",
-    "heal",
-    "cut sequencer",
-    "isolate",
-    "heal",
-    "pause sequencer",
-    "break",
-)
-SEQUENCERS = (
-    "pause sequencer",
-    "pause sequencer",
-    "isolate",
-    "heal",
-    "heal",
-    "kill sequencer",
-    "restart",
-    "one way",
-)
-
-
-WIDE = {"transfer": 10, "wide": 6, "put": 6}
-SPLITS = ("isolate", "one way", "heal", "heal", "transfer", "pause leader")
-
-
-def plan(**given: Any) -> Plan:
-    """Many clients on few shards, for a few seconds."""
-    return Plan(
-        **{
-            "shards": 2,
-            "seconds": 3.0,
-            "clients": 6,
-            "think_s": 0.005,
-            "fault_every_s": 0.2,
-            "repeats": 0.2,
-            "mix": HOT,
-            "faults": CHANGES,
-            **given,
-        }
-    )
-
+from tests.sim.mutants.mutant import HOT, LEASES, SEQUENCERS, WIDE, WRONG, Mutant, Patch, plan
 
 # -- a shard's leader
 
@@ -156,79 +98,6 @@ def judges_fates_by_index(patch: Patch) -> None:
                 self._open.entries.remove(own)
 
     patch.setattr(node.replica.shards.fates.Fates, "decide", decide)
-
-
-# -- locks
-
-
-def no_locks(patch: Patch) -> None:
-    """I9: while a lock is held, no conflicting entry is logged."""
-    patch.setattr(LockTable, "conflicts", lambda self, wanted: False)
-
-
-def locks_bind_nobody(patch: Patch) -> None:
-    """I9: as ``no_locks``, and the leader itself does not look."""
-    no_locks(patch)
-    patch.setattr(LockTable, "locks", lambda self, wanted: False)
-
-
-def locks_leave_reads_alone(patch: Patch) -> None:
-    """I9: requests that read what a lock covers wait, too."""
-
-    def writes_only(method: int, body: bytes) -> Footprint:
-        return Footprint([], footprint(method, body).writes)
-
-    patch.setattr(cluster.order.leading.shard_leader, "footprint", writes_only)
-
-
-def prepares_lock_writes_only(patch: Patch) -> None:
-    """H4: what a transaction only reads is locked, too."""
-
-    def writes_only(self: Prepare) -> Footprint:
-        return Footprint(
-            [], [(t.key, t.range_end) for t in self.touches if t.write], {*self.leases, *self.named}
-        )
-
-    patch.setattr(Prepare, "footprint", writes_only)
-
-
-def prepare_does_not_wait(patch: Patch) -> None:
-    """H1: answered when everything logged by then is applied."""
-
-    def lock(self: Any, held: Any, begun: int) -> None:
-        held.payload.batch = 0
-
-    patch.setattr(Attempts, "_lock", lock)
-
-
-def prepares_wait_for_each_other(patch: Patch) -> None:
-    """H6, I12: a prepare never waits for another attempt's undecided one."""
-    patch.setattr(LockTable, "_undecided_before", lambda self, wanted: None)
-
-
-def locks_outlive_their_sequencer(patch: Patch) -> None:
-    """I11: a record of a later sequencer's term ends the locks of older ones."""
-    applied = Attempts.applied_record
-
-    def keep(self: Any, order_index: int, order_term: int, attempts: Any) -> None:
-        newest = self.sequencer_term
-        self.sequencer_term = max(order_term, newest)
-        applied(self, order_index, newest, attempts)
-        self.sequencer_term = max(order_term, newest)
-
-    patch.setattr(Attempts, "applied_record", keep)
-
-
-def leases_of_puts_are_not_locked(patch: Patch) -> None:
-    """I15: a revoke waits for the multi of a transaction whose puts name the lease."""
-    footprint_of = Prepare.footprint
-
-    def without(self: Prepare) -> Footprint:
-        found = footprint_of(self)
-        found.leases = set(self.leases)
-        return found
-
-    patch.setattr(Prepare, "footprint", without)
 
 
 # -- the sequencer
@@ -471,21 +340,6 @@ class _LatestRead:
         return READ.pack(order_index, 0)
 
 
-@dataclass(frozen=True)
-class Mutant:
-    """A rule's absence, and who notices: rules of violations, or the number of an assertion."""
-
-    remove: Callable[[Patch], None]
-    rules: tuple[str, ...]
-    plan: Plan
-    first: int = 0  # a seed at or before one that noticed when this was written
-    seeds: int = 150
-
-    def __str__(self) -> str:
-        return self.remove.__name__
-
-
-WRONG = ("I22", "I19", "I5", "I7", "I9", "I14")
 MUTANTS = [
     Mutant(serves_when_elected, (*WRONG, "I6", "I3", "I8"), plan()),
     Mutant(applies_by_index_alone, ("H10", "I6", "I19", "I3", *WRONG), plan()),
@@ -514,34 +368,6 @@ MUTANTS = [
         ),
         first=86,
     ),
-    Mutant(no_locks, WRONG, plan(fault_every_s=5.0)),
-    Mutant(locks_bind_nobody, ("I9 nothing that conflicts",), plan(fault_every_s=5.0)),
-    Mutant(locks_leave_reads_alone, WRONG, plan(fault_every_s=5.0), first=5),
-    Mutant(prepares_lock_writes_only, WRONG, plan(fault_every_s=5.0)),
-    Mutant(prepare_does_not_wait, WRONG, plan(fault_every_s=5.0)),
-    Mutant(
-        prepares_wait_for_each_other,
-        ("I12", "I23", "liveness"),
-        plan(
-            shards=3,
-            mix={"lease_put": 10, "grant": 4, "revoke": 8, "wide": 8, "transfer": 8},
-            fault_every_s=9.0,
-        ),
-    ),
-    Mutant(
-        locks_outlive_their_sequencer,
-        ("I23 every wait", "liveness"),
-        plan(
-            mix=WIDE,
-            faults=("kill sequencer", "restart", "pause sequencer"),
-            fault_every_s=0.1,
-            busy_s=0.02,
-            shards=3,
-            clients=12,
-        ),
-        first=65,
-    ),
-    Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES)),
     Mutant(
         terms_are_not_checked,
         ("I10", *WRONG),

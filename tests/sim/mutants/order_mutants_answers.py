@@ -23,7 +23,7 @@ from cluster.order.sequencing.fetching import Fetching
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-from tests.sim.mutants.order_mutants import HOT, Mutant, plan
+from tests.sim.mutants.mutant import HOT, Mutant, plan
 
 Patch = pytest.MonkeyPatch
 CALM = {"fault_every_s": 9.0}

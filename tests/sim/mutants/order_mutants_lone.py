@@ -15,16 +15,9 @@ from cluster.order.prepare import Prepare
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.replica.shards.order_role import OrderRole
 from node.replica.writes import Writes
-from tests.sim.mutants.order_mutants import (
-    CHANGES,
-    SEQUENCERS,
-    WRONG,
-    Mutant,
-    leases_of_puts_are_not_locked,
-    locks_outlive_their_sequencer,
-    plan,
-    terms_are_not_checked,
-)
+from tests.sim.mutants.mutant import CHANGES, SEQUENCERS, WRONG, Mutant, plan
+from tests.sim.mutants.order_mutants import terms_are_not_checked
+from tests.sim.mutants.order_mutants_locks import leases_of_puts_are_not_locked, locks_outlive_their_sequencer
 
 Patch = pytest.MonkeyPatch
 # nothing that spans shards: what the sequencer coordinates is lone

@@ -1,12 +1,10 @@
-"""More rules taken out, one at a time: what is acknowledged when, whose word ends with a term, what is kept
-on disk, what a front shows. As ``order_mutants``."""
+"""More rules taken out, one at a time: what is acknowledged when, whose word ends with a term, what a front
+shows. As ``order_mutants``."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
 from typing import Any
-
-import pytest
 
 import proxy.routing.reads.read_index
 import proxy.routing.router
@@ -29,19 +27,12 @@ from cluster.order.sequencing.parts import parts_of
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from node.replica.writes import Writes
-from node.serving.watches import WatchSource
-from node.upkeep.log.floors import Floors
 from tests.sim.clients.order_clients import Clients
-from tests.sim.disks import order_store
-from tests.sim.mutants.order_mutants import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, _LatestRead, plan
-
-Patch = pytest.MonkeyPatch
-SNAPSHOTS = ("kill node", "kill node", "restart", "restart", "flush", "flush", "isolate", "heal", "heal")
-
+from tests.sim.mutants.mutant import CHANGES, HOT, SEQUENCERS, WIDE, WRONG, Mutant, Patch, plan
+from tests.sim.mutants.order_mutants import _LatestRead
 
 # -- acknowledgements of control records (H11, I20)
 
@@ -49,32 +40,6 @@ SNAPSHOTS = ("kill node", "kill node", "restart", "restart", "flush", "flush", "
 def acknowledges_controls_at_once(patch: Patch) -> None:
     """H11, I20: a compaction is acknowledged once every shard's leader has applied it."""
     patch.setattr(Reports, "applied_by", lambda self, shard, fold: 1 << 60)
-
-
-# -- what a start knows to be committed (I25)
-
-
-def nothing_is_noted(patch: Patch) -> None:
-    """I25: what is committed is noted before it is applied, lest a restart takes it back."""
-    handle = Node.handle
-
-    def forgetful(self: Any, ready: Any) -> None:
-        self._notes = False
-        handle(self, ready)
-
-    patch.setattr(Node, "handle", forgetful)
-
-
-def what_is_logged_is_noted(patch: Patch) -> None:
-    """I25: only what is committed is noted."""
-    handle = Node.handle
-
-    def hasty(self: Any, ready: Any) -> None:
-        handle(self, ready)
-        if ready.entries and self._notes:
-            self.log.note_committed(self.log.last_index())
-
-    patch.setattr(Node, "handle", hasty)
 
 
 # -- what a term decided ends with it
@@ -272,36 +237,6 @@ def unchanged_answers_name_the_cuts_end(patch: Patch) -> None:
     patch.setattr(ShardLeader, "applied_entries", late)
 
 
-# -- disks and snapshots
-
-
-def truncates_to_what_is_applied(patch: Patch) -> None:
-    """H9, I17: the log is truncated up to what a finished flush covers."""
-    patch.setattr(order_store.Store, "durable_position", property(lambda self: self.position))
-
-
-def keeps_no_records_for_siblings(patch: Patch) -> None:
-    """I17: order records are kept until the host's other nodes have durably applied them."""
-    patch.setattr(Floors, "kept_after", lambda self, least, voters: self.of_majority(voters)[0])
-
-
-def node_0_keeps_its_own_fold(patch: Patch) -> None:
-    """I19, Snapshot contents: the fold comes with the data."""
-    replaced = OrderRole.replaced
-
-    def keep(self: Any) -> None:
-        fold = self.fold
-        replaced(self)
-        self.fold = fold
-
-    patch.setattr(OrderRole, "replaced", keep)
-
-
-def installs_are_no_gaps_for_watches(patch: Patch) -> None:
-    """H8: revisions that an install jumps over are read from history."""
-    patch.setattr(WatchSource, "lost", lambda self: None)
-
-
 # -- fronts
 
 
@@ -380,14 +315,6 @@ def parts_join_without_history(patch: Patch) -> None:
 
 BUSY = {"busy_s": 0.02, "think_s": 0.001}
 MUTANTS = [
-    Mutant(nothing_is_noted, ("I25",), plan(faults=("kill sequencer", "kill node", "restart", "restart")),
-           first=2),
-    Mutant(
-        what_is_logged_is_noted,
-        ("I1 one committed", "I3", *WRONG),
-        plan(late=0.2, faults=("kill sequencer", "isolate", "restart", "late", "heal"), fault_every_s=0.1),
-        first=3,
-    ),
     Mutant(
         acknowledges_controls_at_once,
         ("I20",),
@@ -464,20 +391,6 @@ MUTANTS = [
     Mutant(answers_are_not_made_again, WRONG, plan(fault_every_s=9.0)),
     Mutant(unchanged_answers_name_the_cuts_end, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0),
            first=2),
-    Mutant(truncates_to_what_is_applied, ("I17", "H10"), plan(snapshot_count=20, faults=SNAPSHOTS)),
-    Mutant(keeps_no_records_for_siblings, ("I17",), plan(snapshot_count=20, faults=SNAPSHOTS)),
-    Mutant(
-        node_0_keeps_its_own_fold,
-        ("I3", "I4", "I5", "I6", "I10", "I17", "I19"),
-        plan(snapshot_count=20, faults=SNAPSHOTS, seconds=6.0),
-        first=1,
-    ),
-    Mutant(
-        installs_are_no_gaps_for_watches,
-        ("I16", "I23 every wait", "liveness"),
-        plan(snapshot_count=20, faults=SNAPSHOTS, mix={**HOT, "watch": 3}, seconds=6.0),
-        first=1,
-    ),
     Mutant(
         reads_join_a_question_under_way,
         ("I22 real time", "I24", "I14"),

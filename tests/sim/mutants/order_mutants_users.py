@@ -24,7 +24,7 @@ from cluster.wire.messages import READ, Method
 from node.replica.shards.order_role import OrderRole
 from node.serving.admission import Admission
 from node.serving.guard import Guard
-from tests.sim.mutants.order_mutants_rest import SNAPSHOTS
+from tests.sim.mutants.order_mutants_disks import SNAPSHOTS
 from tests.sim.world.order_plan import Plan
 
 Patch = pytest.MonkeyPatch

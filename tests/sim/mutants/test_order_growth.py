@@ -8,7 +8,7 @@ import pytest
 
 from cluster.features.growth import LEVEL, Growth
 from node.upkeep.group.growing import Growing
-from tests.sim.mutants.order_mutants import CHANGES, Mutant, plan
+from tests.sim.mutants.mutant import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation

@@ -19,7 +19,7 @@ from cluster.order.sequencing.drafts import WideDraft
 from cluster.order.sequencing.evaluator import Evaluator
 from cluster.order.sequencing.granted import rows_of
 from cluster.order.sequencing.parts import parts_of
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import SOAK
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.mutants.order_mutants_answers import CHECKPOINTS
 from tests.sim.world.order_plan import SOAK, hard_plan_of, seconds_for
 from tests.sim.world.order_sim import Simulation

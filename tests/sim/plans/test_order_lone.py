@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.mutants.order_mutants import Mutant
+from tests.sim.mutants.mutant import Mutant
 from tests.sim.mutants.order_mutants_lone import MUTANTS, SCENARIOS, lone
 from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_plan import SOAK, seconds_for

@@ -9,7 +9,7 @@ from cluster.members.host_changes import HostChange
 from cluster.raft import Configuration
 from node.members.changes import Changes
 from node.replica.shards.order_role import OrderRole
-from tests.sim.mutants.order_mutants import CHANGES, Mutant, plan
+from tests.sim.mutants.mutant import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation

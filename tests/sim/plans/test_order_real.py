@@ -12,7 +12,7 @@ import node.storage.state.slices.compaction
 from node.storage import SnapshotRefused, StateStore
 from node.upkeep.log.snapshots import Snapshots
 from tests.sim.disks.order_real import LEASE_ROWS
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT
 from tests.sim.world.order_plan import SOAK, hard_plan_of
 from tests.sim.world.order_sim import Simulation

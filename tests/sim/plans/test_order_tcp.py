@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.settings import Common
-from tests.sim.mutants.order_mutants import plan
+from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_plan import HARD_FAULTS, SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation
 

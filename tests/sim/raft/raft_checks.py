@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cluster.raft import Entry, Kind, LogContradiction, Message, Role
 
 if TYPE_CHECKING:
-    from tests.sim.raft.raft_sim import SimNode
+    from tests.sim.raft.raft_group import SimNode
 
 
 class Violation(AssertionError):

@@ -29,7 +29,7 @@ from proxy.routing.router import Router as FrontRouter
 from proxy.services.table import register_all
 from proxy.shared.context import Context
 from tests.sim.births.order_births import FOLDER
-from tests.sim.checks.order_checks import watched_classes
+from tests.sim.checks.order_variants import watched_classes
 from tests.sim.checks.order_watching import FRAGMENT_BYTES
 from tests.sim.clients.order_leases import watched_lessor
 from tests.sim.clients.order_streams import PROGRESS_S

@@ -31,8 +31,8 @@ def made(buckets: Buckets) -> bytes:
     return file.getvalue()
 
 
-def numbered(count: int, size: int = 40) -> dict[bytes, bytes]:
-    return {struct.pack(">QcQ", n, b"_", 0): (b"%d" % n) * (size // 4) for n in range(2, count + 2)}
+def numbered(count: int) -> dict[bytes, bytes]:
+    return {struct.pack(">QcQ", n, b"_", 0): (b"%d" % n) * 10 for n in range(2, count + 2)}
 
 
 def etcdutl() -> Path:

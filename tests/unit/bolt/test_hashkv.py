@@ -33,9 +33,9 @@ def hashed(rows: Rows, compacted: int = 0, revision: int = 0, *, finished: bool 
     return hash_of_keys(made({KEY: rows, META: meta}), revision)
 
 
-def plain(*revisions: int, rows: Rows = HISTORY) -> int:
-    """Of these rows."""
-    wanted = [k + v for k, v in sorted(rows.items()) if REVISION.unpack_from(k)[0] in revisions]
+def plain(*revisions: int) -> int:
+    """Of the rows of ``HISTORY`` at these revisions."""
+    wanted = [k + v for k, v in sorted(HISTORY.items()) if REVISION.unpack_from(k)[0] in revisions]
     return google_crc32c.extend(0, KEY + b"".join(wanted))
 
 

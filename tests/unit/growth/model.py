@@ -27,8 +27,8 @@ HOSTS = {1: "a", 2: "b", 3: "c"}
 Load = Callable[[float], Mapping[bytes, float]]  # at a time in s: puts a second of each key
 
 
-def keys(count: int = 200, name: bytes = b"/k/%04d") -> list[bytes]:
-    return [name % number for number in range(count)]
+def keys() -> list[bytes]:
+    return [b"/k/%04d" % number for number in range(200)]
 
 
 def even(puts: float, names: list[bytes]) -> dict[bytes, float]:

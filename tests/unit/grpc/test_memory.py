@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import sys
 from typing import Any
 
@@ -19,7 +18,7 @@ from proxy.http.http2 import frames as f
 from proxy.http.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 from tests.unit.grpc.calls.talking import Talk, message
-from tests.unit.grpc.harness import serving, wait_for
+from tests.unit.grpc.harness import connected, serving, wait_for
 from tools.muster.machine.process.memory import for_clients, of_the_host
 
 WINDOW = 100_000
@@ -34,7 +33,8 @@ def upload(talk: Talk, stream_id: int, data: bytes, end: bool = True) -> None:
 
 def given_back(talk: Talk) -> int:
     """Window of the connection that the client has got since it was last asked."""
-    return sum(f.U32.unpack(frame.payload)[0] for frame in talk.take() if frame.kind == f.WINDOW_UPDATE and not frame.stream_id)
+    updates = [frame for frame in talk.take() if frame.kind == f.WINDOW_UPDATE and not frame.stream_id]
+    return sum(f.U32.unpack(frame.payload)[0] for frame in updates)
 
 
 def park(talk: Talk, count: int, size: int = PIECE, first: int = 1) -> None:
@@ -140,8 +140,10 @@ def test_small_answers_that_nobody_takes_are_few_objects() -> None:
     assert queue is not None
     assert call.queued == 700_000
     assert sum(map(sys.getsizeof, queue)) < 1_000_000
-    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 20}) + f.window_update(0, 1 << 20), 100.0)
-    assert b"".join(frame.payload for frame in talk.take() if frame.kind == f.DATA) == message(b"ok") * 100_000
+    talk.server.receive(
+        f.settings_frame({f.INITIAL_WINDOW_SIZE: 1 << 20}) + f.window_update(0, 1 << 20), 100.0)
+    taken = b"".join(frame.payload for frame in talk.take() if frame.kind == f.DATA)
+    assert taken == message(b"ok") * 100_000
 
 
 # -- all connections
@@ -246,7 +248,9 @@ class Holder:
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1000)), max_size=60), st.integers(1, 3000))
-def test_somebody_is_beyond_his_share_whenever_too_much_is_held(steps: list[tuple[int, int]], limit: int) -> None:
+def test_somebody_is_beyond_his_share_whenever_too_much_is_held(
+    steps: list[tuple[int, int]], limit: int
+) -> None:
     memory = Memory(limit)
     holders = [Holder() for _ in range(10)]
     for who, size in steps:
@@ -278,7 +282,7 @@ def test_a_client_that_takes_nothing_of_what_others_need_loses_its_connection(la
     registry.http("/large", answer)
     registry.http("/ok", lambda request: request.respond(200, b"fine"))
     with serving(registry, small(stalled_s=1.0)) as running, contextlib.ExitStack() as stack:
-        greedy, other = (stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=20)) for _ in range(2))
+        greedy, other = (stack.enter_context(connected(running)) for _ in range(2))
         greedy.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         wait_for(lambda: running.call(running.server.statistics)["connections_stalled"] == 1)
         other.sendall(b"GET /ok HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -290,19 +294,20 @@ def test_a_body_of_http_1_for_which_there_is_no_room_is_refused() -> None:
     registry = Registry()
     registry.http("/echo", lambda request: request.respond(200, b"%d" % len(request.body)))
     with serving(registry, small()) as running:
-        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+        with connected(running) as sock:
             sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n")
             with contextlib.suppress(ConnectionError):
                 sock.sendall(bytes(3_900_000))
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(1000).startswith(b"HTTP/1.1 429 ")
-        with socket.create_connection(("127.0.0.1", running.port), timeout=20) as sock:
+        with connected(running) as sock:
             sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
             assert sock.recv(1000).endswith(b"100000")
         wait_for(lambda: running.call(running.server.statistics)["memory_bytes"] == 0)
 
 
-@pytest.mark.parametrize(("host", "clients"), [(256 << 20, 64 << 20), (2 << 30, 256 << 20), (64 << 30, 2 << 30)])
+@pytest.mark.parametrize(
+    ("host", "clients"), [(256 << 20, 64 << 20), (2 << 30, 256 << 20), (64 << 30, 2 << 30)])
 def test_clients_may_hold_a_part_of_the_hosts_memory(host: int, clients: int) -> None:
     assert for_clients(host) == clients
     assert of_the_host() > 64 << 20
@@ -353,18 +358,24 @@ def _take_all_turns(talk: Talk) -> None:
         talk.server.receive(b"", 100.0)
 
 
+STEPS = ("open", "open", "body", "gather", "reply", "send", "finish", "expire", "reset", "take")
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_whatever_happens_to_calls_nothing_is_counted_once_all_have_ended(data: st.DataObject) -> None:
     memory = Memory(200_000)
-    talk = Talk(memory=memory, max_buffered_bytes=150_000, max_unsent_bytes=100_000)  # its window is never used up
-    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: data.draw(st.sampled_from((0, 1_000, 1 << 20)))}), 100.0)
+    # its window is never used up
+    talk = Talk(memory=memory, max_buffered_bytes=150_000, max_unsent_bytes=100_000)
+    window = data.draw(st.sampled_from((0, 1_000, 1 << 20)))
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: window}), 100.0)
     open_ids: list[int] = []
     calls: list[Any] = []
     for step in range(data.draw(st.integers(1, 30))):
-        what = data.draw(st.sampled_from(("open", "open", "body", "gather", "reply", "send", "finish", "expire", "reset", "take")))
+        what = data.draw(st.sampled_from(STEPS))
         if what == "open":
-            talk.headers(2 * step + 1, path=data.draw(st.sampled_from(("/a.B/Park", "/a.B/Bidi", "/a.B/Echo"))))
+            path = data.draw(st.sampled_from(("/a.B/Park", "/a.B/Bidi", "/a.B/Echo")))
+            talk.headers(2 * step + 1, path=path)
             if (stream := talk.server.streams.get(2 * step + 1)) is not None:
                 open_ids.append(stream.id)
                 calls.append(stream)
@@ -400,6 +411,7 @@ def test_whatever_happens_to_calls_nothing_is_counted_once_all_have_ended(data: 
         server.receive(f.rst_stream(stream_id, 8), 100.0)
     _take_all_turns(talk)
     talk.take()
-    assert (server.buffered, server.unanswered, server.gathered, server.queued, server.streams) == (0, 0, 0, 0, {})
+    assert (server.buffered, server.unanswered, server.gathered, server.queued) == (0, 0, 0, 0)
+    assert not server.streams
     assert (memory.used, memory.holders) in ((0, 0), (server.counted, 1))
     assert server.counted < STEP_BYTES

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from collections.abc import Callable
 
 import grpc
+import hpack
 import pytest
 
-from tests.unit.grpc.harness import Service, same, serving, wait_for
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service()
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
+from tests.unit.grpc.harness import Running, Service, connected, same, serving, wait_for
 
 
 def test_stopping_answers_what_is_open_and_tells_clients_to_go(
@@ -53,3 +53,98 @@ def test_an_answer_that_is_said_in_the_turn_of_the_close_is_sent(
         monkeypatch.setattr("proxy.listener.server._LINGER_S", 60.0)
         running.stop(200)
         assert future.result(timeout=60) == b"done"
+
+
+class Slow:
+    """An HTTP/2 client that looks at what it was sent only when told to, as one behind a long way does."""
+
+    def __init__(self, running: Running) -> None:
+        self.sock = connected(running)
+        self.encoder = hpack.Encoder()
+        self.sock.sendall(PREFACE + f.settings_frame({}) + f.SETTINGS_ACK)
+        self.data = b""
+        self.frames: list[tuple[int, int, bytes]] = []  # kind, stream, payload
+
+    def request(self, stream_id: int) -> None:
+        block = self.encoder.encode([(":method", "POST"), (":scheme", "http"), (":path", "/t.S/Echo"),
+                                     (":authority", "x"),
+                                     ("content-type", "application/grpc"), ("te", "trailers")])
+        body = b"\0\0\0\0\x02hi"
+        self.sock.sendall(f.frame(f.HEADERS, f.END_HEADERS, stream_id, block)
+                          + f.frame(f.DATA, f.END_STREAM, stream_id, body))
+
+    def read(
+        self, until: Callable[[tuple[int, int, bytes]], bool] = lambda frame: False
+    ) -> list[tuple[int, int, bytes]]:
+        """Frames until one that is wanted, or the end."""
+        while True:
+            while len(self.data) >= 9 and len(self.data) >= (
+                    size := 9 + int.from_bytes(self.data[:3], "big")):
+                found = (self.data[3], int.from_bytes(self.data[5:9], "big"), self.data[9:size])
+                self.data = self.data[size:]
+                self.frames.append(found)
+                if until(found):
+                    return self.frames
+            piece = self.sock.recv(65536)
+            if not piece:
+                return self.frames
+            self.data += piece
+
+
+def test_stopping_an_idle_connection_waits_for_its_client_to_know(service: Service) -> None:
+    """A request that leaves its client before that has seen GOAWAY is answered, not cut off."""
+    with serving(service.registry) as running:
+        slow = Slow(running)
+        slow.request(1)
+        slow.read(lambda frame: frame[0] == f.HEADERS and frame[2][:1] != b"\x88")  # the trailers
+        stopper = threading.Thread(target=running.stop, args=(20,))
+        stopper.start()
+        slow.read(lambda frame: frame[0] == f.PING)
+        slow.request(3)
+        ping = slow.frames[-1][2]
+        slow.sock.sendall(f.frame(f.PING, f.ACK, 0, ping))
+        slow.request(5)  # crosses the second GOAWAY
+        frames = slow.read()
+        slow.sock.close()
+        stopper.join(20)
+        assert any(kind == f.DATA and stream == 3 and payload.endswith(b"hi")
+                   for kind, stream, payload in frames)
+        goaways = [int.from_bytes(payload[:4], "big") for kind, _, payload in frames if kind == f.GOAWAY]
+        assert goaways[0] == f.MAX_STREAM_ID
+        assert goaways[1] in (3, 5)
+        assert goaways[1] == 5 or not any(stream == 5 for _, stream, _ in frames)
+
+
+def test_stopping_does_not_wait_for_ever_for_a_client_that_never_answers(service: Service) -> None:
+    with serving(service.registry) as running:
+        slow = Slow(running)
+        slow.request(1)
+        slow.read(lambda frame: frame[0] == f.HEADERS and frame[2][:1] != b"\x88")
+        began = time.monotonic()
+        running.stop(20)
+        assert time.monotonic() - began < 10
+        slow.read()
+        assert int.from_bytes(slow.frames[-1][2][:4], "big") == 1
+        slow.sock.close()
+
+
+def test_what_is_open_when_the_grace_is_over_is_answered_before_the_connection_ends(service: Service) -> None:
+    with serving(service.registry) as running, grpc.insecure_channel(running.address) as channel:
+        future = channel.unary_unary("/t.S/Park", same, same).future(b"")
+        wait_for(lambda: len(service.parked) == 1)
+        stop = running.server.stop(0.1, lambda: service.parked[0].finish(14, "etcdserver: server stopped"))
+        asyncio.run_coroutine_threadsafe(stop, running.loop).result(30)
+        error = future.exception(timeout=20)
+        assert isinstance(error, grpc.RpcError)
+        assert error.details() == "etcdserver: server stopped"
+
+
+def test_stopping_cuts_off_what_outlasts_the_grace(service: Service) -> None:
+    with serving(service.registry) as running, grpc.insecure_channel(running.address) as channel:
+        future = channel.unary_unary("/t.S/Park", same, same).future(b"")
+        wait_for(lambda: len(service.parked) == 1)
+        running.stop(0.1)
+        error = future.exception(timeout=20)
+        assert isinstance(error, grpc.RpcError)
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert service.parked[0].closed

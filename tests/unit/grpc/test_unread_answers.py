@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import grpc
 import hpack
-import pytest
 
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
 from proxy.listener.server import Limits
-from tests.unit.grpc.harness import Echo, Running, Service, connected, same, serving
-
-
-@pytest.fixture
-def service() -> Service:
-    return Service()
-
-
-@pytest.fixture
-def running(service: Service) -> Iterator[Running]:
-    with serving(service.registry, Limits(max_body_bytes=100_000)) as running:
-        yield running
+from tests.unit.grpc.harness import Echo, Service, connected, same, serving
 
 
 def test_a_client_that_never_reads_is_no_longer_read_and_gets_all_answers_in_the_end(

@@ -16,9 +16,9 @@ from cluster.pipeline.under_way import UnderWay
 Asked = tuple[str, bytes]
 
 
-def intake(*named: str, most: int = 10, full_requests: int = 3) -> Intake[Asked]:
+def intake(*named: str, most: int = 10) -> Intake[Asked]:
     """With some requests of a few bytes each."""
-    found: Intake[Asked] = Intake(Pace(full_requests), most)
+    found: Intake[Asked] = Intake(Pace(3), most)
     for name in named:
         assert found.take((name, name.encode()), 0)
     return found

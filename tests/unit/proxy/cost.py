@@ -97,7 +97,7 @@ def fan_out_us(connections: int, watches: int, keys: int, revisions: int, repeat
     return _cost(tick, deliver, repeats) / (connections * watches * revisions)
 
 
-def keep_alive_us(connections: int, repeats: int = 200) -> float:
+def keep_alive_us(connections: int) -> float:
     """Microseconds per keep-alive: each connection sends one a tick, the node answers them."""
     front = Fronted(connections, "/etcdserverpb.Lease/LeaseKeepAlive")
     message = rpc_pb2.LeaseKeepAliveRequest(ID=0x1234_5678_9ABC_DEF0).SerializeToString()
@@ -114,7 +114,7 @@ def keep_alive_us(connections: int, repeats: int = 200) -> float:
         front.net.run()
         assert front.take()
 
-    return _cost(lambda: None, renew, repeats) / connections
+    return _cost(lambda: None, renew, 200) / connections
 
 
 def _cost(before: Callable[[], None], what: Callable[[], None], repeats: int) -> float:

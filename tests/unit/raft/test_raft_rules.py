@@ -22,8 +22,8 @@ from tests.unit.raft.raft_harness import Group, Replica, kinds
 THREE = Configuration(frozenset({1, 2, 3}))
 
 
-def vote(sender: int, to: int, term: int, index: int = 0, log_term: int = 0, forced: bool = False) -> Message:
-    return Message(Kind.VOTE, sender, to, term, index, log_term, flag=forced)
+def vote(sender: int, to: int, term: int, index: int = 0, log_term: int = 0) -> Message:
+    return Message(Kind.VOTE, sender, to, term, index, log_term)
 
 
 def granted(replica: Replica) -> list[tuple[int, bool]]:

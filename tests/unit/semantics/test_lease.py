@@ -26,12 +26,12 @@ from .memory import refusal
 ELECTION_MS = 1000
 
 
-def sequencer(*leases: tuple[int, int], now_ms: int = 0) -> Lessor:
-    """A sequencer since ``now_ms``, with leases granted then."""
+def sequencer(*leases: tuple[int, int]) -> Lessor:
+    """A sequencer since 0 ms, with leases granted then."""
     lessor = Lessor(ELECTION_MS)
-    lessor.promote(now_ms)
+    lessor.promote(0)
     for lease, ttl_s in leases:
-        lessor.granted(lease, ttl_s, now_ms)
+        lessor.granted(lease, ttl_s, 0)
     return lessor
 
 

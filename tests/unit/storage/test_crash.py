@@ -97,9 +97,9 @@ def test_after_a_kill_the_log_has_all_that_was_synced_and_replay_gives_the_same_
     assert compacted, "the run was too short to meet a compaction"
 
 
-def fill_log(path: Path, last: int = 100) -> RaftLog:
+def fill_log(path: Path) -> RaftLog:
     log = RaftLog.open(path, initial=CONFIGURATION)
-    log.append([Entry(i, 1 + i // 50, 1, b"x" * 100) for i in range(1, last + 1)], HardState(5, 2, 0))
+    log.append([Entry(i, 1 + i // 50, 1, b"x" * 100) for i in range(1, 101)], HardState(5, 2, 0))
     log.sync()
     return log
 

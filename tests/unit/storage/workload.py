@@ -20,10 +20,10 @@ from tests.unit.storage.model import Model
 CONFIGURATION = Configuration(frozenset({1, 2, 3}))
 
 
-def stream(seed: int, model: Model | None = None) -> Iterator[tuple[int, int, bytes]]:
+def stream(seed: int) -> Iterator[tuple[int, int, bytes]]:
     """``(index, term, record)`` from index 1 on, for ever."""
     rng = random.Random(seed)
-    model = model or Model()
+    model = Model()
     index, term = 0, 1
 
     def operation() -> tuple[str, bytes, bytes, int]:

@@ -61,8 +61,8 @@ def running(authority: Authority) -> Iterator[Running]:
         yield running
 
 
-def context(authority: Authority, name: str = "alice") -> ssl.SSLContext:
-    pair = authority.issue(name, "x")
+def context(authority: Authority) -> ssl.SSLContext:
+    pair = authority.issue("alice", "x")
     made = ssl.create_default_context(cafile=str(authority.file))
     made.load_cert_chain(pair.cert, pair.key)
     return made

@@ -11,6 +11,7 @@ from muster_client import Client, Event, KeyRange, MusterError, Progress, Watch
 
 _AGAIN_S = 2.0  # until a watch that failed is tried again
 _AFTER_WORD_S = 0.3
+_READ_S = 3.0  # for changes that were before
 _MOST_GATHERED = 10_000
 _GATHERED_S = 0.1  # events of so long are told together: browsers need no more
 
@@ -115,7 +116,7 @@ async def _gathered(watch: Watch) -> tuple[Event, ...]:
 
 
 async def events_since(
-    client: Client, keys: KeyRange, revision: int, *, until: int | None, most: int, limit_s: float = 3.0
+    client: Client, keys: KeyRange, revision: int, *, until: int | None, most: int
 ) -> tuple[Sequence[Event], bool]:
     """The changes of a range from a revision on, the last ``most``; whether all were read.
 
@@ -126,7 +127,7 @@ async def events_since(
     whole = False
     with contextlib.suppress(TimeoutError):
         async with (
-            asyncio.timeout(limit_s) as limit,
+            asyncio.timeout(_READ_S) as limit,
             client.watch(keys, revision=revision, progress=True) as watch,
         ):
             if until is None:

@@ -35,7 +35,7 @@ class Leases:
     count: int
 
 
-async def every(client: Client, most: int = MOST_SHOWN) -> Leases:
+async def every(client: Client) -> Leases:
     """Leases with their times and keys."""
     answer = await raw.call(client, raw.LEASES, pb.LeaseLeasesRequest())
     ids = sorted(one.ID for one in answer.leases)
@@ -49,7 +49,7 @@ async def every(client: Client, most: int = MOST_SHOWN) -> Leases:
                 return None
         return LeaseRow(lease, found.left_s, found.granted_s, found.keys)
 
-    rows = await asyncio.gather(*map(row, ids[:most]))
+    rows = await asyncio.gather(*map(row, ids[:MOST_SHOWN]))
     return Leases(tuple(one for one in rows if one is not None), len(ids))
 
 

@@ -12,13 +12,15 @@ import zmq
 from cluster.wire.link import Answers, AskingEnd
 from cluster.wire.messages import STATE_BODY, Status
 
+_LIMIT_S = 0.5  # of all that are asked
+
 
 def states(
-    run_dir: str, cluster_id: int, member_id: int, shards: Sequence[int], limit_s: float = 0.5
+    run_dir: str, cluster_id: int, member_id: int, shards: Sequence[int]
 ) -> dict[int, dict[str, Any]]:
     """Leader, term and indexes by shard; a node without an answer in time is left out."""
     found: dict[int, dict[str, Any]] = {}
-    deadline = time.monotonic() + limit_s
+    deadline = time.monotonic() + _LIMIT_S
     with zmq.Context(io_threads=1) as context:
         poller = zmq.Poller()
         hellos: dict[zmq.Socket[bytes], bytes] = {}

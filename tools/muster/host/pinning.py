@@ -47,13 +47,11 @@ def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, fl
     return [chosen[i % len(chosen)] for i in range(processes)]
 
 
-def another(spec: str, used: Sequence[int], usable: Sequence[int] | None = None) -> int:
+def another(spec: str, used: Sequence[int]) -> int:
     """The CPU of one more process, beside those that use these; -1: not pinned."""
     if spec == "none":
         return -1
-    if usable is None:
-        usable = sorted(os.sched_getaffinity(0))
-    chosen = list(usable) if spec == _AUTO else _listed(spec)
+    chosen = sorted(os.sched_getaffinity(0)) if spec == _AUTO else _listed(spec)
     free = [cpu for cpu in chosen if cpu not in used]
     if free:
         return free[0]

@@ -23,9 +23,9 @@ WATCH = "/etcdserverpb.Watch/Watch"
 T = TypeVar("T")
 
 
-def with_client(system: System, work: Callable[[Client], Awaitable[T]], connections: int = 1) -> T:
+def with_client(system: System, work: Callable[[Client], Awaitable[T]]) -> T:
     async def run() -> T:
-        client = await Client.open([parse_endpoint(e) for e in system.endpoints], connections)
+        client = await Client.open([parse_endpoint(e) for e in system.endpoints], 1)
         try:
             return await work(client)
         finally:

@@ -19,11 +19,6 @@ from tests.unit.grpc.calls.talking import REQUEST, Talk, message
 from tests.unit.http2.client import Frame
 
 
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
-
-
 def test_an_answer_is_headers_one_message_and_trailers(talk: Talk) -> None:
     talk.headers(1)
     talk.data(1, message(b"hello"))

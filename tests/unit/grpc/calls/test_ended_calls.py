@@ -8,12 +8,6 @@ from proxy.http.http2 import frames as f
 from tests.unit.grpc.calls.talking import REQUEST, Talk, message
 from tests.unit.http2.client import Frame
 
-
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
-
-
 # -- deadlines and cancellation
 
 

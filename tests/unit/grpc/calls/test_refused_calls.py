@@ -11,11 +11,6 @@ from proxy.http.http2 import frames as f
 from tests.unit.grpc.calls.talking import Talk, message
 
 
-@pytest.fixture
-def talk() -> Talk:
-    return Talk()
-
-
 @pytest.mark.parametrize(
     ("data", "status", "text"),
     [

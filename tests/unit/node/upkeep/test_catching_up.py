@@ -84,8 +84,8 @@ def test_a_state_that_arrives_in_time_slows_nothing() -> None:
     assert leader.paused_until_s == 0
 
 
-def status(match: int, heard_ms: int = 0) -> dict[int, PeerStatus]:
-    return {7: PeerStatus(match, 0, "", 0, False, heard_ms)}
+def status(match: int) -> dict[int, PeerStatus]:
+    return {7: PeerStatus(match, 0, "", 0, False, 0)}
 
 
 def test_the_log_is_kept_until_who_got_a_state_has_caught_up() -> None:

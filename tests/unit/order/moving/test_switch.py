@@ -64,10 +64,10 @@ class Moving(Sequencer):
     def last(self) -> Attempt:
         return self.asked[-1][1].attempt
 
-    def grants(self, shard: int, revision: int, live: int | None = None, term: int = TERM) -> None:
+    def grants(self, shard: int, revision: int, live: int | None = None) -> None:
         counts = {} if live is None else {0: live}
         rows: list[list[tuple[bytes, bytes]]] = [[] for _ in counts]
-        body = Grant(term, rows, [], counts, revision=revision).encode()
+        body = Grant(TERM, rows, [], counts, revision=revision).encode()
         self.coordinator.granted(self.last, shard, Grant.decode(body))
 
 

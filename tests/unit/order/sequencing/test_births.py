@@ -32,11 +32,11 @@ def grown(level: int = growth.LEVEL) -> growth.Growth:
     return known
 
 
-def table(*states: State, shard: int = 1) -> Table:
+def table(*states: State) -> Table:
     """One shard of the base, and one that went through these states."""
     found = Table.initial(Base(1))
     for state in states:
-        found = take_shard(found, shard, state, 1 if state == State.FORMING else 0, tuple(HOSTS))
+        found = take_shard(found, 1, state, 1 if state == State.FORMING else 0, tuple(HOSTS))
     return found
 
 

@@ -34,10 +34,10 @@ from tests.unit.proxy.watch.watching import Client, World
 KEY = b"k00"
 
 
-def moved(table: Table, revision: int = 5, key: bytes = KEY) -> Table:
-    """The table behind a move of a key to the next shard."""
-    (source,) = table.owners(key, b"")
-    move = Move(table.last_move + 1, key, key + b"\0", (source,), (source + 1) % 3)
+def moved(table: Table, revision: int = 5) -> Table:
+    """The table behind a move of KEY to the next shard."""
+    (source,) = table.owners(KEY, b"")
+    move = Move(table.last_move + 1, KEY, KEY + b"\0", (source,), (source + 1) % 3)
     return take_moved(take_move(table, move, revision), Moved(move.number, True, revision, 0), revision)
 
 

@@ -34,10 +34,10 @@ class Link:
         pass
 
 
-def route(shard: int = 1, own: int = 0) -> ShardRoute:
+def route(own: int = 0) -> ShardRoute:
     receiver: Any = None
     connect: Any = Link
-    return ShardRoute(shard, own, [1, 2], connect, receiver, 1.0)
+    return ShardRoute(1, own, [1, 2], connect, receiver, 1.0)
 
 
 def looked(reach: Reach, of: ShardRoute, begin: int, end: int) -> list[dict[str, Any]]:

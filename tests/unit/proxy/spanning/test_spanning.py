@@ -25,8 +25,11 @@ from proxy.spanning.row_merge import RowMerge
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.services.test_range_stream import Shards
 
+Store = dict[bytes, tuple[int, int, int, bytes, int]]  # of a key: created, changed, version, value, shard
+
 KEYS = st.binary(min_size=1, max_size=2)
 SMALL = st.integers(0, 6)
+VERSIONS = st.tuples(SMALL, SMALL, st.integers(1, 3), KEYS, st.integers(0, 2))
 LIMITS = st.one_of(st.integers(0, 5), st.sampled_from([-(1 << 63), 1 << 31, (1 << 63) - 2, (1 << 63) - 1]))
 
 
@@ -37,6 +40,16 @@ def requests(draw: st.DrawFn) -> Any:
         sort_target=draw(st.integers(0, 4)), keys_only=draw(st.booleans()), count_only=draw(st.booleans()),
         min_mod_revision=draw(SMALL), max_mod_revision=draw(SMALL), min_create_revision=draw(SMALL),
         max_create_revision=draw(SMALL))
+
+
+def rows_of(store: Store) -> list[tuple[bytes, bytes, int]]:
+    """Its rows in order, each with its shard."""
+    return [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
+            for key, (create, mod, version, value, shard) in sorted(store.items())]
+
+
+def of_shard(rows: list[tuple[bytes, bytes, int]], shard: int) -> list[Row]:
+    return [row[:2] for row in rows if row[2] == shard]
 
 
 def over(*shards: int) -> Any:
@@ -53,12 +66,11 @@ def answer(request: Any, rows: list[Row]) -> bytes:
 
 
 @settings(max_examples=300, deadline=None)
-@given(requests(), st.dictionaries(KEYS, st.tuples(SMALL, SMALL, st.integers(1, 3), KEYS, st.integers(0, 2)), max_size=20))
-def test_it_is_what_one_shard_would_answer(request: Any, store: dict[bytes, tuple[int, int, int, bytes, int]]) -> None:
-    rows = [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
-            for key, (create, mod, version, value, shard) in sorted(store.items())]
+@given(requests(), st.dictionaries(KEYS, VERSIONS, max_size=20))
+def test_it_is_what_one_shard_would_answer(request: Any, store: Store) -> None:
+    rows = rows_of(store)
     asked = range_requests(request, over(0, 1, 2))(0)
-    tails = [answer(rpc_pb2.RangeRequest.FromString(body), [r[:2] for r in rows if r[2] == s]) for s, body in asked]
+    tails = [answer(rpc_pb2.RangeRequest.FromString(body), of_shard(rows, shard)) for shard, body in asked]
     assert range_answer(request, tails) == answer(request, [r[:2] for r in rows])
 
 
@@ -85,14 +97,11 @@ def parts(request: Any, rows: list[Row], random: Random) -> list[bytes]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(requests(), st.dictionaries(KEYS, st.tuples(SMALL, SMALL, st.integers(1, 3), KEYS, st.integers(0, 2)), max_size=40),
-       st.integers())
+@given(requests(), st.dictionaries(KEYS, VERSIONS, max_size=40), st.integers())
 def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
-        request: Any, store: dict[bytes, tuple[int, int, int, bytes, int]], seed: int) -> None:
+        request: Any, store: Store, seed: int) -> None:
     request.sort_order, request.sort_target = min(request.sort_order, 1), 0
-    random = Random(seed)
-    rows = [(key, key_value(key, 1 + create, 1 + mod, version, value, 0), shard)
-            for key, (create, mod, version, value, shard) in sorted(store.items())]
+    random, rows = Random(seed), rows_of(store)
     shards, call = Shards(3), FakeCall()
     replied: list[tuple[int, int, bytes]] = []
     merged = MergedRange(
@@ -100,8 +109,8 @@ def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
         lambda call, revision, term, pieces: replied.append((revision, term, b"".join(pieces))),
         lambda call, stats, error: call.finish(error.code, error.text))
     merged.start()
-    left = {s: parts(rpc_pb2.RangeRequest.FromString(w.body), [r[:2] for r in rows if r[2] == s], random)
-            for s, w in shards.asked.items()}
+    left = {shard: parts(rpc_pb2.RangeRequest.FromString(asked.body), of_shard(rows, shard), random)
+            for shard, asked in shards.asked.items()}
     assert {w.method for w in shards.asked.values()} == {Method.RANGE_ROWS}
     while left:
         shard = random.choice(list(left))
@@ -113,16 +122,24 @@ def test_rows_that_are_merged_in_runs_are_what_one_shard_would_answer(
     assert replied == [(9, 2, answer(request, [r[:2] for r in rows]))]
 
 
+def asked_of_two(shards: Any, request: Any, merged: bool, shown: list[int]) -> Gather:
+    """A range over two shards, their rows merged or their answers joined. ``shown``: revisions of answers."""
+    where, call, stats = over(0, 1), FakeCall(), MethodStats()
+
+    def replied(call: Any, revision: int, term: int, rest: Any) -> None:
+        shown.append(revision)
+
+    if merged:
+        return MergedRange(shards, call, request, where, stats, replied, lambda *refused: None)
+    return Gather(shards, call, Method.RANGE, range_requests(request, where), request.serializable, stats,
+                  replied, lambda *refused: None)
+
+
 @pytest.mark.parametrize("merged", [False, True])
 def test_i14_an_answer_of_a_replica_that_lacks_what_was_asked_for_is_not_shown(merged: bool) -> None:
-    shards, call, stats = Shards(2), FakeCall(), MethodStats()
+    shards, shown = Shards(2), []  # type: ignore[var-annotated]
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")
-    shown: list[int] = []
-    if merged:
-        MergedRange(shards, call, request, over(0, 1), stats, lambda *given: shown.append(1), lambda *given: None).start()  # type: ignore[arg-type]
-    else:
-        Gather(shards, call, Method.RANGE, range_requests(request, over(0, 1)), False, stats, lambda *given: shown.append(1),  # type: ignore[arg-type]
-               lambda *given: None).start()
+    asked_of_two(shards, request, merged, shown).start()
     nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
     shards.answer(0, Status.OK, HEAD.pack(10, 2) + nothing)  # further on than it need be
     with pytest.raises(AssertionError, match="I14"):
@@ -148,7 +165,8 @@ def test_runs_of_any_length_are_merged_in_order_and_as_few_as_there_are(
         some, own[source] = own[source][: (size := random.choice((1, 5, 100)))], own[source][size:]
         if not some and merge._sources[source].ended:
             continue
-        read[source].feed((key, key_value(key, 2, 2, 1, bytes(random.choice((0, 5, 300))), 0)) for key in some)
+        read[source].feed(
+            (key, key_value(key, 2, 2, 1, bytes(random.choice((0, 5, 300))), 0)) for key in some)
         body = b"".join(read[source].take_sized())
         merge.add(source, body, read_part(body, 0)[0], last=not own[source])
         while merge.take(runs, random.choice((1, 100, 1 << 30))):
@@ -161,7 +179,8 @@ def test_runs_of_any_length_are_merged_in_order_and_as_few_as_there_are(
 def test_a_run_out_of_one_shard_is_one_piece_however_many_rows_it_has() -> None:
     merge = RowMerge(2)
     runs: list[bytes] = []
-    for source, keys in enumerate(([b"a%04d" % n for n in range(1000)] + [b"c"], [b"b%04d" % n for n in range(500)])):
+    first, second = [b"a%04d" % n for n in range(1000)], [b"b%04d" % n for n in range(500)]
+    for source, keys in enumerate(([*first, b"c"], second)):
         read = RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=True)
         read.feed((key, key_value(key, 2, 2, 1, b"v", 0)) for key in keys)
         body = b"".join(read.take_sized())
@@ -175,8 +194,8 @@ def test_the_last_row_of_many_costs_two_rows_of_each_shard() -> None:
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", limit=1, sort_order=2, sort_target=2)
     asked = range_requests(request, over(0, 1))(0)
     rows = [(b"k%03d" % i, key_value(b"k%03d" % i, 2 + i, 2 + i, 1, b"v", 0)) for i in range(500)]
-    sent = [len(range_rows(answer(rpc_pb2.RangeRequest.FromString(body), rows[s::2]))[0]) for s, body in asked]
-    assert sent == [2, 2]
+    sent = [answer(rpc_pb2.RangeRequest.FromString(body), rows[shard::2]) for shard, body in asked]
+    assert [len(range_rows(one)[0]) for one in sent] == [2, 2]
 
 
 def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_index() -> None:
@@ -185,8 +204,9 @@ def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_ind
     answered: list[int] = []
 
     def span() -> None:
-        Gather(net.router, FakeCall(), Method.RANGE, lambda revision: [(shard, b"") for shard in range(3)], False, MethodStats(),
-               lambda call, revision, term, tail: answered.append(revision), lambda *_: None).start()
+        Gather(net.router, FakeCall(), Method.RANGE, lambda revision: [(shard, b"") for shard in range(3)],
+               False, MethodStats(), lambda call, revision, term, tail: answered.append(revision),
+               lambda *_: None).start()
 
     for _ in range(10):
         span()
@@ -217,11 +237,20 @@ def test_ranges_over_several_shards_and_other_reads_of_a_tick_share_one_read_ind
     assert net.router.read_index.rounds == 2
 
 
+def gathered(shards: Any, method: int, revision: int = 0) -> tuple[list[int], list[EtcdError]]:
+    """A serializable question to all shards: where the revisions of its answer and its refusal will be."""
+    answered: list[int] = []
+    refused: list[EtcdError] = []
+    Gather(shards, FakeCall(), method, lambda revision: [(shard, b"") for shard in range(len(shards.routes))],
+           True, MethodStats(), lambda call, revision, term, tail: answered.append(revision),
+           lambda call, stats, error: refused.append(error)).start(revision)
+    return answered, refused
+
+
 def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_host_is() -> None:
-    shards, answered, failed = Shards(2), [], []  # type: ignore[var-annotated]
+    shards = Shards(2)
     shards.routes[0].replica.revision = 3
-    Gather(shards, FakeCall(), Method.RANGE, lambda revision: [(0, b""), (1, b"")], True, MethodStats(),  # type: ignore[arg-type]
-           lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: failed.append(error)).start()
+    answered, failed = gathered(shards, Method.RANGE)
     while shards.prefixes[-1] == (0, 3):
         assert len(shards.prefixes) < 100
         shards.answer(1, Status.ERROR, EtcdError(errors.COMPACTED).encode())
@@ -235,17 +264,10 @@ def test_h16_the_latest_is_never_compacted_however_far_behind_a_replica_of_the_h
 @pytest.mark.parametrize("merged", [False, True])
 def test_a_replica_that_is_behind_the_header_is_not_asked_of_the_past(merged: bool) -> None:
     """It would judge by the users of its own time, which may be none."""
-    shards, call, stats = Shards(2), FakeCall(), MethodStats()  # the front knows of 9
+    shards, answered = Shards(2), []  # type: ignore[var-annotated]  # the front knows of 9
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", serializable=True, revision=3)
-    answered: list[int] = []
-    gather: Gather
-    if merged:
-        gather = MergedRange(shards, call, request, over(0, 1), stats, lambda *given: answered.append(given[1]), lambda *given: None)  # type: ignore[arg-type]
-    else:
-        gather = Gather(shards, call, Method.RANGE, range_requests(request, over(0, 1)), True, stats,  # type: ignore[arg-type]
-                        lambda *given: answered.append(given[1]), lambda *given: None)
+    asked_of_two(shards, request, merged, answered).start(3)
     nothing = parts(request, [], Random(0))[0][HEAD.size :] if merged else b""
-    gather.start(3)
     while shards.prefixes[-1] == (0, 3):
         assert len(shards.prefixes) < 100
         shards.answer(0, Status.OK, HEAD.pack(9, 2) + nothing)
@@ -257,16 +279,7 @@ def test_a_replica_that_is_behind_the_header_is_not_asked_of_the_past(merged: bo
     assert answered == [9]
 
 
-def gathered(shards: Shards, method: int, revision: int) -> tuple[list[int], list[EtcdError]]:
-    """A serializable question to all shards: where the revisions of its answer and its refusal will be."""
-    answered: list[int] = []
-    refused: list[EtcdError] = []
-    Gather(shards, FakeCall(), method, lambda revision: [(shard, b"") for shard in range(len(shards.routes))], True, MethodStats(),  # type: ignore[arg-type]
-           lambda call, revision, term, tail: answered.append(revision), lambda call, stats, error: refused.append(error)).start(revision)
-    return answered, refused
-
-
-def test_a_revision_that_the_replicas_have_is_not_in_the_future_because_the_front_has_not_heard_of_it() -> None:
+def test_a_revision_that_the_replicas_have_is_in_no_future_though_the_front_has_not_heard_of_it() -> None:
     shards = Shards(2)  # the front knows of 9
     answered, refused = gathered(shards, Method.HASH_KV, 11)
     assert shards.prefixes == [(0, 11)] * 2
@@ -281,7 +294,8 @@ def test_a_revision_that_the_replicas_have_is_not_in_the_future_because_the_fron
 
 def test_hashes_of_shards_that_have_removed_different_versions_make_none() -> None:
     def part(value: int, compacted: int) -> bytes:
-        return rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=9).SerializeToString()
+        answered = rpc_pb2.HashKVResponse(hash=value, compact_revision=compacted, hash_revision=9)
+        return answered.SerializeToString()
 
     assert hash_answer([part(1, 4), part(2, -1)], 9) is None
     assert hash_answer([part(1, -1), part(2, 4)], 9) is None

@@ -12,13 +12,13 @@ from proxy.watch.encode import Batch, batch_of_record
 from tests.events import Event, record
 
 
-def batch(revisions: list[int], size: int = 40) -> Batch:
-    """Events at these revisions, their values of about this size."""
+def batch(revisions: list[int]) -> Batch:
+    """Events at these revisions, their values of some 40 bytes."""
     places: dict[int, int] = {}
     events: list[Event] = []
     for revision in revisions:
         place = places[revision] = places.get(revision, -1) + 1
-        kv = key_value(b"k%d" % place, 1, revision, 1, b"v" * (size + revision % 7), 0)
+        kv = key_value(b"k%d" % place, 1, revision, 1, b"v" * (40 + revision % 7), 0)
         events.append((revision, 0, kv, place))
     return batch_of_record(record(events))
 

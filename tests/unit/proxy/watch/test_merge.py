@@ -59,8 +59,8 @@ class Poster:
         assert method in (Method.SUBSCRIBE, Method.UNSUBSCRIBE)
 
 
-def event(revision: int, key: bytes, place: int = 0) -> Event:
-    return revision, 0, key_value(key, revision, revision, 1, b"", 0), place
+def event(revision: int, key: bytes) -> Event:
+    return revision, 0, key_value(key, revision, revision, 1, b"", 0), 0
 
 
 @settings(max_examples=200, deadline=None)

@@ -65,8 +65,9 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made.close()
 
 
-def moving(cluster: Cluster, key: bytes, target: int = SHARDS - 1) -> StateStore:
-    """A move of a key's directory begins; the store of its target."""
+def moving(cluster: Cluster, key: bytes) -> StateStore:
+    """A move of a key's directory to the last shard begins; the store of its target."""
+    target = SHARDS - 1
     end = key[:1] + b"\xff"
     cluster.place(move_item(Move(1, key[:1], end, cluster.table.owners(key[:1], end), target)))
     cluster.copy(0)

@@ -77,9 +77,9 @@ class Store:
         return Directory(self, own, LOG, self.slept.append)
 
 
-def failure(store: Store, entry: str = A) -> str:
+def failure(store: Store) -> str:
     with pytest.raises(DirectoryFailed) as failed:
-        store.directory().join(entry)
+        store.directory().join(A)
     return str(failed.value)
 
 

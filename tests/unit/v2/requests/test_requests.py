@@ -10,10 +10,8 @@ from proxy.v2.request import BadRequest, KeyRequest, clean, parse_key_request
 FORM = "application/x-www-form-urlencoded"
 
 
-def parsed(
-    method: str, query: str = "", body: str = "", kind: str = FORM, path: str = "/v2/keys/a"
-) -> KeyRequest:
-    return parse_key_request(method, path, query, body.encode(), kind, 1_000)
+def parsed(method: str, query: str = "", body: str = "", kind: str = FORM) -> KeyRequest:
+    return parse_key_request(method, "/v2/keys/a", query, body.encode(), kind, 1_000)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ MOST_KEPT = 2000
 _PARTS = 2
 
 
-def prefix_of(key: bytes, parts: int = _PARTS) -> bytes:
-    """The directories of a key, no deeper than so many; a key without any is its own."""
+def prefix_of(key: bytes) -> bytes:
+    """The directories of a key, no deeper than ``_PARTS``; a key without any is its own."""
     at = 0
-    for _ in range(parts):
+    for _ in range(_PARTS):
         found = key.find(b"/", at + 1)
         if found < 0:
             break

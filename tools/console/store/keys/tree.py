@@ -83,11 +83,11 @@ async def listing(
 
 
 async def flat(
-    client: Client, keys: KeyRange, *, after: bytes = b"", revision: int = 0, limit: int = PAGE
+    client: Client, keys: KeyRange, *, after: bytes = b"", revision: int = 0
 ) -> tuple[Listing, int]:
     """A page of a range's keys, as they are, and how many the range has from ``after`` on."""
     where = KeyRange(max(after, keys.start) or b"\0", keys.end)
-    pages = client.range(where, revision=revision, page=limit, keys_only=True)
+    pages = client.range(where, revision=revision, page=PAGE, keys_only=True)
     kvs = await _first(pages)
     more = pages.count > len(kvs)
     entries = tuple(Entry(kv.key, kv.key, kv) for kv in kvs)

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from muster_client.pb import rpc_pb2
 
-from cluster.gotext import GoError, parse_uint, quote
+from cluster.gotext import GoError, parse_hex, quote
 from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing.printer import Simple, emit
@@ -16,7 +16,7 @@ def _member_id(invocation: Invocation) -> int:
     if len(invocation.args) != 1:
         raise Exit(128, "member ID is not provided")
     try:
-        return parse_uint(invocation.args[0], 16)
+        return parse_hex(invocation.args[0])
     except GoError as error:
         raise Exit(128, f"bad member ID arg ({error}), expecting ID in Hex") from None
 

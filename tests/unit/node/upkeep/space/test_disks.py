@@ -16,8 +16,8 @@ from node.upkeep.space.disks import ENOUGH, GONE, SHORT, VERY_SHORT, Sizes, Spac
 HOSTS = (1, 2, 3)
 
 
-def host_1(path: Path | str = "/", most: int = 800, margin: int = 0) -> Space:
-    return Space(1, str(path), most_log_bytes=most, margin_bytes=margin)
+def host_1(path: Path | str = "/", margin: int = 0) -> Space:
+    return Space(1, str(path), most_log_bytes=800, margin_bytes=margin)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_the_queue_for_a_leader_is_bounded() -> None:
 
 
 class Cluster:
-    """Nodes that log writes, for the test of I23: whatever happens, nothing is logged twice or left unanswered."""
+    """Nodes that log writes, for the test of I23."""
 
     def __init__(self, net: Net) -> None:
         self.net = net
@@ -223,7 +223,8 @@ class Cluster:
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("write"), st.just(0)),
-        st.tuples(st.sampled_from(["elect", "serve", "swallow", "cut", "restart", "tick"]), st.integers(1, 3)),
+        st.tuples(
+            st.sampled_from(["elect", "serve", "swallow", "cut", "restart", "tick"]), st.integers(1, 3)),
         st.tuples(st.just("run"), st.just(0)),
     ),
     max_size=60,
@@ -232,7 +233,9 @@ STEPS = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(STEPS)
-def test_i23_whatever_happens_no_write_is_logged_twice_and_each_is_answered_once(steps: list[tuple[str, int]]) -> None:
+def test_i23_whatever_happens_no_write_is_logged_twice_and_each_is_answered_once(
+    steps: list[tuple[str, int]],
+) -> None:
     net = Net().started(leader=1)
     cluster = Cluster(net)
     actions: dict[str, Any] = {
@@ -329,8 +332,8 @@ def test_a_link_is_kept_while_something_is_asked_on_it_or_the_own_node_knows_no_
     net.pass_time(12.0)
     assert set(route.links) == {1, 2, 3}
     net.nodes[1].leader = 2
-    question = Waiting(None, Method.STATUS, b"", 0, READ_ANY, net.loop.now, 60.0, net.router.quiet).calls(lambda *_: None)
-    net.router.send(route.links[3], question)
+    question = Waiting(None, Method.STATUS, b"", 0, READ_ANY, net.loop.now, 60.0, net.router.quiet)
+    net.router.send(route.links[3], question.calls(lambda *_: None))
     net.pass_time(1.0)
     assert 3 in route.links
     net.nodes[3].ok(net.nodes[3].take()[0])
@@ -339,7 +342,8 @@ def test_a_link_is_kept_while_something_is_asked_on_it_or_the_own_node_knows_no_
 
 
 def test_a_leader_that_only_a_cut_off_learner_does_not_know_is_found() -> None:
-    """A learner stands for no election, and never forgets its leader: its word is the only one a front has without other links."""
+    """A learner stands for no election, and never forgets its leader. Without other links, a front has its
+    word alone."""
     net = Net().started(leader=2)
     route = net.router.routes[0]
     net.pass_time(12.0)

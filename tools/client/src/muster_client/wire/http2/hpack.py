@@ -165,11 +165,11 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
     return unhuffman(text) if huffman else text, at + length
 
 
-def _encoded(number: int, bits: int, first: int = 0) -> bytes:
+def _encoded(number: int, bits: int) -> bytes:
     most = (1 << bits) - 1
     if number < most:
-        return bytes((first | number,))
-    rest, left = bytearray((first | most,)), number - most
+        return bytes((number,))
+    rest, left = bytearray((most,)), number - most
     while left > 0x7F:
         rest.append(left & 0x7F | 0x80)
         left >>= 7

@@ -18,7 +18,7 @@ from proxy.http.http2.connection import TURN_WORK
 from proxy.http.requests import HttpRequest
 from tests.unit.grpc.calls.talking import Talk, message
 from tests.unit.grpc.http1.test_http1_fuzz import Output
-from tests.unit.grpc.test_backlog import Loop
+from tests.unit.grpc.turns.test_backlog import Loop
 
 
 class Heard:
