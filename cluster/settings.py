@@ -203,7 +203,7 @@ class FrontSettings:
     grpc_keepalive_interval_ms: int = 7_200_000
     grpc_keepalive_timeout_ms: int = 20_000
     watch_progress_notify_interval_ms: int = 600_000
-    watch_merge_bytes: int = 67_108_864  # of events that wait for other shards
+    watch_merge_bytes: int = 67_108_864  # of events that wait for other shards; as much for slow watches
     initial_corrupt_check: bool = False  # compare this host with the others before it serves
     corrupt_check_ms: int = 0  # between comparisons of all replicas, at the leader's host; 0: none
     compact_hash_check_ms: int = 0  # the same, once something was compacted meanwhile

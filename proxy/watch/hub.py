@@ -35,7 +35,7 @@ class WatchHub:
                  merge_bytes: int) -> None:
         self.fragment_bytes = fragment_bytes
         self.room = Room(merge_bytes)
-        self.rings = Rings()
+        self.rings = Rings(merge_bytes)
         self.streams: dict[WatchStream, None] = {}
         self.subscriptions: dict[tuple[bytes, bytes, bool], Subscription] = {}
         self.random: Callable[[], float] = random

@@ -62,7 +62,7 @@ def _last(batch: Batch) -> int:
 class Rings:
     """Those of a front."""
 
-    limit_bytes: int = 64 << 20
+    limit_bytes: int
     held_bytes: int = 0
     _rings: dict[Ring, None] = field(default_factory=dict)  # that hold something, longest lag first
 

@@ -87,7 +87,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "connection ends if it uses more than its share while --max-client-memory-bytes is used up"),
         Flag("watch-merge-bytes", U, "67108864",
              "memory of this host, shared by its fronts, for events of watches over several shards "
-             "that wait for a slower shard; events beyond it are read from history later"),
+             "that wait for a slower shard, and as much for recent events of watches that lag; events "
+             "beyond it are read from history later"),
         Flag("port-wait", D, "10s", "time that a start waits for ports that are still in use, for example by "
              "a killed host's processes"),
         Flag("order-log-bytes", U, "4294967296",

@@ -42,7 +42,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.room = Room(1 << 20)
-        self.rings = Rings()
+        self.rings = Rings(1 << 20)
 
     def merging(self, subscription: Subscription) -> None:
         pass
