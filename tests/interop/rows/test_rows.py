@@ -19,13 +19,13 @@ from tests.interop.rows import timed
 from tests.interop.rows.cluster import CLUSTER, course
 from tests.interop.rows.commands import COMMANDS
 from tests.interop.rows.key_commands import KEY_COMMANDS
-from tests.interop.rows.keys import KEYS
 from tests.interop.rows.named import NAMED, Named, named
-from tests.interop.rows.ports import PORTS
 from tests.interop.rows.scenarios import SCENARIOS, SERVICES
+from tests.interop.rows.sites.keys import KEYS
+from tests.interop.rows.sites.ports import PORTS
+from tests.interop.rows.sites.waits import WAITS
 from tests.interop.rows.starts import STARTS
 from tests.interop.rows.table import rows
-from tests.interop.rows.waits import WAITS
 from tests.interop.rows.world import BIN, World, world
 from tests.interop.toolchain import need
 

@@ -7,10 +7,9 @@ import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.cluster.local_cluster import until
-from tests.interop.rows.table import Checks
+from tests.interop.rows.table import ROOT, Checks
 from tests.interop.rows.world import Got, Site, World
 from tests.interop.v2.v2_hosts import Server
 
@@ -275,7 +274,7 @@ def discovery_size(site: Site, world: World) -> None:
 
 @row("S0-126", "S3-052")
 def terms(site: Site, world: World) -> None:
-    page = (Path(__file__).parents[3] / "docs" / "know" / "concepts.md").read_text(encoding="utf-8").lower()
+    page = (ROOT / "docs" / "know" / "concepts.md").read_text(encoding="utf-8").lower()
     words = re.findall(
         r"\w+",
         "raft node member cluster peer client wal snapshot proxy leader follower candidate term index",
