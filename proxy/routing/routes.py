@@ -18,12 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import structlog
-
 from cluster.wire.link import Listening
 from proxy.routing.links import REFUSED, Link, Receiver
-
-log = structlog.get_logger("links")
 
 # (receiver, shard, member ID) -> a connecting link; None while this host has not heard where that one is
 Connect = Callable[[Receiver, int, int], Link | None]
