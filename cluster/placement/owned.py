@@ -7,6 +7,7 @@ that lies in no span it has rows only if the base places it there.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from typing import NamedTuple
 
 from cluster.placement.table import BASE, END, Piece, Table, before, bounds
 
@@ -100,3 +101,10 @@ class Owned:
     def stages(self, key: bytes) -> bool:
         """Whether a row of the key is a copy that does not count yet."""
         return self.staged is not None and self.staged[0] <= key and before(key, self.staged[1])
+
+
+class Shown(NamedTuple):
+    """What a shard showed as a request was evaluated. A switch that is applied with it may stand behind it,
+    at the same revision."""
+
+    owned: Owned | None

@@ -154,7 +154,7 @@ class Node:
                 new_lease_id=new_lease_id, late_answers=True, auth=self.guard.copy(),
                 copies=Copies(lambda: self.serve.v2.tree.copy(), self.upkeep.growing.told)),
             refusal=self.upkeep.quota.refusal, control_applied=self._control_applied, pace=self.pace,
-            beside=Beside(self.past.answer, self.looking.start))
+            beside=Beside(self.past.answer, self.looking.start, self.past.shown))
         self.expiry: Expiry = Expiry(self)
         self.writes.fits = self.upkeep.quota.fits
         self.confirmations: Confirmations = kinds.confirmations(

@@ -31,6 +31,7 @@ from cluster.pacing.pace import MAX_ENTRY_BYTES, Pace
 from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
+from cluster.placement.owned import Shown
 from cluster.raft import Raft
 from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, say_not_leader
@@ -52,6 +53,7 @@ class Beside(NamedTuple):
     answer: Callable[[FrontLink, int, DueAnswer, int], None]
     # link, rid, what to look at, whether it is still wanted, what takes the result (``node.serving.looking``)
     look: Callable[[FrontLink, int, Ahead, Callable[[], bool], Callable[[Any], None]], None]
+    shown: Callable[[], Shown]  # of the keys that are here now
 
 
 class Owed:
@@ -290,7 +292,7 @@ class Writes:
             return self._look_ahead(link, rid, body, looked)
         if outcome.late is not None:
             due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)
-            self._open.late.append((link, rid, due))
+            self.stage_late((link, rid), due)
             return len(outcome.items)
         tail = outcome.tail
         reply = (
@@ -350,7 +352,8 @@ class Writes:
 
     def stage_late(self, token: tuple[FrontLink, int], due: DueAnswer) -> None:
         """As :meth:`stage`, for an answer that is made once the entry is applied."""
-        self._open.late.append((*token, due))
+        assert self._beside is not None
+        self._open.late.append((*token, due._replace(shown=self._beside.shown())))
 
     # -- fates
 

@@ -17,6 +17,7 @@ from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.validate import check_txn, checking_txn, parse
 from cluster.pb import rpc_pb2
+from cluster.placement.owned import Shown
 from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
@@ -73,9 +74,13 @@ class Past:
         ended = next(work, True)
         return None if ended else work
 
+    def shown(self) -> Shown:
+        """What a request shows that is evaluated now."""
+        return Shown(self._store.owned)
+
     def answer(self, link: FrontLink, rid: int, due: DueAnswer, term: int) -> None:
         """A request whose answer shows many rows was applied in this turn."""
-        view = PastView(self._store.reader_before(due.before))
+        view = PastView(self._store.reader_before(due.before, due.shown))
         work = self._work(link, rid, due.late.pieces(view), due.revision, term, written=True)
 
         def fetched(there: bool) -> None:

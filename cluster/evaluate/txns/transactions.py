@@ -22,6 +22,7 @@ from cluster.evaluate.txns.pending import Pending
 from cluster.evaluate.txns.plain_txn import Large, check_revision
 from cluster.evaluate.view import Late, Outcome, Version, View
 from cluster.grain import GRAIN
+from cluster.placement.owned import Shown
 from cluster.wire.protobuf import key_value, varint
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
@@ -180,6 +181,7 @@ class DueAnswer(NamedTuple):
     late: Late
     before: int  # revision before the request
     revision: int  # for its header
+    shown: Shown | None = None  # None: what a write at the next revision owns
 
 
 def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None = None) -> Outcome:

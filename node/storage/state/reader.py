@@ -7,6 +7,7 @@ from itertools import chain
 
 from cluster.evaluate.reading.ranges import RowSource
 from cluster.placement import Owned
+from cluster.placement.owned import Shown
 from node.storage.keys import range_rows
 from node.storage.state.blocks import BlockRows, RowBlocks
 from node.storage.state.reads import Cursor, Splicer, check_revision, count_rows, scan_rows
@@ -19,14 +20,19 @@ class Reader:
 
     __slots__ = ("_blocks", "_clock_ns", "_cursor", "_mixed", "_owned", "_shown_at", "position", "revision")
 
-    def __init__(self, store: Versions, blocks: RowBlocks, revision: int, *, kept: bool = False) -> None:
+    def __init__(
+        self, store: Versions, blocks: RowBlocks, revision: int, *, kept: bool = False,
+        shown: Shown | None = None,
+    ) -> None:
         """``kept``: all of this revision is still there, even if its compaction is agreed, and what a write
-        behind it owns is shown."""
+        behind it owns is shown, or ``shown``."""
         # One thread applies and makes readers, so the position and the iterator belong together (H16).
         self.position = store.position
         self.revision = revision if kept else check_revision(revision, self.position)
         self._owned: Owned | None = store.owned
         self._shown_at = revision + 1 if kept else max(revision, 0)  # G6; 0: by the newest table
+        if shown is not None:
+            self._owned, self._shown_at = shown.owned, 0
         self._cursor = Cursor(store.database, store.path)
         self._mixed = self.revision != self.position.revision or store.applying
         self._blocks = blocks

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from rocksdict import DbClosedError, Rdict
 
 from cluster.placement import Owned
+from cluster.placement.owned import Shown
 from node.durable import sync_directory
 from node.storage import directory
 from node.storage.defragment import Defragmenting, check_room, room
@@ -205,11 +206,11 @@ class StateStore(Versions):
         """Pin a revision for reading in slices. Raises Compacted, FutureRevision."""
         return Reader(self, self.blocks, revision)
 
-    def reader_before(self, revision: int) -> Reader:
+    def reader_before(self, revision: int, shown: Shown | None = None) -> Reader:
         """Pin an applied revision whose successor was applied in this turn of the loop: a compaction applied
-        with it has removed nothing yet."""
+        with it has removed nothing yet. ``shown``: as the request was evaluated."""
         assert revision <= self.revision, "applied"
-        return Reader(self, self.blocks, revision, kept=True)
+        return Reader(self, self.blocks, revision, kept=True, shown=shown)
 
     def attached(self, lease: int) -> Iterator[bytes]:
         """As :meth:`lease_keys`, of this moment, however late the keys are taken; b"" for a stale row."""

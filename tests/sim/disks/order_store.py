@@ -15,21 +15,21 @@ from typing import Any
 from cluster.effects import records
 from cluster.effects.later_puts import LaterPuts
 from cluster.effects.records import items
-from cluster.evaluate.reading.ranges import Fields, is_creation, row_tags
-from cluster.evaluate.reading.row_parts import sizes_of
+from cluster.evaluate.reading.ranges import Fields, is_creation
 from cluster.evaluate.view import Current
 from cluster.features import rows
 from cluster.features.growth import Growth
 from cluster.features.rows import RowsOf
 from cluster.order.moving.copier import Ask, Batch
 from cluster.placement import Table
+from cluster.placement.owned import Shown
 from cluster.placement.table import Move
 from cluster.wire.messages import HASH_OF_NOTHING
 from cluster.wire.protobuf import tombstone
 from node.storage import Applied, Applying, HistorySlice, Position, Prepared, PreparedRows
 from node.storage.errors import Compacted, FutureRevision, SnapshotRefused, SyncFailed
 from tests.sim.disks.order_content import Changes, Content, apply, placement_of, takes
-from tests.sim.disks.order_rows import feature_rows, pauses
+from tests.sim.disks.order_rows import Splicer, feature_rows, pauses
 from tests.sim.moves.order_owned import Left, answer, bare, counts, drop, owns, stage
 
 
@@ -235,8 +235,16 @@ class Store:
     def reader(self, revision: int = 0) -> Reader:
         return Reader(self, self._at(revision), revision)
 
-    def reader_before(self, revision: int) -> Reader:
-        return Reader(self, revision, revision)
+    @property
+    def owned(self) -> Any:
+        """Whatever :meth:`reader_before` is given again."""
+        return self._now.table
+
+    def reader_before(self, revision: int, shown: Shown | None = None) -> Reader:
+        reader = Reader(self, revision, revision + 1)  # a switch at the revision stands before the write
+        if shown is not None:
+            reader.show(self, shown.owned)
+        return reader
 
     def history(self, start: bytes, end: bytes, from_revision: int, *, max_events: int, max_bytes: int,
                 want_prev: bool = False, max_scan: int = 10_000) -> HistorySlice:
@@ -357,6 +365,12 @@ class Reader:
         pinned.table = store._now.table
         pinned.versions = {key: list(versions) for key, versions in sorted(store._now.versions.items())}
 
+    def show(self, store: Store, table: Any) -> None:
+        """As by this table."""
+        self._asked, self._pinned.table = None, table
+        shown = (key for key in self._pinned.versions if owns(self._pinned, key, None))
+        self._rows = {key: kv for key in shown if (kv := store._live(key, self.revision)) is not None}
+
     def _older(self, revision: int) -> dict[bytes, bytes]:
         found = {key: [kv for at, _, kv in some if at <= revision]
                  for key, some in self._pinned.versions.items() if owns(self._pinned, key, revision)}
@@ -379,30 +393,6 @@ class Reader:
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
         return sum(1 for _ in self.scan(start, end)), None
-
-
-class Splicer:
-    """Rows that go into an answer as they lie."""
-
-    def __init__(self, rows: Iterator[tuple[bytes, bytes]]) -> None:
-        self._rows = rows
-
-    def more(self, parts: list[bytes], most: int, most_bytes: int, sizes: list[bytes] | None = None,
-             ) -> tuple[int, bytes | None, bool]:
-        taken, begin, ended = 0, len(parts), False
-        last = None
-        while taken < most and most_bytes > 0:
-            row = next(self._rows, None)
-            if row is None:
-                ended = True
-                break
-            last, kv = row
-            parts += (row_tags[len(kv)], kv)
-            most_bytes -= len(kv)
-            taken += 1
-        if sizes is not None:
-            sizes.append(sizes_of(parts, begin))
-        return taken, last, ended
 
 
 class StateDisk:

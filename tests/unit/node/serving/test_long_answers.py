@@ -63,7 +63,7 @@ class Replica:
                            new_lease_id=lambda: 7, late_answers=True),
             refusal=lambda method, body: None,
             control_applied=lambda link, record, physical: None,
-            beside=Beside(self.past.answer, self.looking.start),
+            beside=Beside(self.past.answer, self.looking.start, self.past.shown),
         )
         self.answers: list[tuple[int, int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
