@@ -16,13 +16,13 @@ from proxy.routing.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
 from proxy.watch.ending import Ending
-from proxy.watch.gathered import CatchingUp, Gathered
-from proxy.watch.history import History, Slice
 from proxy.watch.joining import Joining
+from proxy.watch.lagging.gathered import CatchingUp, Gathered
+from proxy.watch.lagging.history import History, Slice
+from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
 from proxy.watch.permissions import Permissions
 from proxy.watch.progress import ProgressRequests
-from proxy.watch.ring import Rings
 from proxy.watch.stream import WatchStream
 from proxy.watch.subscription import Room, Subscription
 

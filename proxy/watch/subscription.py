@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from cluster.placement import Table
 from proxy.watch.encode import Batch, joined, merged
+from proxy.watch.lagging.ring import Ring, Rings
 from proxy.watch.parts import Part
-from proxy.watch.ring import Ring, Rings
 
 if TYPE_CHECKING:
     from proxy.watch.cohort import Cohort

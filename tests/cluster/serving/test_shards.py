@@ -190,8 +190,8 @@ def ctl(cluster: LocalCluster, *words: str, code: int = 0) -> str:
     return done.stdout
 
 
-def get(cluster: LocalCluster, path: str) -> str:
-    with urllib.request.urlopen(f"http://{cluster.endpoints()[0]}{path}", timeout=LIMIT_S) as answer:
+def get(cluster: LocalCluster, path: str, host: int = 0) -> str:
+    with urllib.request.urlopen(f"http://{cluster.endpoints()[host]}{path}", timeout=LIMIT_S) as answer:
         return str(answer.read().decode())
 
 

@@ -10,6 +10,7 @@ import pytest
 from cluster.placement.table import State
 from tests.sim.births.test_order_births import births
 from tests.sim.moves.order_mutants_moves import COMPACTED, moves
+from tests.sim.plans.test_order_users import MIX_OF_USERS
 from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
 from tests.sim.world.order_sim import Simulation
 
@@ -30,6 +31,8 @@ PLANS: dict[str, dict[str, Any]] = {
     # all keys come back to the only shard that there was at first
     "grow_births_lone": {"shards": 1, "mix": {**QUIET, "hash": 4}, "joins": True, "clients": 3,
                          "think_s": 0.1, "most_born": 1},
+    "grow_births_users": {"shards": 1, "mix": {**MIX_OF_USERS, "compact": 4}, "users": True, "lease_ids": 6,
+                          "most_born": 2, "seconds": 5.0},
     "grow_births_watch": {"shards": 3, "mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}},
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.watch import gathered
+from proxy.watch.lagging import gathered
 from tests.unit.proxy.watch.watching import Client, World
 
 PUT = 0
@@ -169,7 +169,7 @@ def test_a_large_answer_goes_to_no_more_watches_than_their_client_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("proxy.watch.cohort.DIRECT_BYTES", 100)  # beyond it an answer is large
-    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 0)
+    monkeypatch.setattr("proxy.watch.lagging.ring._RING_BYTES", 0)
     world = World()
     client = Client(world)
     for _ in range(3):

@@ -13,8 +13,8 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import key_value
 from proxy.routing.links import Link
 from proxy.watch.encode import Batch, batch_of_record
+from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
-from proxy.watch.ring import Rings
 from proxy.watch.subscription import Room, Subscription
 from tests.events import Event, record
 

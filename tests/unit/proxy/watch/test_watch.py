@@ -6,7 +6,7 @@ import pytest
 
 from cluster import errors
 from cluster.wire.messages import Method
-from proxy.watch.ring import Ring
+from proxy.watch.lagging.ring import Ring
 from tests.unit.proxy.watch.watching import Client, World
 
 PUT, DELETE = 0, 1
@@ -290,7 +290,7 @@ def test_a_slow_client_far_behind_reads_history_when_the_ring_is_too_short() -> 
 
 
 def test_the_ring_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 500)
+    monkeypatch.setattr("proxy.watch.lagging.ring._RING_BYTES", 500)
     world = World()
     client = Client(world)
     client.create(b"k")

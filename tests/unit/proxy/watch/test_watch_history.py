@@ -15,7 +15,7 @@ from cluster.placement import Placement
 from cluster.wire.messages import HISTORY_ANSWER, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.routing.waiting import READ_ANY
-from proxy.watch.history import History, Slice
+from proxy.watch.lagging.history import History, Slice
 
 FAILED = EtcdError(errors.TOO_MANY_REQUESTS).encode()
 

@@ -150,7 +150,7 @@ def test_a_watch_goes_on_if_what_it_wants_next_is_the_compacted_revision_itself(
 def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 0)
+    monkeypatch.setattr("proxy.watch.lagging.ring._RING_BYTES", 0)
     world = World()
     client = Client(world)
     client.create(b"quiet")

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxy.watch.cohort import Cohort
 from proxy.watch.encode import Batch
-from proxy.watch.history import History, Slice
+from proxy.watch.lagging.history import History, Slice
 from proxy.watch.subscription import Subscription
 
 MOST_BYTES = 16 << 20
