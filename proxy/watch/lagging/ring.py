@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from proxy.watch.encode import Batch, joined
 
 _RING_BYTES = 4 << 20
+_BATCH_BYTES = 256  # of memory, beside a batch's events
+_GONE = Batch(0, 0, 0, b"", b"")
 
 
 @dataclass(slots=True, eq=False)
@@ -20,23 +22,23 @@ class Ring:
     begin: int
     size_bytes: int = 0
     _batches: list[Batch] = field(default_factory=list)
-    _dropped: int = 0  # dead batches at the front, removed many at once
+    _dropped: int = 0  # places of dropped batches at the front, removed many at once
 
     def append(self, batch: Batch) -> None:
         batches = self._batches
         batches.append(batch)
-        self.size_bytes += batch.size_bytes
+        self.size_bytes += batch.size_bytes + _BATCH_BYTES
         while self.size_bytes > _RING_BYTES:
-            dropped = batches[self._dropped]
+            dropped, batches[self._dropped] = batches[self._dropped], _GONE
             self._dropped += 1
-            self.size_bytes -= dropped.size_bytes
+            self.size_bytes -= dropped.size_bytes + _BATCH_BYTES
             self.begin = dropped.last + 1
         if self._dropped > 64 and self._dropped * 2 > len(batches):
             del batches[: self._dropped]
             self._dropped = 0
 
     def empty(self) -> None:
-        if self._batches:
+        if self._dropped < len(self._batches):
             self.begin = self._batches[-1].last + 1
         self._batches, self._dropped, self.size_bytes = [], 0, 0
 
