@@ -159,9 +159,7 @@ class ShardRoute:
         heard_till = listening.look(now)
         for link in list(self.links.values()):
             limit_s = self._dead_after_s if link.greeted or link.member_id != self.own else _OWN_CONNECT_S
-            if link.silent(heard_till, limit_s):
-                if self._waits_for(link, heard_till, now):
-                    continue
+            if link.silent(heard_till, limit_s) and not self._waits_for(link, heard_till, now):
                 link.close("silent" if link.up else link.trouble or "no connection")
             elif listening.held_s:
                 link.excuse(listening.held_s, now)

@@ -75,6 +75,22 @@ def test_a_link_is_not_silent_while_the_fronts_own_loop_was_held() -> None:
     assert call.status == TIMEOUT_LEADER_FAIL
 
 
+def test_a_leader_that_stands_still_is_waited_for_while_the_fronts_own_loop_is_held() -> None:
+    """A machine that stands still for seconds holds both, and the front may go on first."""
+    net = Net().started(leader=2)
+    sent = put(net)
+    sessions = net.sessions
+    net.pass_time(1.3, silent=(2,))
+    net.loop.now += 2.0
+    net.router.sweep()
+    net.pass_time(0.3, silent=(2,))
+    assert (sent.status, net.sessions) == (None, sessions)
+    (request,) = net.nodes[2].take(Method.PUT)
+    net.nodes[2].ok(request)
+    net.pass_time(0.2)
+    assert (sent.status, net.sessions) == ((0, ""), sessions)
+
+
 def test_who_has_just_been_elected_is_tried_at_once_however_often_it_was_tried_in_vain() -> None:
     """After a crash of all hosts they come up one after the other, and fronts have tried them for a while."""
     net = Net()
