@@ -10,6 +10,7 @@ import pytest
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
+from cluster.faults import faults
 from cluster.pb import rpc_pb2
 from proxy.grpc.calls import BACKLOG_BYTES
 from tests.unit.grpc.http1.test_websocket import ASK, Output
@@ -89,3 +90,22 @@ async def _holds(talks: bool) -> None:
             front.http1.drained()
     assert not front.faults
     assert output.data.count(b'"events"') == many
+
+
+def test_a_mistake_in_going_on_ends_that_call_alone() -> None:
+    """Over HTTP/2 it went up through the one call that writes for all connections."""
+    asyncio.run(_mistaken())
+
+
+async def _mistaken() -> None:
+    front, calls, cancelled = Front(), list[Any](), list[Any]()
+    front.watches.opened = calls.append  # type: ignore[method-assign]
+    front.watches.cancelled = cancelled.append  # type: ignore[method-assign]
+    front.http1.receive(POST, 0.0)
+    calls[0].send(event(10))
+    calls[0].on_drain = {}.popitem
+    front.http1.drained()
+    assert cancelled == calls
+    assert b'"http_code":500' in front.output.data
+    assert [where for where, _ in faults.take()] == ["serving /etcdserverpb.Watch/Watch"]
+    front.http1.drained()
