@@ -9,7 +9,7 @@ import pytest
 
 from cluster.wire.events import EVENT
 from proxy.watch.encode import Batch
-from proxy.watch.ring import Ring, Rings
+from proxy.watch.lagging.ring import Ring, Rings
 
 
 def batch(revision: int, size_bytes: int) -> Batch:
@@ -21,7 +21,7 @@ def test_rings_hold_no_more_memory_than_they_count(
     size_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each kept up to 64 batches that it had dropped: of events of a megabyte, 12 MB became 250."""
-    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 250_000)
+    monkeypatch.setattr("proxy.watch.lagging.ring._RING_BYTES", 250_000)
     rings = Rings(1 << 20)
     some = [Ring(1001) for _ in range(4)]
     gc.collect()
@@ -40,7 +40,7 @@ def test_rings_hold_no_more_memory_than_they_count(
 
 def test_a_ring_that_dropped_all_is_complete_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often it is emptied."""
-    monkeypatch.setattr("proxy.watch.ring._RING_BYTES", 1000)
+    monkeypatch.setattr("proxy.watch.lagging.ring._RING_BYTES", 1000)
     ring = Ring(5)
     ring.append(batch(5, 2000))
     assert (ring.begin, ring.size_bytes) == (6, 0)
