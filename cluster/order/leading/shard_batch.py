@@ -13,6 +13,7 @@ from cluster.effects.later_puts import LaterPuts, single
 from cluster.effects.records import Item
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Late
+from cluster.placement.owned import Shown
 from cluster.wire.messages import HEAD, Status
 
 Answer = tuple[Any, int, bytes | DueAnswer]  # token, status, body
@@ -28,18 +29,20 @@ class Reply(NamedTuple):
     late: Callable[[int], bytes] | None  # makes the tail, given the revision before the request
     error: bytes | None  # a refusal instead
 
-    def bind(self, base: int, term: int) -> Answer:
+    def bind(self, base: int, term: int, shown: Shown | None) -> Answer:
         if self.error is not None:
             return self.token, Status.ERROR, self.error
         before = base + self.before
         tail = self.tail if self.late is None else self.late(before)
         if isinstance(tail, Late):
-            return self.token, Status.OK, DueAnswer(tail, before, before + self.changed)
+            return self.token, Status.OK, DueAnswer(tail, before, before + self.changed, shown)
         return self.token, Status.OK, HEAD.pack(before + self.changed, term) + tail
 
 
 class ShardBatch:
-    __slots__ = ("changes", "index", "items", "keys", "later", "number", "puts", "replies", "size", "term")
+    __slots__ = (
+        "changes", "index", "items", "keys", "later", "number", "puts", "replies", "shown", "size", "term",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -52,6 +55,8 @@ class ShardBatch:
         self.keys: list[bytes] = []
         self.replies: list[Reply] = []
         self.changes = 0
+        # as its leader lost the term: a switch may be applied with it. None: no switch is (G4)
+        self.shown: Shown | None = None
 
     def take(self, puts: list[PendingPut]) -> None:
         if self.puts is not None:
@@ -96,6 +101,6 @@ class ShardBatch:
 
     def answers(self, base: int, term: int) -> list[Answer]:
         if self.puts is None:
-            return [reply.bind(base, term) for reply in self.replies]
+            return [reply.bind(base, term, self.shown) for reply in self.replies]
         puts = enumerate(self.puts, base + 1)
         return [(put[0], Status.OK, HEAD.pack(revision, term)) for revision, put in puts]

@@ -43,6 +43,7 @@ class Fates:
         A batch of an earlier lost term may be kept at the same index. That decides nothing: a minority of
         five hosts may still have it, and bring it back (figure 8 of the Raft paper).
         """
+        batch.shown = self._node.past.shown()
         self._open.logged(index, term, batch)
 
     def decide(self, cut: Cut, before: dict[int, int]) -> None:

@@ -6,8 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster.effects import records
-from cluster.order.leading.shard_batch import ShardBatch
+from cluster.evaluate.txns.transactions import DueAnswer
+from cluster.evaluate.view import Late
+from cluster.order.leading.shard_batch import Reply, ShardBatch
 from cluster.order.log import Cut
+from cluster.placement.base import Base
+from cluster.placement.owned import Owned, Shown
+from cluster.placement.table import BASE, Piece, Table
 from cluster.raft import Role
 from cluster.wire.messages import Status
 from node.replica.shards.fates import Fates
@@ -36,7 +41,8 @@ class FakeNode:
         self.log = SimpleNamespace(term=lambda index: term)
         self.raft = SimpleNamespace(role=Role.FOLLOWER, is_leader=False, leader_id=2, term=term)
         self.past: Any = SimpleNamespace(
-            deliver=lambda link, rid, status, body, term: link.answer(rid, status, body)
+            deliver=lambda link, rid, status, body, term: link.answer(rid, status, body),
+            shown=lambda: Shown(None),
         )
 
     def mark_dirty(self, link: Link) -> None:
@@ -69,3 +75,23 @@ def test_the_later_one_may_be_committed() -> None:
 
 def test_neither_is_there_once_a_later_term_goes_on_without_them() -> None:
     assert decided(NEW, Cut(7, NEW, 7)) == [(1, Status.NOT_LEADER), (2, Status.NOT_LEADER)]
+
+
+def test_g6_a_late_answer_shows_what_a_switch_that_is_applied_with_it_takes() -> None:
+    """This replica lagged: the order's records up to the switch came at once. Its request wrote nothing, so
+    the switch is at its revision."""
+    switched = Owned(Table(
+        Base(1), {}, (Piece(b"k", b"l", 1, 21),), (Piece(b"k", b"l", BASE, 0, 20),)), 0)
+    link, node = Link(), FakeNode(OWN)
+    due: list[DueAnswer] = []
+    node.past.deliver = lambda link, rid, status, body, term: due.append(body)
+    batch = ShardBatch(1)
+    batch.mix()
+    batch.replies.append(Reply((link, 1), 0, False, Late(lambda view: iter(())), None, None))  # type: ignore[arg-type, return-value]
+    fates = Fates(node)  # type: ignore[arg-type]
+    fates.keep(8, OWN, batch)
+    node.past.shown = lambda: Shown(switched)
+    fates.decide(Cut(9, NEW, 9), {8: 20})
+    assert switched.shows(b"k", 20)
+    assert not switched.shows(b"k", 21)
+    assert [(one.before, one.revision, one.shown) for one in due] == [(20, 20, Shown(None))]
