@@ -5,6 +5,7 @@ their cohorts go on from history."""
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -66,7 +67,8 @@ class Rings:
 
     limit_bytes: int
     held_bytes: int = 0
-    _rings: dict[Ring, None] = field(default_factory=dict)  # that hold something, longest lag first
+    # that hold something, longest lag first; a dict's first one costs a look at all that went before it
+    _rings: OrderedDict[Ring, None] = field(default_factory=OrderedDict)
 
     def append(self, ring: Ring, batch: Batch) -> None:
         self._rings.setdefault(ring)
