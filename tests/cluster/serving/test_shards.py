@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from cluster.features.growth import LEVEL
 from cluster.pb import rpc_pb2 as pb
@@ -195,6 +196,12 @@ def get(cluster: LocalCluster, path: str, host: int = 0) -> str:
         return str(answer.read().decode())
 
 
+def scraped(cluster: LocalCluster, host: int = 0) -> list[Sample]:
+    """All that a host's /metrics shows."""
+    families = text_string_to_metric_families(get(cluster, "/metrics", host))
+    return [sample for family in families for sample in family.samples]
+
+
 def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None:
     with grpc.insecure_channel(three.endpoints()[0]) as channel:
         for i in range(60):
@@ -256,10 +263,7 @@ def test_a_user_is_passed_over_while_auth_is_off(
 
 
 def test_metrics_and_status_count_every_shard(three: LocalCluster) -> None:
-    samples = {
-        (s.name, s.labels.get("shard")): s.value
-        for family in text_string_to_metric_families(get(three, "/metrics")) for s in family.samples
-    }  # fmt: skip
+    samples = {(s.name, s.labels.get("shard")): s.value for s in scraped(three)}
     for shard in "012":
         assert samples["muster_shard_up", shard] == 1
         assert samples["muster_shard_term", shard] >= 1
@@ -280,15 +284,12 @@ def test_whichever_front_is_scraped_shows_all_fronts_of_its_host(tmp_path: Path)
             with grpc.insecure_channel(endpoint, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
                 put(channel, f"k{i}", "v")
         for _ in range(6):
-            with urllib.request.urlopen(f"http://{endpoint}/metrics", timeout=LIMIT_S) as response:
-                families = list(text_string_to_metric_families(response.read().decode()))
-            puts = {s.labels["front"]: s.value for f in families for s in f.samples
+            samples = scraped(cluster)
+            puts = {s.labels["front"]: s.value for s in samples
                     if s.name == "grpc_server_started_total" and s.labels["grpc_method"] == "Put"}
             assert set(puts) == {"0", "1"}
             assert sum(puts.values()) == 12
-            assert [s.labels for f in families for s in f.samples if s.name == "etcd_server_has_leader"] == [
-                {}
-            ]
+            assert [s.labels for s in samples if s.name == "etcd_server_has_leader"] == [{}]
 
 
 def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, tmp_path: Path) -> None:
@@ -382,9 +383,7 @@ def test_a_host_whose_data_has_grown_is_not_started_by_versions_of_before(tmp_pa
 
     def links(cluster: LocalCluster, host: int) -> list[float]:
         """How many links to each peer are up, the fewest first."""
-        families = text_string_to_metric_families(get(cluster, "/metrics", host))
-        return sorted(
-            s.value for f in families for s in f.samples if s.name == "etcd_network_active_peers")
+        return sorted(s.value for s in scraped(cluster, host) if s.name == "etcd_network_active_peers")
 
     older = ("import sys; from tools.muster import cli; from tools.muster.host.identity import bootstrap; "
              "bootstrap.FORMATS = (1, 2); sys.exit(cli.main())")  # that they know
