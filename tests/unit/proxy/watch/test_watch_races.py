@@ -1,5 +1,6 @@
-"""I16 under random interleavings: writes, slow nodes, late history, lost links, snapshots, slow clients, watches that
-come and go. Per watch: every matching event from its start, once, in order, each revision whole."""
+"""I16 under random interleavings: writes, slow nodes, late history, lost links, snapshots, slow clients,
+watches that come and go. Per watch: every matching event from its start, once, in order, each revision
+whole."""
 
 from __future__ import annotations
 
@@ -52,8 +53,8 @@ class Race:
         source = world.every[shard, member]
         alive = source.node.alive
         action = random.choices(
-            ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart", "install",
-             "time", "sip", "begin", "alone"),
+            ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart",
+             "install", "time", "sip", "begin", "alone"),
             (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3, 2, 1))[0]
         if action == "write":
             keys = random.sample(KEYS, random.choice((1, 1, 2, 3)))
@@ -82,7 +83,8 @@ class Race:
         elif action == "block":
             call = random.choice(self.clients).call
             call.reads = False
-            call.unread = random.choice((2 << 20, (1 << 20) - 70, (1 << 20) - 1000))  # at once, or in the midst of many
+            # at once, or in the midst of many
+            call.unread = random.choice((2 << 20, (1 << 20) - 70, (1 << 20) - 1000))
         elif action == "read":
             random.choice(self.clients).call.read_all()
         elif action == "sip":  # a blocked client reads enough for a few responses
@@ -164,8 +166,8 @@ class Race:
 @given(st.integers(0, 2**32), st.sampled_from((1, 1, 2, 3)))
 def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: int, shards: int) -> None:
     race = Race(Random(seed), shards)
-    with (patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))),  # so many watches at once
-          patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384))),  # so many events
+    with (patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))),  # watches at once
+          patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384))),  # events
           patch("proxy.watch.parts._HELD_BYTES", race.random.choice((100, 1000, 1 << 20)))):
         for _ in range(race.random.choice((30, 100, 200))):
             race.step()
@@ -175,7 +177,9 @@ def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: i
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from((1, 3)))
-def test_progress_is_never_given_before_the_events_that_it_covers_nor_older_than_what_was_told(seed: int, shards: int) -> None:
+def test_progress_is_never_given_before_the_events_that_it_covers_nor_older_than_what_was_told(
+    seed: int, shards: int
+) -> None:
     race = Race(Random(seed), shards)
     client = race.clients[0]
     router = race.world.net.router
@@ -207,5 +211,6 @@ def _check_covered(race: Race, client: Client, told: list[Any], revision: int) -
                 r.created and not r.canceled and r.watch_id == made.watch_id for r in told):
             want = [e[:3] for e in race.world.store.events if made.after < e[0] <= revision
                     and in_range(e[2], made.key, made.end) and not made.filters & (2 if e[1] else 1)]
-            got = [(e.kv.mod_revision, e.type, e.kv.key) for r in told if r.watch_id == made.watch_id for e in r.events]
+            got = [(e.kv.mod_revision, e.type, e.kv.key) for r in told if r.watch_id == made.watch_id
+                   for e in r.events]
             assert [e for e in got if e[0] <= revision] == want
