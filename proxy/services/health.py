@@ -120,8 +120,7 @@ class HealthWatch:
     def half_closed(self, call: Call) -> None:
         if not (call.context or call.closed):  # without a request
             self._calls.discard(call)
-            self._stats.failed(errors.Code.UNKNOWN)
-            call.finish(errors.Code.UNKNOWN, "EOF")
+            self._context.refuse_empty(call, self._stats)
 
     def cancelled(self, call: Call) -> None:
         self._calls.discard(call)

@@ -71,8 +71,7 @@ class RangeStream:
 
     def half_closed(self, call: Call) -> None:
         if call.context is None and not call.closed:
-            self._stats.failed(errors.Code.UNKNOWN)
-            call.finish(errors.Code.UNKNOWN, "EOF")
+            self._context.refuse_empty(call, self._stats)
 
     def cancelled(self, call: Call) -> None:
         if call.context is not None:

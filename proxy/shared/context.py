@@ -88,6 +88,11 @@ class Context:
         stats.failed(error.code)
         call.finish(error.code, error.text)
 
+    def refuse_empty(self, call: Call, stats: MethodStats) -> None:
+        """A stream whose client ended it without a request, in grpc-go's words."""
+        stats.failed(errors.Code.UNKNOWN)
+        call.finish(errors.Code.UNKNOWN, "EOF")
+
     def failed(self, waiting: Waiting, status: int, body: bytes) -> bool:
         """Whether a node has answered with an error, which is then the call's answer, too."""
         if status != Status.OK and not waiting.call.closed:

@@ -100,8 +100,7 @@ class Snapshot:
 
     def half_closed(self, call: Call) -> None:
         if call.context is None and not call.closed:
-            self._stats.failed(errors.Code.UNKNOWN)
-            call.finish(errors.Code.UNKNOWN, "EOF")
+            self._context.refuse_empty(call, self._stats)
 
     def cancelled(self, call: Call) -> None:
         sending: _Sending | None = call.context
