@@ -151,7 +151,7 @@ class Snapshot:
                 continue
             route = router.routes[shard]
             link = route.links.get(sending.member)
-            if link is None or not link.up or link.leaving:
+            if link is None or not link.usable:
                 route.ensure(sending.member, now)
                 continue
             checkpoint.asked = Waiting(

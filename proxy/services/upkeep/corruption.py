@@ -71,7 +71,7 @@ class Comparison:
             route.wanted.add(member)
             route.ensure(member, now)
             link = route.links.get(member)
-            if link is None or not link.up or link.leaving:
+            if link is None or not link.usable:
                 continue
             self.unasked.discard(member)
             route.wanted.discard(member)
