@@ -69,7 +69,8 @@ def answers_when_logged(patch: Patch) -> None:
         batch = self._open
         logged(self, index)
         batch.mix()
-        self._answers += [r.bind(self._store.revision, self.term) for r in batch.replies if r.late is None]
+        known = [reply for reply in batch.replies if reply.late is None]
+        self._answers += [reply.bind(self._store.revision, self.term, batch.shown) for reply in known]
         batch.replies = [r for r in batch.replies if r.late is not None]
 
     patch.setattr(ShardLeader, "logged", early)

@@ -219,7 +219,9 @@ def says_future_by_itself(patch: Patch) -> None:
 def answers_are_not_made_again(patch: Patch) -> None:
     """Review (b), Answers: what shows a pending key is bound to its revision when that is known."""
     bind = Reply.bind
-    patch.setattr(Reply, "bind", lambda self, base, term: bind(self._replace(late=None), base, term))
+    patch.setattr(
+        Reply, "bind", lambda self, base, term, shown: bind(self._replace(late=None), base, term, shown)
+    )
 
 
 def unchanged_answers_name_the_cuts_end(patch: Patch) -> None:
