@@ -1,9 +1,9 @@
 """When a source drops what has left it (G10).
 
 Once a compaction is behind the switch no read can ask for it; for what was owned at no revision none ever
-could. But the target's replicas may still lack it: each host's node of the target says how far it is on disk,
-and the own host and a majority of all have to be beyond the switch. A target that is dropped by now has
-passed its keys on in the same way.
+could. But the target's replicas may still lack it: each host's node of the target says how far it is on disk.
+The own host and a majority of the voters have to be beyond the switch; a learner's host counts for itself
+alone. A target that is dropped by now has passed its keys on in the same way.
 """
 
 from __future__ import annotations
@@ -69,11 +69,14 @@ class Leaving:
         if known is not None and known.state == State.DROPPED:
             return True
         voters = set(self._voters())
-        have = {host for host in voters if self._said.get((host, target), 0) >= order_index}
-        return self._member_id in have and 2 * len(have) > len(voters)
+        have = {host for host in self._asked() if self._said.get((host, target), 0) >= order_index}
+        return self._member_id in have and 2 * len(have & voters) > len(voters)
+
+    def _asked(self) -> set[int]:
+        return {self._member_id, *self._voters()}
 
     def _ask(self, target: int, order_index: int) -> None:
-        for host in self._voters():
+        for host in sorted(self._asked()):
             link = self._links.find(host, target)
             if link is not None and not (link.up and link.version < MOVES_SINCE):
                 link.request(Method.DURABLE, DURABLE.pack(order_index), self._answered(host, target))

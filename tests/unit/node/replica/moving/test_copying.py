@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -320,7 +320,8 @@ class Durable:
         return Link(node.handlers)
 
 
-def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluster) -> None:
+def left(cluster: Cluster, voters: tuple[int, ...]) -> tuple[Any, Durable, Callable[[], bool]]:
+    """The store of a source that its keys have left, the hosts, and two seconds: whether it has its rows."""
     begin(cluster)
     host = Host(cluster)
     copying = host.copying(TARGET)
@@ -330,7 +331,7 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
     source = cluster.table.owners_at(KEYS[0], b"", cluster.model.revision)[0]
     store, durable = host.store(source), Durable(host)
     links: Any = durable.links
-    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: (1, 2, 3))
+    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: voters)
 
     def look() -> bool:
         for _ in range(2):  # the answers of one second are used in the next
@@ -338,6 +339,11 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
             host.loop.run(1.0)
         return bool(store.left)
 
+    return store, durable, look
+
+
+def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluster) -> None:
+    store, durable, look = left(cluster, (1, 2, 3))
     place = store.left[1].order_index
     durable.at = dict.fromkeys((1, 2, 3), place)
     assert look(), "no compaction is behind the switch"
@@ -346,7 +352,6 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
     assert item
     cluster.control(item)
     durable.at = {1: place - 1, 2: place, 3: place}
-    leaving._said.clear()
     assert look(), "the own host's target is not on disk"
     durable.at = {1: place, 2: place - 1, 3: place - 1}
     assert look(), "no majority is"
@@ -354,6 +359,23 @@ def test_g10_what_has_left_is_dropped_once_nobody_can_ask_for_it(cluster: Cluste
     durable.at[3] = place
     assert not look()
     assert next(store.rows(b"ka/", b"ka0"), None) is None
+    cluster.table = store.placement() or cluster.table
+
+
+def test_g10_a_learners_host_drops_what_has_left_it(cluster: Cluster) -> None:
+    """It kept all until it voted, and a copy of what comes back waits for that (G11)."""
+    store, durable, look = left(cluster, (2, 3))
+    cluster.put(b"b1")
+    item = cluster.model.compact(cluster.model.revision)
+    assert item
+    cluster.control(item)
+    place = store.left[1].order_index
+    durable.at = {1: place - 1, 2: place, 3: place}
+    assert look(), "the own host's target is not on disk"
+    durable.at = {1: place, 2: place, 3: place - 1}
+    assert look(), "the own host votes nowhere: no majority is beyond the switch"
+    durable.at[3] = place
+    assert not look()
     cluster.table = store.placement() or cluster.table
 
 
