@@ -25,7 +25,8 @@ class _Asking:
 
     def links(self) -> NodeLinks:
         """Links as one node has them."""
-        return NodeLinks(self._machine, self._common, lambda: None)
+        peers = {peer.member_id: peer for peer in self._common.peers}
+        return NodeLinks(self._machine, self._common, lambda: None, peers.get)
 
     def close(self) -> None:
         """The links are closed already."""

@@ -16,9 +16,8 @@ import structlog
 from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.grain import GRAIN
 from cluster.members.origin import Origin
-from cluster.members.table import Table
 from cluster.repeats import Repeats
-from cluster.settings import Common
+from cluster.settings import Common, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken, Listening
 from cluster.wire.messages import REQUEST, STATE_BODY, Status
@@ -177,25 +176,30 @@ class NodeLinks:
     kind = NodeLink
 
     def __init__(
-        self, machine: Machine, common: Common, heard: Callable[[], None], members: Table | None = None,
+        self, machine: Machine, common: Common, heard: Callable[[], None],
+        peer_of: Callable[[int], Peer | None],
     ) -> None:
+        """``peer_of``: how a host is reached now; None: it is unknown."""
         self.machine = machine
         self.loop = machine.loop
         self.common = common
         self.heard = heard
         self.closed = False
         self.dirty: set[NodeLink] = set()
-        self._members = members or Table(common.peers)
+        self._peer_of = peer_of
         self._links: dict[tuple[int, int], NodeLink] = {}
         self._complaints = Repeats()
         self._silence_s = common.election_timeout_ms / 1000
         self._listening = Listening(self._silence_s / 2)  # a calm node looks twice in that time
 
     def route(self, member_id: int, shard: int) -> tuple[str, bytes, int | None]:
-        """Endpoint, frame prefix, and the shard to ask another host for, of a host's node of a shard."""
+        """Endpoint, frame prefix, and the shard to ask another host for, of a host's node of a shard.
+        KeyError: it is unknown."""
         if member_id == self.common.member_id:
             return ipc_endpoint(self.common.run_dir, shard), b"", None
-        peer = self._members.peer(member_id)
+        peer = self._peer_of(member_id)
+        if peer is None:
+            raise KeyError(member_id)
         return peer_endpoint(peer.host, peer.port), _FRONT, shard
 
     def get(self, member_id: int, shard: int) -> NodeLink:
@@ -210,13 +214,17 @@ class NodeLinks:
     def find(self, member_id: int, shard: int) -> NodeLink | None:
         """As :meth:`get`; None if this node does not know the host, which was added while this node was
         down."""
-        known = member_id == self.common.member_id or member_id in self._members.hosts
-        return self.get(member_id, shard) if known else None
+        return self.get(member_id, shard) if self._is_known(member_id) else None
+
+    def _is_known(self, member_id: int) -> bool:
+        return member_id == self.common.member_id or self._peer_of(member_id) is not None
 
     def follow(self) -> None:
         """Members have changed: drop links to where a host was before, unless it still answers there."""
         for (member_id, shard), link in list(self._links.items()):
-            if not link.up and link.endpoint != self.route(member_id, shard)[0]:
+            if link.up:
+                continue
+            if not self._is_known(member_id) or link.endpoint != self.route(member_id, shard)[0]:
                 link.drop("its host is somewhere else now")
 
     def flush(self) -> None:

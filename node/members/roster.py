@@ -109,12 +109,17 @@ class Roster:
         wanted = {host.member_id for host in table.members}
         wanted |= raft.configuration.members() | raft.committed_configuration.members() | raft.peers().keys()
         wanted.discard(raft.id)
-        found = {i: table.peer(i) for i in sorted(wanted) if i in table.hosts}
-        now = node.loop.time()
-        for member_id, (host, since) in self._told.items():
-            if member_id not in found or (now - since) // TURN_S % 2 == 0:
-                found[member_id] = host.peer
-        return found
+        found = {i: self.peer(i) for i in (*sorted(wanted & table.hosts.keys()), *self._told)}
+        return {i: peer for i, peer in found.items() if peer is not None}
+
+    def peer(self, member_id: int) -> Peer | None:
+        """How a host is reached now; None: it is unknown."""
+        known = member_id in self.table.hosts
+        if member_id in self._told:
+            host, since = self._told[member_id]
+            if not known or (self._node.loop.time() - since) // TURN_S % 2 == 0:
+                return host.peer
+        return self.table.peer(member_id) if known else None
 
     def told(self, member_id: int, description: bytes) -> None:
         """A member that this node does not know, or does not find where the table says, has told where it

@@ -13,7 +13,7 @@ from node.storage.keys import FOLD
 
 def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:
     """Links from this node to those of other shards; they follow members, and are swept each heartbeat."""
-    links = kinds.links(node.machine, node.settings.common, node.wake, node.roster.table)
+    links = kinds.links(node.machine, node.settings.common, node.wake, node.roster.peer)
     node.roster.table.subscribe(links.follow)
     node.clock.each_heartbeat(links.sweep)
     return links

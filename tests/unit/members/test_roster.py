@@ -63,6 +63,10 @@ def test_a_member_is_looked_for_where_it_says_until_the_table_names_it(roster: R
 def test_a_member_that_has_moved_is_looked_for_there(roster: Roster) -> None:
     roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
     assert ports(roster) == {OTHER: 9999}
+    told = roster.peer(OTHER)
+    assert told is not None
+    assert told.port == 9999
+    assert roster.peer(NEW) is None
     roster.told(OTHER, described(m2="http://10.0.0.1:2382"))
     assert roster.reachable() == {OTHER: roster.table.peer(OTHER)}, "it has come back"
     roster.told(OTHER, described(m2="http://10.0.0.1:9999"))

@@ -56,7 +56,7 @@ def links() -> NodeLinks:
         limit_s=7.0, member_id=1, run_dir="/run", peers=peers, election_timeout_ms=1000, silence_s=1.0
     )
     machine: Any = SimpleNamespace(loop=Loop(), dial=lambda *args, **others: Socket(), random_bytes=bytes)
-    return NodeLinks(machine, common, lambda: None)
+    return NodeLinks(machine, common, lambda: None, {peer.member_id: peer for peer in peers}.get)
 
 
 def pass_time(links: NodeLinks, seconds: float) -> None:

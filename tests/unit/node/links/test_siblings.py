@@ -52,9 +52,12 @@ class World:
             peers=tuple(Peer(m, f"h{m}", "h", 1000) for m in (1, 2)))
         machine: Any = SimpleNamespace(loop=SimpleNamespace(time=lambda: self.now), dial=self._dial,
                                        random_bytes=bytes)
-        self.links = NodeLinks(machine, common, self._hears)
+        self.peers = {peer.member_id: peer for peer in common.peers}
+        self.dialled: list[str] = []
+        self.links = NodeLinks(machine, common, self._hears, self.peers.get)
 
     def _dial(self, endpoint: str, identity: bytes, receive: Any, **others: Any) -> Socket:
+        self.dialled.append(endpoint)
         self.sockets.append(Socket(receive))
         return self.sockets[-1]
 
@@ -127,3 +130,18 @@ def test_what_waits_for_a_state_is_bounded(connected: bool, monkeypatch: pytest.
     link.request(Method.QUERY, b"")
     world.links.flush()
     assert not link.alive
+
+
+def test_a_host_is_dialled_where_it_is_now() -> None:
+    """A member may tell where it is before the table does."""
+    world = World()
+    link, _ = world.link()
+    world.peers[2] = Peer(2, "h2", "elsewhere", 1000)
+    world.peers[3] = Peer(3, "h3", "h", 1000)
+    world.links.get(3, 1)
+    del world.peers[3]
+    world.links.follow()
+    assert not link.alive, "nothing was heard of it where it was"
+    assert world.links.find(2, 1) is not link
+    assert world.links.find(3, 1) is None, "nobody knows it any more"
+    assert [endpoint.split("/")[-1] for endpoint in world.dialled] == ["h:1000", "h:1000", "elsewhere:1000"]
