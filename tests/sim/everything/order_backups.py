@@ -2,9 +2,10 @@
 
 At one moment it is noted how far each node of one host has applied; now and then one is left as it was
 earlier. When the run is over these places are made again over RocksDB, by the real fold of the committed logs
-(``node.backup.carrying``). The code of production builds a backup of them and restores it. What is restored
-must be what was acknowledged at shard 0's place of the order: keys and their history, leases, users, the tree
-of version 2, and nothing else. Where a shard is behind shard 0, no backup may come of it.
+(``node.backup.carrying``). Keys that move between shards are in no log: where they do, the state lies in
+RocksDB, and checkpoints of it are taken. The code of production builds a backup of them and restores it. What
+is restored must be what was acknowledged at shard 0's place of the order: keys and their history, leases,
+users, the tree of version 2, and nothing else. Where a shard is behind shard 0, no backup may come of it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,16 @@ class _Log:
         ]
 
 
+class Taken:
+    """Checkpoints of one host's nodes, by shard."""
+
+    def __init__(self, host: int, shards: list[int], folder: Path) -> None:
+        self.host = host
+        self.shards = shards  # of which the host had nodes
+        self.folder = folder
+        self.checkpoints: dict[int, SnapshotSource] = {}
+
+
 class Backups:
     """Of one run."""
 
@@ -65,15 +76,37 @@ class Backups:
         self._simulation = simulation
         self._random = Random(f"{simulation.seed}/backups")
         self._places: list[list[int]] = []  # by backup, by shard: the order index applied
+        self._taken: list[Taken] = []
         self.did = {"restored": 0, "unfit": 0}
-        simulation.at(self._random.uniform(EARLIEST_S, LATEST_S), None, self._look)
+        real = simulation.plan.real
+        for _ in range(4 if real else 0 if simulation.plan.moves else 1):
+            at_s = self._random.uniform(EARLIEST_S, LATEST_S)
+            simulation.at(at_s, None, self._take if real else self._note)
 
-    def _look(self) -> None:
+    def _take(self) -> None:
+        """Checkpoints of one host, one after the other: shard 0's first, as a front asks for them, or not."""
+        simulation, r = self._simulation, self._random
+        host = r.choice(simulation.hosts)
+        shards = sorted(shard for at, shard in simulation.nodes if at == host)
+        taken = Taken(host, shards, simulation.new_folder("backup"))
+        self._taken.append(taken)
+        after_s = 0.0
+        for shard in r.sample(shards, len(shards)) if r.random() < 0.3 else shards:
+            simulation.at(after_s, None, lambda shard=shard: self._hold(taken, shard))  # type: ignore[misc]
+            after_s += r.choice((0.0, 0.01, 0.1))
+
+    def _hold(self, taken: Taken, shard: int) -> None:
+        process = self._simulation.nodes.get((taken.host, shard))
+        if process is not None and process.alive:
+            source = SnapshotSource.create(process.node.store, taken.folder / f"{shard}")  # type: ignore[arg-type]
+            taken.checkpoints[shard] = source
+
+    def _note(self) -> None:
         simulation, r = self._simulation, self._random
         host = r.choice(simulation.hosts)
         nodes = [simulation.nodes[host, shard] for shard in simulation.shards]
         if not all(process.alive for process in nodes):
-            simulation.at(0.1, None, self._look)
+            simulation.at(0.1, None, self._note)
             return
         places = [process.node.order_index for process in nodes]
         if r.random() < 0.3:
@@ -85,30 +118,42 @@ class Backups:
         """The run is over."""
         for places in self._places:
             with tempfile.TemporaryDirectory(prefix="muster-sim-") as folder:
-                self._one(Path(folder), places)
+                self._one(Path(folder), self._made_again(Path(folder), places))
+        for taken in self._taken:
+            if taken.checkpoints.keys() == set(taken.shards):
+                self._one(taken.folder, dict(sorted(taken.checkpoints.items())))
 
-    def _one(self, folder: Path, places: list[int]) -> None:
-        simulation = self._simulation
-        logs = simulation.checker.committed
+    def _made_again(self, folder: Path, places: list[int]) -> dict[int, SnapshotSource]:
+        """Checkpoints of a host whose nodes had applied so much of the order."""
+        logs = self._simulation.checker.committed
         order: Any = _Log(logs[0])
-        checkpoints, compacted = [], 0
+        checkpoints = {}
         for shard, last in enumerate(places):
             own: Any = _Log(logs.get(shard, {}))
             store = StateStore.open(folder / f"{shard}", **_SIZES)
             carry(store, shard, own, order, last)
-            compacted = max(compacted, store.compact_revision)
-            checkpoints.append(SnapshotSource.create(store, folder / f"out{shard}").directory)
+            checkpoints[shard] = SnapshotSource.create(store, folder / f"out{shard}")
             store.close()
+        return checkpoints
+
+    def _one(self, folder: Path, checkpoints: dict[int, SnapshotSource]) -> None:
+        simulation = self._simulation
+        positions = {shard: source.position for shard, source in checkpoints.items()}
+        place = positions[0].order_index
+        compacted = max(position.compact_revision for position in positions.values())
+        behind = any(position.order_index < place for position in positions.values())
+        gone = not simulation.checker.owners.had_keys <= positions.keys()
         rows = folder / "rows"
         rows.mkdir()
         alive: Iterator[None] = itertools.repeat(None)
-        fit = min(places) == places[0] and compacted <= simulation.checker.replay.revision_at[places[0]]
+        job = Job([str(source.directory) for source in checkpoints.values()], str(rows), [], 1 << 20,
+                  shards=list(checkpoints))
         try:
-            plan = gather(Job([str(c) for c in checkpoints], str(rows), [], 1 << 20), alive)
-        except Unfit:
+            plan = gather(job, alive)
+        except Unfit as unfit:
             self.did["unfit"] += 1
-            if fit:
-                raise Violation(RULE, f"no backup of {places}") from None
+            if not behind and not gone and compacted <= simulation.checker.replay.revision_at[place]:
+                raise Violation(RULE, f"no backup of {positions}: {unfit}") from None
             return
         file = io.BytesIO()
         spool.write(plan, rows, file.write, alive)
@@ -121,7 +166,7 @@ class Backups:
         )
         stores = [StateStore.open(one / "state", **_SIZES) for one in folders]
         try:
-            self._compare(stores, places[0], compacted)
+            self._compare(stores, place, compacted)
         finally:
             for store in stores:
                 store.close()

@@ -78,12 +78,16 @@ class Joined:
     peers: tuple[Peer, ...]
 
 
-def plan_for(seed: int, shards: int, *, grows: bool = False, more: bool = False) -> Plan:
+def plan_for(
+    seed: int, shards: int, *, grows: bool = False, more: bool = False, moves: bool = False,
+    births: bool = False, real: bool = False,
+) -> Plan:
     """A plan by chance. ``grows``: an operator asks for growth meanwhile (G16). ``more``: clients watch, and
-    members get other addresses."""
+    members get other addresses. ``moves``: keys move between the shards. ``births``: shards come and go.
+    ``real``: over RocksDB."""
     r = Random(f"everything {seed}")
     mix = {name: weight for name, weight in MIX.items() if more or name not in ("watch", "progress")}
-    return Plan(
+    plan = Plan(
         shards=shards,
         hosts=r.choice((2, 3, 3, 3)),
         seconds=4.0,
@@ -98,7 +102,18 @@ def plan_for(seed: int, shards: int, *, grows: bool = False, more: bool = False)
         lease_ids=r.choice((0, 6, 12)),
         grows=grows,
         updates=more,
+        moves=moves,
+        move_every_s=0.03,
+        cancels=0.02,
+        births=births,
+        birth_every_s=0.6,
+        real=real,
     )
+    if moves or births:  # each waits for members that come
+        plan.seconds, plan.fault_every_s = 7.0, 1.2
+        plan.member_chance = 0.05
+        plan.greets = True  # a member that came and was removed before it said anything hears of that
+    return plan
 
 
 class Everything(Simulation):
@@ -208,8 +223,9 @@ class Everything(Simulation):
         self.hosts = tuple(h for h in self.hosts if h != host)
         self.destroyed.add(host)
         del self.fronts[host]
-        for shard in self.shards:
+        for shard in self.shards_of(host):
             del self.nodes[host, shard], self.logs[host, shard], self.states[host, shard]
+        self.supervisors.emptied(host)
         self.did["destroyed"] = self.did.get("destroyed", 0) + 1
 
     def refused(self, process: NodeProcess) -> None:
@@ -241,13 +257,16 @@ class Everything(Simulation):
     def run(self) -> dict[str, int]:
         with _healthy_soon():
             found = super().run()
+        return {**found, **self.backups.did}
+
+    def _run(self) -> None:
+        super()._run()
         self.v2.check()
         self.members.check()
         self.backups.check()
         for o in self.clients.operations:
             if o.error == NOT_A_LEARNERS and o.front not in self.joined:
                 raise Violation("only a learner refuses as one", f"{o}")
-        return {**found, **self.backups.did}
 
     def _operator(self) -> Operator:
         return Operator(self)
@@ -296,7 +315,7 @@ class Operator:
             if simulation.is_elsewhere(host) and self._random.random() < 0.3:
                 simulation.move(host)
                 return
-        if self._asked is None and not simulation.calm and self._random.random() < 0.3:
+        if self._asked is None and not simulation.calm and self._random.random() < simulation.plan.member_chance:
             self._wish(table.members)
 
     def _wish(self, members: list[Host]) -> None:

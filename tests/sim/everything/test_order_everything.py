@@ -1,6 +1,7 @@
 """Everything at once: users, members with joiners and destroyed disks, version 2, leases, installs, moved
 leaders, walls that do not agree, backups and what is restored of them, growth in every second
-run, users' watches and new addresses of members in the others (``order_everything``)."""
+run, users' watches and new addresses of members in the others (``order_everything``). Then the same while keys
+move and shards come and go."""
 
 from __future__ import annotations
 
@@ -14,13 +15,22 @@ from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_world import Violation
 
 SEEDS = 300 if SOAK else 6
+MOVING: dict[str, dict[str, bool]] = {
+    "moves": {"moves": True, "more": True},
+    "moves_real": {"moves": True, "real": True},
+    "births": {"moves": True, "births": True},
+    "births_real": {"moves": True, "births": True, "more": True, "real": True},
+}
+FIRST, MOVING_SEEDS = (0, 60) if SOAK else (20, 2)
 
 
-def run(seed: int, shards: int, *, grows: bool = False, more: bool = False) -> Counter[str]:
+def run(seed: int, shards: int, **ways: bool) -> Counter[str]:
     """What happened."""
-    simulation = Everything(seed, plan_for(seed, shards, grows=grows, more=more))
+    simulation = Everything(seed, plan_for(seed, shards, **ways))
     try:
         done = Counter(simulation.run()) + Counter(simulation.v2.did)
+        done["switched"] = len(simulation.checker.owners.switched)
+        done["born"] = len(simulation.checker.owners.born)
         return done + Counter(simulation.checker.kinds)
     except AssertionError as e:
         raise AssertionError(f"seed {seed}: {e}") from e
@@ -38,6 +48,19 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
     least |= {"moved": 2, "watch: confirmed": 5, "watch: denied": 5}
     least |= {"watch: events": 20}  # of three runs here: one has from none to 900
     least |= {"written": 50, "answers": 300, "level": SEEDS // 2}
+    assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(MOVING_SEEDS))
+@pytest.mark.parametrize("shards", [1, 2, 3])
+@pytest.mark.parametrize("name", MOVING)
+def test_the_same_while_keys_move(name: str, shards: int) -> None:
+    done: Counter[str] = Counter()
+    for seed in range(FIRST, FIRST + MOVING_SEEDS):
+        done += run(seed, shards, **MOVING[name])
+    least = {"joined": 1, "answers": 100, "born": MOVING[name].get("births", False)}
+    least |= {"switched": shards > 1, "restored": MOVING[name].get("real", False)}
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
 
@@ -61,6 +84,20 @@ MENDED_MORE: dict[tuple[int, int], str] = {
 MENDED_GROWN: dict[tuple[int, int], str] = {
     (3, 247): "the checker's: a node that did not know yet of a removal had counted a disk destroyed since",
 }
+
+
+# The same, where keys move
+MENDED_MOVING: dict[tuple[str, int, int], str] = {
+    ("moves", 3, 146): "a learner's host dropped nothing that had left it: what came back waited for that, the"
+                       " order for what came back, and its vote for the order",
+    ("births", 1, 303): "the simulator's: a member that was removed before it had said hello never heard of it",
+}
+
+
+@pytest.mark.longer
+@pytest.mark.parametrize(("name", "shards", "seed"), MENDED_MOVING)
+def test_what_failed_once_while_keys_moved(name: str, shards: int, seed: int) -> None:
+    run(seed, shards, **MOVING[name])
 
 
 @pytest.mark.longer

@@ -105,14 +105,14 @@ class SimulatedMachine:
         opened: Callable[[], None] | None = None,
         lost: Callable[[str], None] | None = None,
     ) -> Dealer:
-        """A link that is made again does not say so: a hello is asked for, as of a partner that does not say
-        it by itself."""
+        """A link that is made again does not say so, unless the plan ``greets``: a hello is asked for, as of
+        a partner that does not say it by itself."""
         # nodes listen by themselves here, each at a port of its own
         at = endpoint if shard is None else older_endpoint(endpoint, shard)
         socket = self._make_dealer(self._process, at, identity, reconnects=lost is None,
                                    silence_s=silence_s, buffer=self._simulation.plan.buffer)
         socket.receive = receive
-        if opened is not None and lost is not None:
+        if opened is not None and (lost is not None or self._simulation.plan.greets):
             socket.connected = opened
         if lost is not None:
             socket.broken = lambda: lost("connection lost")

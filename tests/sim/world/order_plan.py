@@ -68,6 +68,7 @@ class Plan:
     finish_s: tuple[float, float] = (0.0, 0.0)  # what it takes to sync a snapshot that has come
     drift: float = 0.0  # clocks run so much faster or slower, at most
     tcp: bool = False  # connections back off, are half open, and are full
+    greets: bool = False  # a peer says hello as soon as a connection is made, not only before a frame
     buffer: int = 10_000  # frames that a connection takes for one that does not read
     dies: float = 0.0  # chance of a process to die at a point where it hurts
     users: bool = False  # clients are somebody, and what they may changes

@@ -20,6 +20,7 @@ import itertools
 import shutil
 import weakref
 from dataclasses import dataclass, replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -133,10 +134,14 @@ class Simulation(World):
     def _new_state(self, host: int, shard: int) -> AnyState:
         if not self.plan.real:
             return StateDisk(shard)
-        number = next(self._disks)
-        disk = RealDisk(self._root / f"{host}-{shard}-{number:04d}", Random(f"{self.seed}/disk {number}"))
+        folder = self.new_folder(f"{host}-{shard}")
+        disk = RealDisk(folder, Random(f"{self.seed}/disk {folder.name[-4:]}"))
         disk.flushes_itself, disk.perhaps_dies = 0.02, self.perhaps_dies
         return disk
+
+    def new_folder(self, name: str) -> Path:
+        """One of the run's own, beside the states that lie in RocksDB."""
+        return self._root / f"{name}-{next(self._disks):04d}"
 
     def _choose_keys(self) -> list[bytes]:
         """A few keys in each shard, two directories of two keys and one that stands alone."""
