@@ -243,9 +243,9 @@ class GatewayCall(InnerCall):
         self.started_http = True
         self._request.start(status, [("content-type", _JSON), _METADATA])
 
-    def _fault(self, fault: Exception, doing: str = "translating") -> None:
-        """A bug ends this request alone."""
-        faults.met(f"{doing} {self.path.decode()}", fault)
+    def _fault(self, fault: Exception) -> None:
+        """A bug in a translation ends this request alone."""
+        faults.met(f"translating {self.path.decode()}", fault)
         self.cancel()
         self._queue.clear()
         self._status = (wire.INTERNAL, wire.FAULT)
@@ -277,10 +277,7 @@ class GatewayCall(InnerCall):
 
     def _drained(self) -> None:
         if self.on_drain is not None and not self.closed:
-            try:
-                self.on_drain()
-            except HANDLER_MISTAKES as error:  # of this call alone, as ``proxy.grpc.calls.Call.drained``
-                self._fault(error, "serving")
+            self._guarded(self.on_drain)
         if self._going_on is not None and self.pending_bytes() <= self.backlog_bytes():
             go_on, self._going_on = self._going_on, None
             self._room.loop.call_soon(go_on)

@@ -106,17 +106,9 @@ class InnerCall:
 
     def cancel(self) -> None:
         """End it without ``ended``."""
-        if self.closed:
-            return
-        self.closed = True
-        handler = self.handler
-        try:
-            if self.on_cancel is not None:
-                self.on_cancel(self)
-            if handler is not None:
-                handler.cancelled(self)  # type: ignore[arg-type]
-        except HANDLER_MISTAKES as error:
-            faults.met(f"ending {self.path.decode()}", error)
+        if not self.closed:
+            self.closed = True
+            self._gone()
 
     def answered(self, message: bytes) -> None:
         raise NotImplementedError
@@ -181,9 +173,22 @@ class InnerCall:
         return False
 
     def _guarded(self, step: Callable[[], None]) -> None:
+        """A fault of this program in a handler ends the call, as ``proxy.grpc.calls.Call.fault``."""
         try:
             step()
         except HANDLER_MISTAKES as error:
             faults.met(f"serving {self.path.decode()}", error)
             if not self.closed:
                 self.finish(wire.INTERNAL, wire.FAULT)
+                self._gone()
+
+    def _gone(self) -> None:
+        """Tell the handler that nobody waits for it any more."""
+        handler = self.handler
+        try:
+            if self.on_cancel is not None:
+                self.on_cancel(self)
+            if handler is not None:
+                handler.cancelled(self)  # type: ignore[arg-type]
+        except HANDLER_MISTAKES as error:
+            faults.met(f"ending {self.path.decode()}", error)

@@ -109,3 +109,20 @@ async def _mistaken() -> None:
     assert b'"http_code":500' in front.output.data
     assert [where for where, _ in faults.take()] == ["serving /etcdserverpb.Watch/Watch"]
     front.http1.drained()
+
+
+def test_a_mistake_in_taking_a_request_is_told_to_its_handler() -> None:
+    """It kept what it had of the call: a watch, a share."""
+    asyncio.run(_mistaken_message())
+
+
+async def _mistaken_message() -> None:
+    front, cancelled = Front(), list[Any]()
+    front.watches.message = lambda call, data: {}.popitem()  # type: ignore[method-assign]
+    front.watches.cancelled = cancelled.append  # type: ignore[method-assign]
+    front.http1.receive(POST, 0.0)
+    async with asyncio.timeout(LIMIT_S):
+        while b'"http_code":500' not in front.output.data:
+            await asyncio.sleep(0.001)
+    assert len(cancelled) == 1
+    assert [where for where, _ in faults.take()] == ["serving /etcdserverpb.Watch/Watch"]
