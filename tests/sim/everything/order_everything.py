@@ -240,10 +240,10 @@ class Everything(Simulation):
         self.destroy(process.host)
 
     def durable_logs(self, host: int, shard: int) -> list[LogDisk]:
-        return super().durable_logs(host, shard) if (host, shard) in self.logs else []
+        return super().durable_logs(host, shard) if (host, 0) in self.logs else []
 
     def durable_states(self, host: int, shard: int) -> list[StateDisk]:
-        return super().durable_states(host, shard) if (host, shard) in self.states else []
+        return super().durable_states(host, shard) if (host, 0) in self.states else []
 
     def why_not(self) -> str:
         why = super().why_not()
@@ -315,7 +315,9 @@ class Operator:
             if simulation.is_elsewhere(host) and self._random.random() < 0.3:
                 simulation.move(host)
                 return
-        if self._asked is None and not simulation.calm and self._random.random() < simulation.plan.member_chance:
+        if self._asked is not None or simulation.calm:
+            return
+        if self._random.random() < simulation.plan.member_chance:
             self._wish(table.members)
 
     def _wish(self, members: list[Host]) -> None:
