@@ -28,7 +28,7 @@ from cluster.raft import Configuration, Entry, EntryKind, SnapshotPosition
 from node.backup import spool
 from node.backup.build import Job, Unfit, gather
 from node.backup.carrying import carry
-from node.backup.restore import Changed, restore
+from node.backup.restore import Changed, NoBackup, restore
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSource
 from tests.sim.clients.order_leases import live_at
@@ -160,10 +160,11 @@ class Backups:
         folders = [folder / f"new{shard}" for shard in simulation.shards]
         for one in folders:
             one.mkdir()
-        restore(
-            Database(file.getvalue()), folders, simulation.placement.table.base.depth, [1], Changed(),
-            lambda *_: None
-        )
+        depth = simulation.placement.table.base.depth
+        try:
+            restore(Database(file.getvalue()), folders, depth, [1], Changed(), lambda *_: None)
+        except NoBackup as error:
+            raise Violation(RULE, f"of {positions}: {error}") from error
         stores = [StateStore.open(one / "state", **_SIZES) for one in folders]
         try:
             self._compare(stores, place, compacted)

@@ -17,6 +17,7 @@ from node.backup import build as backup
 from node.backup import users
 from node.members.changes import Changes
 from node.members.roster import Roster
+from node.replica.moving.leaving import Leaving
 from node.replica.shards.order_role import OrderRole
 from node.serving.v2 import V2Tree
 from node.storage import Position
@@ -35,7 +36,7 @@ class Mutant:
     rules: tuple[str, ...]  # that may notice it
     shards: int = 2
     first: int = 0  # seed
-    more: bool = False  # of a plan with watches
+    ways: tuple[str, ...] = ()  # of its plan
 
     def __str__(self) -> str:
         return self.remove.__name__
@@ -137,6 +138,22 @@ def anybody_watches(patch: Patch) -> None:
     patch.setattr(Permissions, "ask", lambda self, call, key, range_end, then: False)
 
 
+def backups_show_what_has_left(patch: Patch) -> None:
+    """A version of a key comes out of the shard that owned it then (G6)."""
+
+    class Checkpoint(backup.Checkpoint):
+        def __init__(self, path: Path, shard: int = 0) -> None:
+            super().__init__(path, shard)
+            self._owned = None
+
+    patch.setattr(backup, "Checkpoint", Checkpoint)
+
+
+def a_learners_host_drops_nothing(patch: Patch) -> None:
+    """What has left goes at a learner's host, too (G10): what comes back waits for that (G11)."""
+    patch.setattr(Leaving, "_asked", lambda self: set(self._voters()))
+
+
 MUTANTS = [
     Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17"), first=2),
     Mutant(promotions_are_answered_when_group_0_has_them, ("who was promoted",), first=11),
@@ -147,6 +164,8 @@ MUTANTS = [
     Mutant(who_was_removed_is_not_told, ("liveness", "I23"), first=3),
     Mutant(a_shard_that_is_behind_is_taken, (RULE,), first=10),
     Mutant(tokens_of_before_count, (RULE,)),
-    Mutant(watches_outlive_permissions, ("P5 no watch stands",), first=9, more=True),
-    Mutant(anybody_watches, ("P5 nobody watches",), more=True),
+    Mutant(watches_outlive_permissions, ("P5 no watch stands",), first=9, ways=("more",)),
+    Mutant(backups_show_what_has_left, (RULE,), shards=3, first=20, ways=("moves", "real")),
+    Mutant(a_learners_host_drops_nothing, ("liveness",), shards=3, first=100, ways=("moves", "more")),
+    Mutant(anybody_watches, ("P5 nobody watches",), ways=("more",)),
 ]
