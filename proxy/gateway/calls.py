@@ -244,7 +244,7 @@ class GatewayCall(InnerCall):
         self._request.start(status, [("content-type", _JSON), _METADATA])
 
     def _fault(self, fault: Exception) -> None:
-        """A bug in a translation ends this request alone."""
+        """A bug in reading or writing JSON ends this request alone."""
         faults.met(f"translating {self.path.decode()}", fault)
         self.cancel()
         self._queue.clear()

@@ -179,8 +179,10 @@ class InnerCall:
         except HANDLER_MISTAKES as error:
             faults.met(f"serving {self.path.decode()}", error)
             if not self.closed:
-                self.finish(wire.INTERNAL, wire.FAULT)
-                self._gone()
+                try:
+                    self.finish(wire.INTERNAL, wire.FAULT)
+                finally:
+                    self._gone()
 
     def _gone(self) -> None:
         """Tell the handler that nobody waits for it any more."""

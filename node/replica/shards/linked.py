@@ -12,9 +12,11 @@ from node.storage.keys import FOLD
 
 
 def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:
-    """Links from this node to those of other shards; they follow members, and are swept each heartbeat."""
+    """Links from this node to those of other shards; they follow members, and are swept each heartbeat. A
+    member's own word of where it is comes without a change of the table."""
     links = kinds.links(node.machine, node.settings.common, node.wake, node.roster.peer)
     node.roster.table.subscribe(links.follow)
+    node.clock.each_second(links.follow)
     node.clock.each_heartbeat(links.sweep)
     return links
 

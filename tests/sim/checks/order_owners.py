@@ -44,11 +44,6 @@ class Owners:
         return [*range(1, self.base.shards), *sorted(
             shard for shard, state in self.born.items() if state in (State.SERVING, State.RETIRING))]
 
-    @property
-    def had_keys(self) -> set[int]:
-        """Shards that are not of the base and have keys, or had some."""
-        return set(self._asked)
-
     def must_know(self, shard: int, index: int, applied: int) -> bool:
         """Whether a shard's leader that has applied the order up to ``applied`` lacks a control record that
         it might contradict (I20): it has keys, now or in a past that may be asked for, or thinks so."""

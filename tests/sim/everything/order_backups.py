@@ -98,8 +98,8 @@ class Backups:
     def _hold(self, taken: Taken, shard: int) -> None:
         process = self._simulation.nodes.get((taken.host, shard))
         if process is not None and process.alive:
-            source = SnapshotSource.create(process.node.store, taken.folder / f"{shard}")  # type: ignore[arg-type]
-            taken.checkpoints[shard] = source
+            store: Any = process.node.store
+            taken.checkpoints[shard] = SnapshotSource.create(store, taken.folder / f"{shard}")
 
     def _note(self) -> None:
         simulation, r = self._simulation, self._random
@@ -142,7 +142,7 @@ class Backups:
         place = positions[0].order_index
         compacted = max(position.compact_revision for position in positions.values())
         behind = any(position.order_index < place for position in positions.values())
-        gone = not simulation.checker.owners.had_keys <= positions.keys()
+        gone = not simulation.checker.owners.born.keys() <= positions.keys()
         rows = folder / "rows"
         rows.mkdir()
         alive: Iterator[None] = itertools.repeat(None)

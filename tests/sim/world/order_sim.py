@@ -80,7 +80,7 @@ class Simulation(World):
         self.hosts = tuple(range(1, self.plan.hosts + 1))
         self.hard = HardFaults(self)
         self.perhaps_dies, self.disk_failed = self.hard.perhaps_dies, self.hard.disk_failed
-        self._disks = itertools.count(1)
+        self._disks, self._folders = itertools.count(1), itertools.count(1)
         self.sources: Any = RealSources(
             lambda path: self.states[place(path)]  # type: ignore[arg-type,return-value]
         ) if self.plan.real else Source
@@ -134,14 +134,14 @@ class Simulation(World):
     def _new_state(self, host: int, shard: int) -> AnyState:
         if not self.plan.real:
             return StateDisk(shard)
-        folder = self.new_folder(f"{host}-{shard}")
-        disk = RealDisk(folder, Random(f"{self.seed}/disk {folder.name[-4:]}"))
+        number = next(self._disks)
+        disk = RealDisk(self._root / f"{host}-{shard}-{number:04d}", Random(f"{self.seed}/disk {number}"))
         disk.flushes_itself, disk.perhaps_dies = 0.02, self.perhaps_dies
         return disk
 
     def new_folder(self, name: str) -> Path:
         """One of the run's own, beside the states that lie in RocksDB."""
-        return self._root / f"{name}-{next(self._disks):04d}"
+        return self._root / f"{name}-{next(self._folders):04d}"
 
     def _choose_keys(self) -> list[bytes]:
         """A few keys in each shard, two directories of two keys and one that stands alone."""

@@ -89,7 +89,8 @@ class Replica:
             logged_bytes=lambda size, ordered: None, flushes=SimpleNamespace(hurried=False)
         )
         self.fronts = SimpleNamespace(drop=self.dropped.append)
-        self.roster = SimpleNamespace(table=Table(common.peers), others=[])
+        table = Table(common.peers)
+        self.roster = SimpleNamespace(table=table, peer=table.peer, others=[])
         self.clock = SimpleNamespace(each_heartbeat=lambda call: None, each_second=lambda call: None)
         self.reads, self.standing = SimpleNamespace(waiting=[]), SimpleNamespace(ready=True)
         self.stopping = False
