@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests import forks
 from tests.ports import free_base_port as free_base_port
 from tools.muster.host import rundir
@@ -40,6 +42,14 @@ def command(*args: str) -> list[str]:
 def shards_of_tests() -> int:
     """How many shards a test's cluster has unless it says so itself: MUSTER_TEST_SHARDS (1)."""
     return int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def until(condition: Callable[[], Any], limit_s: float = LIMIT_S, *, look_s: float = 0.05) -> Any:

@@ -17,6 +17,7 @@ import pytest
 from tests.cluster.local_cluster import (
     LIMIT_S,
     LocalCluster,
+    alive,
     command,
     environment,
     free_base_port,
@@ -27,13 +28,6 @@ from tests.cluster.local_cluster import (
 from tests.tries import best_of_three, within
 
 STOP_LIMIT_S = 12.0
-
-
-def alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.fixture(scope="module")
