@@ -214,7 +214,9 @@ class NodeLinks:
     def find(self, member_id: int, shard: int) -> NodeLink | None:
         """As :meth:`get`; None if this node does not know the host, which was added while this node was
         down."""
-        return self.get(member_id, shard) if self._is_known(member_id) else None
+        # asked for each message: a link that is there needs no address
+        known = (member_id, shard) in self._links or self._is_known(member_id)
+        return self.get(member_id, shard) if known else None
 
     def _is_known(self, member_id: int) -> bool:
         return member_id == self.common.member_id or self._peer_of(member_id) is not None
