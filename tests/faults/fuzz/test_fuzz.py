@@ -87,13 +87,16 @@ class Target:
         return [f"{pid}, shard {self.shard_of.get(pid)}" for pid in ended
                 if not self.births.dropped(self.shard_of.get(pid, 0))]
 
+    def log(self) -> str:
+        """What all hosts have logged."""
+        return "".join(path.read_text(encoding="utf-8") for path in self.cluster.data_dir.glob("host*.log"))
+
     def look(self, where: str, *, may_fault: bool = False) -> None:
         """All is well, as far as can be seen from outside."""
-        log = "".join(path.read_text(encoding="utf-8") for path in self.cluster.data_dir.glob("host*.log"))
-        assert not (ended := self.ended()), f"processes have ended: {ended}, {where}\n{log[-5000:]}"
+        assert not (ended := self.ended()), f"processes have ended: {ended}, {where}\n{self.log()[-5000:]}"
         for endpoint in self.endpoints:
             until(lambda endpoint=endpoint: answers(endpoint), LIMIT_S)  # type: ignore[misc]
-        log = "".join(path.read_text(encoding="utf-8") for path in self.cluster.data_dir.glob("host*.log"))
+        log = self.log()
         if not may_fault:
             assert self.faults() == self.expected_faults, (
                 f"a fault of the program was met: {where}\n{log[-5000:]}"
