@@ -15,18 +15,12 @@ from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_world import Violation
 
 SEEDS = 300 if SOAK else 6
-MOVING: dict[str, dict[str, bool]] = {
-    "moves": {"moves": True, "more": True},
-    "moves_real": {"moves": True, "real": True},
-    "births": {"moves": True, "births": True, "more": True},
-    "births_real": {"moves": True, "births": True, "more": True, "real": True},
-}
 MOVING_SEEDS = 60 if SOAK else 1
 
 
-def run(seed: int, shards: int, **ways: bool) -> Counter[str]:
-    """What happened."""
-    simulation = Everything(seed, plan_for(seed, shards, **ways))
+def run(seed: int, shards: int, *ways: str) -> Counter[str]:
+    """What happened. ``ways``: of ``plan_for``."""
+    simulation = Everything(seed, plan_for(seed, shards, **dict.fromkeys(ways, True)))
     try:
         done = Counter(simulation.run()) + Counter(simulation.v2.did)
         done["switched"] = len(simulation.checker.owners.switched)
@@ -42,7 +36,7 @@ def run(seed: int, shards: int, **ways: bool) -> Counter[str]:
 def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
     done: Counter[str] = Counter()
     for seed in range(SEEDS):
-        done += run(seed, shards, grows=seed % 2 == 1, more=seed % 2 == 0)
+        done += run(seed, shards, "grows" if seed % 2 else "more")
     # it would prove nothing if nothing happened
     least = {"added": 2, "removed": 2, "joined": 2, "destroyed": 2, "restored": 1}
     least |= {"moved": 2, "watch: confirmed": 5, "watch: denied": 5}
@@ -53,64 +47,46 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
 
 @pytest.mark.longer
 @pytest.mark.timeout(seconds_for(MOVING_SEEDS))
-@pytest.mark.parametrize(("name", "shards", "first"), [
+@pytest.mark.parametrize(("ways", "shards", "first"), [
     # much happens in these
-    ("moves", 2, 25), ("moves_real", 3, 20), ("births", 1, 28), ("births", 3, 20), ("births_real", 2, 20),
-    *([("moves", 3, 25), ("moves_real", 2, 20), ("births", 2, 20), ("births_real", 1, 28)] if SOAK else []),
+    ("moves more", 2, 25), ("moves real", 3, 20), ("moves births more", 1, 28), ("moves births more", 3, 20),
+    ("moves births more real", 2, 20),
+    *([("moves more", 3, 25), ("moves real", 2, 20), ("moves births more", 2, 20),
+       ("moves births more real", 1, 28)] if SOAK else []),
 ])
-def test_the_same_while_keys_move(name: str, shards: int, first: int) -> None:
+def test_the_same_while_keys_move(ways: str, shards: int, first: int) -> None:
     done: Counter[str] = Counter()
     for seed in range(first, first + MOVING_SEEDS):
-        done += run(seed, shards, **MOVING[name])
+        done += run(seed, shards, *ways.split())
     # it would prove nothing if nothing happened
-    least = {"joined": 1, "answers": 100, "switched": shards > 1, "restored": "real" in name}
-    least["born"] = "births" in name
+    least = {"joined": 1, "answers": 100, "switched": shards > 1, "restored": "real" in ways}
+    least["born"] = "births" in ways
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
 
-# Seeds that failed once, by shards, with what was wrong
-MENDED: dict[tuple[int, int], str] = {
-    (1, 185): "the checker's: what was promised of a lease was held against one of its ID that had ended",
-    (3, 60): "a leader had nothing to be put in order, and nobody kept its next order record: it stayed so",
-    (3, 2019): "the simulator's: a host began at the address of one that had not heard of its removal",
-    (3, 1226): "a new host's replica, which knew of no users, was asked for a hash of a named revision",
-    (3, 1245): "a front that learned late of users had nobody's keep-alives asked in its own name",
-    (3, 1): "a leader that was to go was not told what the others have on disk, and waited for it",
-}
-
-# The same, where clients watch and members get other addresses
-MENDED_MORE: dict[tuple[int, int], str] = {
-    (3, 58): "the sequencer's host, at an address that it never listened at, asked other groups to let it go:"
-             " their leaders had no way to it",
-}
-
-# The same, where the data's level rises
-MENDED_GROWN: dict[tuple[int, int], str] = {
-    (3, 247): "the checker's: a node that did not know yet of a removal had counted a disk destroyed since",
-}
-
-
-# The same, where keys move
-MENDED_MOVING: dict[tuple[str, int, int], str] = {
-    ("moves", 3, 100): "a learner's host dropped nothing that had left it: what came back waited for that,"
-                       " the order for what came back, and its vote for the order",
-    ("births", 2, 47): "the checker's: a host without a shard's directory had nothing on it",
+# Seeds that failed once, by ways and shards, with what was wrong
+MENDED: dict[tuple[str, int, int], str] = {
+    ("", 1, 185): "the checker's: what was promised of a lease was held against one of its ID that had ended",
+    ("", 3, 60): "a leader had nothing to be put in order, and nobody kept its next order record:"
+                 " it stayed so",
+    ("", 3, 2019): "the simulator's: a host began at the address of one that had not heard of its removal",
+    ("", 3, 1226): "a new host's replica, which knew of no users, was asked for a hash of a named revision",
+    ("", 3, 1245): "a front that learned late of users had nobody's keep-alives asked in its own name",
+    ("", 3, 1): "a leader that was to go was not told what the others have on disk, and waited for it",
+    ("more", 3, 58): "the sequencer's host, at an address that it never listened at, asked other groups to"
+                     " let it go: their leaders had no way to it",
+    ("grows", 3, 247): "the checker's: a node that did not know yet of a removal had counted a disk destroyed"
+                       " since",
+    ("moves more", 3, 100): "a learner's host dropped nothing that had left it: what came back waited for"
+                            " that, the order for what came back, and its vote for the order",
+    ("moves births more", 2, 47): "the checker's: a host without a shard's directory had nothing on it",
 }
 
 
 @pytest.mark.longer
-@pytest.mark.parametrize(("name", "shards", "seed"), MENDED_MOVING)
-def test_what_failed_once_while_keys_moved(name: str, shards: int, seed: int) -> None:
-    run(seed, shards, **MOVING[name])
-
-
-@pytest.mark.longer
-@pytest.mark.parametrize(
-    ("shards", "seed", "ways"),
-    [*((*key, "") for key in sorted(MENDED)), *((*key, "more") for key in sorted(MENDED_MORE)),
-     *((*key, "grows") for key in sorted(MENDED_GROWN))])
-def test_what_failed_once(shards: int, seed: int, ways: str) -> None:
-    run(seed, shards, more=ways == "more", grows=ways == "grows")
+@pytest.mark.parametrize(("ways", "shards", "seed"), MENDED)
+def test_what_failed_once(ways: str, shards: int, seed: int) -> None:
+    run(seed, shards, *ways.split())
 
 
 @pytest.mark.longer
