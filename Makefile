@@ -88,15 +88,18 @@ test-all-shards: $(STAMP)  ## all tests of clients, clusters and faults, over 2 
 LONG := $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs --durations=25
 
 soak: export MUSTER_SOAK := 1
-soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for ten minutes at a time, a million keys (some hours on two CPUs)
+# where its seeds begin: each soak simulates others, and this one again with the number it printed
+soak: export MUSTER_SOAK_FIRST ?= $(shell date +%y%m%d%H)000
+soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for ten minutes at a time, a million keys (two hours on two CPUs)
+	@echo "seeds from MUSTER_SOAK_FIRST=$(MUSTER_SOAK_FIRST)"
 ifeq ($(TESTS),tests)
-	# In parts as by `make test`. What starts hosts waits for most of its minutes, so two tests run side by side;
+	# In parts as by `make test`. What starts hosts waits for most of its minutes, so three tests run side by side;
 	# simulations take what these leave, and each limit is of their CPU time. What measures comes once all have
 	# ended
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	$(LONG) -q -n auto --dist worksteal $(UNITS) || failed=1; \
 	MUSTER_LIMITS=cpu nice $(LONG) -q -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
-	$(LONG) -v -n 2 --dist worksteal $(WAITING) || failed=1; \
+	$(LONG) -v -n 3 --dist worksteal $(WAITING) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	$(LONG) -s $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed

@@ -8,11 +8,11 @@ import pytest
 from node.links.incarnations import Incarnations
 from tests.sim.directed.forgetting import two_of_three_forget
 from tests.sim.mutants.mutant import plan
-from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 400 if SOAK else 6
+SEEDS = seeds(6, soak=130)
 CUT_AT, EMPTIED_AT, END = 1.5, 2.5, 6.0
 FAULTS = (
     "empty host", "empty host", "empty host", "kill leader", "transfer", "restart", "restart", "isolate",
@@ -25,7 +25,7 @@ FAULTS = (
 @pytest.mark.parametrize("shards", [1, 3])
 def test_hosts_that_lose_their_disks_and_find_them_again(shards: int) -> None:
     done = {"emptied": 0, "refused": 0}
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         found = Simulation(seed, plan(shards=shards, faults=FAULTS, seconds=5.0)).run()
         for what in done:
             done[what] += found.get(what, 0)

@@ -11,11 +11,11 @@ import pytest
 
 from tests.sim.everything.order_everything import Everything, plan_for
 from tests.sim.mutants import order_mutants_everything
-from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_world import Violation
+from tests.sim.world.seeds import SOAK, seconds_for, seeds
 
-SEEDS = 300 if SOAK else 6
-MOVING_SEEDS = 60 if SOAK else 1
+SEEDS = seeds(6, soak=100)
+MOVING_SEEDS = 20  # of each way in a soak; in CI one
 
 
 def run(seed: int, shards: int, *ways: str) -> Counter[str]:
@@ -35,18 +35,18 @@ def run(seed: int, shards: int, *ways: str) -> Counter[str]:
 @pytest.mark.parametrize("shards", [1, 2, 3])
 def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
     done: Counter[str] = Counter()
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         done += run(seed, shards, "grows" if seed % 2 else "more")
     # it would prove nothing if nothing happened
     least = {"added": 2, "removed": 2, "joined": 2, "destroyed": 2, "restored": 1}
     least |= {"moved": 2, "watch: confirmed": 5, "watch: denied": 5}
     least |= {"watch: events": 20}  # of three runs here: one has from none to 900
-    least |= {"written": 50, "answers": 300, "level": SEEDS // 2}
+    least |= {"written": 50, "answers": 300, "level": len(SEEDS) // 2}
     assert {what: done[what] for what, count in least.items() if done[what] < count} == {}
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(seconds_for(MOVING_SEEDS))
+@pytest.mark.timeout(seconds_for(seeds(1, soak=MOVING_SEEDS)))
 @pytest.mark.parametrize(("ways", "shards", "first"), [
     # much happens in these
     ("moves more", 2, 25), ("moves real", 3, 20), ("moves births more", 1, 28), ("moves births more", 3, 20),
@@ -56,7 +56,7 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
 ])
 def test_the_same_while_keys_move(ways: str, shards: int, first: int) -> None:
     done: Counter[str] = Counter()
-    for seed in range(first, first + MOVING_SEEDS):
+    for seed in seeds(1, soak=MOVING_SEEDS, first=first):
         done += run(seed, shards, *ways.split())
     # it would prove nothing if nothing happened
     least = {"joined": 1, "answers": 100, "switched": shards > 1, "restored": "real" in ways}

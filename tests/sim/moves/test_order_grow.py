@@ -11,10 +11,12 @@ from tests.sim.moves.order_mixed import Mixed
 from tests.sim.moves.order_mutants_moves import COMPACTED, MUTANTS, busy, moves
 from tests.sim.mutants.mutant import LEASES, Mutant
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_plan import FAULTS, MIX, Plan
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
 
-FIRST, SEEDS = (0, 150) if SOAK else (4, 3)  # much moves in these three
+SEEDS = seeds(3, soak=50, first=4)  # much moves in these three
+MIXED_SEEDS = seeds(3, soak=50, first=12)  # in a third of all nothing moves
 PLANS: dict[str, dict[str, Any]] = {
     "grow": {"mix": COMPACTED, "targets": (1, 2)},
     "grow_hard": {"mix": COMPACTED, "faults": FAULTS, "fault_every_s": 0.5, "snapshot_count": 60,
@@ -37,12 +39,12 @@ PLANS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", PLANS)
 def test_spans_move_while_all_else_goes_on(name: str) -> None:
     switched = cancelled = emptied = 0
-    for seed in range(FIRST, FIRST + SEEDS):
+    for seed in SEEDS:
         simulation = Simulation(seed, moves(**PLANS[name]))
         emptied += simulation.run().get("emptied", 0)
         switched += len(simulation.checker.owners.switched)
         cancelled += simulation.checker.owners.cancelled
-    assert switched > SEEDS  # it would prove nothing if nothing moved
+    assert switched > len(SEEDS)  # it would prove nothing if nothing moved
     assert cancelled
     assert emptied or name != "grow_disk"
 
@@ -57,17 +59,16 @@ def test_what_failed_once(name: str, seed: int) -> None:
 
 
 @pytest.mark.longer
-@pytest.mark.timeout(seconds_for(SEEDS))
+@pytest.mark.timeout(seconds_for(MIXED_SEEDS))
 def test_spans_move_once_every_host_is_upgraded() -> None:
     switched = mixed = 0
-    first = FIRST if SOAK else 12  # in a third of the seeds nothing moves
-    for seed in range(first, first + SEEDS):
+    for seed in MIXED_SEEDS:
         simulation = Mixed(seed, moves(mix=COMPACTED, repeats=0.3, seconds=6.0))
         found = simulation.run()
         assert found["upgraded"] == len(simulation.hosts)
         switched += len(simulation.checker.owners.switched)
         mixed += simulation.grew_before
-    assert switched > SEEDS
+    assert switched > len(MIXED_SEEDS)
     assert mixed  # it would prove nothing if the data had not grown before
 
 

@@ -11,10 +11,11 @@ from cluster.placement.table import State
 from tests.sim.births.test_order_births import births
 from tests.sim.moves.order_mutants_moves import COMPACTED, moves
 from tests.sim.plans.test_order_users import MIX_OF_USERS
-from tests.sim.world.order_plan import FAULTS, MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_plan import FAULTS, MIX, Plan
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import SOAK, seconds_for, seeds
 
-FIRST, SEEDS = (0, 150) if SOAK else (4, 2)
+SEEDS = seeds(2, soak=50, first=4)
 QUIET = {"put": 3, "delete": 1, "range": 4, "serializable": 3, "txn": 1, "wide": 1, "hash": 2, "watch": 1,
          "compact": 3}
 PLANS: dict[str, dict[str, Any]] = {
@@ -50,7 +51,7 @@ def born(**given: Any) -> Plan:
 def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
     came = went = 0
     switched: list[int] = []
-    for seed in range(FIRST, FIRST + SEEDS):
+    for seed in SEEDS:
         simulation = Simulation(seed, born(**PLANS[name]))
         simulation.run()
         owners = simulation.checker.owners

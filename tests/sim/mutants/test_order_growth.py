@@ -10,10 +10,10 @@ from cluster.features.growth import LEVEL, Growth
 from node.upkeep.group.growing import Growing
 from tests.sim.mutants.mutant import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 200 if SOAK else 3
+SEEDS = seeds(3, soak=70)
 PLAN = plan(grows=True, faults=CHANGES, fault_every_s=0.4, seconds=4.0)
 
 
@@ -21,7 +21,7 @@ PLAN = plan(grows=True, faults=CHANGES, fault_every_s=0.4, seconds=4.0)
 @pytest.mark.parametrize("shards", [1, 2, 4])
 @pytest.mark.parametrize("members", [False, True])
 def test_data_grows_once_every_member_knows_it(shards: int, members: bool) -> None:
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         found = Simulation(seed, plan(
             shards=shards, grows=True, members=members, faults=CHANGES, fault_every_s=0.4, seconds=4.0)).run()
         assert found["level"] == LEVEL

@@ -20,13 +20,12 @@ from cluster.order.sequencing.evaluator import Evaluator
 from cluster.order.sequencing.granted import rows_of
 from cluster.order.sequencing.parts import parts_of
 from tests.sim.mutants.mutant import plan
-from tests.sim.world.order_plan import SOAK
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
+from tests.sim.world.seeds import in_batches
 
-_BATCH = 4
 _FOR_OTHERS = 20  # steps
-_BATCHES = 100 if SOAK else 2
+_BATCHES = in_batches((2, 4), soak=(30, 4))
 
 
 @pytest.fixture(autouse=True)
@@ -72,9 +71,9 @@ def run_all(seeds: Iterable[int], mix: dict[str, int] | None = None) -> None:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", range(_BATCHES))
-def test_what_is_evaluated_ahead_is_what_its_turn_would_give(batch: int, done: Counter[str]) -> None:
-    run_all(range(batch * _BATCH, (batch + 1) * _BATCH))
+@pytest.mark.parametrize("batch", _BATCHES)
+def test_what_is_evaluated_ahead_is_what_its_turn_would_give(batch: range, done: Counter[str]) -> None:
+    run_all(batch)
     assert done["ShardDraft used"] > 10  # it would prove nothing if none was done
     assert done["Draft used"] > 10
 
@@ -102,9 +101,9 @@ def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.longer
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("slowly")
-@pytest.mark.parametrize("batch", range(_BATCHES))
+@pytest.mark.parametrize("batch", _BATCHES)
 def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give(
-    batch: int, done: Counter[str], monkeypatch: pytest.MonkeyPatch
+    batch: range, done: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     txn = Evaluator._txn
 
@@ -125,7 +124,7 @@ def test_what_is_evaluated_ahead_over_several_shards_is_what_its_turn_would_give
         return outcome
 
     monkeypatch.setattr(Evaluator, "_txn", both)
-    run_all(range(batch * _BATCH, (batch + 1) * _BATCH), WIDE)
+    run_all(batch, WIDE)
     assert done["WideDraft used"] > 10
     assert done["WideDraft again"]
     assert done["Reading"] > 10

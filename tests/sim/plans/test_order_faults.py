@@ -1,5 +1,5 @@
 """The whole store under the faults of ``order_faults`` too: power gone everywhere, disks that fail or are
-full, long pauses, clocks that drift and jump, five hosts. Fixed seeds, and many more with MUSTER_SOAK=1; over
+full, long pauses, clocks that drift and jump, five hosts. Fixed seeds; many others with MUSTER_SOAK=1; over
 RocksDB in ``test_order_real``."""
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import pytest
 
 from tests.sim.mutants.mutant import plan
 from tests.sim.mutants.order_mutants_answers import CHECKPOINTS
-from tests.sim.world.order_plan import SOAK, hard_plan_of, seconds_for
+from tests.sim.world.order_plan import hard_plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
+from tests.sim.world.seeds import in_batches, seconds_for, seeds
 
-_BATCH, _BATCHES = (16, 100) if SOAK else (4, 3)  # four seeds of 400 may all be of those where little happens
-_LEASE_SEEDS = 60 if SOAK else 4
+_LEASE_SEEDS = seeds(4, soak=40)
 
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", range(_BATCHES))
-def test_nothing_is_lost_and_no_answer_is_wrong(batch: int) -> None:
+@pytest.mark.parametrize("batch", in_batches((3, 4), soak=(35, 16)))
+def test_nothing_is_lost_and_no_answer_is_wrong(batch: range) -> None:
     done: dict[str, int] = {}
-    for seed in range(batch * _BATCH, (batch + 1) * _BATCH):
+    for seed in batch:
         try:
             found = Simulation(seed, hard_plan_of(seed)).run()
         except AssertionError as e:
@@ -62,7 +62,7 @@ def test_what_is_left_of_a_lease_outlives_its_sequencer(shards: int) -> None:
     done: Counter[str] = Counter()
     given: dict[str, Any] = {**CHECKPOINTS, "shards": shards, "fault_every_s": 2.0 / shards}
     killed = given | {"faults": ("transfer", "kill sequencer", "restart", "restart")}
-    for seed in range(_LEASE_SEEDS):
+    for seed in _LEASE_SEEDS:
         simulation = Simulation(seed, plan(**(killed if seed % 2 else given)))
         try:
             simulation.run()

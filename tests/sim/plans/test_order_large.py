@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 
 from cluster.pacing import resting
-from tests.sim.world.order_plan import SOAK, Plan, plan_of, seconds_for
+from tests.sim.world.order_plan import Plan, plan_of
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import in_batches, seconds_for, seeds
 
-_BATCH, _BATCHES = (16, 25) if SOAK else (4, 3)  # four seeds of 400 may all be of those that delete little
-_SEEDS = 100 if SOAK else 4
+_SEEDS = seeds(4, soak=40)
 
 
 def run(seed: int) -> dict[str, int]:
@@ -27,9 +27,9 @@ def run(seed: int) -> dict[str, int]:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", range(_BATCHES))
-def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: int) -> None:
-    done = [run(seed) for seed in range(batch * _BATCH, (batch + 1) * _BATCH)]
+@pytest.mark.parametrize("batch", in_batches((3, 4), soak=(8, 16)))
+def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: range) -> None:
+    done = [run(seed) for seed in batch]
     assert sum(d["spans"] for d in done) > 5  # it would prove nothing if none was logged
 
 
@@ -38,7 +38,7 @@ def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: 
 def test_writes_that_wait_for_a_rest_are_writes_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting, "LITTLE_BYTES", 0)
     held = answered = 0
-    for seed in range(_SEEDS):
+    for seed in _SEEDS:
         # nearly every write counts as large here, and reads are the others that ask
         simulation = Simulation(
             seed, Plan(shards=1 + seed % 3, large_bytes=8, seconds=2.0, clients=16, think_s=0.005))

@@ -8,10 +8,10 @@ import pytest
 from tests.sim.mutants.mutant import Mutant
 from tests.sim.mutants.order_mutants_lone import MUTANTS, SCENARIOS, lone
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 300 if SOAK else 6
+SEEDS = seeds(6, soak=100)
 
 
 @pytest.mark.longer
@@ -19,7 +19,7 @@ SEEDS = 300 if SOAK else 6
 @pytest.mark.parametrize("trouble", SCENARIOS)
 def test_lone_puts_are_puts_like_any(trouble: str) -> None:
     taken = answered = 0
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         found = Simulation(seed, lone(shards=2 + seed % 3, faults=SCENARIOS[trouble], seconds=4.0)).run()
         taken += found["lone"]
         answered += found["answers"]

@@ -11,10 +11,10 @@ from node.members.changes import Changes
 from node.replica.shards.order_role import OrderRole
 from tests.sim.mutants.mutant import CHANGES, Mutant, plan
 from tests.sim.mutants.test_order_mutants import hunt
-from tests.sim.world.order_plan import SOAK, seconds_for
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 300 if SOAK else 4
+SEEDS = seeds(4, soak=100)
 PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
 
 
@@ -23,7 +23,7 @@ PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
 @pytest.mark.parametrize("shards", [1, 2, 4])
 def test_hosts_leave_and_come_back_in_every_group(shards: int) -> None:
     changes = 0
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         found = Simulation(
             seed, plan(shards=shards, members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
         ).run()

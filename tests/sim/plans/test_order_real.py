@@ -1,5 +1,5 @@
-"""The whole store over RocksDB, with every fault there is: some seeds, and hundreds with MUSTER_SOAK=1. And
-what review found where the simulator had a store of its own: compaction between the slices of an apply,
+"""The whole store over RocksDB, with every fault there is: some seeds; a hundred others with MUSTER_SOAK=1.
+And what review found where the simulator had a store of its own: compaction between the slices of an apply,
 snapshots whose sync takes long."""
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from node.upkeep.log.snapshots import Snapshots
 from tests.sim.disks.order_real import LEASE_ROWS
 from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_faults import SNAPSHOTS_LEFT
-from tests.sim.world.order_plan import SOAK, hard_plan_of
+from tests.sim.world.order_plan import hard_plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
+from tests.sim.world.seeds import in_batches
 
-_BATCH = 16 if SOAK else 4  # among hundreds, four in a row may do little
-_BATCHES = 25 if SOAK else 2
 LEASES = {"lease_put": 12, "delete": 6, "compact": 4, "grant": 1, "put": 2}
 
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", range(_BATCHES))
-def test_every_row_on_every_disk_is_what_a_replay_of_the_order_gives(batch: int) -> None:
+@pytest.mark.parametrize("batch", in_batches((2, 4), soak=(9, 16)))
+def test_every_row_on_every_disk_is_what_a_replay_of_the_order_gives(batch: range) -> None:
     done: dict[str, int] = {}
-    for seed in range(batch * _BATCH, (batch + 1) * _BATCH):
+    for seed in batch:
         try:
             found = Simulation(seed, hard_plan_of(seed, real=True)).run()
         except AssertionError as e:
@@ -36,8 +35,8 @@ def test_every_row_on_every_disk_is_what_a_replay_of_the_order_gives(batch: int)
         for what, count in found.items():
             done[what] = done.get(what, 0) + count
     # it would prove nothing if nothing happened
-    assert done["answers"] > 13 * _BATCH
-    assert done["revisions"] > 13 * _BATCH
+    assert done["answers"] > 13 * len(batch)
+    assert done["revisions"] > 13 * len(batch)
 
 
 # Seeds that failed once, as in test_order_sim.

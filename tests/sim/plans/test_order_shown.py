@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from cluster.order.shown import ShownRows
-from tests.sim.world.order_plan import SOAK, plan_of
+from tests.sim.world.order_plan import plan_of
 from tests.sim.world.order_sim import Simulation
-
-_BATCH = 24 if SOAK else 6  # among hundreds, six in a row may fetch little
-_BATCHES = 25 if SOAK else 2
+from tests.sim.world.seeds import in_batches
 
 
 def run(seed: int) -> None:
@@ -26,9 +24,9 @@ def run(seed: int) -> None:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", range(_BATCHES))
+@pytest.mark.parametrize("batch", in_batches((2, 6), soak=(9, 24)))
 def test_rows_that_are_fetched_afterwards_are_those_of_before(
-    batch: int, monkeypatch: pytest.MonkeyPatch
+    batch: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces: list[int] = []
     piece = ShownRows.piece
@@ -39,6 +37,6 @@ def test_rows_that_are_fetched_afterwards_are_those_of_before(
         return found
 
     monkeypatch.setattr(ShownRows, "piece", counted)
-    for seed in range(batch * _BATCH, (batch + 1) * _BATCH):
+    for seed in batch:
         run(seed)
-    assert sum(pieces) > 2 * _BATCH  # it would prove nothing if none was fetched
+    assert sum(pieces) > 2 * len(batch)  # it would prove nothing if none was fetched

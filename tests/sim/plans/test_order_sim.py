@@ -1,4 +1,4 @@
-"""The whole store under every fault the simulator knows: fixed seeds, and many more with MUSTER_SOAK=1."""
+"""The whole store under every fault the simulator knows: fixed seeds; many others with MUSTER_SOAK=1."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from collections import Counter
 import pytest
 
 from tests.sim.checks.order_kinds import KINDS
-from tests.sim.world.order_plan import SOAK
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import in_batches
 
 _CI_SEEDS = 40
-_BATCH = 20 if SOAK else 5  # among thousands, five in a row may do little
-_BATCHES = 100 if SOAK else _CI_SEEDS // _BATCH
 
 
 @functools.cache  # the kinds of answers are counted over runs that other tests have made
@@ -28,15 +26,15 @@ def run(seed: int) -> tuple[dict[str, int], Counter[str]]:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", range(_BATCHES))
-def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch: int) -> None:
+@pytest.mark.parametrize("batch", in_batches((_CI_SEEDS // 5, 5), soak=(35, 20)))
+def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch: range) -> None:
     done: dict[str, int] = {}
-    for seed in range(batch * _BATCH, (batch + 1) * _BATCH):
+    for seed in batch:
         for what, count in run(seed)[0].items():
             done[what] = done.get(what, 0) + count
     # it would prove nothing if nothing happened
-    assert done["answers"] > 40 * _BATCH
-    assert done["revisions"] > 20 * _BATCH
+    assert done["answers"] > 40 * len(batch)
+    assert done["revisions"] > 20 * len(batch)
 
 
 @pytest.mark.timeout(600)

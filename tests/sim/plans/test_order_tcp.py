@@ -9,10 +9,11 @@ import pytest
 
 from cluster.settings import Common
 from tests.sim.mutants.mutant import plan
-from tests.sim.world.order_plan import HARD_FAULTS, SOAK, seconds_for
+from tests.sim.world.order_plan import HARD_FAULTS
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 100 if SOAK else 3
+SEEDS = seeds(3, soak=40)
 CUT_AT, SILENT_S = 1.5, 8.0
 SOON_S = 2.5  # an election, and dials
 CUTS = (
@@ -60,7 +61,7 @@ def test_links_that_stand_for_ever_would_keep_it_down(monkeypatch: pytest.Monkey
 @pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("buffer", [10_000, 30])
 def test_links_that_are_half_open_or_full_lose_nothing(buffer: int) -> None:
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         try:
             Simulation(seed, plan(tcp=True, buffer=buffer, faults=CUTS, seconds=6.0, fault_every_s=0.3)).run()
         except AssertionError as e:

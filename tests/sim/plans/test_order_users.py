@@ -8,11 +8,12 @@ from collections import Counter
 import pytest
 
 from tests.sim.mutants import order_mutants_users
-from tests.sim.world.order_plan import MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_plan import MIX, Plan
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS, LEASE_SEEDS = (300, 60) if SOAK else (8, 4)
+SEEDS, LEASE_SEEDS = seeds(8, soak=100), seeds(4, soak=40)
 MIX_OF_USERS = {
     **{name: weight for name, weight in MIX.items() if name not in ("watch", "progress")},
     "lease_put": 4,
@@ -51,7 +52,7 @@ def run(seed: int, plan: Plan) -> Counter[str]:
 @pytest.mark.parametrize("shards", [1, 3])
 def test_who_may_what_is_told_by_the_order(shards: int) -> None:
     done: Counter[str] = Counter()
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         done.update(run(seed, plan_for(seed, shards)))
     # it would prove nothing if nothing happened
     least = {
@@ -71,7 +72,7 @@ def test_who_may_what_is_told_by_the_order(shards: int) -> None:
 @pytest.mark.parametrize("shards", [1, 3])
 def test_leases_whose_ids_are_granted_again_and_again_are_each_ones_own(shards: int) -> None:
     refused = 0
-    for seed in range(LEASE_SEEDS):
+    for seed in LEASE_SEEDS:
         refused += run(seed, order_mutants_users.with_leases(plan_for(seed, shards)))[
             "refused: etcdserver: permission denied"]
     assert refused > 50

@@ -13,11 +13,12 @@ from node.replica.writes import Writes
 from node.serving.v2 import V2Tree
 from proxy.v2.waiting.feed import Feed
 from tests.sim.clients.order_v2 import BASE_S, V2Clients
-from tests.sim.world.order_plan import SOAK, Plan, plan_of, seconds_for
+from tests.sim.world.order_plan import Plan, plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Process
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 200 if SOAK else 8
+SEEDS = seeds(8, soak=70)
 SETTLED_S = 2.0  # a front whose link broke in the last faults follows another, and all its waits look back
 
 
@@ -51,7 +52,7 @@ def run(seed: int, plan: Plan) -> V2Clients:
 @pytest.mark.parametrize("shards", [1, 2])
 def test_the_v2_tree_is_one_everywhere(shards: int) -> None:
     written = told = 0
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         clients = run(seed, plan_for(seed, shards))
         written += clients.did["written"]
         told += sum(len(one.seen) for one in clients.told)

@@ -13,10 +13,11 @@ from collections import deque
 
 import pytest
 
-from tests.sim.world.order_plan import MIX, SOAK, Plan, seconds_for
+from tests.sim.world.order_plan import MIX, Plan
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = 200 if SOAK else 3
+SEEDS = seeds(3, soak=70)
 # links end and are made anew; nodes die, and others' are asked until they are back
 ROOM_BYTES = (0, 150, 1 << 26)  # by host
 TROUBLE = {
@@ -69,7 +70,7 @@ class Look:
 def test_no_watch_falls_behind(trouble: str) -> None:
     faults, limit_s = TROUBLE[trouble]
     looked = pauses = 0
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         plan = Plan(
             shards=2 + seed % 3, seconds=5.0, think_s=(0.03, 0.1, 0.6)[seed % 3], repeats=0.0, faults=faults,
             mix=MIX | {"watch": 4, "compact": 0}, slice_events=(3, 200, 1)[seed % 3],

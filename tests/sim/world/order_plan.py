@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from random import Random
 
@@ -25,8 +24,6 @@ HARD_FAULTS = (
     "cut sequencer", "heal", "heal", "heal", "break", "transfer", "transfer", "slow disk", "late", "flush",
     "flush", "empty host", "power cut", "dark host", "full disk", "fail disk", "jump clock",
 )
-SOAK = os.environ.get("MUSTER_SOAK") == "1"
-_SEED_S = 10.0
 
 
 @dataclass
@@ -128,9 +125,3 @@ def hard_plan_of(seed: int, *, real: bool = False) -> Plan:
     plan = _harden(plan_of(seed), seed)
     plan.real = real
     return plan
-
-
-def seconds_for(seeds: int) -> float:
-    """The limit of a test that runs so many seeds. One takes 0.4 to 2 s of a CPU, and 1 to 5 s where others
-    want the CPUs as well. A simulation that never ends is noticed by itself (``ENDLESS``)."""
-    return max(600.0, seeds * _SEED_S)
