@@ -1,6 +1,6 @@
 """Where keys live: a table with versions, folded from the order, over a rule that never changes.
 
-Read ``base`` (the rule: a hash), ``table`` (who owns which keys, now and at a revision), ``changes`` (the
+Read ``base`` (the rule: a hash), ``table`` (the owner of each key, now and at a revision), ``changes`` (the
 items that change it), ``owned`` (what a shard shows), ``current`` (the newest table, which everything asks),
 ``births`` (the next steps of shards that form or retire).
 """

@@ -1,6 +1,7 @@
-"""Who owns which keys: now, and at each revision back to the pruning. Immutable; each change is a new table.
+"""The owner of each key: now, and at each revision back to the pruning. Immutable: each change is a new
+table.
 
-*Spans* lie over the base: where none is, the base says who owns a key. A *past* says that a span had another
+*Spans* lie over the base: where none is, the base names a key's owner. A *past* says that a span had another
 owner for some revisions. A key's pasts and its present have each revision once (G1). A latest read goes by
 the present; at the last revision of a past both are right.
 
@@ -50,7 +51,7 @@ class Shard(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Keys from ``start`` to before ``end`` and who owns them: since ``first``, up to ``last``."""
+    """Keys from ``start`` to before ``end`` and their owner: since ``first``, up to ``last``."""
 
     start: bytes
     end: bytes
@@ -174,7 +175,7 @@ class Table:
                 found.append((piece.start, piece.owner))
         return found
 
-    # -- who owns what
+    # -- owners
 
     def owner(self, key: bytes) -> int:
         """Of a key, now. 0.3 us with a thousand spans, besides the base."""

@@ -20,7 +20,7 @@ _BEARER = b"Bearer "
 
 class Tokens(Protocol):
     def give(self, user: str, revision: int) -> str:
-        """A token for a user who has shown the password. EtcdError: there is none."""
+        """A token for a user that has shown the password. EtcdError: there is none."""
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
         """The principal, and until when it is valid, in seconds of the wall clock."""
@@ -118,7 +118,7 @@ class Principals:
         return None
 
     def keep(self, text: str, shown: Shown) -> None:
-        """Keep a valid token. Invalid ones are not kept: anybody can send any number of them. Long ones are
+        """Keep a valid token. Invalid ones are not kept: a client can send any number of them. Long ones are
         read again on each connection, and count from when they were given."""
         if len(text) > _LONGEST:
             return

@@ -46,11 +46,11 @@ class Target:
     certificates: Certificates | None = None
     """Visitors may log in by a certificate."""
     log_in: bool = True
-    """Visitors log in wherever the cluster has users; else those who do not act as the user of ``tls``."""
+    """Visitors log in wherever the cluster has users; else they act as the user of ``tls``."""
 
 
 class Identity:
-    """Somebody who asks the cluster: a user, or nobody by name. Browsers of one user share it. ``pair``: the
+    """What asks the cluster: a user, or no user by name. Browsers of one user share it. ``pair``: the
     user comes by this certificate, and without a password."""
 
     def __init__(
@@ -108,7 +108,7 @@ class _Session:
 
 @dataclass(slots=True)
 class Sessions:
-    """Who is logged in, by the secret in each browser's cookie."""
+    """Users that are logged in, by the secret in each browser's cookie."""
 
     target: Target
     now_s: Callable[[], float] = time.monotonic
@@ -136,7 +136,7 @@ class Sessions:
 
     @property
     def _itself(self) -> Identity:
-        """Who asks for the console: nobody, or, apart from visitors, the user of its certificate."""
+        """The user that asks for the console: none, or, apart from visitors, the user of its certificate."""
         if self.may_act_as_nobody:
             return self.nobody
         if self._own is None:
@@ -162,11 +162,11 @@ class Sessions:
     @property
     def may_act_as_nobody(self) -> bool:
         """Whether a visitor without a session may, if the cluster lets it: the console's certificate may name
-        a user, who is somebody else."""
+        another user."""
         return not (self.target.log_in and self.target.tls and self.target.tls.cert)
 
     async def admitted(self, secret: str | None) -> Identity | None:
-        """Who asks, by the secret of a browser, or nobody by name; None: it is to log in."""
+        """The identity that asks, by the secret of a browser, or no user by name; None: it is to log in."""
         identity = self.of(secret)
         if identity is not None:
             return identity
@@ -222,8 +222,8 @@ class Sessions:
         return self._ticket(identity, self.now_s() + shown[0].ends - time.time())
 
     async def _known(self, identity: Identity) -> None:
-        """Whether the cluster knows name and password. AuthenticationFailed, after a while: those who guess
-        get so many answers in a second, whatever the number of their pages."""
+        """Whether the cluster knows name and password. AuthenticationFailed, after a while: a client
+        that guesses gets so many answers in a second, whatever the number of its pages."""
         try:
             await identity.client.count(b"\0", timeout=5.0)
         except PermissionDenied:
@@ -254,7 +254,7 @@ class Sessions:
         return secret
 
     def of(self, secret: str | None) -> Identity | None:
-        """Who has this secret."""
+        """The identity of the session with this secret."""
         session = self._sessions.get(secret or "")
         if session is None or self._is_over(session):
             return None

@@ -39,7 +39,7 @@ Five things to try in another terminal, in this folder. First: E={endpoints}
                          .venv/bin/muster local kill 0 {local}
                          .venv/bin/musterctl --endpoints $E put /service/web "still up"
                          .venv/bin/muster local start 0 {local} --wait 30s; kill %1
- 3. who leads            .venv/bin/musterctl --endpoints $E endpoint status -w table
+ 3. the leader           .venv/bin/musterctl --endpoints $E endpoint status -w table
                          .venv/bin/musterctl --endpoints $E shard list
  4. health, metrics      curl {first.endpoint}/health; echo
                          curl -s {first.endpoint}/metrics | grep -E '^etcd_server_(has|is)_leader'

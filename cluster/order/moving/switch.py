@@ -1,4 +1,4 @@
-"""A move's switch: the one transaction that changes who owns keys.
+"""A move's switch: the one transaction that changes the owner of keys.
 
 The coordinator admits it like a transaction that writes all of the span. It differs in four points:
 

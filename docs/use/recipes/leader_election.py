@@ -1,4 +1,4 @@
-"""Who is alive, and who leads.
+"""Candidates that are alive, and the leader among them.
 
 Every host writes a key with its lease: the list of these keys is the list of live hosts. All of them
 campaign; one leads, and when its lease ends the one that campaigned next does.
@@ -40,7 +40,7 @@ class Host:
 
 
 def leader(client: sync.Client) -> str:
-    """Who leads now."""
+    """The candidate that leads now."""
     found = client.election(ELECTION).leader()
     return "" if found is None else found.text
 

@@ -1,7 +1,7 @@
 """A lock that is given in the order in which it was asked for, out of keys and watches alone.
 
-Everyone writes a key; the revision at which it came to be is the place in the row. Whoever is first owns the
-lock. Everyone else watches only the one before, so a release wakes one waiter and not all of them.
+Each client writes a key; the revision at which it came to be is its place in the row. The first one owns the
+lock. Each other client watches only the one before it, so a release wakes one waiter and not all of them.
 """
 
 from __future__ import annotations

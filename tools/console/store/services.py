@@ -28,7 +28,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A name, and who serves it."""
+    """A name, and the instances that serve it."""
 
     name: bytes
     instances: tuple[Instance, ...]

@@ -49,7 +49,7 @@ class Growth:
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """All of it. ``table``: who owns which keys; None: an etcd, or a muster that tells none. ``moves``: the
+    """All of it. ``table``: the owner of each key; None: an etcd, or a muster that tells none. ``moves``: the
     last ones; None: the hosts know none."""
 
     replicas: tuple[Replica, ...] = ()
@@ -87,7 +87,7 @@ class Shards:
 
 
 def owner(piece: Piece) -> int | None:
-    """Of a piece of the table; None: the rule of the beginning says who owns each key."""
+    """Of a piece of the table; None: the rule of the beginning names the owner of each key."""
     return None if piece.owner == BASE else piece.owner
 
 

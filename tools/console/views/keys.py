@@ -113,7 +113,7 @@ class KeysView:
         self._dirty.set()
 
     def denied(self, reason: str) -> None:
-        """A user who may not list everything opens what it may by name."""
+        """A user that may not list everything opens what it may by name."""
         empty("lock", self.page.t("keys.denied"), reason)
         ui.label(self.page.t("keys.denied_text")).classes("mc-sub mc-center")
 

@@ -1,4 +1,4 @@
-"""Services: who serves what, and who is alive."""
+"""Services, and their instances that are alive."""
 
 from __future__ import annotations
 

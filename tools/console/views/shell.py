@@ -89,7 +89,7 @@ def _remember(name: str, value: str) -> None:
 
 
 def login_page(sessions: Sessions, request: Request, known: str, *, by_certificate: bool) -> None:
-    """Ask for a name and a password. ``known``: the user that the browser's certificate names, who may log in
+    """Ask for a name and a password. ``known``: the user that the browser's certificate names; it may log in
     by that alone if ``by_certificate``."""
     words = words_of(request)
     _head(words, look_of(request))

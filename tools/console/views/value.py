@@ -241,7 +241,7 @@ class ValuePane:
         await self.show(self.key)
 
     def _behind(self, revision: int) -> None:
-        """Somebody has changed the key that is being edited here."""
+        """Another client has changed the key that is being edited here."""
         if self._overtaken:
             return
         self._overtaken = True
@@ -277,7 +277,7 @@ class ValuePane:
         await self.show(self.key)
 
     def _quicker(self, now: KeyValue | None, mine: bytes) -> None:
-        """Somebody was quicker: show theirs beside ours, and let the user decide."""
+        """Another client was quicker: show its value beside ours, and let the user decide."""
         page = self.page
         with page.browser, ui.dialog() as made, div("mc-dialog mc-wide"):
             tag_text("h2", page.t("edit.quicker"))

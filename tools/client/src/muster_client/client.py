@@ -148,8 +148,8 @@ class Client(Kv):
         ttl: int = INSTANCE_TTL_S, healthy: Healthy | None = None, anew: bool = True,
     ) -> Registration:
         """An instance of a service, ``host:port``, to be found while it lives; for ``async with``.
-        ``metadata``, and ``zone`` in it, are told to those who find it. ``anew``: registered again where it
-        was lost."""
+        ``metadata``, and ``zone`` in it, are told to clients that find it. ``anew``: registered again where
+        it was lost."""
         told = {**(metadata or {}), **({ZONE: zone} if zone else {})}
         return Registration(self, service, address, told, ttl, healthy, anew)
 

@@ -90,7 +90,7 @@ class Mirror(Mapping[bytes, KeyValue]):
     ) -> None:
         if self._task is not None:
             self._failure = self._failure or MusterError(_WITHIN)
-            self._moved.set()  # those who wait for a revision see it
+            self._moved.set()  # tasks that wait for a revision see it
             await engine.stop(self._task)
 
     def _check(self) -> None:

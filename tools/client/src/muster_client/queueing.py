@@ -313,7 +313,7 @@ class Leadership(Place):
 
 
 class Election:
-    """One leader among candidates, and those who watch."""
+    """One leader among candidates, and tasks that watch it."""
 
     def __init__(self, client: Client, name: Text) -> None:
         self._client, self._name = client, name

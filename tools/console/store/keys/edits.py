@@ -13,7 +13,7 @@ MOST_IN_ONE = 60  # keys of a copy: half of what etcd takes in one transaction b
 
 
 class Overtaken(Exception):
-    """Somebody was quicker. ``kv``: the key as it is now, None: it is gone."""
+    """Another client was quicker. ``kv``: the key as it is now, None: it is gone."""
 
     def __init__(self, key: bytes, kv: KeyValue | None) -> None:
         super().__init__(key)

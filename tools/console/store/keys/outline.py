@@ -1,4 +1,4 @@
-"""The part of a tree that is open on somebody's screen, kept in step with the store.
+"""The part of a tree that is open on a user's screen, kept in step with the store.
 
 It is bounded: of each directory a window of at most ``WINDOW`` entries is held, and at most ``OPEN``
 directories are open. So a page costs the same whatever the store holds.

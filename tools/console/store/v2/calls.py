@@ -40,7 +40,7 @@ class Version2:
         self._closed = True
 
     async def shared(self, path: str, query: Given) -> Told:
-        """The answer to a GET, perhaps one that somebody else got a moment ago. V2Error, MusterError."""
+        """The answer to a GET, perhaps one that another page got a moment ago. V2Error, MusterError."""
         now_s = time.monotonic()
         for other, (since_s, _) in list(self._recent.items()):
             if now_s - since_s > _SHARED_S:

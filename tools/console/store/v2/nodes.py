@@ -15,7 +15,7 @@ _IN_ORDER = re.compile(r"\d{20}")
 
 
 class Overtaken(Exception):
-    """Somebody changed the node meanwhile, or made one of that name."""
+    """Another client changed the node meanwhile, or made one of that name."""
 
 
 @dataclass(frozen=True, slots=True)

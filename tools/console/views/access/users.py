@@ -43,7 +43,7 @@ class UsersView:
 
     @property
     def may_manage(self) -> bool:
-        """Whether changes are offered: to those who see everything."""
+        """Whether changes are offered: to users that see everything."""
         return self.page.may_change and self.access.whole
 
     def draw(self) -> None:

@@ -1,4 +1,4 @@
-"""Muster's shards: their replicas, births and retirements, who owns which keys, and moves of keys."""
+"""Muster's shards: their replicas, births and retirements, owners of keys, and moves of keys."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class ShardsView:
                 ui.label(page.t("move.lag", lag=f"{one.lag_ms:,}")).classes("mc-sub")
 
     def _placement(self, table: Table) -> None:
-        """Who owns which keys now, and who owned them at revisions that can still be read."""
+        """Owners of keys now, and owners at revisions that can still be read."""
         page = self.page
         with div("mc-table", role="table", aria_label=page.t("placement")):
             with div("mc-tr mc-th", role="row"):
@@ -224,7 +224,7 @@ class ShardsView:
             ui.label(self.page.t("services.more", count=count - _MOST_ROWS)).classes("mc-sub")
 
     def _rule(self) -> str:
-        """Who owns keys that never moved."""
+        """Owners of keys that never moved."""
         table = self._shards.table
         if table is None or table.base.shards == 1:
             return self.page.t("cluster.shard", shard=0)

@@ -90,7 +90,7 @@ class TreeView:
         self.read_at_s = time.monotonic()
 
     async def follow(self) -> None:
-        """What somebody else changed comes into sight."""
+        """Other clients' changes come into sight."""
         await self.again(shared=True)
 
     async def again(self, *, shared: bool = False) -> None:
@@ -237,7 +237,7 @@ class TreeView:
             )
 
     async def _save(self, seen: Node, ttl_s: int | None) -> None:
-        """Write the draft; where somebody was quicker, it stays, beside what is there now."""
+        """Write the draft; where another client was quicker, it stays, beside what is there now."""
         page = self.page
         try:
             await nodes.save(page.version2, seen, self.draft, ttl_s)

@@ -1,4 +1,4 @@
-"""Barriers: those who come wait until it opens; or until all are there, and until all are done."""
+"""Barriers: clients wait until it opens; or until all are there, and until all are done."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class DoubleBarrier:
             await to_its_end(self._out())
 
     async def _others(self) -> list[KeyValue]:
-        """Those who entered together, and are still inside, with this one."""
+        """The clients that entered together and are still inside, with this one."""
         return [kv async for kv in self._client.range(self._line) if kv.create_revision <= self._opened]
 
     async def _gone(self, one: KeyValue) -> None:

@@ -227,7 +227,7 @@ class PriorityQueue(_Items):
         if not 0 <= priority < PRIORITIES:
             raise ValueError(f"a priority is between 0 and {PRIORITIES - 1}")
         prefix = self._name + b"/%05d" % priority
-        # as in Go: of those who saw the same last item, one succeeds
+        # as in Go: of clients that saw the same last item, one succeeds
         base = b"__" + prefix
         while True:
             last = (await self._client.when().then(

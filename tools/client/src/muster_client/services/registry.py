@@ -69,7 +69,7 @@ class Registration:
     """An instance that is found while it lives; in ``async with``.
 
     Its key hangs on a lease. It is *lost* where the lease ends, because the cluster was out of reach for
-    longer, or where somebody deletes its key. With ``anew`` it is registered again then. With ``healthy``,
+    longer, or where a client deletes its key. With ``anew`` it is registered again then. With ``healthy``,
     an awaitable function, it is found while that says so: it is asked three times in a time to live, and has
     5 s.
     """
@@ -87,7 +87,7 @@ class Registration:
         self._perhaps = False  # an attempt to register may have been done
         self._put = self._deleted = 0  # revisions: of its own put, and of the last delete that was seen
         self._moved = asyncio.Event()
-        self._losses: set[asyncio.Future[MusterError]] = set()  # of those who wait for one
+        self._losses: set[asyncio.Future[MusterError]] = set()  # of tasks that wait for one
         self._calls: list[OnLost] = []
         self.lost: MusterError | None = None  # why it is not registered any more, for good
 

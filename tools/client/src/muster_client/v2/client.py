@@ -116,7 +116,7 @@ class Client:
             {"value": value, "ttl": ttl, "dir": directory or None})
 
     async def refresh(self, key: str, ttl: int) -> Result:
-        """Let a key live for ``ttl`` seconds from now on; those who wait are not told."""
+        """Let a key live for ``ttl`` seconds from now on; waits are not told."""
         return await self._call("PUT", key, {"prevExist": True}, {"ttl": ttl, "refresh": True})
 
     async def append(self, directory: str, value: str, *, ttl: int | None = None) -> Result:

@@ -61,7 +61,7 @@ class Kept:
             return True
 
     def told(self) -> bool:
-        """Whether those who wait for its loss know of it."""
+        """Whether tasks that wait for its loss know of it."""
         return bool(self._why)
 
     def end(self, why: str) -> None:

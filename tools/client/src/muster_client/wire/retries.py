@@ -80,7 +80,7 @@ def is_stale(error: MusterError) -> bool:
 
 
 def is_final(error: MusterError) -> bool:
-    """Whether waiting does not help: somebody must change the user, its rights or the request."""
+    """Whether waiting does not help: an operator must change the user, its rights or the request."""
     final = isinstance(error, PermissionDenied | AuthenticationFailed | InvalidRequest) and not passes(error)
     # a token may be stale again and again; that there is no user stays so
     return final and (isinstance(error, PermissionDenied) or not is_stale(error))

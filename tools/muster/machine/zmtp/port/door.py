@@ -1,7 +1,7 @@
 """Holds a host's peer port: reads which shard each connection is for, and hands it to that node.
 
 It is the supervisor's: it does little else, so connections wait for nothing, whatever the nodes do. It takes
-no byte but the preamble. Who the other end is, the node judges.
+no byte but the preamble. The node judges the identity of the other end.
 """
 
 from __future__ import annotations

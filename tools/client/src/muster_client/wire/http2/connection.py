@@ -313,7 +313,7 @@ class Connection(Sender[Call]):
                 self._bodies[stream] = body = bytearray(body)
             before = len(body) // (CREDIT // 4)
             body += payload
-            if len(body) // (CREDIT // 4) > before:  # its padding is not lent again: who pads so much waits
+            if len(body) // (CREDIT // 4) > before:  # its padding is not lent again: it slows itself
                 self.lend(stream, CREDIT // 4)
         elif (call := self._streams.get(stream)) is not None and stream not in self._refused:
             call.take(payload, size)
@@ -382,7 +382,7 @@ class Connection(Sender[Call]):
         self.lost = why
         if not self.ready.done():
             self.ready.set_exception(ConnectionError(why))
-            self.ready.exception()  # who dialled may have given up
+            self.ready.exception()  # the task that dialled may have given up
         for call in self._waiting:
             self._loop.call_soon(call.done, CallError(Code.UNAVAILABLE, NOT_SENT + why), b"")
         self._waiting.clear()
