@@ -39,6 +39,7 @@ class LargeWrites:
         self._resting: Resting[tuple[FrontLink, Request]] = Resting()
         self._through: int | None = None  # the log's end with all that is under way
         self._timer: asyncio.TimerHandle | None = None
+        self._due_ms = 0.0  # its end
         self._watched_until = 0.0
         self.held = 0  # that had to wait
         self.large_bytes = LARGE_BYTES
@@ -70,7 +71,7 @@ class LargeWrites:
             self._through = None
             return False
         self.held += 1
-        self._go_on(now)  # as a rule none may
+        self._go_on(now * 1000)  # as a rule none may
         return True
 
     def look(self) -> None:
@@ -91,27 +92,29 @@ class LargeWrites:
         if self._through is not None and node.applied_index >= self._through:
             self._through = None
             resting.ended(now * 1000)
-            self._go_on(now)
+            self._go_on(now * 1000)
 
-    def _go_on(self, now: float) -> None:
+    def _go_on(self, now_ms: float) -> None:
         resting = self._resting
-        while (found := resting.next(now * 1000)) is not None:
+        while (found := resting.next(now_ms)) is not None:
             link, request = found
             self._through = None
             if link.awaits(request[0]):
                 self._pass_on(link, [request])
             self._node.wake()
-        self._await_rest(now)
+        self._await_rest(now_ms)
 
-    def _await_rest(self, now: float) -> None:
+    def _await_rest(self, now_ms: float) -> None:
         """Nothing is under way whose end would start the next one: the rest's end does."""
         resting = self._resting
         if self._timer is None and len(resting) and not resting.used:
-            self._timer = self._node.loop.call_later(max(resting.until_ms / 1000 - now, 0.0), self._rested)
+            self._due_ms = resting.until_ms
+            self._timer = self._node.loop.call_later(max(self._due_ms - now_ms, 0.0) / 1000, self._rested)
 
     def _rested(self) -> None:
         self._timer = None
-        self._go_on(self._node.loop.time())
+        # a clock in seconds may round to just before the end, again and again
+        self._go_on(max(self._node.loop.time() * 1000, self._due_ms))
 
     def close(self) -> None:
         if self._timer is not None:

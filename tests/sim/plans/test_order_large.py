@@ -33,12 +33,16 @@ def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: 
     assert sum(d["spans"] for d in done) > 5  # it would prove nothing if none was logged
 
 
+# Seeds that failed once, with what was wrong
+MENDED = {26112711007: "a rest's timer ended just before the rest by the clock, and began again without end"}
+
+
 @pytest.mark.longer
 @pytest.mark.timeout(seconds_for(_SEEDS))
 def test_writes_that_wait_for_a_rest_are_writes_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resting, "LITTLE_BYTES", 0)
     held = answered = 0
-    for seed in _SEEDS:
+    for seed in (*_SEEDS, *MENDED):
         # nearly every write counts as large here, and reads are the others that ask
         simulation = Simulation(
             seed, Plan(shards=1 + seed % 3, large_bytes=8, seconds=2.0, clients=16, think_s=0.005))

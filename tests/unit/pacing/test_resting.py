@@ -282,3 +282,18 @@ def test_a_node_that_closes_has_no_timer_left(leader: Leader) -> None:
     leader.large.close()
     leader.loop.pass_(1.0)
     assert leader.taken == [1, 2]
+
+
+def test_a_rest_is_over_when_its_timer_ends_whatever_the_clock_rounds_to() -> None:
+    """A clock that stands still, as the simulator's, would have the timer begin again for ever."""
+    for step in range(1000):  # the clock of a few of them rounds to just before
+        leader = Leader()
+        leader.loop.now = 0.6 + step / 997
+        leader.ask(1, MB)
+        leader.ask(2, 100)
+        leader.apply(TOOK_S + step / 9973)
+        leader.ask(3, MB)
+        timer = leader.loop.timers.pop()
+        leader.loop.now = timer.when  # and not a moment later
+        timer.callback()
+        assert (leader.taken, leader.loop.timers) == ([1, 2, 3], []), f"step {step}"
