@@ -30,7 +30,6 @@ from cluster.errors import EtcdError
 from cluster.histogram import LEASE_TTL_S, Histogram
 
 MAX_TTL_S = 9_000_000_000
-EXPIRY_SCAN_INTERVAL_MS = 500
 EXPIRY_SCAN_LIMIT = 500
 EXPIRY_RETRY_MS = 3_000
 CHECKPOINT_INTERVAL_MS = 300_000

@@ -27,8 +27,6 @@ SEQUENCE = struct.Struct("<Q")
 REQUEST = struct.Struct("<QBII")  # rid, method, timeout_ms, body length
 ANSWER = struct.Struct("<QBI")  # rid, status, body length
 
-PROTOCOL_VERSION = 7  # of a hello: the lowest that is spoken (``cluster.wire.frames``)
-
 
 class Method(IntEnum):
     """What a front asks of a node. *Writes* go to the shard's leader, *reads* to any replica.

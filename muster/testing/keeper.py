@@ -163,7 +163,7 @@ class Keeper:
         deadline = time.monotonic() + limit_s
         while not (local.status_of(host) or {}).get("ready"):
             if time.monotonic() > deadline:
-                end = "\n".join(local.last_lines(host.log_file, 5))
+                end = "\n".join(local.last_lines(host.log_file))
                 late = f"host {host.index} does not serve after {limit_s:g} s"
                 raise ConfigError(f"{late}; its log ends:\n{end}")
             time.sleep(_LOOK_S)
@@ -203,7 +203,7 @@ class Keeper:
                 local.kill(host)
 
     def _ends_of_logs(self) -> str:
-        return "\n".join(line for host in self._layout.hosts for line in local.last_lines(host.log_file, 5))
+        return "\n".join(line for host in self._layout.hosts for line in local.last_lines(host.log_file))
 
 
 def main() -> int:

@@ -65,7 +65,6 @@ class Applies:
         self._go_on = go_on
         self._work: Applying | None = None
         self._done: Callable[[Applied], None]
-        self.sliced = 0
         self.took = Histogram(APPLY_S)
         self.slow = 0  # that took longer than ``warning_s``
         self._warning_s = warning_s
@@ -89,7 +88,6 @@ class Applies:
         self._began = began
         self._gather(events)
         self._work, self._done = work, done
-        self.sliced += 1
         self._loop.call_soon(self._slice, work)
 
     def at_once(self, apply: Callable[[], Applied]) -> Applied:

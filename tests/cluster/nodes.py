@@ -14,7 +14,7 @@ from types import TracebackType
 import zmq
 
 from cluster.settings import Common, NodeSettings, Peer, dumps
-from cluster.wire import messages
+from cluster.wire import frames, messages
 from cluster.wire.messages import HELLO_BODY, STATE_BODY, Method, Status
 from tests import forks
 from tests.ports import free_ports
@@ -131,7 +131,7 @@ class Front:
         self.post(
             [
                 messages.request(
-                    0, Method.HELLO, 0, HELLO_BODY.pack(messages.PROTOCOL_VERSION, cluster_id, 0, 1, 0, 0)
+                    0, Method.HELLO, 0, HELLO_BODY.pack(frames.LOWEST, cluster_id, 0, 1, 0, 0)
                 )
             ]
         )

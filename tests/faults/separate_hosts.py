@@ -61,7 +61,7 @@ class SeparateHosts(Hosts):
         process = self._processes.get(host)
         # a host that was told to stop ends with 0, one that was killed below 0
         if process is not None and process.poll():
-            assert process.returncode < 0, "\n".join(last_lines(self._hosts[host].log_file, 5))
+            assert process.returncode < 0, "\n".join(last_lines(self._hosts[host].log_file))
         if process is None or process.poll() is not None:
             self._processes[host] = self._places[host].launch(lambda: self._launch(host))
         return False

@@ -85,11 +85,12 @@ def _serve(values: Values) -> None:
 
     from tools.console import app
     from tools.console.certificates import Certified
+    from tools.console.guard import LOOPBACK
 
     scheme, host, port = listen_of(values["listen"], values["cert-file"], values["key-file"])
     names = {_shown(host), *values["allowed-hosts"]}
-    if host in ("127.0.0.1", "::1", "localhost"):
-        names |= {"localhost", "127.0.0.1", "[::1]"}
+    if _shown(host) in LOOPBACK:
+        names.update(LOOPBACK)
     console = app.made(_target(values))
     config = uvicorn.Config(
         app.asgi(console, names, secure=scheme == "https"),

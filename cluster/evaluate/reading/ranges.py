@@ -68,9 +68,9 @@ def plain_answer(kv: bytes | None) -> bytes:
 
 
 class Fields:
-    """A KeyValue's fields; ``value_at:value_end`` spans the value field with its tag."""
+    """A KeyValue's fields."""
 
-    __slots__ = ("create", "lease", "mod", "value", "value_at", "value_end", "version")
+    __slots__ = ("create", "lease", "mod", "value", "version")
 
     def __init__(self, kv: bytes) -> None:
         """``kv`` as muster writes it: fields ascending, zero fields left out."""
@@ -78,7 +78,7 @@ class Fields:
         self.value = b""
         key_len, pos = read_varint(kv, 1)
         pos += key_len
-        self.value_at = self.value_end = end = len(kv)
+        end = len(kv)
         while pos < end:
             tag = kv[pos]
             number, after = read_varint(kv, pos + 1)
@@ -89,9 +89,8 @@ class Fields:
             elif tag == 0x20:
                 self.version = number
             elif tag == 0x2A:
-                self.value_at = pos
                 self.value = kv[after : after + number]
-                after = self.value_end = after + number
+                after += number
             else:
                 self.lease = number - (1 << 64) if number >> 63 else number
             pos = after

@@ -10,7 +10,8 @@ from cluster.order.log import Attempt
 from cluster.order.prepare import Prepare, Touch
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Message, encode_messages
-from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, READ, REQUEST, SEQUENCE, Method
+from cluster.wire.frames import LOWEST
+from cluster.wire.messages import HELLO_BODY, READ, REQUEST, SEQUENCE, Method
 from node.links.peers import HELLO
 from tests.faults.fuzz import messages
 from tools.muster.machine.zmtp.codec import GREETING, frame_head, ready
@@ -58,7 +59,7 @@ def frames(r: Random, who: Impostor, shard: int) -> bytes:
     """A connection that says hello as a peer, or as a front, and then what it likes."""
     out = bytearray(GREETING + ready(b"DEALER", b"p" + r.randbytes(12)))
     if r.random() < 0.5:
-        hello = b"H" + HELLO.pack(PROTOCOL_VERSION, who.cluster_id, who.member_id, who.incarnation, shard)
+        hello = b"H" + HELLO.pack(LOWEST, who.cluster_id, who.member_id, who.incarnation, shard)
         sent = [messages.mutated(r, hello) if r.random() < 0.1 else hello]
         sent += [bytes((r.choice(KINDS),)) + _peer_body(r, who) for _ in range(r.randint(1, 8))]
         if r.random() < 0.3:
@@ -84,7 +85,7 @@ def _peer_body(r: Random, who: Impostor) -> bytes:
 
 def _front_frames(r: Random, who: Impostor) -> list[bytes]:
     hello = HELLO_BODY.pack(
-        PROTOCOL_VERSION, who.cluster_id, who.member_id, r.getrandbits(60), who.shards, who.depth
+        LOWEST, who.cluster_id, who.member_id, r.getrandbits(60), who.shards, who.depth
     )
     if r.random() < 0.1:
         hello = messages.mutated(r, hello)

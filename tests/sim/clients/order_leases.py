@@ -17,7 +17,7 @@ import math
 from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Any
 
-from cluster.features.lessor import EXPIRY_RETRY_MS, EXPIRY_SCAN_INTERVAL_MS, Lessor
+from cluster.features.lessor import EXPIRY_RETRY_MS, Lessor
 from tests.sim.world.order_world import Violation
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.sim.world.order_sim import Simulation
 
 ELECTION_S = 0.4
-ENDS_S = EXPIRY_SCAN_INTERVAL_MS / 1000 + 2 * ELECTION_S
+ENDS_S = 0.5 + 2 * ELECTION_S
 ENDS_AFTER_TROUBLE_S = EXPIRY_RETRY_MS / 1000 + 2 * ENDS_S
 LOOK_S = 0.1
 ROUNDING_S = 0.005  # clocks of processes count whole milliseconds

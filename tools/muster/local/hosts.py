@@ -104,7 +104,7 @@ class LocalCluster:
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         say(f"host {host.index} {how}; its log: {host.log_file}")
         if not self._announced and code > 0:
-            last = last_lines(host.log_file, 5)
+            last = last_lines(host.log_file)
             for line in last:
                 say(f"  {line}")
             if any("address already in use" in line for line in last):
@@ -160,12 +160,12 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def last_lines(path: str, count: int) -> list[str]:
-    """The end of a log."""
+def last_lines(path: str) -> list[str]:
+    """The end of a log: five lines."""
     try:
         with open(path, "rb") as f:
             f.seek(max(0, f.seek(0, os.SEEK_END) - 8192))
-            return f.read().decode(errors="replace").splitlines()[-count:]
+            return f.read().decode(errors="replace").splitlines()[-5:]
     except OSError:
         return []
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from cluster.wire.frames import GROWTH_SINCE
-from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, Method, frame, request
+from cluster.wire.frames import GROWTH_SINCE, LOWEST
+from cluster.wire.messages import HELLO_BODY, Method, frame, request
 from node.links.fronts import FrontLink, Fronts
 
 
 def test_a_request_is_given_up_once_it_came_longer_ago_than_a_front_waits() -> None:
     links: list[FrontLink] = []
     fronts = Fronts(1, lambda link, records: None, links.append, lambda link: None, (2, 1), limit_s=7.0)
-    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(PROTOCOL_VERSION, 1, 1, 9, 2, 1))
+    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(LOWEST, 1, 1, 9, 2, 1))
     fronts.frame(b"f", frame(1, [hello]), lambda parts: True, b"")
     (link,) = links
     overdue = []
@@ -30,7 +30,7 @@ def test_what_is_said_of_an_older_request_makes_no_newer_one_look_awaited() -> N
     """Credit for a long answer may be the last record of each frame."""
     links: list[FrontLink] = []
     fronts = Fronts(1, lambda link, records: None, links.append, lambda link: None, (2, 1), limit_s=7.0)
-    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(PROTOCOL_VERSION, 1, 1, 9, 2, 1))
+    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(LOWEST, 1, 1, 9, 2, 1))
     fronts.frame(b"f", frame(1, [hello]), lambda parts: True, b"")
     (link,) = links
     for second in range(9):
@@ -49,7 +49,7 @@ def test_fronts_of_before_growth_are_ended_and_told_why() -> None:
         return True
 
     fronts = Fronts(1, lambda link, records: None, lambda link: None, gone.append, (2, 1))
-    body = HELLO_BODY.pack(PROTOCOL_VERSION, 1, 1, 9, 2, 1)
+    body = HELLO_BODY.pack(LOWEST, 1, 1, 9, 2, 1)
     old = frame(1, [request(0, Method.HELLO, 9 << 16 | 7, body)])
     new = frame(1, [request(0, Method.HELLO, GROWTH_SINCE << 16 | 7, body)])
     fronts.frame(b"old", old, send, b"")

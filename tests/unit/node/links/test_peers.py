@@ -12,7 +12,7 @@ import pytest
 import node.links.peers as peers_of_node
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire import frames
-from cluster.wire.messages import PROTOCOL_VERSION, SPOKEN
+from cluster.wire.messages import SPOKEN
 from node.links.incarnations import Incarnations
 from node.links.peers import (
     HELLO,
@@ -212,7 +212,7 @@ def test_frames_of_who_never_said_hello_make_room(monkeypatch: pytest.MonkeyPatc
         asked = peers(2, ports, came)
         for n in range(peers_of_node._MOST_EARLY):
             asked._receive([b"p%d" % n, b"Rnobody"])
-        hello = b"H" + HELLO.pack(PROTOCOL_VERSION, 7, 1, 1, 0)
+        hello = b"H" + HELLO.pack(frames.LOWEST, 7, 1, 1, 0)
         for identity, expected in ((b"early", []), (b"later", [(1, ord("R"), b"later")])):
             asked._receive([identity, b"R" + identity])
             asked._receive([identity, hello])

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Common, NodeSettings, Peer
-from cluster.wire.messages import HELLO_BODY, PROTOCOL_VERSION, SEQUENCE, Method, request
+from cluster.wire.frames import LOWEST
+from cluster.wire.messages import HELLO_BODY, SEQUENCE, Method, request
 from node.links.fronts import Fronts
 from node.links.peers import HELLO, Peers
 from node.links.unheard import MOST_HELD, PATIENCE_S
@@ -111,7 +112,7 @@ def port() -> Port:
 
 
 def hello(cluster_id: int, member_id: int = 2) -> bytes:
-    return b"H" + HELLO.pack(PROTOCOL_VERSION, cluster_id, member_id, 7, 0)
+    return b"H" + HELLO.pack(LOWEST, cluster_id, member_id, 7, 0)
 
 
 def refused(port: Port) -> list[bytes]:
@@ -307,7 +308,7 @@ def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:
         return True
 
     fronts = Fronts(CLUSTER, lambda *args: None, lambda link: None, lambda link: None, (1, 2))
-    body = HELLO_BODY.pack(PROTOCOL_VERSION, 1, 0, 5, 0, 0)
+    body = HELLO_BODY.pack(LOWEST, 1, 0, 5, 0, 0)
     with capture_logs() as logged:
         for _ in range(100):
             fronts.frame(b"stranger", SEQUENCE.pack(1) + request(0, Method.HELLO, 0, body), send, b"F")
@@ -318,7 +319,7 @@ def test_a_wrong_hello_of_a_front_learns_nothing_of_the_cluster() -> None:
 def test_broken_frames_of_fronts_are_logged_now_and_then() -> None:
     """Each time, whoever reaches the peer port would fill a log."""
     fronts = Fronts(CLUSTER, lambda *args: None, lambda link: None, lambda link: None, (1, 2))
-    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(PROTOCOL_VERSION, CLUSTER, 0, 5, 0, 0))
+    hello = request(0, Method.HELLO, 0, HELLO_BODY.pack(LOWEST, CLUSTER, 0, 5, 0, 0))
     with capture_logs() as logged:
         for number in range(100):
             front, send = b"%d" % number, lambda parts: True

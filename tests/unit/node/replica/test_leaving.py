@@ -11,9 +11,9 @@ from typing import Any
 from cluster.members.table import Table
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, Peer
+from cluster.wire.frames import LOWEST
 from cluster.wire.messages import (
     HELLO_BODY,
-    PROTOCOL_VERSION,
     SEQUENCE,
     Method,
     Status,
@@ -74,7 +74,7 @@ class FakeNode:
         self.fronts = Fronts(7, self._received, lambda link: None, lambda link: None, (3, 2))
         self.heard: dict[bytes, list[int]] = {}  # identity -> statuses
         for identity in (FRONT, NODE):
-            hello = HELLO_BODY.pack(PROTOCOL_VERSION, 7, 2, 1, 3, 2)
+            hello = HELLO_BODY.pack(LOWEST, 7, 2, 1, 3, 2)
             self.fronts.frame(identity, frame(1, [request(0, Method.HELLO, 0, hello)]), self._sent, b"")
 
     def _sent(self, parts: list[bytes]) -> bool:

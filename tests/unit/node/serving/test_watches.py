@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from cluster.wire import messages
+from cluster.wire import frames, messages
 from cluster.wire.events import EVENTS_HEAD, MORE_EVENTS
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.wire.protobuf import key_value, tombstone
@@ -181,7 +181,7 @@ def test_i16_a_front_gets_no_watermark_until_it_knows_what_is_lost() -> None:
     sent: list[bytes] = []
     took: list[FrontLink] = []
     fronts = Fronts(7, lambda link, records: None, took.append, lambda link: None, (1, 1))
-    hello = messages.HELLO_BODY.pack(messages.PROTOCOL_VERSION, 7, 1, 1, 0, 0)
+    hello = messages.HELLO_BODY.pack(frames.LOWEST, 7, 1, 1, 0, 0)
     fronts.frame(b"f", messages.SEQUENCE.pack(1) + messages.request(0, messages.Method.HELLO, 0, hello),
                  lambda parts: sent.append(parts[-1]) is None, b"")
     (link,) = took

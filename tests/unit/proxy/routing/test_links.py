@@ -15,7 +15,7 @@ import pytest
 import zmq
 
 from cluster.settings import Common, Peer
-from cluster.wire import messages
+from cluster.wire import frames, messages
 from cluster.wire.messages import HEAD, STATE_BODY, Method, Status
 from proxy.routing.links import Connector
 from proxy.routing.router import Router
@@ -126,7 +126,7 @@ def test_a_link_greets_carries_requests_and_answers_over_ipc(tmp_path: Path) -> 
         node = RouterNode(context, f"ipc://{tmp_path}/node-0.sock", b"")
         async with router_of(settings(tmp_path)) as router:
             await until(lambda: router.ready)
-            assert node.hellos == [(messages.PROTOCOL_VERSION, 9, 1, 1, 1, 2)]
+            assert node.hellos == [(frames.LOWEST, 9, 1, 1, 1, 2)]
             calls = [FakeCall() for _ in range(500)]
             for call in calls:
                 router.write(call, Method.PUT, b"body", 0, router.quiet)
