@@ -123,7 +123,7 @@ def _change_shard(leader: Leader, body: bytes) -> Outcome:
         raise EtcdError(SHARD_HOSTS_CHANGE)
     if body[:1] == bytes((births.ADD,)):
         facts = told.facts()
-        births.check_add(told.growth, told.hosts, told.table, facts)
+        births.check_add(told.hosts, told.table, facts)
         shard = births.next_id(told.table)
         items = leader.log_shard(shard, State.FORMING, births.next_slot(told.table), facts.voters)
         answer = b"\x10" + varint(shard)

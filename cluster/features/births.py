@@ -32,9 +32,8 @@ def check_level(grown: Growth, needed: int = BIRTHS) -> None:
         raise EtcdError(errors.SHARD_LEVEL, text)
 
 
-def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
-    """EtcdError: no shard may be born now."""
-    check_level(grown)
+def check_add(hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
+    """EtcdError: no shard may be born now. The level was checked."""
     if table.forming:
         raise going_on(table.forming, State.FORMING)
     unsure = [i for i in members_of(hosts) if facts.linked.get(i, 0) < BIRTHS_SINCE]
@@ -48,8 +47,8 @@ def check_add(grown: Growth, hosts: Mapping[int, Host], table: Table, facts: Fac
 
 
 def check_retire(grown: Growth, table: Table, shard: int, with_keys: bool) -> None:
-    """EtcdError: this shard may not retire now. ``with_keys``: that are to be moved away."""
-    check_level(grown)
+    """EtcdError: this shard may not retire now. The level of births was checked. ``with_keys``: that are to
+    be moved away."""
     if not shard:
         raise EtcdError(errors.SHARD_STAYS)
     known = table.shards.get(shard)

@@ -138,8 +138,13 @@ class Link:
         self._send(self._end.frame((hello,)))
 
     @property
+    def heard(self) -> bool:
+        """Whether the node's word of who leads counts."""
+        return self.up and not self.quiet
+
+    @property
     def usable(self) -> bool:
-        return self.up and not (self.leaving or self.quiet)
+        return self.heard and not self.leaving
 
     @property
     def seen_at(self) -> float:

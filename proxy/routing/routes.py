@@ -70,7 +70,7 @@ class ShardRoute:
         """Work out leader and replica from what the live links have said last."""
         leader, term = 0, 0
         for link in self.links.values():
-            if link.up and not link.quiet and link.leader and link.term > term:
+            if link.heard and link.leader and link.term > term:
                 leader, term = link.leader, link.term
         if leader and (leader != self.leader or term != self.term):
             self._elected(leader, term, now)
@@ -118,7 +118,7 @@ class ShardRoute:
     def has_leader(self) -> bool:
         """Whether this host knows a leader; its own node's word counts, where that answers."""
         own = self.links.get(self.own)
-        return own.leader != 0 if own is not None and own.up and not own.quiet else self.leader != 0
+        return own.leader != 0 if own is not None and own.heard else self.leader != 0
 
     def reaches_any(self) -> bool:
         return any(link.up for link in self.links.values())

@@ -113,12 +113,16 @@ def _range(context: Context) -> UnaryHandler:
         try:
             request = parse(data)
             validate.check_range(request)
-            shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
         except DecodeError as e:
             context.refuse(call, stats, validate.malformed(str(e)))
             return
         except EtcdError as e:
             context.refuse(call, stats, e)
+            return
+        try:
+            shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
+        except EtcdError as e:  # below the pruning
+            _refuse_range(context, request, call, stats, e)
             return
         if router.learner and not request.serializable:
             context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
@@ -136,6 +140,20 @@ def _again(handler: UnaryHandler, waiting: Waiting) -> None:
     handler(waiting.call, waiting.body)
 
 
+def _refuse_range(
+    context: Context, request: Message, call: Call, stats: MethodStats, error: EtcdError
+) -> None:
+    """The permission is judged first, as in etcd: this front may know of a compaction by its table."""
+
+    def judged(refused: EtcdError | None) -> None:
+        if not call.closed:
+            context.refuse(call, stats, refused or error)
+
+    ask = context.hub.permissions.ask
+    if error.kind is not errors.COMPACTED or not ask(call, request.key, request.range_end, judged):
+        context.refuse(call, stats, error)
+
+
 def _range_over(context: Context, call: Call, request: Message, stats: MethodStats) -> None:
     def reply(call: Call, revision: int, term: int, pieces: list[bytes]) -> None:
         stats.ok += 1
@@ -144,13 +162,14 @@ def _range_over(context: Context, call: Call, request: Message, stats: MethodSta
     def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
         reply(call, revision, term, [range_answer(request, tails)])
 
+    refuse = partial(_refuse_range, context, request)
     if RangeRead(request).ordered:
         gather = Gather(
             context.router, call, Method.RANGE, range_requests(request, context.placement),
-            request.serializable, stats, answer, context.refuse)
+            request.serializable, stats, answer, refuse)
     else:
         gather = MergedRange(
-            context.router, call, request, context.placement, stats, reply, context.refuse)
+            context.router, call, request, context.placement, stats, reply, refuse)
     gather.start(max(request.revision, 0))
 
 

@@ -14,6 +14,8 @@ from cluster.wire.protobuf import varint
 
 NO_PUT, NO_DELETE = 1, 2  # filter bits; both: nothing is ever delivered
 
+BATCH_BYTES = 256  # of memory, beside a batch's events
+
 Entry = tuple[int, int, int, int]  # of the table: revision, type, place in the revision, bytes
 
 CREATED = b"\x18\x01"

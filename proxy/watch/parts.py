@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Method
 from proxy.routing.links import Link
-from proxy.watch.encode import Batch, joined
+from proxy.watch.encode import BATCH_BYTES, Batch, joined
 
 _HELD_BYTES = 8 << 20  # live events held back meanwhile; beyond it they are dropped and read as history
 
@@ -149,7 +149,7 @@ class Part:
         if self._held is None:
             self._held = []
         self._held.append(fresh)
-        self._held_bytes += fresh.size_bytes
+        self._held_bytes += fresh.size_bytes + BATCH_BYTES
         if self._held_bytes > _HELD_BYTES:
             self.live_from = fresh.last + 1
             self._held, self._held_bytes = None, 0

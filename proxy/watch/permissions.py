@@ -24,7 +24,7 @@ _OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
 _Question = tuple[str | None, bytes, bytes]  # user, key, range_end
-_Watches = list[tuple[WatchStream, ClientWatch]]
+_Watches = dict[ClientWatch, WatchStream]
 _Asked = dict[_Question, _Watches]
 
 
@@ -70,7 +70,7 @@ class Permissions:
             name = None if shown is None else shown.user()
             for watch in stream.watches.values():
                 subscription = watch.cohort.subscription
-                asked.setdefault((name, subscription.key, subscription.range_end), []).append((stream, watch))
+                asked.setdefault((name, subscription.key, subscription.range_end), {})[watch] = stream
         self._ask_for(asked)
 
     def _ask_for(self, asked: _Asked) -> None:
@@ -87,16 +87,17 @@ class Permissions:
         if error.kind not in _LOST:  # no node has judged: ask again
             if not self._left:
                 self._router.loop.call_later(_AGAIN_S, self._again)
-            self._left[question] = watches
+            # after two changes one question is asked twice, for watches of different times
+            self._left.setdefault(question, {}).update(watches)
             return
-        for stream, watch in watches:
+        for watch, stream in watches.items():
             if not stream.closed:
                 stream.cancel(watch, error)
 
     def _again(self) -> None:
         left, self._left = self._left, {}
         there = {
-            question: [(stream, watch) for stream, watch in watches if stream.watches.get(watch.id) is watch]
+            question: {w: stream for w, stream in watches.items() if stream.watches.get(w.id) is w}
             for question, watches in left.items()
         }
         self._ask_for({question: watches for question, watches in there.items() if watches})

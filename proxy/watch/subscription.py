@@ -24,7 +24,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.placement import Table
-from proxy.watch.encode import Batch, joined, merged
+from proxy.watch.encode import BATCH_BYTES, Batch, joined, merged
 from proxy.watch.lagging.ring import Ring, Rings
 from proxy.watch.parts import Part
 
@@ -153,7 +153,7 @@ class Subscription:
             self._pending = {}
             self.hub.merging(self)
         self._pending.setdefault(part.shard, []).append(batch)
-        self._hold(batch.size_bytes)
+        self._hold(batch.size_bytes + BATCH_BYTES)
 
     def moved(self, part: Part) -> None:
         if len(self.parts) > 1:
@@ -173,9 +173,11 @@ class Subscription:
         self._holder = holder = min(self.parts, key=Part.through)
         low = holder.through()
         if self._pending and low > self.emitted:
+            before = sum(map(len, self._pending.values()))
             found = [joined(ready) for batches in self._pending.values() if (ready := _taken(batches, low))]
             if found:
-                self._hold(-sum([batch.size_bytes for batch in found]))
+                gone = before - sum(map(len, self._pending.values()))  # of one that is cut, a part stays
+                self._hold(-sum([batch.size_bytes for batch in found]) - gone * BATCH_BYTES)
                 for piece in (merged(found) if len(found) > 1 else found[0]).pieces(_RESPONSE_BYTES):
                     self._emit(piece)
         self.emitted = max(self.emitted, low)

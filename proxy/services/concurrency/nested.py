@@ -1,5 +1,5 @@
 """Calls that a service makes for its client: the methods that clients call, with the client's identity,
-deadline and metadata. Each answer goes to a callback."""
+deadline and metadata. Each answer goes to a callback. A mistake in there ends the client's call alone."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster import errors
+from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.pb import rpc_pb2
 from proxy.grpc.inner import InnerCall, Served
 from proxy.routing.waiting import Loop
@@ -17,32 +18,38 @@ Then = Callable[[Message, str], None]  # the answer, or None and what went wrong
 
 
 class _Question(InnerCall):
-    __slots__ = ("_answer", "_response", "_then")
+    __slots__ = ("_answer", "_nested", "_response", "_then")
 
-    def __init__(self, path: str, call: Call, response: type[Message], then: Then,
+    def __init__(self, path: str, nested: Nested, response: type[Message], then: Then,
                  deadline: float | None) -> None:
+        call = nested.call
         super().__init__(path, call.metadata, call.peer, deadline)
         self.principal = call.principal
+        self._nested = nested
         self._response = response
         self._then = then
-        self._answer: Message = None
+        self._answer = b""
 
     def answered(self, message: bytes) -> None:
-        self._answer = self._response.FromString(message)
+        self._answer = message
 
     def ended(self, status: int, message: str) -> None:
-        self._then(None if status else self._answer, message)
+        try:
+            self._then(None if status else self._response.FromString(self._answer), message)
+        except HANDLER_MISTAKES as error:
+            self._nested.met(self.path, error)
 
 
 class _Watch(InnerCall):
-    __slots__ = ("_call", "_end", "_loop", "_take")
+    __slots__ = ("_end", "_loop", "_nested", "_take")
 
-    def __init__(self, loop: Loop, call: Call, take: Callable[[Message], None],
+    def __init__(self, loop: Loop, nested: Nested, take: Callable[[Message], None],
                  end: Callable[[str], None]) -> None:
+        call = nested.call
         super().__init__("/etcdserverpb.Watch/Watch", call.metadata, call.peer)
         self.principal = call.principal
         self._loop = loop
-        self._call = call
+        self._nested = nested
         self._take = take
         self._end = end
 
@@ -51,12 +58,21 @@ class _Watch(InnerCall):
         if response.canceled:
             compacted = errors.COMPACTED.text if response.compact_revision else ""
             reason = compacted or response.cancel_reason or errors.LOST_WATCHER.text
-            self._loop.call_soon(lambda: self._canceled(reason))
+            self._soon(lambda: self._canceled(reason))
         elif response.events:
-            self._loop.call_soon(lambda: self.closed or self._take(response))
+            self._soon(lambda: self.closed or self._take(response))
 
     def ended(self, status: int, message: str) -> None:
-        self._loop.call_soon(lambda: self._end(message or errors.LOST_WATCHER.text))
+        self._soon(lambda: self._end(message or errors.LOST_WATCHER.text))
+
+    def _soon(self, tell: Callable[[], object]) -> None:
+        def told() -> None:
+            try:
+                tell()
+            except HANDLER_MISTAKES as error:
+                self._nested.met(self.path, error)
+
+        self._loop.call_soon(told)
 
     def _canceled(self, reason: str) -> None:
         if not self.closed:
@@ -64,18 +80,25 @@ class _Watch(InnerCall):
             self._end(reason)
 
     def pending_bytes(self) -> int:
-        return int(self._call.pending_bytes())
+        return int(self._nested.call.pending_bytes())
 
     def backlog_bytes(self) -> int:
-        return int(self._call.backlog_bytes())
+        return int(self._nested.call.backlog_bytes())
 
 
 class Nested:
     def __init__(self, loop: Loop, registry: Served, call: Call) -> None:
         self._loop = loop
         self._registry = registry
-        self._call = call
+        self.call = call
+        self.on_fault: Callable[[], None] | None = None  # ends the call, while it waits
         self._watch: _Watch | None = None
+
+    def met(self, path: bytes, error: Exception) -> None:
+        """A fault of this program in taking an answer of that method."""
+        faults.met(f"answering {path.decode()}", error)
+        if self.on_fault is not None:
+            self.on_fault()
 
     def range(self, request: Message, then: Then) -> None:
         self._ask("/etcdserverpb.KV/Range", request, rpc_pb2.RangeResponse, then)
@@ -95,7 +118,7 @@ class Nested:
         """Watch until :meth:`unwatch`, one at a time; ``take`` gets answers with events, ``end`` why it ended
         otherwise."""
         self.unwatch()
-        watch = self._watch = _Watch(self._loop, self._call, take, end)
+        watch = self._watch = _Watch(self._loop, self, take, end)
         watch.open(self._registry, rpc_pb2.WatchRequest(create_request=request).SerializeToString())
 
     def unwatch(self) -> None:
@@ -108,6 +131,6 @@ class Nested:
             self._watch.on_drain()
 
     def _ask(self, path: str, request: Message, response: type[Message], then: Then) -> None:
-        call = self._call
+        call = self.call
         deadline = None if call.closed else call.deadline  # cleaning up after a client has none
-        _Question(path, call, response, then, deadline).open(self._registry, request.SerializeToString())
+        _Question(path, self, response, then, deadline).open(self._registry, request.SerializeToString())

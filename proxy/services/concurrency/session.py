@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from proxy.routing.waiting import MethodStats
@@ -67,6 +67,7 @@ class Session:
         self._ended = ended
         self.over = False
         call.on_cancel = self._cancelled
+        nested.on_fault = self._fault
 
     def lease(self, lease: int, then: Callable[[int], None]) -> None:
         def granted(answer: Message, error: str) -> None:
@@ -105,9 +106,15 @@ class Session:
             self.call.finish()
 
     def stop(self) -> None:
+        self._refuse(errors.STOPPED)
+
+    def _fault(self) -> None:
+        self._refuse(errors.INTERNAL_FAULT)
+
+    def _refuse(self, error: ErrorKind) -> None:
         give_up = self.give_up
         if self._end():
-            self._context.refuse(self.call, self.stats, errors.STOPPED)
+            self._context.refuse(self.call, self.stats, error)
             if give_up is not None:
                 give_up()
 
@@ -124,7 +131,7 @@ class Session:
         self.over = True
         self.nested.unwatch()
         # they would refer to each other until the garbage collector comes
-        self.call.on_cancel = self.call.on_drain = self.give_up = None
+        self.call.on_cancel = self.call.on_drain = self.give_up = self.nested.on_fault = None
         self._ended(self)
         return True
 

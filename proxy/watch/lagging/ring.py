@@ -9,10 +9,9 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from proxy.watch.encode import Batch, joined
+from proxy.watch.encode import BATCH_BYTES, Batch, joined
 
 _RING_BYTES = 4 << 20
-_BATCH_BYTES = 256  # of memory, beside a batch's events
 _GONE = Batch(0, 0, 0, b"", b"")
 
 
@@ -28,11 +27,11 @@ class Ring:
     def append(self, batch: Batch) -> None:
         batches = self._batches
         batches.append(batch)
-        self.size_bytes += batch.size_bytes + _BATCH_BYTES
+        self.size_bytes += batch.size_bytes + BATCH_BYTES
         while self.size_bytes > _RING_BYTES:
             dropped, batches[self._dropped] = batches[self._dropped], _GONE
             self._dropped += 1
-            self.size_bytes -= dropped.size_bytes + _BATCH_BYTES
+            self.size_bytes -= dropped.size_bytes + BATCH_BYTES
             self.begin = dropped.last + 1
         if self._dropped > 64 and self._dropped * 2 > len(batches):
             del batches[: self._dropped]

@@ -1,5 +1,5 @@
-"""Commands of docs/run, pasted into a shell beside three hosts: monitor, backup, members, growth, and the
-users of security.
+"""Commands of docs/run, pasted into a shell beside hosts: monitor, backup, members, growth, the users of
+security, and what makes room.
 
 The addresses are those of this machine's hosts, paths lie in the test's folder, and there is no peer key.
 """
@@ -27,9 +27,12 @@ pytestmark = [
 
 def block(page: str, heading: str, number: int = 0) -> str:
     """The commands of a block below a heading."""
+    return re.findall(r"(?ms)^```sh\n(.*?)^```$", section(page, heading))[number]
+
+
+def section(page: str, heading: str) -> str:
     text = (ROOT / "docs" / "run" / f"{page}.md").read_text(encoding="utf-8")
-    section = re.split(rf"(?m)^#+ {heading}$", text)[1].split("\n## ")[0]
-    return re.findall(r"(?ms)^```sh\n(.*?)^```$", section)[number]
+    return re.split(rf"(?m)^#+ {heading}$", text)[1].split("\n## ")[0]
 
 
 class Shell:
@@ -80,6 +83,24 @@ def test_operators_paste_what_the_pages_have(tmp_path: Path) -> None:
         _add_and_remove(shell)
         _grow(shell)
         _users(shell)
+
+
+def test_operators_paste_what_makes_room(tmp_path: Path) -> None:
+    words = re.findall(r"`((?:musterctl|printf) [^`]*)`", section("troubleshoot", "No space"))
+    listed, printed, disarm, defrag = (" ".join(command.split()) for command in words)
+    fill = "head -c 900000 /dev/urandom | base64 -w0 | musterctl put /no/longer/needed/$RANDOM"
+    flags = ("--quota-backend-bytes=4000000",)
+    with local_cluster(tmp_path / "hosts", 1, "--shards=1", "--fronts=0", extra=flags) as hosts:
+        shell = Shell(hosts, tmp_path)
+        until(lambda: "mvcc: database space exceeded" in shell.paste(fill).stderr, _STEP_S)
+        (number,) = until(lambda: re.findall(r"memberID:(\d+) alarm:NOSPACE", shell.ok(listed)), _STEP_S)
+        member = shell.ok(printed.replace("ID", number)).strip()
+        assert shell.ok("musterctl member list").startswith(f"{member}, ")
+        shell.ok(block("troubleshoot", "No space"))
+        shell.ok(disarm)
+        shell.ok(defrag)
+        until(lambda: not shell.paste(f"{disarm} && musterctl put k v").returncode, _STEP_S)
+        assert shell.ok(listed) == ""
 
 
 def _grow(shell: Shell) -> None:

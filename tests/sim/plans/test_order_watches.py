@@ -19,7 +19,7 @@ from tests.sim.world.seeds import seconds_for, seeds
 
 SEEDS = seeds(3, soak=70)
 # links end and are made anew; nodes die, and others' are asked until they are back
-ROOM_BYTES = (0, 150, 1 << 26)  # by host
+ROOM_BYTES = (0, 700, 1 << 26)  # by host
 TROUBLE = {
     "none": (("heal",), 0.5), "links": (("break",), 1.5),
     "nodes": (("break", "kill node", "restart", "restart"), 2.0),

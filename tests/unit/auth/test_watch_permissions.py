@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
@@ -17,6 +19,10 @@ from tests.unit.proxy.fakes import ManualLoop
 WATCHES = 5
 
 
+class Watch(SimpleNamespace):
+    __hash__ = object.__hash__  # as ``proxy.watch.cohort.ClientWatch``
+
+
 class Stream:
     """A stream of watches that nobody shows anything for."""
 
@@ -25,7 +31,7 @@ class Stream:
     def __init__(self) -> None:
         self.call = None
         self.watches = {
-            number: SimpleNamespace(
+            number: Watch(
                 id=number,
                 cohort=SimpleNamespace(subscription=SimpleNamespace(key=b"k%d" % number, range_end=b"")),
             )
@@ -117,6 +123,25 @@ def test_changes_while_questions_are_under_way_do_not_multiply_them() -> None:
     assert len(router.waiting) == 3 * WATCHES
     router.answer(None)
     assert not router.waiting
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_every_watch_of_a_question_that_failed_twice_is_asked_for_again(newest_first: bool) -> None:
+    """The second question stands for a watch that came after the first one was sent."""
+    router, stream = Asked(), Stream()
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    late = stream.watches.pop(WATCHES - 1)
+    late.cohort.subscription.key = b"k0"
+    permissions.changed()
+    stream.watches[late.id] = late
+    permissions.changed()
+    if newest_first:
+        router.waiting.reverse()
+    router.answer(EtcdError(errors.TIMEOUT))
+    assert router.later() == 1
+    assert len(router.waiting) == WATCHES - 1
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    assert sorted(stream.canceled) == list(range(WATCHES))
 
 
 class Refusing:

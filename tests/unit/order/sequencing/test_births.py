@@ -80,13 +80,12 @@ def test_what_may_not_be_added_or_retired_is_refused_with_a_reason() -> None:
 
     serving = table(State.FORMING, State.SERVING)
     owning = replace(serving, spans=(Piece(b"a", b"b", 1, 1),))
-    births.check_add(grown(), HOSTS, serving, FACTS)
+    births.check_add(HOSTS, serving, FACTS)
     births.check_retire(grown(), serving, 1, False)
     births.check_retire(grown(), owning, 1, True)
-    refused(errors.SHARD_LEVEL, growth.Growth(1), HOSTS, serving, FACTS)
-    refused(errors.SHARD_BUSY, grown(), HOSTS, table(State.FORMING), FACTS)
-    refused(errors.SHARD_HOSTS_CHANGE, grown(), HOSTS, serving, FACTS._replace(settled=False))
-    refused(errors.SHARD_HOSTS_UNSURE, grown(), HOSTS, serving, FACTS._replace(linked={1: HIGHEST, 2: 10}))
+    refused(errors.SHARD_BUSY, HOSTS, table(State.FORMING), FACTS)
+    refused(errors.SHARD_HOSTS_CHANGE, HOSTS, serving, FACTS._replace(settled=False))
+    refused(errors.SHARD_HOSTS_UNSURE, HOSTS, serving, FACTS._replace(linked={1: HIGHEST, 2: 10}))
     refused(errors.SHARD_UNKNOWN, grown(), serving, 2, True)
     refused(errors.SHARD_STAYS, grown(), serving, 0, True)
     refused(errors.SHARD_OWNS_KEYS, grown(), owning, 1, False)
@@ -98,7 +97,7 @@ def test_what_may_not_be_added_or_retired_is_refused_with_a_reason() -> None:
     for shard in range(2, births.MOST_SHARDS):
         many = take_shard(many, shard, State.FORMING, shard, (1,))
         many = take_shard(many, shard, State.SERVING, 0, ())
-    refused(errors.SHARD_LIMIT, grown(), HOSTS, many, FACTS)
+    refused(errors.SHARD_LIMIT, HOSTS, many, FACTS)
 
 
 def test_ids_are_never_used_again_and_slots_are() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
 from cluster.placement.base import Base
@@ -238,6 +240,35 @@ def test_g7_whether_a_client_may_watch_is_asked_anew_where_keys_move_before_it_i
     order.net.every[0, 1].ok(request, 5)
     order.net.run()
     assert told == [None]
+
+
+@pytest.mark.parametrize("end", [b"", b"z"])
+@pytest.mark.parametrize("error", [None, errors.PERMISSION_DENIED, errors.TIMEOUT])
+def test_a_range_below_the_pruning_is_judged_before_it_is_told_so(
+    end: bytes, error: errors.ErrorKind | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in etcd. The front knows of the compaction by its table, and asks no owner at that revision."""
+    order, table, _, _ = served()
+    context, zero = order.net.context, order.net.nodes[1]
+    context.follow(take_compact(table, 9))
+    assert context.placement.table.pruned
+    assert get(order, range_end=end, revision=2).status == (errors.COMPACTED.code, errors.COMPACTED.text)
+    assert not zero.take(Method.READ_INDEX), "nobody is judged"
+    monkeypatch.setattr(context.principals, "judged", lambda call: True)
+    call = get(order, range_end=end, revision=2)
+    assert call.status is None
+    (question,) = zero.take(Method.READ_INDEX)
+    zero.answer(question.rid, Status.OK, READ_INDEX_ANSWER.pack(3, 9, 1))
+    order.net.run()
+    (request,) = zero.take(Method.AUTH_SHOW)
+    assert request.body[-1:] == (end or KEY)[-1:]
+    if error is None:
+        zero.ok(request, 9)
+    else:
+        zero.answer(request.rid, Status.ERROR, EtcdError(error).encode())
+    order.net.run()
+    told = error or errors.COMPACTED
+    assert call.status == (told.code, told.text)
 
 
 def test_permissions_on_leases_are_asked_of_the_shards_that_own_keys_by_now(

@@ -20,12 +20,16 @@ PEERS = tuple(Peer(i, f"h{i}", f"10.0.0.{i}", 2380) for i in (1, 2))
 class Link:
     """One that is never answered."""
 
-    up = leaving = quiet = greeted = usable = False
+    up = leaving = greeted = usable = False
     leader = term = 0
     near = None
 
     def __init__(self, receiver: Any, shard: int, member_id: int) -> None:
         self.shard, self.member_id = shard, member_id
+
+    @property
+    def heard(self) -> bool:
+        return self.up
 
     def silent(self, now: float, limit_s: float) -> bool:
         return False

@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import INTERNAL_FAULT
+from cluster.faults import faults
 from cluster.pb import election_pb2, kv_pb2, lock_pb2, rpc_pb2
 from cluster.wire.messages import Method
 from proxy.grpc.registry import Registry
+from proxy.services.concurrency.session import _Deletes
 from proxy.services.table import register_all
 from tests.garbage import no_garbage
 from tests.unit.proxy.fakes import FakeCall
@@ -25,12 +28,15 @@ class Queue:
         self.registry = Registry()
         register_all(self.registry, self.world.net.context)
 
-    def stand(self, path: str, request: Any) -> FakeCall:
-        net, call = self.world.net, FakeCall()
-        handler = self.registry.served(path)
+    def begin(self, path: str, request: Any) -> FakeCall:
+        call, handler = FakeCall(), self.registry.served(path)
         assert callable(handler)
         handler(call, request.SerializeToString())
-        net.run()
+        self.world.net.run()
+        return call
+
+    def stand(self, path: str, request: Any) -> FakeCall:
+        net, call = self.world.net, self.begin(path, request)
         (txn,) = net.nodes[2].take(Method.TXN)
         put = rpc_pb2.ResponseOp(response_put=rpc_pb2.PutResponse())
         first = rpc_pb2.ResponseOp(response_range=rpc_pb2.RangeResponse(kvs=[FIRST], count=2))
@@ -84,3 +90,68 @@ def test_nothing_of_who_has_waited_is_left_to_the_garbage_collector(path: str, r
         assert call.status == (0, "")
         assert hub.statistics()["watches"] == 0
         del call
+
+
+def mistaken(*args: Any) -> None:
+    raise KeyError("a mistake")
+
+
+@pytest.mark.parametrize("answer", [rpc_pb2.TxnResponse(succeeded=True).SerializeToString(), b"\xff"])
+def test_a_mistake_in_taking_an_inner_answer_ends_the_call_that_asked(answer: bytes) -> None:
+    queue = Queue()
+    node, stats = queue.world.net.nodes[2], queue.world.net.context.stats["unary", "v3lockpb.Lock", "Lock"]
+    with no_garbage("proxy"):
+        call = queue.begin("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
+        (txn,) = node.take(Method.TXN)
+        node.ok(txn, 0, answer)  # it lacks what was asked, or is no message
+        queue.world.net.run()
+        assert call.status == (INTERNAL_FAULT.code, INTERNAL_FAULT.text)
+        assert call.on_cancel is None
+        del call
+    assert stats.codes == {INTERNAL_FAULT.code: 1}
+    assert [where for where, _ in faults.take()] == ["answering /etcdserverpb.KV/Txn"]
+
+
+def test_a_mistake_in_taking_an_inner_read_ends_the_call_that_asked() -> None:
+    queue, before = Queue(), faults.count
+    call = queue.begin("/v3electionpb.Election/Leader", election_pb2.LeaderRequest(name=b"n"))
+    net = queue.world.net
+    for index in net.nodes[2].take(Method.READ_INDEX):
+        net.nodes[2].index(index, 1)
+    net.run()
+    (asked,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].ok(asked, 0, b"\xff")
+    net.run()
+    assert call.status == (INTERNAL_FAULT.code, INTERNAL_FAULT.text)
+    assert faults.count == before + 1
+    assert [where for where, _ in faults.take()] == ["answering /etcdserverpb.KV/Range"]
+
+
+def test_a_mistake_in_taking_an_inner_event_ends_the_call_and_leaves_the_queue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    queue = Queue()
+    net = queue.world.net
+    call = queue.stand("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
+    monkeypatch.setattr(_Deletes, "look", mistaken)
+    queue.world.sources[1].apply(queue.world.store.write((1, b"n/6")))
+    net.run()
+    assert call.status == (INTERNAL_FAULT.code, INTERNAL_FAULT.text)
+    assert [where for where, _ in faults.take()] == ["answering /etcdserverpb.Watch/Watch"]
+    (given_up,) = net.nodes[2].take(Method.DELETE_RANGE)
+    assert b"n/7" in given_up.body
+    assert net.context.hub.statistics()["watches"] == 0
+
+
+def test_a_mistake_in_an_answer_to_a_client_that_has_gone_is_counted() -> None:
+    queue = Queue()
+    node = queue.world.net.nodes[2]
+    call = queue.begin("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
+    (txn,) = node.take(Method.TXN)
+    call.closed = True
+    assert call.on_cancel is not None
+    call.on_cancel(call)
+    node.ok(txn, 0, b"\xff")
+    queue.world.net.run()
+    assert call.status is None
+    assert [where for where, _ in faults.take()] == ["answering /etcdserverpb.KV/Txn"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from random import Random
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +15,7 @@ from cluster.wire.events import key_of
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import key_value
 from proxy.routing.links import Link
-from proxy.watch.encode import Batch, batch_of_record
+from proxy.watch.encode import BATCH_BYTES, Batch, batch_of_record
 from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
 from proxy.watch.subscription import Room, Subscription
@@ -185,11 +188,11 @@ class Paired:
 
 
 def test_a_shard_that_is_ahead_waits_within_bounds_and_goes_on_from_history() -> None:
-    pair = Paired(2000)
+    pair = Paired(8000)
     for revision in range(2, 200):
         pair.comes(pair.ahead, revision, b"key-%03d" % revision)
         pair.moves(0, revision)
-    assert 2000 < pair.hub.room.held_bytes < 2200
+    assert 8000 < pair.hub.room.held_bytes < 8000 + BATCH_BYTES + 100
     assert (pair.ahead.paused, pair.hub.room.pauses, pair.hub.asked) == (True, 1, [])
     kept = pair.ahead.position
     pair.moves(1, 3)
@@ -270,6 +273,27 @@ def test_i16_a_revision_in_pieces_is_whole_when_what_came_before_it_is_too_much_
     pair.moves(0, 11)
     pair.moves(1, 11)
     assert pair.watch.got == [(10, b"x"), (11, b"p"), (11, b"rest")]
+
+
+@pytest.mark.parametrize("events", [1, 40])
+def test_what_waits_is_no_more_memory_than_is_counted(events: int) -> None:
+    """Of batches of one small event, four times as much was kept."""
+    pair = Paired(400_000)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for revision in range(1001, 3001):
+            pair.comes(pair.ahead, revision, *(b"key-%03d" % n for n in range(events)))
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert pair.ahead.paused
+    counted = pair.hub.room.held_bytes
+    assert 0.8 * counted < held < 1.1 * counted
+    pair.moves(0, 3000)
+    pair.moves(1, 3000)
+    assert pair.hub.room.held_bytes == 0
 
 
 def test_what_is_kept_is_given_back_when_the_watch_ends() -> None:

@@ -41,7 +41,8 @@ class Race:
         self.clients = [Client(self.world) for _ in range(3)]
         self.made: list[Made] = []
         hub = self.world.net.context.hub
-        hub.room.limit_bytes, hub.rings.limit_bytes = random.choices((0, 100, 1000, 1 << 20), k=2)
+        hub.room.limit_bytes = random.choice((0, 600, 6000, 1 << 20))
+        hub.rings.limit_bytes = random.choice((0, 100, 1000, 1 << 20))
         for source in self.world.every.values():
             source.slice_events = random.choice((1, 2, 5))
             source.at_once = lambda: random.choice((1, 2, 5))
@@ -168,7 +169,7 @@ def test_i16_every_watch_gets_every_event_once_in_order_whatever_happens(seed: i
     race = Race(Random(seed), shards)
     with (patch("proxy.watch.cohort.DIRECT_BYTES", race.random.choice((1, 200, 16_384))),  # watches at once
           patch("proxy.watch.subscription._RESPONSE_BYTES", race.random.choice((1, 100, 16_384))),  # events
-          patch("proxy.watch.parts._HELD_BYTES", race.random.choice((100, 1000, 1 << 20)))):
+          patch("proxy.watch.parts._HELD_BYTES", race.random.choice((600, 6000, 1 << 20)))):
         for _ in range(race.random.choice((30, 100, 200))):
             race.step()
     race.finish()

@@ -76,6 +76,20 @@ def test_without_a_layout_nothing_is_born_and_nothing_ends(host: Host) -> None:
             leader.execute(Method.SHARD_CHANGE, body)
 
 
+def test_the_level_is_judged_before_all_else(host: Host) -> None:
+    """It stays, while a layout comes with the first records."""
+    leader = host.leader
+    assert leader is not None
+    leader.told.growth.level = births.BIRTHS - 1
+    text = errors.SHARD_LEVEL.text.format(level=births.BIRTHS - 1, needed=births.BIRTHS)
+    for first in (b"", records.bootstrap(1, 1, 2)):
+        host.apply(first)
+        for body in (ADD, retire(0), retire(1), retire(7), b"\x02\xff"):
+            with pytest.raises(EtcdError) as refused:
+                leader.execute(Method.SHARD_CHANGE, body)
+            assert refused.value.text == text
+
+
 def test_what_is_no_request_is_refused(host: Host) -> None:
     leader = host.leader
     assert leader is not None
