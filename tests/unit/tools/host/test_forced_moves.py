@@ -77,3 +77,16 @@ def test_a_host_that_lacks_an_added_shard_does_not_go_on_without_its_keys(
         return
     with pytest.raises(ConfigError, match=r"shard 2 was added, and .* nothing of it yet\. Nothing was"):
         forcing.force(str(tmp_path), identity, structlog.get_logger())
+
+
+def test_a_host_whose_order_log_ends_before_what_a_node_has_applied_says_so(tmp_path: Path) -> None:
+    """A power cut: the others had the records, and this host had not synced them yet."""
+    order, entries = moved(1)
+    with contextlib.closing(logged(tmp_path / "whole", order)) as whole:
+        for shard, data in enumerate((order[:MOVES], entries)):
+            folder = tmp_path / f"member/shard-{shard}"
+            with (contextlib.closing(logged(folder, data)) as log,
+                  contextlib.closing(opened_state(folder, shard)) as store):
+                carry(store, shard, log, whole, MOVES + shard)
+    with pytest.raises(ConfigError, match=r"up to 4, and its order log ends with record 3\. Nothing was"):
+        forcing.force(str(tmp_path), began(tmp_path), structlog.get_logger())

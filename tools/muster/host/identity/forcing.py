@@ -229,10 +229,14 @@ def _keep_dropped(data_dir: str, replicas: dict[int, _Replica], found: Plan) -> 
 
 def _planned(replicas: dict[int, _Replica], pieces: Callable[[int], Iterable[Piece]]) -> Plan:
     order = replicas[0].log
-    begins = order.snapshot_position().index
+    begins, ends = order.snapshot_position().index, order.last_index()
     before: list[tuple[int, bytes]] = []  # dropped from the order log, and needed by a node
     for shard, replica in replicas.items():
         at = replica.position.order_index
+        if at > ends:  # a power cut: others had these records, and this host's log was not synced
+            raise CannotBeKept(
+                f"its node of shard {shard} has applied the order up to {at}, and its order log ends with "
+                f"record {ends}")
         if at < begins:
             found = behind(pieces(shard), at, begins)
             if found is None:
