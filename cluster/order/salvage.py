@@ -6,7 +6,8 @@ and term: a node would wait for those entries for ever. A match proves the prefi
 entries behind their last kept cut go, too.
 
 A state never goes back: the order is kept as far as any node has applied it. Entries that this host lacks are
-then *made up*: they take the revisions of their cut, and change nothing. A backup may end earlier, at the
+then *made up*: they take the revisions of their cut, and change nothing. Keys that moved away behind such
+entries are not what the order says: that cannot be kept. A backup may end earlier, at the
 furthest place that every node has reached, or can reach by the logs (:func:`common`) and by files of a shard
 that had no majority (``cluster.order.passing``).
 
@@ -22,6 +23,8 @@ from typing import NamedTuple
 from cluster.effects.records import Item, items
 from cluster.order.log import Cut, decode_cut, decode_multi, entry
 from cluster.order.passing import Piece, behind, own_part
+from cluster.placement.changes import Moved, read_move, read_moved
+from cluster.placement.table import Move
 from cluster.raft.types import Entry, EntryKind
 
 Records = Iterable[tuple[int, bytes]]
@@ -110,13 +113,17 @@ class Plan:
 
 def planned(
     records: Callable[[], Records], applied: Mapping[int, int], ordered: Iterable[int],
-    term_at: Callable[[int, int], int | None],
+    term_at: Callable[[int, int], int | None], move: Move | None = None,
 ) -> Plan:
     """``records()``, ``applied``, ``term_at``: as of :func:`kept`; ``ordered``: how much of the order each
-    node has applied. Raises CannotBeKept."""
+    node has applied; ``move``: that goes on where shard 0 is. Raises CannotBeKept."""
     found = Plan(max(kept(records(), applied, term_at).order_index, *ordered), dict(applied))
     for index, data in records():
         for kind, pos, end in items(data):
+            if kind == Item.MOVE:
+                move = read_move(data, pos, end)
+            elif kind == Item.MOVED and index <= found.order_index and found.made_up:
+                _check_switch(index, read_moved(data, pos), move, found)
             if kind == Item.CUT:
                 for shard, cut in decode_cut(data, pos, end):
                     found.terms[shard] = max(found.terms.get(shard, 0), cut.term)
@@ -135,6 +142,16 @@ def planned(
                             f"order record {index} changes shard {part.shard}, of which this host has not "
                             f"the entries that the order names before it (up to {found.last[part.shard]})")
     return found
+
+
+def _check_switch(index: int, moved: Moved, move: Move | None, found: Plan) -> None:
+    """G5: what moves is what its sources have. Of a move that began before the records nothing is known."""
+    known = move if move is not None and move.number == moved.number else None
+    lacking = sorted(s for s in found.made_up if known is None or s in known.sources)
+    if moved.switched and lacking:
+        raise CannotBeKept(
+            f"with order record {index} keys move away from shard {lacking[0]}, of which this host has not "
+            f"the entries that the order names before it (up to {found.last[lacking[0]]})")
 
 
 def _made_up(cut: Cut, last: int) -> list[Entry]:

@@ -29,6 +29,7 @@ from cluster.settings import Peer
 from node.backup import spool
 from node.backup.carrying import carry
 from node.backup.dropped import Dropped
+from node.backup.moving import pass_switches
 from node.backup.rows import Checkpoint
 from node.backup.users import auth_in
 from node.storage import Position, RaftLog, StateStore, StorageCorruption
@@ -104,13 +105,13 @@ def salvage(
         goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
         absent: list[int] = []
+        _pass_switches(replicas, goals, pieces, uneven)
         for replica in replicas:  # shard 0 first, whose table says which shards have keys
             goal, at = goals[replica.shard], replica.position.order_index
             if goal > at:
                 assert order is not None, "it is what the goal was found in"
                 tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
-                kept = pieces(replica.shard) if at < order.snapshot_position().index else ()
-                carry(replica.store, replica.shard, replica.log, order, goal, kept)
+                _carry(replica, order, goal, pieces)
             if not replica.shard:
                 absent = _absent(replica.store, folders.keys())
                 if absent and not uneven:
@@ -148,6 +149,33 @@ def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack
     return _Replica(shard, store, log, "")
 
 
+def _carry(replica: _Replica, order: RaftLog, last: int, pieces: Callable[[int], list[Piece]]) -> None:
+    before = replica.position.order_index < order.snapshot_position().index
+    carry(replica.store, replica.shard, replica.log, order, last, pieces(replica.shard) if before else ())
+
+
+def _pass_switches(
+    replicas: list[_Replica], goals: dict[int, int], pieces: Callable[[int], list[Piece]], uneven: bool,
+) -> None:
+    order = replicas[0].log
+    behind = [r.position.order_index for r in replicas if r.position.order_index < goals[r.shard]]
+    if order is None or not behind:
+        return
+    by_shard = {replica.shard: replica for replica in replicas}
+    first = max(min(behind), order.snapshot_position().index) + 1
+    pass_switches(
+        {shard: replica.store for shard, replica in by_shard.items()}, goals, _records(order, first),
+        lambda shard, last: _carry(by_shard[shard], order, last, pieces), uneven)
+
+
+def _records(log: RaftLog, first: int) -> Iterator[tuple[int, bytes]]:
+    while first <= log.last_index():
+        for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
+            data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
+            yield entry.index, data
+            first = entry.index + 1
+
+
 def _absent(first: StateStore, here: Collection[int]) -> list[int]:
     """Shards that have keys by shard 0's table, and no files here."""
     table = first.placement()
@@ -165,11 +193,7 @@ def _goals(
 
     def records(first: int) -> Iterator[tuple[int, bytes]]:
         assert log is not None
-        while first <= log.last_index():
-            for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
-                data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
-                yield entry.index, data
-                first = entry.index + 1
+        return _records(log, first)
 
     def furthest(some: list[_Replica]) -> Kept:
         ordered = {replica.shard: replica.position.order_index for replica in some}

@@ -459,7 +459,7 @@ class Simulation(World):
 
     def _run_faults(self) -> None:
         for host in self.hosts:
-            for shard in self.shards:
+            for shard in self.shards_of(host):
                 self.start_node(host, shard)
             self.start_front(host)
         kind = UserClients if self.plan.users else Clients

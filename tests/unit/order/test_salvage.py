@@ -7,6 +7,8 @@ import pytest
 from cluster.effects import records
 from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, entry
 from cluster.order.salvage import CannotBeKept, Kept, Plan, common, kept, planned
+from cluster.placement.changes import Moved, move_item, moved_item
+from cluster.placement.table import Move
 from cluster.raft.types import Entry, EntryKind
 
 OWN = records.put(b"a", 0, 1, b"v", 0)
@@ -62,8 +64,31 @@ def test_a_transaction_over_several_shards_that_stands_on_what_is_lost_cannot_be
         plan_of(6, lost, order)
 
 
+@pytest.mark.parametrize("began", ["in the records", "before them", "nobody knows"])
+def test_a_switch_from_a_shard_whose_entries_are_lost_cannot_be_kept(began: str) -> None:
+    """G5: the target would wait for keys that are nowhere, or have what the source lacks."""
+    move, moved = Move(7, b"a", b"b", (2,), 1), moved_item(Moved(7, True, 3, 1))
+    first = [(1, move_item(move))] if began == "in the records" else ORDER[:1]
+    known = move if began == "before them" else None
+
+    def plan(order: list[tuple[int, bytes]], logs: dict[tuple[int, int], int]) -> Plan:
+        return planned(lambda: [*first, *order], {1: 0, 2: 0}, [6],
+                       lambda shard, index: logs.get((shard, index)), known)
+
+    order, cancelled = [*ORDER[1:], (6, moved)], [*ORDER[1:], (6, moved_item(Moved(7, False, 0, 0)))]
+    assert plan(order, LOGS).made_up == {}
+    assert plan(cancelled, {(1, 3): 1, (1, 5): 2}).made_up.keys() == {2}
+    with pytest.raises(CannotBeKept, match="order record 6 keys move away from shard 2, of which"):
+        plan(order, {(1, 3): 1, (1, 5): 2})
+    if began == "nobody knows":
+        with pytest.raises(CannotBeKept, match="away from shard 1"):
+            plan(order, {(1, 3): 1, (2, 2): 1})
+    else:
+        assert plan(order, {(1, 3): 1, (2, 2): 1}).made_up.keys() == {1}
+
+
 def test_cuts_of_a_shard_without_a_node_here_are_no_matter() -> None:
-    """It was dropped, or was born and has not begun here: it owns no keys."""
+    """It was dropped, or forms: it owns no keys."""
     order = [(1, encode_cut({3: Cut(1, 1, 0)})), (2, encode_cut({1: Cut(3, 1, 2), 3: Cut(2, 1, 0)}))]
     logs = {(1, 3): 1}
     assert kept(order, {1: 0}, lambda shard, index: logs.get((shard, index))) == Kept(2)

@@ -209,7 +209,8 @@ def test_what_a_file_and_the_order_log_both_hold_is_planned_once() -> None:
     piece = passing.finished()
 
     def replica(log: Any, at: int, index: int) -> Any:
-        return SimpleNamespace(log=log, position=SimpleNamespace(order_index=at, shard_index=index))
+        return SimpleNamespace(
+            log=log, position=SimpleNamespace(order_index=at, shard_index=index), table=None)
 
     found = forcing._planned(
         {0: replica(log, 11, 11), 1: replica(MemoryLog(GROUP), 1, 5), 2: replica(MemoryLog(GROUP), 11, 20)},

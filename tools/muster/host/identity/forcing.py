@@ -6,6 +6,9 @@ of the logs can be kept where the last seconds of other hosts are missing (H18).
 
 What is dropped is first written into a file (``node.backup.dropped``). The order log also gets the rows
 of the removed members. After a crash halfway the same is made again.
+
+A copy of keys that move begins again: it may have what is dropped, for a target's copy may be further on than
+its state (G5).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import heapq
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
@@ -24,6 +28,9 @@ from cluster.members.table import Table
 from cluster.order.log import Fold
 from cluster.order.passing import Piece, behind, own_part
 from cluster.order.salvage import CannotBeKept, Plan, planned
+from cluster.placement import Table as PlacementTable
+from cluster.placement.changes import shard_state
+from cluster.placement.table import State
 from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.backup import dropped
 from node.backup.carrying import fold_of
@@ -31,6 +38,7 @@ from node.links.promises import NAME as PROMISES
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
+from node.storage.state import staging
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import (
     REMOVED_FILE,
@@ -52,6 +60,8 @@ class _Replica:
     log: RaftLog
     position: Position
     fold: Fold  # of the order up to there
+    table: PlacementTable | None  # there; None: as in the beginning
+    has_copy: bool  # of keys that move to it
 
 
 def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
@@ -67,7 +77,8 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
     with contextlib.ExitStack() as opened:
         try:
             replicas, table = _open(data_dir, begun, opened)
-            _force(data_dir, replicas, table, begun, log)
+            pieces = pieces_of(Path(shard_dir(data_dir, 0), FOLDER))
+            _force(data_dir, replicas, table, begun, log, pieces, partial(_drop_copies, data_dir))
         except CannotBeKept as e:
             raise ConfigError(
                 f"--force-new-cluster cannot continue with this host: {e}. Nothing was changed: try it with "
@@ -104,7 +115,8 @@ def _open(
             os.path.join(folder, "state"), block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0
         )
         with contextlib.closing(store):
-            position, fold = store.position, fold_of(store)
+            position, fold, placement = store.position, fold_of(store), store.placement()
+            has_copy = store.staged is not None
             if shard == 0:
                 table = Table(identity.peers, store.hosts())
         log = RaftLog.open(
@@ -112,15 +124,17 @@ def _open(
         )
         opened.callback(log.close)
         log.verify(position.shard_index)
-        replicas[shard] = _Replica(log, position, fold)
+        replicas[shard] = _Replica(log, position, fold, placement, has_copy)
     return replicas, table
 
 
 def _force(
-    data_dir: str, replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger
+    data_dir: str, replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger,
+    pieces: Callable[[int], Iterable[Piece]], drop_copies: Callable[[list[int]], None],
 ) -> None:
-    found = _planned(replicas, pieces_of(Path(shard_dir(data_dir, 0), FOLDER)))
+    found = _planned(replicas, pieces)
     order = replicas[0]
+    _check_born(replicas, found.order_index)
     first = order.log.first_index()
     table.take(
         [
@@ -155,6 +169,7 @@ def _force(
         dropped_changes=lost.changes if lost is not None else 0,
         dropped_keys=lost.keys if lost is not None else [],
         dropped_file=str(lost.path) if lost is not None else "")
+    drop_copies([shard for shard, replica in replicas.items() if replica.has_copy])
     # the order last: it names what the others hold
     for shard in sorted(replicas, reverse=True):
         replica = replicas[shard]
@@ -168,6 +183,34 @@ def _force(
         replica.log.set_meta(PROMISES, b"")
         replica.log.append(entries, HardState(term, identity.member_id, commit))
         replica.log.sync()
+
+
+def _check_born(replicas: dict[int, _Replica], last: int) -> None:
+    """G12: a born shard that serves has its state here. CannotBeKept."""
+    order = replicas[0]
+    states = {} if order.table is None else {
+        shard: known.state for shard, known in order.table.shards.items() if shard >= order.table.base.shards}
+    for _, data in _records(order.log, order.position.order_index + 1, last):
+        for kind, pos, _ in records.items(data):
+            if kind == records.Item.SHARD:
+                shard, state = shard_state(data, pos)
+                states[shard] = State(state)
+    for shard, state in sorted(states.items()):
+        has = shard in replicas and replicas[shard].position.order_index
+        if state in (State.SERVING, State.RETIRING) and not has:
+            raise CannotBeKept(f"shard {shard} was added, and this host has nothing of it yet")
+
+
+def _drop_copies(data_dir: str, shards: list[int]) -> None:
+    for shard in shards:
+        store = StateStore.open(
+            os.path.join(shard_dir(data_dir, shard), "state"), block_cache_bytes=_CACHE_BYTES,
+            range_cache_bytes=0, shard=shard)
+        with contextlib.closing(store):
+            if store.staged is not None:
+                for _ in staging.drop_span(store, *store.staged.span):
+                    pass
+                store.flush()
 
 
 def _keep_dropped(data_dir: str, replicas: dict[int, _Replica], found: Plan) -> dropped.Dropped | None:
@@ -186,10 +229,14 @@ def _keep_dropped(data_dir: str, replicas: dict[int, _Replica], found: Plan) -> 
 
 def _planned(replicas: dict[int, _Replica], pieces: Callable[[int], Iterable[Piece]]) -> Plan:
     order = replicas[0].log
-    begins = order.snapshot_position().index
+    begins, ends = order.snapshot_position().index, order.last_index()
     before: list[tuple[int, bytes]] = []  # dropped from the order log, and needed by a node
     for shard, replica in replicas.items():
         at = replica.position.order_index
+        if at > ends:  # a power cut: others had these records, and this host's log was not synced
+            raise CannotBeKept(
+                f"its node of shard {shard} has applied the order up to {at}, and its order log ends with "
+                f"record {ends}")
         if at < begins:
             found = behind(pieces(shard), at, begins)
             if found is None:
@@ -199,6 +246,7 @@ def _planned(replicas: dict[int, _Replica], pieces: Callable[[int], Iterable[Pie
             # a run that goes on behind the log's beginning names nothing of its shard
             before += [(record.last, own_part(record, shard)) for record in found if record.last <= begins]
     before.sort(key=itemgetter(0))
+    table = replicas[0].table
 
     return planned(
         lambda: heapq.merge(
@@ -206,6 +254,7 @@ def _planned(replicas: dict[int, _Replica], pieces: Callable[[int], Iterable[Pie
         {shard: replica.position.shard_index for shard, replica in replicas.items()},
         [begins, *(replica.position.order_index for replica in replicas.values())],
         lambda shard, index: replicas[shard].log.term_at(index),
+        None if table is None else table.move,
     )
 
 

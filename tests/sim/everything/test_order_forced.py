@@ -1,0 +1,59 @@
+"""One host goes on alone in the midst of everything, and others join it (``order_forced``, H18)."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from cluster.order.salvage import CannotBeKept
+from tests.sim.everything.order_everything import plan_for
+from tests.sim.everything.order_forced import Alone, crash, force
+from tests.sim.world.seeds import SOAK, seconds_for, seeds
+
+SEEDS = 20  # of each way in a soak; in CI one
+
+
+def run(seed: int, shards: int, *ways: str) -> Counter[str]:
+    """What happened."""
+    before, host = crash(seed, plan_for(seed, shards, **dict.fromkeys(ways, True)))
+    try:
+        try:
+            force(before, host)
+        except CannotBeKept:
+            return Counter(refused=1)
+        alone = Alone(before, host)
+        done = Counter(alone.run())
+    except AssertionError as e:
+        raise AssertionError(f"seed {seed}: {e}") from e
+    owners = before.checker.owners
+    done["forced"], done["moving"] = 1, owners.move is not None
+    done["switched"] = len(alone.checker.owners.switched) - len(owners.switched)
+    return done
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(seeds(1, soak=SEEDS)))
+@pytest.mark.parametrize(("ways", "shards", "first"), [
+    ("moves births more", 2, 22),  # keys move when the hosts die
+    *([("moves more", 3, 20), ("moves births more", 1, 20), ("moves births real", 2, 20)] if SOAK else []),
+])
+def test_the_host_that_is_left_goes_on_and_moves_keys(ways: str, shards: int, first: int) -> None:
+    done: Counter[str] = Counter()
+    for seed in seeds(1, soak=SEEDS, first=first):
+        done += run(seed, shards, *ways.split())
+    # it would prove nothing if nothing happened
+    assert {what: done[what] for what in ("forced", "joined", "switched") if not done[what]} == {}
+
+
+# Seeds that failed once, by ways and shards, with what was wrong
+MENDED: dict[tuple[str, int, int], str] = {
+    ("moves births more", 2, 23): "the order log ended before what another node of the host had applied: a"
+                                  " forced start fell over it",
+}
+
+
+@pytest.mark.longer
+@pytest.mark.parametrize(("ways", "shards", "seed"), MENDED)
+def test_what_failed_once(ways: str, shards: int, seed: int) -> None:
+    run(seed, shards, *ways.split())
