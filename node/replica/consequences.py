@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from node.serving.confirm import Confirmations
     from node.serving.reads import Reads
     from node.serving.serve import Serve
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
     from node.storage import Applied
     from node.upkeep.expiry import Expiry
     from node.upkeep.upkeep import Upkeep

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from node.replica.pauses import GatheringTimer
     from node.replica.writes import Writes
     from node.serving.confirm import Confirmations
-    from node.serving.looking import Looking
-    from node.serving.watches import WatchSource
+    from node.serving.txns.looking import Looking
+    from node.serving.watch.watches import WatchSource
     from node.storage import Applied
     from node.upkeep.upkeep import Upkeep
 

@@ -58,22 +58,22 @@ from node.replica.requests import take_in
 from node.replica.role import Handler, Kinds, Role
 from node.replica.spin import Spin
 from node.replica.writes import Beside, Writes
-from node.serving.admission import Admission
+from node.serving.auth.admission import Admission
+from node.serving.auth.guard import Guard
 from node.serving.backups import Backups
 from node.serving.confirm import Confirmations, Times
-from node.serving.guard import Guard
 from node.serving.leases.checkpoints import LeaseCheckpoints
 from node.serving.leases.ids import LeaseIds
 from node.serving.leases.listing import LeaseList
-from node.serving.looking import Looking
 from node.serving.maintenance import Maintenance
-from node.serving.past import Past
 from node.serving.ranges import Ranges
 from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
+from node.serving.txns.looking import Looking
+from node.serving.txns.past import Past
 from node.serving.v2 import V2Tree
-from node.serving.watches import WatchSource
+from node.serving.watch.watches import WatchSource
 from node.slicing.slicer import Slicer
 from node.storage import Applied
 from node.upkeep.counters import figures

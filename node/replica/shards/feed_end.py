@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from node.members.roster import Roster
     from node.replica.shards.fates import Fates
     from node.serving.reads import Reads
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
 
 log = structlog.get_logger("shard")
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from node.links.peers import Peers
     from node.replica.applying import Applies
     from node.serving.confirm import Confirmations
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
     from node.upkeep.log.snapshots import Snapshots
 
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256

@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from cluster.pacing.pace import Pace
     from cluster.raft import Ready
     from node.replica.applying import Applies
-    from node.serving.guard import Guard
-    from node.serving.looking import Looking
+    from node.serving.auth.guard import Guard
+    from node.serving.txns.looking import Looking
     from node.upkeep.log.snapshots import Snapshots
 
 log = structlog.get_logger("shard")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cluster.raft import Raft
     from cluster.settings import NodeSettings
     from node.replica.role import Role
-    from node.serving.admission import Admission
+    from node.serving.auth.admission import Admission
     from node.storage import StateStore
     from node.upkeep.group.growing import Growing
 
