@@ -10,7 +10,7 @@ from node.links.fronts import FrontLink
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
-    from node.replica.role import Handler
+    from node.replica.roles.role import Handler
     from node.serving.auth.admission import Admission
     from node.serving.backups import Backups
     from node.serving.confirm import Confirmations

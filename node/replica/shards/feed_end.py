@@ -30,7 +30,7 @@ from cluster.wire.messages import (
 )
 from node.any_node import AnyNode
 from node.links.siblings import NodeLink
-from node.replica.pauses import LateFeedTimer
+from node.replica.pacing.pauses import LateFeedTimer
 from node.replica.shards.feed import ACK_BYTES
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from node.upkeep.growth.sampling import PassOn, Sampling
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
-    from node.replica.role import Role
+    from node.replica.roles.role import Role
     from node.replica.writes import Writes
     from node.serving.serve import Serve
     from node.upkeep.expiry import Expiry
