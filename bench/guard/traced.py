@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 FOLDER = "BENCH_TRACED"
-LOOKS = ("/node/replica/spin.py",)
+LOOKS = ("/node/replica/pacing/spin.py",)
 SLOTS = 512  # threads that a process may have had
 
 

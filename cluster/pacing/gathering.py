@@ -1,6 +1,6 @@
 """Committed entries of a replica without readers or watchers gather, and are applied together: many small
 batches of RocksDB are dearer than few large ones. Any request has the replica caught up first
-(``node.replica.pauses.GatheringTimer``)."""
+(``node.replica.pacing.pauses.GatheringTimer``)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 An entry made in the very tick of the answers would split its clients into two groups that take turns, at
 twice the entries, syncs and wake-ups. So the next entry waits until most of them are back: at most as long as
 the last entry took, twice what it usually takes, or ``LONGEST_MS``. A vain wait is not repeated at once. The
-timer is ``node.replica.pauses.ReturningTimer``'s.
+timer is ``node.replica.pacing.pauses.ReturningTimer``'s.
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ class Status(IntEnum):
     ELSEWHERE = 12  # certainly not logged; only the sequencer can decide it
     LEAVING = 13  # ask nothing more here; FAREWELL once everything is answered
     VERSIONS = 14  # in a node's first frame, to a front that named its versions
-    AUTH = 15  # see node.serving.guard; after HELLO and at every change
+    AUTH = 15  # see node.serving.auth.guard; after HELLO and at every change
     MEMBERS = 16
     V2_EVENTS = 17
     PLACEMENT = 18

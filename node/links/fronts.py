@@ -55,7 +55,7 @@ class FrontLink:
         self.answered = 0
         # rid of its last request, and of the last one that it has certainly given up
         self.newest = self.overdue = 0
-        self.subscriptions: dict[int, Any] = {}  # rid -> node.serving.watches.Subscription
+        self.subscriptions: dict[int, Any] = {}  # rid -> node.serving.watch.watches.Subscription
         self.lost: dict[int, Any] = {}  # the same: lost by an install, and the front not told yet
         self.watermark = 0  # revision of the last WATERMARK sent
         self.wanted = 0  # revision that a request there waits for

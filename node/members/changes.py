@@ -52,7 +52,7 @@ from node.members.group import GroupNode, Standing, asked_for, carry_out, reques
 if TYPE_CHECKING:
     from cluster.evaluate.replica import Leader
     from node.machine import NodeMachine
-    from node.replica.role import Role as NodeRole
+    from node.replica.roles.role import Role as NodeRole
     from node.replica.writes import Writes
     from node.serving.reads import Reads
 

@@ -17,7 +17,7 @@ from node.any_node import AnyNode
 
 if TYPE_CHECKING:
     from node.links.standing import Standing
-    from node.replica.role import Role
+    from node.replica.roles.role import Role
     from node.replica.writes import Writes
 
 _READ_S = 0.001  # until a loop has looked at its sockets

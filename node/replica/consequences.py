@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from node.links.standing import Standing
     from node.members.roster import Roster
     from node.replica.applying import Applies
-    from node.replica.pauses import GatheringTimer
-    from node.replica.role import Role as NodeRole
+    from node.replica.pacing.pauses import GatheringTimer
+    from node.replica.roles.role import Role as NodeRole
     from node.replica.writes import Writes
     from node.serving.confirm import Confirmations
     from node.serving.reads import Reads
     from node.serving.serve import Serve
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
     from node.storage import Applied
     from node.upkeep.expiry import Expiry
     from node.upkeep.upkeep import Upkeep

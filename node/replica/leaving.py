@@ -22,8 +22,8 @@ import structlog
 from cluster.raft import Role
 from cluster.wire.frames import PeerKind
 from node.any_node import AnyNode
-from node.replica.role import Owed
-from node.replica.role import Role as NodeRole
+from node.replica.roles.role import Owed
+from node.replica.roles.role import Role as NodeRole
 
 if TYPE_CHECKING:
     from node.links.fronts import Fronts

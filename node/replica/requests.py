@@ -10,14 +10,14 @@ from node.links.fronts import FrontLink
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
-    from node.replica.role import Handler
-    from node.serving.admission import Admission
+    from node.replica.roles.role import Handler
+    from node.serving.auth.admission import Admission
     from node.serving.backups import Backups
     from node.serving.confirm import Confirmations
     from node.serving.reads import Reads
     from node.serving.serve import Serve
     from node.serving.streams import Streams
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
     from node.upkeep.upkeep import Upkeep
 
 

@@ -49,31 +49,31 @@ from node.members.roster import Roster
 from node.replica.applying import Applies
 from node.replica.clock import Clock
 from node.replica.consequences import Consequences
-from node.replica.large import LargeWrites
 from node.replica.leaving import FRAME as LEAVING_FRAME
 from node.replica.leaving import Leaving
 from node.replica.opening import first_voters, open_disks, start_raft
-from node.replica.pauses import GatheringTimer
+from node.replica.pacing.large import LargeWrites
+from node.replica.pacing.pauses import GatheringTimer
+from node.replica.pacing.spin import Spin
 from node.replica.requests import take_in
-from node.replica.role import Handler, Kinds, Role
-from node.replica.spin import Spin
+from node.replica.roles.role import Handler, Kinds, Role
 from node.replica.writes import Beside, Writes
-from node.serving.admission import Admission
+from node.serving.auth.admission import Admission
+from node.serving.auth.guard import Guard
 from node.serving.backups import Backups
 from node.serving.confirm import Confirmations, Times
-from node.serving.guard import Guard
 from node.serving.leases.checkpoints import LeaseCheckpoints
 from node.serving.leases.ids import LeaseIds
 from node.serving.leases.listing import LeaseList
-from node.serving.looking import Looking
 from node.serving.maintenance import Maintenance
-from node.serving.past import Past
 from node.serving.ranges import Ranges
 from node.serving.reads import Reads
 from node.serving.serve import Serve
 from node.serving.streams import Streams
+from node.serving.txns.looking import Looking
+from node.serving.txns.past import Past
 from node.serving.v2 import V2Tree
-from node.serving.watches import WatchSource
+from node.serving.watch.watches import WatchSource
 from node.slicing.slicer import Slicer
 from node.storage import Applied
 from node.upkeep.counters import figures
@@ -90,7 +90,7 @@ _LONE_BYTES = 1024  # a smaller frame of a peer is of few requests: its tick wai
 
 
 class Node:
-    """One replica of one shard. In what replicas differ, its ``role`` says (``node.replica.role``)."""
+    """One replica of one shard. In what replicas differ, its ``role`` says (``node.replica.roles.role``)."""
 
     def __init__(self, settings: NodeSettings, machine: NodeMachine,
                  role: Callable[[Node, Kinds], Role], kinds: Kinds) -> None:

@@ -51,7 +51,7 @@ class Beside(NamedTuple):
 
     # link, rid, answer, term: answers what shows many rows
     answer: Callable[[FrontLink, int, DueAnswer, int], None]
-    # link, rid, what to look at, whether it is still wanted, what takes the result (``node.serving.looking``)
+    # link, rid, what to look at, if it is still wanted, what takes the result (``node.serving.txns.looking``)
     look: Callable[[FrontLink, int, Ahead, Callable[[], bool], Callable[[Any], None]], None]
     shown: Callable[[], Shown]  # of the keys that are here now
 

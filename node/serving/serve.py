@@ -20,17 +20,17 @@ from cluster.settings import NodeSettings
 from cluster.wire.events import EVENT, event_field
 from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Method, Status
 from node.links.fronts import FrontLink
-from node.serving.admission import Admission
+from node.serving.auth.admission import Admission
+from node.serving.auth.guard import Guard
 from node.serving.backups import Backups
-from node.serving.guard import Guard
 from node.serving.leases.keys import answer_keys
 from node.serving.leases.listing import LeaseList
 from node.serving.maintenance import Maintenance
-from node.serving.past import Past
 from node.serving.ranges import Ranges
 from node.serving.reads import Reads
+from node.serving.txns.past import Past
 from node.serving.v2 import V2Tree
-from node.serving.watches import PREV_KV, WatchSource
+from node.serving.watch.watches import PREV_KV, WatchSource
 from node.slicing.slicer import Slices
 from node.storage import Compacted, StateStore
 

@@ -38,7 +38,7 @@ from node.storage import StateStore
 
 if TYPE_CHECKING:
     from node.replica.writes import Writes
-    from node.serving.guard import Guard
+    from node.serving.auth.guard import Guard
 
 _PATIENCE_S = 0.5  # a read waits so long for what its front has shown; then it is answered
 _MOST_WAITING = 20_000

@@ -1,8 +1,9 @@
 """What a node keeps on its disk: the Raft log and everything that was applied.
 
-Read in this order: ``keys`` (the rows), ``log`` with ``ahead``, ``mark`` and ``note`` (the Raft log),
-``state`` (what is applied), ``snapshot``, ``kept`` (files beside node 0's log). Nothing here knows of
-sockets, Raft messages or requests; errors are those of ``errors``.
+Read in this order: ``keys`` (the rows), ``options`` and ``opening`` (the two databases), ``log`` (the Raft
+log), ``state`` (what is applied), ``snapshot`` with ``directory`` and ``defragment``, ``genesis`` (what a
+born shard begins with), ``kept`` (files beside node 0's log). Nothing here knows of sockets, Raft messages or
+requests; errors are those of ``errors``.
 """
 
 from cluster.evaluate.view import Current
@@ -19,7 +20,7 @@ from node.storage.errors import (
     SyncFailed,
 )
 from node.storage.keys import Position
-from node.storage.log import RaftLog
+from node.storage.log.raft_log import RaftLog
 from node.storage.state.blocks import LEAST_ROWS
 from node.storage.state.changes.apply import Applying, Prepared
 from node.storage.state.changes.late import PreparedRows

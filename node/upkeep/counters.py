@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from node.machine import NodeMachine
     from node.replica.applying import Applies
     from node.replica.clock import Clock
-    from node.replica.large import LargeWrites
-    from node.serving.guard import Guard
+    from node.replica.pacing.large import LargeWrites
+    from node.serving.auth.guard import Guard
     from node.serving.serve import Serve
     from node.storage import RaftLog, StateStore
     from node.upkeep.log.snapshots import Snapshots

@@ -26,7 +26,7 @@ from node.links.fronts import FrontLink
 from node.slicing.slicer import Slicer, Slices
 
 if TYPE_CHECKING:
-    from node.replica.role import Role
+    from node.replica.roles.role import Role
     from node.replica.writes import Writes
     from node.storage import Applied, StateStore
 

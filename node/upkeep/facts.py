@@ -17,7 +17,7 @@ from node.upkeep.growth.host import CpuShare
 if TYPE_CHECKING:
     from node.links.mail import Mail
     from node.machine import NodeMachine
-    from node.replica.role import Role
+    from node.replica.roles.role import Role
     from node.storage import StateStore
     from node.upkeep.space.defragments import Defragments
     from node.upkeep.upkeep import Upkeep

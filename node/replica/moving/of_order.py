@@ -18,8 +18,8 @@ from node.replica.moving.sources import Sources
 
 if TYPE_CHECKING:
     from node.links.peers import Peers
-    from node.replica.pauses import GatheringTimer
-    from node.replica.role import Kinds
+    from node.replica.pacing.pauses import GatheringTimer
+    from node.replica.roles.role import Kinds
     from node.upkeep.log.snapshots import Snapshots
 
 _STATE_WANTED = PeerKind.STATE_WANTED.byte

@@ -14,7 +14,7 @@ from node.replica.moving.sources import Sources
 
 if TYPE_CHECKING:
     from cluster.order.leading.shard_leader import ShardLeader
-    from node.replica.role import Kinds
+    from node.replica.roles.role import Kinds
     from node.replica.shards.feed_end import FeedEnd
 
 

@@ -18,7 +18,7 @@ from node.replica.shards.linked import not_leader
 from node.replica.shards.role_node import RoleNode
 
 if TYPE_CHECKING:
-    from node.serving.past import Past
+    from node.serving.txns.past import Past
     from node.storage import RaftLog
 
 NO_TERM = 0  # of an entry that this cut did not put in order

@@ -30,7 +30,7 @@ from cluster.wire.messages import (
 )
 from node.any_node import AnyNode
 from node.links.siblings import NodeLink
-from node.replica.pauses import LateFeedTimer
+from node.replica.pacing.pauses import LateFeedTimer
 from node.replica.shards.feed import ACK_BYTES
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from node.members.roster import Roster
     from node.replica.shards.fates import Fates
     from node.serving.reads import Reads
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
 
 log = structlog.get_logger("shard")
 

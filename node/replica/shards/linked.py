@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster.order.log import Fold
 from node.links.fronts import FrontLink, say_not_leader
 from node.links.siblings import NodeLinks
-from node.replica.role import Kinds
+from node.replica.roles.role import Kinds
 from node.replica.shards.role_node import RoleNode
 from node.storage import StateStore
 from node.storage.keys import FOLD

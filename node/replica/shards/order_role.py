@@ -33,9 +33,9 @@ from cluster.raft import EntryKind, Role
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.links.siblings import NodeLink
-from node.replica.lone import OwnLog, OwnLogNode
 from node.replica.moving.of_order import OrderMoves
-from node.replica.role import Body, Kinds, Owed
+from node.replica.roles.lone import OwnLog, OwnLogNode
+from node.replica.roles.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
 from node.replica.shards.feed import Feeds, FeedsNode
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from node.links.peers import Peers
     from node.replica.applying import Applies
     from node.serving.confirm import Confirmations
-    from node.serving.watches import WatchSource
+    from node.serving.watch.watches import WatchSource
     from node.upkeep.log.snapshots import Snapshots
 
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
@@ -74,7 +74,7 @@ class OrderNode(RoleNode, OwnLogNode, FeedsNode, KeepingNode, Protocol):
 
 
 class OrderRole(OwnLog):
-    """See the module; ``node.replica.role`` describes the methods."""
+    """See the module; ``node.replica.roles.role`` describes the methods."""
 
     gathers = False  # other nodes wait for what is applied here, and it is put in order first
     settled = False  # evaluate tells

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from node.links.fronts import FrontLink
-from node.replica.role import Handler
+from node.replica.roles.role import Handler
 
 if TYPE_CHECKING:
     import asyncio

@@ -33,8 +33,8 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, Request
 from node.replica.moving.of_shard import ShardMoves
-from node.replica.pauses import ReturningTimer
-from node.replica.role import Body, Kinds, Owed
+from node.replica.pacing.pauses import ReturningTimer
+from node.replica.roles.role import Body, Kinds, Owed
 from node.replica.shards.fates import Fates, FatesNode
 from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED, FeedEnd, FeedEndNode
 from node.replica.shards.handover import HandOver, HandOverNode
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
     from cluster.pacing.pace import Pace
     from cluster.raft import Ready
     from node.replica.applying import Applies
-    from node.serving.guard import Guard
-    from node.serving.looking import Looking
+    from node.serving.auth.guard import Guard
+    from node.serving.txns.looking import Looking
     from node.upkeep.log.snapshots import Snapshots
 
 log = structlog.get_logger("shard")
@@ -72,7 +72,7 @@ class ShardNode(FeedEndNode, HandOverNode, FatesNode, Protocol):
 
 
 class ShardRole:
-    """See the module; ``node.replica.role`` describes the methods."""
+    """See the module; ``node.replica.roles.role`` describes the methods."""
 
     gathers = False  # what is applied here is put in order first
     awaited = True  # the feed's haste says how soon (node.replica.shards.feed)

@@ -24,8 +24,8 @@ from node.upkeep.owner import UpkeepNode
 if TYPE_CHECKING:
     from cluster.raft import Raft
     from cluster.settings import NodeSettings
-    from node.replica.role import Role
-    from node.serving.admission import Admission
+    from node.replica.roles.role import Role
+    from node.serving.auth.admission import Admission
     from node.storage import StateStore
     from node.upkeep.group.growing import Growing
 

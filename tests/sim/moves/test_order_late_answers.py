@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
-from node.serving.past import Past
+from node.serving.txns.past import Past
 from tests.sim.clients.order_clients import Clients
 from tests.sim.moves.order_mutants_moves import moves
 from tests.sim.world.order_sim import Simulation

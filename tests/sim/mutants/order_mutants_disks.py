@@ -7,7 +7,7 @@ from typing import Any
 
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
-from node.serving.watches import WatchSource
+from node.serving.watch.watches import WatchSource
 from node.upkeep.log.floors import Floors
 from tests.sim.disks import order_store
 from tests.sim.mutants.mutant import HOT, WRONG, Mutant, Patch, plan

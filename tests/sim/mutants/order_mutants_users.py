@@ -22,8 +22,8 @@ from cluster.order.sequencing.coordinator import Wide
 from cluster.order.sequencing.sequencer import Sequencer
 from cluster.wire.messages import READ, Method
 from node.replica.shards.order_role import OrderRole
-from node.serving.admission import Admission
-from node.serving.guard import Guard
+from node.serving.auth.admission import Admission
+from node.serving.auth.guard import Guard
 from tests.sim.mutants.order_mutants_disks import SNAPSHOTS
 from tests.sim.world.order_plan import Plan
 

@@ -18,7 +18,7 @@ from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLink, NodeLinks
 from node.replica.moving.moved import MovedKeys
-from node.replica.role import Kinds
+from node.replica.roles.role import Kinds
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole

@@ -29,7 +29,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, NodeSettings, genesis_file
-from node.replica.made import make_node
+from node.replica.roles.made import make_node
 from node.replica.server import Node
 from tests.sim.births.order_births import FOLDER, Births, Supervisors, place
 from tests.sim.checks.order_checks import Checker

@@ -12,8 +12,8 @@ from cluster.features.auth.principal import FRONT, NOBODY, SAID, Kind, Principal
 from cluster.features.auth.state import AuthState, Meta, User, meta_row, user_row
 from cluster.wire.messages import Method
 from node.kinds import WRITES
-from node.serving import admission
-from node.serving.admission import Admission
+from node.serving.auth import admission
+from node.serving.auth.admission import Admission
 
 
 class _Node:

@@ -10,7 +10,7 @@ import pytest
 from cluster.features.auth.principal import read_news
 from cluster.features.auth.state import Meta, meta_row
 from cluster.wire.messages import Status
-from node.serving.guard import Guard
+from node.serving.auth.guard import Guard
 
 
 @pytest.mark.parametrize(("meta", "told"), [

@@ -20,9 +20,9 @@ from cluster.wire.messages import LEADER, Method, Status
 from node.links.fronts import FrontLink
 from node.replica import applying
 from node.replica.applying import Applies
-from node.replica.lone import LoneRole
-from node.replica.pauses import GatheringTimer
-from node.replica.role import Kinds
+from node.replica.pacing.pauses import GatheringTimer
+from node.replica.roles.lone import LoneRole
+from node.replica.roles.role import Kinds
 from node.replica.server import Node
 from node.storage import StorageCorruption
 from tests.unit.proxy.fakes import ManualLoop

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.pacing.gathering import MOST_ENTRIES, PAUSE_MS, Gathering
-from node.replica.pauses import GatheringTimer
+from node.replica.pacing.pauses import GatheringTimer
 
 PAUSE_S = PAUSE_MS / 1000
 

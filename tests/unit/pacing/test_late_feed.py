@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from cluster.pacing.late_feed import MOST_RECORDS, PAUSE_MS, LateFeed
-from node.replica.pauses import LateFeedTimer
+from node.replica.pacing.pauses import LateFeedTimer
 from tests.unit.pacing.test_gathering import Clock
 
 PAUSE_S = PAUSE_MS / 1000

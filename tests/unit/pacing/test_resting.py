@@ -20,7 +20,7 @@ from cluster.pacing.resting import (
 )
 from cluster.wire.messages import Method
 from node.links.fronts import NODE_IDENTITY, FrontLink
-from node.replica.large import LargeWrites
+from node.replica.pacing.large import LargeWrites
 from tests.unit.pacing.test_gathering import Clock
 
 MB = 1 << 20

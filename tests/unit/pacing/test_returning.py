@@ -9,7 +9,7 @@ import pytest
 from cluster.pacing.pace import Pace
 from cluster.pacing.returning import FEWEST, LONGEST_MS, Returning
 from cluster.pacing.scarcity import LOOK_MS
-from node.replica.pauses import ReturningTimer
+from node.replica.pacing.pauses import ReturningTimer
 from tests.unit.pacing.test_gathering import Clock
 
 

@@ -17,7 +17,8 @@ from rocksdict import WriteBatch
 
 from cluster.grain import GRAIN
 from cluster.raft.types import Entry, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, mark
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed
+from node.storage.log import mark
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import history
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream

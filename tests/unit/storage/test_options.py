@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from rocksdict import DBRecoveryMode, Options
 
-from node.storage import RaftLog, log, options
+from node.storage import RaftLog, options
 from node.storage.errors import LibraryRefused
+from node.storage.log import raft_log
 from node.storage.options import LOG_NEEDS, check_log_opened, log_options
 from tests.unit.storage.workload import CONFIGURATION
 
@@ -43,7 +44,7 @@ def test_a_log_that_was_opened_otherwise_is_refused(
         change(made)
         return made
 
-    monkeypatch.setattr(log, "log_options", changed)
+    monkeypatch.setattr(raft_log, "log_options", changed)
     with pytest.raises(LibraryRefused, match=told) as refused:
         RaftLog.open(tmp_path, initial=CONFIGURATION)
     assert "Install a version of rocksdict that muster was tried with" in str(refused.value)

@@ -149,7 +149,7 @@ def test_no_more_than_two_modules_stand_in_a_circle() -> None:
     assert [sorted(circle) for circle in circles(known) if len(circle) > 2] == []
 
 
-WHOLE = {"node/replica/server.py", "node/replica/made.py"}  # where the node is, and where it is made
+WHOLE = {"node/replica/server.py", "node/replica/roles/made.py"}  # where the node is, and where it is made
 
 
 def test_no_part_of_a_node_takes_the_whole_node() -> None:

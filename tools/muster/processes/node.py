@@ -19,7 +19,7 @@ from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
 from node.members.roster import REMOVED_FILE
 from node.replica.leaving import Leaving
-from node.replica.made import make_node
+from node.replica.roles.made import make_node
 from node.replica.server import Node
 from node.storage.errors import DirectoryLocked, DiskFull, LibraryRefused, StorageCorruption, is_disk_full
 from tools.muster.machine import logs

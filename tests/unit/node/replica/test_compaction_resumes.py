@@ -11,7 +11,7 @@ from cluster.effects import records
 from cluster.raft import Configuration, Entry, EntryKind
 from cluster.raft.types import HardState
 from cluster.settings import Common, NodeSettings, Peer
-from node.replica.made import make_node
+from node.replica.roles.made import make_node
 from node.replica.server import Node
 from node.storage import RaftLog, StateStore
 from tests.unit.storage.state.stores import received

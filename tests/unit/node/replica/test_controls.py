@@ -17,7 +17,7 @@ from cluster.raft import Role
 from cluster.settings import Common, Peer
 from cluster.wire.messages import ANSWER, HEAD, Method, Status, decode_answers
 from node.links.fronts import FrontLink
-from node.replica.role import Kinds
+from node.replica.roles.role import Kinds
 from node.replica.shards.order_role import OrderRole
 
 RID = 5

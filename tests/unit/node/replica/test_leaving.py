@@ -23,7 +23,7 @@ from cluster.wire.messages import (
 )
 from node.links.fronts import NODE_IDENTITY, Fronts
 from node.replica.leaving import FRAME, Leaving
-from node.replica.role import Owed
+from node.replica.roles.role import Owed
 from node.upkeep.group.succession import Succession
 
 ELECTION_MS = 200

@@ -19,7 +19,7 @@ from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.replica.applying import Applies
-from node.replica.role import Kinds
+from node.replica.roles.role import Kinds
 from node.replica.server import Node
 from node.replica.shards.shard_role import ShardRole
 from node.storage import ApplyFailed, StateStore

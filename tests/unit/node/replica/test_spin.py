@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from cluster.settings import Common
-from node.replica.spin import Spin
+from node.replica.pacing.spin import Spin
 from tools.muster.machine.real import RealMachine
 
 

@@ -27,10 +27,10 @@ from cluster.wire import messages
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.writes import Beside, Writes
-from node.serving.looking import Looking
-from node.serving.past import Past
 from node.serving.reads import Reads
 from node.serving.streams import Streams
+from node.serving.txns.looking import Looking
+from node.serving.txns.past import Past
 from node.slicing.slicer import Slicer
 from node.storage import StateStore
 from tests.unit.node.replica.test_writes import FakeRaft

@@ -21,7 +21,7 @@ from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
-from node.serving import looking
+from node.serving.txns import looking
 from node.slicing import slicer
 from tests.unit.node.serving.test_long_answers import KEYS, Replica, fill, span, transaction, watched_steps
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
-from node.serving.range_index import RangeIndex
+from node.serving.watch.range_index import RangeIndex
 from tests.tries import best_of_three
 from tests.unit.turns import short_turns
 

@@ -10,7 +10,7 @@ from cluster.wire.events import EVENTS_HEAD, MORE_EVENTS
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.wire.protobuf import key_value, tombstone
 from node.links.fronts import FrontLink, Fronts
-from node.serving.watches import WatchSource
+from node.serving.watch.watches import WatchSource
 from tests.events import read
 from tests.tries import best_of_three
 from tests.unit.turns import short_turns

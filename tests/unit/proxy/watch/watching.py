@@ -1,8 +1,8 @@
 """Nodes with a watch source over one shared log of events, and clients that record what they are told.
 
 The nodes apply the log at their own pace, answer HISTORY from what they have applied when they *begin* with
-it and may send that answer later than events applied since: the order of ``node.serving.watches`` at its
-worst.
+it and may send that answer later than events applied since: the order of ``node.serving.watch.watches`` at
+its worst.
 """
 
 from __future__ import annotations

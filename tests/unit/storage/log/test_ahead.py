@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from cluster.raft.types import Entry
-from node.storage import RaftLog, StorageCorruption, ahead
-from node.storage.ahead import FILL_BYTES, FILLING, FIRST_BYTES
+from node.storage import RaftLog, StorageCorruption
+from node.storage.log import ahead
+from node.storage.log.ahead import FILL_BYTES, FILLING, FIRST_BYTES
 from tests.unit.storage.workload import CONFIGURATION
 
 PAGE = 4096

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
 from node.storage import DirectoryLocked, RaftLog
-from node.storage.log import ROW_BYTES
+from node.storage.log.raft_log import ROW_BYTES
 from tests.unit.storage.workload import CONFIGURATION
 
 

@@ -11,7 +11,7 @@ from rocksdict import Options
 
 from cluster.raft import Entry, EntryKind, SnapshotPosition
 from node.storage import RaftLog, StorageCorruption
-from node.storage import log as log_module
+from node.storage.log import raft_log as log_module
 from node.storage.options import LOG_BESIDE
 from tests.unit.storage.workload import CONFIGURATION
 

@@ -10,7 +10,7 @@ import pytest
 
 from cluster.raft.types import Entry, HardState
 from node.storage import RaftLog, SyncFailed
-from node.storage.note import CommitNote
+from node.storage.log.note import CommitNote
 from tests.unit.storage.workload import CONFIGURATION
 
 
@@ -31,7 +31,7 @@ def test_the_latest_note_is_read_and_no_file_is_made_before_there_is_one(tmp_pat
 
 def test_a_process_that_is_killed_loses_nothing_of_it(tmp_path: Path) -> None:
     killed = (
-        "import os, signal, sys; from pathlib import Path; from node.storage.note import CommitNote\n"
+        "import os, signal, sys; from pathlib import Path; from node.storage.log.note import CommitNote\n"
         "note = CommitNote(Path(sys.argv[1])); note.read(); note.write(8, 2); note.write(9, 2)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )

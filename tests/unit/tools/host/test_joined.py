@@ -16,7 +16,7 @@ import pytest
 from bench.client import Client, parse_endpoint
 from cluster.pb import rpc_pb2 as pb
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
-from node.replica.made import make_node
+from node.replica.roles.made import make_node
 from proxy.main import Front
 from tests.ports import free_ports
 from tools.muster.joined import make_front

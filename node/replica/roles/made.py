@@ -10,9 +10,9 @@ import structlog
 from cluster.features.growth import BIRTHS
 from cluster.settings import NodeSettings
 from node.machine import NodeMachine
-from node.replica.lone import LoneRole
-from node.replica.pauses import GatheringTimer
-from node.replica.role import Kinds, Role
+from node.replica.pacing.pauses import GatheringTimer
+from node.replica.roles.lone import LoneRole
+from node.replica.roles.role import Kinds, Role
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole

@@ -1,4 +1,4 @@
-"""Users and roles as this replica has applied them; ``node.serving.admission`` brings requests to their
+"""Users and roles as this replica has applied them; ``node.serving.auth.admission`` brings requests to their
 judge."""
 
 from __future__ import annotations

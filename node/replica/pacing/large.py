@@ -20,7 +20,7 @@ from node.kinds import QUESTIONS, WRITES
 from node.links.fronts import FrontLink, Request
 
 if TYPE_CHECKING:
-    from node.replica.role import Role
+    from node.replica.roles.role import Role
 
 _WATCHED_S = 10.0  # other requests are noted for so long after the last large write
 # a client's request, for one shard or for several

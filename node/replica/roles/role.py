@@ -1,8 +1,8 @@
 """What differs between nodes: their roles.
 
 A node is the same everywhere: a Raft log, a state, links, and a tick that drives them. It holds one ``Role``,
-chosen in ``node.replica.made``: ``LoneRole`` in a store of one shard; in one of several shards ``OrderRole``
-for shard 0, whose log is the order, and ``ShardRole`` for the others, which follow it.
+chosen in ``node.replica.roles.made``: ``LoneRole`` in a store of one shard; in one of several shards
+``OrderRole`` for shard 0, whose log is the order, and ``ShardRole`` for the others, which follow it.
 
 The node calls the role in each tick. What else a role has, it registers with a part of the node: requests
 of other nodes in ``Node.handlers``, frames of peers in ``Node.frames``, periodic work with ``Node.clock``,

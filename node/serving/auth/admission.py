@@ -26,8 +26,8 @@ from cluster.settings import NodeSettings
 from cluster.wire.messages import Method
 from node.kinds import METHOD, WRITES
 from node.links.fronts import FrontLink, Request
+from node.serving.auth.guard import Guard
 from node.serving.confirm import Confirmations
-from node.serving.guard import Guard
 from node.serving.reads import Reads
 from node.slicing.slicer import Slices
 from node.storage import StateStore
@@ -35,7 +35,7 @@ from node.upkeep.growth.sampling import PassOn, Sampling
 
 if TYPE_CHECKING:
     from node.members.roster import Roster
-    from node.replica.role import Role
+    from node.replica.roles.role import Role
     from node.replica.writes import Writes
     from node.serving.serve import Serve
     from node.upkeep.expiry import Expiry

@@ -17,8 +17,8 @@ from cluster.evaluate.steps import Stepped, Steps
 from cluster.evaluate.txns.range_compares import FEW, RangeCompares
 from cluster.pacing.turns import Turns
 from node.links.fronts import FrontLink
-from node.serving.past import PastView
 from node.serving.reads import Reads
+from node.serving.txns.past import PastView
 from node.slicing.slicer import Slices
 from node.storage import StateStore
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from rocksdict import Rdict, WriteBatch
 
 from cluster.raft.types import Configuration, Entry, HardState, IntegrityError, SnapshotPosition
-from node.storage.ahead import FilledAhead
 from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_read
-from node.storage.mark import Mark, MarkFile
-from node.storage.note import CommitNote
+from node.storage.log.ahead import FilledAhead
+from node.storage.log.mark import Mark, MarkFile
+from node.storage.log.note import CommitNote
 from node.storage.opening import open_database
 from node.storage.options import bounded, check_log_opened, log_options
 

@@ -13,17 +13,17 @@ from cluster.wire.messages import Method, Status
 from node.any_node import AnyNode
 from node.links.fronts import FrontLink, Request, say_not_leader
 from node.replica.applying import is_full, one_run
-from node.replica.role import Handler, Kinds, Owed, Role
+from node.replica.roles.role import Handler, Kinds, Owed, Role
 
 if TYPE_CHECKING:
     import asyncio
 
     from node.replica.applying import Applies
-    from node.replica.pauses import GatheringTimer
+    from node.replica.pacing.pauses import GatheringTimer
     from node.replica.writes import Writes
     from node.serving.confirm import Confirmations
-    from node.serving.looking import Looking
-    from node.serving.watches import WatchSource
+    from node.serving.txns.looking import Looking
+    from node.serving.watch.watches import WatchSource
     from node.storage import Applied
     from node.upkeep.upkeep import Upkeep
 
@@ -44,7 +44,7 @@ class OwnLogNode(AnyNode, Protocol):
 
 
 class OwnLog:
-    """A role whose own log is the order; ``node.replica.role`` describes the methods."""
+    """A role whose own log is the order; ``node.replica.roles.role`` describes the methods."""
 
     def __init__(self, node: OwnLogNode) -> None:
         self._own = node
@@ -96,7 +96,7 @@ class LoneRole(OwnLog, Role):
         self, node: LoneNode, kinds: Kinds, orders_from_here: Callable[[], None] = lambda: None
     ) -> None:
         """``orders_from_here``: the data has grown so far that shards may be born: have the role of shard 0
-        go on (``node.replica.made``)."""
+        go on (``node.replica.roles.made``)."""
         super().__init__(node)
         self._node = node
         self._orders_from_here = orders_from_here

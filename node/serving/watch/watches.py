@@ -19,7 +19,7 @@ from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from node.links.fronts import FrontLink
-from node.serving.range_index import RangeIndex
+from node.serving.watch.range_index import RangeIndex
 from node.slicing.slicer import Slices
 
 if TYPE_CHECKING:
