@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cluster.placement import Table
 from cluster.placement.table import State
 from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import Method, Status
@@ -36,20 +35,16 @@ class Leaving:
         self._node = node
         self._links = links
         self._moved = moved
-        self._emptied = False
         self._shard = node.settings.shard
         self._member_id = node.settings.common.member_id
         self._voters = voters
         self._steps = Steps(node.loop, node.machine.perf_counter)
         self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
 
-    def placed(self, table: Table | None) -> None:
-        """A table was applied here."""
-        self._emptied = table is not None and table.emptied
-
     def second(self) -> None:
         """Every second."""
-        if self._emptied:  # its drop waits for what has moved to be on disk
+        table = self._moved.table
+        if table is not None and table.emptied:  # its drop waits for what has moved to be on disk
             self._node.upkeep.flushes.owe()
         if self._steps.busy:
             return
@@ -94,7 +89,6 @@ class Leaving:
     def replaced(self) -> None:
         """Another state was installed."""
         self._steps.abandon()
-        self.placed(self._moved.table)
 
     def close(self) -> None:
         self._steps.abandon()

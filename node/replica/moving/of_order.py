@@ -58,7 +58,6 @@ class OrderMoves(Moves):
         """A table is applied here."""
         self.placed()
         self.copying.placed(table)
-        self.leaving.placed(table)
 
     def replaced(self) -> None:
         """Another state was installed."""

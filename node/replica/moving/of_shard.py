@@ -42,7 +42,6 @@ class ShardMoves:
         if self._role.leading is not None and table is not None:
             self._role.leading.placed(table)
         self.copying.placed(table)
-        self.leaving.placed(table)
 
     def lead(self, leading: ShardLeader[Any]) -> None:
         """This replica begins to lead."""

@@ -28,27 +28,49 @@ class Configurations:
     def __init__(self, shards: range, initial: Configuration) -> None:
         self.history = {shard: [initial] for shard in shards}
         self._known: dict[str, Configuration] = {}  # in effect at a node when it was looked at last
+        # groups that were born with the voters alone, and have still to take in all learners
+        self._lacking: dict[int, Configuration] = {}
 
     def born(self, shard: int, voters: Collection[int]) -> None:
-        """A shard forms, with the group that all others have (G14)."""
+        """A shard forms, with the voters that all other groups have (G14). Learners join it next."""
         begins = Configuration(frozenset(voters))
         for other, history in self.history.items():
-            if history[-1] != begins:
+            if history[-1].voters != begins.voters or history[-1] != self.history[0][-1] or self._lacking:
                 raise Violation("G14 no shard forms while hosts change",
                                 f"shard {shard} with {begins}, group {other}: {history[-1]}")
         self.history[shard] = list(self.history[0])
+        if self.history[0][-1].learners:
+            self._lacking[shard] = begins
 
     def dropped(self, shard: int) -> None:
         """Its group is over."""
         del self.history[shard]
+        self._lacking.pop(shard, None)
+
+    def _joined(self, shard: int, configuration: Configuration) -> None:
+        """A group that was born has taken in one more of the learners that all others have."""
+        before, goal = self._lacking[shard], self.history[shard][-1]
+        if configuration.voters != goal.voters or not (
+                before.learners < configuration.learners <= goal.learners):
+            raise Violation("G14 a shard that was born takes in the learners before any other change",
+                            f"group {shard}: {configuration} after {before}, others: {goal}")
+        self._lacking[shard] = configuration
+        if configuration == goal:
+            del self._lacking[shard]
 
     def committed(self, shard: int, kind: int, data: bytes) -> None:
         """One more entry of a group is known to be committed, in the order of its log."""
         if kind != EntryKind.CONFIG or shard not in self.history:
             return
+        if shard in self._lacking:
+            self._joined(shard, Configuration.decode(data))
+            return
         mine = self.history[shard]
         mine.append(Configuration.decode(data))
         where = f"group {shard}: {mine[-1]}"
+        if self._lacking:
+            raise Violation("I21 the next change of hosts begins when all groups have the last",
+                            f"{where}, before {self._lacking}")
         for other, history in self.history.items():
             at = min(len(mine), len(history))
             if mine[:at] != history[:at] or abs(len(mine) - len(history)) > 1:
@@ -68,9 +90,8 @@ class Configurations:
         if self._known.get(node) is configuration or shard not in self.history:
             return
         self._known[node] = configuration
-        if not any(
-            len(_changed(committed, configuration)) <= 1 for committed in reversed(self.history[shard])
-        ):
+        committed_here = [*self.history[shard], *filter(None, [self._lacking.get(shard)])]
+        if not any(len(_changed(committed, configuration)) <= 1 for committed in reversed(committed_here)):
             raise Violation(
                 "I21 one change at a time in a group",
                 f"{node} goes by {configuration}, committed is {self.history[shard][-1]}",
@@ -82,7 +103,7 @@ class Configurations:
 
     def now(self) -> list[Configuration]:
         """The latest committed configuration of each group."""
-        return [history[-1] for _, history in sorted(self.history.items())]
+        return [self._lacking.get(shard, history[-1]) for shard, history in sorted(self.history.items())]
 
 
 def _changed(before: Configuration, after: Configuration) -> set[int]:

@@ -379,6 +379,18 @@ def test_g10_a_learners_host_drops_what_has_left_it(cluster: Cluster) -> None:
     cluster.table = store.placement() or cluster.table
 
 
+def test_a_node_that_starts_while_a_shard_retires_flushes_for_its_drop(cluster: Cluster) -> None:
+    """The drop waits for what has moved to be on disk, and no table is applied any more."""
+    node: Any = Host(cluster).node(TARGET)
+    owed: list[bool] = []
+    node.upkeep.flushes.owe = lambda: owed.append(True)
+    links: Any = SimpleNamespace(flush=lambda: None)
+    for emptied in (False, True):
+        moved: Any = SimpleNamespace(table=SimpleNamespace(emptied=emptied), left={})
+        Leaving(node, links, moved, lambda: (1, 2, 3)).second()
+        assert bool(owed) is emptied
+
+
 def test_g10_of_what_no_read_can_ask_for_a_part_goes_alone(cluster: Cluster) -> None:
     middle = TARGET - 1
     cluster.move(b"a/0", b"a/5", middle)
