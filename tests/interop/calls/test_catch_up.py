@@ -3,8 +3,6 @@ size. Those who take no such answer ask for fragments."""
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -13,15 +11,13 @@ import grpc
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
-from tests.interop.hosts import ETCD, Hosts, unary
-from tests.tries import best_of_three, within
+from tests.interop.hosts import Hosts, unary
 
 _VALUE = b"v" * (1 << 20)
 _COUNT = 10
 _DEFAULT_BYTES = 4 << 20  # what a client in Python takes unless told otherwise
 _MESSAGE_BYTES = 1_572_864 + 524_288  # what a server takes, and about what it sends
 _LIMIT_S = 60.0
-_READERS, _EVENTS, _DELAY_S = 10, 40, 0.15  # as in etcd's TestWatchDelayForEvent
 
 pytestmark = pytest.mark.interop
 
@@ -92,49 +88,3 @@ def test_a_revision_is_whole_unless_fragments_are_asked_for(channel: grpc.Channe
     told = [event.kv.mod_revision for answer in split for event in answer.events]
     assert [(revision, len(list(some))) for revision, some in groupby(told)] == [(r, 5) for r in revisions]
     assert [answer.fragment for answer in split][-1] is False
-
-
-def _read_lists(endpoint: str, over: threading.Event) -> None:
-    """A megabyte at a time, one answer after the other; nothing of it is parsed."""
-    with grpc.insecure_channel(endpoint, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        get = channel.unary_unary(
-            "/etcdserverpb.KV/Range", request_serializer=lambda message: message.SerializeToString()
-        )
-        while not over.is_set():
-            get(pb.RangeRequest(key=b"lists/", range_end=b"lists0"), timeout=_LIMIT_S)
-
-
-@pytest.mark.soak  # ten readers in Python take a CPU for themselves: not on a machine that others use
-@best_of_three
-def test_events_come_within_150_ms_beside_lists_of_a_megabyte(hosts: Hosts, channel: grpc.Channel) -> None:
-    put = unary(channel, "KV/Put", pb.PutResponse)
-    for number in range(100):
-        put(pb.PutRequest(key=b"lists/%d" % number, value=b"v" * 10_000), timeout=_LIMIT_S)
-    over = threading.Event()
-    readers = [threading.Thread(target=_read_lists, args=(hosts.endpoints[0], over)) for _ in range(_READERS)]
-    took: list[float] = []
-    with grpc.insecure_channel(
-        hosts.endpoints[0], options=[("grpc.use_local_subchannel_pool", 1)]
-    ) as watching:
-        request = pb.WatchRequest(create_request=pb.WatchCreateRequest(key=b"beside"))
-        call = watching.stream_stream(
-            "/etcdserverpb.Watch/Watch",
-            request_serializer=lambda message: message.SerializeToString(),
-            response_deserializer=pb.WatchResponse.FromString,
-        )(iter([request]), timeout=_LIMIT_S)
-        assert next(call).created
-        try:
-            for reader in readers:
-                reader.start()
-            for _ in range(_EVENTS):
-                began = time.monotonic()
-                put(pb.PutRequest(key=b"beside"), timeout=_LIMIT_S)
-                assert len(next(call).events) == 1
-                took.append(time.monotonic() - began)
-        finally:
-            over.set()
-            for reader in readers:
-                reader.join(_LIMIT_S)
-            call.cancel()
-    if not ETCD:  # on two busy CPUs etcd's take longer
-        within(sorted(took)[_EVENTS * 9 // 10], _DELAY_S, "nine of ten events")

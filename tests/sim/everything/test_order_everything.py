@@ -81,8 +81,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                             " that, the order for what came back, and its vote for the order",
     ("moves births more", 1, 26112711006): "a node that started while a shard retired flushed nothing for its"
                                            " drop, which waited for that",
-    ("moves births more", 3, 26112711003): "the checker's: a shard that forms takes in members that are learners"
-                                           " once it serves",
+    ("moves births more", 3, 26112711003): "the checker's: a shard that forms takes in members that are"
+                                           " learners once it serves",
     ("moves births more", 2, 47): "the checker's: a host without a shard's directory had nothing on it",
 }
 
