@@ -11,7 +11,8 @@ entries are not what the order says: that cannot be kept. A backup may end earli
 furthest place that every node has reached, or can reach by the logs (:func:`common`) and by files of a shard
 that had no majority (``cluster.order.passing``).
 
-``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``), and ``node.backup.salvage``.
+``--force-new-cluster`` carries it out (``tools.muster.host.identity.forcing``), and
+``node.backup.stopped.salvage``.
 """
 
 from __future__ import annotations

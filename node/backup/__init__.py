@@ -2,5 +2,5 @@
 
 Read ``sorting`` (rows of any number, in order, in bounded memory), ``rows`` (a checkpoint's rows as etcd has
 them), ``spool`` (all rows of a backup, and its file), ``build`` (of all shards, in a process of its own:
-``process``), then ``restore``.
+``process``), then ``restore``. ``stopped``: out of the files of a host that does not run.
 """

@@ -25,7 +25,7 @@ from cluster.bolt.etcd import key_in, read_revision
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from node.backup import dropped
-from node.backup.salvage import Salvaged
+from node.backup.stopped.salvage import Salvaged
 from tests import forks
 from tests.cluster.local_cluster import environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts

@@ -2,10 +2,10 @@
 
 At one moment it is noted how far each node of one host has applied; now and then one is left as it was
 earlier. When the run is over these places are made again over RocksDB, by the real fold of the committed logs
-(``node.backup.carrying``). Keys that move between shards are in no log: where they do, the state lies in
-RocksDB, and checkpoints of it are taken. The code of production builds a backup of them and restores it. What
-is restored must be what was acknowledged at shard 0's place of the order: keys and their history, leases,
-users, the tree of version 2, and nothing else. Where a shard is behind shard 0, no backup may come of it.
+(``node.backup.stopped.carrying``). Keys that move between shards are in no log: where they do, the state lies
+in RocksDB, and checkpoints of it are taken. The code of production builds a backup of them and restores it.
+What is restored must be what was acknowledged at shard 0's place of the order: keys and their history,
+leases, users, the tree of version 2, and nothing else. Where a shard is behind shard 0, no backup may come of it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from cluster.pb import kv_pb2
 from cluster.raft import Configuration, Entry, EntryKind, SnapshotPosition
 from node.backup import spool
 from node.backup.build import Job, Unfit, gather
-from node.backup.carrying import carry
 from node.backup.restore import Changed, NoBackup, restore
+from node.backup.stopped.carrying import carry
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSource
 from tests.sim.clients.order_leases import live_at

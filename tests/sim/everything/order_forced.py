@@ -22,7 +22,7 @@ from cluster.order.moving.copier import STAGING
 from cluster.order.passing import Piece
 from cluster.placement.table import State
 from cluster.raft import Configuration
-from node.backup.carrying import fold_of
+from node.backup.stopped.carrying import fold_of
 from node.replica.moving.moved import MovedKeys
 from tests.sim.disks.order_disk import LogDisk
 from tests.sim.disks.order_real import RealDisk

@@ -15,7 +15,7 @@ from cluster.placement.base import Base
 from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from cluster.raft.types import Entry, EntryKind, HardState
-from node.backup.carrying import carry
+from node.backup.stopped.carrying import carry
 from node.storage import RaftLog, StateStore
 from node.storage.state import staging
 from tests.unit.backup.orders import GROUP, OWN

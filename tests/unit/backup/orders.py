@@ -14,7 +14,7 @@ from cluster.features.rows import RowsOf, encode
 from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, entry
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState
 from cluster.settings import Peer
-from node.backup.carrying import carry
+from node.backup.stopped.carrying import carry
 from node.storage import RaftLog, StateStore
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity

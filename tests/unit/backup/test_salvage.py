@@ -24,7 +24,7 @@ from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_mult
 from cluster.order.salvage import CannotBeKept
 from cluster.pb import kv_pb2
 from cluster.raft.types import Entry, EntryKind, HardState
-from node.backup.salvage import Salvaged, salvage
+from node.backup.stopped.salvage import Salvaged, salvage
 from node.storage import StateStore
 from tests.unit.backup.orders import OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with, written
 from tests.unit.backup.test_build import built, checkpoint

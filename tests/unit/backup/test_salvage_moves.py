@@ -9,8 +9,8 @@ import pytest
 
 from cluster.bolt import Database
 from cluster.order.salvage import CannotBeKept
-from node.backup import salvage as module
-from node.backup.salvage import salvage
+from node.backup.stopped import salvage as module
+from node.backup.stopped.salvage import salvage
 from node.storage import ApplyFailed
 from tests.unit.backup.moving import END, KEYS, MOVES, SWITCHES, host
 from tests.unit.backup.orders import OWN, PEERS

@@ -1,7 +1,7 @@
 """``musterctl snapshot save --data-dir``: a backup from the files of a stopped host.
 
 The files stay as they are: copies beside the backup are opened (links of files that never change).
-``node.backup.salvage`` decides what is in it.
+``node.backup.stopped.salvage`` decides what is in it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cluster.effects.newer import NewerRecord
 from cluster.order.salvage import CannotBeKept
-from node.backup import dropped
-from node.backup.salvage import Salvaged, salvage
+from node.backup.stopped import dropped
+from node.backup.stopped.salvage import Salvaged, salvage
 from node.durable import sync_directory
 from node.storage import StorageError
 from node.storage.kept import FOLDER

@@ -20,7 +20,7 @@ from cluster.order.salvage import CannotBeKept
 from cluster.raft import promises
 from cluster.raft.promises import Promise
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
-from node.backup import dropped
+from node.backup.stopped import dropped
 from node.links.promises import NAME as PROMISES
 from node.storage import RaftLog
 from tests.raft_log import MemoryLog
@@ -145,7 +145,7 @@ def test_without_room_for_the_file_nothing_is_changed(
     order = Order.made(3)
     ends = {s: order.cuts[25][s] for s in OTHERS}
     identity = host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 10), ends)
-    monkeypatch.setattr("node.backup.dropped.os.fsync", full)
+    monkeypatch.setattr("node.backup.stopped.dropped.os.fsync", full)
     with pytest.raises(ConfigError, match=r"No space left on device\. Nothing was changed"):
         forcing.force(str(tmp_path), identity, structlog.get_logger())
     for shard in range(SHARDS):

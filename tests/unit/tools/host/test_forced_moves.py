@@ -11,7 +11,7 @@ import structlog
 
 from cluster.placement.changes import shard_item
 from cluster.placement.table import State
-from node.backup.carrying import carry
+from node.backup.stopped.carrying import carry
 from node.storage.keys import range_rows
 from tests.unit.backup.moving import BASE, KEYS, MOVES, copied, logged, moved, opened_state
 from tests.unit.backup.orders import OWN, PEERS

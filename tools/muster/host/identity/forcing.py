@@ -4,8 +4,8 @@ The logs change before any node runs: each group gets this host as its only memb
 That voter elects itself, and all that its logs hold is committed. ``cluster.order.salvage`` decides how much
 of the logs can be kept where the last seconds of other hosts are missing (H18).
 
-What is dropped is first written into a file (``node.backup.dropped``). The order log also gets the rows
-of the removed members. After a crash halfway the same is made again.
+What is dropped is first written into a file (``node.backup.stopped.dropped``). The order log also gets the
+rows of the removed members. After a crash halfway the same is made again.
 
 A copy of keys that move begins again: it may have what is dropped, for a target's copy may be further on than
 its state (G5).
@@ -32,8 +32,8 @@ from cluster.placement import Table as PlacementTable
 from cluster.placement.changes import shard_state
 from cluster.placement.table import State
 from cluster.raft import Configuration, Entry, EntryKind, HardState
-from node.backup import dropped
-from node.backup.carrying import fold_of
+from node.backup.stopped import dropped
+from node.backup.stopped.carrying import fold_of
 from node.links.promises import NAME as PROMISES
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
@@ -136,14 +136,7 @@ def _force(
     order = replicas[0]
     _check_born(replicas, found.order_index)
     first = order.log.first_index()
-    table.take(
-        [
-            data[pos:end]
-            for _, data in _records(order.log, order.position.order_index + 1, found.order_index)
-            for kind, pos, end in records.items(data)
-            if kind == records.Item.HOST
-        ]
-    )
+    table.take(_host_rows(order, found.order_index))
     only = Configuration(frozenset({identity.member_id}))
     rows = [
         replace(host, removed=True).encode()
@@ -172,17 +165,33 @@ def _force(
     drop_copies([shard for shard, replica in replicas.items() if replica.has_copy])
     # the order last: it names what the others hold
     for shard in sorted(replicas, reverse=True):
-        replica = replicas[shard]
-        end = found.last[shard] if shard else found.order_index
-        term = max(replica.log.hard_state().term, found.terms.get(shard, 0)) + 1
-        entries = [*found.made_up.get(shard, ()), Entry(end + 1, term, EntryKind.CONFIG, only.encode())]
-        if not shard and rows:
-            entries.append(Entry(end + 2, term, EntryKind.RECORD, b"".join(map(records.host, rows))))
-        commit = min(replica.log.hard_state().commit, entries[0].index - 1)
-        # this host has acknowledged what is dropped: by that, new members would refuse it (H10)
-        replica.log.set_meta(PROMISES, b"")
-        replica.log.append(entries, HardState(term, identity.member_id, commit))
-        replica.log.sync()
+        _log_alone(replicas[shard], shard, found, only, identity, [] if shard else rows)
+
+
+def _host_rows(order: _Replica, last: int) -> list[bytes]:
+    """Of members, which the order's state does not have yet."""
+    return [
+        data[pos:end]
+        for _, data in _records(order.log, order.position.order_index + 1, last)
+        for kind, pos, end in records.items(data)
+        if kind == records.Item.HOST
+    ]
+
+
+def _log_alone(
+    replica: _Replica, shard: int, found: Plan, only: Configuration, identity: Identity, rows: list[bytes],
+) -> None:
+    """Log that this host is the only member; ``rows``: of members that are removed."""
+    end = found.last[shard] if shard else found.order_index
+    term = max(replica.log.hard_state().term, found.terms.get(shard, 0)) + 1
+    entries = [*found.made_up.get(shard, ()), Entry(end + 1, term, EntryKind.CONFIG, only.encode())]
+    if rows:
+        entries.append(Entry(end + 2, term, EntryKind.RECORD, b"".join(map(records.host, rows))))
+    commit = min(replica.log.hard_state().commit, entries[0].index - 1)
+    # this host has acknowledged what is dropped: by that, new members would refuse it (H10)
+    replica.log.set_meta(PROMISES, b"")
+    replica.log.append(entries, HardState(term, identity.member_id, commit))
+    replica.log.sync()
 
 
 def _check_born(replicas: dict[int, _Replica], last: int) -> None:

@@ -27,10 +27,10 @@ from cluster.order.sound import Place, sound
 from cluster.raft.types import Configuration, EntryKind
 from cluster.settings import Peer
 from node.backup import spool
-from node.backup.carrying import carry
-from node.backup.dropped import Dropped
-from node.backup.moving import pass_switches
 from node.backup.rows import Checkpoint
+from node.backup.stopped.carrying import carry
+from node.backup.stopped.dropped import Dropped
+from node.backup.stopped.moving import pass_switches
 from node.backup.users import auth_in
 from node.storage import Position, RaftLog, StateStore, StorageCorruption
 from node.storage.kept import FOLDER, pieces_of

@@ -1,0 +1,3 @@
+"""The files of one host that does not run: its states carried on by its own logs (``carrying``) and past
+moves of keys (``moving``), a backup of them (``salvage``), and what a forced start drops (``dropped``).
+"""
