@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
@@ -23,7 +22,6 @@ from cluster.pb import rpc_pb2
 from cluster.settings import Peer
 
 _REMOVED = 0x01  # flag of a row
-Urls = tuple[str, ...]
 
 
 @dataclass(slots=True, frozen=True)
@@ -32,7 +30,7 @@ class Host:
 
     member_id: int
     name: str  # at bootstrap, or as the cluster was told; empty for a host that was added
-    peer_urls: Urls
+    peer_urls: tuple[str, ...]
     learner: bool = False
     removed: bool = False
 
@@ -172,11 +170,9 @@ class Table:
         host = self.hosts.get(member_id)
         return host is not None and host.learner
 
-    def encode_all(self, astray: Mapping[int, Urls] = MappingProxyType({})) -> bytes:
-        """The whole table, for another process: ``length u32 | row`` each. ``astray``: where else some hosts
-        are looked for."""
-        hosts = self.hosts | {i: replace(self.hosts[i], peer_urls=urls) for i, urls in astray.items()}
-        rows = [host.encode() for _, host in sorted(hosts.items())]
+    def encode_all(self) -> bytes:
+        """The whole table, for another process: ``length u32 | row`` each."""
+        rows = [host.encode() for _, host in sorted(self.hosts.items())]
         return b"".join(len(row).to_bytes(4, "little") + row for row in rows)
 
 

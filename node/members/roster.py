@@ -18,7 +18,7 @@ from cluster.features.auth.principal import Principal
 from cluster.members import goals
 from cluster.members.checks import checked_urls
 from cluster.members.described import Running
-from cluster.members.table import Host, Table, Urls
+from cluster.members.table import Host, Table
 from cluster.pb import rpc_pb2
 from cluster.settings import Peer
 from cluster.wire.messages import Status
@@ -74,7 +74,6 @@ class Roster:
         self._connected: dict[int, float] = {}  # members with a link that works, since when
         # where members are that this node does not know or reach, as they tell; since when
         self._told: dict[int, tuple[Host, float]] = {}
-        self._astray: dict[int, Urls] = {}  # fronts were told that these members are there
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
@@ -99,18 +98,8 @@ class Roster:
 
     def greet(self, link: FrontLink) -> None:
         """A front's link is new: it knows the hosts of its start."""
-        if self._node.settings.shard == 0 and (self.table.moved or self._astray):
-            link.answer(0, Status.MEMBERS, self.table.encode_all(self._astray))
-
-    def _tell_fronts(self) -> None:
-        node = self._node
-        self._astray = self._elsewhere()
-        node.fronts.broadcast(Status.MEMBERS, self.table.encode_all(self._astray))
-        node.wake()
-
-    def _elsewhere(self) -> dict[int, Urls]:
-        """The members of the table that this node looks for elsewhere now."""
-        return {i: self._told[i][0].peer_urls for i in self._told if i in self.table.hosts and self._turn(i)}
+        if self._node.settings.shard == 0 and self.table.moved:
+            link.answer(0, Status.MEMBERS, self.table.encode_all())
 
     # -- the peers
 
@@ -126,13 +115,11 @@ class Roster:
     def peer(self, member_id: int) -> Peer | None:
         """How a host is reached now; None: it is unknown."""
         known = member_id in self.table.hosts
-        if member_id in self._told and (not known or self._turn(member_id)):
-            return self._told[member_id][0].peer
+        if member_id in self._told:
+            host, since = self._told[member_id]
+            if not known or (self._node.loop.time() - since) // TURN_S % 2 == 0:
+                return host.peer
         return self.table.peer(member_id) if known else None
-
-    def _turn(self, member_id: int) -> bool:
-        """Whether it is the turn of the address that this member tells, not of the table's."""
-        return (self._node.loop.time() - self._told[member_id][1]) // TURN_S % 2 == 0
 
     def told(self, member_id: int, description: bytes) -> None:
         """A member that this node does not know, or does not find where the table says, has told where it
@@ -183,7 +170,8 @@ class Roster:
         )
         self.look()
         if node.settings.shard == 0:
-            self._tell_fronts()
+            node.fronts.broadcast(Status.MEMBERS, self.table.encode_all())
+            node.wake()
 
     def configured(self) -> None:
         """The group has committed another configuration, or this node has learned so."""
@@ -205,8 +193,6 @@ class Roster:
     def second(self) -> None:
         node = self._node
         self.look()
-        if node.settings.shard == 0 and self._elsewhere() != self._astray:
-            self._tell_fronts()
         now = node.loop.time()
         for member_id, link in node.peers.links.items():
             if link.trouble()[0]:

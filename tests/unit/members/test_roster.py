@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from cluster.members.table import Host, Table, decode_all
+from cluster.members.table import Host
 from cluster.raft import Configuration
 from cluster.settings import Peer
 from node.members.roster import MOST_TOLD, TURN_S, Roster
@@ -20,18 +20,15 @@ CLUSTER = 7
 class Node:
     """What a roster asks of its node. Two members that know each other."""
 
-    def __init__(self, shard: int = 1) -> None:
+    def __init__(self) -> None:
         seed = tuple(Peer(i, f"h{i}", "10.0.0.1", 2380 + i, (f"http://10.0.0.1:{2380 + i}",)) for i in (1, 2))
         configuration = Configuration(frozenset((OWN, OTHER)), frozenset())
-        self.settings = SimpleNamespace(shard=shard, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER))
+        self.settings = SimpleNamespace(shard=1, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER))
         self.store = SimpleNamespace(hosts=tuple)
         self.raft = SimpleNamespace(
             id=OWN, configuration=configuration, committed_configuration=configuration, peers=dict
         )
-        self.peers = SimpleNamespace(follow=lambda: None, links={})
-        self.sent: list[bytes] = []  # to fronts
-        self.fronts = SimpleNamespace(broadcast=lambda status, body: self.sent.append(body))
-        self.wake = lambda: None
+        self.peers = SimpleNamespace(follow=lambda: None)
         self.now = 0.0
         self.loop = SimpleNamespace(time=lambda: self.now)
 
@@ -89,44 +86,6 @@ def test_a_member_that_tells_where_it_was_is_dialled_where_the_table_says_too() 
         dialled.append(ports(roster)[OTHER])
         assert ports(roster)[NEW] == 2383, "the table does not know it: there is one place to dial"
     assert dialled == [9999] * 3 + [2382] * 3 + [9999] * 3 + [2382] * 3
-
-
-def test_fronts_look_for_a_member_where_this_node_does() -> None:
-    node, link = Node(shard=0), list[bytes]()
-    roster, front = Roster(cast(Any, node), cast(Any, None)), Table(node.settings.common.peers)
-    new_front = cast(Any, SimpleNamespace(answer=lambda rid, status, body: link.append(body)))
-    dialled = []
-    for second in range(12):
-        node.now = second * TURN_S / 3
-        if not second:
-            roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
-            roster.told(NEW, described(m3="http://10.0.0.1:2383"))
-        roster.second()
-        front.follow(decode_all(node.sent[-1]))
-        dialled.append(front.peer(OTHER).port)
-        assert set(front.hosts) == {OWN, OTHER}, "the table alone says which hosts are members"
-    assert dialled == [9999] * 3 + [2382] * 3 + [9999] * 3 + [2382] * 3
-    assert len(node.sent) == 4, "only what is news"
-    roster.greet(new_front)
-    assert not link, "it knows these addresses"
-    node.now += TURN_S / 3
-    roster.second()
-    roster.greet(new_front)
-    assert link == node.sent[-1:]
-    roster.table.take([Host(OTHER, "", ("http://10.0.0.1:9998",)).encode()])
-    front.follow(decode_all(node.sent[-1]))
-    assert front.peer(OTHER).port == 9998
-
-
-def test_a_removed_member_stays_removed_for_fronts_wherever_it_is() -> None:
-    node = Node(shard=0)
-    roster = Roster(cast(Any, node), cast(Any, None))
-    node.raft.committed_configuration = Configuration(frozenset((OWN,)), frozenset())
-    roster.table.take([Host(OTHER, "h2", ("http://10.0.0.1:2382",), removed=True).encode()])
-    roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
-    roster.second()
-    _, host = decode_all(node.sent[-1])
-    assert (host.peer_urls, host.removed) == (("http://10.0.0.1:9999",), True)
 
 
 @pytest.mark.parametrize(
