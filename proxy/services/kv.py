@@ -143,14 +143,16 @@ def _again(handler: UnaryHandler, waiting: Waiting) -> None:
 def _refuse_range(
     context: Context, request: Message, call: Call, stats: MethodStats, error: EtcdError
 ) -> None:
-    """The permission is judged first, as in etcd: this front may know of a compaction by its table."""
+    """The permission is judged first, as in etcd: this front may know of a compaction by its table. That
+    takes a read index, for which a serializable read does not wait."""
 
     def judged(refused: EtcdError | None) -> None:
         if not call.closed:
             context.refuse(call, stats, refused or error)
 
     ask = context.hub.permissions.ask
-    if error.kind is not errors.COMPACTED or not ask(call, request.key, request.range_end, judged):
+    judges = error.kind is errors.COMPACTED and not request.serializable
+    if not judges or not ask(call, request.key, request.range_end, judged):
         context.refuse(call, stats, error)
 
 

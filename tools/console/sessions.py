@@ -50,7 +50,7 @@ class Target:
 
 
 class Identity:
-    """What asks the cluster: a user, or no user by name. Browsers of one user share it. ``pair``: the
+    """A user that asks the cluster, or a visitor without a name. Browsers of one user share it. ``pair``: the
     user comes by this certificate, and without a password."""
 
     def __init__(

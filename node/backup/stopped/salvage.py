@@ -105,7 +105,7 @@ def salvage(
         goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
         absent: list[int] = []
-        _pass_switches(replicas, goals, pieces, uneven)
+        _pass_switches(replicas, goals, pieces, uneven, tell)
         for replica in replicas:  # shard 0 first, whose table says which shards have keys
             goal, at = goals[replica.shard], replica.position.order_index
             if goal > at:
@@ -156,6 +156,7 @@ def _carry(replica: _Replica, order: RaftLog, last: int, pieces: Callable[[int],
 
 def _pass_switches(
     replicas: list[_Replica], goals: dict[int, int], pieces: Callable[[int], list[Piece]], uneven: bool,
+    tell: Callable[[str], None],
 ) -> None:
     order = replicas[0].log
     behind = [r.position.order_index for r in replicas if r.position.order_index < goals[r.shard]]
@@ -163,9 +164,14 @@ def _pass_switches(
         return
     by_shard = {replica.shard: replica for replica in replicas}
     first = max(min(behind), order.snapshot_position().index) + 1
+
+    def carry_up_to(shard: int, last: int) -> None:
+        tell(f"shard {shard}: applying the order up to {last}, where keys move")
+        _carry(by_shard[shard], order, last, pieces)
+
     pass_switches(
         {shard: replica.store for shard, replica in by_shard.items()}, goals, _records(order, first),
-        lambda shard, last: _carry(by_shard[shard], order, last, pieces), uneven)
+        carry_up_to, uneven)
 
 
 def _records(log: RaftLog, first: int) -> Iterator[tuple[int, bytes]]:

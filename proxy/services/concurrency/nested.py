@@ -54,13 +54,7 @@ class _Watch(InnerCall):
         self._end = end
 
     def answered(self, message: bytes) -> None:
-        response = rpc_pb2.WatchResponse.FromString(message)
-        if response.canceled:
-            compacted = errors.COMPACTED.text if response.compact_revision else ""
-            reason = compacted or response.cancel_reason or errors.LOST_WATCHER.text
-            self._soon(lambda: self._canceled(reason))
-        elif response.events:
-            self._soon(lambda: self.closed or self._take(response))
+        self._soon(lambda: self._told(rpc_pb2.WatchResponse.FromString(message)))
 
     def ended(self, status: int, message: str) -> None:
         self._soon(lambda: self._end(message or errors.LOST_WATCHER.text))
@@ -74,10 +68,15 @@ class _Watch(InnerCall):
 
         self._loop.call_soon(told)
 
-    def _canceled(self, reason: str) -> None:
-        if not self.closed:
+    def _told(self, response: rpc_pb2.WatchResponse) -> None:
+        if self.closed:
+            return
+        if response.canceled:
             self.cancel()
-            self._end(reason)
+            compacted = errors.COMPACTED.text if response.compact_revision else ""
+            self._end(compacted or response.cancel_reason or errors.LOST_WATCHER.text)
+        elif response.events:
+            self._take(response)
 
     def pending_bytes(self) -> int:
         return int(self._nested.call.pending_bytes())

@@ -5,7 +5,8 @@ earlier. When the run is over these places are made again over RocksDB, by the r
 (``node.backup.stopped.carrying``). Keys that move between shards are in no log: where they do, the state lies
 in RocksDB, and checkpoints of it are taken. The code of production builds a backup of them and restores it.
 What is restored must be what was acknowledged at shard 0's place of the order: keys and their history,
-leases, users, the tree of version 2, and nothing else. Where a shard is behind shard 0, no backup may come of it.
+leases, users, the tree of version 2, and nothing else. Where a shard is behind shard 0, no backup may come
+of it.
 """
 
 from __future__ import annotations

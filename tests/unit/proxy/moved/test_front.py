@@ -255,6 +255,8 @@ def test_a_range_below_the_pruning_is_judged_before_it_is_told_so(
     assert get(order, range_end=end, revision=2).status == (errors.COMPACTED.code, errors.COMPACTED.text)
     assert not zero.take(Method.READ_INDEX), "nobody is judged"
     monkeypatch.setattr(context.principals, "judged", lambda call: True)
+    call = get(order, range_end=end, revision=2, serializable=True)
+    assert call.status == (errors.COMPACTED.code, errors.COMPACTED.text), "it waits for no read index"
     call = get(order, range_end=end, revision=2)
     assert call.status is None
     (question,) = zero.take(Method.READ_INDEX)

@@ -79,6 +79,18 @@ def test_a_host_that_lacks_an_added_shard_does_not_go_on_without_its_keys(
         forcing.force(str(tmp_path), identity, structlog.get_logger())
 
 
+def test_a_shard_that_was_there_from_the_beginning_may_retire_before_its_first_flush(tmp_path: Path) -> None:
+    folders = [tmp_path / f"member/shard-{shard}" for shard in range(2)]
+    order, entries = moved(1)
+    order.append(shard_item(1, State.RETIRING))
+    with (contextlib.closing(logged(folders[0], order)) as of_shard_0,
+          contextlib.closing(opened_state(folders[0], 0)) as store):
+        carry(store, 0, of_shard_0, of_shard_0, MOVES)
+    logged(folders[1], entries).close()
+    opened_state(folders[1], 1).close()
+    forcing.force(str(tmp_path), began(tmp_path), structlog.get_logger())
+
+
 def test_a_host_whose_order_log_ends_before_what_a_node_has_applied_says_so(tmp_path: Path) -> None:
     """A power cut: the others had the records, and this host had not synced them yet."""
     order, entries = moved(1)

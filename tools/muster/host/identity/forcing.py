@@ -94,8 +94,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
             raise ConfigError(f"--force-new-cluster cannot continue with this host: {e}") from None
         except OSError as e:
             raise ConfigError(
-                f"--force-new-cluster: cannot write the file of what is dropped: {e}. Nothing was "
-                "changed") from None
+                f"--force-new-cluster: cannot write: {e}. Once it can, start again with the flag") from None
     # as etcd: the host may have been removed
     Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)
     if new:  # a born shard whose node here has not begun begins with this host alone
@@ -134,7 +133,7 @@ def _force(
 ) -> None:
     found = _planned(replicas, pieces)
     order = replicas[0]
-    _check_born(replicas, found.order_index)
+    _check_born(replicas, found)
     first = order.log.first_index()
     table.take(_host_rows(order, found.order_index))
     only = Configuration(frozenset({identity.member_id}))
@@ -149,7 +148,12 @@ def _force(
     if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
         log.info("--force-new-cluster: this host is the only member already")
         return
-    lost = _keep_dropped(data_dir, replicas, found)
+    try:
+        lost = _keep_dropped(data_dir, replicas, found)
+    except OSError as e:
+        raise ConfigError(
+            f"--force-new-cluster: cannot write the file of what is dropped: {e}. Nothing was "
+            "changed") from None
     log.warning(
         "forcing a new cluster of this host alone: the other members are removed",
         member=f"{identity.member_id:x}",
@@ -194,18 +198,19 @@ def _log_alone(
     replica.log.sync()
 
 
-def _check_born(replicas: dict[int, _Replica], last: int) -> None:
-    """G12: a born shard that serves has its state here. CannotBeKept."""
+def _check_born(replicas: dict[int, _Replica], found: Plan) -> None:
+    """G12: a born shard that serves has its state here, or all that it is made of. CannotBeKept."""
     order = replicas[0]
     states = {} if order.table is None else {
         shard: known.state for shard, known in order.table.shards.items() if shard >= order.table.base.shards}
-    for _, data in _records(order.log, order.position.order_index + 1, last):
+    for _, data in _records(order.log, order.position.order_index + 1, found.order_index):
         for kind, pos, _ in records.items(data):
             if kind == records.Item.SHARD:
                 shard, state = shard_state(data, pos)
-                states[shard] = State(state)
+                if state == State.FORMING or shard in states:  # others were there from the beginning
+                    states[shard] = State(state)
     for shard, state in sorted(states.items()):
-        has = shard in replicas and replicas[shard].position.order_index
+        has = shard in replicas and (replicas[shard].position.order_index or shard not in found.made_up)
         if state in (State.SERVING, State.RETIRING) and not has:
             raise CannotBeKept(f"shard {shard} was added, and this host has nothing of it yet")
 
