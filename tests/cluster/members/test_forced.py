@@ -24,7 +24,7 @@ from cluster.bolt import Database
 from cluster.bolt.etcd import key_in, read_revision
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from node.backup import dropped
+from node.backup.stopped import dropped
 from node.backup.stopped.salvage import Salvaged
 from tests import forks
 from tests.cluster.local_cluster import environment, until
