@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.sim.world.order_sim import Simulation
 
 ELECTION_S = 0.4
-ENDS_S = 0.5 + 2 * ELECTION_S
+ENDS_S = 0.5 + 2 * ELECTION_S  # half a second is more than any heartbeat, at which leases are looked at
 ENDS_AFTER_TROUBLE_S = EXPIRY_RETRY_MS / 1000 + 2 * ENDS_S
 LOOK_S = 0.1
 ROUNDING_S = 0.005  # clocks of processes count whole milliseconds

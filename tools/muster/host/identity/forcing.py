@@ -35,10 +35,10 @@ from cluster.raft import Configuration, Entry, EntryKind, HardState
 from node.backup.stopped import dropped
 from node.backup.stopped.carrying import fold_of
 from node.links.promises import NAME as PROMISES
+from node.replica.moving.moved import MovedKeys
 from node.storage import Position, RaftLog, StateStore
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
-from node.storage.state import staging
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import (
     REMOVED_FILE,
@@ -174,12 +174,15 @@ def _force(
 
 def _host_rows(order: _Replica, last: int) -> list[bytes]:
     """Of members, which the order's state does not have yet."""
-    return [
-        data[pos:end]
-        for _, data in _records(order.log, order.position.order_index + 1, last)
-        for kind, pos, end in records.items(data)
-        if kind == records.Item.HOST
-    ]
+    return [data[pos:end] for data, pos, end in _not_applied(order, last, records.Item.HOST)]
+
+
+def _not_applied(order: _Replica, last: int, wanted: records.Item) -> Iterator[tuple[bytes, int, int]]:
+    """Items of a kind that the order's state does not have yet: record, begin and end."""
+    for _, data in _records(order.log, order.position.order_index + 1, last):
+        for kind, pos, end in records.items(data):
+            if kind == wanted:
+                yield data, pos, end
 
 
 def _log_alone(
@@ -203,12 +206,10 @@ def _check_born(replicas: dict[int, _Replica], found: Plan) -> None:
     order = replicas[0]
     states = {} if order.table is None else {
         shard: known.state for shard, known in order.table.shards.items() if shard >= order.table.base.shards}
-    for _, data in _records(order.log, order.position.order_index + 1, found.order_index):
-        for kind, pos, _ in records.items(data):
-            if kind == records.Item.SHARD:
-                shard, state = shard_state(data, pos)
-                if state == State.FORMING or shard in states:  # others were there from the beginning
-                    states[shard] = State(state)
+    for data, pos, _ in _not_applied(order, found.order_index, records.Item.SHARD):
+        shard, state = shard_state(data, pos)
+        if state == State.FORMING or shard in states:  # others were there from the beginning
+            states[shard] = State(state)
     for shard, state in sorted(states.items()):
         has = shard in replicas and (replicas[shard].position.order_index or shard not in found.made_up)
         if state in (State.SERVING, State.RETIRING) and not has:
@@ -221,10 +222,9 @@ def _drop_copies(data_dir: str, shards: list[int]) -> None:
             os.path.join(shard_dir(data_dir, shard), "state"), block_cache_bytes=_CACHE_BYTES,
             range_cache_bytes=0, shard=shard)
         with contextlib.closing(store):
-            if store.staged is not None:
-                for _ in staging.drop_span(store, *store.staged.span):
-                    pass
-                store.flush()
+            for _ in MovedKeys(store).drop_copy():
+                pass
+            store.flush()
 
 
 def _keep_dropped(data_dir: str, replicas: dict[int, _Replica], found: Plan) -> dropped.Dropped | None:
