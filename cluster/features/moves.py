@@ -30,7 +30,7 @@ MOST_TABLE_BYTES = 1 << 20  # from there on no move begins: each node writes the
 
 
 class Moving(Protocol):
-    """The sequencer's part in moves (``node.replica.moving.driver``)."""
+    """The sequencer's part in moves (``node.replica.moving.sequencing``)."""
 
     @property
     def settled(self) -> bool:
