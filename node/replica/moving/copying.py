@@ -2,7 +2,7 @@
 
 It asks its own host's nodes of the sources, over their ordinary links; while the order waits here for the
 copy, another host's after three election timeouts. If no source has it any more, they have dropped it, and so
-a majority of the target has it (G10): a peer's state is asked for.
+a majority of the target has it (G10): a peer's state is asked for. So it is if old rows do not go (G11).
 
 A copy takes a fifth of a CPU here at most, and as much at its source; less while others wait
 (``cluster.pacing.easing``).
@@ -121,6 +121,11 @@ class Copying:
             return self.copier is not None and self.copier.whole
         return self._shard in move.sources and not self._sources.paging
 
+    @property
+    def waits(self) -> bool:
+        """Whether the order waits here for a base (G5)."""
+        return self._waits_since > 0.0
+
     def copied(self, base: Base, *, frozen: bool = False) -> bool:
         """Whether a move's copy is whole up to a revision. A copy with a wrong number of keys starts again.
         ``frozen``: what moves does not change any more from that revision on."""
@@ -211,6 +216,7 @@ class Copying:
         if move is None or not mine:
             self.copier = None
             return
+        self._miss_state()
         copier = self.copier
         if copier is None or copier.move.number != move.number:
             self._begin(move)
@@ -292,15 +298,21 @@ class Copying:
         link.request(Method.COPY, ask.encode(copier.move.number), came)
         self._role.links.flush()
 
+    def _miss_state(self) -> None:
+        """Ask for a peer's state where the order has waited for long."""
+        if not self._waits_since or not self._others():
+            return
+        now = self._loop.time()
+        waited = now - self._waits_since
+        if waited > _STATE * self._election_s and now - self._asked_state > self._election_s:
+            self._asked_state = now
+            self._role.ask_for_state()
+
     def _host(self, now: float) -> int:
         """Whose source is asked."""
         if not self._waits_since or not self._others():
             return self._member_id
-        waited = (now - self._waits_since) / self._election_s
-        if waited > _STATE and now - self._asked_state > self._election_s:
-            self._asked_state = now
-            self._role.ask_for_state()
-        if waited <= _ELSEWHERE:
+        if now - self._waits_since <= _ELSEWHERE * self._election_s:
             return self._member_id
         self._round += 1
         hosts = [self._member_id, *sorted(self._others())]

@@ -3,16 +3,19 @@
 Once a compaction is behind the switch no read can ask for it; for what was owned at no revision none ever
 could. But the target's replicas may still lack it: each host's node of the target says how far it is on disk.
 The own host and a majority of the voters have to be beyond the switch; a learner's host counts for itself
-alone. A target that is dropped by now has passed its keys on in the same way.
+alone. A target that is dropped by now has passed its keys on in the same way. Where the order waits for a
+base, the record of that drop may stand behind what waits: for these rows to go (G11).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
 import structlog
 
+from cluster.effects.records import Item, items
+from cluster.placement.changes import shard_item, shard_state
 from cluster.placement.table import State
 from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import Method, Status
@@ -29,15 +32,17 @@ log = structlog.get_logger("move")
 
 class Leaving:
     def __init__(
-        self, node: RoleNode, links: NodeLinks, moved: MovedKeys, voters: Callable[[], Collection[int]]
+        self, node: RoleNode, links: NodeLinks, moved: MovedKeys, voters: Callable[[], Collection[int]],
+        waiting: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
-        """``voters``: of every shard."""
+        """``voters``: of every shard. ``waiting``: committed order records that wait here for a base (G5)."""
         self._node = node
         self._links = links
         self._moved = moved
         self._shard = node.settings.shard
         self._member_id = node.settings.common.member_id
         self._voters = voters
+        self._waiting = waiting
         self._steps = Steps(node.loop, node.machine.perf_counter)
         self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
 
@@ -61,11 +66,17 @@ class Leaving:
     def _is_safe(self, target: int, order_index: int) -> bool:
         table = self._moved.table
         known = table.shards.get(target) if table is not None else None
-        if known is not None and known.state == State.DROPPED:
+        if (known is not None and known.state == State.DROPPED) or self._will_be_dropped(target):
             return True
         voters = set(self._voters())
         have = {host for host in self._asked() if self._said.get((host, target), 0) >= order_index}
         return self._member_id in have and 2 * len(have & voters) > len(voters)
+
+    def _will_be_dropped(self, target: int) -> bool:
+        drop = shard_item(target, State.DROPPED)
+        return any(
+            kind == Item.SHARD and shard_state(record, at) == (target, State.DROPPED)
+            for record in self._waiting() if drop in record for kind, at, _ in items(record))
 
     def _asked(self) -> set[int]:
         return {self._member_id, *self._voters()}

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
+from cluster.effects.newer import NewerRecord
+from cluster.effects.records import ITEM
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
+from cluster.order.sound import Place, sound
 from cluster.placement import Table
+from cluster.placement.changes import shard_item
+from cluster.placement.table import State
+from cluster.raft import EntryKind, Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
     from node.upkeep.log.snapshots import Snapshots
 
 _STATE_WANTED = PeerKind.STATE_WANTED.byte
+_SHARD = shard_item(0, State.DROPPED)[: ITEM.size]  # bytes that seldom stand in a record without one
+_LOOK_ENTRIES = 256
 _ORDER_INDEX = struct.Struct("<Q")
 
 
@@ -47,7 +56,8 @@ class OrderMoves(Moves):
         self.links = role.links
         moved = kinds.moved(node.store)
         self.copying = Copying(node, self, moved, Sources(node, moved), lambda: node.roster.others)
-        self.leaving = Leaving(node, role.links, moved, lambda: node.raft.configuration.voters)
+        self.leaving = Leaving(
+            node, role.links, moved, lambda: node.raft.configuration.voters, self._waiting)
         self.lacks = self.copying.lacks
         node.clock.each_second(self.leaving.second)
         node.frames[_STATE_WANTED[0]] = self._state_wanted
@@ -67,6 +77,22 @@ class OrderMoves(Moves):
     def close(self) -> None:
         self.copying.close()
         self.leaving.close()
+
+    # -- as a source
+
+    def _waiting(self) -> Iterator[bytes]:
+        """Committed records behind a switch that waits for its copy; those alone that change shards."""
+        raft, first = self._node.raft, self._node.applied_index + 1
+        while self.copying.waits and first <= raft.commit_index:
+            entries = raft.log_entries(first, min(raft.commit_index, first + _LOOK_ENTRIES))
+            first = entries[-1].index + 1
+            for entry in entries:
+                if entry.kind != EntryKind.RECORD or _SHARD not in entry.data:
+                    continue
+                try:
+                    yield sound(entry.data, Place.ORDER)
+                except NewerRecord:  # which ends the process where it is applied
+                    return
 
     # -- as a target
 
@@ -95,7 +121,10 @@ class OrderMoves(Moves):
 
     def ask_for_state(self) -> None:
         raft = self._node.raft
-        if raft.leader_id not in (0, raft.id):
+        if raft.role is Role.LEADER:  # no peer sends it a state: what it waits for may be at the next leader
+            for heir in self._node.upkeep.succession.successors()[:1]:
+                raft.transfer_leadership(heir)
+        elif raft.leader_id:
             self._node.peers.send(raft.leader_id, _STATE_WANTED, _ORDER_INDEX.pack(self._node.applied_index))
 
     def _state_wanted(self, member_id: int, data: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.order.moving.mover import Copied
@@ -23,6 +24,8 @@ class ShardMovesRole(Protocol):
     links: NodeLinks
     leading: ShardLeader[Any] | None
 
+    def unapplied(self) -> Iterable[bytes]: ...
+
 
 class ShardMoves:
     def __init__(self, role: ShardMovesRole, node: CopyingNode, kinds: Kinds) -> None:
@@ -31,7 +34,8 @@ class ShardMoves:
         self.links = role.links
         moved = kinds.moved(node.store)
         self.copying = Copying(node, self, moved, Sources(node, moved), lambda: node.roster.others)
-        self.leaving = Leaving(node, role.links, moved, lambda: node.raft.configuration.voters)
+        self.leaving = Leaving(
+            node, role.links, moved, lambda: node.raft.configuration.voters, role.unapplied)
         role.feed.queue.lacks = self.copying.lacks
         role.feed.switches = lambda: self.copying.hurries
         node.clock.each_second(self.leaving.second)

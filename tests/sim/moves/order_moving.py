@@ -13,7 +13,7 @@ from cluster.features.moves import CANCEL, MOVE, Wish, cancel_body
 from cluster.order.moving.copier import STAGING, Answer, Ask, Batch, read_staging
 from cluster.order.moving.mover import Mover
 from cluster.placement import Table
-from cluster.placement.table import Move
+from cluster.placement.table import Move, State
 from cluster.wire.messages import Method
 from node.replica.moving.moved import Copy, MovedKeys
 from node.replica.shards.order_role import OrderRole
@@ -130,7 +130,7 @@ class Moves:
                 self._ask(leader, CANCEL, cancel_body(table.move.number))
         elif not simulation.calm:
             for _ in range(5):  # most are refused: the target has a part of it, or has had one
-                if self._ask(leader, MOVE, self._somewhere()):
+                if self._ask(leader, MOVE, self._away(table) or self._somewhere()):
                     break
         role.node.wake()
 
@@ -140,6 +140,20 @@ class Moves:
             leader.execute(Method.SHARD_CHANGE, bytes((kind,)) + body)
             return True
         return False
+
+    def _away(self, table: Table) -> bytes:
+        """From the born shard that is there longest, which can retire without keys; nothing: none has any, or
+        another span is wished for."""
+        drains, random = self._simulation.plan.drains, self._random
+        if not drains or random.random() >= drains:
+            return b""
+        serving = sorted(shard for shard, known in table.shards.items() if known.state == State.SERVING)
+        oldest = next((shard for shard in serving if shard >= table.base.shards), None)
+        spans = [span for span in table.spans if span.owner == oldest]
+        if not spans:
+            return b""
+        span = random.choice(spans)
+        return Wish(span.start, span.end, random.choice(serving)).encode()
 
     def _somewhere(self) -> bytes:
         simulation, random = self._simulation, self._random

@@ -214,6 +214,9 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
     try:
         with GRAIN.finer(**grain):
             yield
+    except Exception as error:
+        error.add_note(f"seed {simulation.seed}")
+        raise
     finally:
         faults.heard = heard
 

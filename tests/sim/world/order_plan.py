@@ -56,6 +56,7 @@ class Plan:
     loses_genesis: float = 0.0  # chance of a host to lose what its node of a new shard begins with
     moves: bool = False  # an operator moves spans between the shards
     move_every_s: float = 0.2
+    drains: float = 0.0  # share of moves that empty the oldest born shard
     cancels: float = 0.05  # share of looks at which the operator cancels
     targets: tuple[int, ...] = ()  # shards that spans are moved to; none: all
     joins: bool = False  # moves are of several spans together, as a rule

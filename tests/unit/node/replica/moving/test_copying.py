@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cluster.effects import records
 from cluster.order.moving.copier import TRIES, Ask
 from cluster.order.prepare import Base
 from cluster.pacing.easing import LEAST_S
-from cluster.placement.changes import Moved, move_item, moved_item
-from cluster.placement.table import Move
+from cluster.placement.changes import Moved, move_item, moved_item, shard_item
+from cluster.placement.table import Move, State
 from cluster.wire.messages import Method
 from node.replica.moving.copying import Copying
 from node.replica.moving.leaving import Leaving
@@ -300,6 +301,25 @@ def test_while_the_order_waits_other_hosts_are_asked_and_then_a_peer(cluster: Cl
     assert host.states
 
 
+def test_while_the_order_waits_for_old_rows_to_go_a_peer_is_asked_for_its_state(cluster: Cluster) -> None:
+    """G11: the copy does not begin before they are gone."""
+    begin(cluster)
+    host = Host(cluster, others=(2, 3))
+    copying = host.copying(TARGET)
+    moved: Any = copying._moved
+    moved.has_old_rows = lambda start, end: True
+    assert not copying.waits
+    assert copying.lacks(switched(cluster))
+    assert copying.waits
+    host.loop.run(7.5 * ELECTION_S)
+    assert not host.states
+    host.loop.run(ELECTION_S)
+    assert host.states == 1
+    host.loop.run(2.5 * ELECTION_S)
+    assert host.states == 3, "once an election timeout"
+    assert copying.copier is None
+
+
 class Durable:
     """Hosts' nodes of the target, and what they have on disk."""
 
@@ -320,7 +340,9 @@ class Durable:
         return Link(node.handlers)
 
 
-def left(cluster: Cluster, voters: tuple[int, ...]) -> tuple[Any, Durable, Callable[[], bool]]:
+def left(
+    cluster: Cluster, voters: tuple[int, ...], waiting: Sequence[bytes] = ()
+) -> tuple[Any, Durable, Callable[[], bool]]:
     """The store of a source that its keys have left, the hosts, and two seconds: whether it has its rows."""
     begin(cluster)
     host = Host(cluster)
@@ -331,7 +353,7 @@ def left(cluster: Cluster, voters: tuple[int, ...]) -> tuple[Any, Durable, Calla
     source = cluster.table.owners_at(KEYS[0], b"", cluster.model.revision)[0]
     store, durable = host.store(source), Durable(host)
     links: Any = durable.links
-    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: voters)
+    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: voters, lambda: waiting)
 
     def look() -> bool:
         for _ in range(2):  # the answers of one second are used in the next
@@ -375,6 +397,23 @@ def test_g10_a_learners_host_drops_what_has_left_it(cluster: Cluster) -> None:
     durable.at = {1: place, 2: place, 3: place - 1}
     assert look(), "the own host votes nowhere: no majority is beyond the switch"
     durable.at[3] = place
+    assert not look()
+    cluster.table = store.placement() or cluster.table
+
+
+def test_g10_what_has_left_to_a_shard_whose_drop_waits_behind_goes(cluster: Cluster) -> None:
+    """No node of it is left that would answer, and the record waits for these rows to go (G11)."""
+    waiting = [b"", shard_item(TARGET, State.RETIRING) + shard_item(TARGET - 1, State.DROPPED)]
+    store, durable, look = left(cluster, (1, 2, 3), waiting)
+    durable.at = {1: store.left[1].order_index, 2: 0, 3: 0}
+    cluster.put(b"b1")
+    item = cluster.model.compact(cluster.model.revision)
+    assert item
+    cluster.control(item)
+    drop = shard_item(TARGET, State.DROPPED)
+    waiting.append(records.put(b"k", 3, 1, drop, 0))
+    assert look(), "a value may look like it"
+    waiting.append(waiting[1] + drop)
     assert not look()
     cluster.table = store.placement() or cluster.table
 
