@@ -83,8 +83,7 @@ def _asked(stores: Mapping[int, StateStore], move: Move, ask: Ask) -> Answer:
 
 def _take(target: StateStore, move: Move, batch: Batch | None) -> None:
     if batch is not None and batch.anew:
-        for _ in staging.drop_span(target, move.start, move.end):
+        for _ in staging.begin(target, move, batch):
             pass
-        staging.begin_copy(target, move, batch.staging)
     elif batch is not None:
         staging.stage(target, batch)

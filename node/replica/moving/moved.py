@@ -94,8 +94,7 @@ class MovedKeys:
 
     def begin(self, move: Move, batch: Batch) -> Iterator[None]:
         """A copy begins, or starts again."""
-        yield from staging.drop_span(self._store, move.start, move.end)
-        staging.begin_copy(self._store, move, batch.staging)
+        return staging.begin(self._store, move, batch)
 
     def stage(self, batch: Batch) -> None:
         staging.stage(self._store, batch)

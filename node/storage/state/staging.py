@@ -168,6 +168,12 @@ def _value_at(store: StateStore, key: bytes, revision: int, sub: int) -> bytes |
     return None if kv is None else sub.to_bytes(_SUB_BYTES, "big") + kv
 
 
+def begin(store: StateStore, move: Move, batch: Batch) -> Iterator[None]:
+    """A copy begins, or starts again, in slices."""
+    yield from drop_span(store, move.start, move.end)
+    begin_copy(store, move, batch.staging)
+
+
 def begin_copy(store: StateStore, move: Move, progress: bytes) -> None:
     """A copy begins. What was here of the span must be gone (G11)."""
     left = next(store.rows(*range_rows(move.start, move.end)), None)
