@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
@@ -170,9 +171,10 @@ class Table:
         host = self.hosts.get(member_id)
         return host is not None and host.learner
 
-    def encode_all(self) -> bytes:
-        """The whole table, for another process: ``length u32 | row`` each."""
-        rows = [host.encode() for _, host in sorted(self.hosts.items())]
+    def encode_all(self, elsewhere: Mapping[int, Host] = MappingProxyType({})) -> bytes:
+        """The whole table, for another process: ``length u32 | row`` each. ``elsewhere``: hosts as they are
+        reached now."""
+        rows = [host.encode() for _, host in sorted({**self.hosts, **elsewhere}.items())]
         return b"".join(len(row).to_bytes(4, "little") + row for row in rows)
 
 

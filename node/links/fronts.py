@@ -117,6 +117,11 @@ class FrontLink:
         return not self._prefix
 
     @property
+    def own(self) -> bool:
+        """Whether a front of this host is at the other end."""
+        return not self._prefix and self.watches
+
+    @property
     def in_flight(self) -> int:
         return self.pieces_sent - self.pieces_taken
 
@@ -259,7 +264,7 @@ class Fronts:
         dirty = list(self.dirty)
         self.dirty.clear()  # other parts hold this set
         for link in dirty:
-            if link.pending and link.local and link.watches and link.watermark < self._revision:
+            if link.pending and link.own and link.watermark < self._revision:
                 self._tell_watermark(link)
             if link.alive and link.pending and not link.flush():
                 log.info("a front's link has ended", session=link.session)
@@ -273,7 +278,7 @@ class Fronts:
         for link in self.links.values():
             if link.watermark < revision and (
                 link.subscriptions or now < link.hurried_until or link.watermark < link.wanted
-                or (self._prompt and link.local and link.watches)
+                or (self._prompt and link.own)
             ):
                 self._tell_watermark(link)
                 self.dirty.add(link)
@@ -307,10 +312,12 @@ class Fronts:
         """Whether no front waits for anything here."""
         return all(link.farewell or not link.watches for link in self.links.values())
 
-    def broadcast(self, status: int, body: bytes) -> None:
+    def broadcast(self, status: int, body: bytes, *, own: bool = False) -> None:
+        """``own``: tell only fronts of this host."""
         for link in self.links.values():
-            link.answer(0, status, body)
-            self.dirty.add(link)
+            if link.own or not own:
+                link.answer(0, status, body)
+                self.dirty.add(link)
 
 
 class Leadership(Protocol):

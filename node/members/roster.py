@@ -8,6 +8,7 @@ group 0, its last one, is told so, and ends for good.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -74,6 +75,7 @@ class Roster:
         self._connected: dict[int, float] = {}  # members with a link that works, since when
         # where members are that this node does not know or reach, as they tell; since when
         self._told: dict[int, tuple[Host, float]] = {}
+        self._elsewhere: dict[int, Host] = {}  # as fronts were told: members reached where no row says
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
@@ -97,9 +99,10 @@ class Roster:
         self.table.replace(self._node.store.hosts())
 
     def greet(self, link: FrontLink) -> None:
-        """A front's link is new: it knows the hosts of its start."""
-        if self._node.settings.shard == 0 and self.table.moved:
-            link.answer(0, Status.MEMBERS, self.table.encode_all())
+        """A front's link is new. It knows the hosts of its start; one of this host, what it was told last."""
+        if self._node.settings.shard == 0 and (link.own or self.table.moved):
+            elsewhere = self._elsewhere if link.own else {}
+            link.answer(0, Status.MEMBERS, self.table.encode_all(elsewhere))
 
     # -- the peers
 
@@ -171,6 +174,8 @@ class Roster:
         self.look()
         if node.settings.shard == 0:
             node.fronts.broadcast(Status.MEMBERS, self.table.encode_all())
+            self._elsewhere = {}  # as those were just told
+            self._follow_links()
             node.wake()
 
     def configured(self) -> None:
@@ -199,6 +204,25 @@ class Roster:
                 self._connected.pop(member_id, None)
             else:
                 self._connected.setdefault(member_id, link.since(now))
+        self._follow_links()
+
+    def _follow_links(self) -> None:
+        """This host's fronts look for members where links of this node stand, for the row of a member that
+        has moved may be long in coming. Other fronts have links to several hosts, each as far as it is."""
+        node, elsewhere = self._node, dict[int, Host]()
+        for member_id, link in node.peers.links.items() if self._running else ():
+            host = self.table.hosts.get(member_id)
+            if host is None or link.trouble()[0]:
+                continue
+            listed = self.table.peer(member_id)
+            if (link.peer.host, link.peer.port) == (listed.host, listed.port):
+                self._told.pop(member_id, None)
+            else:
+                elsewhere[member_id] = replace(host, peer_urls=Host.of(link.peer).peer_urls)
+        if node.settings.shard == 0 and elsewhere != self._elsewhere:
+            self._elsewhere = elsewhere
+            node.fronts.broadcast(Status.MEMBERS, self.table.encode_all(elsewhere), own=True)
+            node.wake()
 
     def connected_s(self, member_id: int) -> float:
         """How long a link to this member has worked, in seconds; 0: it does not."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from cluster.members.table import Host
+from cluster.members.table import Host, Table, decode_all
 from cluster.raft import Configuration
 from cluster.settings import Peer
+from cluster.wire.messages import Status
+from node.links.fronts import NODE_IDENTITY, FrontLink, Fronts
 from node.members.roster import MOST_TOLD, TURN_S, Roster
 
 OWN, OTHER, NEW = 1, 2, 3
@@ -20,17 +23,54 @@ CLUSTER = 7
 class Node:
     """What a roster asks of its node. Two members that know each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, shard: int = 1) -> None:
         seed = tuple(Peer(i, f"h{i}", "10.0.0.1", 2380 + i, (f"http://10.0.0.1:{2380 + i}",)) for i in (1, 2))
         configuration = Configuration(frozenset((OWN, OTHER)), frozenset())
-        self.settings = SimpleNamespace(shard=1, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER))
+        self.settings = SimpleNamespace(shard=shard, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER))
         self.store = SimpleNamespace(hosts=tuple)
         self.raft = SimpleNamespace(
             id=OWN, configuration=configuration, committed_configuration=configuration, peers=dict
         )
-        self.peers = SimpleNamespace(follow=lambda: None)
+        self.links: dict[int, PeerLink] = {}
+        self.peers = SimpleNamespace(follow=lambda: None, links=self.links)
+        self.fronts = Fronts(CLUSTER, cast(Any, None), cast(Any, None), cast(Any, None), (2, 1))
+        self.wake = lambda: None
         self.now = 0.0
         self.loop = SimpleNamespace(time=lambda: self.now)
+
+
+@dataclass
+class PeerLink:
+    """A node's link to a member."""
+
+    peer: Peer
+    stands: bool = True
+
+    def trouble(self) -> tuple[str, str]:
+        return ("" if self.stands else "no connection"), ""
+
+    def since(self, otherwise: float) -> float:
+        return otherwise
+
+
+class Front(FrontLink):
+    """A front, as a link of node 0: what it knows of the members when it begins, and what it is told."""
+
+    def __init__(self, node: Node, *, local: bool = True, identity: bytes = b"f") -> None:
+        super().__init__(identity, lambda parts: True, b"" if local else b"F", 1)
+        self.members = Table(node.settings.common.peers)
+        self.told = 0
+        node.fronts.links[identity + bytes((len(node.fronts.links),))] = self
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        assert (rid, status) == (0, Status.MEMBERS)
+        self.told += 1
+        self.members.follow(decode_all(body))
+
+    @property
+    def port(self) -> int:
+        """Where it looks for the other member."""
+        return self.members.peer(OTHER).port
 
 
 def described(cluster_id: int = CLUSTER, **urls: str) -> bytes:
@@ -45,6 +85,16 @@ def described(cluster_id: int = CLUSTER, **urls: str) -> bytes:
 
 def ports(roster: Roster) -> dict[int, int]:
     return {member_id: peer.port for member_id, peer in roster.reachable().items()}
+
+
+def at_port(port: int) -> Peer:
+    return Peer(OTHER, "", "10.0.0.1", port, (f"http://10.0.0.1:{port}",))
+
+
+def running(node: Node) -> Roster:
+    roster = Roster(cast(Any, node), cast(Any, SimpleNamespace(moved=lambda: None)))
+    roster.start()
+    return roster
 
 
 @pytest.fixture
@@ -86,6 +136,91 @@ def test_a_member_that_tells_where_it_was_is_dialled_where_the_table_says_too() 
         dialled.append(ports(roster)[OTHER])
         assert ports(roster)[NEW] == 2383, "the table does not know it: there is one place to dial"
     assert dialled == [9999] * 3 + [2382] * 3 + [9999] * 3 + [2382] * 3
+
+
+def test_fronts_of_this_host_look_for_a_member_where_the_link_to_it_stands() -> None:
+    node = Node(shard=0)
+    roster, front = running(node), Front(node)
+    link = node.links[OTHER] = PeerLink(at_port(9999), stands=False)
+    roster.second()
+    assert front.port == 2382, "a member may tell an old address: nothing was found there yet"
+    link.stands = True
+    roster.second()
+    assert front.port == 9999
+    roster.second()
+    assert front.told == 1, "only what is news"
+    link.stands = False
+    roster.second()
+    assert front.port == 2382
+    link.stands = True
+    roster.table.take([Host(NEW, "", ("http://10.0.0.1:2383",)).encode()])
+    assert front.port == 9999, "another member's row says nothing of this one"
+    assert set(front.members.hosts) == {OWN, OTHER, NEW}
+    roster.table.take([Host(OTHER, "", ("http://10.0.0.1:9999",)).encode()])
+    roster.second()
+    assert (front.port, front.told) == (9999, 5)
+
+
+def test_nobody_but_fronts_of_this_host_is_told() -> None:
+    """A proxy has links to hosts that are behind and to others: it would go back and forth."""
+    node = Node(shard=0)
+    roster, own = running(node), Front(node)
+    others = [Front(node, local=False), Front(node, identity=NODE_IDENTITY)]
+    node.links[OTHER] = PeerLink(at_port(9999))
+    roster.second()
+    new = Front(node, local=False)
+    roster.greet(new)
+    assert (own.port, [other.told for other in (*others, new)]) == (9999, [0, 0, 0])
+    roster.table.take([Host(NEW, "", ("http://10.0.0.1:2383",)).encode()])
+    late = Front(node, local=False)
+    roster.greet(late)
+    assert [other.port for other in (*others, new, late)] == [2382] * 4, "they are told what is in order"
+    assert all(NEW in other.members.hosts for other in (*others, new, late))
+
+
+def test_a_front_of_this_host_is_told_where_members_are_at_each_greeting() -> None:
+    """Its node was another process when it was told last, and may find this member nowhere."""
+    front, node = Front(Node(shard=0)), Node(shard=0)
+    front.members.follow([Host(OTHER, "h2", ("http://10.0.0.1:9999",))])
+    roster = running(node)
+    roster.greet(front)
+    assert not roster.table.moved
+    assert front.port == 2382
+    node.links[OTHER] = PeerLink(at_port(9999))
+    roster.second()
+    roster.greet(front)
+    assert front.port == 9999
+    other_shards = running(Node(shard=1))
+    other_shards.greet(front)
+    assert front.told == 2
+
+
+def test_what_a_member_told_is_forgotten_once_it_is_where_the_table_says() -> None:
+    node = Node()
+    roster, front = running(node), Front(node)
+    roster.told(OTHER, described(m2="http://10.0.0.1:9999"))
+    link = node.links[OTHER] = PeerLink(at_port(2382), stands=False)
+    roster.second()
+    assert ports(roster) == {OTHER: 9999}
+    link.stands = True
+    roster.second()
+    assert ports(roster) == {OTHER: 2382}
+    link.peer = at_port(9999)
+    roster.second()
+    assert not front.told, "node 0 alone tells"
+
+
+def test_a_removed_member_stays_removed_for_fronts_wherever_it_is() -> None:
+    """It may lead until its group has let it go."""
+    node = Node(shard=0)
+    roster, front = running(node), Front(node)
+    roster.table.take([Host(OTHER, "h2", ("http://10.0.0.1:2382",), removed=True).encode()])
+    node.links[OTHER] = PeerLink(at_port(9999))
+    node.links[NEW] = PeerLink(Peer(NEW, "", "10.0.0.1", 2383, ("http://10.0.0.1:2383",)))
+    roster.second()
+    assert front.port == 9999
+    assert front.members.removed(OTHER)
+    assert NEW not in front.members.hosts, "the table alone says which hosts are members"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,114 @@
+"""A host that comes back finds a member elsewhere before its copy of the members' table says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cluster.members.table import Host, Table
+from cluster.pb import rpc_pb2 as pb
+from cluster.settings import NodeSettings
+from cluster.wire.messages import MEMBER_UPDATE, Method
+from proxy.routing.waiting import MethodStats
+from tests.sim.clients.order_clients import Operation
+from tests.sim.everything.order_everything import Everything
+from tests.sim.mutants.mutant import plan
+from tests.sim.world.order_host import NodeProcess
+
+LEADS, MOVES, LAGS = 1, 2, 3  # hosts: of the sequencer, of another shard's leader, and the one that was away
+SHARD = 1
+AWAY_AT, UPDATED_AT, LED_AT, BACK_AT, ASKED_AT, END = 1.5, 2.0, 4.0, 5.0, 6.5, 15.0
+BEHIND_S = 8.0  # so long the lagging host's disk takes for its snapshots
+
+
+class Moved(Everything):
+    """The member that moved leads a shard. The host that was away gets the table's row in a snapshot."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(
+            seed,
+            plan(
+                shards=2,
+                seconds=END,
+                fault_every_s=1e9,
+                faults=("heal",),
+                mix={"put": 1},
+                clients=2,
+                think_s=0.05,
+                lone_after=1 << 30,
+                patience=1.0,
+                snapshot_count=10,
+                finish_s=(BEHIND_S, BEHIND_S),
+                updates=True,
+                member_chance=0.0,
+            ),
+        )
+        self.asked: list[Operation] = []
+        self.addresses: set[str] = set()  # of the member that moved, in the lagging host's table meanwhile
+        self.at(AWAY_AT, None, lambda: self._kill_host(LAGS, front=True))
+        self.at(UPDATED_AT, None, self._update)
+        self.at(LED_AT, None, self._lead)
+        self.at(BACK_AT, None, lambda: self._start_host(LAGS))
+        self.at(ASKED_AT, None, self._ask)
+
+    def node_settings(self, host: int, shard: int) -> NodeSettings:
+        return replace(super().node_settings(host, shard), leader_placement="spread")
+
+    def _update(self) -> None:
+        front = self.fronts[LEADS]
+        request = pb.MemberUpdateRequest(ID=MOVES, peerURLs=["http://n1:1000"])
+        body = bytes((MEMBER_UPDATE,)) + request.SerializeToString()
+        call: Any = self.clients.call(lambda data: None, lambda status, message: None)
+        front.happens(
+            None,
+            lambda: front.router.write(
+                call, Method.MEMBERS, body, 0, MethodStats(), lambda waiting, status, body: None
+            ),
+        )
+
+    def _lead(self) -> None:
+        """Leaders come to the hosts that the plan says."""
+        self.at(0.2, None, self._lead)
+        for process, wanted in ((p, MOVES if p.shard else LEADS) for p in self._leaders()):
+            if process.host != wanted:
+                process.happens(None, lambda process=process, wanted=wanted: self._hand(process, wanted))  # type: ignore[misc]
+
+    @staticmethod
+    def _hand(process: NodeProcess, to: int) -> None:
+        process.node.raft.transfer_leadership(to)
+        process.node.wake()
+
+    def _ask(self) -> None:
+        if self.now > BACK_AT + BEHIND_S:
+            return
+        self.at(0.2, None, self._ask)
+        self.addresses.add(self._known().peer.host)
+        key = next(k for k in self.keys if self.placement.shard_of(k) == SHARD)
+        self.asked.append(self.clients.ask(self.fronts[LAGS], "Put", pb.PutRequest(key=key, value=b"v")))
+
+    def _known(self) -> Host:
+        return self.nodes[LAGS, 0].node.roster.table.hosts[MOVES]
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.timeout(600)
+def test_a_front_of_a_host_that_is_behind_reaches_a_leader_that_has_moved(seed: int) -> None:
+    simulation = Moved(seed)
+    simulation.run_faults()
+    assert simulation.did["moved"] == 1
+    assert simulation.addresses == {"h2"}, "its own copy of the table was older all the time"
+    assert len(simulation.asked) > 30
+    assert all(o.ok for o in simulation.asked)
+    assert all(o.answered_at - o.asked_at < 2.0 for o in simulation.asked)
+
+
+def test_by_the_table_alone_it_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Table.encode_all
+    monkeypatch.setattr(Table, "encode_all", lambda self, elsewhere=None: listed(self))
+    simulation = Moved(1)
+    simulation.run_faults()
+    early = [o for o in simulation.asked if o.asked_at < BACK_AT + BEHIND_S / 2]
+    assert early
+    assert not any(o.ok and o.answered_at < BACK_AT + BEHIND_S for o in early)
