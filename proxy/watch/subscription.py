@@ -95,7 +95,7 @@ class Subscription:
             return
         times = table.times_since(self.key, self.range_end, self.emitted + 1)
         known = {part.shard: part for part in self.parts}
-        if times.keys() == known.keys() and not any(last for _, last in times.values()):
+        if times.keys() == known.keys() and not self._passing and not any(last for _, last in times.values()):
             return
         for shard, (first, _) in times.items():
             if shard not in known:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
 
 from hypothesis import given, settings
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 
 from cluster.placement import Table
 from cluster.placement.base import Base
-from cluster.placement.changes import Moved, take_move, take_moved
-from cluster.placement.table import END, Move
+from cluster.placement.changes import Moved, take_move, take_moved, take_shard
+from cluster.placement.table import END, Move, State
 from cluster.wire.messages import Status
+from proxy.watch.subscription import Room, Subscription
 from tests.unit.proxy.watch.test_watch_races import KEYS, Race
 from tests.unit.proxy.watch.watching import Source
 
@@ -96,3 +99,41 @@ def test_g9_watches_have_each_event_once_whatever_moves(seed: int) -> None:
 
 def test_keys_move_in_these_races() -> None:
     assert sum(run(seed).moves for seed in range(20)) > 20
+
+
+def grown() -> Table:
+    """Shard 0 and two that were born."""
+    table = Table.initial(Base(1, 2))
+    for shard in (1, 2):
+        for state in (State.FORMING, State.SERVING):
+            table = take_shard(table, shard, state, shard, (1, 2, 3))
+    return table
+
+
+def moved(table: Table, start: bytes, source: int, target: int, revision: int) -> Table:
+    move = Move(table.last_move + 1, start, start + b"\0", (source,), target)
+    return take_moved(take_move(table, move, revision), Moved(move.number, True, revision, 0), revision)
+
+
+def test_g9_a_shard_that_gets_another_span_before_it_has_passed_stays() -> None:
+    """Its events above the first switch were left out, or came twice."""
+    hub: Any = SimpleNamespace(
+        room=Room(1 << 20), merging=lambda subscription: None, join=lambda part: None,
+        leave=lambda part: None)
+    watched = Subscription(hub, b"a", b"z", False, (0,), 4)
+    owns = moved(grown(), b"b", 0, 1, 5)
+    watched.follow(owns)
+    passes = moved(owns, b"b", 1, 2, 8)
+    watched.follow(passes)
+    known = {part.shard: part for part in watched.parts}
+    assert {shard: part.until for shard, part in known.items()} == {0: 0, 1: 8, 2: 0}
+    for part in watched.parts:
+        part.position = 7
+    watched.follow(moved(passes, b"c", 0, 1, 9))
+    assert {part.shard: part.until for part in watched.parts} == {0: 0, 1: 0, 2: 0}
+    assert watched.emitted == 7
+    for part in watched.parts:
+        part.position = 12
+    watched.advance()
+    assert watched.emitted == 12
+    assert {part.shard: part for part in watched.parts} == known
