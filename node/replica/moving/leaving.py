@@ -17,11 +17,9 @@ import structlog
 from cluster.effects.records import Item, items
 from cluster.placement.changes import shard_item, shard_state
 from cluster.placement.table import State
-from cluster.wire.frames import MOVES_SINCE
-from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
+from node.replica.moving.disks import Disks
 from node.replica.moving.moved import MovedKeys
-from node.replica.moving.sources import DURABLE
 from node.replica.moving.steps import Steps
 
 if TYPE_CHECKING:
@@ -37,14 +35,13 @@ class Leaving:
     ) -> None:
         """``voters``: of every shard. ``waiting``: committed order records that wait here for a base (G5)."""
         self._node = node
-        self._links = links
         self._moved = moved
         self._shard = node.settings.shard
         self._member_id = node.settings.common.member_id
         self._voters = voters
         self._waiting = waiting
         self._steps = Steps(node.loop, node.machine.perf_counter)
-        self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
+        self._disks = Disks(links)
 
     def second(self) -> None:
         """Every second."""
@@ -61,7 +58,7 @@ class Leaving:
                 log.info("deleting keys that moved away", shard=self._shard, move=number, whole=whole)
                 self._steps.run((self._moved.drop if whole else self._moved.bare)(number), lambda: None)
                 return
-            self._ask(left.target, left.order_index)
+            self._disks.ask(self._asked(), left.target, left.order_index)
 
     def _is_safe(self, target: int, order_index: int) -> bool:
         table = self._moved.table
@@ -69,7 +66,7 @@ class Leaving:
         if (known is not None and known.state == State.DROPPED) or self._will_be_dropped(target):
             return True
         voters = set(self._voters())
-        have = {host for host in self._asked() if self._said.get((host, target), 0) >= order_index}
+        have = self._disks.have(self._asked(), target, order_index)
         return self._member_id in have and 2 * len(have & voters) > len(voters)
 
     def _will_be_dropped(self, target: int) -> bool:
@@ -80,22 +77,6 @@ class Leaving:
 
     def _asked(self) -> set[int]:
         return {self._member_id, *self._voters()}
-
-    def _ask(self, target: int, order_index: int) -> None:
-        for host in sorted(self._asked()):
-            link = self._links.find(host, target)
-            if link is not None and not (link.up and link.version < MOVES_SINCE):
-                link.request(Method.DURABLE, DURABLE.pack(order_index), self._answered(host, target))
-        self._links.flush()
-
-    def _answered(self, host: int, target: int) -> Callable[[int, bytes], bool]:
-        def answered(status: int, body: bytes) -> bool:
-            if status == Status.OK and len(body) == DURABLE.size:
-                # a disk may be lost, and the place with it: what is said now counts
-                self._said[host, target] = DURABLE.unpack(body)[0]
-            return False
-
-        return answered
 
     def replaced(self) -> None:
         """Another state was installed."""

@@ -24,7 +24,9 @@ from cluster.placement.table import State
 from cluster.repeats import Repeats
 from cluster.settings import genesis_file
 from node.any_node import AnyNode
+from node.links.siblings import NodeLinks
 from node.machine import NodeMachine
+from node.replica.moving.disks import Disks
 from node.storage import Position
 from node.storage.keys import FOLD_ROW
 
@@ -119,6 +121,7 @@ class BirthingRole(Protocol):
     reports: Reports
     feeds: Feeds
     writes: Writes
+    links: NodeLinks
     fold: Fold
     sequencer: Sequencer[Any] | None
 
@@ -136,11 +139,13 @@ class Birthing:
         self._births: Births | None = None  # while this node sequences
         self._dropped: set[int] = set()  # as this term has logged, whether it is applied or not
         self._emptied: dict[int, int] = {}  # shards without keys, and what was logged by then in this term
+        self._disks = Disks(role.links)  # of other node 0s
 
     def begin(self) -> None:
         """This node begins to sequence."""
         self._dropped.clear()
         self._emptied.clear()
+        self._disks.forget()
         self._births = Births(self._role.node.settings.birth_timeout_ms)
 
     def end(self) -> None:
@@ -188,15 +193,22 @@ class Birthing:
 
     def _is_safe(self, shard: int) -> bool:
         """G10: what has moved away from a shard is on the disks of a majority of its new owners."""
-        raft = self._role.node.raft
-        emptied_at = self._emptied.setdefault(shard, raft.last_index)
-        return self._role.feeds.floors.on_disk(raft.configuration.voters) >= emptied_at
+        node, floors = self._role.node, self._role.feeds.floors
+        voters = node.raft.configuration.voters
+        emptied_at = self._emptied.setdefault(shard, node.raft.last_index)
+        have = self._disks.have(voters, 0, emptied_at)
+        if node.store.durable_position.order_index >= emptied_at:  # shard 0 may be one of them
+            have |= {node.raft.id} & voters
+        return 2 * len(have) > len(voters) and floors.on_disk(voters) >= emptied_at
 
     def second(self) -> None:
-        """A genesis that could not be written is tried again."""
+        """A genesis that could not be written is tried again, and a drop asks what it waits for."""
         role = self._role
         if role.placement.table.has_born and not role.node.applies.busy:  # the fold is the state's
             self._born.look(role.placement.table, role.fold)
+        if self._births is not None and self._emptied and role.placement.table.emptied:
+            raft = role.node.raft
+            self._disks.ask(raft.configuration.voters - {raft.id}, 0, max(self._emptied.values()))
 
     def close(self) -> None:
         self._born.close()

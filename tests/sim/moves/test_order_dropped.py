@@ -1,14 +1,20 @@
-"""What has moved away goes only once the target's replicas have it on their disks (G10)."""
+"""What has moved away goes only once the target's replicas have it on their disks, and so does a retired
+shard that it has left (G10)."""
 
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 
+from cluster.placement.table import State
 from node.replica.moving.leaving import Leaving
+from node.replica.shards.birthing import Birthing
+from node.upkeep.log.flushes import Flushes
 from tests.sim.checks.order_owners import Switched
-from tests.sim.moves.order_mutants_moves import calm
+from tests.sim.moves.order_mutants_moves import COMPACTED, calm
+from tests.sim.moves.test_order_grow_born import born
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 
@@ -76,3 +82,69 @@ def test_else_nobody_would_have_the_keys(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Leaving, "_is_safe", lambda self, target, order_index: True)
     with pytest.raises(Violation, match=r"liveness|I23"):
         run(SEEDS[0])
+
+
+FLUSH_S = 2.0  # of a node 0's large state
+
+
+class PowerLoss:
+    """Of one run with one shard, and another that comes and goes: once no host has a node of a dropped shard
+    any more, all hosts lose their power, and what is not flushed."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self._simulation = simulation
+        self.came = False
+        self._look()
+
+    def _look(self) -> None:
+        simulation, owners = self._simulation, self._simulation.checker.owners
+        had = {switch.move.target for switch in owners.switched} & owners.born.keys()
+        if any(owners.born[shard] == State.DROPPED and self._is_gone(shard) for shard in had):
+            self.came = True
+            simulation.checker.leases.trouble()
+            for host in simulation.hosts:
+                for shard in simulation.shards_of(host):
+                    simulation.states[host, shard].applied.clear()  # type: ignore[union-attr]
+                simulation._kill_host(host, front=True, unsynced=False)
+            simulation.at(RESTART_S, None, simulation._restart)
+        elif not simulation.calm:
+            simulation.at(LOOK_S, None, self._look)
+
+    def _is_gone(self, shard: int) -> bool:
+        return all(
+            (host, shard) not in self._simulation.nodes
+            and self._simulation.nodes[host, 0].node.store.placement().shards[shard].state == State.DROPPED
+            for host in self._simulation.hosts)
+
+
+def loses_power(seed: int, patch: pytest.MonkeyPatch) -> bool:
+    """Whether it came to that."""
+    begin = Flushes._begin
+
+    def late(self: Any) -> None:
+        if self._node.settings.shard:
+            begin(self)
+        else:
+            self._running = True
+            self._loop.call_later(FLUSH_S, lambda: begin(self))
+
+    patch.setattr(Flushes, "_begin", late)
+    simulation = Simulation(seed, born(
+        shards=1, most_born=1, drains=0.9, mix=COMPACTED, fault_every_s=1e9, faults=("heal",), seconds=10.0))
+    losses: list[PowerLoss] = []
+    simulation.at(1.0, None, lambda: losses.append(PowerLoss(simulation)))
+    simulation.run()
+    return losses[0].came
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [6, 8])
+def test_a_dropped_shard_is_not_needed_any_more(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loses_power(seed, monkeypatch)
+
+
+@pytest.mark.timeout(300)
+def test_else_shard_0_would_wait_for_keys_that_came_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Birthing, "_is_safe", lambda self, shard: True)
+    with pytest.raises(Violation, match=r"liveness|I3|I23"):
+        loses_power(6, monkeypatch)

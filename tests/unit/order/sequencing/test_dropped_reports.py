@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,6 +17,8 @@ from cluster.placement import Placement
 from cluster.placement.base import Base
 from cluster.placement.changes import take_shard
 from cluster.placement.table import State, Table
+from cluster.wire.messages import Status
+from node.replica.moving.sources import DURABLE
 from node.replica.shards.birthing import Birthing
 
 
@@ -36,7 +38,9 @@ class Role:
 
         self.placement = Placement(1)
         self.reports = Reports()
-        self.on_disk = 0  # of the order, at a majority of all
+        self.on_disk = 0  # of the order, at a majority of all other shards' nodes
+        self.own = self.others = 0  # the same, at this node 0 and at two others
+        self.links = SimpleNamespace(find=lambda host, shard: self, flush=lambda: None)
         floors = SimpleNamespace(on_disk=lambda voters: self.on_disk)
         self.feeds = SimpleNamespace(follow=lambda shards, forming: None, floors=floors)
         self.writes = SimpleNamespace(leader=SimpleNamespace(told=told, log_shard=log_shard))
@@ -45,10 +49,21 @@ class Role:
         self.node = SimpleNamespace(
             settings=SimpleNamespace(birth_timeout_ms=1000, data_dir="/nowhere/shard-0"),
             now_ms=lambda: 0, wake=lambda: None, loop=None,
-            raft=SimpleNamespace(last_index=7, configuration=SimpleNamespace(voters=(1,))),
+            raft=SimpleNamespace(
+                id=1, last_index=7, configuration=SimpleNamespace(voters=frozenset((1, 2, 3)))),
+            store=self, applies=SimpleNamespace(busy=True),
             machine=SimpleNamespace(
                 thread=lambda name: ThreadPoolExecutor(1), has_begun=lambda folder: True,
                 status=SimpleNamespace(say=lambda *said, **facts: None)))
+
+    @property
+    def durable_position(self) -> SimpleNamespace:
+        return SimpleNamespace(order_index=self.own)
+
+    up = False  # as a link to another node 0
+
+    def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object]) -> None:
+        answered(Status.OK, DURABLE.pack(self.others))
 
 
 def applied(role: Role, birthing: Birthing, table: Table) -> None:
@@ -100,11 +115,18 @@ def test_g10_a_shard_whose_keys_have_moved_away_is_dropped_once_they_are_on_disk
 ) -> None:
     role.writes.leader.told.table = moved = replace(retiring, last_move=1)
     applied(role, birthing, moved)
-    role.on_disk = 6
+    role.on_disk, role.own, role.others = 6, 7, 7
+    birthing.step()
+    birthing.second()
     birthing.step()
     assert role.logged == []
     role.node.raft.last_index = 9
-    role.on_disk = 7
+    role.on_disk, role.others = 7, 6
+    birthing.second()
+    birthing.step()
+    assert role.logged == [], "shard 0 may be a new owner, too"
+    role.own, role.others = 0, 7
+    birthing.second()
     birthing.step()
     assert role.logged == [(1, State.DROPPED), (2, State.DROPPED)], "what was logged later does not matter"
 
