@@ -59,6 +59,7 @@ class OrderMoves(Moves):
         self.leaving = Leaving(
             node, role.links, moved, lambda: node.raft.configuration.voters, self._waiting)
         self.lacks = self.copying.lacks
+        self._handed = 0  # how often this node has given its leadership away for want of a copy
         node.clock.each_second(self.leaving.second)
         node.frames[_STATE_WANTED[0]] = self._state_wanted
         node.handlers[Method.COPIED] = lambda link, rid, timeout_ms, body: self._said(
@@ -122,8 +123,9 @@ class OrderMoves(Moves):
     def ask_for_state(self) -> None:
         raft = self._node.raft
         if raft.role is Role.LEADER:  # no peer sends it a state: what it waits for may be at the next leader
-            for heir in self._node.upkeep.succession.successors()[:1]:
-                raft.transfer_leadership(heir)
+            if heirs := self._node.upkeep.succession.successors():
+                raft.transfer_leadership(heirs[self._handed % len(heirs)])  # the first one may wait as well
+                self._handed += 1
         elif raft.leader_id:
             self._node.peers.send(raft.leader_id, _STATE_WANTED, _ORDER_INDEX.pack(self._node.applied_index))
 

@@ -33,6 +33,7 @@ class World:
             upkeep=SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.heirs)))
         self.moves = OrderMoves.__new__(OrderMoves)
         self.moves._node = node
+        self.moves._handed = 0
         self.copying: Any = SimpleNamespace(waits=True)
         self.moves.copying = self.copying
 
@@ -77,3 +78,16 @@ def test_a_leader_hands_over_for_it_is_sent_no_state() -> None:
     world.moves.ask_for_state()
     assert world.led_by == [2]
     assert not world.sent
+
+
+def test_two_hosts_that_both_wait_do_not_hand_over_to_each_other_for_ever() -> None:
+    worlds = {1: World(Role.LEADER, leader=1), 2: World(Role.LEADER, leader=2)}
+    leader = 1
+    for _ in range(4):
+        if leader not in worlds:
+            break
+        world = worlds[leader]
+        world.heirs = [host for host in range(1, 6) if host != leader]  # all have the whole log
+        world.moves.ask_for_state()
+        leader = world.led_by[-1]
+    assert leader not in worlds
