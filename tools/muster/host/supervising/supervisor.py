@@ -82,7 +82,7 @@ class Supervisor:
         self._served = served
         self._born = born
         self._drops: set[asyncio.Task[None]] = set()
-        self._dropping: set[int] = set()  # shards; ids are never used again
+        self._dropping: set[int] = set()  # shards
         self._forming: set[int] = set()  # shards that do not serve yet
         self._shards_event: dict[str, Any] | None = None  # the latest word of node 0 on shards
         self.children = [Child(spec, self._on_change) for spec in specs]
@@ -254,6 +254,7 @@ class Supervisor:
         if self._stop.is_set() or self._born is None:
             return  # the next start does it
         self.children.remove(child)
+        self._dropping.discard(child.spec.index)  # node 0 may come back from before its birth
         try:
             self._born.drop(child.spec.index)
         except (OSError, ConfigError) as error:  # the next start does it

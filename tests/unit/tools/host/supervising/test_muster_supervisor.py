@@ -396,6 +396,25 @@ def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
     assert host.dropped == [3]
 
 
+def test_a_shard_that_node_0_sees_born_again_is_dropped_again(tmp_path: Path) -> None:
+    """A node 0 that dies comes back from its last flush: from before the shard's birth, if it was short."""
+    host = Host(tmp_path, node_0=GOOD, node_3=GOOD, front_0=GOOD)
+    told = host.supervisor._follow_shards
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.announced)
+        told({"born": {}, "forming": [], "dropped": [3]})
+        await asyncio.gather(*host.supervisor._drops)
+        told({"born": {"3": [1]}, "forming": [3], "dropped": []})
+        assert host.supervisor.runs_node(3)
+        told({"born": {}, "forming": [], "dropped": [3]})
+        await asyncio.gather(*host.supervisor._drops)
+        assert not host.supervisor.runs_node(3)
+
+    assert host.run(scenario) == 0
+    assert host.dropped == [3, 3]
+
+
 NEVER_READY = """
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); note("up"); signal.sigwait([signal.SIGTERM])
 """
