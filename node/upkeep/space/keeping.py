@@ -116,9 +116,10 @@ class Keeping:
         floors.begins = node.log.snapshot_position().index
         if self._busy or self._closed:
             return
-        for shard in floors.shards:
+        for shard, spans in self._spans.items():
             applied = floors.durable(shard, voters)
-            gone = [span for span in self._spans.get(shard, ()) if span.last <= applied]
+            # all, once the shard is dropped
+            gone = [span for span in spans if span.last <= applied or shard not in floors.shards]
             if gone:
                 self._remove(shard, gone)
                 return

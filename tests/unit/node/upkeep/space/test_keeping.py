@@ -143,3 +143,14 @@ def test_without_room_for_files_nothing_is_said_of_them(tmp_path: Path) -> None:
     world = World(tmp_path / "kept", most=0)
     assert world.looks(5.0) == []
     assert world.files.writes == []
+
+
+def test_what_was_kept_for_a_shard_goes_once_that_is_dropped(world: World) -> None:
+    """A shard that forms has no majority at first, and may be dropped without one."""
+    world.floors.follow((1, 5))
+    world.looks(1.0)
+    assert world.keeping.shards == [1, 5]
+    world.floors.follow((1,))
+    world.looks(1.0)
+    assert world.keeping.shards == [1]
+    assert world.keeping.bytes == world.there()
