@@ -27,6 +27,9 @@ PLANS: dict[str, dict[str, Any]] = {
     "grow_births_hard": {"shards": 2, "mix": {**MIX, "compact": 5}, "faults": FAULTS, "fault_every_s": 0.8,
                          "snapshot_count": 60, "repeats": 0.3, "loses_genesis": 0.1,
                          "birth_timeout_ms": 1000},
+    # all hosts come back from before births, moves and drops, whose files have gone
+    "grow_births_dark": {"shards": 1, "mix": COMPACTED, "faults": ("blackout", *["flush"] * 4, "kill node"),
+                         "fault_every_s": 0.4, "birth_timeout_ms": 1000, "most_born": 2},
     # with few writes moves stand at one revision; spans come back to shards that owned them at none
     "grow_births_quiet": {"shards": 2, "mix": QUIET, "joins": True, "clients": 3, "think_s": 0.2,
                           "real": True, "faults": FAULTS, "fault_every_s": 0.5, "snapshot_count": 10_000,

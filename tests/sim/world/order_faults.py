@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.sim.disks.order_store import StateDisk
 from tests.sim.world.order_host import NodeProcess
 from tests.sim.world.order_world import PowerCut, Violation
 
@@ -29,6 +30,15 @@ class HardFaults:
         """Of all hosts at once: what is unsynced is lost everywhere."""
         simulation = self._simulation
         self._go_dark(simulation.hosts)
+
+    def blackout(self) -> None:
+        """The same for a moment, after which most nodes come back from their last flush."""
+        simulation, r = self._simulation, self._simulation.random
+        for _, disk in sorted(simulation.states.items()):
+            if isinstance(disk, StateDisk) and r.random() < 0.8:
+                disk.applied.clear()
+        self.power_cut()
+        simulation.at(r.choice((0.02, 0.1, 0.3)), None, simulation._restart)
 
     def dark_host(self) -> None:
         """The power of one host is cut: it tells nobody."""
