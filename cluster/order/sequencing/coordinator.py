@@ -266,7 +266,7 @@ class Coordinator(Generic[T]):
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         if not self.generations.settled:
             return False  # G8
-        if wide.leaderless and not self._leads(wide.leaderless):
+        if wide.leaderless and wide.leaderless in self._placement.kept and not self._leads(wide.leaderless):
             return False  # cheap: asked of all that wait, in each run
         touches = touches_of(wide, self._placement, self._view)
         looks_at = leases_looked_at(wide, self._users)

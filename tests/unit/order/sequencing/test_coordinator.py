@@ -3,6 +3,8 @@ it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cluster.evaluate.overlay import Overlay
@@ -13,6 +15,7 @@ from cluster.order.sequencing import coordinator, fates
 from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from cluster.placement.table import END, Piece
 from cluster.wire.messages import Method
 from tests.unit.order.stores import EmptyStore
 
@@ -225,6 +228,19 @@ def test_what_waits_for_a_leader_is_not_looked_through_in_each_turn(
     sequencer.hear(2)
     sequencer.run(1000)
     assert sequencer.prepares
+
+
+def test_an_expiry_waits_no_more_for_a_shard_whose_keys_have_moved_away(sequencer: Sequencer) -> None:
+    """It has no deadline, and that shard may be dropped, or never have a leader again."""
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.hear(1)
+    assert sequencer.coordinator.submit(None, Method.LEASE_REVOKE, b"", [7])
+    sequencer.run(0)
+    assert not sequencer.prepares
+    table = sequencer.placement.table
+    sequencer.placement.replace(replace(table, spans=(Piece(END, END, 1, 8),)))
+    sequencer.run(1)
+    assert [shard for shard, _ in sequencer.prepares] == [1]
 
 
 def done(sequencer: Sequencer, token: str, index: int) -> Attempt:
