@@ -24,6 +24,7 @@ from cluster.pacing.easing import LEAST_S, rest_s
 from cluster.placement import Table
 from cluster.placement.changes import MOVED_BYTES, read_moved
 from cluster.placement.table import Move
+from cluster.repeats import Repeats
 from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import Method, Status
 from node.links.siblings import NodeLinks
@@ -100,6 +101,7 @@ class Copying:
         self._reported = 0.0
         self._waits_since = 0.0  # for a base: since when the order waits here
         self._asked_state = 0.0
+        self._repeats = Repeats()
         self._round = 0
 
     # -- what else this node asks
@@ -216,7 +218,7 @@ class Copying:
         if move is None or not mine:
             self.copier = None
             return
-        self._miss_state()
+        self._miss_state(move)
         copier = self.copier
         if copier is None or copier.move.number != move.number:
             self._begin(move)
@@ -298,13 +300,18 @@ class Copying:
         link.request(Method.COPY, ask.encode(copier.move.number), came)
         self._role.links.flush()
 
-    def _miss_state(self) -> None:
-        """Ask for a peer's state where the order has waited for long."""
-        if not self._waits_since or not self._others():
-            return
+    def _miss_state(self, move: Move) -> None:
+        """Say so where the order has waited for long, and ask for a peer's state."""
         now = self._loop.time()
-        waited = now - self._waits_since
-        if waited > _STATE * self._election_s and now - self._asked_state > self._election_s:
+        waited_s = now - self._waits_since
+        if not self._waits_since or waited_s <= _STATE * self._election_s:
+            return
+        if self._repeats.news(move.number, now):
+            copy = self._moved.copy
+            log.warning("the order waits here for keys that move", shard=self._shard, move=move.number,
+                        waited_s=round(waited_s, 1), keys=0 if copy is None else copy.live,
+                        wrong_copies=self._tries)
+        if self._others() and now - self._asked_state > self._election_s:
             self._asked_state = now
             self._role.ask_for_state()
 

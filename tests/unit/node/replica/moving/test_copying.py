@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.effects import records
 from cluster.order.moving.copier import TRIES, Ask
@@ -318,6 +319,23 @@ def test_while_the_order_waits_for_old_rows_to_go_a_peer_is_asked_for_its_state(
     host.loop.run(2.5 * ELECTION_S)
     assert host.states == 3, "once an election timeout"
     assert copying.copier is None
+
+
+def test_an_order_that_waits_for_long_says_so_once_a_minute_on_a_lone_host_too(cluster: Cluster) -> None:
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    moved: Any = copying._moved
+    moved.has_old_rows = lambda start, end: True
+    assert copying.lacks(switched(cluster))
+    with capture_logs() as lines:
+        host.loop.run(7 * ELECTION_S)
+        assert not lines
+        host.loop.run(70.0)
+    waits = [line for line in lines if line["event"] == "the order waits here for keys that move"]
+    assert [(line["shard"], line["move"], line["wrong_copies"]) for line in waits] == [(TARGET, 1, 0)] * 2
+    assert waits[0]["waited_s"] >= 8 * ELECTION_S
+    assert not host.states
 
 
 class Durable:
