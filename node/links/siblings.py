@@ -8,7 +8,7 @@ session. Requests on it are repeated by the parts that need the answers: all of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from math import inf
 
 import structlog
@@ -221,6 +221,10 @@ class NodeLinks:
     def _is_known(self, member_id: int) -> bool:
         return member_id == self.common.member_id or self._peer_of(member_id) is not None
 
+    def __contains__(self, name: tuple[int, int]) -> bool:
+        """Whether there is a link to a host's node of a shard."""
+        return name in self._links
+
     def follow(self) -> None:
         """Members have changed: drop links to where a host was before, unless it still answers there."""
         for (member_id, shard), link in list(self._links.items()):
@@ -256,6 +260,14 @@ class NodeLinks:
         since = self.loop.time() - GRAIN.unused_link_s
         for link in list(self._links.values()):
             if link.alive and link.used_at < since and link is not keep:
+                link.drop("nothing is asked of it")
+
+    def release(self, among: Collection[tuple[int, int]]) -> None:
+        """Drop the same of these hosts' nodes of shards alone."""
+        since = self.loop.time() - GRAIN.unused_link_s
+        for name in among:
+            link = self._links.get(name)
+            if link is not None and link.alive and link.used_at < since:
                 link.drop("nothing is asked of it")
 
     def astray(self, link: NodeLink, shard: int) -> None:

@@ -103,7 +103,8 @@ class Subscription:
                 self.parts.append(part)
                 self.hub.join(part)
         for part in self.parts:
-            part.until = times.get(part.shard, (0, self.emitted))[1]
+            # not 0, which would mean that it owns a part
+            part.until = times.get(part.shard, (0, max(self.emitted, 1)))[1]
         self._holder = None
         self._passing = any(part.until for part in self.parts)
         self.hub.merging(self)
@@ -123,7 +124,15 @@ class Subscription:
         self._pending, self._paused = None, False
         self._hold(-self._held_bytes)
         self.emitted = pruned - 1
+        self.compacted(pruned)
         return True
+
+    def compacted(self, revision: int) -> None:
+        """Events below a compaction are left out: the ring lacks them."""
+        if self._ring is not None:
+            self.hub.rings.drop(self._ring)
+            self._ring.empty()
+            self._ring.begin = max(self._ring.begin, revision)
 
     def _leave_passed(self) -> bool:
         """Whether parts have left that can bring nothing any more."""

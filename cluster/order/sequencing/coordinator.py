@@ -266,14 +266,14 @@ class Coordinator(Generic[T]):
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         if not self.generations.settled:
             return False  # G8
-        if wide.leaderless and wide.leaderless in self._placement.kept and not self._leads(wide.leaderless):
+        if wide.leaderless and wide.placed is self._placement.table and not self._leads(wide.leaderless):
             return False  # cheap: asked of all that wait, in each run
         touches = touches_of(wide, self._placement, self._view)
-        looks_at = leases_looked_at(wide, self._users)
-        if looks_at:
+        if looks_at := leases_looked_at(wide, self._users):
             touches = in_all_shards(touches, self._placement)
         wide.leaderless = next((shard for shard in touches if not self._leads(shard)), 0)
         if wide.leaderless:
+            wide.placed = self._placement.table
             return False
         if wide.looked is None and are_many(wide.compares, self._view):
             self._look(wide, RangeCompares.of(wide.body))

@@ -15,6 +15,7 @@ from cluster.order.log import Attempt
 from cluster.order.moving.switch import Switch
 from cluster.order.prepare import Grant, Touch
 from cluster.order.sequencing.fetching import Fetched
+from cluster.placement import Table
 
 T = TypeVar("T")
 
@@ -42,6 +43,7 @@ class Wide(Generic[T]):
     behind: Attempt | None = None  # start over once this one is decided
     given_up: int = 0  # attempts that took too long to prepare
     leaderless: int = 0  # the shard whose leader it waits for; 0: none
+    placed: Table | None = None  # by which it does
     deadline_ms: int = NEVER  # its client has been told by then that it timed out
     rows: bool = False  # it must see the rows that it deletes, however many
     ahead: int = NEVER  # the lowest revision it names that was in the future when its rows were asked for

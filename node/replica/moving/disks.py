@@ -14,12 +14,14 @@ class Disks:
     def __init__(self, links: NodeLinks) -> None:
         self._links = links
         self._said: dict[tuple[int, int], int] = {}  # host, shard -> order record that is on disk there
+        self._asked: set[tuple[int, int]] = set()
 
     def ask(self, hosts: Collection[int], shard: int, order_index: int) -> None:
         """Their nodes flush for it, too."""
         for host in sorted(hosts):
             link = self._links.find(host, shard)
             if link is not None and not (link.up and link.version < MOVES_SINCE):
+                self._asked.add((host, shard))
                 link.request(Method.DURABLE, DURABLE.pack(order_index), self._answered(host, shard))
         self._links.flush()
 
@@ -38,3 +40,9 @@ class Disks:
 
     def forget(self) -> None:
         self._said.clear()
+
+    def release(self) -> None:
+        """Each second in which nothing is to be asked: links that are not used any more."""
+        if self._asked:
+            self._links.release(self._asked)
+            self._asked = {name for name in self._asked if name in self._links}

@@ -9,12 +9,12 @@ base, the record of that drop may stand behind what waits: for these rows to go 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import structlog
 
-from cluster.effects.records import Item, items
+from cluster.effects.records import ITEM, Item, items
 from cluster.placement.changes import shard_item, shard_state
 from cluster.placement.table import State
 from node.links.siblings import NodeLinks
@@ -27,19 +27,28 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("move")
 
+SHARD = shard_item(0, State.DROPPED)[: ITEM.size]  # bytes that seldom stand in a record without one
+
+
+def dropped_in(record: bytes) -> list[int]:
+    """Shards that a record of the order drops."""
+    found = [shard_state(record, at) for kind, at, _ in items(record) if kind == Item.SHARD]
+    return [shard for shard, state in found if state == State.DROPPED]
+
 
 class Leaving:
     def __init__(
         self, node: RoleNode, links: NodeLinks, moved: MovedKeys, voters: Callable[[], Collection[int]],
-        waiting: Callable[[], Iterable[bytes]] = tuple,
+        drops: Callable[[], Collection[int]] = tuple,
     ) -> None:
-        """``voters``: of every shard. ``waiting``: committed order records that wait here for a base (G5)."""
+        """``voters``: of every shard. ``drops``: shards whose drop is committed and waits here for a base
+        (G5)."""
         self._node = node
         self._moved = moved
         self._shard = node.settings.shard
         self._member_id = node.settings.common.member_id
         self._voters = voters
-        self._waiting = waiting
+        self._drops = drops
         self._steps = Steps(node.loop, node.machine.perf_counter)
         self._disks = Disks(links)
 
@@ -63,17 +72,11 @@ class Leaving:
     def _is_safe(self, target: int, order_index: int) -> bool:
         table = self._moved.table
         known = table.shards.get(target) if table is not None else None
-        if (known is not None and known.state == State.DROPPED) or self._will_be_dropped(target):
+        if (known is not None and known.state == State.DROPPED) or target in self._drops():
             return True
         voters = set(self._voters())
         have = self._disks.have(self._asked(), target, order_index)
         return self._member_id in have and 2 * len(have & voters) > len(voters)
-
-    def _will_be_dropped(self, target: int) -> bool:
-        drop = shard_item(target, State.DROPPED)
-        return any(
-            kind == Item.SHARD and shard_state(record, at) == (target, State.DROPPED)
-            for record in self._waiting() if drop in record for kind, at, _ in items(record))
 
     def _asked(self) -> set[int]:
         return {self._member_id, *self._voters()}

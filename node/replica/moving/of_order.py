@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.effects.newer import NewerRecord
-from cluster.effects.records import ITEM
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
 from cluster.order.sound import Place, sound
 from cluster.placement import Table
-from cluster.placement.changes import shard_item
-from cluster.placement.table import State
 from cluster.raft import EntryKind, Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
 from node.replica.moving.copying import Copying, CopyingNode
-from node.replica.moving.leaving import Leaving
+from node.replica.moving.leaving import SHARD, Leaving, dropped_in
 from node.replica.moving.sequencing import Moves, SequencingRole
 from node.replica.moving.sources import Sources
 
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
     from node.upkeep.log.snapshots import Snapshots
 
 _STATE_WANTED = PeerKind.STATE_WANTED.byte
-_SHARD = shard_item(0, State.DROPPED)[: ITEM.size]  # bytes that seldom stand in a record without one
-_LOOK_ENTRIES = 256
+_LOOK_ENTRIES, _LOOK_BYTES = 4096, 2 << 20  # a turn's
 _ORDER_INDEX = struct.Struct("<Q")
 
 
@@ -57,7 +53,9 @@ class OrderMoves(Moves):
         moved = kinds.moved(node.store)
         self.copying = Copying(node, self, moved, Sources(node, moved), lambda: node.roster.others)
         self.leaving = Leaving(
-            node, role.links, moved, lambda: node.raft.configuration.voters, self._waiting)
+            node, role.links, moved, lambda: node.raft.configuration.voters, self._dropping)
+        self._drops: set[int] = set()  # shards whose drop is committed
+        self._looked_at = 0  # the record up to which
         self.lacks = self.copying.lacks
         self._handed = 0  # how often this node has given its leadership away for want of a copy
         node.clock.each_second(self.leaving.second)
@@ -81,19 +79,21 @@ class OrderMoves(Moves):
 
     # -- as a source
 
-    def _waiting(self) -> Iterator[bytes]:
-        """Committed records behind a switch that waits for its copy; those alone that change shards."""
-        raft, first = self._node.raft, self._node.applied_index + 1
-        while self.copying.waits and first <= raft.commit_index:
-            entries = raft.log_entries(first, min(raft.commit_index, first + _LOOK_ENTRIES))
-            first = entries[-1].index + 1
-            for entry in entries:
-                if entry.kind != EntryKind.RECORD or _SHARD not in entry.data:
-                    continue
-                try:
-                    yield sound(entry.data, Place.ORDER)
-                except NewerRecord:  # which ends the process where it is applied
-                    return
+    def _dropping(self) -> Collection[int]:
+        """Shards that committed records drop behind a switch that waits for its copy: some more in each
+        look, for there may be many."""
+        raft = self._node.raft
+        first = max(self._looked_at, self._node.applied_index) + 1
+        if self.copying.waits and first <= raft.commit_index:
+            last = min(raft.commit_index, first + _LOOK_ENTRIES)
+            for entry in raft.log_entries(first, last, _LOOK_BYTES):
+                self._looked_at = entry.index
+                if entry.kind == EntryKind.RECORD and SHARD in entry.data:
+                    try:
+                        self._drops.update(dropped_in(sound(entry.data, Place.ORDER)))
+                    except NewerRecord:  # which ends the process where it is applied
+                        break
+        return self._drops
 
     # -- as a target
 
@@ -124,7 +124,9 @@ class OrderMoves(Moves):
         raft = self._node.raft
         if raft.role is Role.LEADER:  # no peer sends it a state: what it waits for may be at the next leader
             if heirs := self._node.upkeep.succession.successors():
-                raft.transfer_leadership(heirs[self._handed % len(heirs)])  # the first one may wait as well
+                peers = raft.peers()
+                ready = [heir for heir in heirs if peers[heir].match == raft.last_index] or heirs[:1]
+                raft.transfer_leadership(ready[self._handed % len(ready)])  # the first one may wait as well
                 self._handed += 1
         elif raft.leader_id:
             self._node.peers.send(raft.leader_id, _STATE_WANTED, _ORDER_INDEX.pack(self._node.applied_index))

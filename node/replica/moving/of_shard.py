@@ -10,7 +10,7 @@ from cluster.placement import Table
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
 from node.replica.moving.copying import Copying, CopyingNode
-from node.replica.moving.leaving import Leaving
+from node.replica.moving.leaving import SHARD, Leaving, dropped_in
 from node.replica.moving.sources import Sources
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class ShardMoves:
         moved = kinds.moved(node.store)
         self.copying = Copying(node, self, moved, Sources(node, moved), lambda: node.roster.others)
         self.leaving = Leaving(
-            node, role.links, moved, lambda: node.raft.configuration.voters, role.unapplied)
+            node, role.links, moved, lambda: node.raft.configuration.voters,
+            lambda: [shard for record in role.unapplied() if SHARD in record for shard in dropped_in(record)])
         role.feed.queue.lacks = self.copying.lacks
         role.feed.switches = lambda: self.copying.hurries
         node.clock.each_second(self.leaving.second)

@@ -209,6 +209,8 @@ class Birthing:
         if self._births is not None and self._emptied and role.placement.table.emptied:
             raft = role.node.raft
             self._disks.ask(raft.configuration.voters - {raft.id}, 0, max(self._emptied.values()))
+        else:
+            self._disks.release()
 
     def close(self) -> None:
         self._born.close()

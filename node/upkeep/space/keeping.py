@@ -157,7 +157,8 @@ class Keeping:
         else:
             del self._spans[shard]
             self._folds.pop(shard, None)
-            log.info("a majority of a shard's replicas has the records kept for it", shard=shard)
+            if shard in self._floors.shards:  # not dropped
+                log.info("a majority of a shard's replicas has the records kept for it", shard=shard)
         self._claim(shard)
         self._unremoved += gone
         self._remove_files()

@@ -54,13 +54,11 @@ def born(**given: Any) -> Plan:
 @pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("name", PLANS)
 def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
-    plan = born(**{**PLANS[name], "drains": 0.6})
-    if SOAK:
-        plan.seconds = SOAK_S.get(name, 14.0)
+    emptied: dict[str, Any] = {"drains": 0.6, **({"seconds": SOAK_S.get(name, 14.0)} if SOAK else {})}
     came = went = 0
     switched: list[int] = []
     for seed in SEEDS:
-        simulation = Simulation(seed, plan)
+        simulation = Simulation(seed, born(**{**PLANS[name], **emptied}))
         simulation.run()
         owners = simulation.checker.owners
         had = {switch.move.target for switch in owners.switched} & owners.born.keys()

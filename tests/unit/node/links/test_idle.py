@@ -14,6 +14,7 @@ from cluster.settings import Peer
 from cluster.wire.messages import Method, Status, answer, frame
 from node.links.siblings import NodeLink, NodeLinks
 from node.replica.clock import Clock
+from node.replica.moving.disks import Disks
 
 
 class Loop:
@@ -184,3 +185,25 @@ def test_a_heartbeats_work_is_done_less_often_where_nobody_waits(calm: bool, mos
     seconds = [sum(100 + s < beat <= 101 + s for beat in beats) for s in range(10)]
     assert max(seconds) <= most
     assert min(seconds) >= least
+
+
+def test_links_that_were_asked_for_disks_are_released_once_nothing_is_to_be_asked(
+    links: NodeLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Node 0 keeps its other links, whatever it asks: it reads in them who leads."""
+    monkeypatch.setattr(links, "flush", lambda: None)
+    disks = Disks(links)
+    disks.ask((2, 3), 0, 7)
+    asked, other = [links.get(member, 0) for member in (2, 3)], links.get(2, 1)
+    pass_time(links, 9.0)
+    disks.release()
+    assert all(link.alive for link in asked)
+    pass_time(links, 2.0)
+    disks.release()
+    assert not any(link.alive for link in asked)
+    assert (2, 0) not in links
+    assert other.alive
+    links.get(2, 0)  # another part's, from here on
+    pass_time(links, 11.0)
+    disks.release()
+    assert (2, 0) in links

@@ -238,7 +238,9 @@ def test_an_expiry_waits_no_more_for_a_shard_whose_keys_have_moved_away(sequence
     sequencer.run(0)
     assert not sequencer.prepares
     table = sequencer.placement.table
-    sequencer.placement.replace(replace(table, spans=(Piece(END, END, 1, 8),)))
+    sequencer.placement.replace(replace(
+        table, spans=(Piece(END, END, 1, 8),), past=(Piece(b"a", b"b", 2, 0, 7),),
+        generation=table.generation + 1))
     sequencer.run(1)
     assert [shard for shard, _ in sequencer.prepares] == [1]
 

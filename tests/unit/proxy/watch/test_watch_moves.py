@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 
 from cluster.placement import Table
 from cluster.placement.base import Base
-from cluster.placement.changes import Moved, take_move, take_moved, take_shard
+from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
 from cluster.placement.table import END, Move, State
 from cluster.wire.messages import Status
+from proxy.watch.hub import WatchHub
+from proxy.watch.lagging.ring import Rings
 from proxy.watch.subscription import Room, Subscription
+from tests.unit.proxy.watch.test_merge import Recorder
 from tests.unit.proxy.watch.test_watch_races import KEYS, Race
 from tests.unit.proxy.watch.watching import Source
 
@@ -137,3 +140,82 @@ def test_g9_a_shard_that_gets_another_span_before_it_has_passed_stays() -> None:
     watched.advance()
     assert watched.emitted == 12
     assert {part.shard: part for part in watched.parts} == known
+
+
+class Slow(Recorder):
+    synced = False
+
+    def __init__(self, cursor: int) -> None:
+        super().__init__(cursor)
+        self.ended: list[int] = []
+
+    def compacted(self, revision: int) -> None:
+        self.ended.append(revision)
+
+
+def lagging() -> tuple[Subscription, list[Any]]:
+    """A range whose cohort does not read, and is beyond the range by history; and what asks history."""
+    asked: list[Any] = []
+    hub: Any = SimpleNamespace(
+        room=Room(1 << 20), rings=Rings(1 << 20), merging=lambda subscription: None, join=lambda part: None,
+        leave=lambda part: None, fill=lambda subscription, part: None,
+        catch_up=lambda subscription, cohort: asked.append(cohort))
+    watched = Subscription(hub, b"a", b"z", False, (0,), 4)
+    slow = Slow(4)
+    slow.asking = True
+    watched.add(slow)  # type: ignore[arg-type]
+    watched.lag(slow)  # type: ignore[arg-type]
+    slow.cursor, slow.blocked = 20, True
+    return watched, asked
+
+
+def test_i24_a_ring_lacks_what_a_front_has_missed_of_a_compacted_past() -> None:
+    """A watch from there was served by it, with neither its events nor a word of the compaction."""
+    watched, asked = lagging()
+    watched.follow(take_compact(moved(moved(grown(), b"b", 0, 1, 5), b"b", 1, 2, 9), 15))
+    assert watched.emitted == 14
+    late = Recorder(6)
+    watched.add(late)  # type: ignore[arg-type]
+    assert asked == [late]
+
+
+def test_i24_a_ring_lacks_a_gap_that_was_compacted() -> None:
+    watched, asked = lagging()
+    (part,) = watched.parts
+    part.live_from = 30
+    hub: Any = SimpleNamespace()
+    WatchHub._compacted(hub, watched, part, 15)
+    assert part.position == 14
+    late = Recorder(6)
+    watched.add(late)  # type: ignore[arg-type]
+    assert asked == [late]
+
+
+def test_i24_nobody_needs_a_gap_behind_what_a_shard_had() -> None:
+    watched, _ = lagging()
+    (part,) = watched.parts
+    part.until, part.position, part.live_from = 8, 9, 30
+    (slow,) = watched.cohorts()
+    assert isinstance(slow, Slow)
+    slow.cursor = 9
+    hub: Any = SimpleNamespace()
+    WatchHub._compacted(hub, watched, part, 15)
+    assert not slow.ended
+    part.until = 0
+    part.position = 9
+    WatchHub._compacted(hub, watched, part, 20)
+    assert slow.ended == [20]
+
+
+def test_g9_a_shard_that_had_the_range_at_no_revision_leaves_at_once() -> None:
+    left: list[Any] = []
+    hub: Any = SimpleNamespace(
+        room=Room(1 << 20), merging=lambda subscription: None, join=lambda part: None, leave=left.append)
+    watched = Subscription(hub, b"b", b"", False, (1,), 0)
+    (part,) = watched.parts
+    watched.follow(moved(moved(grown(), b"b", 0, 1, 5), b"b", 1, 2, 5))
+    assert part.until == 1
+    for other in watched.parts:
+        other.position = 1
+    watched.advance()
+    assert left == [part]

@@ -18,7 +18,7 @@ from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import Move, State
 from cluster.wire.messages import Method
 from node.replica.moving.copying import Copying
-from node.replica.moving.leaving import Leaving
+from node.replica.moving.leaving import Leaving, dropped_in
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
 from tests.unit.node.replica.moving.world import ELECTION_MS, Host, Link, answers_nothing
@@ -371,7 +371,8 @@ def left(
     source = cluster.table.owners_at(KEYS[0], b"", cluster.model.revision)[0]
     store, durable = host.store(source), Durable(host)
     links: Any = durable.links
-    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: voters, lambda: waiting)
+    leaving = Leaving(host.node(source), links, MovedKeys(store), lambda: voters,
+                      lambda: [shard for record in waiting for shard in dropped_in(record)])
 
     def look() -> bool:
         for _ in range(2):  # the answers of one second are used in the next

@@ -14,39 +14,52 @@ from cluster.raft import EntryKind, Role
 from node.replica.moving import of_order
 from node.replica.moving.of_order import OrderMoves
 
-DROPPED, LATER = shard_item(2, State.DROPPED), shard_item(3, State.DROPPED)
+DROPPED, LATER, OTHER = (shard_item(shard, State.DROPPED) for shard in (2, 3, 4))
 
 
 class World:
     def __init__(self, role: Role = Role.FOLLOWER, leader: int = 3) -> None:
         self.sent: list[tuple[int, bytes]] = []
         self.heirs: list[int] = []
+        self.matches: dict[int, int] = {}
         self.led_by: list[int] = []
         kinds = EntryKind.RECORD, EntryKind.NOOP, EntryKind.RECORD, EntryKind.RECORD, EntryKind.RECORD
-        log = [SimpleNamespace(kind=kind, data=data, index=at + 1) for at, (kind, data) in enumerate(
-            zip(kinds, (DROPPED, DROPPED, b"", DROPPED + LATER, LATER), strict=True))]
+        self._log = [SimpleNamespace(kind=kind, data=data, index=at + 1) for at, (kind, data) in enumerate(
+            zip(kinds, (DROPPED, OTHER, b"", DROPPED + LATER, OTHER), strict=True))]
+        self.read = 0
         raft = SimpleNamespace(
             role=role, leader_id=leader, id=1, commit_index=4, transfer_leadership=self.led_by.append,
-            log_entries=lambda first, last: log[first - 1 : last])
+            log_entries=self._entries, last_index=5,
+            peers=lambda: {host: SimpleNamespace(match=self.matches.get(host, 5)) for host in range(1, 6)})
         node: Any = SimpleNamespace(
             raft=raft, applied_index=0, peers=SimpleNamespace(send=self._send),
             upkeep=SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.heirs)))
         self.moves = OrderMoves.__new__(OrderMoves)
         self.moves._node = node
+        self.moves._drops, self.moves._looked_at, self.moves._handed = set(), 0, 0
         self.moves._handed = 0
         self.copying: Any = SimpleNamespace(waits=True)
         self.moves.copying = self.copying
+
+    def _entries(self, first: int, last: int, most_bytes: int) -> list[SimpleNamespace]:
+        self.read += last - first + 1
+        return self._log[first - 1 : last]
 
     def _send(self, peer: int, *parts: bytes) -> None:
         self.sent.append((peer, b"".join(parts)))
 
 
-def test_committed_records_behind_a_switch_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_order, "_LOOK_ENTRIES", 1)
+def test_what_committed_records_drop_behind_a_switch_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World()
-    assert list(world.moves._waiting()) == [DROPPED, DROPPED + LATER]
     world.copying.waits = False
-    assert not list(world.moves._waiting())
+    assert not world.moves._dropping()
+    world.copying.waits = True
+    monkeypatch.setattr(of_order, "_LOOK_ENTRIES", 2)
+    assert set(world.moves._dropping()) == {2}
+    assert set(world.moves._dropping()) == {2, 3}
+    read = world.read
+    assert set(world.moves._dropping()) == {2, 3}, "the last one is not committed"
+    assert world.read == read == 4, "each is read once"
 
 
 def test_a_record_that_only_a_newer_program_can_apply_ends_the_look(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +67,7 @@ def test_a_record_that_only_a_newer_program_can_apply_ends_the_look(monkeypatch:
         raise NewerRecord("level 99")
 
     monkeypatch.setattr(of_order, "sound", refuses)
-    assert not list(World().moves._waiting())
+    assert not World().moves._dropping()
 
 
 def test_a_follower_asks_its_leader_for_its_state() -> None:
@@ -78,6 +91,9 @@ def test_a_leader_hands_over_for_it_is_sent_no_state() -> None:
     world.moves.ask_for_state()
     assert world.led_by == [2]
     assert not world.sent
+    world.matches = {2: 5, 3: 4}
+    world.moves.ask_for_state()
+    assert world.led_by == [2, 2], "the other one's log is not whole"
 
 
 def test_two_hosts_that_both_wait_do_not_hand_over_to_each_other_for_ever() -> None:
