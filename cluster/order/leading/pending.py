@@ -171,10 +171,13 @@ def check_plain(view: PendingOverlay, plain: Plain) -> None:
         for op in ops:
             if op[0] == PUT and view.touches(op[1], b""):
                 raise Blocked
+            if op[4] > applied and op[0] == GET:
+                raise Elsewhere
 
 
 def check_undecidable(view: PendingOverlay, request: Any, shows: bool) -> None:
-    """Blocked for what a pending revision leaves open. ``shows``: whether its answer can hold KeyValues."""
+    """Blocked for what a pending revision leaves open, Elsewhere for a range above the applied one, also an
+    empty one, which nothing reads. ``shows``: whether its answer can hold KeyValues."""
     applied = view.applied.revision
     for compare in request.compare:
         given = compare.mod_revision if compare.target == _MOD else (
@@ -185,5 +188,7 @@ def check_undecidable(view: PendingOverlay, request: Any, shows: bool) -> None:
         kind = op.WhichOneof("request")
         if kind == "request_put" and shows and view.touches(op.request_put.key, b""):
             raise Blocked  # a row read back would show a pending creation
+        if kind == "request_range" and op.request_range.revision > applied:
+            raise Elsewhere
         if kind == "request_txn":
             check_undecidable(view, op.request_txn, shows)
