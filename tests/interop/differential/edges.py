@@ -43,6 +43,8 @@ def edges() -> Iterator[Step]:
     yield Step("Txn", pb.TxnRequest())
     for revision in (-2, -1, 0, 1, 2):
         yield _txn(_range(b"a", revision=revision))
+    for key in (b"a", b"b", b"c", b"/d/1", b"/e/1"):  # an empty range, at whichever shard has the key
+        yield _txn(_range(b"z", b"b", revision=99), _put(key))
     # not 0: etcd tells "never compacted" (-1) from "compacted at 0", which nothing depends on but a second
     # compaction at 0 and negative revisions in transactions; muster does not
     for revision in (-1, 2):

@@ -15,7 +15,9 @@ from cluster.effects import records
 from cluster.effects.records import Item
 from cluster.errors import EtcdError
 from cluster.evaluate.replica import Leader
+from cluster.evaluate.txns.plain_txn import GET, Plain
 from cluster.evaluate.view import Outcome
+from cluster.order.leading import shard_leader
 from cluster.order.leading.attempts import Attempts
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_batch import Reply
@@ -207,12 +209,17 @@ def says_future_by_itself(patch: Patch) -> None:
             raise EtcdError(errors.FUTURE_REV)
         return scan(self, start, end, revision)
 
+    def check(view: PendingOverlay, plain: Plain) -> None:
+        if any(op[0] == GET and op[4] > view.applied.revision for op in plain.success + plain.failure):
+            raise EtcdError(errors.FUTURE_REV)
+
     def newest(self: Any) -> tuple[str, Any]:
         key = self._key()
         read, put = pb.RangeRequest(key=key, revision=self.shown), pb.PutRequest(key=key, value=self._value())
         return "Txn", pb.TxnRequest(success=[pb.RequestOp(request_range=read), pb.RequestOp(request_put=put)])
 
     patch.setattr(PendingOverlay, "scan", sure)
+    patch.setattr(shard_leader, "check_plain", check)
     patch.setattr(Clients, "_txn", newest)
 
 
