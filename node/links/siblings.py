@@ -8,7 +8,7 @@ session. Requests on it are repeated by the parts that need the answers: all of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Container
 from math import inf
 
 import structlog
@@ -254,20 +254,15 @@ class NodeLinks:
             elif listening.held_s:
                 link.excuse(listening.held_s, now)
 
-    def drop_unused(self, keep: NodeLink | None) -> None:
+    def drop_unused(
+        self, keep: NodeLink | None, among: Container[tuple[int, int]] | None = None
+    ) -> None:
         """Drop links that were not used for a while: each brings a STATE, and a wake-up, four times in an
-        election timeout. ``keep``: a link that is held elsewhere."""
+        election timeout. ``keep``: a link that is held elsewhere. ``among``: those of these hosts' nodes of
+        shards alone."""
         since = self.loop.time() - GRAIN.unused_link_s
-        for link in list(self._links.values()):
-            if link.alive and link.used_at < since and link is not keep:
-                link.drop("nothing is asked of it")
-
-    def release(self, among: Collection[tuple[int, int]]) -> None:
-        """Drop the same of these hosts' nodes of shards alone."""
-        since = self.loop.time() - GRAIN.unused_link_s
-        for name in among:
-            link = self._links.get(name)
-            if link is not None and link.alive and link.used_at < since:
+        for name, link in list(self._links.items()):
+            if link.alive and link.used_at < since and link is not keep and (among is None or name in among):
                 link.drop("nothing is asked of it")
 
     def astray(self, link: NodeLink, shard: int) -> None:

@@ -165,14 +165,13 @@ class WatchHub:
     def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
         """A gap was compacted: cohorts that need it end, the others go on from the compaction. None needs a
         gap behind what the shard had of the range."""
-        passed = part.until and part.position >= part.until
-        for cohort in () if passed else subscription.cohorts():
-            has = max(cohort.cursor, part.position) if cohort.synced else cohort.cursor
-            if has + 1 < revision:
-                cohort.compacted(revision)
+        if not part.until or part.position < part.until:
+            for cohort in subscription.cohorts():
+                has = max(cohort.cursor, part.position) if cohort.synced else cohort.cursor
+                if has + 1 < revision:
+                    cohort.compacted(revision)
+            subscription.compacted(revision)
         if subscription.cohorts():
-            if not passed:
-                subscription.compacted(revision)
             part.filled(None, max(revision, part.position + 2))
 
     def catch_up(self, subscription: Subscription, cohort: Cohort) -> None:

@@ -44,5 +44,5 @@ class Disks:
     def release(self) -> None:
         """Each second in which nothing is to be asked: links that are not used any more."""
         if self._asked:
-            self._links.release(self._asked)
+            self._links.drop_unused(None, self._asked)
             self._asked = {name for name in self._asked if name in self._links}

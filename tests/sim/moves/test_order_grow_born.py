@@ -18,8 +18,8 @@ from tests.sim.world.seeds import SOAK, seconds_for, seeds
 SEEDS = seeds(2, soak=50, first=4)
 QUIET = {"put": 3, "delete": 1, "range": 4, "serializable": 3, "txn": 1, "wide": 1, "hash": 2, "watch": 1,
          "compact": 3}
-# a shard that had keys is dropped once these have gone, and their past
-SOAK_S = {"grow_births_quiet": 30.0}  # what is hardly written is hardly compacted
+# a shard that had keys is dropped once their past is compacted: where little is written, that takes long
+SOAK_S = {"grow_births_quiet": 30.0}
 PLANS: dict[str, dict[str, Any]] = {
     "grow_births": {"shards": 2, "mix": COMPACTED},
     "grow_births_members": {"shards": 2, "mix": COMPACTED, "members": True, "member_chance": 0.03,
