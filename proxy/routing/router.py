@@ -78,7 +78,6 @@ class Router(Sending):
         self.routes = {shard: self._route(shard, members) for shard in range(common.shard_count)}
         self.reach = Reach(common.peers)
         self._refusals = Repeats()
-        self.compacted = 0  # the highest compaction that this front has acknowledged
         self.hub: Subscriber | None = None
         # when shard 0 was last found without a leader; inf while it has one
         self.leaderless_since = loop.time()

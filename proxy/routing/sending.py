@@ -38,6 +38,7 @@ class Sending:
         self.limit_s = common.limit_s  # the server's own time limit
         self.election_s = common.election_timeout_ms / 1000
         self.highest = 0  # the highest revision this front has shown to a client
+        self.compacted = 0  # the highest compaction that this front has acknowledged
         self.quiet = MethodStats()  # of requests without a client
         self.principals = Principals(None)  # proxy.shared.context sets them
         self.header_prefix = header_prefix(common.cluster_id, common.member_id)
@@ -191,6 +192,12 @@ class Sending:
         if revision > self.highest:
             self.highest = revision
         return self._headers.make(revision, self.routes[0].term or term)
+
+    def check_compacted(self, revision: int) -> None:
+        """EtcdError: a client has been told here of a compaction above this revision (0: the newest). This
+        host's replica may be behind it and still show that revision; an etcd member would not."""
+        if 0 < revision < self.compacted:
+            raise EtcdError(errors.COMPACTED)
 
     def _new_header(self, link: Link, key: tuple[int, ...]) -> None:
         revision, term = key

@@ -121,7 +121,9 @@ def _range(context: Context) -> UnaryHandler:
             return
         try:
             shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
-        except EtcdError as e:  # below the pruning
+            if request.serializable:
+                router.check_compacted(request.revision)
+        except EtcdError as e:  # the first if it is below the pruning
             _refuse_range(context, request, call, stats, e)
             return
         if router.learner and not request.serializable:
@@ -237,6 +239,8 @@ def _txn(context: Context) -> UnaryHandler:
             plain = plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
                 shard = 0 if placement.alone else _plain_shard(placement, plain)
+                if router.compacted and plain.of_the_past and plain.read_only and plain.serializable:
+                    shard = WIDE  # as each range by itself: the replica may be behind the compaction
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, plain, stats)
                 elif shard == WIDE and plain.read_only:
@@ -279,7 +283,7 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
         if context.placement.table is table:
             break
         found.clear()  # keys have moved meanwhile
-    shard = WIDE if _may_be_pruned(context.placement, request) else _shard_of_all(found)
+    shard = WIDE if _may_be_compacted(context, request) else _shard_of_all(found)
     write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     if shard == WIDE and range_txns.is_read(request):
         range_txns.RangeTxn(context, call, request, stats).start()
@@ -305,10 +309,11 @@ def _shard_of_all(found: set[int]) -> int:
     return WIDE if len(found) > 1 else next(iter(found), 0)
 
 
-def _may_be_pruned(placement: Placement, request: Message) -> bool:
+def _may_be_compacted(context: Context, request: Message) -> bool:
     """Whether a read-only transaction may show a revision of which this front does not know whose keys were
-    whose (G2). A replica that is behind the compaction would show what its own shard had then."""
-    return placement.table.pruned > 0 and range_txns.is_read(request) and any(
+    whose (G2), or that a replica behind the compaction would still show."""
+    behind = context.router.compacted > 0 and is_serializable(request)
+    return (behind or context.placement.table.pruned > 0) and range_txns.is_read(request) and any(
         op.request_range.revision for ops in (request.success, request.failure) for op in ops)
 
 

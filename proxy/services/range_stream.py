@@ -58,6 +58,8 @@ class RangeStream:
                 data = request.SerializeToString()
             shards = context.placement.shards_at(
                 request.key, request.range_end, max(request.revision, 0))
+            if request.serializable:
+                context.router.check_compacted(request.revision)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return

@@ -111,6 +111,11 @@ class RangeTxn:
         if request.revision > self._revision:
             context.refuse(call, self._stats, EtcdError(errors.FUTURE_REV))
             return
+        try:
+            context.router.check_compacted(request.revision)
+        except EtcdError as e:
+            context.refuse(call, self._stats, e)
+            return
         placement, key, end = context.placement, request.key, request.range_end
         router, stats, failed = context.router, self._stats, self._failed
         gather: Gather

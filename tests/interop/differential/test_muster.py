@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.evaluate.footprint import is_read_only, is_serializable
+from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 from tests.cluster.moves.churn import Churn
 from tests.faults.shards import Background
@@ -33,22 +34,45 @@ def reads_locally(step: Step) -> bool:
     return step.rpc == "LeaseLeases" or (step.rpc == "Range" and step.request.serializable)
 
 
+def shown_of_the_past(step: Step) -> list[int]:
+    """Revisions that it names, if the asked host answers by what it has applied of compactions."""
+    if step.rpc == "Watch":
+        return [step.request.start_revision]
+    if not reads_locally(step):
+        return []
+    if step.rpc == "Txn":
+        branches = step.request.success, step.request.failure
+        return [op.request_range.revision for ops in branches for op in ops]
+    return [step.request.revision] if step.rpc == "Range" else []
+
+
+NEWEST = Step("Range", pb.RangeRequest(key=b"k", count_only=True))
+
+
 class Hosts:
     """Several hosts of one cluster as one endpoint: each request goes to the next host, unless it reads
-    locally."""
+    locally. What is below a compaction is asked of the host that acknowledged it: others may be behind, as
+    etcd's members may."""
 
     def __init__(self, endpoints: list[Endpoint]) -> None:
         self._all = endpoints
         self._next = cycle(endpoints)
         self._newest = endpoints[0]  # has shown the newest revision
+        self._compacted = 0
+        self._compacter = endpoints[0]  # has acknowledged that compaction
 
     def call(self, step: Step, expected_events: int = 0) -> Result:
+        if any(0 < revision < self._compacted for revision in shown_of_the_past(step)):
+            self._compacter.call(NEWEST)
+            return self._compacter.call(step, expected_events)
         if reads_locally(step):
             return self._newest.call(step, expected_events)
         host = next(self._next)
         result = host.call(step, expected_events)
         if hasattr(result, "header"):  # no refusal: those need not have reached the store
             self._newest = host
+            if step.rpc == "Compact":
+                self._compacted, self._compacter = step.request.revision, host
         return result
 
 

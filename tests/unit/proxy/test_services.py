@@ -256,6 +256,22 @@ def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
     ) == (2, 1)
 
 
+def test_what_was_compacted_here_is_shown_no_more_though_the_replica_may_be_behind() -> None:
+    served = Served()
+    served.net.router.compacted = 5
+    asked = {"key": b"k", "serializable": True}
+    compacted = errors.COMPACTED.code, errors.COMPACTED.text
+    for method in ("Range", "RangeStream"):
+        assert served.call(method, rpc_pb2.RangeRequest(**asked, revision=4)).status == compacted  # type: ignore[arg-type]
+        assert not served.node.take()
+        for revision in (0, 5):
+            served.call(method, rpc_pb2.RangeRequest(**asked, revision=revision))  # type: ignore[arg-type]
+            assert len(served.node.take()) == 1
+    # its replica has applied the compaction before it answers
+    served.call("Range", rpc_pb2.RangeRequest(key=b"k", revision=4))
+    assert [r.method for r in served.node.take()] == [Method.READ_INDEX]
+
+
 def test_a_physical_compaction_may_take_longer_than_a_request_once_it_is_in_order() -> None:
     served = Served()
     calls = [served.call("Compact", rpc_pb2.CompactionRequest(revision=5, physical=True)) for _ in range(2)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import RangeRead
@@ -202,6 +203,33 @@ def test_a_serializable_one_is_read_at_a_revision_that_all_have_applied() -> Non
     assert heard(store, call) == said(store, pb.TxnRequest(success=[every]))
     assert Method.READ_INDEX not in store.methods
     assert store.asked_at == {(0, store.whole.revision)}
+
+
+@pytest.mark.parametrize("end", [b"", KEYS[1]])
+@pytest.mark.parametrize("revision", [4, 5])
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_serializable_one_shows_nothing_that_was_compacted_here(
+    end: bytes, revision: int, taken: bool
+) -> None:
+    """As a range: the replica may be behind the compaction."""
+    store = Store()
+    for key in KEYS[:8]:
+        store.put(key, b"v")
+    for node in store.net.every.values():
+        node.watermark(store.whole.revision)
+    store.net.run()
+    store.net.router.compacted = 5
+    past = pb.RequestOp(request_range=pb.RangeRequest(
+        key=KEYS[0], range_end=end, revision=revision, serializable=True))
+    newest = pb.RequestOp(request_range=pb.RangeRequest(key=KEYS[0], serializable=True))
+    there = pb.Compare(key=KEYS[0], target=pb.Compare.VERSION, version=1 if taken else 2)
+    txn = pb.TxnRequest(compare=[there], success=[newest, past], failure=[newest])
+    call = store.ask(txn)
+    if taken and revision == 4:
+        assert call.status == (errors.COMPACTED.code, errors.COMPACTED.text)
+    else:
+        assert heard(store, call) == said(store, txn)
+    assert Method.READ_INDEX not in store.methods
 
 
 def test_what_writes_or_names_a_negative_revision_goes_to_the_sequencer() -> None:
