@@ -108,11 +108,11 @@ def plan_for(
         births=births,
         birth_every_s=0.6,
         real=real,
+        greets=True,  # a member that came and was removed before it said anything hears of that
     )
     if moves or births:  # each waits for members that come
         plan.seconds, plan.fault_every_s = 7.0, 1.2
         plan.member_chance = 0.05
-        plan.greets = True  # a member that came and was removed before it said anything hears of that
     return plan
 
 
@@ -122,6 +122,7 @@ class Everything(Simulation):
     def __init__(self, seed: int, plan: Plan) -> None:
         self.joined: dict[int, Joined] = {}  # hosts that came later, by ID
         self.moved: dict[int, Host] = {}  # hosts that have another address by now
+        self.urls = 0  # that were given to hosts
         super().__init__(seed, plan)
         self.wall_skew_s = SKEW_S
         self._walls = Random(f"{seed}/walls")
@@ -288,7 +289,6 @@ class Operator:
         self._simulation = simulation
         self._random = Random(f"{simulation.seed}/operator")
         self._asked: tuple[int, int] | None = None  # kind and ID of the wish under way
-        self._urls = 0
         self._granted: list[tuple[float, float]] = []  # what ann was granted: asked, answered
         self.done = 0
         simulation.at(1.0, None, self._look)
@@ -315,10 +315,20 @@ class Operator:
             if simulation.is_elsewhere(host) and self._random.random() < 0.3:
                 simulation.move(host)
                 return
+        if simulation.calm:
+            for process in nodes:
+                if table.removed(process.host) and not self._hears(process, table.members):
+                    simulation.destroy(process.host)
         if self._asked is not None or simulation.calm:
             return
         if self._random.random() < simulation.plan.member_chance:
             self._wish(table.members)
+
+    def _hears(self, removed: NodeProcess, members: list[Host]) -> bool:
+        """Whether a host knows where one of these members is. One that does not is told of its removal by
+        nobody but its operator."""
+        known = {(host.member_id, host.peer.host) for host in removed.node.roster.table.hosts.values()}
+        return any((host.member_id, self._simulation.listens_at(host.member_id)) in known for host in members)
 
     def _wish(self, members: list[Host]) -> None:
         r, simulation = self._random, self._simulation
@@ -338,15 +348,15 @@ class Operator:
         kind = r.choice(kinds)
         if kind == MEMBER_ADD:
             free = [f"http://h{host}:1000" for host in simulation.destroyed if host <= simulation.plan.hosts]
-            self._urls += 1
-            new = f"http://n{self._urls}:1000"
+            simulation.urls += 1
+            new = f"http://n{simulation.urls}:1000"
             url = r.choice([new, new, *free])
             self._ask(kind, 0, pb.MemberAddRequest(peerURLs=[url], isLearner=r.random() < 0.2))
             return
         host = r.choice(learners if kind == MEMBER_PROMOTE else members)
         if kind == MEMBER_UPDATE:
-            self._urls += 1
-            url = f"http://n{self._urls}:1000"
+            simulation.urls += 1
+            url = f"http://n{simulation.urls}:1000"
             self._ask(kind, host.member_id, pb.MemberUpdateRequest(ID=host.member_id, peerURLs=[url]))
             return
         self._ask(kind, host.member_id, _REQUESTS[kind](ID=host.member_id))

@@ -143,6 +143,7 @@ class Alone(Everything):
         self._heap = [(due + self.now, *event) for due, *event in heap]
         self.hosts = (host,)
         self.joined, self.moved = before.joined, before.moved
+        self.urls = before.urls
         self.destroyed = {*before.destroyed, *before.hosts} - {host}
         self.incarnations = {host: before.incarnations[host]}
         self.logs = {where: log for where, log in before.logs.items() if where[0] == host}
