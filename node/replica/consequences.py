@@ -78,6 +78,7 @@ class Consequences:
         for index, term, _ in run:
             node.writes.applied(index, term)
         node.answer_alone()
+        self._agreed(applied)  # before this node leads: it goes by the table of now
         if (run and node.writes.leader is None and node.raft.role is Role.LEADER
                 and run[-1][1] == node.raft.term):
             self.lead()
@@ -85,7 +86,6 @@ class Consequences:
             node.confirmations.decided(applied.decided)
         if applied.compacted is not None:
             node.upkeep.compaction.due()
-        self._agreed(applied)
         for start, counted, found in applied.miscounted:
             log.error("a leader answered with a wrong count of deleted keys",
                       first_key=repr(start), counted=counted, found=found)

@@ -430,7 +430,8 @@ class Operator:
 
     @property
     def at_rest(self) -> bool:
-        """Whether every group is what the table says, and nobody is left who was removed."""
+        """Whether every group is what the table says, each host where it says, and nobody is left who was
+        removed."""
         simulation = self._simulation
         tables = simulation._tables()
         members = tables[0].members
@@ -440,5 +441,6 @@ class Operator:
         return (
             all([(h.member_id, h.learner, h.peer_urls) for h in t.members] == known for t in tables)
             and {host.member_id for host in members} == set(simulation.hosts)
+            and not any(map(simulation.is_elsewhere, members))
             and all(c == wanted for c in simulation.checker.configurations.now())
         )

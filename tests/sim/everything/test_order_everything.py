@@ -79,6 +79,7 @@ MENDED: dict[tuple[str, int, int], str] = {
                        " since",
     ("grows", 1, 26112718095): "the simulator's: a new host that was removed before it said anything heard"
                                " nothing of that",
+    ("more", 2, 26112719018): "the simulator's: a run was over before a host that had moved knew the leader",
     ("moves more", 3, 100): "a learner's host dropped nothing that had left it: what came back waited for"
                             " that, the order for what came back, and its vote for the order",
     ("moves births more", 1, 26112711006): "a node that started while a shard retired flushed nothing for its"

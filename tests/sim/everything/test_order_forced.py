@@ -53,6 +53,8 @@ MENDED: dict[tuple[str, int, int], str] = {
     ("moves more", 3, 26112718005): "the simulator's: a new host began at an address that was given before",
     ("moves births more", 1, 26112718005): "the simulator's: nobody could tell a host of its removal, for the"
                                            " only member had moved since",
+    ("moves births more", 1, 26112719001): "a node that began to lead went by the members of before its last"
+                                           " run: after a forced start it took hosts of before in again",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cluster.raft import EntryKind
+from cluster.raft import EntryKind, Role
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 
@@ -33,6 +33,9 @@ def _at_nodes(simulation: Simulation) -> str:
     for name, shard, node in nodes:
         if why := _of_role(name, node.role):
             return why
+        if not any(of == shard and other.raft.role is Role.LEADER and other.raft.id == node.raft.leader_id
+                   for _, of, other in nodes):
+            return f"{name} follows no leader"
         if node.raft.commit_index != max(other.raft.commit_index for _, of, other in nodes if of == shard):
             return f"{name} is behind its group"
         if shard and node.applied_index < _last_to_be_ordered(node.raft):
