@@ -194,7 +194,7 @@ class Sending:
         return self._headers.make(revision, self.routes[0].term or term)
 
     def check_compacted(self, revision: int) -> None:
-        """EtcdError: a client has been told here of a compaction above this revision (0: the newest). This
+        """EtcdError: this front has told a client of a compaction above this revision (0: the newest). The
         host's replica may be behind it and still show that revision; an etcd member would not."""
         if 0 < revision < self.compacted:
             raise EtcdError(errors.COMPACTED)

@@ -23,6 +23,7 @@ from proxy.grpc.registry import CLIENT_VERSION
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.cluster import not_for_learners
 from proxy.services.range_stream import SERVICE, RangeStream
+from proxy.services.refusing import refuse_range
 from proxy.shared.context import Call, Context, Registry, Serve, UnaryHandler
 from proxy.spanning import range_txns
 from proxy.spanning.gather import Gather, range_answer, range_requests
@@ -123,8 +124,8 @@ def _range(context: Context) -> UnaryHandler:
             shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
             if request.serializable:
                 router.check_compacted(request.revision)
-        except EtcdError as e:  # the first if it is below the pruning
-            _refuse_range(context, request, call, stats, e)
+        except EtcdError as e:  # shards_at refuses what is below the pruning
+            refuse_range(context, request, call, stats, e)
             return
         if router.learner and not request.serializable:
             context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
@@ -142,22 +143,6 @@ def _again(handler: UnaryHandler, waiting: Waiting) -> None:
     handler(waiting.call, waiting.body)
 
 
-def _refuse_range(
-    context: Context, request: Message, call: Call, stats: MethodStats, error: EtcdError
-) -> None:
-    """The permission is judged first, as in etcd: this front may know of a compaction by its table. That
-    takes a read index, for which a serializable read does not wait."""
-
-    def judged(refused: EtcdError | None) -> None:
-        if not call.closed:
-            context.refuse(call, stats, refused or error)
-
-    ask = context.hub.permissions.ask
-    judges = error.kind is errors.COMPACTED and not request.serializable
-    if not judges or not ask(call, request.key, request.range_end, judged):
-        context.refuse(call, stats, error)
-
-
 def _range_over(context: Context, call: Call, request: Message, stats: MethodStats) -> None:
     def reply(call: Call, revision: int, term: int, pieces: list[bytes]) -> None:
         stats.ok += 1
@@ -166,7 +151,7 @@ def _range_over(context: Context, call: Call, request: Message, stats: MethodSta
     def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
         reply(call, revision, term, [range_answer(request, tails)])
 
-    refuse = partial(_refuse_range, context, request)
+    refuse = partial(refuse_range, context, request)
     if RangeRead(request).ordered:
         gather = Gather(
             context.router, call, Method.RANGE, range_requests(request, context.placement),
@@ -239,7 +224,8 @@ def _txn(context: Context) -> UnaryHandler:
             plain = plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
                 shard = 0 if placement.alone else _plain_shard(placement, plain)
-                if router.compacted and plain.of_the_past and plain.read_only and plain.serializable:
+                if router.compacted and plain.read_only and plain.serializable and (
+                        plain.oldest < router.compacted):
                     shard = WIDE  # as each range by itself: the replica may be behind the compaction
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, plain, stats)
@@ -311,10 +297,11 @@ def _shard_of_all(found: set[int]) -> int:
 
 def _may_be_compacted(context: Context, request: Message) -> bool:
     """Whether a read-only transaction may show a revision of which this front does not know whose keys were
-    whose (G2), or that a replica behind the compaction would still show."""
-    behind = context.router.compacted > 0 and is_serializable(request)
-    return (behind or context.placement.table.pruned > 0) and range_txns.is_read(request) and any(
-        op.request_range.revision for ops in (request.success, request.failure) for op in ops)
+    whose (G2), or one that a replica behind the compaction would still show."""
+    compacted = context.router.compacted if is_serializable(request) else 0
+    below = 1 << 63 if context.placement.table.pruned else compacted
+    return below > 0 and range_txns.is_read(request) and any(
+        0 < op.request_range.revision < below for ops in (request.success, request.failure) for op in ops)
 
 
 def _collect(context: Context, request: Message, found: set[int]) -> Steps[None]:

@@ -16,6 +16,7 @@ from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.router import MethodStats, Waiting
+from proxy.services.refusing import refuse_range
 from proxy.services.shares import Shares
 from proxy.shared.context import Call, Context
 from proxy.spanning.merged_ranges import RowGather, ending
@@ -53,6 +54,10 @@ class RangeStream:
         try:
             request = validate.parse(rpc_pb2.RangeRequest.FromString, data)
             _check(request)
+        except EtcdError as e:
+            context.refuse(call, stats, e)
+            return
+        try:
             if request.sort_target:  # without an order: by key, as etcd reads
                 request.ClearField("sort_target")
                 data = request.SerializeToString()
@@ -61,7 +66,8 @@ class RangeStream:
             if request.serializable:
                 context.router.check_compacted(request.revision)
         except EtcdError as e:
-            context.refuse(call, stats, e)
+            call.context = Judged()
+            refuse_range(context, request, call, stats, e)
             return
         if len(shards) == 1:
             call.context = Passing(context, call, stats)
@@ -78,6 +84,12 @@ class RangeStream:
     def cancelled(self, call: Call) -> None:
         if call.context is not None:
             call.context.cancel()
+
+
+class Judged:
+    """Of a call that is refused, once it is known whether its client may read."""
+
+    def cancel(self) -> None: ...
 
 
 def _check(request: Any) -> None:

@@ -108,11 +108,10 @@ class RangeTxn:
             return
         request = self._ops[place]
         # in their order: one before it may name a revision that is compacted
-        if request.revision > self._revision:
-            context.refuse(call, self._stats, EtcdError(errors.FUTURE_REV))
-            return
         try:
             context.router.check_compacted(request.revision)
+            if request.revision > self._revision:
+                raise EtcdError(errors.FUTURE_REV)
         except EtcdError as e:
             context.refuse(call, self._stats, e)
             return

@@ -16,7 +16,7 @@ from cluster.features.auth.reads import RANGE, Show
 from cluster.wire.messages import Method, Status
 from proxy.auth.shown import Shown
 from proxy.routing.router import READ_ANY, Router
-from proxy.routing.waiting import PartWaiting, Waiting
+from proxy.routing.waiting import SERIALIZABLE, PartWaiting, Waiting
 from proxy.watch.cohort import ClientWatch
 from proxy.watch.stream import Then, WatchStream
 
@@ -35,30 +35,37 @@ class Permissions:
         self._left: _Asked = {}  # to be asked again
         self._changes = 0  # of users and roles, as this front has heard
 
-    def ask(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
+    def ask(self, call: Any, key: bytes, range_end: bytes, then: Then, *, local: bool = False) -> bool:
         """Whether a client may watch a range, told to ``then``; False, and nothing is asked, if its requests
-        are not judged."""
+        are not judged. ``local``: this host's replica says so as it is."""
         if not self._router.principals.judged(call):
             return False
-        self._ask(call, key, range_end, then, is_new=True)
+        self._ask(call, key, range_end, then, is_new=True, local=local)
         return True
 
-    def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then, *, is_new: bool = False) -> None:
+    def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then, *, is_new: bool = False,
+             local: bool = False) -> None:
         body = bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end
-        self._send(client, body, then, is_new, self._router.loop.time())
+        self._send(client, body, then, is_new, local, self._router.loop.time())
 
-    def _send(self, client: Any, body: bytes, then: Then, is_new: bool, started: float) -> None:
+    def _send(
+        self, client: Any, body: bytes, then: Then, is_new: bool, local: bool, started: float
+    ) -> None:
         router = self._router
-        router.read_index.add(PartWaiting(
-            client, Method.AUTH_SHOW, body, 0, READ_ANY, started, router.limit_s, router.quiet,
-        ).calls(self._answered, (then, is_new, self._changes)))
+        waiting = PartWaiting(
+            client, Method.AUTH_SHOW, body, 0, READ_ANY, started, router.limit_s, router.quiet)
+        context = then, is_new, local, self._changes
+        if local:
+            router.recent.read(waiting.calls(self._answered, context, SERIALIZABLE))
+        else:
+            router.read_index.add(waiting.calls(self._answered, context))
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
-        then, is_new, changes = waiting.context
+        then, is_new, local, changes = waiting.context
         # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has
         # changed: `changed` asks only for watches that are there
         if status == _MOVED or (status == _OK and is_new and changes != self._changes):
-            self._send(waiting.client, waiting.body, then, is_new, waiting.began)
+            self._send(waiting.client, waiting.body, then, is_new, local, waiting.began)
             return
         then(None if status == _OK else EtcdError.decode(body))
 

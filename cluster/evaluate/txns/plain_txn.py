@@ -72,6 +72,11 @@ class Plain(NamedTuple):
         """Whether it reads at a revision that it names."""
         return any(op[4] and op[0] == GET for op in self.success + self.failure)
 
+    @property
+    def oldest(self) -> int:
+        """The lowest revision that it names; beyond all if it names none."""
+        return min((op[4] for op in self.success + self.failure if op[4] and op[0] == GET), default=1 << 63)
+
     def ops(self) -> int:
         """What counts against the limit of operations."""
         return max(len(self.compare), len(self.success), len(self.failure))

@@ -90,15 +90,20 @@ def _hash(context: Context) -> Serve:
 
 
 def _hash_kv(context: Context) -> Serve:
-    def hash_kv(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+    def ask(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if context.placement.alone:
             context.router.read(call, Method.HASH_KV, data, 0, True, stats)
         else:
             _Hash(context, call, data, max(request.revision, 0), stats).ask()
 
+    def hash_kv(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        if not context.router.principals.judged(call):  # a node says first who may ask
+            context.router.check_compacted(request.revision)
+        ask(call, data, request, stats)
+
     def again(waiting: Waiting) -> None:
         request = rpc_pb2.HashKVRequest.FromString(waiting.body)
-        hash_kv(waiting.call, waiting.body, request, waiting.stats)
+        ask(waiting.call, waiting.body, request, waiting.stats)
 
     context.router.moved.anew[Method.HASH_KV] = again
     return hash_kv

@@ -256,20 +256,51 @@ def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
     ) == (2, 1)
 
 
-def test_what_was_compacted_here_is_shown_no_more_though_the_replica_may_be_behind() -> None:
+COMPACTED = errors.COMPACTED.code, errors.COMPACTED.text
+
+
+@pytest.mark.parametrize("method", ["Range", "RangeStream"])
+def test_what_was_compacted_here_is_shown_no_more_though_the_replica_may_be_behind(method: str) -> None:
     served = Served()
     served.net.router.compacted = 5
-    asked = {"key": b"k", "serializable": True}
-    compacted = errors.COMPACTED.code, errors.COMPACTED.text
-    for method in ("Range", "RangeStream"):
-        assert served.call(method, rpc_pb2.RangeRequest(**asked, revision=4)).status == compacted  # type: ignore[arg-type]
-        assert not served.node.take()
-        for revision in (0, 5):
-            served.call(method, rpc_pb2.RangeRequest(**asked, revision=revision))  # type: ignore[arg-type]
-            assert len(served.node.take()) == 1
+    asked = rpc_pb2.RangeRequest(key=b"k", serializable=True, revision=4)
+    assert served.call(method, asked).status == COMPACTED
+    assert not served.node.take()
+    for revision in (0, 5):
+        asked.revision = revision
+        served.call(method, asked)
+        assert len(served.node.take()) == 1
     # its replica has applied the compaction before it answers
     served.call("Range", rpc_pb2.RangeRequest(key=b"k", revision=4))
     assert [r.method for r in served.node.take()] == [Method.READ_INDEX]
+
+
+@pytest.mark.parametrize("method", ["Range", "RangeStream"])
+@pytest.mark.parametrize("may", [True, False])
+def test_who_may_not_read_hears_nothing_of_a_compaction(method: str, may: bool) -> None:
+    """The replica says so as it is: a serializable read waits for no leader."""
+    served = Served()
+    served.net.router.compacted = 5
+    served.net.router.principals.enabled = True
+    call = served.call(method, rpc_pb2.RangeRequest(key=b"k", serializable=True, revision=4))
+    (request,) = served.node.take()
+    assert request.method == Method.AUTH_SHOW
+    denied = EtcdError(errors.PERMISSION_DENIED)
+    if may:
+        served.node.ok(request)
+    else:
+        served.node.answer(request.rid, Status.ERROR, denied.encode())
+    served.net.run()
+    assert call.status == (COMPACTED if may else (denied.code, denied.text))
+
+
+def test_nothing_is_hashed_that_was_compacted_here() -> None:
+    served = Served()
+    served.net.router.compacted = 5
+    assert served.call("HashKV", rpc_pb2.HashKVRequest(revision=4)).status == COMPACTED
+    assert not served.node.take()
+    served.call("HashKV", rpc_pb2.HashKVRequest(revision=5))
+    assert [r.method for r in served.node.take()] == [Method.HASH_KV]
 
 
 def test_a_physical_compaction_may_take_longer_than_a_request_once_it_is_in_order() -> None:

@@ -75,7 +75,7 @@ class Store:
             node.answer(request.rid, Status.ERROR, EtcdError(evaluate.errors.COMPACTED).encode())
             return
         if request.method == Method.READ_TXN:
-            assert revision in (0, part.revision)  # 0: all of it is in this shard
+            assert revision in (0, part.revision) or not body  # 0: all of it is in this shard
             node.ok(request, part.revision, evaluate.txn(part, body, 128).tail)
             return
         asked = pb.RangeRequest.FromString(body)
@@ -230,6 +230,37 @@ def test_a_serializable_one_shows_nothing_that_was_compacted_here(
     else:
         assert heard(store, call) == said(store, txn)
     assert Method.READ_INDEX not in store.methods
+
+
+def test_what_no_compaction_has_reached_is_asked_of_the_replica_at_once() -> None:
+    """It may have more than its front knows: it says itself whether a revision is one of the future."""
+    for compacted in (0, 5):
+        store = Store()
+        for key in KEYS[:8]:
+            store.put(key, b"v")
+        store.net.router.compacted = compacted
+        gets = [pb.RequestOp(request_range=pb.RangeRequest(
+            key=KEYS[0], revision=revision, serializable=True)) for revision in (5, 9)]
+        txn = pb.TxnRequest(success=gets)
+        methods, call = Methods(), FakeCall(None)
+        register_all(methods, store.net.context)
+        methods.handlers["Txn"](call, txn.SerializeToString())
+        store.net.run()
+        (asked,) = [request for node in store.net.every.values() for request in node.take()]
+        assert asked.method == Method.READ_TXN
+        assert asked.body[READ.size :] == txn.SerializeToString()
+
+
+def test_a_compaction_is_said_before_what_the_replica_has_not_reached() -> None:
+    store = Store()
+    for key in KEYS[:8]:
+        store.put(key, b"v")
+    for node in store.net.every.values():
+        node.watermark(3)
+    store.net.run()
+    store.net.router.compacted = 6
+    past = pb.RequestOp(request_range=pb.RangeRequest(key=KEYS[0], revision=5, serializable=True))
+    assert store.ask(pb.TxnRequest(success=[past])).status == (errors.COMPACTED.code, errors.COMPACTED.text)
 
 
 def test_what_writes_or_names_a_negative_revision_goes_to_the_sequencer() -> None:

@@ -1,0 +1,24 @@
+"""Refusing a range of a revision that this front knows to be compacted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cluster import errors
+from cluster.errors import EtcdError
+from proxy.routing.router import MethodStats
+from proxy.shared.context import Call, Context
+
+
+def refuse_range(context: Context, request: Any, call: Call, stats: MethodStats, error: EtcdError) -> None:
+    """The permission is judged first, as in etcd. That takes a read index, for which a serializable read does
+    not wait: this host's replica judges it."""
+
+    def judged(refused: EtcdError | None) -> None:
+        if not call.closed:
+            context.refuse(call, stats, refused or error)
+
+    ask, local = context.hub.permissions.ask, request.serializable
+    judges = error.kind is errors.COMPACTED
+    if not judges or not ask(call, request.key, request.range_end, judged, local=local):
+        context.refuse(call, stats, error)
