@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from cluster import errors
 from cluster.effects.later_puts import LaterPuts, single
 from cluster.effects.records import Item
+from cluster.errors import EtcdError
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Late
+from cluster.faults import MISTAKES, faults
 from cluster.placement.owned import Shown
 from cluster.wire.messages import HEAD, Status
 
@@ -32,8 +35,13 @@ class Reply(NamedTuple):
     def bind(self, base: int, term: int, shown: Shown | None) -> Answer:
         if self.error is not None:
             return self.token, Status.ERROR, self.error
-        before = base + self.before
-        tail = self.tail if self.late is None else self.late(before)
+        before, tail = base + self.before, self.tail
+        if self.late is not None:
+            try:
+                tail = self.late(before)
+            except (*MISTAKES, EtcdError) as error:  # what is in order stays so, and its entry is applied
+                faults.met("answering what is in order", error)
+                return self.token, Status.ERROR, EtcdError(errors.INTERNAL_FAULT).encode()
         if isinstance(tail, Late):
             return self.token, Status.OK, DueAnswer(tail, before, before + self.changed, shown)
         return self.token, Status.OK, HEAD.pack(before + self.changed, term) + tail
