@@ -186,8 +186,15 @@ def dropped(birth: Birth) -> bool:
     stands = [host for host in range(HOSTS) if host != leads]
     birth.supervisors = [host["pid"] for host in world.cluster.status()["hosts"]]
     compact(world)
-    shards = birth.operator.table  # as the sequencer's host has applied them
-    until(lambda: shards(leads).shards[birth.shard].state == State.DROPPED, ENDS_S, look_s=0.001)
+
+    def is_dropped() -> bool:
+        kept = all(birth.folder(host, birth.shard).exists() for host in range(HOSTS))
+        shards = birth.operator.table(leads).shards  # as the sequencer's host has applied them
+        over = shards[birth.shard].state == State.DROPPED
+        assert kept or over, "a directory went before the shard was dropped"
+        return over
+
+    until(is_dropped, ENDS_S, look_s=0.001)
     with standing(*(birth.supervisors[host] for host in stands)):
         reached = all(birth.folder(host, birth.shard).exists() for host in stands)
         if reached:

@@ -80,11 +80,11 @@ class Joined:
 
 def plan_for(
     seed: int, shards: int, *, grows: bool = False, more: bool = False, moves: bool = False,
-    births: bool = False, real: bool = False,
+    births: bool = False, real: bool = False, silent: bool = False,
 ) -> Plan:
     """A plan by chance. ``grows``: an operator asks for growth meanwhile (G16). ``more``: clients watch, and
     members get other addresses. ``moves``: keys move between the shards. ``births``: shards come and go.
-    ``real``: over RocksDB."""
+    ``real``: over RocksDB. ``silent``: connections are not greeted, as in plans of before."""
     r = Random(f"everything {seed}")
     mix = {name: weight for name, weight in MIX.items() if more or name not in ("watch", "progress")}
     plan = Plan(
@@ -108,7 +108,7 @@ def plan_for(
         births=births,
         birth_every_s=0.6,
         real=real,
-        greets=True,  # a member that came and was removed before it said anything hears of that
+        greets=not silent,  # a member that came and was removed before it said anything hears of that
     )
     if moves or births:  # each waits for members that come
         plan.seconds, plan.fault_every_s = 7.0, 1.2
@@ -317,18 +317,21 @@ class Operator:
                 return
         if simulation.calm:
             for process in nodes:
-                if table.removed(process.host) and not self._hears(process, table.members):
+                if table.removed(process.host) and self._is_lost(process, table.members):
                     simulation.destroy(process.host)
         if self._asked is not None or simulation.calm:
             return
         if self._random.random() < simulation.plan.member_chance:
             self._wish(table.members)
 
-    def _hears(self, removed: NodeProcess, members: list[Host]) -> bool:
-        """Whether a host knows where one of these members is. One that does not is told of its removal by
-        nobody but its operator."""
-        known = {(host.member_id, host.peer.host) for host in removed.node.roster.table.hosts.values()}
-        return any((host.member_id, self._simulation.listens_at(host.member_id)) in known for host in members)
+    def _is_lost(self, host: NodeProcess, members: list[Host]) -> bool:
+        """Whether the groups have let a host go, and it knows where none of these members is: nobody but its
+        operator tells it of its removal."""
+        known = {i: peer.host for i, peer in host.node.roster.reachable().items()}
+        listens_at = self._simulation.listens_at
+        groups = self._simulation.checker.configurations.now()
+        return not any(host.host in group.members() for group in groups) and not any(
+            known.get(member.member_id) == listens_at(member.member_id) for member in members)
 
     def _wish(self, members: list[Host]) -> None:
         r, simulation = self._random, self._simulation

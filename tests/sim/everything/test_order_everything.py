@@ -66,24 +66,30 @@ def test_the_same_while_keys_move(ways: str, shards: int, first: int) -> None:
 
 # Seeds that failed once, by ways and shards, with what was wrong
 MENDED: dict[tuple[str, int, int], str] = {
-    ("", 1, 185): "the checker's: what was promised of a lease was held against one of its ID that had ended",
-    ("", 3, 60): "a leader had nothing to be put in order, and nobody kept its next order record:"
-                 " it stayed so",
-    ("", 3, 2019): "the simulator's: a host began at the address of one that had not heard of its removal",
-    ("", 3, 1226): "a new host's replica, which knew of no users, was asked for a hash of a named revision",
-    ("", 3, 1245): "a front that learned late of users had nobody's keep-alives asked in its own name",
-    ("", 3, 1): "a leader that was to go was not told what the others have on disk, and waited for it",
-    ("more", 3, 58): "the sequencer's host, at an address that it never listened at, asked other groups to"
-                     " let it go: their leaders had no way to it",
-    ("grows", 3, 247): "the checker's: a node that did not know yet of a removal had counted a disk destroyed"
-                       " since",
+    ("silent", 1, 185): "the checker's: what was promised of a lease was held against one of its ID that"
+                        " had ended",
+    ("silent", 3, 60): "a leader had nothing to be put in order, and nobody kept its next order record: it"
+                       " stayed so",
+    ("silent", 3, 2019): "the simulator's: a host began at the address of one that had not heard of its"
+                         " removal",
+    ("silent", 3, 1226): "a new host's replica, which knew of no users, was asked for a hash of a named"
+                         " revision",
+    ("silent", 3, 1245): "a front that learned late of users had nobody's keep-alives asked in its own"
+                         " name",
+    ("silent", 3, 1): "a leader that was to go was not told what the others have on disk, and waited for"
+                      " it",
+    ("more silent", 3, 58): "the sequencer's host, at an address that it never listened at, asked other"
+                            " groups to let it go: their leaders had no way to it",
+    ("grows silent", 3, 247): "the checker's: a node that did not know yet of a removal had counted a disk"
+                              " destroyed since",
     ("grows", 1, 26112718095): "the simulator's: a new host that was removed before it said anything heard"
                                " nothing of that",
-    ("more", 2, 26112719018): "the simulator's: a run was over before a host that had moved knew the leader",
+    ("more", 2, 26112719018): "the simulator's: a run was over before a host that had moved knew the"
+                              " leader",
     ("moves more", 3, 100): "a learner's host dropped nothing that had left it: what came back waited for"
                             " that, the order for what came back, and its vote for the order",
-    ("moves births more", 1, 26112711006): "a node that started while a shard retired flushed nothing for its"
-                                           " drop, which waited for that",
+    ("moves births more", 1, 26112711006): "a node that started while a shard retired flushed nothing for"
+                                           " its drop, which waited for that",
     ("moves births more", 3, 26112711003): "the checker's: a shard that forms takes in members that are"
                                            " learners once it serves",
     ("moves births more", 2, 47): "the checker's: a host without a shard's directory had nothing on it",

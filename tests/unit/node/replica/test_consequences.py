@@ -1,0 +1,21 @@
+"""What follows a run of records that is applied."""
+
+from __future__ import annotations
+
+from unittest.mock import MagicMock
+
+from cluster.raft import Role
+from node.replica.consequences import Consequences
+from node.storage.state.changes.run import Applied
+
+
+def test_a_node_leads_by_the_members_that_its_last_run_says() -> None:
+    """The run that holds the first entry of its term may hold rows before that: a forced start removes hosts
+    there."""
+    node, said = MagicMock(), list[str]()
+    node.raft.role, node.raft.term, node.store.position.term = Role.LEADER, 3, 3
+    node.writes.leader, node.settings.shard = None, 1
+    node.roster.applied.side_effect = lambda rows: said.append("rows")
+    node.roster.changes.leading.side_effect = lambda: said.append("leads")
+    Consequences(node).applied([(8, 2, b""), (9, 3, b"")], Applied(7, hosts=[b"a host"]))
+    assert said == ["rows", "leads"]
