@@ -19,7 +19,7 @@ from cluster.pb import rpc_pb2 as pb
 from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, environment, local_cluster, until
 from tests.cluster.members.hosts import Hosts
-from tests.cluster.serving.test_shards import unary
+from tests.cluster.serving.test_shards import scraped, unary
 
 HOSTS = 3
 # nobody is elected because the machine is busy
@@ -50,6 +50,11 @@ def listed(cluster: LocalCluster) -> list[dict[str, Any]]:
     """What ``shard list`` knows; a host may be silent."""
     found: list[dict[str, Any]] = json.loads(musterctl(cluster, "shard", "list", "-w", "json").stdout or "[]")
     return found
+
+
+def linked(cluster: LocalCluster, host: int) -> list[float]:
+    """How many links a host has with each of its peers."""
+    return [sample.value for sample in scraped(cluster, host) if sample.name == "etcd_network_active_peers"]
 
 
 def grow(cluster: LocalCluster) -> None:
@@ -165,6 +170,7 @@ def test_a_shard_is_added_and_retired_under_writes_and_a_watch(tmp_path: Path, s
                 return  # the rest is the same with one shard
 
             cluster.ok("kill", "2")
+            until(lambda: all(0.0 in linked(cluster, host) for host in (0, 1)))
             refused = musterctl(cluster, "shard", "add")
             assert "needs all hosts, and these are down or run an older version: host2" in refused.stderr
             cluster.ok("start", "2", "--wait", "60s")

@@ -14,7 +14,7 @@ from tests.sim.mutants import order_mutants_everything
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import SOAK, seconds_for, seeds
 
-SEEDS = seeds(6, soak=100, first=6)  # in these hosts are removed, in each way
+SEEDS = seeds(6, soak=100, first=12)  # in these hosts are removed, in each way
 MOVING_SEEDS = 20  # of each way in a soak; in CI one
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
-from node.storage import DirectoryLocked, RaftLog
+from node.storage import DirectoryLocked, RaftLog, opening
 from node.storage.log.raft_log import ROW_BYTES
 from tests.unit.storage.workload import CONFIGURATION
 
@@ -149,9 +151,25 @@ def test_an_install_keeps_a_matching_suffix_and_drops_any_other(log: RaftLog) ->
     log.close()
 
 
-def test_a_second_opening_is_refused(log: RaftLog) -> None:
+def test_a_second_opening_is_refused(log: RaftLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "ENDING_S", 0.0)
     with pytest.raises(DirectoryLocked, match="in use by another process"):
         RaftLog.open(log.path, initial=CONFIGURATION)
+
+
+def test_an_opening_waits_for_a_node_that_ends(log: RaftLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes of a host that was killed end a moment after it."""
+    looks: list[float] = []
+
+    def ends(pause_s: float) -> None:
+        looks.append(pause_s)
+        if len(looks) == 2:
+            log.close()
+
+    monkeypatch.setattr(opening, "ENDING_S", 60.0)
+    monkeypatch.setattr(opening, "time", SimpleNamespace(monotonic=time.monotonic, sleep=ends))
+    RaftLog.open(log.path, initial=CONFIGURATION).close()
+    assert len(looks) == 2
 
 
 def test_a_term_never_goes_back(log: RaftLog) -> None:

@@ -15,7 +15,7 @@ from cluster.evaluate.view import Current
 from cluster.faults import faults
 from cluster.grain import GRAIN
 from cluster.wire import protobuf as wire
-from node.storage import Compacted, DirectoryLocked, Position, StateStore
+from node.storage import Compacted, DirectoryLocked, Position, StateStore, opening
 from tests.unit.machines import machine_on
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import ALL, compact, do, history, versions
@@ -157,11 +157,16 @@ def test_durable_is_only_what_a_flush_covers(open_store: OpenStore) -> None:
     assert covered == store.durable_position == Position(1, 1, 1, 2, 0)
 
 
-def test_a_directory_opens_once(open_store: OpenStore, tmp_path: Path) -> None:
+def test_a_directory_opens_once(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     open_store()
+    monkeypatch.setattr(opening, "ENDING_S", 0.0)
     with pytest.raises(DirectoryLocked, match="in use by another process"):
         open_store()
-    script = f"from node.storage import StateStore\nStateStore.open({str(tmp_path / 'state')!r})"
+    script = (
+        "from node.storage import StateStore, opening\nopening.ENDING_S = 0.0\n"
+        f"StateStore.open({str(tmp_path / 'state')!r})")
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "DirectoryLocked" in other.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from cluster.raft.promises import Promise
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
 from node.backup.stopped import dropped
 from node.links.promises import NAME as PROMISES
-from node.storage import RaftLog, StateStore
+from node.storage import RaftLog
 from tests.raft_log import MemoryLog
 from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with
 from tools.muster.config.parse import ConfigError
@@ -59,29 +58,6 @@ def test_hosts_that_are_logged_and_not_applied_are_removed_too(tmp_path: Path) -
     forced(tmp_path, order, dict.fromkeys(range(SHARDS), 20), {s: len(order.entries[s]) for s in OTHERS})
     rows = {row.member_id: row.removed for row in rows_in(tmp_path)}
     assert rows == {PEERS[1].member_id: True, PEERS[2].member_id: True, NEW.member_id: True}
-
-
-def test_a_start_waits_for_nodes_of_the_killed_host_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They have their stores open until they notice."""
-    order, places = Order.made(2), dict.fromkeys(range(SHARDS), 20)
-    identity = host_with(order, tmp_path, places, {s: len(order.entries[s]) for s in OTHERS})
-    node = StateStore.open(str(tmp_path / "member/shard-1/state"))
-    monkeypatch.setattr(forcing, "_ENDING_S", 0.1)
-    with pytest.raises(ConfigError, match="is in use by another process"):
-        forcing.force(str(tmp_path), identity, structlog.get_logger())
-    tries: list[float] = []
-
-    def ends(pause_s: float) -> None:
-        tries.append(pause_s)
-        if len(tries) == 2:
-            node.close()
-
-    monkeypatch.setattr(forcing, "_ENDING_S", 60.0)
-    monkeypatch.setattr(forcing, "time", SimpleNamespace(monotonic=time.monotonic, sleep=ends))
-    forcing.force(str(tmp_path), identity, structlog.get_logger())
-    assert len(tries) == 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +37,7 @@ from node.backup.stopped.carrying import fold_of
 from node.links.promises import NAME as PROMISES
 from node.replica.moving.moved import MovedKeys
 from node.storage import Position, RaftLog, StateStore
-from node.storage.errors import DirectoryLocked, StorageCorruption, StorageError
+from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import (
@@ -54,7 +53,6 @@ from tools.muster.machine.disk import seal
 
 _CHUNK_BYTES = 4 << 20
 _CACHE_BYTES = 1 << 20
-_ENDING_S, _LOOK_S = 5.0, 0.05  # of nodes whose host was killed
 
 
 @dataclass(slots=True)
@@ -78,7 +76,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
     begun = replace(identity, born=tuple(born for born in identity.born if born[0] not in new))
     with contextlib.ExitStack() as opened:
         try:
-            replicas, table = _opened(data_dir, begun, opened)
+            replicas, table = _open(data_dir, begun, opened)
             pieces = pieces_of(Path(shard_dir(data_dir, 0), FOLDER))
             _force(data_dir, replicas, table, begun, log, pieces, partial(_drop_copies, data_dir))
         except CannotBeKept as e:
@@ -103,24 +101,6 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
         note_born(data_dir, {
             shard: (identity.member_id,) if shard in new else voters for shard, voters in identity.born})
     return known(data_dir)
-
-
-def _opened(
-    data_dir: str, identity: Identity, opened: contextlib.ExitStack
-) -> tuple[dict[int, _Replica], Table]:
-    """What is there. Nodes of a host that was just killed end a moment after it."""
-    until = time.monotonic() + _ENDING_S
-    while True:
-        with contextlib.ExitStack() as tried:
-            try:
-                found = _open(data_dir, identity, tried)
-            except DirectoryLocked:
-                if time.monotonic() >= until:
-                    raise
-            else:
-                opened.push(tried.pop_all())
-                return found
-        time.sleep(_LOOK_S)
 
 
 def _open(
