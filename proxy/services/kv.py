@@ -23,7 +23,7 @@ from proxy.grpc.registry import CLIENT_VERSION
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.cluster import not_for_learners
 from proxy.services.range_stream import SERVICE, RangeStream
-from proxy.services.refusing import refuse_range
+from proxy.services.refusing import refuse_range, shards_shown
 from proxy.shared.context import Call, Context, Registry, Serve, UnaryHandler
 from proxy.spanning import range_txns
 from proxy.spanning.gather import Gather, range_answer, range_requests
@@ -121,10 +121,8 @@ def _range(context: Context) -> UnaryHandler:
             context.refuse(call, stats, e)
             return
         try:
-            shards = placement.shards_at(request.key, request.range_end, max(request.revision, 0))
-            if request.serializable:
-                router.check_compacted(request.revision)
-        except EtcdError as e:  # shards_at refuses what is below the pruning
+            shards = shards_shown(context, request)
+        except EtcdError as e:
             refuse_range(context, request, call, stats, e)
             return
         if router.learner and not request.serializable:

@@ -16,7 +16,7 @@ from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.router import MethodStats, Waiting
-from proxy.services.refusing import refuse_range
+from proxy.services.refusing import refuse_range, shards_shown
 from proxy.services.shares import Shares
 from proxy.shared.context import Call, Context
 from proxy.spanning.merged_ranges import RowGather, ending
@@ -57,14 +57,11 @@ class RangeStream:
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
+        if request.sort_target:  # without an order: by key, as etcd reads
+            request.ClearField("sort_target")
+            data = request.SerializeToString()
         try:
-            if request.sort_target:  # without an order: by key, as etcd reads
-                request.ClearField("sort_target")
-                data = request.SerializeToString()
-            shards = context.placement.shards_at(
-                request.key, request.range_end, max(request.revision, 0))
-            if request.serializable:
-                context.router.check_compacted(request.revision)
+            shards = shards_shown(context, request)
         except EtcdError as e:
             call.context = Judged()
             refuse_range(context, request, call, stats, e)

@@ -1,13 +1,23 @@
-"""Refusing a range of a revision that this front knows to be compacted."""
+"""Ranges of a revision that this front knows to be compacted: which they are, and how they are refused."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
+
+
+def shards_shown(context: Context, request: Any) -> Sequence[int]:
+    """The shards that had a range at the revision that it names. EtcdError: that is below the pruning, or
+    compacted, as this front knows before the host's replica."""
+    shards = context.placement.shards_at(request.key, request.range_end, max(request.revision, 0))
+    if request.serializable:
+        context.router.check_compacted(request.revision)
+    return shards
 
 
 def refuse_range(context: Context, request: Any, call: Call, stats: MethodStats, error: EtcdError) -> None:

@@ -166,21 +166,20 @@ def ended(found: World, step: str, role: str) -> bool:
         birth.kill(birth.nodes.leader(birth.shard))
     compact(found)
     moves_to(found, birth.shard, source)
-    return dropped(birth) if step == "dropped" else ends(birth)
-
-
-def ends(birth: Birth) -> bool:
-    """What the shard had is compacted: it is dropped, and its directories go."""
-    compact(birth.world)
-    until(lambda: birth.state() == State.DROPPED, ENDS_S)
+    if step == "dropped":
+        reached = dropped(birth)
+    else:
+        compact(found)
+        until(lambda: birth.state() == State.DROPPED, ENDS_S)
+        reached = True
     until(lambda: not any(birth.folder(host, birth.shard).exists() for host in range(HOSTS)), ENDS_S)
-    return True
+    return reached
 
 
 def dropped(birth: Birth) -> bool:
-    """As :func:`ends`; somebody is killed while hosts have the directories. Supervisors stand still once the
-    drop is seen, and no sooner: they hand new links to nodes, by which the drop asks disks. False: they were
-    faster."""
+    """What the shard had is compacted, and somebody is killed while hosts have its directories. Supervisors
+    stand still once the drop is seen, and no sooner: they hand new links to nodes, by which the drop asks
+    disks. False: they were faster."""
     birth.nodes, world = birth.operator.nodes(), birth.world
     leads = birth.nodes.leaders[0]
     stands = [host for host in range(HOSTS) if host != leads]
@@ -199,5 +198,4 @@ def dropped(birth: Birth) -> bool:
         reached = all(birth.folder(host, birth.shard).exists() for host in stands)
         if reached:
             birth.kill()
-    until(lambda: not any(birth.folder(host, birth.shard).exists() for host in range(HOSTS)), ENDS_S)
     return reached
