@@ -111,6 +111,7 @@ class Changes:
             for shard in [shard for shard in known if shard not in shards]:
                 del known[shard]
         self._idle = False
+        self._look()  # at once: a drop may leave nothing due, and no shard is added before that is known
 
     # -- wishes
 

@@ -205,6 +205,22 @@ def test_a_shard_that_is_dropped_while_it_is_asked_keeps_no_learner_from_voting(
     assert front.answers == [Status.OK]
 
 
+def test_members_are_settled_as_soon_as_a_shard_is_dropped() -> None:
+    """G14: a shard that is added right after one was retired would be refused for a heartbeat."""
+    node = Node()
+    changes = leading(node)
+    both_vote(node, changes)
+    changes.look()
+    assert changes.settled
+    node.role.shards = (0,)
+    changes.shards_changed()
+    assert changes.settled
+    node.role.shards = (0, 2)
+    changes.shards_changed()
+    assert not changes.settled, "its leader was not heard"
+    assert node.asked, "and is asked at once"
+
+
 def test_a_promotion_goes_on_elsewhere_and_is_answered_here() -> None:
     """Another host leads shard 0 meanwhile. Its client was told that nobody knows what came of it."""
     node, front = Node(), Front()
