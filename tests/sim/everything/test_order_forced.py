@@ -9,7 +9,7 @@ import pytest
 from cluster.order.salvage import CannotBeKept
 from tests.sim.everything.order_everything import plan_for
 from tests.sim.everything.order_forced import Alone, crash, force
-from tests.sim.world.seeds import SOAK, seconds_for, seeds
+from tests.sim.world.seeds import SOAK, failed_once, seconds_for, seeds
 
 SEEDS = 20  # of each way in a soak; in CI one
 
@@ -59,6 +59,6 @@ MENDED: dict[tuple[str, int, int], str] = {
 
 
 @pytest.mark.longer
-@pytest.mark.parametrize(("ways", "shards", "seed"), MENDED)
+@pytest.mark.parametrize(("ways", "shards", "seed"), failed_once(MENDED))
 def test_what_failed_once(ways: str, shards: int, seed: int) -> None:
     run(seed, shards, *ways.split())

@@ -13,7 +13,7 @@ from tests.sim.mutants.mutant import LEASES, Mutant
 from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_plan import FAULTS, MIX, Plan
 from tests.sim.world.order_sim import Simulation
-from tests.sim.world.seeds import seconds_for, seeds
+from tests.sim.world.seeds import failed_once, seconds_for, seeds
 
 SEEDS = seeds(3, soak=50, first=4)  # much moves in these three
 MIXED_SEEDS = seeds(3, soak=50, first=12)  # in a third of all nothing moves
@@ -50,10 +50,9 @@ def test_spans_move_while_all_else_goes_on(name: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("name", "seed"), [
-    # the simulator's: its store hid keys that had just come from a write's late answer
-    ("grow_many", 2002),
-])
+@pytest.mark.parametrize(("name", "seed"), failed_once({
+    ("grow_many", 2002): "the simulator's: its store hid keys that had just come from a write's late answer",
+}))
 def test_what_failed_once(name: str, seed: int) -> None:
     Simulation(seed, moves(**PLANS[name])).run()
 
