@@ -1,4 +1,5 @@
-"""When to compact by itself: etcd's two modes. The leader of shard 0 asks; a new leader samples afresh.
+"""When to compact by itself: etcd's two modes. Every host samples, and the leader of shard 0 compacts: a new
+leader goes by what it sampled before.
 
 * periodic, retention a duration (a bare number: hours): the revision is sampled every tenth of
   min(retention, 1 h). After the first full period it compacts every min(retention, 1 h), to the revision of
@@ -46,30 +47,33 @@ class AutoCompactor:
     def enabled(self) -> bool:
         return self._revisions > 0 or self._retention_ms > 0
 
-    def due(self, revision: int, now_ms: int) -> int | None:
-        """The revision to compact to now, or None. Ask about once a second."""
+    def due(self, revision: int, now_ms: int, *, leads: bool) -> int | None:
+        """The revision to compact to now, or None; None wherever this host does not lead. Ask about once a
+        second on every host: ``revision`` is a sample."""
         if not self.enabled:
             return None
         if self._last_ms is None:
             self._last_ms = now_ms
-        return self._by_revision(revision, now_ms) if self._revisions else self._by_time(revision, now_ms)
+        if self._revisions:
+            return self._by_revision(revision, now_ms, leads)
+        return self._by_time(revision, now_ms, leads)
 
-    def _by_revision(self, revision: int, now_ms: int) -> int | None:
+    def _by_revision(self, revision: int, now_ms: int, leads: bool) -> int | None:
         assert self._last_ms is not None
         if now_ms - self._last_ms < _REVISION_INTERVAL_MS:
             return None
         self._last_ms = now_ms
-        return revision - self._revisions if revision > self._revisions else None
+        return revision - self._revisions if leads and revision > self._revisions else None
 
-    def _by_time(self, revision: int, now_ms: int) -> int | None:
+    def _by_time(self, revision: int, now_ms: int, leads: bool) -> int | None:
         assert self._last_ms is not None
         samples = self._samples
         if not samples or now_ms - samples[-1][0] >= self._period_ms / 10:
             samples.append((now_ms, revision))
-        if now_ms - self._last_ms < self._period_ms or now_ms - samples[0][0] < self._retention_ms:
+        while len(samples) > 1 and now_ms - samples[1][0] >= self._retention_ms:
+            samples.popleft()
+        oldest_ms, target = samples[0]
+        if not leads or now_ms - self._last_ms < self._period_ms or now_ms - oldest_ms < self._retention_ms:
             return None
         self._last_ms = now_ms
-        target = None
-        while samples and now_ms - samples[0][0] >= self._retention_ms:
-            target = samples.popleft()[1]
         return target

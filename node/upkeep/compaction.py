@@ -93,10 +93,10 @@ class ClockCompaction:
         self._auto = AutoCompactor(settings.auto_compaction_mode, settings.auto_compaction_retention)
 
     def second(self) -> None:
-        leader = self._leader()
-        if leader is None or not self._first:
+        if not self._first:
             return
-        revision = self._auto.due(self._store.revision, self._now_ms())
-        if revision is not None and not self._alarms.corrupt and revision > leader.view.compact_revision:
+        leader = self._leader()
+        revision = self._auto.due(self._store.revision, self._now_ms(), leads=leader is not None)
+        if leader is not None and revision is not None and not self._alarms.corrupt and revision > leader.view.compact_revision:
             log.info("automatic compaction", revision=revision)
             leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())

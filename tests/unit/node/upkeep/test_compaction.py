@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
+from cluster.features.autocompact import AutoCompactor
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import ANSWER, Method, Status, decode_answers
 from node.links.fronts import FrontLink
@@ -66,3 +68,27 @@ def test_the_clock_compacts_at_the_leader_of_shard_0_alone(replica: Make) -> Non
             node.loop.now_s += 301
         expected = [(Method.COMPACT, pb.CompactionRequest(revision=21).SerializeToString())]
         assert asked == (expected if leads and not shard else [])
+
+
+def test_a_new_leader_compacts_by_what_it_sampled_as_a_follower() -> None:
+    """As in etcd. It began to sample when it began to lead: leaders that last less than a retention never
+    compacted."""
+    hour_ms = 3_600_000
+    follower, compacted = AutoCompactor("periodic", "24"), []
+    for second in range(0, 30 * 3600, 60):
+        leads = second >= 25 * 3600
+        due = follower.due(revision=1 + second, now_ms=second * 1000, leads=leads)
+        if due is not None:
+            compacted.append((second * 1000, due))
+    assert compacted[0][0] == 25 * hour_ms, "at once"
+    assert [at - before for (before, _), (at, _) in pairwise(compacted)] == [hour_ms] * (len(compacted) - 1)
+    for at_ms, revision in compacted:  # sampled every six minutes
+        assert 24 * hour_ms <= at_ms - (revision - 1) * 1000 < 24 * hour_ms + 360_000
+
+
+def test_a_follower_keeps_as_many_samples_as_a_retention_has() -> None:
+    follower = AutoCompactor("periodic", "1h")
+    for second in range(0, 48 * 3600, 60):
+        assert follower.due(second, second * 1000, leads=False) is None
+    assert len(follower._samples) <= 12
+    assert follower.due(1 << 40, 48 * 3_600_000, leads=True) == 47 * 3600
