@@ -97,6 +97,8 @@ class ClockCompaction:
             return
         leader = self._leader()
         revision = self._auto.due(self._store.revision, self._now_ms(), leads=leader is not None)
-        if leader is not None and revision is not None and not self._alarms.corrupt and revision > leader.view.compact_revision:
+        if leader is None or revision is None or self._alarms.corrupt:
+            return
+        if revision > leader.view.compact_revision:
             log.info("automatic compaction", revision=revision)
             leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())

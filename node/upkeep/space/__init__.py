@@ -1,6 +1,6 @@
 """What keeps a store within its quota and its disks.
 
-Read in this order: ``alarms``, ``quota`` with ``costs``, ``disks`` (levels of shortage) with ``shortage``
-(how a node finds its level, and tells others), ``giving_back``, ``defragments``, ``keeping`` (what a shard
-without a majority needs of the order, so that the order log may go).
+Read in this order: ``alarms``, ``quota`` with ``costs`` and ``sizes``, ``disks`` (levels of shortage) with
+``shortage`` (how a node finds its level, and tells others), ``giving_back``, ``defragments``, ``keeping``
+(what a shard without a majority needs of the order, so that the order log may go).
 """

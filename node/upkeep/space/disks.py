@@ -25,7 +25,6 @@ from node.storage import directory
 from node.storage.options import LOG_BESIDE
 
 FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sender is
-SIZES = "sizes"  # file in the run directory
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
 LOOK_BYTES = 64 << 10  # logged between two looks, at least
 _FORGOTTEN_S = 5.0  # a short host that is silent about it for so long has room again
@@ -109,52 +108,3 @@ class Space:
 def of_store(levels: Mapping[int, int]) -> int:
     """How short the store is: what is left when a majority of its hosts has at least as much room."""
     return sorted(levels.values())[len(levels) // 2]
-
-
-_MOST_SIZES = 8192  # ids of shards are never used again: a cluster may have had that many
-
-
-class Sizes:
-    """What each shard of this host has in use, for their common quota: 8 bytes a shard in a file of the run
-    directory."""
-
-    def __init__(self, run_dir: str, shard: int, shard_count: int) -> None:
-        self._run_dir = run_dir
-        self._shard = shard
-        self._fd = -1
-        #: How many shards have told so far, this one among them; at least as many as at the beginning.
-        #: A dropped one counts until node 0 starts again.
-        self.shards = self._least = shard_count
-        if shard_count > 1 or shard:
-            self.share()
-
-    def share(self) -> None:
-        """There are, or may be, other shards."""
-        if self._run_dir and self._fd < 0:
-            # drops values of an earlier life; running nodes tell again
-            anew = 0 if self._shard else os.O_TRUNC
-            with suppress(OSError):
-                self._fd = os.open(os.path.join(self._run_dir, SIZES), os.O_RDWR | os.O_CREAT | anew, 0o600)
-
-    def tell(self, size: int) -> None:
-        if self._fd >= 0:
-            with suppress(OSError):
-                os.pwrite(self._fd, size.to_bytes(8, "little"), 8 * self._shard)
-
-    def others(self) -> int:
-        """What the other shards have in use, as they told last: each second, and while they grow."""
-        if self._fd < 0:
-            return 0
-        try:
-            told = os.pread(self._fd, 8 * _MOST_SIZES, 0)
-        except OSError:
-            return 0
-        found = [int.from_bytes(told[at : at + 8], "little") for at in range(0, len(told), 8)]
-        found[self._shard : self._shard + 1] = [0]
-        self.shards = max(self._least, 1 + sum(map(bool, found)))
-        return sum(found)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1

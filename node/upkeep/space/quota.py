@@ -19,8 +19,9 @@ from cluster.wire.messages import Method
 from node.storage.keys import PUT
 from node.upkeep.space.alarms import Alarms
 from node.upkeep.space.costs import PUT_COST, cost
-from node.upkeep.space.disks import LOOK_BYTES, VERY_SHORT, Logged, Sizes
+from node.upkeep.space.disks import LOOK_BYTES, VERY_SHORT, Logged
 from node.upkeep.space.shortage import Shortage
+from node.upkeep.space.sizes import Sizes
 
 if TYPE_CHECKING:
     from node.storage import StateStore

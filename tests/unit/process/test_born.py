@@ -11,6 +11,7 @@ import pytest
 
 from cluster.settings import Peer, genesis_file
 from node.storage import StateStore
+from node.upkeep.space.sizes import SIZES
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.defragment import defragment
 from tools.muster.host.identity import bootstrap
@@ -38,7 +39,7 @@ def born(host: Path, made: list[tuple[int, Sequence[int]]]) -> BornShards:
         assert seal.read(folder(host, shard))[0] == 99, "sealed before it is noted"
         made.append((shard, tuple(voters)))
 
-    return BornShards(str(host), lambda: None, spec)
+    return BornShards(str(host), str(host), lambda: None, spec)
 
 
 def folder(host: Path, shard: int) -> Path:
@@ -81,7 +82,9 @@ def test_a_dropped_shard_leaves_nothing(host: Path) -> None:
     genesis = Path(genesis_file(str(folder(host, 0)), 1))
     genesis.parent.mkdir()
     genesis.touch()
+    (host / SIZES).write_bytes(b"\1" * 24)
     shards.drop(1)
+    assert (host / SIZES).read_bytes() == b"\1" * 8 + bytes(8) + b"\1" * 8, "what the quota counts"
     assert not genesis.exists()
     genesis.parent.rmdir()
     assert [path.name for path in (host / "member").iterdir() if path.is_dir()] == ["shard-2"]

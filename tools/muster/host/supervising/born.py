@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cluster.settings import genesis_file
 from node.durable import sync_directory
+from node.upkeep.space import sizes
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.supervising.children import ChildSpec
@@ -27,9 +28,10 @@ Spec = Callable[[int, Sequence[int], Sequence[int]], ChildSpec]
 class BornShards:
     """Of one host. ``spec(shard, voters, cpus in use)`` describes a node's process."""
 
-    def __init__(self, data_dir: str, place_logs: Callable[[], None], spec: Spec) -> None:
+    def __init__(self, data_dir: str, run_dir: str, place_logs: Callable[[], None], spec: Spec) -> None:
         """``place_logs``: after a note, for ``--wal-dir``."""
         self._data_dir = data_dir
+        self._run_dir = run_dir
         self._place_logs = place_logs
         self._spec = spec
 
@@ -54,6 +56,7 @@ class BornShards:
 
     def drop(self, shard: int) -> None:
         """Its node has ended for good. OSError."""
+        sizes.forget(self._run_dir, shard)
         identity = bootstrap.known(self._data_dir)
         folder = Path(bootstrap.shard_dir(self._data_dir, shard))
         aside = folder.with_name(_DROPPED + folder.name)
