@@ -49,6 +49,7 @@ def _common(cache_bytes: int, write_buffer_bytes: int, create: bool) -> Options:
     options.set_max_file_opening_threads(1)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1 << 20)
+    options.set_max_manifest_file_size(1 << 20)  # 300 bytes for each flush; it grows to a gigabyte otherwise
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
     options.set_compression_type(DBCompressionType.none())
@@ -81,7 +82,6 @@ def log_options(write_buffer_bytes: int, *, create: bool) -> Options:
     options.set_level_zero_file_num_compaction_trigger(2)
     options.set_level_zero_slowdown_writes_trigger(_TABLES)
     options.set_level_zero_stop_writes_trigger(_TABLES)
-    options.set_max_manifest_file_size(1 << 20)  # 300 bytes for each flush; it grows to a gigabyte otherwise
     # One more of each than for one database: neither waits behind a long flush or compaction of the state
     env = Env()
     env.set_high_priority_background_threads(2)

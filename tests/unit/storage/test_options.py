@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from rocksdict import DBRecoveryMode, Options
+from rocksdict import DBRecoveryMode, Options, Rdict
 
 from node.storage import RaftLog, options
 from node.storage.errors import LibraryRefused
 from node.storage.log import raft_log
-from node.storage.options import LOG_NEEDS, check_log_opened, log_options
+from node.storage.options import LOG_NEEDS, check_log_opened, log_options, state_options
 from tests.unit.storage.workload import CONFIGURATION
 
 
@@ -23,6 +23,15 @@ def test_the_log_is_opened_as_its_recovery_needs_it(tmp_path: Path) -> None:
         check_log_opened(tmp_path / "db")
         opened.close()
     assert {"wal_recovery_mode", "recycle_log_file_num", "avoid_flush_during_recovery"} < LOG_NEEDS.keys()
+
+
+def test_manifests_have_a_bound(tmp_path: Path) -> None:
+    """RocksDB's own is a gigabyte. A start reads the whole file, and a checkpoint copies it."""
+    for made in (log_options(1 << 20, create=True), state_options(1 << 20, 1 << 20, create=True)):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        Rdict(str(folder), made).close()
+        (written,) = folder.glob("OPTIONS-*")
+        assert f"max_manifest_file_size={1 << 20}\n" in written.read_text()
 
 
 @pytest.mark.parametrize(
