@@ -37,8 +37,8 @@ class Births:
                 if shard in reported:
                     steps.append(Step(shard, State.SERVING))
                 elif now_ms - since >= self._limit_ms:
-                    steps.append(Step(shard, State.DROPPED, again=not self._tried))
-                    self._tried = True
+                    self._tried = not self._tried  # what is asked for after a second id has two tries again
+                    steps.append(Step(shard, State.DROPPED, again=self._tried))
             elif known.state == State.RETIRING and not table.may_be_asked_of(shard):
                 steps.append(Step(shard, State.DROPPED))
         for step in steps:

@@ -55,6 +55,9 @@ def test_a_shard_that_does_not_come_is_dropped_and_another_id_is_tried_once() ->
     second = take_shard(table(State.FORMING, State.DROPPED), 2, State.FORMING, 1, tuple(HOSTS))
     assert machine.look(second, {}, 1100) == []
     assert machine.look(second, {}, 2100) == [Step(2, State.DROPPED)]
+    third = take_shard(take_shard(second, 2, State.DROPPED, 0, ()), 3, State.FORMING, 1, tuple(HOSTS))
+    assert machine.look(third, {}, 9000) == []
+    assert machine.look(third, {}, 10_000) == [Step(3, State.DROPPED, again=True)], "it was asked for anew"
 
 
 def test_another_sequencer_gives_a_forming_shard_its_whole_time() -> None:
