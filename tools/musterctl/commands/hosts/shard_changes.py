@@ -59,7 +59,7 @@ def retire(invocation: Invocation) -> None:
         s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
     state, past = State.RETIRING, _emptied(s, shard, to)
     if past:
-        print(f"shard {shard} owns no keys; it ends once revisions up to {past} are compacted",
+        print(f"shard {shard} owns no keys; it ends once revision {past + 1} or a later one is compacted",
               file=sys.stderr)
     elif not invocation.flags.switch("no-wait"):
         state = _wait(s, shard, (State.DROPPED,))
