@@ -8,9 +8,12 @@ from proxy.grpc.calls import PATIENT_BYTES, TOO_MUCH, Call
 from proxy.grpc.wire import PREFIX
 from proxy.http.http2 import Connection, ErrorCode, HeaderBlock
 from proxy.http.http2.connection import TURN_WORK
+from proxy.http.http2.frames import HEADER_SIZE
 from proxy.http.memory import SMALL_BYTES, TOO_MANY
 
 PATIENCE_S = 0.01  # for the end behind a whole request
+# requests of a stream whose client does not take what waits for it, in bytes: a thousand creates of watches
+ASKED_BYTES = 262_144
 MESSAGE_WORK = 3  # units of work (``proxy.http.http2.connection``) of a message of a stream
 
 
@@ -121,12 +124,13 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """A call whose handler gets every request message as it comes; of very many, some in each turn."""
 
-    __slots__ = ("_ended", "_held")
+    __slots__ = ("_asked", "_ended", "_held")
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         super().__init__(connection, stream_id, headers)
         self._held: list[bytes] = []  # newest first
         self._ended = False  # behind them
+        self._asked = 0  # bytes of requests while more waits for its client than may, until it has taken that
 
     def opened(self, ended: bool) -> None:
         try:
@@ -139,7 +143,7 @@ class StreamCall(Call):
     def received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:
             return
-        if self.queued and self.choked:
+        if self.queued and self._chokes(len(data)):
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
             self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
             return
@@ -184,12 +188,19 @@ class StreamCall(Call):
         if ended:
             self.handler.half_closed(self)
 
-    @property
-    def choked(self) -> bool:
-        """It asks on and on, and takes no answer."""
+    def _chokes(self, size: int) -> bool:
+        """It asks on and on, and takes no answer. One answer may be larger than what may wait: a watch's
+        past, while its client asks for more watches."""
         queued, connection = self.queued, self.connection
         limits = connection.limits
-        return queued > limits.max_unsent_bytes or (queued > limits.drain_mark_bytes and connection.crowded)
+        if queued <= limits.max_unsent_bytes:
+            return queued > limits.drain_mark_bytes and connection.crowded
+        self._asked += HEADER_SIZE + size
+        return connection.crowded or self._asked > ASKED_BYTES
+
+    def drained(self) -> None:
+        self._asked = 0
+        super().drained()
 
     def _wait(self) -> None:
         self.connection.held_back = self

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.grpc.calls import BACKLOG_BYTES, SHARED_BACKLOG_BYTES
+from proxy.grpc.kinds import ASKED_BYTES
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import Limits
 from proxy.http.http2 import frames as f
@@ -212,6 +213,29 @@ def test_a_stream_of_a_crowded_connection_that_asks_on_and_takes_no_answer_is_re
     assert talk.stream.heard == ["opened", b"still fine", "cancelled"]
     talk.take()
     assert memory.used < 20_000
+
+
+def test_a_stream_may_ask_for_more_while_its_client_takes_a_large_answer() -> None:
+    """A watch's past comes in answers of 16 MiB. The next request ended all watches of the stream."""
+    talk = Talk()
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Bidi")
+    (call,) = talk.stream.calls
+    past = bytes(talk.server.limits.max_unsent_bytes + 1)
+    for turn in range(3):
+        call.send(past)
+        for _ in range(1500):
+            talk.data(1, message(b"a watch of a key that is a hundred bytes long" * 3), end=False)
+        assert len(talk.stream.heard) == 1 + 1500 * (turn + 1)
+        for stream_id in (0, 1):  # it takes all
+            talk.server.receive(f.window_update(stream_id, 5 + len(past)), 100.0)
+        talk.take()
+        assert not call.queued
+    call.send(past)
+    for _ in range(10_000):
+        talk.data(1, message(b"on and on, and takes no answer"), end=False)
+    assert talk.stream.heard[-1] == "cancelled"
+    assert len(talk.stream.heard) < 1 + 1500 * 3 + ASKED_BYTES // 30
 
 
 def test_streams_of_a_connection_share_what_may_wait_for_it() -> None:
