@@ -6,6 +6,7 @@ far as every shard that has not ended has sent its next row."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cluster import errors
@@ -150,7 +151,8 @@ class Merging(RowGather):
 
     def __init__(self, context: Context, call: Call, stats: MethodStats, request: Any) -> None:
         super().__init__(
-            context.router, call, Method.STREAM_ROWS, request, context.placement, stats, context.refuse)
+            context.router, call, Method.STREAM_ROWS, request, context.placement, stats,
+            partial(refuse_range, context, request))
         self._context = context
         self._begun = False
         self._told_at = 0.0

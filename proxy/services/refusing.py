@@ -29,6 +29,6 @@ def refuse_range(context: Context, request: Any, call: Call, stats: MethodStats,
             context.refuse(call, stats, refused or error)
 
     ask, local = context.hub.permissions.ask, request.serializable
-    judges = error.kind is errors.COMPACTED
+    judges = error.kind in (errors.COMPACTED, errors.FUTURE_REV)
     if not judges or not ask(call, request.key, request.range_end, judged, local=local):
         context.refuse(call, stats, error)

@@ -130,8 +130,9 @@ class Shards:
 
 def merging(shards: Shards, **fields: Any) -> tuple[FakeCall, Merging]:
     call = FakeCall()
+    unjudged = SimpleNamespace(permissions=SimpleNamespace(ask=lambda *question, local: False))
     context: Any = SimpleNamespace(
-        router=shards, refuse=lambda call, stats, error: call.finish(error.code, error.text),
+        router=shards, hub=unjudged, refuse=lambda call, stats, error: call.finish(error.code, error.text),
         placement=SimpleNamespace(shards_at=lambda key, range_end, revision: range(len(shards.routes))))
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **fields)
     stream = Merging(context, call, MethodStats(), request)
