@@ -76,8 +76,9 @@ class RangeTxn:
             asked += [(shard, _NOTHING) for shard in sorted(touched - {shard for shard, _ in asked})]
         # by both branches, as etcd does: of these none is read
         if self._context.router.principals.judged(self._call):
-            whole = rpc_pb2.TxnRequest(failure=[*self._request.success, *self._request.failure])
-            asked.append((0, whole.SerializeToString()))
+            branches = [self._request.success, self._request.failure]  # each may have as many as one may
+            asked += [(0, rpc_pb2.TxnRequest(failure=branch).SerializeToString())
+                      for branch in branches if branch]
         return asked
 
     def _compared(self, call: Any, revision: int, term: int, tails: list[bytes]) -> None:

@@ -263,6 +263,16 @@ def test_a_compaction_is_said_before_what_the_replica_has_not_reached() -> None:
     assert store.ask(pb.TxnRequest(success=[past])).status == (errors.COMPACTED.code, errors.COMPACTED.text)
 
 
+def test_each_branch_may_have_as_many_operations_as_one_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where users are enabled both were asked for in one, which its node refused as too many."""
+    store = Store()
+    for key in KEYS[:8]:
+        store.put(key, b"v")
+    monkeypatch.setattr(store.net.context.router.principals, "judged", lambda call: True)
+    txn = pb.TxnRequest(success=[ALL] * 65, failure=[ALL] * 64)
+    assert heard(store, store.ask(txn)) == said(store, txn)
+
+
 def test_what_writes_or_names_a_negative_revision_goes_to_the_sequencer() -> None:
     put = pb.RequestOp(request_put=pb.PutRequest(key=KEYS[0]))
     negative = pb.RequestOp(request_range=pb.RangeRequest(key=KEYS[0], revision=-1))
