@@ -21,6 +21,9 @@ from cluster.wire.messages import Method
 _SORT_ORDERS = 3  # NONE, ASCEND, DESCEND
 _SORT_TARGETS = 5  # KEY, VERSION, CREATE, MOD, VALUE
 _STEP_KEYS = 256  # looked up in a step
+# Transactions in a transaction: protobuf's library reads a message 100 deep, and an answer is one deeper than
+# its request
+NESTED_MOST = 48
 
 M = TypeVar("M")
 # Messages are typed Any: their classes are made at run time.
@@ -37,6 +40,8 @@ def parse(from_string: Callable[[bytes], M], body: bytes) -> M:
 
 def malformed(reason: str) -> EtcdError:
     """The refusal of a body that is no such message."""
+    if "MaxDepth" in reason:  # transactions alone have themselves in them
+        return EtcdError(errors.TOO_MANY_OPS)
     return EtcdError(errors.MALFORMED_REQUEST, errors.MALFORMED_REQUEST.text.format(reason=reason))
 
 
@@ -95,11 +100,11 @@ def checking_txn(request: Message, max_ops: int) -> Steps[None]:
             yield from _check_keys(ops)
 
 
-def _check_fields(request: Message, budget: int) -> Steps[bool]:
+def _check_fields(request: Message, budget: int, depth: int = 0) -> Steps[bool]:
     """Check each operation; whether an operation is a transaction itself."""
     nested = False
     used = max(len(request.compare), len(request.success), len(request.failure))
-    if used > budget:
+    if used > budget or depth > NESTED_MOST:
         raise EtcdError(errors.TOO_MANY_OPS)
     for compare in request.compare:
         if not compare.key:
@@ -115,7 +120,7 @@ def _check_fields(request: Message, budget: int) -> Steps[bool]:
                 check_delete_range(op.request_delete_range)
             elif kind == "request_txn":
                 # a nested transaction has what its parent left of the budget
-                yield from _check_fields(op.request_txn, budget - used)
+                yield from _check_fields(op.request_txn, budget - used, depth + 1)
                 yield
                 nested = True
             else:

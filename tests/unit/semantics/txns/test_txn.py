@@ -10,6 +10,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
+from cluster.wire.protobuf import varint
 from tests.unit.semantics.memory import MemoryShard, refusal
 
 
@@ -93,6 +94,25 @@ def test_nested_transactions_have_what_their_parents_left_of_the_budget() -> Non
         pb.TxnRequest(failure=[read] * 63, success=[nested([read] * 66)]),
     ):
         assert refusal(lambda request=request: validate.check_txn(request, 128)).kind == errors.TOO_MANY_OPS  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("depth", "refused"), [(48, False), (49, True), (50, True), (127, True)])
+def test_transactions_are_nested_as_deep_as_an_answer_can_be_read(depth: int, refused: bool) -> None:
+    """A write that was committed had an answer that the gateway could not read."""
+    body = pb.TxnRequest(success=[put(K)]).SerializeToString()
+    written = pb.ResponseOp(response_put=pb.PutResponse(header=pb.ResponseHeader(revision=1)))
+    answer = pb.TxnResponse(responses=[written]).SerializeToString()
+    for _ in range(depth):  # by their wire form: the library makes none so deep
+        operation = b"\x22" + varint(len(body)) + body
+        body = b"\x12" + varint(len(operation)) + operation
+        response = b"\x22" + varint(len(answer)) + answer
+        answer = b"\x1a" + varint(len(response)) + response
+    if refused:
+        error = refusal(lambda: validate.check(Method.TXN, body, 128))
+        assert error.kind == errors.TOO_MANY_OPS
+    else:
+        validate.check(Method.TXN, body, 128)
+        pb.TxnResponse.FromString(answer)
 
 
 @pytest.mark.parametrize(("request_", "kind"), [
