@@ -152,6 +152,22 @@ def test_an_interval_of_progress_that_is_too_short_is_raised_as_by_etcd(given: s
     assert len(built.warnings) == (ms == 100)
 
 
+@pytest.mark.parametrize(
+    ("flag", "usual"),
+    [
+        ("auth-token-ttl", 300),
+        ("max-concurrent-streams", 0xFFFF_FFFF),
+        ("snapshot-count", 10_000),
+        ("snapshot-catchup-entries", 5_000),
+        ("experimental-snapshot-catchup-entries", 5_000),
+    ],
+)
+def test_a_zero_is_the_default_where_it_is_etcds(flag: str, usual: int) -> None:
+    """Taken by its word it locks everybody out, or flushes after each apply."""
+    assert build(f"--{flag}=0").values[flag.removeprefix("experimental-")] == usual
+    assert build(f"--{flag}=1").values[flag.removeprefix("experimental-")] == 1
+
+
 def test_a_rate_of_traces_is_of_a_million() -> None:
     rate = "--distributed-tracing-sampling-rate=1000001"
     build(rate)  # and of none without tracing

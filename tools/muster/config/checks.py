@@ -20,6 +20,7 @@ MIN_PROGRESS_INTERVAL_MS = 100
 _LEAST_COST, _MOST_COST, _USUAL_COST = 4, 31, 10  # bcrypt's
 _LEAST_MS = 1000
 _LEAST = {"max-client-snapshots": 1, "max-control-frames": 100, "max-stream-resets": 100}
+_ZERO_IS_DEFAULT = ("auth-token-ttl", "max-concurrent-streams", "snapshot-count", "snapshot-catchup-entries")
 # the largest one leaves room in a block of 33 frames of HTTP/2
 _LEAST_HEADER_BYTES, _MOST_HEADER_BYTES = 4096, 524_288
 
@@ -138,6 +139,13 @@ def bcrypt_cost(values: Values) -> list[str]:
         return []
     values.values["bcrypt-cost"] = _USUAL_COST
     return [f"--bcrypt-cost={cost} is not {_LEAST_COST} to {_MOST_COST}: {_USUAL_COST} it is"]
+
+
+def replace_zeros(values: Values) -> None:
+    """A zero means the default, as in etcd. Taken by its word, it would let no client in, for example."""
+    for name in _ZERO_IS_DEFAULT:
+        if not values[name]:
+            values.values[name] = convert(SERVER_FLAGS[name], SERVER_FLAGS[name].default)
 
 
 def progress_interval(values: Values) -> list[str]:

@@ -19,6 +19,7 @@ from tools.muster.config.checks import (
     check_timing,
     check_users,
     progress_interval,
+    replace_zeros,
 )
 from tools.muster.config.gates import gates_of
 from tools.muster.config.kinds import AUTO
@@ -193,6 +194,7 @@ def build(values: Values) -> ServerConfig:
 def _check_others(values: Values) -> list[str]:
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
+    replace_zeros(values)
     warnings = check_users(values["auth-token"]) + bcrypt_cost(values) + progress_interval(values)
     check_limits(values)
     tracing_of(values)
