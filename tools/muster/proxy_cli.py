@@ -188,6 +188,7 @@ def _server_values(given: Values) -> Values:
     values = Values({**defaults, **ours}, sources, given.rest)
     values.values["advertise-client-urls"] = values["listen-client-urls"]
     values.sources["advertise-client-urls"] = "flag"
+    values.values["data-dir"] = values["data-dir"] or FLAGS["data-dir"].default
     values.sources["data-dir"] = "flag"  # a proxy has a default of its own
     return values
 

@@ -168,6 +168,12 @@ def test_a_port_that_is_still_taken_is_waited_for() -> None:
     assert [line["event"] for line in logs] == ["a port is in use; waiting for it"]
 
 
+def test_a_proxy_has_a_data_directory_of_its_own() -> None:
+    for args in ((), ("--data-dir=",)):
+        values = proxy_cli._server_values(resolve(proxy_cli.FLAGS, args, {}))
+        assert build(values).data_dir == "proxy.muster"
+
+
 def test_a_proxy_says_at_once_and_once_of_each_endpoint_that_it_is_not_reached(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:

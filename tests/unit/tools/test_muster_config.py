@@ -66,6 +66,13 @@ def test_the_folder_of_an_older_version_is_found_again(
         assert not [w for w in build(*args).warnings if "infra0.etcd" in w]
 
 
+def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
+    assert build("--name=infra0", "--data-dir=").data_dir == "infra0.etcd"
+    file = tmp_path / "f.yaml"
+    file.write_text('name: infra0\ndata-dir: ""\n', encoding="utf-8")
+    assert build(f"--config-file={file}").data_dir == "infra0.etcd"
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -115,6 +122,8 @@ def test_the_folder_of_an_older_version_is_found_again(
             "--initial-cluster=infra0=http://a:1,infra1=http://a:1",
             "initial cluster infra0=http://a:1,infra1=http://a:1 has duplicate url",
         ),
+        ("--log-outputs=", "--log-outputs must not be empty"),
+        ("--log-output=,", "--log-outputs must not be empty"),
         ("--shards=0", "--shards must be at least 1"),
         ("--client-head-timeout=999ms", "--client-head-timeout must be at least 1s"),
         ("--http1-idle-timeout=0s", "--http1-idle-timeout must be at least 1s"),

@@ -250,6 +250,8 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("listen-client-urls: http://a:1,http://b:2", "listen-client-urls", ("http://a:1", "http://b:2")),
         ("log-outputs: [stderr, /var/log/m.log]", "log-outputs", ("stderr", "/var/log/m.log")),
         ("log-outputs: stderr", "log-outputs", ("stderr",)),
+        ("log-outputs: []", "log-outputs", ("default",)),
+        ('initial-cluster-state: ""', "initial-cluster-state", "new"),
         ("socket-options: {reuse-port: true}", "socket-reuse-port", True),
         ("peer-transport-security:\n  key-file: /k", "peer-key-file", "/k"),
         ("unsafe-no-fsync: true", "unsafe-no-fsync", True),

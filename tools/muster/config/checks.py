@@ -90,6 +90,11 @@ def check_listeners(peer: tuple[Url, ...], client: tuple[Url, ...], http: tuple[
         raise ConfigError("--listen-client-urls must not be empty")
 
 
+def check_outputs(values: Values) -> None:
+    if not values["log-outputs"]:  # from a file it is the default then
+        raise ConfigError("--log-outputs must not be empty")
+
+
 def check_discovery(values: Values) -> None:
     """Only one way for hosts to find each other, as etcd."""
     url, endpoints = values["discovery"], values["discovery-endpoints"]

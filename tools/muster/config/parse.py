@@ -28,6 +28,7 @@ _EMPTY_IS_DEFAULT = (
     "metrics",
     "tls-min-version",
 )
+_EMPTY_IN_FILE_IS_DEFAULT = ("initial-cluster-state", "log-outputs")  # and an error elsewhere, as at etcd
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
@@ -154,6 +155,8 @@ def resolve(
 
 
 def _set(result: Values, flag: Flag, text: str, source: str, error: type[Exception], where: str) -> None:
+    if source == "file" and not text and flag.name in _EMPTY_IN_FILE_IS_DEFAULT:
+        text = flag.default
     what = f"invalid value {quote(text)} for {where}"
     if flag.kind is Kind.BOOL and source == "flag":  # Go's words for these
         what = f"invalid boolean value {quote(text)} for -{flag.name}"

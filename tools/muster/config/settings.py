@@ -14,6 +14,7 @@ from tools.muster.config.checks import (
     check_discovery,
     check_limits,
     check_listeners,
+    check_outputs,
     check_peer_port,
     check_support,
     check_timing,
@@ -102,6 +103,8 @@ def default_data_dir(name: str) -> str:
 
 
 def _data_dir(values: Values, name: str, warnings: list[str]) -> str:
+    if not values["data-dir"]:
+        values.sources.pop("data-dir", None)  # as if it was not given
     if values.is_set("data-dir"):
         return str(values["data-dir"])
     found, other = default_data_dir(name), f"{name}.etcd"
@@ -197,6 +200,7 @@ def _check_others(values: Values) -> list[str]:
     replace_zeros(values)
     warnings = check_users(values["auth-token"]) + bcrypt_cost(values) + progress_interval(values)
     check_limits(values)
+    check_outputs(values)
     tracing_of(values)
     pinning.check(values["cpus"])
     return warnings
