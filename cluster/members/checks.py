@@ -42,7 +42,7 @@ class Facts:
 
 def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: int) -> Host:
     """The new host of a MemberAdd. EtcdError."""
-    peer_urls = checked_urls(urls)
+    peer_urls = tuple(sorted(checked_urls(urls)))
     new = Host(added_member_id(peer_urls, now_s), "", peer_urls, learner)
     voters = _voters(table)
     if facts.strict:
@@ -78,7 +78,7 @@ def remove(table: Table, facts: Facts, member_id: int) -> Host:
 
 
 def update(table: Table, member_id: int, urls: Sequence[str]) -> Host:
-    """The host after a MemberUpdate. EtcdError."""
+    """The host after a MemberUpdate, with the URLs in the order given. EtcdError."""
     new = replace(_known(table, member_id), peer_urls=checked_urls(urls))
     _free(table, new)
     return new
@@ -98,11 +98,11 @@ def promote(table: Table, facts: Facts, member_id: int) -> Host:
 
 
 def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
-    """Peer URLs as etcd takes them, without spaces around, in order. EtcdError."""
-    kept = sorted(map(trimmed, urls))
+    """Peer URLs as etcd takes them, without spaces around. EtcdError."""
+    kept = tuple(map(trimmed, urls))
     if not kept or any(map(mistake, kept)) or not all(map(can_be_a_hosts, kept)):
         raise EtcdError(errors.MEMBER_BAD_URLS)
-    return tuple(kept)
+    return kept
 
 
 def _known(table: Table, member_id: int) -> Host:

@@ -154,7 +154,7 @@ class Table:
             rpc_pb2.Member(
                 ID=host.member_id,
                 name=own[host.member_id].name if host.member_id in own else "",
-                peerURLs=sorted(host.peer_urls),
+                peerURLs=host.peer_urls,
                 clientURLs=list(own[host.member_id].clientURLs) if host.member_id in own else [],
                 isLearner=host.learner,
             )

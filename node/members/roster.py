@@ -136,7 +136,7 @@ class Roster:
         if told is None or running.cluster_id != self._node.settings.common.cluster_id:
             return
         try:
-            urls = checked_urls(told.peer_urls)
+            urls = tuple(sorted(checked_urls(told.peer_urls)))
         except EtcdError:
             return
         known = self.table.hosts.get(member_id)

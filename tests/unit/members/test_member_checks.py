@@ -123,6 +123,17 @@ def test_odd_peer_urls_are_taken_that_an_etcd_takes(url: str) -> None:
     assert checks.add(cluster(1), facts(1), [url], False, 1).peer_urls == (url.strip(),)
 
 
+def test_an_update_keeps_the_order_of_peer_urls_and_an_addition_sorts_them() -> None:
+    """As in etcd, where lists of members show it."""
+    two, one = url(2), url(1)
+    assert checks.add(cluster(1), facts(1), [url(9), two], False, 1).peer_urls == (two, url(9))
+    host = checks.update(cluster(1), 1, [two, one])
+    assert host.peer_urls == (two, one)
+    table = cluster(1)
+    table.take([host.encode()])
+    assert list(table.listed({})[0].peerURLs) == [two, one]
+
+
 @pytest.mark.parametrize("spaces", [" {} ", "{}\n", "\t{}"])
 def test_spaces_around_a_peer_url_are_not_of_it(spaces: str) -> None:
     own = spaces.format(url(2))

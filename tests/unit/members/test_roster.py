@@ -124,6 +124,16 @@ def test_a_member_that_has_moved_is_looked_for_there(roster: Roster) -> None:
     assert ports(roster) == {OTHER: 9998}
 
 
+def test_the_order_of_a_members_urls_is_no_other_place(roster: Roster) -> None:
+    urls = "http://10.0.0.1:9999", "http://10.0.0.1:2382"
+    roster.table.take([Host(OTHER, "", urls).encode()])
+    told = json.loads(described(m2=urls[0]))
+    told["members"][0]["peer_urls"] = sorted(urls)
+    roster.told(OTHER, json.dumps(told).encode())
+    assert roster.reachable() == {OTHER: roster.table.peer(OTHER)}
+    assert ports(roster) == {OTHER: 9999}
+
+
 def test_a_member_that_tells_where_it_was_is_dialled_where_the_table_says_too() -> None:
     """One that has just moved lacks the row that says so, and gets no log until its leader reaches it."""
     node = Node()
