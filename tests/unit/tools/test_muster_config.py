@@ -43,6 +43,11 @@ def test_empty_urls_are_those_of_the_default() -> None:
         build(*listens)
 
 
+def test_client_urls_are_advertised_in_etcds_order() -> None:
+    one, two = "http://127.0.0.1:10", "http://127.0.0.1:9"
+    assert [u.text for u in build(f"--advertise-client-urls={two},{one}").advertise_client] == [one, two]
+
+
 def test_the_name_names_the_data_directory_and_the_cluster() -> None:
     c = build("--name=infra0", "--initial-advertise-peer-urls=http://127.0.0.1:2390")
     assert c.data_dir == "infra0.etcd"

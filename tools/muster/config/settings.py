@@ -177,7 +177,9 @@ def build(values: Values) -> ServerConfig:
         listen_http=listen_http,
         listen_metrics=listen_metrics,
         advertise_peer=advertise_peer,
-        advertise_client=_advertised(values, "advertise-client-urls", listen_client),
+        # by their text: so etcd's lists of members have them
+        advertise_client=tuple(sorted(
+            _advertised(values, "advertise-client-urls", listen_client), key=lambda url: url.text)),
         initial_cluster=initial_cluster,
         initial_cluster_text=cluster_text,
         initial_cluster_set=values.is_set("initial-cluster"),

@@ -326,7 +326,7 @@ def console_specs(config: ServerConfig) -> list[ChildSpec]:
         return []
     endpoints = ",".join(url.text for url in config.advertise_client)
     flags = [f"--endpoints={endpoints}", f"--listen={config.values['console-listen']}"]
-    if endpoints.startswith("https") and config.values["trusted-ca-file"]:
+    if "https://" in endpoints and config.values["trusted-ca-file"]:
         flags.append(f"--cacert={config.values['trusted-ca-file']}")
     if config.values["client-cert-auth"]:
         flags += [f"--cert={config.values['cert-file']}", f"--key={config.values['key-file']}"]
