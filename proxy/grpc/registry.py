@@ -147,7 +147,9 @@ class Registry:
     def _at_gate(self, headers: HeaderBlock, route: Route) -> Route:
         asked = route.behind or route
         refusal = None
-        if self.gate is not None and asked.kind is not HttpStream:
+        # what no host serves is refused as such
+        served = asked.status != wire.UNIMPLEMENTED and asked.http_status == 200
+        if self.gate is not None and served and asked.kind is not HttpStream:
             refusal = self.gate(headers.path, headers.field(CLIENT_VERSION))
         if refusal is None:
             return asked

@@ -7,7 +7,9 @@ import zlib
 
 import pytest
 
+from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
+from proxy.services.cluster import refused_at_learner
 from tests.unit.grpc.calls.talking import Talk, message
 
 
@@ -177,6 +179,32 @@ def test_what_is_refused_by_its_header_block(
         http, str(status), text, b"",
     )
     assert not talk.server.streams
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "text"),
+    [
+        ({}, 9, "etcdserver: rpc not supported for learner"),
+        ({"path": "/a.B/Nope"}, 12, "unknown method Nope for service a.B"),
+        ({"path": "/x.Y/Z"}, 12, "unknown service x.Y"),
+        ({"path": "/"}, 12, 'malformed method name: "/"'),
+        (
+            {"grpc_encoding": "snappy"}, 12,
+            'grpc: Decompressor is not installed for grpc-encoding "snappy"',
+        ),
+        ({"content_type": "text/plain"}, 3, 'invalid gRPC request content-type: "text/plain"'),
+    ],
+)
+def test_what_no_host_serves_is_refused_as_such_at_a_learner(
+    changes: dict[str, str | None], status: int, text: str
+) -> None:
+    registry = Registry()
+    registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
+    registry.gate = refused_at_learner
+    talk = Talk(registry)
+    for stream_id in (1, 3):
+        talk.headers(stream_id, end=True, **changes)
+        assert talk.status(stream_id) == (status, text)
 
 
 @pytest.mark.parametrize(
