@@ -16,6 +16,8 @@ from zoneinfo import ZoneInfo
 import muster_client as m
 import pydantic
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from muster_client.model import KeyValue
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
@@ -229,6 +231,20 @@ def test_seconds_between_runs() -> None:
     for wrong in (0, -1, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="apart"):
             following(wrong, "UTC")
+
+
+@given(st.floats(1e-3, 1e7), st.floats(0, 1e10))
+@example(0.06, 1795816000.0)
+@example(86400 / 22, 1795816000.0)
+@example(600 / 11, 1795816000.0)
+@example(1e-12, 1795816000.0)  # less than what tells two moments apart
+def test_each_run_is_due_behind_the_one_before(step: float, moment: float) -> None:
+    """One that is due at its own moment again ran without a pause."""
+    after = following(step, "UTC")
+    for _ in range(500):
+        later = after(moment)
+        assert moment < later < moment + 2.001 * step + 1e-5
+        moment = later
 
 
 def test_five_fields_by_a_clock_that_is_set() -> None:

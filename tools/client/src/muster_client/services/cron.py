@@ -144,7 +144,7 @@ def following(schedule: str | float, zone: str) -> Next:
         step = float(schedule)
         if not step > 0 or math.isinf(step):
             raise ValueError("runs are some seconds apart")
-        return lambda moment: (math.floor(moment / step) + 1) * step
+        return lambda moment: _multiple_behind(moment, step)
     from cronsim import CronSim, CronSimError
 
     place = ZoneInfo(zone)
@@ -157,3 +157,10 @@ def following(schedule: str | float, zone: str) -> Next:
         return float(next(CronSim(schedule, datetime.fromtimestamp(moment, place))).timestamp())
 
     return of_fields
+
+
+def _multiple_behind(moment: float, step: float) -> float:
+    """Floats round: the next multiple may be the moment itself."""
+    number = math.floor(moment / step) + 1
+    due = number * step if number * step > moment else (number + 1) * step
+    return max(due, math.nextafter(moment, math.inf))
