@@ -115,10 +115,15 @@ def parse_int(value: str, base: int = 10) -> int:
         digits = digits.replace("_", "").lower()
         actual = {"x": 16, "b": 2, "o": 8}.get(digits[1:2], 8 if digits[0] == "0" and len(digits) > 1 else 10)
         digits = digits[2:] if digits[1:2] in ("x", "b", "o") else digits
-    number = int(digits, actual) * (-1 if value[0] == "-" else 1)
+    number = _whole(digits, actual) * (-1 if value[0] == "-" else 1)
     if not -(1 << 63) <= number < 1 << 63:
         raise GoError(f"strconv.ParseInt: parsing {quote(value)}: value out of range")
     return number
+
+
+def _whole(digits: str, base: int = 10) -> int:
+    """Exact below 2^64, and not less beyond: Python's ``int`` refuses thousands of digits."""
+    return int(digits.lstrip("0")[:65] or "0", base)
 
 
 def parse_hex(value: str) -> int:
@@ -178,7 +183,8 @@ def parse_duration_ns(value: str) -> int:
             raise GoError(f"time: unknown unit {quote(name)} in duration {quote(value)}")
         rest = rest[len(name) :]
         whole, _, fraction = number[0].partition(".")
-        total += int(whole or "0") * _UNITS_NS[name]
+        fraction = fraction[:30]  # of hours, far below a nanosecond
+        total += _whole(whole) * _UNITS_NS[name]
         if fraction:
             total += int(fraction) * _UNITS_NS[name] // 10 ** len(fraction)
     if total >= 1 << 63:

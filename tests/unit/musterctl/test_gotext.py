@@ -65,6 +65,8 @@ def test_back_quotes_hold_a_string_without_escapes() -> None:
         ("1_000", 0, 1000),
         ("9223372036854775807", 10, 2**63 - 1),
         ("-8000000000000000", 16, -(2**63)),
+        ("0" * 5000 + "7", 10, 7),
+        ("0b" + "0" * 5000 + "1" * 63, 0, 2**63 - 1),
     ],
 )
 def test_integers_are_read_as_go_reads_them(value: str, base: int, number: int) -> None:
@@ -82,6 +84,8 @@ def test_integers_are_read_as_go_reads_them(value: str, base: int, number: int) 
         ("--1", 10, "invalid syntax"),
         ("\u0663", 10, "invalid syntax"),
         ("9223372036854775808", 10, "value out of range"),
+        pytest.param("9" * 5000, 10, "value out of range", id="digits"),
+        pytest.param("-" + "9" * 5000, 0, "value out of range", id="negative"),
     ],
 )
 def test_a_bad_integer_is_named_with_gos_reason(value: str, base: int, reason: str) -> None:
@@ -109,6 +113,11 @@ def test_durations_are_shown_and_read_as_in_go(ns: int, shown: str) -> None:
     assert gotext.parse_duration_ns(shown) == ns
 
 
+@pytest.mark.parametrize(("value", "ns"), [("0" * 5000 + "7s", 7 * 10**9), ("0." + "5" * 5000 + "us", 555)])
+def test_digits_without_end_are_a_duration(value: str, ns: int) -> None:
+    assert gotext.parse_duration_ns(value) == ns
+
+
 @given(st.integers(-(2**62), 2**62))
 def test_every_duration_that_is_shown_reads_as_itself(ns: int) -> None:
     assert gotext.parse_duration_ns(gotext.duration(ns)) == ns
@@ -121,6 +130,7 @@ def test_every_duration_that_is_shown_reads_as_itself(ns: int) -> None:
         ("x", 'time: invalid duration "x"'),
         ("", 'time: invalid duration ""'),
         (".s", 'time: invalid duration ".s"'),
+        pytest.param("9" * 5000 + "s", f'time: invalid duration "{"9" * 5000}s"', id="digits"),
         ("5q", 'time: unknown unit "q" in duration "5q"'),
     ],
 )
