@@ -7,7 +7,7 @@ import os
 import sys
 import time
 
-from tools.musterctl.command import Exit, Flag, FlagError, Flags
+from tools.musterctl.command import Flag, FlagError, Flags
 
 _NOT_FLAGS = ("API", "WATCH_KEY", "WATCH_RANGE_END")
 
@@ -52,7 +52,8 @@ GLOBAL_FLAGS = (
 
 
 def take_environment(flags: Flags) -> None:
-    """Set the global flags that the command line left out from MUSTERCTL_* or ETCDCTL_* variables."""
+    """Set the global flags that the command line left out from MUSTERCTL_* or ETCDCTL_* variables. As with
+    etcdctl, what cannot be read ends no command: a switch is off then, other flags have their defaults."""
     names = {}
     for flag in GLOBAL_FLAGS:
         key = flag.name.upper().replace("-", "_")
@@ -65,15 +66,18 @@ def take_environment(flags: Flags) -> None:
                 try:
                     flags.set(flag, value)
                 except FlagError as error:
-                    raise Exit(128, f"{prefix}{key}: {error}") from None
+                    _warn("unreadable environment variable", f"{prefix}{key}={value}", str(error))
+                    if flag.kind == "bool":
+                        flags.set(flag, "false")
                 break
     for variable, value in os.environ.items():
         prefix, _, key = variable.partition("_")
         if prefix in ("ETCDCTL", "MUSTERCTL") and key not in names and key not in _NOT_FLAGS:
-            warning = {
-                "level": "warn",
-                "ts": time.time(),
-                "msg": "unrecognized environment variable",
-                "environment-variable": f"{variable}={value}",
-            }
-            print(json.dumps(warning, separators=(",", ":")), file=sys.stderr)
+            _warn("unrecognized environment variable", f"{variable}={value}")
+
+
+def _warn(message: str, variable: str, error: str = "") -> None:
+    warning = {"level": "warn", "ts": time.time(), "msg": message, "environment-variable": variable}
+    if error:
+        warning["error"] = error
+    print(json.dumps(warning, separators=(",", ":")), file=sys.stderr)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tools.musterctl.command import FlagError, Flags, find
 from tools.musterctl.commands import table as commands
+from tools.musterctl.global_flags import take_environment
 
 
 def _parsed(*line: str) -> tuple[str, Flags, list[str]]:
@@ -68,6 +71,27 @@ def test_what_cannot_be_matched_is_named(line: tuple[str, ...], message: str) ->
     with pytest.raises(FlagError) as caught:
         _parsed(*line)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("variable", "value", "flag", "found"), [
+    ("HEX", "yes", "hex", False),
+    ("INSECURE_TRANSPORT", "yes", "insecure-transport", False),
+    ("DIAL_TIMEOUT", "abc", "dial-timeout", 2_000_000_000),
+    ("MAX_REQUEST_BYTES", "9" * 5000, "max-request-bytes", 0),
+])  # fmt: skip
+@pytest.mark.parametrize("prefix", ["ETCDCTL", "MUSTERCTL"])
+def test_a_variable_that_cannot_be_read_ends_no_command(
+    prefix: str, variable: str, value: str, flag: str, found: bool | int, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """etcdctl goes on, with the switch off. It says nothing of it."""
+    monkeypatch.setenv(f"{prefix}_{variable}", value)
+    _, flags, _ = _parsed("get", "a")
+    take_environment(flags)
+    assert flags.value(flag) == found
+    said = json.loads(capsys.readouterr().err)
+    assert (said["level"], said["msg"]) == ("warn", "unreadable environment variable")
+    assert said["environment-variable"] == f"{prefix}_{variable}={value}"
 
 
 def test_a_mistyped_command_gets_suggestions() -> None:
