@@ -36,6 +36,7 @@ from muster_client.sync.services import Config, Discovery, Registration, Run, in
 from muster_client.telemetry import Observer
 from muster_client.wire import engine
 from muster_client.wire.endpoints import Tls
+from muster_client.wire.retries import is_final
 
 log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
@@ -178,7 +179,7 @@ class Client(Within):
             try:
                 leadership = self.election(name).campaign(told, ttl=ttl).campaign()
             except MusterError as error:
-                if self.closed:
+                if self.closed or is_final(error):
                     raise
                 log.warning("%r: no campaign: %s", name, error)
                 time.sleep(_AGAIN_S)
