@@ -253,6 +253,15 @@ def test_an_election_is_observed_with_its_headers() -> None:
     assert (watches.asked, ranges) == ([5, 7, 5], [1, 1, 1])
 
 
+def test_a_leader_that_is_there_is_told_as_its_values_are() -> None:
+    """As clientv3 does: without what a range says besides, of the candidates behind it."""
+    leader = event(4).kv
+    found = pb.RangeResponse(header=header(5), kvs=[leader], more=True, count=2)
+    methods = {"KV/Range": lambda request, context: found, "Watch/Watch": Watches([]).answers}
+    with scripted(methods) as address, sync.Client(address) as client:
+        assert next(client.raw.observe("e")) == pb.RangeResponse(header=header(5), kvs=[leader])
+
+
 def test_a_guard_sees_each_request_first() -> None:
     """Of calls and of streams, and of a namespace."""
     seen: list[str] = []

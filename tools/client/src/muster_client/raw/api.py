@@ -83,7 +83,7 @@ class Raw:
                 if put is None:
                     continue
                 found = put
-            yield found
+            yield pb.RangeResponse(header=found.header, kvs=found.kvs)
             leader = ranges.of(found.kvs[0].key)
             changes = self._changes(leader, found.header.revision + 1, on_again)
             async with contextlib.aclosing(changes):
