@@ -129,7 +129,7 @@ def session(invocation: Invocation) -> Session:
         found = endpoints_of(domain, flags.string("discovery-srv-name"), insecure=insecure)
     if flags.string("auth-jwt-token") and (flags.string("user") or flags.string("password")):
         raise Exit(128, "--auth-jwt-token excludes --user and --password")
-    user, password = _credentials(flags)
+    user, password = credentials(flags.string("user"), flags.string("password"))
     config = Config(
         endpoints=tuple(found or flags.strings("endpoints")),
         insecure_transport=flags.switch("insecure-transport"),
@@ -167,8 +167,8 @@ def _show_flags(flags: Flags) -> None:
         print(f"ETCDCTL_{flag.name.upper().replace('-', '_')}={shown}", file=sys.stderr)
 
 
-def _credentials(flags: Flags) -> tuple[str, str]:
-    user, password = flags.string("user"), flags.string("password")
+def credentials(user: str, password: str, prompt: str = "Password: ") -> tuple[str, str]:
+    """Name and password of two such flags' values. A password that is in neither is asked for."""
     if not user or password:
         return user, password
     name, colon, password = user.partition(":")
@@ -176,9 +176,9 @@ def _credentials(flags: Flags) -> tuple[str, str]:
         import getpass
 
         if sys.stdin.isatty():
-            password = getpass.getpass("Password: ")
+            password = getpass.getpass(prompt)
         else:
-            print("Password: ", flush=True)
+            print(prompt, flush=True)
             password = sys.stdin.readline().rstrip("\n")
     return name, password
 

@@ -1,15 +1,21 @@
-"""``import``: what becomes of leases that end at the source while their keys are copied, and later."""
+"""Two clusters: each has its own credentials. And what becomes of leases that end at the source of ``import``
+while their keys are copied, and later."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from muster_client.pb import kv_pb2, rpc_pb2
 
+from tools.client.channels import Config
+from tools.musterctl import cli
+from tools.musterctl.commands.data import copying
 from tools.musterctl.commands.data.copying import Copier, Leases
 
 GONE, ALIVE, ENDING = 1, 2, 3
@@ -108,3 +114,51 @@ def run_all(target: Target) -> None:
         else:
             asyncio.run(step)
     target.begun.clear()
+
+
+class Enough(Exception):
+    """The other cluster's client would connect now."""
+
+
+def other_of(line: str, monkeypatch: pytest.MonkeyPatch) -> Config:
+    """By what the cluster is asked that the global flags are not about."""
+    found: list[Config] = []
+
+    def client(config: Config, endpoints: tuple[str, ...]) -> None:
+        found.append(config)
+        raise Enough
+
+    monkeypatch.setattr(copying, "Client", client)
+    with pytest.raises(Enough):
+        cli.run(line.split())
+    return found[0]
+
+
+@pytest.mark.parametrize("command", ["make-mirror https://dest:2379", "import --from-etcd https://dest:2379"])
+def test_one_clusters_credentials_are_not_told_the_other(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is a server taken on trust because the other one is."""
+    monkeypatch.setattr("tools.musterctl.discovery.endpoints_of", lambda *_, **__: ["https://own:2379"])
+    own = "--insecure-skip-tls-verify --discovery-srv example.com --insecure-discovery=false"
+    for credentials in ("--auth-jwt-token SECRET", "--user u:p"):
+        other = other_of(f"{credentials} {own} {command}", monkeypatch)
+        assert (other.token, other.user, other.password) == ("", "", "")
+        assert (other.skip_verify, other.server_name) == (False, "")
+        assert other.endpoints == ("https://dest:2379",)
+
+
+@pytest.mark.parametrize(("flags", "found", "asked"), [
+    ("--dest-user bob", ("bob", "typed"), "Destination Password: \n"),
+    ("--dest-user a:b", ("a", "b"), ""),
+    ("--dest-user a:", ("a", ""), ""),
+    ("--dest-user a:b --dest-password p", ("a:b", "p"), ""),
+])  # fmt: skip
+def test_a_destinations_user_is_read_as_etcdctl_reads_it(
+    flags: str, found: tuple[str, str], asked: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
+    other = other_of(f"make-mirror dest:2379 {flags}", monkeypatch)
+    assert (other.user, other.password) == found
+    assert capsys.readouterr().out == asked

@@ -21,7 +21,8 @@ from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
 from cluster.gotext import prefix_end
-from tools.musterctl.client import Client, RequestError, failing_with, session
+from tools.client.channels import Config
+from tools.musterctl.client import Client, RequestError, credentials, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.watch import cancel_reason
 
@@ -176,6 +177,14 @@ def _span(prefix: str) -> tuple[bytes, bytes]:
     return (key, prefix_end(key)) if key else _EVERYTHING
 
 
+def _of_no_cluster(config: Config) -> Config:
+    """The times and sizes of the global flags. Their credentials are not for another cluster, and their other
+    files say nothing of it."""
+    return replace(
+        config, endpoints=(), insecure_transport=True, cert="", key="", cacert="", user="", password="",
+        token="", skip_verify=False, server_name="")
+
+
 def make_mirror(invocation: Invocation) -> None:
     """Until it fails or is interrupted."""
     flags = invocation.flags
@@ -184,13 +193,13 @@ def make_mirror(invocation: Invocation) -> None:
     prefix, renamed = flags.string("prefix"), flags.string("dest-prefix")
     if renamed and flags.switch("no-dest-prefix"):
         raise Exit(128, "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one.")
+    user, password = credentials(
+        flags.string("dest-user"), flags.string("dest-password"), "Destination Password: ")
     s = session(invocation)
-    user, _, password = flags.string("dest-user").partition(":")
     target = replace(
-        s.config, endpoints=(invocation.args[0],), cert=flags.string("dest-cert"),
+        _of_no_cluster(s.config), endpoints=(invocation.args[0],), cert=flags.string("dest-cert"),
         key=flags.string("dest-key"), cacert=flags.string("dest-cacert"),
-        insecure_transport=flags.switch("dest-insecure-transport"),
-        user=user, password=flags.string("dest-password") or password)
+        insecure_transport=flags.switch("dest-insecure-transport"), user=user, password=password)
     old = prefix.encode(errors="surrogateescape")
     new = renamed.encode(errors="surrogateescape") if renamed or flags.switch("no-dest-prefix") else old
     copier = Copier(s.client(), Client(target, target.endpoints), _span(prefix), flags.number("max-txn-ops"),
@@ -218,8 +227,9 @@ def import_(invocation: Invocation) -> None:
     s = session(invocation)
     user, _, password = flags.string("from-user").partition(":")
     cacert, cert, key = (flags.string(f"from-{name}") for name in ("cacert", "cert", "key"))
-    origin = replace(s.config, endpoints=tuple(flags.strings("from-etcd")), cert=cert, key=key, cacert=cacert,
-                     insecure_transport=not (cacert or cert or key), user=user, password=password)
+    origin = replace(
+        _of_no_cluster(s.config), endpoints=tuple(flags.strings("from-etcd")), cert=cert, key=key,
+        cacert=cacert, insecure_transport=not (cacert or cert or key), user=user, password=password)
     source, target = Client(origin, origin.endpoints), s.client()
     leases = Leases(source, target)
     copier = Copier(source, target, _span(flags.string("prefix")), flags.number("max-txn-ops"),
