@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-import urllib.request
 from dataclasses import dataclass
 
 from cluster.gotext import raw
+from tools.client.channels import Config
 from tools.musterctl.client import Client, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.data.check import Puts, chosen, clean_up, free_prefix, progress
+from tools.musterctl.pages import page
 
 _KEY_BYTES = _VALUE_BYTES = 512
 _PUT_TIMEOUT_S = 30.0
@@ -38,7 +39,7 @@ def datascale(invocation: Invocation) -> None:
     s = session(invocation)
     client, prefix = s.client(), invocation.flags.string("prefix")
     span = free_prefix(client, prefix)
-    before = _memory_bytes(s.config.endpoints[0])
+    before = _memory_bytes(s.config)
     if not before:
         print("FAIL: Could not read process_resident_memory_bytes before the put operations.")
         raise Exit(1)
@@ -46,7 +47,7 @@ def datascale(invocation: Invocation) -> None:
         f"Start data scale check for work load [{load.puts} key-value pairs, {_KEY_BYTES + _VALUE_BYTES} "
         f"bytes per key-value, {load.clients} concurrent clients].")
     errors = drive(client, load, raw(prefix))
-    after = _memory_bytes(s.config.endpoints[0])
+    after = _memory_bytes(s.config)
     with failing_with():
         clean_up(invocation, s, client, span)
     if not after:
@@ -74,12 +75,10 @@ def drive(client: Client, load: Load, prefix: bytes) -> dict[str, int]:
     return puts.errors
 
 
-def _memory_bytes(endpoint: str) -> float:
+def _memory_bytes(config: Config) -> float:
     """The server's own figure; 0: none."""
-    url = endpoint if "://" in endpoint else f"http://{endpoint}"
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/metrics", timeout=_METRICS_TIMEOUT_S) as answer:
-            lines = answer.read().splitlines()
+        lines = page(config, config.endpoints[0], "/metrics", _METRICS_TIMEOUT_S).splitlines()
         return float(next((line.split()[-1] for line in lines if line.startswith(_MEMORY)), 0))
     except (OSError, ValueError):
         return 0.0

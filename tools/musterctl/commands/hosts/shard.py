@@ -4,10 +4,7 @@ hosts."""
 from __future__ import annotations
 
 import json
-import ssl
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +14,10 @@ from cluster.errors import EtcdError
 from cluster.gotext import quote, raw, si_bytes
 from cluster.pb import shards_pb2
 from cluster.placement import Placement, Table
-from tools.client.channels import Config
-from tools.client.files import Files
 from tools.musterctl.client import Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.keys.kv import span
+from tools.musterctl.pages import page
 from tools.musterctl.printing import layout
 from tools.musterctl.printing.printer import choose
 
@@ -198,22 +194,9 @@ def ask_any(s: Session, endpoints: Sequence[str], path: str) -> Facts | None:
     """A JSON document of the first endpoint that gives it; None if none does."""
     for endpoint in endpoints:
         try:
-            url, context = _url(s.config, endpoint) + path, _context(s.config, endpoint)
-            with urllib.request.urlopen(url, timeout=s.timeout_s, context=context) as answer:
-                document = json.load(answer)
-        except (OSError, ValueError, urllib.error.URLError):
+            document = json.loads(page(s.config, endpoint, path, s.timeout_s))
+        except (OSError, ValueError):
             continue
         if isinstance(document, dict):
             return document
     return None
-
-
-def _url(config: Config, endpoint: str) -> str:
-    if "://" in endpoint:
-        return endpoint.rstrip("/")
-    return f"{'http' if config.target(endpoint).tls is None else 'https'}://{endpoint}"
-
-
-def _context(config: Config, endpoint: str) -> ssl.SSLContext | None:
-    tls = config.target(endpoint).tls
-    return Files(tls, protocol="http/1.1").context() if tls is not None else None
