@@ -58,6 +58,26 @@ def test_health_of_endpoints_ends_where_a_file_cannot_be_read(capfd: pytest.Capt
     assert (code, "/none" in capfd.readouterr().err) == (128, True)
 
 
+@pytest.mark.parametrize(("alarms", "reason"), [
+    (None, "Unable to fetch the alarm list"),
+    ((rpc_pb2.NOSPACE, 77, rpc_pb2.CORRUPT), "Active Alarm(s): NOSPACE UNKNOWN CORRUPT "),
+])  # fmt: skip
+def test_health_says_of_alarms_what_etcdctl_says(
+    alarms: tuple[Any, ...] | None, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also of those that this version does not know, and where they are not told."""
+    def told(request: bytes, context: grpc.ServicerContext) -> rpc_pb2.AlarmResponse:
+        if alarms is None:
+            context.abort(grpc.StatusCode.UNKNOWN, "etcdserver: no")
+        return rpc_pb2.AlarmResponse(alarms=[rpc_pb2.AlarmMember(alarm=alarm) for alarm in alarms or ()])
+
+    methods = {"KV/Range": lambda request, context: rpc_pb2.RangeResponse(), "Maintenance/Alarm": told}
+    with answering(methods) as address:
+        assert cli.run(["--endpoints", address, "endpoint", "health"]) == 1
+    assert capfd.readouterr().err == (
+        f"{address} is unhealthy: failed to commit proposal: {reason}\nError: unhealthy cluster\n")
+
+
 def test_a_request_over_two_mebibytes_is_not_sent() -> None:
     client = Client(_CONFIG, ("127.0.0.1:1",))
     request = rpc_pb2.PutRequest(key=b"k", value=bytes(2 * 1024 * 1024))

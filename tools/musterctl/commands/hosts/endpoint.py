@@ -16,6 +16,7 @@ from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing.records import EndpointHash, EndpointHealth, EndpointStatus
 
 _ASK_AGAIN_S = 0.05
+_ALARMS = {rpc_pb2.NOSPACE: "NOSPACE", rpc_pb2.CORRUPT: "CORRUPT"}
 
 
 def endpoints(invocation: Invocation, s: Session) -> list[str]:
@@ -66,15 +67,22 @@ def _probe(s: Session, endpoint: str) -> EndpointHealth:
             if str(error) != "etcdserver: permission denied":
                 raise
         took = duration(time.monotonic_ns() - started)
-        alarms = client.unary("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse, s.timeout_s)
-        if alarms.alarms:
-            healthy = False
-            names = " ".join(rpc_pb2.AlarmType.Name(a.alarm) for a in alarms.alarms)
-            reason = f"Active Alarm(s): {names} "
+        reason = _alarms(s, client)
+        healthy = not reason
     except RequestError as error:
         took = duration(time.monotonic_ns() - started)
         healthy, reason = False, str(error)
     return EndpointHealth(endpoint, healthy, took, reason)
+
+
+def _alarms(s: Session, client: Client) -> str:
+    """What they have against an endpoint's health, in etcdctl's words; "": nothing."""
+    try:
+        found = client.unary("Maintenance/Alarm", rpc_pb2.AlarmRequest(), rpc_pb2.AlarmResponse, s.timeout_s)
+    except RequestError:
+        return "Unable to fetch the alarm list"
+    names = " ".join(_ALARMS.get(a.alarm, "UNKNOWN") for a in found.alarms)
+    return f"Active Alarm(s): {names} " if names else ""
 
 
 def status(invocation: Invocation) -> None:
