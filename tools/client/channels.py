@@ -55,6 +55,7 @@ class Config:
 
     def target(self, endpoint: str) -> Target:
         """Where an endpoint is; its scheme decides about TLS, then the other flags."""
+        endpoint = endpoint.strip()
         scheme, separator, address = endpoint.partition("://")
         if not separator:
             scheme, address = "", endpoint

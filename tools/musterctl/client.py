@@ -131,7 +131,7 @@ def session(invocation: Invocation) -> Session:
         raise Exit(128, "--auth-jwt-token excludes --user and --password")
     user, password = credentials(flags.string("user"), flags.string("password"))
     config = Config(
-        endpoints=tuple(found or flags.strings("endpoints")),
+        endpoints=tuple(found or map(str.strip, flags.strings("endpoints"))),
         insecure_transport=flags.switch("insecure-transport"),
         cert=flags.string("cert"),
         key=flags.string("key"),

@@ -18,6 +18,9 @@ import trustme
 from tools.client.channels import Config, Waiting
 from tools.client.diagnose import REACHABLE, Target, explain, explain_all
 from tools.client.files import Tls
+from tools.musterctl.client import session
+from tools.musterctl.command import Flags, Invocation, find
+from tools.musterctl.commands.table import root
 
 _LIMIT_S = 30.0
 
@@ -248,6 +251,15 @@ def test_an_endpoints_scheme_decides_about_tls_then_the_flags(
     assert (target.name, target.address, target.unix, target.tls is not None) == (
         endpoint, address, unix, tls,
     )
+
+
+def test_an_endpoint_behind_a_comma_and_a_space_has_its_scheme() -> None:
+    command, args = find(root(), ["get", "a", "--endpoints", "https://a:1, https://b:1 ,c:1"])
+    flags = Flags(command.all_flags())
+    config = session(Invocation(command, flags, flags.parse(args), [])).config
+    assert config.endpoints == ("https://a:1", "https://b:1", "c:1")
+    target = config.target(" https://b:1")  # as --from-etcd takes them
+    assert (target.name, target.address, target.tls is not None) == ("https://b:1", "b:1", True)
 
 
 def test_waiting_is_said_after_a_second_then_every_thirty_and_once_it_is_over() -> None:
