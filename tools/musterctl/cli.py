@@ -35,8 +35,7 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except OutputError as error:
-        print(f"Error: writing the output: {error.strerror}", file=sys.stderr)
-        code = 1
+        code = said(error)
     except InputError as error:
         print(f"Error: read /dev/stdin: {(error.strerror or '').lower()}", file=sys.stderr)
         code = 3
@@ -110,10 +109,18 @@ def run(line: list[str]) -> int:
             _dispatch(commands.root(), words)
     except Exit as end:
         sys.stdout.flush()
-        if end.message is not None:
-            print(f"Error: {end.message}", file=sys.stderr)
-        return end.code
+        return said(end)
     return 0
+
+
+def said(end: Exit | OutputError) -> int:
+    """The exit code, once it is said why the program ends."""
+    if isinstance(end, OutputError):
+        print(f"Error: writing the output: {end.strerror}", file=sys.stderr, flush=True)
+        return 1
+    if end.message is not None:
+        print(f"Error: {end.message}", file=sys.stderr, flush=True)
+    return end.code
 
 
 def _api_version(line: list[str]) -> tuple[str, list[str]]:

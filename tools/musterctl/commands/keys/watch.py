@@ -18,6 +18,7 @@ from muster_client.pb import rpc_pb2
 from muster_client.raw import Answers, Raw
 
 from cluster.gotext import prefix_end, quote, raw, text
+from tools.musterctl.cli import OutputError, said
 from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands.keys.txn import split_words
@@ -107,6 +108,16 @@ def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: 
         print(f"watch was canceled ({error})", file=sys.stderr)
 
 
+def _show_beside(
+    s: Session, client: Client, watch: Answers, command: list[str], lock: threading.Lock
+) -> None:
+    """In a thread of its own, which ends the program as the first one does."""
+    try:
+        _show(s, client, watch, command, lock)
+    except (Exit, OutputError) as end:
+        os._exit(said(end))
+
+
 def _execute(command: list[str], revision: int, deleted: bool, key: bytes, value: bytes) -> None:
     environment = {
         **os.environ,
@@ -131,9 +142,9 @@ def _execute(command: list[str], revision: int, deleted: bool, key: bytes, value
 
 
 def watch(invocation: Invocation) -> None:
-    env_key, env_range = (os.environ.get(f"ETCDCTL_WATCH_{name}", "") for name in ("KEY", "RANGE_END"))
+    (_, env_key), (prefix, env_range) = _variable("WATCH_KEY"), _variable("WATCH_RANGE_END")
     if env_range and not env_key:
-        raise Exit(128, f"ETCDCTL_WATCH_KEY is empty but got ETCDCTL_WATCH_RANGE_END={quote(env_range)}")
+        raise Exit(128, f"{prefix}_WATCH_KEY is empty but got {prefix}_WATCH_RANGE_END={quote(env_range)}")
     if invocation.flags.switch("interactive"):
         _interactive(invocation, env_key, env_range)
     arguments = split_arguments(invocation.args, invocation.line, env_key, env_range)
@@ -145,6 +156,12 @@ def watch(invocation: Invocation) -> None:
     client = s.client()
     _show(s, client, client.raw().watch(request, on_again=client.again), arguments.command, threading.Lock())
     raise Exit(5, "watch is canceled by the server")
+
+
+def _variable(name: str) -> tuple[str, str]:
+    """The prefix of one that is set, and its value."""
+    of = ((prefix, os.environ.get(f"{prefix}_{name}", "")) for prefix in ("MUSTERCTL", "ETCDCTL"))
+    return next(((prefix, value) for prefix, value in of if value), ("", ""))
 
 
 def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoReturn:
@@ -183,4 +200,4 @@ def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoRetu
             streams = streams or client.raw()
             watches.append(one := streams.watch(request, on_again=client.again))
             shown = (s, client, one, arguments.command, lock)
-            threading.Thread(target=_show, args=shown, daemon=True).start()
+            threading.Thread(target=_show_beside, args=shown, daemon=True).start()
