@@ -220,6 +220,7 @@ TWIN = {
         *runs("get e --prefix", "get a --prefix"),
         *runs("put e/x seen"),
         run("elect e -l", until="seen"),
+        run("elect e -l -w json", until="}\n"),
         *runs("lock -h", "elect -h"),
     ],
     "maintenance": [
@@ -409,6 +410,8 @@ SHARED = {
     "environment": [
         run("get w/z", ETCDCTL_WRITE_OUT="json"),
         run("get w/z", ETCDCTL_HEX="true"),
+        run("get w/z", ETCDCTL_HEX="yes"),
+        run("get w/z", ETCDCTL_DIAL_TIMEOUT="abc"),
         run("get w/z", ETCDCTL_WRITE_OUT="nosuch"),
         run("get w/z", ETCDCTL_API="4"),
         run("get w/z", ETCDCTL_API="3"),
