@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import shlex
 import subprocess
 
@@ -147,12 +148,21 @@ def test_a_value_has_a_form_or_says_why_not(value: bytes, form: values.Form) -> 
 @pytest.mark.parametrize(
     "value",
     [b'{"a":1,"b":[1,2.5]}', b'{"a": 1, "b": [1, 2.5]}', b'{\n  "a": 1\n}', b'{"a":1.10}',
-     b'{"a":1,"a":2}', b"[1e400]", b'["\xc3\xa4"]', b"12345678901234567890123"],
+     b'{"a":1,"a":2}', b"[1e400]", b'["\xc3\xa4"]', b"12345678901234567890123", b'{"a":"\\ud83d"}',
+     b'{"\\uDE00":[1]}'],
 )  # fmt: skip
 def test_json_that_is_not_changed_is_not_changed(value: bytes) -> None:
     shown = values.show(value, "json")
+    shown.text.encode()  # a browser takes nothing else
     assert shown.editable
     assert values.read(shown.text, "json", value) == value
+
+
+def test_two_escapes_that_are_one_character_are_shown_as_it() -> None:
+    value = rb'{"a":"\ud83d\ude00"}'
+    shown = values.show(value, "json")
+    assert json.loads(shown.text) == json.loads(value)
+    assert "\N{GRINNING FACE}" in shown.text
 
 
 def test_yaml_keeps_its_comments_and_json_is_not_made_yaml() -> None:
@@ -192,11 +202,15 @@ def test_a_file_gives_its_keys_back(pairs: list[copies.Pair], form: copies.FileF
         b"\xff",
         b"- {",
         b'[{"key":"a","value_base64":"!"}]',
+        b'[{"key":"a","value":"\\ud83d"}]',
+        b'[{"key":"\\ud83d","value":""}]',
+        b'[{"key":"\\ud83d"}]',
     ],
 )
 def test_a_file_of_something_else_is_refused(file: bytes) -> None:
-    with pytest.raises(copies.Malformed):
+    with pytest.raises(copies.Malformed) as refusal:
         copies.parsed(file)
+    str(refusal.value).encode()  # a browser takes nothing else
 
 
 @pytest.mark.parametrize("key", [b"/a", b"it's", b"$(rm) `x`", b"\x00\xff'", b"-f"])

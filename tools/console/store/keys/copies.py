@@ -75,14 +75,19 @@ def parsed(file: bytes) -> list[Pair]:
 def _pair(row: Any) -> Pair:
     if not isinstance(row, dict) or not isinstance(row.get("key"), str) or not row["key"]:
         raise Malformed("an item has no key")
-    if isinstance(text := row.get("value"), str):
-        return key_of(row["key"]), text.encode()
-    if not isinstance(text := row.get("value_base64"), str):
-        raise Malformed(f"key {row['key']} has no value")
     try:
-        return key_of(row["key"]), base64.b64decode(text, validate=True)
+        key = key_of(row["key"])
+    except UnicodeEncodeError as error:
+        raise Malformed(str(error)) from None
+    text, coded = row.get("value"), row.get("value_base64")
+    try:
+        if isinstance(text, str):
+            return key, text.encode()
+        if isinstance(coded, str):
+            return key, base64.b64decode(coded, validate=True)
     except ValueError as error:
         raise Malformed(f"key {row['key']}: {error}") from None
+    raise Malformed(f"key {row['key']} has no value")
 
 
 async def load(client: Client, pairs: Sequence[Pair]) -> int:

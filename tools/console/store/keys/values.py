@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ FORMS: tuple[Form, ...] = ("text", "json", "yaml", "hex", "protobuf")
 SHOWN_BYTES = 256 * 1024  # of a larger value only so much is sent to a browser
 KUBERNETES = b"k8s\0"
 _DEEPEST = 12
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,8 @@ def _json(text: str) -> str:
 
 
 def _parsed(text: str) -> tuple[Any, bool]:
-    """What JSON says, and whether writing it again would change no number and drop no name. NotSo."""
+    """What JSON says, and whether writing it again would change no number and drop no name, and can be done.
+    NotSo."""
     exact = True
 
     def number(literal: str) -> float:
@@ -89,9 +92,19 @@ def _parsed(text: str) -> tuple[Any, bool]:
         return found
 
     try:
-        return json.loads(text, parse_float=number, object_pairs_hook=names), exact
+        found = json.loads(text, parse_float=number, object_pairs_hook=names)
     except (ValueError, RecursionError) as error:
         raise NotSo(str(error)) from None
+    return found, exact and (_SURROGATE.search(text) is None or _is_text(found))
+
+
+def _is_text(found: Any) -> bool:
+    """Whether UTF-8 has what JSON says: an escape may name half of a character."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _yaml(text: str) -> Shown:
