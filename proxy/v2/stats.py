@@ -26,6 +26,7 @@ class Stats:
         self._router = context.router
         self._now_ns = now_ns
         self._started_ns = now_ns()
+        self._led: tuple[float, int] | None = None  # since when, by the loop's clock and by the calendar
         self._stats = MethodStats()
 
     def itself(self, request: HttpRequest) -> None:
@@ -34,8 +35,11 @@ class Stats:
 
     def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
         router, own = self._router, self._of(facts)
+        since = router.routes[0].leader_since
         name = next((host.name for host in router.members.members if f"{host.member_id:x}" == own), "")
-        led_ns = max(int((router.loop.time() - router.routes[0].leader_since) * 1e9), 0)
+        led_ns = max(int((router.loop.time() - since) * 1e9), 0)
+        if self._led is None or self._led[0] != since:
+            self._led = since, self._now_ns() - led_ns
         came, came_bytes, left, left_bytes = facts.get("append_rates", (0.0,) * 4)
         shown: dict[str, Any] = {
             "name": name,
@@ -45,7 +49,7 @@ class Stats:
             "leaderInfo": {
                 "leader": facts["leader"] or "0",
                 "uptime": duration(led_ns),
-                "startTime": moment(self._now_ns() - led_ns),
+                "startTime": moment(self._led[1]),
             },
             "recvAppendRequestCnt": facts.get("appends_received", 0),
             "recvPkgRate": came,

@@ -55,8 +55,10 @@ def test_a_follower_that_never_answered_has_no_latency() -> None:
 class Router:
     """Its members, and the facts of a node."""
 
+    now_s = 1.0
+
     def __init__(self, **facts: Any) -> None:
-        self.loop = SimpleNamespace(time=lambda: 1.0)
+        self.loop = SimpleNamespace(time=lambda: self.now_s)
         self.routes = {0: SimpleNamespace(leader_since=0.0)}
         hosts = [SimpleNamespace(member_id=n, name=f"h{n}") for n in (10, 11)]
         self.members = SimpleNamespace(members=hosts)
@@ -90,6 +92,27 @@ def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
     Stats(cast(Any, context)).itself(request)
     found = orjson.loads(request.said)
     assert (found["id"], found["name"]) == shown
+
+
+def test_the_moment_since_which_a_leader_leads_stays() -> None:
+    """The loop's clock and the calendar drift apart."""
+    router = Router(member_id="b", role="follower", leader="a")
+    context = SimpleNamespace(common=SimpleNamespace(member_id=0), router=router, loop=router.loop)
+    wall_ns = iter(range(10**18, 10**18 + 10**9, 1_000_007))
+    stats = Stats(cast(Any, context), lambda: next(wall_ns))
+
+    def since() -> str:
+        request = Request()
+        stats.itself(request)
+        return str(orjson.loads(request.said)["leaderInfo"]["startTime"])
+
+    first = since()
+    router.now_s = 2.5
+    assert since() == first
+    router.routes[0].leader_since = 2.0
+    second = since()
+    assert second != first
+    assert since() == second
 
 
 def test_a_rate_is_that_of_the_last_frames() -> None:
