@@ -15,6 +15,7 @@ from tests.interop.console.visitor import Visitor, secret_of, visit
 from tools.console.store.access import rights
 from tools.console.store.access.model import Access, Permission, Role, User
 from tools.console.store.access.version3 import Version3
+from tools.console.store.keys import history
 from tools.console.store.raw import ReadOnly
 from tools.console.store.v2 import nodes
 from tools.console.store.v2.accounts import Accounts2
@@ -65,6 +66,13 @@ def test_users_of_version_3_get_roles_and_permissions(store: str) -> None:
                 may = await rights.of(own, "web")
                 assert [may.may_write(key) for key in (b"/web/a", b"one", b"one more", b"b")] == [
                     True, True, False, False]  # fmt: skip
+                first = await own.put("/web/a", "1")
+                async with Client(store, user="root", password="secret of root") as root:
+                    await root.compact(first.revision)
+                await own.put("/web/a", "2")
+                past = await history.of_key(own, b"/web/a")
+                assert [one.kv and one.kv.text for one in past.revisions] == ["2", "1"]
+                assert past.oldest == first.revision
             async with Client(store, user="root", password="secret of root") as root:
                 assert (await rights.of(root, "root")).everything
                 accounts = Version3(root, "root")
@@ -196,7 +204,9 @@ def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
         user.type("Keys", "/web/")
         await user.click("Add a permission")
         await user.sees("Remove the permission for prefix /web/")
-        await user.client.put("/web/key", "1")
+        first = await user.client.put("/web/key", "1")
+        await user.client.compact(first.revision)
+        await user.client.put("/web/key", "2")
         await user.client.put("/other", "1")
         await user.fill("Enable users", {"Type the word": "enable"})
         await user.until(user.console.sessions.needs_login)
@@ -206,6 +216,11 @@ def test_users_are_made_enabled_and_held_to_their_roles(guarded: str) -> None:
         await user.sees("You see yourself and your own roles.")
         for name in ("New user", "New role", "Disable users", "Grant a role", "Delete the user"):
             assert name not in user.seen()
+        await user.open("/keys/web/key?search=/web/")
+        await user.click("History")
+        await user.sees(f"kept since revision {first.revision:,}")
+        await user.click("Look into the past")
+        await user.sees("back to the last compaction")
         user.user.http_client.cookies.clear()
         await user.open("/users")
         await user.log_in("root")

@@ -200,7 +200,7 @@ def test_history_has_every_change_that_is_kept(run: Run, directory: str) -> None
         await client.compact(revisions[1])
         after = await history.of_key(client, key.encode())
         assert [one.revision for one in after.revisions] == revisions[:0:-1]
-        assert after.oldest == revisions[1] == await history.oldest_revision(client)
+        assert after.oldest == revisions[1] == await history.oldest_revision(client, b"/")
         latest = await history.of_key(client, key.encode(), most=2)
         assert [one.revision for one in latest.revisions] == revisions[:2:-1]
         assert not latest.whole

@@ -172,7 +172,11 @@ class KeysView:
                 chip(page.t("keys.count", count=f"{self.outline.total:,}"))
             div("mc-grow")
             button(
-                "", lambda: page.run(self._travel()), icon="history", kind="quiet", label=page.t("rev.travel")
+                "",
+                lambda: page.run(self._travel(where.start)),
+                icon="history",
+                kind="quiet",
+                label=page.t("rev.travel"),
             )
             button(
                 "",
@@ -355,12 +359,12 @@ class KeysView:
                 self._draw()
             await asyncio.sleep(_SETTLED_S)
 
-    async def _travel(self) -> None:
-        """Choose a revision by a slider, from the compaction to now."""
+    async def _travel(self, listed: bytes) -> None:
+        """Choose a revision by a slider, from the compaction to now. ``listed``: a key that may be read."""
         page = self.page
-        pages = page.identity.client.range(b"\0", keys_only=True, page=1)
+        pages = page.identity.client.range(listed, keys_only=True, page=1)
         await pages.next()
-        oldest = await oldest_revision(page.identity.client)
+        oldest = await oldest_revision(page.identity.client, listed)
         with page.browser, ui.dialog() as made, div("mc-dialog"):
             tag_text("h2", page.t("rev.travel"))
             ui.label(page.t("rev.text")).classes("mc-sub")

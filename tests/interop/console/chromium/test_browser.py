@@ -287,7 +287,7 @@ def test_the_cluster_is_changed(store: Store, tmp_path: Path) -> None:
         page.click("button", "Compact")
         page.click(".mc-dialog button", "Compact")
         page.without(".mc-dialog", "Compact")
-        oldest = asked(store, oldest_revision)
+        oldest = asked(store, lambda client: oldest_revision(client, b"/"))
         assert oldest > 1
         assert page.complaints() == []
 

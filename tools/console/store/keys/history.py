@@ -30,13 +30,13 @@ class History:
     whole: bool
 
 
-async def oldest_revision(client: Client) -> int:
+async def oldest_revision(client: Client, key: bytes) -> int:
     """The first revision that can be read: the store was compacted there, or 1. Found by halves: no request
-    of etcd's API tells it."""
-    low, high, middle = 1, await _revision(client), 1
+    of etcd's API tells it. The reads are of a key that the user may read."""
+    low, high, middle = 1, await _revision(client, key), 1
     while low < high:
         try:
-            await client.count(b"\0", revision=middle)
+            await client.count(key, revision=middle)
         except Compacted:
             low = middle + 1
         else:
@@ -45,8 +45,8 @@ async def oldest_revision(client: Client) -> int:
     return low
 
 
-async def _revision(client: Client) -> int:
-    pages = client.range(b"\0", keys_only=True)
+async def _revision(client: Client, key: bytes) -> int:
+    pages = client.range(key, keys_only=True)
     await pages.next()
     return pages.revision
 
@@ -54,7 +54,7 @@ async def _revision(client: Client) -> int:
 async def of_key(client: Client, key: bytes, *, most: int = MOST) -> History:
     """A key's changes. Those of a watch from the compaction on; what was written before it is known by one
     read at the compaction's revision."""
-    oldest = await oldest_revision(client)
+    oldest = await oldest_revision(client, key)
     now = await client.get(key)
     events, whole = await events_since(
         client, m.ranges.of(key), oldest, until=None if now is None else now.mod_revision, most=most
