@@ -9,14 +9,15 @@ from typing import Any, Literal
 
 import muster_client as m
 import yaml
-from muster_client import Client, KeyRange
+from muster_client import Client, KeyRange, Op
 
 from tools.console.names import key_of, shown
 
 FileForm = Literal["json", "yaml"]
 MOST_KEYS = 100_000
 MOST_BYTES = 64 * 1024 * 1024
-_STEP = 100  # keys of an import that are one transaction
+_TXN_KEYS = 100  # of an import; a store takes 128 operations
+_TXN_BYTES = 1024 * 1024  # and 1.5 MiB. A larger value has a transaction of its own
 
 Pair = tuple[bytes, bytes]
 
@@ -91,9 +92,18 @@ def _pair(row: Any) -> Pair:
 
 
 async def load(client: Client, pairs: Sequence[Pair]) -> int:
-    """Write keys, a hundred in one transaction; how many. Each transaction is whole, the file is not."""
+    """Write keys, in transactions as large as a store takes; how many. Each transaction is whole, the file is
+    not."""
     last = dict(pairs)
-    items = list(last.items())
-    for at in range(0, len(items), _STEP):
-        await client.when().then(*(m.put(key, value) for key, value in items[at : at + _STEP]))
-    return len(items)
+    some: list[Op] = []
+    size = 0
+    for key, value in last.items():
+        op = m.put(key, value)
+        if some and (len(some) == _TXN_KEYS or size + op.request.ByteSize() > _TXN_BYTES):
+            await client.when().then(*some)
+            some, size = [], 0
+        some.append(op)
+        size += op.request.ByteSize()
+    if some:
+        await client.when().then(*some)
+    return len(last)
