@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import muster_client as m
 from muster_client import Client, Condition, Done, Found, Op, TxnResult
 
+from cluster.gotext import quote
 from tools.console.names import key_of, search, shown
 
 TARGETS = ("value", "version", "create_revision", "mod_revision", "lease")
@@ -42,7 +43,12 @@ class Compare:
 
     def text(self) -> str:
         """As ``etcdctl txn`` reads it."""
-        return f"{_ETCDCTL[self.target]}({_quoted(self.key)}) {self.sign} {_quoted(self.value)}"
+        if self.target == "value":
+            compared = quote(key_of(self.value))
+        else:
+            number = _number(self.value)
+            compared = f'"{number:x}"' if self.target == "lease" else f'"{number}"'
+        return f"{_ETCDCTL[self.target]}({quote(key_of(self.key))}) {self.sign} {compared}"
 
 
 @dataclass(slots=True)
@@ -62,8 +68,15 @@ class Step:
 
     def text(self) -> str:
         """As ``etcdctl txn`` reads it."""
-        words = [self.kind.replace("delete", "del"), *map(_quoted, self.key.split("..", 1))]
-        return " ".join([*words, _quoted(self.value)] if self.kind == "put" else words)
+        name = self.kind.replace("delete", "del")
+        if self.kind == "put":
+            return _line(name, key_of(self.key), key_of(self.value))
+        if ".." not in self.key:
+            return _line(name, key_of(self.key))
+        keys = search(self.key)
+        if keys.end == b"\0":
+            return _line(name, keys.start, flag="--from-key")
+        return _line(name, keys.start, keys.end)
 
 
 def _number(text: str) -> int:
@@ -73,8 +86,12 @@ def _number(text: str) -> int:
         raise ValueError(f"{text!r} is no number") from None
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _line(name: str, *words: bytes, flag: str = "") -> str:
+    """A request; words that begin with a dash would be taken for flags."""
+    quoted = [quote(word) for word in words]
+    dashed = any(word.startswith(b"-") for word in words)
+    parts = [name, flag, "--", *quoted] if dashed else [name, *quoted, flag]
+    return " ".join(part for part in parts if part)
 
 
 @dataclass(slots=True)
@@ -94,10 +111,10 @@ class Form:
         )
 
     def text(self) -> str:
-        """The lines that ``etcdctl txn`` reads."""
+        """The lines that ``etcdctl txn`` reads: an empty one ends each part."""
         parts = ([one.text() for one in self.tests], [one.text() for one in self.success],
                  [one.text() for one in self.failure])  # fmt: skip
-        return "\n\n".join("\n".join(part) for part in parts) + "\n"
+        return "".join(f"{line}\n" for part in parts for line in (*part, ""))
 
 
 async def send(client: Client, form: Form) -> TxnResult:
