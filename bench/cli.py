@@ -375,8 +375,6 @@ def _spec(name: str, given: dict[str, Any]) -> Spec:
         values["key_prefix"] = given["watch_prefix"]
     if given.get("end_key"):
         values["range_end"] = given["end_key"]
-    if "watchers" in given:
-        values["watchers_per_stream"] = max(1, given["watchers"] // given["streams"])
     return Spec(name, **values)
 
 

@@ -68,8 +68,9 @@ class Spec:
     watch_prefix: str = ""  # "": each watches the one key that is put; else the puts go below this prefix
     prev_kv: bool = False
     progress_notify: bool = False
-    # watch-get: events put before, which every watcher has to catch up with
-    events: int = 8
+    # watch-get
+    watchers: int = 1  # on all streams together; a stream has one at least
+    events: int = 8  # put before, which every watcher has to catch up with
     # v2-wait
     waiters: int = 1  # requests that wait for one key
     # lease-keepalive, lease-grant
@@ -122,11 +123,16 @@ class Spec:
                 raise ValueError(complaint)
 
     def split(self, processes: int) -> list[Spec]:
-        """The shares of ``processes`` client processes; fewer where there are not enough clients."""
+        """The shares of ``processes`` client processes; fewer where there are not enough clients, or streams
+        of watchers that catch up."""
         if self.command == "kubernetes":
             of_part = {"writes": max(1, self.conns // 5), "lists": min(self.conns, 8), "watches": self.conns}
             return [replace(self, part=part, conns=of_part[part]) for part in PARTS]
-        processes = max(1, min(processes, self.clients))
+        processes, streams = max(1, min(processes, self.clients)), self.streams
+        if self.command == "watch-get":
+            streams = min(streams, self.watchers)
+            processes = min(processes, streams)
+        on_stream = [_share(self.watchers, i, streams) for i in range(streams)]
         shares = []
         conns_before = ops_before = 0
         for i in range(processes):
@@ -139,7 +145,8 @@ class Spec:
                 endpoints=self.endpoints[shift:] + self.endpoints[:shift],
                 rate_per_s=self.rate_per_s * clients / self.clients,
                 first_key=self.first_key + (ops_before or i * (self.key_space // processes)),
-                streams=_share(self.streams, i, processes), leases=max(1, _share(self.leases, i, processes)),
+                streams=_share(streams, i, processes), watchers=sum(on_stream[i::processes]),
+                leases=max(1, _share(self.leases, i, processes)),
             ))
             conns_before += conns
             ops_before += total
@@ -159,7 +166,7 @@ def _share(count: int, i: int, of: int) -> int:
 
 
 _POSITIVE = ("conns", "clients", "key_size_bytes", "key_space", "txn_ops", "streams", "watchers_per_stream",
-             "leases", "lease_ttl_s", "keys_per_txn", "names", "events", "waiters")
+             "watchers", "leases", "lease_ttl_s", "keys_per_txn", "names", "events", "waiters")
 _CHOICES = {"distribution": ("uniform", "zipf", "sequential"),
             # read committed, repeatable reads, serializable, serializable snapshot
             "isolation": ("c", "r", "s", "ss"),

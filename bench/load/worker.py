@@ -141,7 +141,7 @@ class Worker:
         limit_s = (spec.duration_s or 60.0) + spec.timeout_s
         running = asyncio.ensure_future(self._loop.run())
         self._catch_ups = CatchUps(self._client, request, spec.events, streams=spec.streams,
-                                   watchers_per_stream=spec.watchers_per_stream)
+                                   watchers=spec.watchers)
         await self._catch_ups.wait(limit_s)
         if not spec.total and not spec.duration_s:
             self._loop.stop()

@@ -24,12 +24,12 @@ class CatchUps:
     """Watchers that start from an old revision, until each has ``events`` events."""
 
     def __init__(self, client: Client, request: pb.WatchCreateRequest, events: int, *, streams: int = 1,
-                 watchers_per_stream: int = 1) -> None:
+                 watchers: int = 1) -> None:
         self.errors: Counter[str] = Counter()
         self.received = 0
         self.caught_up_us: list[int] = []
         self._expected = events
-        self._watchers = streams * watchers_per_stream
+        self._watchers = watchers
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._got: dict[tuple[int, int], int] = {}
         self._began_ns = perf_counter_ns()
@@ -39,7 +39,7 @@ class CatchUps:
             connection = client.connections[i % len(client.connections)]
             stream = connection.stream(WATCH, self._message_of(i), self._end)
             self._streams.append(stream)
-            for _ in range(watchers_per_stream):
+            for _ in range(i, watchers, streams):
                 stream.send(body)
 
     async def wait(self, limit_s: float) -> bool:

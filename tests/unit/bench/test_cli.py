@@ -146,6 +146,14 @@ def test_a_watch_run_counts_every_event_at_every_watcher_over_two_processes(etcd
     assert len(result["client"]["processes"]) == 2
 
 
+@pytest.mark.parametrize(("watchers", "streams", "processes"), [(5, 10, 1), (25, 10, 2), (3, 1, 2)])
+def test_as_many_watchers_as_asked_catch_up(
+        etcd: System, watchers: int, streams: int, processes: int) -> None:
+    result = result_of(etcd, "watch-get", "--watchers", str(watchers), "--streams", str(streams),
+                       "--clients", "4", "--processes", str(processes))
+    assert (result["extra"]["caught_up"]["count"], result["errors"]) == (watchers, {})
+
+
 def test_watch_latency_runs_at_its_rate(etcd: System) -> None:
     result = result_of(etcd, "watch-latency", "--rate", "200", "--total", "100", "--streams", "3")
     assert (result["operations"], result["errors"]) == (300, {})
@@ -208,6 +216,8 @@ def test_client_processes_end_with_their_parent(etcd: System, sent: signal.Signa
     (("put", "--endpoints", "ftp://h:1"), 2, "only http"),
     (("stm", "--isolation", "x"), 2, "isolation must be one of c, r, s, ss"),
     (("watch", "--watched-key-total", "7"), 2, "multiple of the watched keys"),
+    (("watch-get", "--streams", "0"), 2, "streams must be at least 1"),
+    (("watch-get", "--watchers", "0"), 2, "watchers must be at least 1"),
     (("compare", "--preset", "issue9"), 2, "no preset issue9"),
     (("put", "--total", "0"), 2, "needs an end"),
     (("put", "--key-size", "1"), 2, "10000 keys need 4 digits"),

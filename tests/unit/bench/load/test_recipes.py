@@ -115,7 +115,7 @@ def test_watchers_from_an_old_revision_have_caught_up_when_each_had_every_event(
         for _ in range(9):
             await put(client, b"/past")
         watchers = CatchUps(client, pb.WatchCreateRequest(key=b"/past", start_revision=first), 10, streams=2,
-                            watchers_per_stream=3)
+                            watchers=6)
         good = await watchers.wait(60)
         watchers.close()
         return good, watchers.received, len(watchers.caught_up_us)

@@ -98,6 +98,20 @@ def test_shares_add_up_and_spread_over_all_endpoints() -> None:
     assert len(replace(spec, clients=2).split(8)) == 2
 
 
+@pytest.mark.parametrize(("watchers", "streams", "processes"), [
+    (5, 10, 1), (25, 10, 1), (10_000, 10, 1), (25, 10, 4), (5, 10, 4), (10, 3, 2), (7, 1, 4), (1, 10, 4)])
+def test_shares_have_all_watchers_that_catch_up_and_each_has_one(
+        watchers: int, streams: int, processes: int) -> None:
+    spec = replace(SPEC, command="watch-get", total=0, clients=10, watchers=watchers, streams=streams)
+    shares = spec.split(processes)
+    assert sum(share.watchers for share in shares) == watchers
+    assert sum(share.streams for share in shares) == min(streams, watchers)
+    assert all(1 <= share.streams <= share.watchers for share in shares)
+    on_each = [share.watchers / share.streams for share in shares]
+    assert max(on_each) - min(on_each) <= 1
+    assert sum(share.clients for share in shares) == 10
+
+
 def test_a_spec_survives_its_way_to_a_client_process() -> None:
     spec = replace(SPEC, watch_prefix="ü", duration_s=1.5)
     assert Spec.loads(spec.dumps()) == spec
@@ -113,6 +127,8 @@ def test_a_spec_survives_its_way_to_a_client_process() -> None:
     ({"command": "txn-put", "txn_ops": 1001}, "only once"),
     ({"command": "get"}, "unknown command"),
     ({"endpoints": ()}, "no endpoint"),
+    ({"command": "watch-get", "streams": 0}, "streams must be"),
+    ({"command": "watch-get", "watchers": 0}, "watchers must be"),
     ({"rate_per_s": -1.0}, "must not be negative"), ({"val_size_bytes": -1}, "must not be negative"),
 ])
 def test_what_cannot_be_run_is_refused_in_words(changes: dict[str, object], reason: str) -> None:
