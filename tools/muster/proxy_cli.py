@@ -42,7 +42,7 @@ _TAKEN = (
     "watch-progress-notify-interval", "cors",
     "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "client-crl-file",
     "client-cert-allowed-hostname", "client-cert-allowed-cn", "auto-tls", "self-signed-cert-validity",
-    "cipher-suites", "tls-min-version", "tls-max-version",
+    "cipher-suites", "tls-min-version", "tls-max-version", "auth-token", "auth-token-ttl", "bcrypt-cost",
     "enable-distributed-tracing", "distributed-tracing-address", "distributed-tracing-service-name",
     "distributed-tracing-instance-id", "distributed-tracing-sampling-rate",
     "host-whitelist", "log-level", "log-format", "log-outputs",
@@ -68,6 +68,9 @@ _WORDS = {
     "election-timeout": "as the members have it",
     "max-request-bytes": "largest client request, as the members have it",
     "max-txn-ops": "operations in a transaction, as the members have it",
+    "auth-token": "tokens of users, as the members have it",
+    "auth-token-ttl": "as the members have it",
+    "bcrypt-cost": "as the members have it",
 }
 _USAGE = """A front on a machine without a member. It takes clients' requests, sends each to the member that
 leads the key's shard, and serves watches from the members' events. It has no vote and keeps no data. To its

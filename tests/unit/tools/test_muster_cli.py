@@ -20,10 +20,11 @@ from tools.muster import cli, proxy_cli
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Support
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.config.settings import build
+from tools.muster.config.settings import ServerConfig, build
 from tools.muster.host import ports, rundir
 from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
+from tools.muster.proxy_mode import fronts
 
 ROOT = Path(__file__).parents[3]
 REFUSED = [f for f in SERVER_FLAGS.values() if f.support is Support.REFUSED]
@@ -130,6 +131,27 @@ def test_the_help_of_a_proxy_says_nothing_of_a_member_of_its_own(capsys: pytest.
     text = " ".join(capsys.readouterr().out.split())
     for words in ("this host", "first hosts", "node 0", "of a new cluster", "${name}"):
         assert words not in text
+
+
+def test_a_proxy_takes_what_makes_its_members_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Web tokens of members were invalid at a proxy, and the other way round."""
+    (tmp_path / "k").write_text("secret")
+    web = f"jwt,sign-method=HS256,priv-key={tmp_path / 'k'}"
+    ran: list[ServerConfig] = []
+
+    def run(config: ServerConfig, *more: object) -> int:
+        ran.append(config)
+        return 0
+
+    monkeypatch.setattr(fronts, "run", run)
+    assert proxy_cli.run([
+        f"--auth-token={web}", "--auth-token-ttl=60", "--bcrypt-cost=4", "--shards=1",
+        "--initial-cluster=a=http://127.0.0.1:1", "--log-outputs=/dev/null", f"--data-dir={tmp_path / 'p'}",
+        f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]) == 0
+    values = ran[0].values
+    assert (values["auth-token"], values["auth-token-ttl"], values["bcrypt-cost"]) == (web, 60, 4)
 
 
 def test_peer_keys_are_made_once(tmp_path: Path) -> None:
