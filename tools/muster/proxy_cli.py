@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -200,33 +201,58 @@ def members_of(
     endpoints: Sequence[str], files: Files = NO_FILES, log: Logger | None = None
 ) -> tuple[int, tuple[Peer, ...]]:
     """Cluster ID and members, from the first endpoint that answers. ``log``: each other one, once."""
-    import grpc
-
-    from cluster.pb import rpc_pb2
-
     deadline = time.monotonic() + ASK_LIMIT_S
     told: set[str] = set()
     while True:
         for endpoint in endpoints:
-            with files.channel(endpoint) as channel:
-                call = channel.unary_unary(
-                    "/etcdserverpb.Cluster/MemberList",
-                    request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
-                    response_deserializer=rpc_pb2.MemberListResponse.FromString)
-                try:
-                    answer = call(rpc_pb2.MemberListRequest(), timeout=5)
-                except grpc.RpcError as e:
-                    last = f"{endpoint}: {e.details()}"
-                    if log is not None and endpoint not in told:
-                        told.add(endpoint)
-                        log.warning("cannot reach a member; trying again", endpoint=endpoint,
-                                    reason=e.details(), limit_s=ASK_LIMIT_S)
-                    continue
-            members = tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
-            return answer.header.cluster_id, members
+            try:
+                return _members_at(endpoint, files)
+            except ConnectionError as e:
+                last = f"{endpoint}: {e}"
+                if log is not None and endpoint not in told:
+                    told.add(endpoint)
+                    log.warning("cannot reach a member; trying again", endpoint=endpoint, reason=str(e),
+                                limit_s=ASK_LIMIT_S)
         if time.monotonic() > deadline:
             raise ConfigError(f"no member answered within {ASK_LIMIT_S:g} s; the last: {last}")
         time.sleep(1)
+
+
+def _members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
+    """ConnectionError: the endpoint does not say."""
+    import grpc
+
+    from cluster.pb import rpc_pb2
+
+    with files.channel(endpoint) as channel:
+        call = channel.unary_unary(
+            "/etcdserverpb.Cluster/MemberList",
+            request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
+            response_deserializer=rpc_pb2.MemberListResponse.FromString)
+        try:
+            answer = call(rpc_pb2.MemberListRequest(), timeout=5)
+        except grpc.RpcError as e:
+            if e.code() not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED):
+                raise ConnectionError(e.details()) from None
+            refused = e.details()  # there are users, and a proxy is none of them
+        else:
+            members = tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
+            return answer.header.cluster_id, members
+    try:
+        return _public_members_at(endpoint, files)
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as e:
+        raise ConnectionError(
+            f"{refused}; /v2/members: {e}: without it name the members by --initial-cluster") from None
+
+
+def _public_members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
+    """What version 2 tells everybody, also while there are users. OSError, HTTPException,
+    ValueError, KeyError, TypeError."""
+    url = f"{files.url(endpoint)}/v2/members"
+    with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
+        cluster_id = int(answer.headers["X-Etcd-Cluster-Id"], 16)
+        members = json.load(answer)["members"]
+    return cluster_id, tuple(_peer(int(m["id"], 16), m["name"], m["peerURLs"]) for m in members)
 
 
 def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from muster_client.sync import Client
 
 from cluster.pb import rpc_pb2
 from tests import forks
@@ -52,6 +53,22 @@ def test_members_told_are_those_worked_out(cluster: LocalCluster) -> None:
     cluster_id, told = proxy_cli.members_of(endpoints)
     assert cluster_id == bootstrap.cluster_id_of(peers)
     assert sorted(told, key=lambda p: p.member_id) == list(peers)
+
+
+def test_members_tell_a_proxy_where_they_are_while_there_are_users(cluster: LocalCluster) -> None:
+    """MemberList asks for a user then: no proxy could start again."""
+    endpoints = cluster.endpoints()
+    before = proxy_cli.members_of(endpoints), proxy_cli.layout_of(endpoints)
+    with Client(endpoints[0]) as client:
+        client.auth.add_user("root", "r")
+        client.auth.grant_role("root", "root")
+        client.auth.enable()
+    try:
+        after = proxy_cli.members_of(endpoints), proxy_cli.layout_of(endpoints)
+    finally:
+        with Client(endpoints[0], user="root", password="r") as client:
+            client.auth.disable()
+    assert after == before
 
 
 @pytest.mark.parametrize("found_by", ["endpoints", "initial-cluster"])

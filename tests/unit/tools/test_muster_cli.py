@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import threading
+from concurrent import futures
 from pathlib import Path
 
+import grpc
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -210,6 +212,28 @@ def test_a_proxy_says_at_once_and_once_of_each_endpoint_that_it_is_not_reached(
     assert [(line["event"], line["endpoint"]) for line in logs] == [
         ("cannot reach a member; trying again", endpoint) for endpoint in endpoints]
     assert all("refused" in line["reason"] for line in logs)
+
+
+def test_a_proxy_of_members_with_users_and_without_version_2_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members show themselves to users alone then. What version 2 shows: ``tests/cluster/serving``."""
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+
+    def refuse(request: bytes, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: user name is empty")
+
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
+        "etcdserverpb.Cluster", {"MemberList": grpc.unary_unary_rpc_method_handler(refuse)}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(ConfigError, match=r"user name is empty; /v2/members: .*name the members by "
+                                              r"--initial-cluster"):
+            proxy_cli.members_of([f"127.0.0.1:{port}"])
+    finally:
+        server.stop(None).wait()
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
