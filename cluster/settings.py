@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
+
+from cluster.endpoints import peer_address
 
 _LEAST_SILENCE_MS = 500  # TCP sends again after 200 ms: a packet may be lost twice
 
@@ -20,6 +23,16 @@ class Peer:
     port: int
     peer_urls: tuple[str, ...] = ()
     learner: bool = False  # when it joined; the table of members says what it is now
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port above, then those of its further URLs."""
+        found = [(self.host, self.port)]
+        for url in self.peer_urls if len(self.peer_urls) > 1 else ():
+            with contextlib.suppress(ValueError):
+                if (address := peer_address(url)) not in found and address[1]:
+                    found.append(address)
+        return tuple(found)
 
 
 def limit_s(election_timeout_ms: int) -> float:

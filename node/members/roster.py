@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger("members")
 
 MOST_TOLD = 64  # addresses that members told; the first one gives way
-TURN_S = 3.0  # a member is dialled where it says, then where the table says, for so long each
+TURN_S = 3.0  # a member is dialled at each URL that it says, then at each of the table's, for so long each
 REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and never starts again
 
 
@@ -75,6 +75,8 @@ class Roster:
         self._connected: dict[int, float] = {}  # members with a link that works, since when
         # where members are that this node does not know or reach, as they tell; since when
         self._told: dict[int, tuple[Host, float]] = {}
+        # host and port where a link to a member stood last, and when; at first, when it was asked for
+        self._found: dict[int, tuple[tuple[str, int], float]] = {}
         self._elsewhere: dict[int, Host] = {}  # as fronts were told: members reached where no row says
         self.table.subscribe(self._changed)
 
@@ -116,13 +118,22 @@ class Roster:
         return {i: peer for i, peer in found.items() if peer is not None}
 
     def peer(self, member_id: int) -> Peer | None:
-        """How a host is reached now; None: it is unknown."""
-        known = member_id in self.table.hosts
+        """How a host is reached now; None: it is unknown. Its addresses take turns: the first is the one
+        that it told last, or where a link stood last."""
+        now = self._node.loop.time()
+        peers = [self.table.peer(member_id)] if member_id in self.table.hosts else []
         if member_id in self._told:
             host, since = self._told[member_id]
-            if not known or (self._node.loop.time() - since) // TURN_S % 2 == 0:
-                return host.peer
-        return self.table.peer(member_id) if known else None
+            peers.insert(0, host.peer)
+            at = peers[0].addresses[0]
+        elif peers:
+            at, since = self._found.setdefault(member_id, (peers[0].addresses[0], now))
+        else:
+            return None
+        turns = [(peer, address) for peer in peers for address in peer.addresses]
+        first = next((i for i, (_, address) in enumerate(turns) if address == at), 0)
+        peer, (reached, port) = turns[(first + int((now - since) // TURN_S)) % len(turns)]
+        return replace(peer, host=reached, port=port)
 
     def told(self, member_id: int, description: bytes) -> None:
         """A member that this node does not know, or does not find where the table says, has told where it
@@ -203,6 +214,8 @@ class Roster:
             if link.trouble()[0]:
                 self._connected.pop(member_id, None)
             else:
+                if member_id in self.table.hosts:
+                    self._found[member_id] = (link.peer.host, link.peer.port), now
                 self._connected.setdefault(member_id, link.since(now))
         self._follow_links()
 
@@ -215,7 +228,7 @@ class Roster:
             if host is None or link.trouble()[0]:
                 continue
             listed = self.table.peer(member_id)
-            if (link.peer.host, link.peer.port) == (listed.host, listed.port):
+            if (link.peer.host, link.peer.port) in listed.addresses:  # fronts try them all
                 self._told.pop(member_id, None)
             else:
                 elsewhere[member_id] = replace(host, peer_urls=Host.of(link.peer).peer_urls)

@@ -1,5 +1,5 @@
-"""Hosts that listen for their peers at several addresses, and are known by the second one; and hosts whose
-peers come by Unix sockets."""
+"""Hosts that listen for their peers at several addresses, and are known by the second one; hosts whose peers
+come by Unix sockets; and one whose first URL leads nowhere."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cluster.pb import rpc_pb2 as pb
 from tests import forks
 from tests.cluster.local_cluster import command, environment, until
 from tests.cluster.members.hosts import LIMIT_S, Hosts
+from tests.ports import free_ports
 
 
 class SecondAddress(Hosts):
@@ -61,5 +62,21 @@ def test_peers_come_by_every_address(how: str, tmp_path: Path) -> None:
             return False
 
         until(everywhere, LIMIT_S)
+    finally:
+        hosts.close()
+
+
+@pytest.mark.timeout(300)
+def test_a_member_is_reached_at_whichever_of_its_urls_answers(tmp_path: Path) -> None:
+    """Only the first was ever dialled: two hosts of which one is not there had no leader."""
+    hosts = Hosts(tmp_path, 2)
+    (dead,) = free_ports(1)
+    urls = f"http://127.0.0.1:{dead}", hosts.peer(1)
+    cluster = f"--initial-cluster=h0={hosts.peer(0)},h1={urls[0]},h1={urls[1]}"
+    try:
+        hosts.start(0, cluster, "--shards=2", "--fronts=1")
+        hosts.start(1, cluster, "--shards=2", f"--initial-advertise-peer-urls={','.join(urls)}")
+        for key in [b"/d%d/k" % n for n in range(6)]:  # to both shards
+            hosts.anywhere("KV/Put", pb.PutRequest(key=key), pb.PutResponse)
     finally:
         hosts.close()

@@ -148,6 +148,26 @@ def test_a_member_that_tells_where_it_was_is_dialled_where_the_table_says_too() 
     assert dialled == [9999] * 3 + [2382] * 3 + [9999] * 3 + [2382] * 3
 
 
+def test_a_members_urls_take_turns_from_the_one_where_it_was_found() -> None:
+    """As etcd's: one may be of a network that this host does not reach."""
+    node = Node(shard=0)
+    urls = tuple(f"http://10.0.0.1:{port}" for port in (2380, 2381, 2382))
+    seed = Peer(OTHER, "h2", "10.0.0.1", 2382, urls)  # as the flags say it first
+    node.settings.common.peers = (node.settings.common.peers[0], seed)
+    roster, front = running(node), Front(node)
+    link = node.links[OTHER] = PeerLink(seed, stands=False)
+    dialled = []
+    for second in range(24):
+        node.now = 1000 + second * TURN_S / 3
+        link.peer = roster.reachable()[OTHER]
+        link.stands = 9 <= second < 15 and link.peer.port == 2382
+        roster.second()
+        dialled.append(link.peer.port)
+    turns = [2382] * 3 + [2380] * 3 + [2381] * 3
+    assert dialled == [*turns, *[2382] * 8, *turns[3:], 2382], "a lost link's address has a turn, too"
+    assert (front.told, link.peer.peer_urls) == (0, urls), "fronts know all of them, and take turns, too"
+
+
 def test_fronts_of_this_host_look_for_a_member_where_the_link_to_it_stands() -> None:
     node = Node(shard=0)
     roster, front = running(node), Front(node)

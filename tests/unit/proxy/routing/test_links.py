@@ -8,8 +8,10 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -19,6 +21,7 @@ from cluster.wire import frames, messages
 from cluster.wire.messages import HEAD, STATE_BODY, Method, Status
 from proxy.routing.links import Connector
 from proxy.routing.router import Router
+from tests.ports import free_ports
 from tests.unit.proxy.fakes import FakeCall
 from tools.muster.machine.real import RealMachine
 
@@ -177,6 +180,42 @@ def test_a_front_started_before_its_node_finds_it(tmp_path: Path) -> None:
             await node.close()
 
     run(test)
+
+
+def test_a_member_is_reached_at_whichever_of_its_urls_answers(tmp_path: Path) -> None:
+    """Its first was dialled for ever."""
+    async def test(context: zmq.Context[Any]) -> None:
+        dead, live = free_ports(2)
+        urls = tuple(f"http://127.0.0.1:{port}" for port in (dead, live))
+        common = replace(settings(tmp_path, own=0), peers=(Peer(1, "h1", "127.0.0.1", dead, urls),),
+                         election_timeout_ms=200)
+        node = RouterNode(context, f"tcp://127.0.0.1:{live}", b"F")
+        async with router_of(common) as router:
+            await until(lambda: router.ready)
+        await node.close()
+
+    run(test)
+
+
+def test_the_urls_of_a_member_take_turns_from_the_one_where_a_link_stood(tmp_path: Path) -> None:
+    dialled: list[tuple[str, int | None]] = []
+    opened: list[Callable[[], None]] = []
+
+    def dial(endpoint: str, *_: object, shard: int | None, **more: Any) -> SimpleNamespace:
+        dialled.append((endpoint[-1:], shard))
+        opened.append(more["opened"])
+        return SimpleNamespace(send=lambda parts: True)
+
+    urls = tuple(f"http://127.0.0.1:{port}" for port in (1, 2, 3))  # the flags began with the second
+    common = replace(settings(tmp_path, own=0), peers=(Peer(1, "h1", "127.0.0.1", 2, urls),))
+    loop = SimpleNamespace(time=lambda: 0.0)
+    connector = Connector(cast(Any, SimpleNamespace(loop=loop, dial=dial)), common, lambda: 1)
+    for shard, stands in ((0, 0), (0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (0, 0), (0, 0)):
+        connector(cast(Any, None), shard, 1)
+        if stands:
+            opened[-1]()
+    assert dialled == [
+        ("2", 0), ("1", 0), ("3", 0), ("2", 0), ("1", 0), ("1", 0), ("2", 1), ("1", 0), ("3", 0)]
 
 
 def key_file(folder: Path, keys: tuple[bytes, bytes]) -> str:
