@@ -97,18 +97,22 @@ class CancelMoveResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., move: _Optional[int] = ...) -> None: ...
 
 class MovesRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("table",)
+    TABLE_FIELD_NUMBER: _ClassVar[int]
+    table: bool
+    def __init__(self, table: _Optional[bool] = ...) -> None: ...
 
 class MovesResponse(_message.Message):
-    __slots__ = ("header", "moves", "last_move")
+    __slots__ = ("header", "moves", "last_move", "table")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     MOVES_FIELD_NUMBER: _ClassVar[int]
     LAST_MOVE_FIELD_NUMBER: _ClassVar[int]
+    TABLE_FIELD_NUMBER: _ClassVar[int]
     header: _rpc_pb2.ResponseHeader
     moves: _containers.RepeatedCompositeFieldContainer[Move]
     last_move: int
-    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ..., last_move: _Optional[int] = ...) -> None: ...
+    table: bytes
+    def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ..., last_move: _Optional[int] = ..., table: _Optional[bytes] = ...) -> None: ...
 
 class Move(_message.Message):
     __slots__ = ("move", "key", "range_end", "sources", "target", "step", "failed_switches", "copies")

@@ -2,7 +2,8 @@
 
 ``GET /muster/placement``: ``{"cluster_id", "member_id", "shards", "depth", "version", "generation",
 "table"}``: where keys live (hexadecimal IDs; the rule of the beginning is ``cluster.placement.base``; the
-table, in hexadecimal, ``Table.encode``). ``GET /muster/shards``: ``{"member_id", "name",
+table, in hexadecimal, ``Table.encode``). While there are users, a table with keys in it is left out: Moves
+tells it to those with the role root. ``GET /muster/shards``: ``{"member_id", "name",
 "shards": [...]}``, an object per shard as this host's node of it tells (``node.upkeep.facts``), or
 ``{"shard": n, "up": false}`` where that does not answer; each with ``"state"``: forming, serving or retiring.
 """
@@ -25,11 +26,12 @@ def register(registry: Registry, context: Context) -> None:
 
     def placement(request: HttpRequest) -> None:
         if only_get(request):
+            table = context.placement.table
+            shown = table.settled or not context.principals.enabled
             request.respond(200, orjson.dumps({
                 "cluster_id": f"{common.cluster_id:x}", "member_id": f"{common.member_id:x}",
                 "shards": common.shard_count, "depth": common.placement_depth, "version": LAYOUT_VERSION,
-                "generation": context.placement.table.generation,
-                "table": context.placement.table.encode().hex(),
+                "generation": table.generation, **({"table": table.encode().hex()} if shown else {}),
             }), (), _JSON)
 
     def shards(request: HttpRequest) -> None:

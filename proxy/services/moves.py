@@ -109,7 +109,8 @@ def _moves(context: Context, ended: Ended) -> Serve:
             return
         waiting.stats.ok += 1
         table = context.placement.table
-        response = shards_pb2.MovesResponse(last_move=table.last_move)
+        response = shards_pb2.MovesResponse(
+            last_move=table.last_move, table=table.encode() if waiting.context else b"")
         for move, switched in ended.moves:
             step = shards_pb2.Move.SWITCHED if switched else shards_pb2.Move.CANCELLED
             _add(response, move).step = step
@@ -120,7 +121,7 @@ def _moves(context: Context, ended: Ended) -> Serve:
 
     def list_moves(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         _check(context)
-        context.router.ask(call, Method.MOVES, _NOW, 0, stats, answer)
+        context.router.ask(call, Method.MOVES, _NOW, 0, stats, answer, context=request.table)
 
     return list_moves
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -96,10 +96,17 @@ class Session:
     printer: Printer
     timeout_s: float
     timeout_given: bool
+    _kept: dict[tuple[str, ...], Client] = field(default_factory=dict)
 
     def client(self, *endpoints: str) -> Client:
         """A client of all endpoints, or of the given ones."""
         return Client(self.config, endpoints or self.config.endpoints)
+
+    def kept_client(self, *endpoints: str) -> Client:
+        """The same one each time: it logs in once."""
+        if endpoints not in self._kept:
+            self._kept[endpoints] = self.client(*endpoints)
+        return self._kept[endpoints]
 
     def ask(
         self, method: str, request: Message, response: type[R], safe_to_repeat: bool = False, *,

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+import grpc
 import pytest
 
+from cluster.pb import shards_pb2
 from cluster.placement import Table, changes
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved
 from cluster.placement.table import Move, State
 from tools.musterctl import cli
+from tools.musterctl.client import Client, RequestError
 
 
 def moved() -> Table:
@@ -29,10 +32,12 @@ def moved() -> Table:
 
 
 class Front(BaseHTTPRequestHandler):
+    hides = False  # as while there are users
+
     def do_GET(self) -> None:
         table = moved()
-        body = json.dumps({"shards": 1, "depth": 2, "generation": table.generation,
-                           "table": table.encode().hex()}).encode()
+        shown = {} if self.hides else {"table": table.encode().hex()}
+        body = json.dumps({"shards": 1, "depth": 2, "generation": table.generation, **shown}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -80,3 +85,21 @@ def test_revisions_that_have_no_answer(
 ) -> None:
     assert ask(endpoint, "/b/k", f"--rev={rev}") == code
     assert why in capsys.readouterr().err
+
+
+def test_while_there_are_users_a_table_with_keys_is_told_by_moves(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the role root; to others nothing that may be wrong is told."""
+    def unary(client: Client, method: str, request: shards_pb2.MovesRequest, *more: object) -> object:
+        assert (method, request.table) == ("musterpb.Shards/Moves", True)
+        if refused:
+            raise RequestError("etcdserver: permission denied", grpc.StatusCode.PERMISSION_DENIED)
+        return shards_pb2.MovesResponse(table=moved().encode())
+
+    monkeypatch.setattr(Front, "hides", True)
+    monkeypatch.setattr(Client, "unary", unary)
+    for refused in (False, True):
+        assert ask(endpoint, "/b/k", "-w", "simple") == refused
+    said = capsys.readouterr()
+    assert (said.out[:1], said.err) == ("1", "Error: etcdserver: permission denied\n")

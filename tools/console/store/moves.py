@@ -57,6 +57,14 @@ async def read(client: Client, names: dict[str, str]) -> tuple[Move, ...] | None
     return tuple(_move(one, names) for one in told.moves)
 
 
+async def table(client: Client) -> bytes:
+    """The table of placement, for a user that may ask; else empty. MusterError."""
+    try:
+        return (await raw.call(client, raw.MOVES, pb.MovesRequest(table=True), timeout=_ASKED_S)).table
+    except PermissionDenied:
+        return b""
+
+
 def _move(one: pb.Move, names: dict[str, str]) -> Move:
     copies = (
         Copy(

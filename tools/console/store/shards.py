@@ -100,6 +100,8 @@ async def look(client: Client, members: Sequence[Member], tls: Tls | None) -> Sh
     names = {f"{one.id:x}": one.name for one in members}
     replicas = [_replica(facts, host["name"]) for host, _ in told for facts in host["shards"]]
     table = max((one for _, one in told if one is not None), key=lambda one: one.generation, default=None)
+    if table is None and any(host["hides"] for host, _ in told) and (row := await moves.table(client)):
+        table = Table.decode(row)
     return Shards(
         tuple(sorted(replicas, key=lambda one: (one.shard, one.host))),
         table,
@@ -116,8 +118,11 @@ async def _host(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], Ta
         if shards.status_code != 200 or placement.status_code != 200:
             return None
         told = shards.json()
-        row = placement.json().get("table")  # a host of before growth has none
-        return {"name": told["name"], "shards": told["shards"]}, row and Table.decode(bytes.fromhex(row))
+        where = placement.json()
+        row = where.get("table")  # a host of before growth has none
+        hides = row is None and where.get("generation", 0) > 0  # there are users, and keys in it
+        facts = {"name": told["name"], "shards": told["shards"], "hides": hides}
+        return facts, row and Table.decode(bytes.fromhex(row))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError):
         return None
 

@@ -19,6 +19,7 @@ from cluster.placement.table import END, Move, State, bounds
 from proxy.services.moves import Ended, part_from
 from tools.musterctl import cli
 from tools.musterctl.client import Client, RequestError
+from tools.musterctl.commands.hosts import shard as shard_commands
 from tools.musterctl.commands.hosts import shard_changes, shard_moves
 
 FIRST = END  # as a first key it is the lowest one
@@ -113,7 +114,7 @@ def shown_as(monkeypatch: pytest.MonkeyPatch, made: Cluster) -> Cluster:
         return {"shards": base.shards, "depth": base.depth, "table": made.table.encode().hex()}
 
     monkeypatch.setattr(Client, "unary", lambda client, *words: made.unary(client, *words))
-    monkeypatch.setattr(shard_moves, "ask_any", agreed)
+    monkeypatch.setattr(shard_commands, "ask_any", agreed)
     for module in (shard_moves, shard_changes):
         monkeypatch.setattr(module, "_LOOK_S", 0.0)
     return made

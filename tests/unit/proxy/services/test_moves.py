@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -14,6 +15,8 @@ from cluster.placement.changes import Moved, take_move, take_moved, take_shard
 from cluster.placement.table import END, Move, State
 from cluster.wire.frames import HIGHEST
 from cluster.wire.messages import Method, Status
+from proxy.http.requests import Headers, HttpHandler, HttpRequest
+from proxy.listener import shard_endpoints
 from tests.unit.proxy.fakes import FakeCall
 from tests.unit.proxy.test_services import Served
 
@@ -159,3 +162,48 @@ def test_a_client_that_has_gone_is_answered_nothing(served: Placed) -> None:
     served.node.ok(asked, tail=b"{}")
     served.net.run()
     assert call.replies == []
+
+
+def test_the_table_is_told_where_it_is_wanted(served: Placed) -> None:
+    served.begin(1, b"/secret/", b"/secret0")
+    assert not served.listed({}).table
+    call = served.call("Moves", pb.MovesRequest(table=True))
+    (asked,) = served.node.take(Method.MOVES)
+    served.node.ok(asked, tail=b"{}")
+    served.net.run()
+    assert Table.decode(pb.MovesResponse.FromString(call.replies[0]).table) == served.table
+
+
+class Web(HttpRequest):
+    """Of anybody, without credentials."""
+
+    def __init__(self) -> None:
+        super().__init__("GET", "/muster/placement", "", {}, b"", "127.0.0.1:1")
+        self.body = b""
+
+    def respond(self, status: int, body: bytes = b"", headers: Headers = (), content_type: str = "") -> None:
+        self.body = body
+
+
+def test_keys_in_the_table_are_for_root_while_there_are_users(served: Placed) -> None:
+    """Anybody could read them at /muster/placement."""
+    handlers: dict[str, HttpHandler] = {}
+    shard_endpoints.register(cast(Any, SimpleNamespace(http=handlers.__setitem__)), served.net.context)
+
+    def told() -> dict[str, Any]:
+        request = Web()
+        handlers["/muster/placement"](request)
+        found: dict[str, Any] = json.loads(request.body)
+        assert (found["shards"], found["depth"]) == (1, 2), "which a proxy needs"
+        assert found["generation"] == served.table.generation
+        return found
+
+    principals = served.net.context.principals
+    principals.heard(1, True, 2, b"")
+    assert told()["table"] == served.table.encode().hex(), "it names no key yet"
+    served.begin(1, b"/secret/", b"/secret0")
+    assert "table" not in told()
+    served.end(switched=True)
+    assert "table" not in told()
+    principals.heard(2, False, 3, b"")
+    assert told()["table"] == served.table.encode().hex()

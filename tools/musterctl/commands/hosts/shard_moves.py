@@ -15,7 +15,7 @@ from cluster.placement import Table
 from cluster.placement.table import bounds
 from tools.musterctl.client import RequestError, Session
 from tools.musterctl.command import Exit, Flags, Invocation
-from tools.musterctl.commands.hosts.shard import Facts, ask_any, placement_of, session_of, show
+from tools.musterctl.commands.hosts.shard import UNSURE, Facts, placement_at, session_of, show
 from tools.musterctl.commands.keys.kv import span
 
 HEADER = ("MOVE", "KEY", "RANGE END", "FROM", "TO", "STEP", "KEYS", "SIZE", "LAG", "FAILED")
@@ -24,7 +24,6 @@ _TELL_S = 2.0  # between two lines of progress where no terminal shows them
 _SILENT_S = 30.0  # without an answer of any endpoint
 _AGAIN_S = 10.0  # while the leader has not applied an earlier change
 _MOST_SHARD = (1 << 16) - 1
-_UNSURE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 OVER = (shards_pb2.Move.SWITCHED, shards_pb2.Move.CANCELLED)
 
 
@@ -92,7 +91,7 @@ def _begun(s: Session, method: str, request: shards_pb2.MoveRequest | shards_pb2
             if error.code is grpc.StatusCode.ABORTED and time.monotonic() < until:
                 time.sleep(_LOOK_S)
                 continue
-            unsure = "; if the move has begun, `shard moves` shows it" if error.code in _UNSURE else ""
+            unsure = "; if the move has begun, `shard moves` shows it" if error.code in UNSURE else ""
             raise Exit(1, f"{error}{unsure}") from None
         return answer.move
 
@@ -148,7 +147,7 @@ class Following:
                     self._session.timeout_s, True)
             except RequestError as error:
                 reason = str(error)
-                if error.code not in _UNSURE:
+                if error.code not in UNSURE:
                     raise Exit(1, reason) from None
             else:
                 for found in answer.moves:
@@ -194,8 +193,8 @@ def table_of(s: Session, last_move: int = 0) -> Table:
     until = time.monotonic() + _SILENT_S
     while time.monotonic() < until:
         for endpoint in s.config.endpoints:
-            if (agreed := ask_any(s, [endpoint], "/muster/placement")) is not None:
-                table = placement_of(agreed).table
+            if (placement := placement_at(s, [endpoint])) is not None:
+                table = placement.table
                 if table.last_move >= last_move:
                     return table
         time.sleep(_LOOK_S)
