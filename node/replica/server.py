@@ -141,6 +141,7 @@ class Node:
             self.reads.placed(table)
         self.streams: Streams = Streams(
             self.reads.start, loop.time, self.reads.refuse, common.client_stall_timeout_ms / 1000)
+        self.reads.on_cancelled = self.streams.end
         self.upkeep: Upkeep = Upkeep(self, settings, machine, self.log, self.store, self.raft, self.slicer)
         self.pace = Pace()
         self.past: Past = Past(

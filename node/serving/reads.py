@@ -93,6 +93,7 @@ class _Late:
     serve: Callable[[FrontLink, int, int, bytes], Slices | None]
     deadline: float
     table: Table | None  # that its front went by
+    cancelled: bool = False
 
     def __call__(self) -> None:
         self.reads.serve_if_agreed(self)
@@ -113,7 +114,10 @@ class Reads:
         self.generation = 0  # of the table applied here; 0: no key has moved
         self._table: Table | None = None
         self._early: list[_Late] = []  # reads by newer tables than that
+        self._late: dict[tuple[bytes, int], _Late] = {}  # reads that wait
         self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
+        #: What such a one has left behind is not awaited (``node.serving.streams.Streams.end``).
+        self.on_cancelled: Callable[[FrontLink, int], None] = lambda link, rid: None
 
     def submit(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes,
@@ -129,6 +133,7 @@ class Reads:
         late = _Late(
             self, link, rid, method, revision, request, serve, self._loop.time() + timeout_ms / 1000,
             link.table)
+        self._late[link.identity, rid] = late
         if min_index <= self._applied_index():
             late()
         elif not self.waiting.add(min_index, late.deadline, late):
@@ -143,7 +148,8 @@ class Reads:
 
     def serve_if_agreed(self, late: _Late) -> None:
         """G7: a read whose index is applied, unless its front sent it by a table with other owners."""
-        if self._agrees(late):
+        if not late.cancelled and self._agrees(late):
+            self._late.pop((late.link.identity, late.rid), None)
             self._serve(late.link, late.rid, late.revision, late.request, late.serve)
 
     def _agrees(self, late: _Late) -> bool:
@@ -206,14 +212,20 @@ class Reads:
         except MISTAKES as error:
             self._fault(link, rid, error)
         finally:
-            self._running.pop(mark, None)  # before it is closed: what is parked by that may be started again
-            work.close()
+            cancelled = self._running.pop(mark, False)
+            work.close()  # what is parked by that may have been started again
+            if cancelled:
+                self.cancel(link, rid)
+                self.on_cancelled(link, rid)
         if link.pending:
             self._mark_dirty(link)
 
     def cancel(self, link: FrontLink, rid: int) -> None:
-        if (link.identity, rid) in self._running:
-            self._running[link.identity, rid] = True
+        mark = (link.identity, rid)
+        if mark in self._running:
+            self._running[mark] = True
+        elif (late := self._late.pop(mark, None)) is not None:
+            late.cancelled = True
 
     def _fault(self, link: FrontLink, rid: int, error: Exception) -> None:
         """A read met a fault of this program: only that read ends."""
@@ -228,6 +240,8 @@ class Reads:
         now = self._loop.time()
         self.waiting.sweep(now)
         self._early = [late for late in self._early if now < late.deadline]
+        if self._late:
+            self._late = {mark: late for mark, late in self._late.items() if now < late.deadline}
 
 
 def agree(mine: Table, theirs: Table | None, method: int, request: bytes) -> bool:

@@ -76,6 +76,20 @@ def test_a_receiver_that_takes_nothing_gets_one_window_and_costs_no_slices() -> 
     assert WINDOW_BYTES <= served.taken()[0] < WINDOW_BYTES + len(PART)
 
 
+def test_a_cancel_ends_a_stream_whose_next_step_fills_its_window() -> None:
+    """It was parked by that step, with its iterator, for a minute."""
+    served = Served()
+    served.reads.on_cancelled = served.streams.end
+    got, _ = served.taken()
+    served.streams.credit(served.link, 7, got - WINDOW_BYTES + len(PART))
+    assert served.slicer.pending, "it goes on, and one step fills it"
+    served.reads.cancel(served.link, 7)
+    served.streams.end(served.link, 7)
+    served.settle()
+    assert served.closed == 1
+    assert served.streams.count == 0
+
+
 def test_a_stream_that_is_taken_ends_and_is_forgotten() -> None:
     served = Served(parts=30)
     sent, status = served.taken()

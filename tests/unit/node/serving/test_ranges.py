@@ -255,6 +255,26 @@ def shown(replica: Replica, asked: rpc_pb2.RangeRequest) -> tuple[list[bytes], i
     return [kv.key for kv in answers[0].kvs], answers[0].count
 
 
+def test_a_read_that_is_cancelled_while_it_waits_is_not_served() -> None:
+    loop: Any = ManualLoop()
+    served: list[int] = []
+    applied = [4]
+    reads = Reads(loop, Slicer(loop), lambda link: None, lambda: applied[0])
+    link = FrontLink(b"front", lambda parts: True, b"", 1)
+    for rid in (7, 8, 9):
+        reads.submit(link, rid, 1000, READ.pack(5, 3), lambda link, rid, revision, body: served.append(rid))
+    for rid in (7, 8, 8, 10):
+        reads.cancel(link, rid)
+    applied[0] = 5
+    reads.waiting.release(5, loop.now)
+    assert served == [9]
+    reads.submit(link, 11, 1000, READ.pack(6, 3), lambda link, rid, revision, body: served.append(rid))
+    assert len(reads._late) == 1
+    loop.now += 2
+    reads.sweep()
+    assert not reads._late, "its time is over"
+
+
 def test_a_read_that_has_waited_leaves_nothing_to_the_garbage_collector() -> None:
     """On a follower most reads wait: the collector held the loop for some milliseconds every 5,000 reads."""
     loop: Any = ManualLoop()
