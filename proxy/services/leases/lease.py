@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cluster import errors
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import MethodStats, Waiting
@@ -32,8 +33,12 @@ def _grant(context: Context) -> UnaryHandler:
 
     def grant(call: Call, data: bytes) -> None:
         stats.started += 1
-        if not context.no_leader(call, stats):
-            context.router.write(call, Method.LEASE_GRANT, data, _SHARD, stats)
+        if context.no_leader(call, stats):
+            return
+        if len(data) > context.common.max_request_bytes:
+            context.refuse(call, stats, errors.REQUEST_TOO_LARGE)
+            return
+        context.router.write(call, Method.LEASE_GRANT, data, _SHARD, stats)
 
     return grant
 

@@ -77,6 +77,7 @@ def _alarm(context: Context) -> Serve:
         if request.action == rpc_pb2.AlarmRequest.GET:
             context.router.read(call, Method.ALARM, data, 0, False, stats)
         else:
+            context.check_size(data)
             context.router.write(call, Method.SET_ALARM, data, 0, stats)
 
     return alarm

@@ -12,6 +12,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
+from cluster.wire.protobuf import varint
 from proxy.services.cluster import refused_at_learner
 from proxy.services.table import register_all
 from proxy.services.upkeep.backup import _HELD
@@ -215,6 +216,20 @@ def test_transactions_without_writes_are_read_at_the_replica() -> None:
     nested.success.add().request_txn.success.add().request_range.key = b"a"
     served.call("Txn", nested)
     assert [r.method for r in served.node.take()] == [Method.TXN]
+
+
+@pytest.mark.parametrize(("method", "request_"), [
+    ("LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=5)),
+    ("Alarm", rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, alarm=rpc_pb2.NOSPACE)),
+])
+def test_what_is_logged_has_a_bound_whatever_it_asks_for(method: str, request_: Any) -> None:
+    """As in etcd. Fields that nobody knows count."""
+    served = Served()
+    most = served.net.context.common.max_request_bytes
+    request_.MergeFromString(b"\xfa\x3e" + varint(most) + bytes(most))  # field 1007
+    call = served.call(method, request_)
+    assert call.status == (errors.REQUEST_TOO_LARGE.code, errors.REQUEST_TOO_LARGE.text)
+    assert not served.node.take()
 
 
 def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
