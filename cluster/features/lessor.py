@@ -140,6 +140,7 @@ class Lessor:
         self._checkpoints = _Times()
         self._order = 0
         self.changes = 0  # of which leases there are
+        self.renewals = 0  # which change their order
         self.expiries = 0  # revokes of leases that were due here, since the process began
         self.ttls = Histogram(LEASE_TTL_S)  # of those granted since then
 
@@ -246,6 +247,7 @@ class Lessor:
         if entry.expired or entry.deadline_ms <= now_ms or entry.remaining_s or entry.unapplied:  # H7
             return None
         entry.deadline_ms = now_ms + entry.ttl_s * 1000
+        self.renewals += 1
         if entry.checkpoint_ms != NEVER:
             entry.checkpoint_ms = now_ms + self._checkpoint_interval_ms
         elif 0 < self._checkpoint_interval_ms < entry.ttl_s * 1000:

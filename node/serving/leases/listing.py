@@ -44,14 +44,17 @@ class LeaseList:
         self._making = False
         self._parts: list[bytes] = []  # LeaseLeasesResponse after its header
         self._of = -1  # the change of the registry that it shows
+        self._renewals = 0  # until then
         self._head: Head = 0, 0  # when that was
         self.made = 0
 
     def ask(self, link: FrontLink, rid: int) -> Slices | None:
         """Answer with every lease that there is now, or when the answer is made."""
-        if self._of == self._lessor.changes:
+        # renewals come all the time: for the order of thousands of leases no answer is made anew
+        lessor, short = self._lessor, len(self._parts) <= 1
+        if self._of == lessor.changes and not (short and self._renewals != lessor.renewals):
             return self._answer(link, rid, self._now())
-        self._waiting.append((self._lessor.changes, link, rid, self._now()))
+        self._waiting.append((lessor.changes, link, rid, self._now()))
         if not self._making:
             self._making = True
             self._slicer.start(self._work())
@@ -86,6 +89,7 @@ class LeaseList:
 
     def _make(self) -> Slices:
         lessor, of, head = self._lessor, self._lessor.changes, self._now()
+        renewals = lessor.renewals
         self.made += 1
         leases = lessor.unordered()
         # a lease's number as a row's key: (rank, row) is all that sorting looks at
@@ -105,7 +109,7 @@ class LeaseList:
                 parts = []
             yield
         self._parts = [*made, b"".join(parts)] if parts else made
-        self._of, self._head = of, head
+        self._of, self._renewals, self._head = of, renewals, head
 
 
 def _in_turn(answer: Answer, parts: list[bytes]) -> Slices:

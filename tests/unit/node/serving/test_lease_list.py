@@ -126,6 +126,13 @@ def test_the_sequencers_answer_is_in_the_order_of_the_time_left() -> None:
     registry.ask(1)
     registry.loop.run()
     assert registry.said() == {1: [-2, 3, 1]}
+    registry.lessor.renew(-2, 15_000 - 6_000)  # until 19 s: before the others still
+    registry.lessor.renew(3, 15_000)  # until 35 s
+    registry.ask(2)
+    assert registry.said() == {2: [-2, 1, 3]}
+    registry.ask(3)
+    assert registry.said() == {3: [-2, 1, 3]}
+    assert registry.list.made == 2
 
 
 def test_a_header_is_not_older_than_the_leases_that_are_listed_under_it() -> None:
