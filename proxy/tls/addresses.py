@@ -8,6 +8,7 @@ unless a name of it is.
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from proxy.tls.certified import Certificate
 
@@ -24,16 +25,18 @@ def by_number(certificate: Certificate, address: str) -> str | None:
 
 
 async def by_name(certificate: Certificate, address: str) -> str:
-    """The same by names, which are looked up. A star counts only for the address's own name."""
+    """The same by names, which are looked up. A star counts only for the address's own names."""
     loop = asyncio.get_running_loop()
     wild = tuple(name[1:] for name in certificate.dns_names if name.startswith("*."))
     names = [name for name in certificate.dns_names if not name.startswith("*.")]
-    failed = found = ""
+    failed = ""
+    own: list[str] = []
     try:
-        found = (await loop.getnameinfo((address, 0)))[0].removesuffix(".")
+        first, further, _ = await loop.run_in_executor(None, socket.gethostbyaddr, address)
+        own = [name.removesuffix(".") for name in (first, *further)]
     except OSError as error:
         failed = f" (lookup {address}: {error.strerror or error})"
-    if found in names or found.endswith(wild):
+    if any(name in names or name.endswith(wild) for name in own):
         return ""
     for name in names:
         try:

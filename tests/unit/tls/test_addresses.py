@@ -39,6 +39,15 @@ def test_addresses_are_compared_and_names_are_looked_up() -> None:
     )
 
 
+def test_an_address_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Go. A line of /etc/hosts often has a short one first."""
+    names = "a", ["b.example.", "a.sub.example"], [NAME]
+    monkeypatch.setattr(socket, "gethostbyaddr", lambda address: names)
+    for name in ("a", "b.example", "*.sub.example"):
+        assert asyncio.run(by_name(certificate((name,)), NAME)) == ""
+    assert asyncio.run(by_name(certificate(("*.invalid",)), NAME)) != ""
+
+
 def _answer(connection: http.client.HTTPSConnection) -> bytes:
     try:
         connection.request("GET", "/metrics")
