@@ -22,7 +22,7 @@ from cluster.features.v2 import changes as v2
 from cluster.features.v2 import user_changes as v2_users
 from cluster.pb import shards_pb2
 from cluster.placement.changes import Moved, take_compact
-from cluster.placement.table import State
+from cluster.placement.table import END, State
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 
@@ -131,6 +131,8 @@ def _change_shard(leader: Leader, body: bytes) -> Outcome:
         request = parse(shards_pb2.RetireShardRequest.FromString, body[1:])
         shard = request.shard
         births.check_retire(told.growth, told.table, shard, request.with_keys)
+        if told.table.owns_anything(shard):  # it does not retire before these have moved
+            moves.check_room(told.table, (shard,), END, END, told.room())
         items = leader.log_shard(shard, State.RETIRING)
     return Outcome(items, False, answer, [], leader.view.revision)
 
@@ -145,6 +147,7 @@ def _change_move(leader: Leader, body: bytes) -> Outcome:
         moving = moves.check_settled(told.moving)
         assert table is not None, "what has grown has a layout"
         move = moves.check_move(table, wish, leader.view.revision)
+        moves.check_room(table, move.sources, move.start, move.end, told.room())
         number, items = move.number, leader.log_move(move)
     else:
         number = moves.read_cancel(body[1:])

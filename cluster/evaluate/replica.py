@@ -32,7 +32,7 @@ from cluster.evaluate.view import Outcome, Version
 from cluster.features import births, growth
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
-from cluster.features.moves import Moving
+from cluster.features.moves import Moving, Room
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.plain import plain_set
 from cluster.features.v2.tree import SetRows, Tree
@@ -110,17 +110,19 @@ def _plainly_put(outcome: Outcome) -> Written | None:
 class Told:
     """The hosts, and what each has said that it speaks, as logged; what is applied may be behind (G16).
     ``linked``: the version of the link with each host that is connected now, with itself too. ``table``: of
-    placement, as applied; ``facts``: what births are judged by."""
+    placement, as applied; ``facts``: what births are judged by; ``room``: what moves are."""
 
     def __init__(
         self, grown: growth.Growth, hosts: Mapping[int, Host], linked: Callable[[], Mapping[int, int]] = dict,
         table: Callable[[], Table | None] = lambda: None,
         facts: Callable[[], births.Facts] = lambda: births.Facts({}, True, ()),
+        room: Callable[[], Room] = Room,
     ) -> None:
         self.growth = grown.copy()
         self.hosts = dict(hosts)
         self.linked = linked
         self.facts = facts
+        self.room = room
         self.moving: Moving | None = None  # once this leader sequences
         self._applied_table = table
         self._table: Table | None = None

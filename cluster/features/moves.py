@@ -12,6 +12,8 @@ both is the move's number, as field 2 (uint64) of the response.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from cluster import errors
@@ -20,13 +22,26 @@ from cluster.features import births
 from cluster.features.births import going_on
 from cluster.features.growth import MOVES, Growth
 from cluster.placement.changes import take_move
-from cluster.placement.table import Move, State, Table, before
+from cluster.placement.table import END, Move, State, Table, before
 
 MOVE, CANCEL = 3, 4  # kinds of SHARD_CHANGE
 _MOVE = struct.Struct("<HI")
 _NUMBER = struct.Struct("<Q")
 MOST_KEY_BYTES = 64 << 10  # of either bound
 MOST_TABLE_BYTES = 1 << 20  # from there on no move begins: each node writes the table with each change of it
+
+
+UNBOUNDED = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What the leader's host has room for, in bytes: a copy lies beside the rows that it copies."""
+
+    refuses: bool = False  # no data is accepted, of whatever size
+    quota: int = UNBOUNDED  # that a copy may take
+    disk: int = UNBOUNDED
+    sizes: Mapping[int, int] = field(default_factory=dict)  # what shards have in use
 
 
 class Moving(Protocol):
@@ -119,6 +134,21 @@ def check_move(table: Table, wish: Wish, revision: int) -> Move:
         raise refused(f"the table of shards has more than {MOST_TABLE_BYTES} bytes: compact, or name shorter "
                       f"bounds")
     return move
+
+
+def check_room(table: Table, sources: Collection[int], start: bytes, end: bytes, room: Room) -> None:
+    """EtcdError: there is no room for a copy of what they own of the span. Only the size of whole shards is
+    known; other copies wait where they find no room (``node.upkeep.space.copies``)."""
+    if room.refuses:
+        raise EtcdError(errors.NO_SPACE)
+    size = sum(room.sizes.get(shard, 0) for shard in sources
+               if table.pieces_of(shard, start, end) == table.pieces_of(shard, END, END))
+    for what, left, remedy in (("the quota", room.quota, "raise --quota-backend-bytes"),
+                               ("the leader's disk", room.disk, "enlarge the disk")):
+        if left <= 0 or size > left:
+            needs = f", and needs about {size}" if size else ""
+            raise refused(f"a copy of these keys may take {max(left, 0)} bytes of {what}{needs}: delete and "
+                          f"compact, or {remedy}")
 
 
 def check_cancel(table: Table, number: int) -> None:

@@ -6,7 +6,7 @@
 ``DirectoryLocked``     another process has the directory open
 ``DiskFull``            there is no room to open it: nothing is damaged, an operator makes room
 ``LibraryRefused``      this RocksDB does not keep a log as recovery needs it: install another version
-``NoRoom``              the disk lacks the room that a defragmentation needs: the store is unchanged
+``NoRoom``              the disk lacks the room that a defragmentation or a copy needs: the store is as before
 ``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
 ``Compacted``           a read below the compaction revision: the client's business
 ``FutureRevision``      a read above the applied revision: the client's business

@@ -31,6 +31,7 @@ from node.upkeep.log.catching_up import CatchingUp, Slowing
 from node.upkeep.log.flushes import Flushes
 from node.upkeep.log.truncation import Truncation, kept_for_transfers
 from node.upkeep.space.alarms import Alarms
+from node.upkeep.space.copies import CopyRoom
 from node.upkeep.space.disks import Logged
 from node.upkeep.space.giving_back import GivingBack
 from node.upkeep.space.quota import Quota
@@ -55,6 +56,7 @@ class Upkeep:
         self._shortage = Shortage(
             node, settings, raft_log, raft, alarms=self.alarms, logged=logged, now_ms=now_ms)
         self.quota = Quota(settings, store, alarms=self.alarms, shortage=self._shortage, logged=logged)
+        self.room = CopyRoom(settings, self.quota)
         self._giving_back = GivingBack(machine, node.fail)
         self.catching_up = CatchingUp()
         self._slowing = Slowing(
@@ -78,7 +80,7 @@ class Upkeep:
             self._raise_corrupt)
         self.agreed = Agreed(node, settings)
         self.publishing = Publishing(node, settings, store, raft)
-        self.growing = Growing(node, settings, store, raft, machine.status)
+        self.growing = Growing(node, settings, store, raft, machine.status, self.room.facts)
         self.advising = Advising(node, settings, machine, store, raft, self.growing)
         self.placed = Placed(node, store, self.advising.placed)
         self.succession = Succession(node, raft, election_ms=common.election_timeout_ms, now_ms=now_ms)

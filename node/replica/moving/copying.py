@@ -11,7 +11,7 @@ A copy takes a fifth of a CPU here at most, and as much at its source; less whil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -32,6 +32,7 @@ from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
 from node.replica.moving.steps import Steps
 from node.replica.shards.role_node import RoleNode
+from node.storage import NoRoom
 
 if TYPE_CHECKING:
     from node.replica.applying import Applies
@@ -43,6 +44,7 @@ _AWAITED_S = 0.002  # the same while a switch waits for the copy
 _REPORT_S, _COPYING_REPORT_S = 0.1, 0.5
 _ANSWER_S = 1.0  # a question that is not answered by then is asked again
 _OLD_ROWS_S = 0.2
+_ROOM_S, _FULL_S = 1.0, 10.0  # until a copy without room looks again; after a write that the disk refused
 _ELSEWHERE, _STATE = 3, 8  # election timeouts that the order waits before that is tried
 _MOVED = ITEM.pack(Item.MOVED, MOVED_BYTES)  # bytes that seldom stand in a record without one
 
@@ -101,6 +103,8 @@ class Copying:
         self._reported = 0.0
         self._waits_since = 0.0  # for a base: since when the order waits here
         self._asked_state = 0.0
+        self._short = False  # it waits for room on this host
+        self._full_until = 0.0  # the disk has refused a write
         self._repeats = Repeats()
         self._round = 0
 
@@ -213,7 +217,8 @@ class Copying:
         mine = move is not None and move.target == self._shard
         if copy is not None and (move is None or not mine or copy.move != move.number):
             self.copier = None
-            self._steps.run(self._moved.drop_copy(), self.look)
+            if not self._is_full():
+                self._steps.run(self._tried(self._moved.drop_copy()), self.look)
             return
         if move is None or not mine:
             self.copier = None
@@ -221,7 +226,8 @@ class Copying:
         self._miss_state(move)
         copier = self.copier
         if copier is None or copier.move.number != move.number:
-            self._begin(move)
+            if not self._is_full():
+                self._begin(move)
             return
         now = self._loop.time()
         self._late_s = max(0.0, now - self._due)
@@ -229,10 +235,13 @@ class Copying:
             if now - asked > _ANSWER_S:
                 del self._asked[source]
                 copier.lost(source)
-        for ask in copier.asks():
-            self._ask(copier, ask, now)
+        if self._lacks_room(copier, now):
+            self._later(_ROOM_S)
+        else:
+            for ask in copier.asks():
+                self._ask(copier, ask, now)
+            self._next(copier)
         self._report(copier, now)
-        self._next(copier)
         if self._waits_since and copier.whole:
             self._role.copy_grew()  # it may have been whole before the order waited: then no answer says so
 
@@ -265,7 +274,42 @@ class Copying:
     def _anew(self, copier: Copier, batch: Batch) -> None:
         self._asked.clear()
         self._level.clear()
-        self._steps.run(self._moved.begin(copier.move, batch), self.look)
+        self._steps.run(self._tried(self._moved.begin(copier.move, batch)), self.look)
+
+    # -- room
+
+    def _lacks_room(self, copier: Copier, now: float) -> bool:
+        """Whether the copy waits for room on this host."""
+        why = self._node.upkeep.room.lacks(ends=copier.whole or self.waits)
+        if why and self._repeats.news("room", now):
+            log.warning("a copy of keys that move waits for room", shard=self._shard, why=why,
+                        move=copier.move.number)
+        elif self._short and not why:
+            log.info("a copy of keys that move has room again", shard=self._shard, move=copier.move.number)
+        self._short = why != ""
+        return self._short
+
+    def _tried(self, work: Iterator[None]) -> Iterator[None]:
+        try:
+            yield from work
+        except NoRoom as error:
+            self._is_refused(error)
+
+    def _is_refused(self, error: NoRoom) -> None:
+        """The disk is full: later the copy goes on from the row on it."""
+        self.copier = None
+        self._asked.clear()
+        now = self._loop.time()
+        self._full_until = now + _FULL_S
+        if self._repeats.news("full", now):
+            log.error("the disk is full: a copy of keys that move waits", shard=self._shard, error=str(error))
+
+    def _is_full(self) -> bool:
+        """Whether the disk has refused a write just now: then it is tried again later."""
+        left_s = self._full_until - self._loop.time()
+        if left_s > 0:
+            self._later(left_s)
+        return left_s > 0
 
     # -- questions
 
@@ -339,7 +383,11 @@ class Copying:
                      move=copier.move.number, source=ask.source)
             self._anew(copier, batch)
         elif batch is not None:
-            self._moved.stage(batch)
+            try:
+                self._moved.stage(batch)
+            except NoRoom as error:
+                self._is_refused(error)
+                return
             if batch.rows and not ask.page:
                 self._changed = answer.revision + (answer.within > 0)
             self._size += len(body)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 from cluster.order.moving.copier import Answer, Ask, Batch
 from cluster.placement import Table
 from cluster.placement.table import Move, Piece
-from node.storage import StateStore
+from node.storage import NoRoom, StateStore, SyncFailed
+from node.storage.errors import is_disk_full
 from node.storage.state import staging
 
 
@@ -80,7 +82,7 @@ class MovedKeys:
         """Remove such parts alone."""
         return staging.bare_left(self._store, self._store.left[number])
 
-    # -- a target
+    # -- a target: its writes raise NoRoom where the disk is full, and have then done nothing
 
     @property
     def copy(self) -> Copy | None:
@@ -90,11 +92,29 @@ class MovedKeys:
     def drop_copy(self) -> Iterator[None]:
         """Remove a copy that does not count."""
         staged = self._store.staged
-        return iter(()) if staged is None else staging.drop_span(self._store, *staged.span)
+        return iter(()) if staged is None else _steps(staging.drop_span(self._store, *staged.span))
 
     def begin(self, move: Move, batch: Batch) -> Iterator[None]:
         """A copy begins, or starts again."""
-        return staging.begin(self._store, move, batch)
+        return _steps(staging.begin(self._store, move, batch))
 
     def stage(self, batch: Batch) -> None:
-        staging.stage(self._store, batch)
+        with _no_room():
+            staging.stage(self._store, batch)
+
+
+@contextmanager
+def _no_room() -> Iterator[None]:
+    """A full disk raises NoRoom. RocksDB refuses such a write as a whole, and what it has not flushed stays
+    in memory."""
+    try:
+        yield
+    except SyncFailed as error:
+        if is_disk_full(error):
+            raise NoRoom(str(error)) from error
+        raise
+
+
+def _steps(work: Iterator[None]) -> Iterator[None]:
+    with _no_room():
+        yield from work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -10,6 +11,7 @@ from cluster.effects.newer import NewerRecord
 from cluster.evaluate.replica import Told
 from cluster.features import growth
 from cluster.features.births import Facts
+from cluster.features.moves import Room
 from cluster.features.rows import RowsOf
 from cluster.machine import StatusSink
 from cluster.raft import Raft
@@ -27,7 +29,8 @@ class Growing:
     """Of each node. Those of shard 0 say and log what hosts speak; all refuse links of before growth."""
 
     def __init__(
-        self, node: UpkeepNode, settings: NodeSettings, store: StateStore, raft: Raft, status: StatusSink
+        self, node: UpkeepNode, settings: NodeSettings, store: StateStore, raft: Raft, status: StatusSink,
+        room: Callable[[], Room] = Room,
     ) -> None:
         self._node = node
         self._shard = settings.shard
@@ -35,6 +38,7 @@ class Growing:
         self._store = store
         self._raft = raft
         self._status = status
+        self._room = room
         self.growth = store.growth()
 
     # -- what hosts speak
@@ -69,7 +73,8 @@ class Growing:
     def told(self) -> Told:
         """What a leader judges growth by."""
         return Told(
-            self.growth, self._node.roster.table.hosts, self._linked, self._store.placement, self._facts)
+            self.growth, self._node.roster.table.hosts, self._linked, self._store.placement, self._facts,
+            self._room)
 
     def _facts(self) -> Facts:
         return Facts(self._linked(), self._node.roster.changes.settled, self._raft.configuration.voters)

@@ -19,7 +19,7 @@ from cluster.wire.messages import Method
 from node.storage.keys import PUT
 from node.upkeep.space.alarms import Alarms
 from node.upkeep.space.costs import PUT_COST, cost
-from node.upkeep.space.disks import LOOK_BYTES, VERY_SHORT, Logged
+from node.upkeep.space.disks import ENOUGH, LOOK_BYTES, VERY_SHORT, Logged
 from node.upkeep.space.shortage import Shortage
 from node.upkeep.space.sizes import Sizes
 
@@ -41,8 +41,9 @@ class Quota:
         self._alarms = alarms
         self._shortage = shortage
         self._logged = logged
-        self._most = settings.quota_backend_bytes
+        self.most = settings.quota_backend_bytes  # <= 0: off
         self._most_ops = common.max_txn_ops
+        self._shard = settings.shard
         self._sizes = Sizes(common.run_dir, settings.shard, common.shard_count)
         self.full = False
         self._look_at = 0  # log bytes
@@ -74,7 +75,7 @@ class Quota:
             if self.fits(len(body)):
                 return False
             adds = cost(method, body)
-            if not adds or self.in_use() + adds < self._most:
+            if not adds or self.in_use() + adds < self.most:
                 return False
             self._refused(body)  # as etcd does: one request that is too large for what is left
             return True
@@ -98,6 +99,11 @@ class Quota:
         self._wants_alarm = True
         self._alarms.want(rpc_pb2.NOSPACE)
 
+    @property
+    def closed(self) -> bool:
+        """Whether data is refused, of whatever size."""
+        return self.full or self._alarms.no_space or self._shortage.store > ENOUGH
+
     # -- looks
 
     def in_use(self) -> int:
@@ -107,9 +113,14 @@ class Quota:
         self.tell_at = self._logged.own + self._tell_step
         return own + self._sizes.others()
 
+    def sizes(self) -> dict[int, int]:
+        """What each shard has in use on this host."""
+        own = self._store.size_in_use_bytes()
+        return {**self._sizes.each(), self._shard: own}
+
     def look(self) -> None:
         """What is left, and when the next look is due."""
-        left = self._most - self.in_use() - PUT_COST if self._most > 0 else 1 << 62
+        left = self.most - self.in_use() - PUT_COST if self.most > 0 else 1 << 62
         # a burst does not pass it between two seconds, nor do the shards together
         self._tell_step = max(left // (4 * self._sizes.shards), LOOK_BYTES)
         self._look_at = self._logged.own + self._tell_step
@@ -119,7 +130,7 @@ class Quota:
             log.warning(
                 "the space quota is used up: writes are refused until data is deleted and compacted, and the "
                 "alarm disarmed",
-                quota_bytes=self._most,
+                quota_bytes=self.most,
             )
         self.full = full
         if not full:

@@ -37,16 +37,20 @@ class Sizes:
 
     def others(self) -> int:
         """What the other shards have in use, as they told last: each second, and while they grow."""
+        found = self.each()
+        self.shards = max(self._least, 1 + len(found))
+        return sum(found.values())
+
+    def each(self) -> dict[int, int]:
+        """The same of each of them that has anything."""
         if self._fd < 0:
-            return 0
+            return {}
         try:
             told = os.pread(self._fd, 8 * _MOST_SIZES, 0)
         except OSError:
-            return 0
-        found = [int.from_bytes(told[at : at + 8], "little") for at in range(0, len(told), 8)]
-        found[self._shard : self._shard + 1] = [0]
-        self.shards = max(self._least, 1 + sum(map(bool, found)))
-        return sum(found)
+            return {}
+        sizes = (int.from_bytes(told[at : at + 8], "little") for at in range(0, len(told), 8))
+        return {shard: size for shard, size in enumerate(sizes) if size and shard != self._shard}
 
     def close(self) -> None:
         if self._fd >= 0:

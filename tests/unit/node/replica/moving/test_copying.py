@@ -21,6 +21,7 @@ from node.replica.moving.copying import Copying
 from node.replica.moving.leaving import Leaving, dropped_in
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
+from node.storage import SyncFailed
 from tests.unit.node.replica.moving.world import ELECTION_MS, Host, Link, answers_nothing
 from tests.unit.storage.moved.cluster import SHARDS, Cluster
 
@@ -468,3 +469,95 @@ def test_g10_of_what_no_read_can_ask_for_a_part_goes_alone(cluster: Cluster) -> 
     assert not moved.has_old_rows(b"a/5", b"a/9")
     assert moved.has_old_rows(b"a/0", b"a/5")
     assert moved.answer(moved.left[3].move, Ask(middle, True, b"a/")) is None
+
+
+def long_copy(cluster: Cluster) -> tuple[Host, Copying, Move]:
+    for number in range(600):
+        cluster.put(b"a/%03d" % number)
+    move, host = begin(cluster), Host(cluster)
+    return host, host.copying(TARGET), move
+
+
+def test_a_copy_waits_while_its_host_has_no_room_for_it(cluster: Cluster) -> None:
+    """It would fill the disk to the last byte, and end all of the host's processes; or use up the quota."""
+    host, copying, _ = long_copy(cluster)
+    host.loop.run(0.01)
+    host.lacks[False] = "0 bytes are free"
+    with capture_logs() as logs:
+        host.loop.run(10.0)
+    assert [said["why"] for said in logs] == ["0 bytes are free"], "once"
+    assert copying.copier is not None
+    assert not copying.copier.whole
+    asked = len(host.asked)
+    host.loop.run(10.0)
+    assert len(host.asked) == asked
+    host.lacks[False] = ""
+    with capture_logs() as logs:
+        host.loop.run(3.0)
+    assert ["has room again" in said["event"] for said in logs] == [True]
+    assert copying.copied(base(cluster, len(KEYS) + 600))
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_copy_that_is_whole_or_awaited_needs_less_room(cluster: Cluster, awaited: bool) -> None:
+    """The source's rows go behind its end alone."""
+    host, copying, _ = long_copy(cluster)
+    host.loop.run(0.01 if awaited else 3.0)
+    host.lacks[False] = "few bytes are free"
+    if awaited:
+        assert copying.lacks(switched(cluster, 609))
+    cluster.put(b"a/more")
+    host.loop.run(3.0)
+    assert copying.copied(base(cluster, len(KEYS) + 601))
+    host.lacks[True] = "no bytes are free"
+    cluster.put(b"a/less")
+    host.loop.run(3.0)
+    assert not copying.copied(base(cluster, len(KEYS) + 602))
+
+
+def test_a_full_disk_ends_no_process_and_the_copy_goes_on_once_there_is_room(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RocksDB refuses a copy's write as a whole."""
+    host, copying, _ = long_copy(cluster)
+    host.loop.run(0.01)
+    store = host.store(TARGET)
+    write, full = store.write, True
+
+    def refuses(batch: Any) -> None:
+        if full:
+            raise SyncFailed("write failed: IO error: No space left on device: While appending to file")
+        write(batch)
+
+    monkeypatch.setattr(store, "write", refuses)
+    with capture_logs() as logs:
+        host.loop.run(30.0)
+    assert [said["log_level"] for said in logs if "disk is full" in said["event"]] == ["error"], "once"
+    before = MovedKeys(store).copy
+    assert before is not None
+    assert 0 < before.live < len(KEYS) + 600
+    full = False
+    host.loop.run(15.0)
+    assert copying.copied(base(cluster, len(KEYS) + 600))
+    cluster.place(moved_item(Moved(1, False, 0, 0)))
+    full = True
+    copying.placed(cluster.table)
+    host.loop.run(30.0)
+    assert MovedKeys(store).copy is not None
+    full = False
+    host.loop.run(15.0)
+    assert MovedKeys(store).copy is None, "what is given up goes in the same way"
+
+
+def test_what_else_a_disk_does_to_a_copy_ends_the_process(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _, _ = long_copy(cluster)
+    host.loop.run(0.01)
+
+    def fails(batch: Any) -> None:
+        raise SyncFailed("write failed: IO error: Input/output error")
+
+    monkeypatch.setattr(host.store(TARGET), "write", fails)
+    with pytest.raises(SyncFailed):
+        host.loop.run(3.0)

@@ -73,6 +73,7 @@ class Host:
         self.reports: list[Copied] = []
         self.grew = self.states = 0
         self.promised = False
+        self.lacks = {False: "", True: ""}  # why a copy that goes on, or ends, finds no room here
         self.asked: list[tuple[int, int]] = []  # host, shard
         self.links = SimpleNamespace(find=self._find, flush=lambda: None)
         self._links: dict[int, Link] = {}
@@ -105,7 +106,9 @@ class Host:
         return SimpleNamespace(
             settings=NodeSettings(common, shard, "/nowhere", "h1", 1), loop=self.loop, handlers={},
             machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None,
-            applies=SimpleNamespace(busy=False), upkeep=SimpleNamespace(flushes=SimpleNamespace()))
+            applies=SimpleNamespace(busy=False),
+            upkeep=SimpleNamespace(
+                flushes=SimpleNamespace(), room=SimpleNamespace(lacks=lambda *, ends: self.lacks[ends])))
 
     def copying(self, shard: int) -> Copying:
         return self.source(shard)[0]

@@ -16,6 +16,7 @@ from cluster.evaluate.replica import Copies, Leader
 from cluster.features import growth
 from cluster.features.growth import OWN, Spoken
 from cluster.features.lessor import Lessor
+from cluster.features.moves import Room
 from cluster.features.rows import RowsOf, encode
 from cluster.features.v2.tree import Tree
 from cluster.members.table import Host as Member
@@ -58,7 +59,8 @@ class Host:
         settings = NodeSettings(Common(1, 1, "h1", 2, 1, (), "/nowhere"), shard, "/nowhere", "h", 1)
         raft: Any = SimpleNamespace(leader_id=1 if leads else 2)
         status: Any = SimpleNamespace(say=lambda event, **facts: self.told.append((event, facts)))
-        self.growing = Growing(node, settings, store, raft, status)
+        self.room = Room()
+        self.growing = Growing(node, settings, store, raft, status, lambda: self.room)
 
     def sealed(self) -> bytes:
         assert self.leader is not None

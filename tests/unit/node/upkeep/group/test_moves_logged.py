@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.replica import Leader
-from cluster.features import growth, moves
+from cluster.features import births, growth, moves
 from cluster.pb import rpc_pb2 as pb
+from cluster.pb import shards_pb2
+from cluster.placement.base import Base
 from cluster.placement.changes import Moved
+from cluster.placement.table import Piece
 from cluster.wire.messages import Method
 from node.storage import StateStore
 from tests.unit.node.upkeep.group.test_growing import Host, said
@@ -124,3 +129,51 @@ def test_a_former_owner_is_a_target_again_once_its_past_is_compacted(host: Host)
     leader.execute(Method.PUT, pb.PutRequest(key=span(host, 0)[0], value=b"v").SerializeToString())
     leader.execute(Method.COMPACT, pb.CompactionRequest(revision=6).SerializeToString())
     assert move(leader, start, end, 1) == b"\x10\x02"
+
+
+def retire(leader: Leader, shard: int) -> bytes:
+    request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)
+    return leader.execute(
+        Method.SHARD_CHANGE, bytes((births.RETIRE,)) + request.SerializeToString()).tail
+
+
+def test_while_data_is_refused_no_keys_move_but_a_move_may_end(host: Host) -> None:
+    """A copy needs as much room as the keys."""
+    leader, _ = leader_of(host)
+    start, end = span(host, 1)
+    host.room = moves.Room(refuses=True)
+    for begins in (lambda: move(leader, start, end, 2), lambda: retire(leader, 1)):
+        with pytest.raises(EtcdError) as refused:
+            begins()
+        assert refused.value.kind == errors.NO_SPACE
+    host.room = moves.Room()
+    move(leader, start, end, 2)
+    host.room = moves.Room(refuses=True)
+    cancel(leader, 1)
+
+
+@pytest.mark.parametrize(("room", "why"), [
+    (moves.Room(quota=999, sizes={1: 1000, 0: 7}),
+     "999 bytes of the quota, and needs about 1000: delete and compact, or raise --quota-backend-bytes"),
+    (moves.Room(disk=999, sizes={1: 1000, 0: 7}), "999 bytes of the leader's disk, and needs about 1000"),
+])
+def test_a_shard_that_is_larger_than_what_is_left_stays(host: Host, room: moves.Room, why: str) -> None:
+    leader, _ = leader_of(host)
+    start, end = span(host, 1)
+    table = leader.told.table
+    assert table is not None
+    leader.told.placed(replace(
+        table, spans=(Piece(start, end, 1, 1),), base=Base(1, 2), generation=table.generation + 1))
+    host.room = room
+    for begins in (lambda: move(leader, start, end, 2), lambda: retire(leader, 1)):
+        with pytest.raises(EtcdError, match=why):
+            begins()
+    move(leader, start[:-1], start, 2)  # of shard 0, which owns other keys as well
+
+
+@pytest.mark.parametrize("room", [moves.Room(quota=0), moves.Room(disk=-5)])
+def test_without_any_room_nothing_moves(host: Host, room: moves.Room) -> None:
+    leader, _ = leader_of(host)
+    host.room = room
+    with pytest.raises(EtcdError, match="may take 0 bytes of the "):
+        move(leader, *span(host, 1), 2)
