@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
 
+from cluster.features.moves import UNBOUNDED
 from cluster.growth.sample import MOST, Weighed
 from cluster.placement import Table
 
@@ -130,4 +131,5 @@ class Facts:
     births: bool = True  # the data has grown so far that shards may be born
     moves: bool = True  # and keys may move
     alarms: bool = False  # any is raised
+    room: int = UNBOUNDED  # bytes that a copy may take at the leader's host: of the quota, and of the disk
     older: tuple[str, ...] = ()  # hosts whose programs do not tell

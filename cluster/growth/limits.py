@@ -134,6 +134,9 @@ def _lately(facts: Facts, wished: Wish, past: Past, debt: Debt, limits: Bounds) 
         return found
     if not facts.moves:
         found.append("keys cannot move yet")
+    if wished.size_bytes > facts.room:
+        found.append(f"a copy needs about {wished.size_bytes} bytes, and what the quota and the disk leave "
+                     f"it is {max(facts.room, 0)}")
     # what was not seen may have been any span, and as many as are allowed
     unseen_ms = now_ms - past.since_ms if past.unseen else _HOUR_S * 1000
     rests = [moved for moved in past.after(now_ms, limits.span_rest_s)

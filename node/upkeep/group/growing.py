@@ -38,7 +38,7 @@ class Growing:
         self._store = store
         self._raft = raft
         self._status = status
-        self._room = room
+        self.room = room
         self.growth = store.growth()
 
     # -- what hosts speak
@@ -74,7 +74,7 @@ class Growing:
         """What a leader judges growth by."""
         return Told(
             self.growth, self._node.roster.table.hosts, self._linked, self._store.placement, self._facts,
-            self._room)
+            self.room)
 
     def _facts(self) -> Facts:
         return Facts(self._linked(), self._node.roster.changes.settled, self._raft.configuration.voters)

@@ -132,7 +132,7 @@ class Gathering:
         now_ms, hosts = self._machine.now_ms(), self._node.roster.table.hosts
         members = members_of(hosts)
         level, since_ms = self._growing.growth.level, now_ms - int(_KNOWN_S * 1000)
-        there = set(running(self.table))
+        there, room = set(running(self.table)), self._growing.room()
         for shard in self._shards.keys() - there:
             del self._shards[shard]
         return Facts(
@@ -141,4 +141,4 @@ class Gathering:
             {i: hosts[i].name or f"{i:x}" for i in members},
             {shard: told for shard, (told, at) in self._shards.items() if at >= since_ms},
             self._store.compact_revision, self._node.roster.changes.settled, level >= BIRTHS, level >= MOVES,
-            any(True for _ in self._store.alarms()), self.older())
+            any(True for _ in self._store.alarms()), min(room.quota, room.disk), self.older())

@@ -71,6 +71,7 @@ def test_a_hot_leader_gives_a_directory_to_one_with_room() -> None:
     ({"shards": {0: HOT, 1: replace(COOL, behind=-1)}}, "a replica of shard 1 is behind, or not heard"),
     ({"settled": False}, "members change"),
     ({"alarms": True}, "an alarm is raised"),
+    ({"room": 1}, "and what the quota and the disk leave it is 1"),
     ({"older": ("b",)}, "older version: b"),
     ({"moves": False}, "keys cannot move yet"),
     ({"shards": {0: replace(HOT, term=2), 1: COOL}}, "a leader was elected"),

@@ -55,6 +55,7 @@ class Node:
         common = Common(1, 1, "h1", 1, 2, peers, "")
         self.settings = NodeSettings(common, shard, str(path), growth=mode, growth_bounds=bounds)
         self.now_s, self.used_s = 10_000.0, 0.0
+        self.room = moves.Room()
         machine: Any = SimpleNamespace(
             now_ms=lambda: int(self.now_s * 1000), monotonic=lambda: self.now_s, cpu_s=lambda: self.used_s)
         table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, IDS)
@@ -69,7 +70,7 @@ class Node:
             peers=lambda: {2: heard, 3: heard},
             configuration=SimpleNamespace(voters=frozenset(IDS)))
         growing: Any = SimpleNamespace(
-            growth=SimpleNamespace(level=3, spoken=dict.fromkeys(IDS, OWN)))
+            growth=SimpleNamespace(level=3, spoken=dict.fromkeys(IDS, OWN)), room=lambda: self.room)
         sampling = Sampling(lambda: int(self.now_s * 1000), 1) if mode != "off" else None
         self.admission = SimpleNamespace(sampling=sampling)
         self.executed: list[tuple[int, bytes]] = []
@@ -189,6 +190,18 @@ def test_while_leadership_is_handed_over_or_an_alarm_is_raised_it_waits(tmp_path
     assert node.executed == []
     assert "an alarm is raised" in node.ask().holds
     node.alarms.clear()
+    node.look(2)
+    assert len(node.executed) == 1
+
+
+@pytest.mark.parametrize("room", [moves.Room(quota=-1), moves.Room(disk=-1)])
+def test_without_room_for_a_copy_it_waits(tmp_path: Path, room: moves.Room) -> None:
+    node = Node(tmp_path)
+    node.room = room
+    node.look(5)
+    assert node.executed == []
+    assert any("what the quota and the disk leave it is 0" in why for why in node.ask().holds)
+    node.room = moves.Room()
     node.look(2)
     assert len(node.executed) == 1
 
