@@ -24,6 +24,7 @@ from cluster.placement.table import Move
 
 _COPIED = struct.Struct("<QBIQQ")
 UNKNOWN_LAG_MS = 1 << 31  # and none is longer
+NO_ROOM_LAG_MS = UNKNOWN_LAG_MS + 1  # the copy waits for room on its host; before it was told, not known
 CLOSE_MS = 50  # a copy that lacks no more than this is close
 PATIENCE_MS = 60_000  # with hosts whose copies are not close; then a majority is enough
 _SAID_MS = 5_000  # what a host said counts so long
@@ -160,13 +161,13 @@ class Mover:
         return self.failed >= ALARM_AFTER
 
     def facts(self) -> dict[str, object]:
-        """Every wait of a move has a figure (G15). Keys, bytes and lag (-1: not known) are of each host
-        that was heard."""
+        """Every wait of a move has a figure (G15). Keys, bytes and lag (-1: not known, -2: it waits for
+        room) are of each host that was heard."""
         move = self._table.move
         if move is None:
             return {}
         heard = {host: said.copied for host, said in self._heard.items() if said.copied.move == move.number}
-        lags = {host: said.lag_ms if said.lag_ms < UNKNOWN_LAG_MS else -1 for host, said in heard.items()}
+        lags = {host: _told_lag(said.lag_ms) for host, said in heard.items()}
         return {
             "move": move.number, "start": move.start.hex(), "end": move.end.hex(),
             "sources": list(move.sources), "target": move.target,
@@ -174,3 +175,9 @@ class Mover:
             "failed_switches": self.failed if move.number == self._number else 0,
             "hosts": {f"{host:x}": {"whole": said.whole, "keys": said.keys, "bytes": said.size,
                                     "lag_ms": lags[host]} for host, said in sorted(heard.items())}}
+
+
+def _told_lag(lag_ms: int) -> int:
+    if lag_ms < UNKNOWN_LAG_MS:
+        return lag_ms
+    return -2 if lag_ms == NO_ROOM_LAG_MS else -1

@@ -18,7 +18,7 @@ import structlog
 
 from cluster.effects.records import ITEM, Item, items
 from cluster.order.moving.copier import TRIES, Answer, Ask, Batch, Copier
-from cluster.order.moving.mover import UNKNOWN_LAG_MS, Copied
+from cluster.order.moving.mover import NO_ROOM_LAG_MS, UNKNOWN_LAG_MS, Copied
 from cluster.order.prepare import Base
 from cluster.pacing.easing import LEAST_S, rest_s
 from cluster.placement import Table
@@ -402,7 +402,8 @@ class Copying:
         self._reported = now
         copy = self._moved.copy
         level = [self._level.get(source, 0.0) for source in copier.move.sources]
-        lag_ms = int((now - min(level)) * 1000) if all(level) else UNKNOWN_LAG_MS
+        lag_ms = min(int((now - min(level)) * 1000), UNKNOWN_LAG_MS) if all(level) else UNKNOWN_LAG_MS
+        if self._short:
+            lag_ms = NO_ROOM_LAG_MS
         self._role.report_copied(Copied(
-            copier.move.number, copier.whole, min(lag_ms, UNKNOWN_LAG_MS), 0 if copy is None else copy.live,
-            self._size))
+            copier.move.number, copier.whole, lag_ms, 0 if copy is None else copy.live, self._size))

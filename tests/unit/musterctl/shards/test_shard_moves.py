@@ -41,6 +41,7 @@ class Cluster:
         self.failing: list[RequestError] = []  # answers to what begins a move
         self.silent = 0  # looks without an answer
         self.remembers = True  # whether the host knows moves that ended
+        self.lag_ms = 9  # of the second copy
 
     def change(self, take: Callable[..., Table], *words: Any) -> None:
         older, self.table = self.table, take(self.table, *words)
@@ -92,7 +93,7 @@ class Cluster:
                 move=move.number, key=move.start, range_end=move.end, sources=move.sources,
                 target=move.target, step=1)
             going_on.copies.add(member=1, keys=7, bytes=1000, lag_ms=3)
-            going_on.copies.add(member=2, keys=5, bytes=2000, lag_ms=9)
+            going_on.copies.add(member=2, keys=5, bytes=2000, lag_ms=self.lag_ms)
         return answer
 
     def RetireShard(self, request: Any) -> Any:
@@ -145,6 +146,19 @@ def test_without_waiting_the_slowest_copy_is_told(
     assert code == 0
     for line in ('"Move" : 1', '"Key" : "k"', '"Sources" : [0]', '"Step" : "copying"', '"LagMs" : 9'):
         assert line in out.splitlines()
+
+
+def test_a_copy_that_waits_for_room_is_told(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.lag_ms = -2
+    code, out, _ = run(capsys, "move", "k", "--to=2", "--no-wait", "-w", "simple")
+    assert (code, out) == (0, "1, k, , 0, 2, copying, 5, 1.0 kB, no room, 0\n")
+    monkeypatch.setattr(shard_moves, "_TELL_S", 0.0)
+    run(capsys, "moves")
+    run(capsys, "moves")
+    _, _, err = run(capsys, "split", "m", "--to", "1")
+    assert "1.0 kB on 2 hosts, and a host has no room for more: see its log\n" in err
 
 
 def test_all_keys_end_where_keys_end(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

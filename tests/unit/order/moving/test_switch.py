@@ -18,7 +18,16 @@ from cluster.features.moves import (
 from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.moving.generations import Generations
 from cluster.order.moving.hold import Hold
-from cluster.order.moving.mover import FIRST_PAUSE_MS, PATIENCE_MS, UNKNOWN_LAG_MS, Copied, Hosts, Mover, Step
+from cluster.order.moving.mover import (
+    FIRST_PAUSE_MS,
+    NO_ROOM_LAG_MS,
+    PATIENCE_MS,
+    UNKNOWN_LAG_MS,
+    Copied,
+    Hosts,
+    Mover,
+    Step,
+)
 from cluster.order.moving.switch import LIMIT_MS, Switch, limit_of
 from cluster.order.prepare import Base, Grant, Prepare, sent_at
 from cluster.pb import rpc_pb2 as pb
@@ -309,10 +318,12 @@ def test_facts_name_each_host_that_was_heard() -> None:
     machine.begin()
     machine.mover.heard(2, Copied.decode(Copied(1, True, 7, 30, 400).encode()), 0)
     machine.mover.heard(3, Copied(1, False, UNKNOWN_LAG_MS), 0)
+    machine.mover.heard(4, Copied.decode(Copied(1, False, NO_ROOM_LAG_MS).encode()), 0)
     facts = machine.mover.facts()
     assert (facts["move"], facts["step"], facts["target"]) == (1, "copying", 2)
     assert facts["hosts"] == {"2": {"whole": True, "keys": 30, "bytes": 400, "lag_ms": 7},
-                              "3": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -1}}
+                              "3": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -1},
+                              "4": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -2}}
 
 
 def test_g11_g14_what_the_fold_would_not_take_is_refused() -> None:

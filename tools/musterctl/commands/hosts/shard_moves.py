@@ -20,6 +20,7 @@ from tools.musterctl.commands.keys.kv import span
 
 HEADER = ("MOVE", "KEY", "RANGE END", "FROM", "TO", "STEP", "KEYS", "SIZE", "LAG", "FAILED")
 _LOOK_S = 0.1  # between two looks at a move
+_NO_ROOM = -2  # a lag: a copy waits for room on its host
 _TELL_S = 2.0  # between two lines of progress where no terminal shows them
 _SILENT_S = 30.0  # without an answer of any endpoint
 _AGAIN_S = 10.0  # while the leader has not applied an earlier change
@@ -179,6 +180,7 @@ class Following:
         if found.copies:
             told += f": {facts['keys']} keys, {si_bytes(facts['bytes'])} on {len(found.copies)} hosts"
             told += f", {facts['lag_ms']} ms behind" if facts["lag_ms"] >= 0 else ""
+            told += ", and a host has no room for more: see its log" if facts["lag_ms"] == _NO_ROOM else ""
         if found.failed_switches:
             told += f"; {found.failed_switches} switches failed"
         if self._on_terminal:
@@ -210,13 +212,13 @@ def _facts(found: shards_pb2.Move) -> Facts:
         "target": found.target, "step": shards_pb2.Move.Step.Name(found.step).lower(),
         "keys": min((copy.keys for copy in found.copies), default=0),
         "bytes": min((copy.bytes for copy in found.copies), default=0),
-        "hosts": len(found.copies), "lag_ms": -1 if -1 in lags else max(lags),
+        "hosts": len(found.copies), "lag_ms": min(lags) if min(lags) < 0 else max(lags),
         "failed_switches": found.failed_switches,
     }
 
 
 def _row(facts: Facts) -> list[str]:
-    lag = "" if facts["lag_ms"] < 0 else f"{facts['lag_ms']} ms"
+    lag = "no room" if facts["lag_ms"] == _NO_ROOM else "" if facts["lag_ms"] < 0 else f"{facts['lag_ms']} ms"
     copied = (str(facts["keys"]), si_bytes(facts["bytes"])) if facts["hosts"] else ("", "")
     return [
         str(facts["move"]), quote(facts["key"])[1:-1], shown_end(facts["range_end"]),

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from cluster.effects import records
 from cluster.order.moving.copier import TRIES, Ask
+from cluster.order.moving.mover import NO_ROOM_LAG_MS
 from cluster.order.prepare import Base
 from cluster.pacing.easing import LEAST_S
 from cluster.placement.changes import Moved, move_item, moved_item, shard_item
@@ -488,6 +489,7 @@ def test_a_copy_waits_while_its_host_has_no_room_for_it(cluster: Cluster) -> Non
     assert [said["why"] for said in logs] == ["0 bytes are free"], "once"
     assert copying.copier is not None
     assert not copying.copier.whole
+    assert host.reports[-1].lag_ms == NO_ROOM_LAG_MS
     asked = len(host.asked)
     host.loop.run(10.0)
     assert len(host.asked) == asked
@@ -495,6 +497,7 @@ def test_a_copy_waits_while_its_host_has_no_room_for_it(cluster: Cluster) -> Non
     with capture_logs() as logs:
         host.loop.run(3.0)
     assert ["has room again" in said["event"] for said in logs] == [True]
+    assert host.reports[-1].lag_ms < 50
     assert copying.copied(base(cluster, len(KEYS) + 600))
 
 
