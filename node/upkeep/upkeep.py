@@ -186,3 +186,4 @@ class Upkeep:
         self._giving_back.close()
         self.flushes.close()
         self.quota.close()
+        self._shortage.close()

@@ -25,6 +25,7 @@ from node.storage import directory
 from node.storage.options import LOG_BESIDE
 
 FRAME = PeerKind.SPACE.byte  # between node 0s: a u8, how short of space the sender is
+SPACE = "space"  # file in the run directory
 ENOUGH, SHORT, VERY_SHORT, GONE = 0, 1, 2, 3
 LOOK_BYTES = 64 << 10  # logged between two looks, at least
 _FORGOTTEN_S = 5.0  # a short host that is silent about it for so long has room again
@@ -108,3 +109,35 @@ class Space:
 def of_store(levels: Mapping[int, int]) -> int:
     """How short the store is: what is left when a majority of its hosts has at least as much room."""
     return sorted(levels.values())[len(levels) // 2]
+
+
+class Word:
+    """Of node 0 to its host's other nodes, how short the store is: a byte in a file of the run directory."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._path = os.path.join(run_dir, SPACE) if run_dir else ""
+        self._fd = self._said = -1
+
+    def tell(self, level: int) -> None:
+        if level != self._said and self._is_open(os.O_RDWR | os.O_CREAT):
+            with suppress(OSError):
+                os.pwrite(self._fd, bytes((level,)), 0)
+                self._said = level
+
+    def heard(self) -> int:
+        """ENOUGH, as long as node 0 has said nothing."""
+        if self._is_open(os.O_RDONLY):
+            with suppress(OSError):
+                return int.from_bytes(os.pread(self._fd, 1, 0))
+        return ENOUGH
+
+    def _is_open(self, flags: int) -> bool:
+        if self._path and self._fd < 0:
+            with suppress(OSError):
+                self._fd = os.open(self._path, flags, 0o600)
+        return self._fd >= 0
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

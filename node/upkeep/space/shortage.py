@@ -1,5 +1,8 @@
-"""How short of room on its disks this host is, and at the leader of shard 0 whether the store must refuse
-data. ``node.upkeep.space.disks`` has the levels."""
+"""How short of room on its disks this host is, and whether the store must refuse data.
+
+``node.upkeep.space.disks`` has the levels. Node 0 judges the store, and tells its host's other nodes by a
+byte in a file. Where it follows it does not know which hosts are down: those that say so are short.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
 from node.upkeep.space.alarms import Alarms
-from node.upkeep.space.disks import ENOUGH, FRAME, GONE, LOOK_BYTES, SHORT, Logged, Space, of_store
+from node.upkeep.space.disks import ENOUGH, FRAME, GONE, LOOK_BYTES, SHORT, Logged, Space, Word, of_store
 
 if TYPE_CHECKING:
     from node.storage import RaftLog
@@ -32,31 +35,34 @@ class Shortage:
         self._alarms = alarms
         self._logged = logged
         self._now_ms = now_ms
-        self.store = ENOUGH  # how short of space the store is, at the leader of shard 0
+        self.store = ENOUGH  # how short of space the store is; at node 0 only where it leads
         self.look_at = 0  # log bytes
         least = min(settings.order_log_bytes // 2, settings.min_free_disk_bytes or settings.order_log_bytes)
         self._step = max(least // _LOOKS, LOOK_BYTES)
         self._space = None if settings.shard else Space(
             settings.common.member_id, settings.data_dir, most_log_bytes=settings.order_log_bytes,
             margin_bytes=settings.min_free_disk_bytes)
+        self._word = Word(settings.common.run_dir)
 
     def look(self) -> None:
         """How things are now. Others hear of a change at once."""
         space = self._space
         self.look_at = self._logged.own + self._step
         if space is None:
+            self.store = self._word.heard()
             return
         if space.look(self._log.bytes_after(0), self._log.file_bytes()):
             self._tell(space)
             short = space.own > ENOUGH
             event = "this host is short of disk space" if short else "this host has enough disk space again"
             log.warning(event, short=short, why=space.why)
-        if self._node.writes.leader is None:
-            self.store = ENOUGH
-            return
-        heard_s = {member_id: peer.heard_ms / 1000 for member_id, peer in self._raft.peers().items()}
+        leads = self._node.writes.leader is not None
+        peers = self._raft.peers() if leads else {}
+        heard_s = {member_id: peer.heard_ms / 1000 for member_id, peer in peers.items()}
         levels = space.of_hosts(self._raft.configuration.voters, heard_s, self._now_ms() / 1000)
-        self.store = of_store(levels)
+        store = of_store(levels) if levels else ENOUGH
+        self._word.tell(store)
+        self.store = store if leads else ENOUGH
         if self.store:
             for member_id, level in levels.items():
                 if SHORT <= level < GONE:
@@ -75,3 +81,6 @@ class Shortage:
         self.look()
         if self._space is not None and self._space.own:
             self._tell(self._space)
+
+    def close(self) -> None:
+        self._word.close()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
 from cluster.wire.messages import Method
 from node.upkeep.space.disks import FRAME as SPACE
 from tests.unit.node.upkeep.replicas import DELETE, NO_SPACE, PUT, SMALL, TXNS, Make
@@ -70,3 +74,31 @@ def test_who_does_not_lead_says_that_it_is_short_every_second(replica: Make) -> 
     node.upkeep.second()
     assert node.told == [(i, SPACE, b"\x01") for i in (1, 2, 3)]
     assert not node.upkeep.quota.exceeded(Method.PUT, b"")
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_other_shards_of_a_host_refuse_what_shard_0_refuses(
+    replica: Make, tmp_path: Path, leads: bool
+) -> None:
+    """Deletes of their keys take the headroom as well. Their node 0 need not lead: short hosts tell all."""
+    node = replica(leads=leads, run_dir=str(tmp_path), **SMALL)
+    other = replica(shard=1, run_dir=str(tmp_path), **SMALL)
+    node.wanted_from = 0
+    delete = DELETE.SerializeToString()
+
+    def refused() -> bool:
+        node.upkeep.second()
+        other.upkeep.second()
+        return other.upkeep.quota.exceeded(Method.DELETE_RANGE, delete)
+
+    assert not refused()
+    node.write(52, 1 << 20)
+    assert not refused(), "one host that is short is no reason"
+    node.upkeep.peer_said(2, SPACE[0], b"\x01")
+    assert not refused()
+    assert other.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
+    node.upkeep.peer_said(2, SPACE[0], b"\x02")
+    assert refused()
+    node.upkeep.peer_said(2, SPACE[0], b"\x00")
+    assert not refused()
+    assert not other.upkeep.quota.exceeded(Method.PUT, PUT.SerializeToString())
