@@ -124,6 +124,11 @@ class Upkeep:
         if self.quota.full or self.alarms.no_space:
             self._giving_back.want(self._store.defragment)
 
+    def moved_rows_went(self) -> None:
+        """Of a copy that was given up, or of keys that have left: they count until RocksDB merges that."""
+        if self.room.lacks_quota:
+            self._giving_back.want(self._store.defragment)
+
     def begin(self) -> None:
         """After a start or an install: count the keys, and go on with an interrupted compaction."""
         self.counting.begin()

@@ -218,7 +218,7 @@ class Copying:
         if copy is not None and (move is None or not mine or copy.move != move.number):
             self.copier = None
             if not self._is_full():
-                self._steps.run(self._tried(self._moved.drop_copy()), self.look)
+                self._steps.run(self._tried(self._moved.drop_copy()), self._dropped)
             return
         if move is None or not mine:
             self.copier = None
@@ -286,6 +286,8 @@ class Copying:
                         move=copier.move.number)
         elif self._short and not why:
             log.info("a copy of keys that move has room again", shard=self._shard, move=copier.move.number)
+        if why and not self._short:
+            self._node.upkeep.moved_rows_went()  # a copy before this one may count still
         self._short = why != ""
         return self._short
 
@@ -303,6 +305,11 @@ class Copying:
         self._full_until = now + _FULL_S
         if self._repeats.news("full", now):
             log.error("the disk is full: a copy of keys that move waits", shard=self._shard, error=str(error))
+
+    def _dropped(self) -> None:
+        if self._moved.copy is None:
+            self._node.upkeep.moved_rows_went()
+        self.look()
 
     def _is_full(self) -> bool:
         """Whether the disk has refused a write just now: then it is tried again later."""

@@ -65,7 +65,8 @@ class Leaving:
                 continue
             if self._is_safe(left.target, left.order_index):
                 log.info("deleting keys that moved away", shard=self._shard, move=number, whole=whole)
-                self._steps.run((self._moved.drop if whole else self._moved.bare)(number), lambda: None)
+                work = (self._moved.drop if whole else self._moved.bare)(number)
+                self._steps.run(work, self._node.upkeep.moved_rows_went)
                 return
             self._disks.ask(self._asked(), left.target, left.order_index)
 

@@ -24,12 +24,17 @@ class CopyRoom:
 
     def lacks(self, *, ends: bool) -> str:
         """Why a copy has to wait; empty: it may go on. ``ends``: it is whole, or the order waits for it."""
-        if not ends and (left := self._of_quota()) <= 0:
-            return f"the quota has less than a sixteenth left: {left + self._quota.most // _PARTS} bytes"
+        if not ends and self.lacks_quota:
+            left = self._quota.most - self._quota.in_use()
+            return f"less than a sixteenth of the quota is left: {left} bytes"
         kept = self._margin // 2 if ends else self._kept
         if (free := self._free()) < kept:
             return f"{free} bytes of the file system are free, and {kept} have to stay so"
         return ""
+
+    @property
+    def lacks_quota(self) -> bool:
+        return self._of_quota() <= 0
 
     def facts(self) -> Room:
         """For moves that an operator wishes for."""

@@ -380,6 +380,7 @@ def left(
         for _ in range(2):  # the answers of one second are used in the next
             leaving.second()
             host.loop.run(1.0)
+        assert host.went == ([] if store.left else [source])
         return bool(store.left)
 
     return store, durable, look
@@ -490,6 +491,7 @@ def test_a_copy_waits_while_its_host_has_no_room_for_it(cluster: Cluster) -> Non
     assert copying.copier is not None
     assert not copying.copier.whole
     assert host.reports[-1].lag_ms == NO_ROOM_LAG_MS
+    assert host.went == [TARGET], "what counts still of a copy before is given back first, once"
     asked = len(host.asked)
     host.loop.run(10.0)
     assert len(host.asked) == asked
@@ -547,9 +549,11 @@ def test_a_full_disk_ends_no_process_and_the_copy_goes_on_once_there_is_room(
     copying.placed(cluster.table)
     host.loop.run(30.0)
     assert MovedKeys(store).copy is not None
+    assert host.went == []
     full = False
     host.loop.run(15.0)
     assert MovedKeys(store).copy is None, "what is given up goes in the same way"
+    assert host.went == [TARGET], "its space is given back"
 
 
 def test_what_else_a_disk_does_to_a_copy_ends_the_process(

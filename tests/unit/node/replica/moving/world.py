@@ -73,6 +73,7 @@ class Host:
         self.reports: list[Copied] = []
         self.grew = self.states = 0
         self.promised = False
+        self.went: list[int] = []  # shards that have dropped rows
         self.lacks = {False: "", True: ""}  # why a copy that goes on, or ends, finds no room here
         self.asked: list[tuple[int, int]] = []  # host, shard
         self.links = SimpleNamespace(find=self._find, flush=lambda: None)
@@ -108,7 +109,8 @@ class Host:
             machine=SimpleNamespace(perf_counter=lambda: 0.0), mark_dirty=lambda link: None,
             applies=SimpleNamespace(busy=False),
             upkeep=SimpleNamespace(
-                flushes=SimpleNamespace(), room=SimpleNamespace(lacks=lambda *, ends: self.lacks[ends])))
+                flushes=SimpleNamespace(), room=SimpleNamespace(lacks=lambda *, ends: self.lacks[ends]),
+                moved_rows_went=lambda: self.went.append(shard)))
 
     def copying(self, shard: int) -> Copying:
         return self.source(shard)[0]
