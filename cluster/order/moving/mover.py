@@ -156,6 +156,15 @@ class Mover:
         majority = 2 * len(close & hosts.voters) > len(hosts.voters)
         return not patient and majority and hosts.leaders.get(move.target, 0) in close
 
+    def starves(self, now_ms: int) -> int:
+        """The move, if a host's copy waits for room; 0: none does."""
+        move = self._table.move
+        if move is None or self.step is Step.SWITCHING:
+            return 0
+        return move.number if any(
+            said.copied.move == move.number and said.copied.lag_ms == NO_ROOM_LAG_MS
+            and now_ms - said.at_ms < _SAID_MS for said in self._heard.values()) else 0
+
     @property
     def alarm(self) -> bool:
         return self.failed >= ALARM_AFTER

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Collection
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
+
 from cluster.effects.newer import NewerRecord
+from cluster.errors import EtcdError
+from cluster.features.moves import CANCEL, cancel_body
 from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
 from cluster.order.sound import Place, sound
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     from node.replica.pacing.pauses import GatheringTimer
     from node.replica.roles.role import Kinds
     from node.upkeep.log.snapshots import Snapshots
+
+log = structlog.get_logger("move")
 
 _STATE_WANTED = PeerKind.STATE_WANTED.byte
 _LOOK_ENTRIES, _LOOK_BYTES = 4096, 2 << 20  # a turn's
@@ -59,9 +66,23 @@ class OrderMoves(Moves):
         self.lacks = self.copying.lacks
         self._handed = 0  # how often this node has given its leadership away for want of a copy
         node.clock.each_second(self.leaving.second)
+        node.clock.each_second(self.second)
         node.frames[_STATE_WANTED[0]] = self._state_wanted
         node.handlers[Method.COPIED] = lambda link, rid, timeout_ms, body: self._said(
             link.member_id, Copied.decode(body))
+
+    def second(self) -> None:
+        """Every second. Where data is refused, a move whose copy finds no room is cancelled: what the copy
+        has taken is the clients' then."""
+        node, mover, leader = self._node, self.mover, self._role.writes.leader
+        if mover is None or leader is None or not node.raft.takes_proposals:  # I23
+            return
+        if not node.upkeep.quota.closed or not (number := mover.starves(node.now_ms())):
+            return
+        with suppress(EtcdError):  # then the next second
+            leader.execute(Method.SHARD_CHANGE, bytes((CANCEL,)) + cancel_body(number))
+            log.warning("a move is cancelled: data is refused, and its copy finds no room", move=number)
+            node.wake()
 
     def follow(self, table: Table) -> None:
         """A table is applied here."""

@@ -326,6 +326,20 @@ def test_facts_name_each_host_that_was_heard() -> None:
                               "4": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -2}}
 
 
+def test_a_move_starves_while_a_copy_says_that_it_waits_for_room() -> None:
+    machine = Machine()
+    assert not machine.mover.starves(0)
+    machine.begin()
+    machine.mover.heard(3, Copied(7, False, NO_ROOM_LAG_MS), 0)
+    machine.mover.heard(2, Copied(1, False, UNKNOWN_LAG_MS), 0)
+    assert not machine.mover.starves(0)
+    machine.mover.heard(2, Copied(1, False, NO_ROOM_LAG_MS), 0)
+    assert machine.mover.starves(4999) == 1
+    assert not machine.mover.starves(5000), "it said so long ago"
+    machine.mover.step = Step.SWITCHING
+    assert not machine.mover.starves(0)
+
+
 def test_g11_g14_what_the_fold_would_not_take_is_refused() -> None:
     machine = Machine()
     key = machine.moving.key

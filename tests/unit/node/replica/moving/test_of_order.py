@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.effects.newer import NewerRecord
+from cluster.errors import EtcdError
+from cluster.features.moves import CANCEL, cancel_body
 from cluster.placement.changes import shard_item
 from cluster.placement.table import State
 from cluster.raft import EntryKind, Role
+from cluster.wire.messages import Method
 from node.replica.moving import of_order
 from node.replica.moving.of_order import OrderMoves
 
@@ -107,3 +112,52 @@ def test_two_hosts_that_both_wait_do_not_hand_over_to_each_other_for_ever() -> N
         world.moves.ask_for_state()
         leader = world.led_by[-1]
     assert leader not in worlds
+
+
+class Cancelling:
+    """A sequencer whose move's copy finds no room, where data is refused."""
+
+    def __init__(self) -> None:
+        self.executed: list[tuple[int, bytes]] = []
+        self.refusal: EtcdError | None = None
+        self.woken = 0
+        node: Any = SimpleNamespace(
+            raft=SimpleNamespace(takes_proposals=True), now_ms=lambda: 5, wake=self._wake,
+            upkeep=SimpleNamespace(quota=SimpleNamespace(closed=True)))
+        role: Any = SimpleNamespace(writes=SimpleNamespace(leader=SimpleNamespace(execute=self._execute)))
+        mover: Any = SimpleNamespace(starves=lambda now_ms: 7)
+        self.moves = OrderMoves.__new__(OrderMoves)
+        self.moves._node, self.moves._role, self.moves.mover = node, role, mover
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def _execute(self, method: int, body: bytes) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.executed.append((method, body))
+
+
+def test_a_move_without_room_is_cancelled_where_data_is_refused() -> None:
+    world = Cancelling()
+    world.refusal = EtcdError(errors.MOVE_SETTLES)
+    world.moves.second()
+    assert not world.woken
+    world.refusal = None
+    world.moves.second()
+    assert world.executed == [(Method.SHARD_CHANGE, bytes((CANCEL,)) + cancel_body(7))]
+    assert world.woken == 1
+
+
+@pytest.mark.parametrize("change", [
+    lambda moves: setattr(moves, "mover", None),
+    lambda moves: setattr(moves._role.writes, "leader", None),
+    lambda moves: setattr(moves._node.raft, "takes_proposals", False),
+    lambda moves: setattr(moves._node.upkeep.quota, "closed", False),
+    lambda moves: setattr(moves.mover, "starves", lambda now_ms: 0),
+])
+def test_else_it_waits(change: Callable[[Any], None]) -> None:
+    world = Cancelling()
+    change(world.moves)
+    world.moves.second()
+    assert not world.executed
