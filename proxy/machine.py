@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from cluster import machine
@@ -14,3 +15,6 @@ class Machine(machine.Machine, Protocol):
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The process's event loop; its clock is :meth:`monotonic`."""
+
+    def names_of(self, address: str) -> Sequence[str]:
+        """All names of an address (``proxy.tls.addresses``)."""

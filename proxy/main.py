@@ -54,6 +54,7 @@ class Front:
         common = settings.common
         loop = machine.loop
         self.status = machine.status
+        self._names_of = machine.names_of
         self.connector = connector(machine, common)
         self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
                              settings.max_connection_range_compares)
@@ -138,7 +139,7 @@ class Front:
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
             if settings.tls is not None:
-                tls = Credentials(settings.tls, by_address=True)  # changed files: the other logs them
+                tls = Credentials(settings.tls, by_address=self._names_of)  # the other logs changed files
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
         log.info("serving", urls=[*settings.listen, *settings.listen_http])

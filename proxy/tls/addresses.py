@@ -8,9 +8,11 @@ unless a name of it is.
 from __future__ import annotations
 
 import asyncio
-import socket
+from collections.abc import Callable, Sequence
 
 from proxy.tls.certified import Certificate
+
+NamesOf = Callable[[str], Sequence[str]]  # all names of an address; it blocks. OSError
 
 
 def by_number(certificate: Certificate, address: str) -> str | None:
@@ -24,7 +26,7 @@ def by_number(certificate: Certificate, address: str) -> str | None:
     return f"x509: certificate is valid for {', '.join(certificate.addresses)}, not {address}"
 
 
-async def by_name(certificate: Certificate, address: str) -> str:
+async def by_name(certificate: Certificate, address: str, names_of: NamesOf) -> str:
     """The same by names, which are looked up. A star counts only for the address's own names."""
     loop = asyncio.get_running_loop()
     wild = tuple(name[1:] for name in certificate.dns_names if name.startswith("*."))
@@ -32,8 +34,7 @@ async def by_name(certificate: Certificate, address: str) -> str:
     failed = ""
     own: list[str] = []
     try:
-        first, further, _ = await loop.run_in_executor(None, socket.gethostbyaddr, address)
-        own = [name.removesuffix(".") for name in (first, *further)]
+        own = [name.removesuffix(".") for name in await loop.run_in_executor(None, names_of, address)]
     except OSError as error:
         failed = f" (lookup {address}: {error.strerror or error})"
     if any(name in names or name.endswith(wild) for name in own):

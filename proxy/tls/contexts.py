@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cluster.settings import PeerTls, Tls
+from proxy.tls.addresses import NamesOf
 from proxy.tls.certified import Certificate, refusal, revoked_serials
 
 _SETTLED_S = 2.0  # a file that was written so lately may be written again without another time stamp
@@ -66,10 +67,10 @@ class Credentials:
 
     def __init__(
         self, settings: Tls, failed: Callable[[str], object] = lambda reason: None, *,
-        by_address: bool = False,
+        by_address: NamesOf | None = None,
     ) -> None:
         """``failed`` is told why changed files cannot be used. ValueError if the first cannot.
-        ``by_address``: a client must come from where its certificate is for."""
+        ``by_address``: a client must come from where its certificate is for, by these names."""
         self._settings = settings
         self.by_address = by_address
         self._failed = failed

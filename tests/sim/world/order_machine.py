@@ -69,6 +69,9 @@ class SimulatedMachine:
         self._process = process
         self._make_dealer, self._make_router = sockets(simulation.plan.tcp)
 
+    def names_of(self, address: str) -> list[str]:
+        return []
+
     def now_ms(self) -> int:
         process = self._process
         return int((process.world.now * process.clock_rate + process.clock_offset) * 1000)

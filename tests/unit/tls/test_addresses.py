@@ -14,10 +14,11 @@ import pytest
 from cluster.settings import Tls
 from proxy.grpc.registry import Registry
 from proxy.tls import Credentials, layer
-from proxy.tls.addresses import by_name, by_number
+from proxy.tls.addresses import NamesOf, by_name, by_number
 from proxy.tls.certified import Certificate
 from tests.authority import Authority
 from tests.unit.grpc.harness import serving
+from tools.muster.machine.names import names_of
 
 NAME = "127.0.0.1"
 
@@ -33,8 +34,8 @@ def test_addresses_are_compared_and_names_are_looked_up() -> None:
     assert by_number(certificate((), ("10.0.0.1", "::1")), NAME) == (
         "x509: certificate is valid for 10.0.0.1, ::1, not 127.0.0.1"
     )
-    assert asyncio.run(by_name(certificate(("*.invalid", "localhost")), NAME)) == ""
-    assert asyncio.run(by_name(certificate(("*.invalid", "10.0.0.1")), NAME)) == (
+    assert asyncio.run(by_name(certificate(("*.invalid", "localhost")), NAME, names_of)) == ""
+    assert asyncio.run(by_name(certificate(("*.invalid", "10.0.0.1")), NAME, names_of)) == (
         'tls: "127.0.0.1" does not match any of DNSNames ["*.invalid" "10.0.0.1"]'
     )
 
@@ -44,8 +45,8 @@ def test_an_address_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     names = "a", ["b.example.", "a.sub.example"], [NAME]
     monkeypatch.setattr(socket, "gethostbyaddr", lambda address: names)
     for name in ("a", "b.example", "*.sub.example"):
-        assert asyncio.run(by_name(certificate((name,)), NAME)) == ""
-    assert asyncio.run(by_name(certificate(("*.invalid",)), NAME)) != ""
+        assert asyncio.run(by_name(certificate((name,)), NAME, names_of)) == ""
+    assert asyncio.run(by_name(certificate(("*.invalid",)), NAME, names_of)) != ""
 
 
 def _answer(connection: http.client.HTTPSConnection) -> bytes:
@@ -74,7 +75,7 @@ def test_a_listener_that_looks_at_addresses_refuses_who_comes_from_another_one(
     registry = Registry()
     registry.http("/metrics", lambda request: request.respond(200, b"ok"))
     held = Credentials(
-        Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=True
+        Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=names_of
     )
     context = ssl.create_default_context(cafile=str(authority.file))
     context.load_cert_chain(client.cert, client.key)
@@ -96,7 +97,7 @@ def test_nothing_is_looked_up_for_a_client_that_has_gone(
     """A certificate may have hundreds of names, and each may take a resolver's whole patience."""
     begun, ended = threading.Event(), threading.Event()
 
-    async def never(certificate: Certificate, address: str) -> str:
+    async def never(certificate: Certificate, address: str, names_of: NamesOf) -> str:
         begun.set()
         try:
             await asyncio.sleep(3600)
@@ -107,7 +108,7 @@ def test_nothing_is_looked_up_for_a_client_that_has_gone(
     monkeypatch.setattr(layer, "by_name", never)
     authority = Authority(tmp_path)
     host, client = authority.issue("host", NAME), authority.issue("client", "elsewhere.invalid")
-    held = Credentials(Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=True)
+    held = Credentials(Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=names_of)
     context = ssl.create_default_context(cafile=str(authority.file))
     context.load_cert_chain(client.cert, client.key)
     with (
