@@ -1,5 +1,5 @@
-"""Render the Helm chart for the values of ``keys.yaml`` and ``tls.yaml`` by helm's own packages, into
-``rendered/``, and lint it: ``make chart``. It needs Go; the first time takes minutes.
+"""Render the Helm chart for the values of ``keys.yaml``, ``tls.yaml`` and ``upgrade.yaml``, by helm's own
+packages, into ``rendered/``, and lint it: ``make chart``. It needs Go; the first time takes minutes.
 
 Tests check what is rendered without Go, and that it is of the chart as it is.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 CHART = FOLDER / "muster"
-VALUES = ("keys", "tls")
+VALUES = ("keys", "tls", "upgrade")
 PROGRAM = FOLDER.parents[1] / ".interop" / "chart"
 
 

@@ -4,6 +4,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"sort"
 
 	"helm.sh/helm/v3/pkg/chart/loader"
@@ -37,6 +38,9 @@ func run(folder, file string) error {
 		return err
 	}
 	options := chartutil.ReleaseOptions{Name: "store", Namespace: "default", Revision: 1, IsInstall: true}
+	if filepath.Base(file) == "upgrade.yaml" {
+		options.Revision, options.IsInstall, options.IsUpgrade = 2, false, true
+	}
 	values, err := chartutil.ToRenderValues(chart, given, options, chartutil.DefaultCapabilities)
 	if err != nil {
 		return err

@@ -99,6 +99,7 @@ OURS = "22, unstarted, , http://store-1.peers:2380, , false"
 THERE = "store-0=http://store-0.peers:2380,store-1=http://store-1.peers:2380"
 NEW = f"{THERE},store-2=http://store-2.peers:2380"
 JOINS = "../data.joins"
+ROOT_USER = "root:secret"
 
 
 @pytest.mark.parametrize(
@@ -120,21 +121,7 @@ def test_a_pod_that_is_no_host_yet_joins_the_cluster_that_is_there(
     (tmp_path / "data/member").mkdir(parents=True)
     if made:
         (tmp_path / "data" / made).touch()
-    (tmp_path / "list").write_text(listed and f"{listed}\n")
-    for name, text in (
-        ("muster", 'printf "%s\\n" "$@"'),
-        ("musterctl", f'case "$*" in *add*) echo "{OURS}" >>list ;; *) test -s list && cat list ;; esac'),
-    ):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    given = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "MUSTER_DATA_DIR": str(tmp_path / "data"),
-        "POD_NAME": "store-1", "BASE": "store", "DOMAIN": "peers", "REPLICAS": "3", "SCHEME": "http",
-        "LISTEN": "0.0.0.0", "CLIENT_FLAGS": ""}  # fmt: skip
-    script = objects("keys")["ConfigMap"]["data"]["start.sh"]
-    done = subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        env=given)  # fmt: skip
+    done = started(tmp_path, listed)
     assert (tmp_path / "data" / JOINS).exists() == (state != "new")
     if not state:  # it met that cluster when it was to join it, and begins no other
         assert (done.returncode, done.stdout) == (1, "")
@@ -144,6 +131,70 @@ def test_a_pod_that_is_no_host_yet_joins_the_cluster_that_is_there(
     flags = done.stdout.splitlines()
     assert f"--initial-cluster-state={state}" in flags
     assert f"--initial-cluster={cluster}" in flags
+
+
+def started(
+    tmp_path: Path, listed: str, *, said: str = "", **given: str
+) -> subprocess.CompletedProcess[str]:
+    """The chart's script, beside programs that print their flags, and the members or ``said``."""
+    (tmp_path / "list").write_text(listed and f"{listed}\n")
+    lists = f"test -s list && cat list || {{ echo '{said}' >&2; exit 1; }}"
+    for name, text in (
+        ("muster", 'printf "%s\\n" "$@"'),
+        ("musterctl", f'case "$*" in *add*) echo "{OURS}" >>list ;; *) {lists} ;; esac'),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "MUSTER_DATA_DIR": str(tmp_path / "data"),
+        "POD_NAME": "store-1", "BASE": "store", "DOMAIN": "peers", "REPLICAS": "3", "SCHEME": "http",
+        "LISTEN": "0.0.0.0", "CLIENT_FLAGS": "", "BEGINS": "true"} | given  # fmt: skip
+    script = objects("keys")["ConfigMap"]["data"]["start.sh"].replace("/tmp/", f"{tmp_path}/")
+    return subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False,
+        env=env)  # fmt: skip
+
+
+def test_a_pod_begins_no_cluster_beside_one_that_refuses_it(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = started(tmp_path, "", said="Error: etcdserver: user name is empty")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "user name is empty" in done.stderr and "auth.secret" in done.stderr
+    again = started(tmp_path, "", said="connection refused")
+    assert (again.returncode, again.stdout) == (1, ""), "it has met a cluster"
+
+
+@pytest.mark.parametrize("said", ["connection refused", "Error: etcdserver: no leader"])
+def test_hosts_of_a_new_cluster_do_not_wait_for_each_other(said: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    assert "--initial-cluster-state=new" in started(tmp_path, "", said=said).stdout
+
+
+def test_a_pod_of_an_upgrade_begins_no_cluster(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = started(tmp_path, "", said="connection refused", BEGINS="false")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "connection refused" in done.stderr and "nobody answers of the cluster" in done.stderr
+    assert "--initial-cluster-state=existing" in started(tmp_path, LISTED, BEGINS="false").stdout
+
+
+def test_an_install_begins_a_cluster_and_an_upgrade_does_not() -> None:
+    for name in VALUES:
+        assert variables(name, "StatefulSet")["BEGINS"]["value"] == ("false" if name == "upgrade" else "true")
+
+
+def test_scripts_ask_as_the_user_of_the_secret() -> None:
+    user = {"name": "MUSTERCTL_USER",
+            "valueFrom": {"secretKeyRef": {"name": "root-user", "key": "user"}}}  # fmt: skip
+    for kind in ("StatefulSet", "Job"):
+        assert variables("upgrade", kind)["MUSTERCTL_USER"] == user
+        assert "MUSTERCTL_USER" not in variables("keys", kind)
+
+
+def variables(name: str, kind: str) -> dict[str, dict[str, Any]]:
+    """The environment of the containers, by name."""
+    container = objects(name)[kind]["spec"]["template"]["spec"]["containers"][0]
+    return {entry["name"]: entry for entry in container["env"]}
 
 
 class Pods:
@@ -164,6 +215,7 @@ class Pods:
         for name, module in (("muster", "tools.muster.cli"), ("musterctl", "tools.musterctl")):
             (folder / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} -P -m {module} "$@"\n')
             (folder / "bin" / name).chmod(0o755)
+        self.endpoint = self._environment(0, 0)["ENDPOINTS"]
         self.run(0, "muster", "peer-keys", str(folder / "keys"))
 
     def _here(self, pod: int, text: str) -> str:
@@ -187,33 +239,37 @@ class Pods:
         return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"',
                 str(self._folder / "hosts"), *words]  # fmt: skip
 
-    def start(self, pod: int, replicas: int) -> None:
+    def start(self, pod: int, replicas: int, **given: str) -> None:
         own = self._folder / str(pod)
-        own.mkdir()
+        own.mkdir(exist_ok=True)
         (own / "start.sh").write_text(self._here(pod, self._scripts["start.sh"]))
         with open(own / "log", "wb") as log:
             self.running[pod] = subprocess.Popen(
                 self._line("sh", str(own / "start.sh"), *self._arguments), stdout=log, stderr=log,
-                env=self._environment(pod, replicas), cwd=own)  # fmt: skip
+                env=self._environment(pod, replicas) | given, cwd=own)  # fmt: skip
 
-    def remove(self, replicas: int) -> None:
+    def remove(self, replicas: int, **given: str) -> None:
         script = self._folder / "remove.sh"
         script.write_text(self._here(0, self._scripts["remove.sh"]))
-        self.run(replicas, "sh", str(script))
+        self.run(replicas, "sh", str(script), **given)
 
-    def run(self, replicas: int, *words: str) -> str:
+    def run(self, replicas: int, *words: str, **given: str) -> str:
         done = subprocess.run(
             self._line(*words), check=False, capture_output=True, text=True, timeout=LIMIT_S,
-            env=self._environment(0, replicas))  # fmt: skip
+            env=self._environment(0, replicas) | given)  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def ctl(self, *words: str, **given: str) -> subprocess.CompletedProcess[str]:
+        """musterctl at pod 0."""
+        env = self._environment(0, 0) | given
+        return subprocess.run(
+            self._line("musterctl", "--endpoints", self.endpoint, *words), check=False,
+            capture_output=True, text=True, timeout=LIMIT_S, env=env)  # fmt: skip
+
     def members(self) -> list[str]:
         """Names of those that have started."""
-        endpoints = self._environment(0, 0)["ENDPOINTS"]
-        done = subprocess.run(
-            self._line("musterctl", "--endpoints", endpoints, "member", "list"), check=False,
-            capture_output=True, text=True, timeout=LIMIT_S, env=self._environment(0, 0))  # fmt: skip
+        done = self.ctl("member", "list", MUSTERCTL_USER=ROOT_USER)
         rows = [line.split(", ") for line in done.stdout.splitlines()]
         return sorted(row[2] for row in rows if row[1] == "started")
 
@@ -249,3 +305,19 @@ def test_members_follow_the_number_of_replicas(pods: Pods) -> None:
     pods.remove(3)
     pods.until_members_are(names[:3])
     assert pods.running[3].wait(LIMIT_S) == 0
+
+
+def test_a_pod_joins_a_cluster_that_has_users(pods: Pods) -> None:
+    names = [f"store-muster-{i}" for i in range(2)]
+    root = {"MUSTERCTL_USER": ROOT_USER}
+    pods.start(0, 1)
+    pods.until_members_are(names[:1])
+    for words in (("user", "add", ROOT_USER), ("put", "a", "old"), ("auth", "enable")):
+        pods.run(1, "musterctl", "--endpoints", pods.endpoint, *words)
+    pods.start(1, 2)
+    assert pods.running.pop(1).wait(LIMIT_S) == 1, "it has no user, and begins no cluster"
+    pods.start(1, 2, BEGINS="false", **root)
+    pods.until_members_are(names)
+    pods.remove(1, **root)
+    pods.until_members_are(names[:1])
+    assert "old" in pods.ctl("get", "a", **root).stdout

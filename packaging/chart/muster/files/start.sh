@@ -18,7 +18,7 @@ members() {
 
 if [ -e "$MUSTER_DATA_DIR/member/identity.json" ]; then
     :
-elif listed=$(members); then
+elif listed=$(members 2>/tmp/said); then
     touch "$joins"
     if echo "$listed" | grep -q ", started, [^,]*, $url, "; then
         echo "the cluster knows $POD_NAME, but its data is gone: remove that member, then delete this pod" >&2
@@ -37,9 +37,22 @@ elif listed=$(members); then
     # a member's name is the first word of its address
     cluster=$(echo "$listed" | sed -E 's|^[^,]*, [^,]*, [^,]*, (https?://([^.:]+)[^,]*), .*$|\2=\1|' | paste -sd, -)
     state=existing
-elif [ -e "$joins" ]; then
-    echo "nobody answers of the cluster that $POD_NAME is to join; for a new cluster remove $joins" >&2
-    exit 1
+else
+    cat /tmp/said >&2
+    # hosts of a new cluster look for a leader before they know the members
+    if grep "etcdserver:" /tmp/said | grep -qv "no leader\|request timed out"; then
+        touch "$joins"
+        echo "there is a cluster that refuses $POD_NAME: if it has users, set auth.secret" >&2
+        exit 1
+    fi
+    if [ -e "$joins" ]; then
+        echo "nobody answers of the cluster that $POD_NAME is to join; for a new cluster remove $joins" >&2
+        exit 1
+    fi
+    if [ "$BEGINS" != true ]; then
+        echo "nobody answers of the cluster that $POD_NAME is to join; a new release begins a new one" >&2
+        exit 1
+    fi
 fi
 
 if [ -n "${KEYS:-}" ]; then
