@@ -94,6 +94,15 @@ def test_certificates_and_metrics_have_the_fields_of_their_operators() -> None:
     assert not OTHERS & set(objects("keys"))
 
 
+def test_clients_need_a_certificate_unless_the_values_say_no() -> None:
+    flags = {name: objects(name)["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]["args"]
+             for name in ("tls", "upgrade")}  # fmt: skip
+    assert {"--trusted-ca-file=/tls/ca.crt", "--client-cert-auth=true"} <= set(flags["tls"])
+    assert not [flag for flag in flags["upgrade"] if flag.startswith(("--trusted-ca", "--client-cert"))]
+    for name in flags:
+        assert {"--peer-trusted-ca-file=/tls/ca.crt", "--peer-client-cert-auth=true"} <= set(flags[name])
+
+
 LISTED = "11, started, store-0, http://store-0.peers:2380, http://store-0.peers:2379, false"
 OURS = "22, unstarted, , http://store-1.peers:2380, , false"
 THERE = "store-0=http://store-0.peers:2380,store-1=http://store-1.peers:2380"
