@@ -103,6 +103,13 @@ def test_clients_need_a_certificate_unless_the_values_say_no() -> None:
         assert {"--peer-trusted-ca-file=/tls/ca.crt", "--peer-client-cert-auth=true"} <= set(flags[name])
 
 
+def test_the_image_is_built_by_the_name_that_the_chart_takes() -> None:
+    image = objects("keys")["StatefulSet"]["spec"]["template"]["spec"]["containers"][0]["image"]
+    page = (ROOT / "docs/run/install.md").read_text(encoding="utf-8")
+    assert f"docker build -f packaging/container/Dockerfile -t {image} ." in page
+    assert f" --tag {image} ." in (ROOT / "packaging/container/Dockerfile").read_text(encoding="utf-8")
+
+
 LISTED = "11, started, store-0, http://store-0.peers:2380, http://store-0.peers:2379, false"
 OURS = "22, unstarted, , http://store-1.peers:2380, , false"
 THERE = "store-0=http://store-0.peers:2380,store-1=http://store-1.peers:2380"
