@@ -293,10 +293,14 @@ class Leadership(Place):
         try:
             await self._write(ranges.data(value))
         except NotHeld:
-            if self._held:
-                self._held = False
-                self._taken.release()
+            self._unheld()
             raise
+
+    def _unheld(self) -> None:
+        """Its key is gone, or another's: it leads no more."""
+        if self._held:
+            self._held = False
+            self._taken.release()
 
     async def resign(self) -> None:
         """Lead no more; nothing if it does not."""
@@ -310,6 +314,37 @@ class Leadership(Place):
     ) -> None:
         if not self._origin.is_parent:  # else that stands in line
             await self.resign()
+
+
+async def is_lost(leadership: Leadership) -> bool:
+    """Whether it leads no more, also where only the store knows. Without an answer: what is known here."""
+    if not leadership.lost:
+        with contextlib.suppress(MusterError):
+            client, token = leadership._client, leadership.token
+            found = (await client.when().then(ops.get(leadership.key))).found()
+            if found.kv is None or found.kv.create_revision != token:
+                leadership._unheld()
+    return leadership.lost
+
+
+async def until_lost(leadership: Leadership, lease: Lease) -> None:
+    """Wait until its key is deleted, or its lease is lost; for the latter alone where the key may not be
+    watched."""
+    try:
+        await unless_lost(lease, _deleted(leadership, leadership.prefix + leadership._suffix(lease)))
+    except MusterError as error:
+        if not lease.lost:
+            log.warning("%r: only the lease tells of the leadership's end: %s", leadership.prefix, error)
+        await lease.wait_lost()
+    leadership._unheld()
+
+
+async def _deleted(leadership: Leadership, key: bytes) -> None:
+    seen = leadership._seen
+    async with leadership._client.watch(key, revision=seen + 1, snapshots=True) as watch:
+        async for event in watch:
+            if isinstance(event, Delete) or (isinstance(event, Snapshot) and await is_lost(leadership)):
+                return
 
 
 class Election:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from muster_client.errors import MusterError
 from muster_client.lease import to_its_end
-from muster_client.queueing import Leadership
+from muster_client.queueing import Leadership, is_lost, until_lost
 from muster_client.ranges import Text
 from muster_client.wire.retries import is_final
 
@@ -40,10 +40,11 @@ async def while_leading(
             continue
         try:
             working = asyncio.ensure_future(_awaited(work(leadership)))
-            lost = asyncio.ensure_future(leadership.lease.wait_lost())
+            lost = asyncio.ensure_future(until_lost(leadership, leadership.lease))
             try:
                 await asyncio.wait((working, lost), return_when=asyncio.FIRST_COMPLETED)
-                if working.done() and not (leadership.lost and isinstance(working.exception(), MusterError)):
+                if working.done() and not (
+                        isinstance(working.exception(), MusterError) and await is_lost(leadership)):
                     return working.result()
                 log.warning("%r: the leadership was lost, its work is cancelled", name)
             finally:

@@ -14,7 +14,7 @@ from muster_client.client import INSTANCE_TTL_S
 from muster_client.errors import MusterError
 from muster_client.kv import PAGE_KEYS, Kv
 from muster_client.lease import LeaseInfo, to_its_end
-from muster_client.queueing import TTL_S
+from muster_client.queueing import TTL_S, is_lost, until_lost
 from muster_client.ranges import Keys, Text
 from muster_client.services.config import Model
 from muster_client.services.discovery import Balance
@@ -173,7 +173,7 @@ class Client(Within):
         ttl: int = INSTANCE_TTL_S,
     ) -> Result:
         """See :meth:`muster_client.Client.while_leading`. The work runs in this thread, and is not cancelled:
-        it calls ``leadership.lease.check()`` now and then, which raises LeaseLost, and is run again."""
+        it looks at ``leadership.lost`` now and then, and is run again where it raises a MusterError then."""
         told = value or socket.gethostname()
         while True:
             try:
@@ -184,14 +184,17 @@ class Client(Within):
                 log.warning("%r: no campaign: %s", name, error)
                 time.sleep(_AGAIN_S)
                 continue
+            inner = leadership.inner
+            watching = engine.submit(until_lost(inner, inner.lease))  # for `lost`
             try:
                 return work(leadership)
             except MusterError as error:
-                if not leadership.lost:
+                if not wait(is_lost(inner)):
                     raise
                 log.warning("%r: the leadership was lost, its work begins again: %s", name, error)
             finally:
-                wait(to_its_end(leadership.inner.resign()))
+                watching.cancel()
+                wait(to_its_end(inner.resign()))
 
     def cron(
         self, name: Text, schedule: str | float, job: Callable[[Run], None], *, ttl: int = INSTANCE_TTL_S,
