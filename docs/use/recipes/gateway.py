@@ -68,16 +68,20 @@ class Cluster:
             except OSError:
                 continue
             connection.sock.settimeout(timeout_s)
-            connection.request("POST", f"/v3/{path}", json.dumps(message))
-            answer = connection.getresponse()
+            try:
+                connection.request("POST", f"/v3/{path}", json.dumps(message))
+                answer = connection.getresponse()
+            except BaseException:
+                connection.close()
+                raise
             if answer.status != 200:
                 raise RuntimeError(answer.read().decode())
             return answer
         raise ConnectionError("no host is reached")
 
-    def call(self, path: str, message: Json) -> Json:
+    def call(self, path: str, message: Json, timeout_s: float | None = None) -> Json:
         """One request, one answer; a lock may take any time."""
-        with self._open(path, message, None) as answer:
+        with self._open(path, message, timeout_s) as answer:
             found: Json = json.loads(answer.read())
             return found
 
@@ -130,8 +134,17 @@ class Lease:
         threading.Thread(target=self._renew, daemon=True).start()
 
     def _renew(self) -> None:
-        while not self._stopped.wait(self._ttl_s / 3):
-            self._cluster.call("lease/keepalive", {"ID": self.id})
+        pause_s = self._ttl_s / 3
+        while not self._stopped.wait(pause_s):
+            pause_s = min(1, self._ttl_s / 3)  # until it is renewed
+            try:
+                answer = self._cluster.call("lease/keepalive", {"ID": self.id}, self._ttl_s / 3)
+            except (OSError, RuntimeError, ValueError, http.client.HTTPException):
+                continue  # a host is down, or has no leader
+            if (found := answer.get("result")) is not None:
+                if "TTL" not in found:
+                    return  # the lease is gone
+                pause_s = self._ttl_s / 3
 
     def fail(self) -> None:
         """Renew it no more, as if the program had died."""
