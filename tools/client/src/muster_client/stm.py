@@ -83,8 +83,9 @@ class Stm:
         if not missing:
             return
         revision = 0
-        if self._isolation in _SNAPSHOTS and self._read:
-            revision = min(found.revision for found in self._read.values())
+        known = (*self._read.values(), *self._fetched.values())  # this attempt's, and what it may yet read
+        if self._isolation in _SNAPSHOTS and known:
+            revision = min(found.revision for found in known)
         result = await self._client.txn(
             ops.when().then(*(ops.get(name, revision=revision) for name in missing)), timeout=self._timeout)
         for place, name in enumerate(missing):
