@@ -28,7 +28,7 @@ from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.by_url import ClusterFull
 from tools.muster.host.supervising.children import ChildSpec
-from tools.muster.proxy_mode import kind, start, unready
+from tools.muster.proxy_mode import fronts, kind, start, unready
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.found import Members
 from tools.muster.proxy_mode.kind import Kind, kind_of
@@ -229,6 +229,32 @@ def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Pa
 def peers(spec: ChildSpec) -> list[int]:
     """The ports that a front is told."""
     return [peer["port"] for peer in json.loads(spec.settings(3)[0])["common"]["peers"]]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_members_with_certificates_are_dialled_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Also those of the proxy's file: later starts need no ``--initial-cluster``."""
+    url = "https://127.0.0.1:1"
+    settings = built(
+        tmp_path, "--proxy=on", "--peer-auto-tls", *[f"--initial-cluster=h={url}"] * (not kept),
+        f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}")
+    if kept:
+        kind.write(settings.data_dir, [url])
+    dialled: list[PeerTls | None] = []
+
+    def ask(*told: object, **_: object) -> Running:
+        dialled.append(told[2])
+        return running(url)
+
+    monkeypatch.setattr("tools.muster.proxy_mode.found.asked", ask)
+    monkeypatch.setattr(fronts, "run", lambda config, *_: dialled.append(config.peer_tls) or 0)
+    monkeypatch.setattr(proxy.os, "umask", lambda mask: 0)
+    assert proxy.run(settings, LOG) == 0
+    assert dialled[0] == dialled[1]
+    assert dialled[0] is not None
+    assert dialled[0].cert_file.startswith(str(tmp_path))
 
 
 # -- before it knows a member

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cluster.settings import PeerTls, Tls
@@ -161,7 +162,8 @@ def build(values: Values) -> ServerConfig:
     shards = shard_count(values["shards"])
     warnings += _check_others(values)
     initial_cluster = parse_initial_cluster(cluster_text)
-    key_file, peer_tls = _peer_security(values, listen_peer, advertise_peer, initial_cluster, warnings)
+    own = ((), ()) if values["proxy"] != "off" else (listen_peer, advertise_peer)
+    key_file, peer_tls = _peer_security(values, *own, _urls_of(initial_cluster), warnings)
     return ServerConfig(
         name=name,
         data_dir=_data_dir(values, name, warnings),
@@ -209,17 +211,20 @@ def _check_others(values: Values) -> list[str]:
 
 
 def _peer_security(
-    values: Values, listen: tuple[Url, ...], advertised: tuple[Url, ...], initial: InitialCluster,
+    values: Values, listen: tuple[Url, ...], advertised: tuple[Url, ...], members: tuple[Url, ...],
     warnings: list[str],
 ) -> tuple[str, PeerTls | None]:
-    """The peer key file, "" for none, and TLS between hosts."""
-    members = tuple(parse_peer_url(u) for _, urls in initial for u in urls)
+    """The peer key file, "" for none, and TLS between hosts. A proxy has members alone."""
     tls, more = peer_tls_of(values, [u.text for u in listen], [u.text for u in (*advertised, *members)])
     key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
     if key_file and any(url.is_unix for url in (*listen, *advertised, *members)):
         raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
     warnings += more + check_peer_port(listen, members, key_file, tls, values["peer-insecure"])
     return key_file, tls
+
+
+def _urls_of(initial: InitialCluster) -> tuple[Url, ...]:
+    return tuple(parse_peer_url(url) for _, urls in initial for url in urls)
 
 
 def _progress_interval_ms(values: Values) -> int:
@@ -248,6 +253,22 @@ def _rotation(values: Values, warnings: list[str]) -> Rotation | None:
 
 def with_shards(config: ServerConfig, shards: int) -> ServerConfig:
     return replace(config, shards=shards)
+
+
+def with_members(config: ServerConfig, peer_urls: Iterable[str]) -> ServerConfig:
+    """Of a proxy: with what it needs to dial members at these URLs. ConfigError."""
+    members = tuple(parse_peer_url(url) for url in peer_urls)
+    key_file, tls = _peer_security(config.values, (), (), members, [])
+    return replace(config, peer_key_file=key_file, peer_tls=tls)
+
+
+def as_member(config: ServerConfig) -> ServerConfig:
+    """The same for a member that was started with --proxy: it listens for peers, after all. ConfigError."""
+    more: list[str] = []
+    key_file, tls = _peer_security(
+        config.values, config.listen_peer, config.advertise_peer, _urls_of(config.initial_cluster), more)
+    warnings = tuple(dict.fromkeys((*config.warnings, *more)))
+    return replace(config, peer_key_file=key_file, peer_tls=tls, warnings=warnings)
 
 
 def with_agreed_layout(config: ServerConfig, shards: int, depth: int) -> ServerConfig:

@@ -60,7 +60,7 @@ def peer_tls_of(
     values: Values, listen: Sequence[str], named: Sequence[str]
 ) -> tuple[PeerTls | None, list[str]]:
     """TLS between hosts, None without it, and warnings; ``named``: the peer URLs that hosts know of each
-    other. With --peer-auto-tls the files are yet to come."""
+    other. A proxy has no ``listen``. With --peer-auto-tls the files are yet to come."""
     warnings: list[str] = []
     cert, key, auto = values["peer-cert-file"], values["peer-key-file"], values["peer-auto-tls"]
     if auto and cert:
@@ -82,9 +82,9 @@ def peer_tls_of(
     if auto:
         return PeerTls("", "", verifies=False, **versions), warnings
     if not cert and not key:
-        address = listen[0].partition("://")[2]
+        what = f"listen on TLS for {listen[0].partition('://')[2]}" if listen else f"dial {named[0]}"
         raise ConfigError(
-            f"cannot listen on TLS for {address}: KeyFile and CertFile are not presented "
+            f"cannot {what}: KeyFile and CertFile are not presented "
             "(https peer URLs want --peer-cert-file and --peer-key-file, or --peer-auto-tls)")
     if not (cert and key):
         raise ConfigError(

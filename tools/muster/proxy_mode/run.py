@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cluster.members.described import Running
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.settings import ServerConfig, with_agreed_layout
+from tools.muster.config.settings import ServerConfig, with_agreed_layout, with_members
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
@@ -33,9 +33,10 @@ def run(config: ServerConfig, log: Logger) -> int:
     lock = rundir.DataDirLock(config.data_dir)
     try:
         log.info("v2 API proxy starting", readonly=config.values["proxy"] == "readonly")
-        config = with_keys(config)
         ports.check(config, None, log)
-        members = Members(config, _peer_urls(config, log), log)
+        peer_urls = _peer_urls(config, log)
+        config = with_keys(with_members(config, peer_urls))
+        members = Members(config, peer_urls, log)
         running = members.now() or _awaited(config, members)
         config = with_agreed_layout(config, running.shards, running.depth)
         config = replace(config, fronts=max(config.fronts, 1))

@@ -9,7 +9,7 @@ import contextlib
 import os
 from dataclasses import replace
 
-from tools.muster.config.settings import ServerConfig
+from tools.muster.config.settings import ServerConfig, as_member
 from tools.muster.host import serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.by_url import ClusterFull
@@ -30,7 +30,7 @@ def run(config: ServerConfig) -> int:
         return proxy.run(config, log)
     if wanted:
         was = "the server is already initialized as member before, starting as etcd member..."
-        config = replace(config, warnings=(*config.warnings, was))
+        config = as_member(replace(config, warnings=(*config.warnings, was)))
     try:
         return serve.run(config)
     except ClusterFull as full:

@@ -107,3 +107,25 @@ def test_a_host_is_restored_to_https_urls_before_it_has_certificates() -> None:
     mixed = replace(new, initial_cluster=f"x={HOST},y=http://127.0.0.1:2390")
     with pytest.raises(ConfigError, match="all of them, or over http"):
         identity_of(build(*mixed.arguments()))
+
+
+def test_a_proxy_looks_at_the_members_urls_alone() -> None:
+    """It listens for no peers: the default --listen-peer-urls, by http, kept it from starting."""
+    proxy = ("--proxy=on", *PAIR, "--peer-trusted-ca-file=/ca")
+    tls = build(*SECURE, *PAIR, "--peer-trusted-ca-file=/ca").peer_tls
+    found = build(*proxy, f"--initial-cluster=h={HOST}")
+    assert (found.peer_tls, found.peer_key_file) == (tls, "")
+    assert build(*proxy, f"--initial-cluster=h={HOST}", "--listen-peer-urls=http://0.0.0.0:1").peer_tls == tls
+    with pytest.raises(ConfigError, match="all of them, or over http"):
+        build(*proxy, f"--initial-cluster=h={HOST},i=http://127.0.0.1:1")
+    with pytest.raises(ConfigError, match="all of them, or over http"):
+        config.as_member(found)
+
+
+def test_a_proxy_that_finds_its_members_takes_what_their_urls_ask_for() -> None:
+    found = build("--proxy=on", *PAIR)
+    assert config.with_members(found, [HOST]).peer_tls == build(*SECURE, *PAIR).peer_tls
+    assert config.with_members(found, ["http://127.0.0.1:1"]).peer_tls is None
+    assert config.with_members(build("--proxy=on", "--peer-key-file=/k"), ["http://h:1"]).peer_key_file == "/k"
+    with pytest.raises(ConfigError, match=r"^cannot dial https://127.0.0.1:2380: .*--peer-cert-file and"):
+        config.with_members(build("--proxy=on"), [HOST])
