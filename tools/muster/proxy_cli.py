@@ -19,7 +19,7 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
-from tools.muster.config.settings import with_agreed_layout
+from tools.muster.config.settings import with_agreed_layout, with_members
 from tools.muster.config.urls import parse_peer_url
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import pinning, ports, rundir, serve
@@ -37,8 +37,10 @@ ASK_LIMIT_S = 30.0  # to find a member that answers
 _TAKEN = (
     "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth",
     "listen-client-urls", "listen-client-http-urls", "listen-metrics-urls",
-    "initial-cluster", "initial-cluster-token", "peer-key-file", "peer-insecure", "heartbeat-interval",
-    "election-timeout", "max-request-bytes", "max-txn-ops", "max-concurrent-streams",
+    "initial-cluster", "initial-cluster-token", "peer-key-file", "peer-insecure",
+    "peer-cert-file", "peer-client-cert-file", "peer-client-key-file", "peer-trusted-ca-file",
+    "peer-crl-file", "peer-cert-allowed-cn", "peer-cert-allowed-hostname", "peer-auto-tls",
+    "heartbeat-interval", "election-timeout", "max-request-bytes", "max-txn-ops", "max-concurrent-streams",
     "grpc-keepalive-min-time", "grpc-keepalive-interval", "grpc-keepalive-timeout", "socket-reuse-port",
     "watch-progress-notify-interval", "cors",
     "cert-file", "key-file", "client-cert-auth", "trusted-ca-file", "client-crl-file",
@@ -63,7 +65,14 @@ _WORDS = {
     "from --endpoints",
     "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
     "initial-cluster-token": "the cluster's token, with --initial-cluster",
-    "peer-key-file": "the cluster's key file, if its members have one",
+    "peer-key-file": "with --peer-cert-file its key; else the cluster's key file, if its members have one",
+    "peer-cert-file": "certificate to show to members, where their peer URLs are https",
+    "peer-client-cert-file": "certificate to show to members in place of --peer-cert-file",
+    "peer-trusted-ca-file": "authorities of members' certificates; default: the machine's own",
+    "peer-crl-file": "list of revoked certificates of members, in PEM or DER",
+    "peer-cert-allowed-cn": "a member's certificate must have one of these common names",
+    "peer-cert-allowed-hostname": "a member's certificate must name one of these hosts",
+    "peer-auto-tls": "as the members have it: https peer URLs, and certificates that authenticate no member",
     "peer-insecure": "without a key file, dial members of another user on this machine, too",
     "heartbeat-interval": "as the members have it",
     "election-timeout": "as the members have it",
@@ -166,6 +175,7 @@ def run(args: list[str]) -> int:
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
+    settings = with_members(settings, [url for peer in peers for url in peer.peer_urls])
     os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
     settings = with_keys(settings)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):
@@ -190,6 +200,7 @@ def _server_values(given: Values) -> Values:
     sources = {k: v for k, v in given.sources.items() if k in defaults}
     ours = {k: v for k, v in given.values.items() if k in defaults}
     values = Values({**defaults, **ours}, sources, given.rest)
+    values.values["proxy"] = "on"
     values.values["advertise-client-urls"] = values["listen-client-urls"]
     values.sources["advertise-client-urls"] = "flag"
     values.values["data-dir"] = values["data-dir"] or FLAGS["data-dir"].default

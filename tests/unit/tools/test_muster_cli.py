@@ -16,7 +16,9 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from cluster.settings import Peer
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
+from tests.authority import Authority
 from tests.ports import free_ports
 from tools.muster import cli, proxy_cli
 from tools.muster.config.flags import SERVER_FLAGS
@@ -154,6 +156,29 @@ def test_a_proxy_takes_what_makes_its_members_tokens(
         f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]) == 0
     values = ran[0].values
     assert (values["auth-token"], values["auth-token-ttl"], values["bcrypt-cost"]) == (web, 60, 4)
+
+
+def test_a_proxy_dials_members_with_its_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It knew no such flags, and dialled https members in clear."""
+    authority = Authority(tmp_path)
+    own = authority.issue("proxy", "127.0.0.1")
+    member = Peer(1, "a", "127.0.0.1", 1, ("https://127.0.0.1:1",))
+    monkeypatch.setattr(proxy_cli, "members_of", lambda *_: (7, (member,)))
+    monkeypatch.setattr(proxy_cli, "layout_of", lambda *_: (1, 3))
+    ran: list[ServerConfig] = []
+    monkeypatch.setattr(fronts, "run", lambda config, *_: ran.append(config) or 0)
+    flags = [
+        "--endpoints=127.0.0.1:1", "--log-outputs=/dev/null", f"--data-dir={tmp_path / 'p'}",
+        f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]
+    with pytest.raises(ConfigError, match=r"^cannot dial https://127.0.0.1:1: .*--peer-cert-file"):
+        proxy_cli.run(flags)
+    assert proxy_cli.run([
+        *flags, f"--peer-cert-file={own.cert}", f"--peer-key-file={own.key}",
+        f"--peer-trusted-ca-file={authority.file}", "--peer-cert-allowed-cn=a"]) == 0
+    tls = ran[0].peer_tls
+    assert tls is not None
+    assert (tls.cert_file, tls.key_file, tls.trusted_ca_file, tls.allowed_cns) == (
+        str(own.cert), str(own.key), str(authority.file), ("a",))
 
 
 def test_peer_keys_are_made_once(tmp_path: Path) -> None:
