@@ -67,6 +67,7 @@ def run(args: list[str], on_ready: OnReady | None = None, ports_by: str = "--bas
         print(USAGE + flag_list(FLAGS))
         return 0
     command = words.pop(0) if words else ""
+    _check_part(command, values)
     if not command:
         return _run(values, tuple(extra), on_ready, ports_by)
     actions: dict[str, Callable[[layout.LocalHost, Values], str]] = {
@@ -146,12 +147,23 @@ def _follow_recorded(values: Values) -> bool:
     return True
 
 
+def _check_part(command: str, values: Values) -> None:
+    """UsageError if --shard or --front would be passed over, and a whole host hit."""
+    given = [flag for flag in ("shard", "front") if values.is_set(flag)]
+    if given and command != "kill":
+        raise UsageError("--shard and --front are of `muster local kill` alone")
+    if len(given) > 1:
+        raise UsageError("give either --shard or --front")
+    for flag in given:
+        _number(values, flag)
+
+
 def _kill(host: layout.LocalHost, values: Values) -> str:
-    if values["shard"]:
+    if values.is_set("shard"):
         return (
             f"killed node {values['shard']} of host {host.index} (process "
             f"{local.kill_node(host, _number(values, 'shard'))})")
-    if values["front"]:
+    if values.is_set("front"):
         return (
             f"killed front {values['front']} of host {host.index} (process "
             f"{local.kill_front(host, _number(values, 'front'))})")

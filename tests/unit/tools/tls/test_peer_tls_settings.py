@@ -126,6 +126,7 @@ def test_a_proxy_that_finds_its_members_takes_what_their_urls_ask_for() -> None:
     found = build("--proxy=on", *PAIR)
     assert config.with_members(found, [HOST]).peer_tls == build(*SECURE, *PAIR).peer_tls
     assert config.with_members(found, ["http://127.0.0.1:1"]).peer_tls is None
-    assert config.with_members(build("--proxy=on", "--peer-key-file=/k"), ["http://h:1"]).peer_key_file == "/k"
+    keyed = build("--proxy=on", "--peer-key-file=/k")
+    assert config.with_members(keyed, ["http://h:1"]).peer_key_file == "/k"
     with pytest.raises(ConfigError, match=r"^cannot dial https://127.0.0.1:2380: .*--peer-cert-file and"):
         config.with_members(build("--proxy=on"), [HOST])
