@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import shutil
 import signal
 import subprocess
@@ -150,14 +151,15 @@ def test_a_pod_that_is_no_host_yet_joins_the_cluster_that_is_there(
 
 
 def started(
-    tmp_path: Path, listed: str, *, said: str = "", **given: str
+    tmp_path: Path, listed: str, *, said: str = "", muster: str = 'printf "%s\\n" "$@"', **given: str
 ) -> subprocess.CompletedProcess[str]:
-    """The chart's script, beside programs that print their flags, and the members or ``said``."""
+    """The chart's script, beside a program that prints its flags, and the members or ``said``."""
     (tmp_path / "list").write_text(listed and f"{listed}\n")
     lists = f"test -s list && cat list || {{ echo '{said}' >&2; exit 1; }}"
     for name, text in (
-        ("muster", 'printf "%s\\n" "$@"'),
+        ("muster", muster),
         ("musterctl", f'case "$*" in *add*) echo "{OURS}" >>list ;; *) {lists} ;; esac'),
+        ("sleep", f"exec {shutil.which('sleep')} 0.05"),
     ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
@@ -166,16 +168,36 @@ def started(
         "POD_NAME": "store-1", "BASE": "store", "DOMAIN": "peers", "REPLICAS": "3", "SCHEME": "http",
         "LISTEN": "0.0.0.0", "CLIENT_FLAGS": "", "BEGINS": "true"} | given  # fmt: skip
     script = objects("keys")["ConfigMap"]["data"]["start.sh"].replace("/tmp/", f"{tmp_path}/")
-    return subprocess.run(
-        ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_S, check=False,
-        env=env)  # fmt: skip
+    held, kept = os.pipe()  # the end of what holds it
+    with open(tmp_path / "out", "w") as out, open(tmp_path / "log", "w") as log:
+        code = subprocess.run(
+            ["sh", "-c", script], cwd=tmp_path, stdout=out, stderr=log, timeout=LIMIT_S, check=False, env=env,
+            pass_fds=(kept,)).returncode  # fmt: skip
+    os.close(kept)
+    assert select.select([held], [], [], LIMIT_S)[0], "the script leaves a process"
+    os.close(held)
+    return subprocess.CompletedProcess(
+        [], code, (tmp_path / "out").read_text(), (tmp_path / "log").read_text())  # fmt: skip
+
+
+def test_a_changed_key_file_reaches_the_running_host(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "secret").write_text("first")
+    muster = (
+        "cat cluster.keys; echo second >secret; i=0\n"
+        "until grep second cluster.keys || [ $i -gt 200 ]; do i=$((i + 1)); sleep 1; done\n"
+        "stat -c %a cluster.keys"
+    )
+    done = started(tmp_path, "", muster=muster, KEYS=str(tmp_path / "secret"))
+    assert done.stdout == "firstsecond\n600\n"
 
 
 def test_a_pod_begins_no_cluster_beside_one_that_refuses_it(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     done = started(tmp_path, "", said="Error: etcdserver: user name is empty")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "user name is empty" in done.stderr and "auth.secret" in done.stderr
+    assert "user name is empty" in done.stderr
+    assert "auth.secret" in done.stderr
     again = started(tmp_path, "", said="connection refused")
     assert (again.returncode, again.stdout) == (1, ""), "it has met a cluster"
 
@@ -190,7 +212,8 @@ def test_a_pod_of_an_upgrade_begins_no_cluster(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     done = started(tmp_path, "", said="connection refused", BEGINS="false")
     assert (done.returncode, done.stdout) == (1, "")
-    assert "connection refused" in done.stderr and "nobody answers of the cluster" in done.stderr
+    assert "connection refused" in done.stderr
+    assert "nobody answers of the cluster" in done.stderr
     assert "--initial-cluster-state=existing" in started(tmp_path, LISTED, BEGINS="false").stdout
 
 

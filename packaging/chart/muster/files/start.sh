@@ -58,6 +58,12 @@ fi
 if [ -n "${KEYS:-}" ]; then
     # a secret's file belongs to root and a group, and muster wants one that no other can read
     install -m 600 "$KEYS" /tmp/cluster.keys
+    # muster reads a changed file at once; this loop ends with muster, which is process $$ then
+    while sleep 5 && kill -0 $$ 2>/dev/null; do
+        cmp -s "$KEYS" /tmp/cluster.keys || {
+            install -m 600 "$KEYS" /tmp/next.keys && mv /tmp/next.keys /tmp/cluster.keys
+        } || :
+    done &
     set -- --peer-key-file=/tmp/cluster.keys "$@"
 fi
 exec muster --name="$POD_NAME" \
