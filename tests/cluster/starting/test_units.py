@@ -10,12 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cluster.local_cluster import ROOT, environment
+from tests.cluster.local_cluster import ROOT, command, environment, until
 from tests.ports import free_ports
 
 _LIMIT_S = 90.0
@@ -126,3 +127,61 @@ def test_the_unit_of_an_article_starts_a_host_that_says_when_it_serves(
     finally:
         process.kill()
         process.wait()
+
+
+def as_the_unit_mounts_it(service: dict[str, str]) -> str:
+    """What systemd makes writable for a service with ``ProtectSystem=strict``, in words of a shell."""
+    assert service["ProtectSystem"] == "strict"
+    lines = []
+    for base, name in (("/var/lib", "State"), ("/run", "Runtime"), ("/var/log", "Logs")):
+        lines.append(f"mount -t tmpfs none {base}")
+        if folder := service.get(f"{name}Directory"):
+            lines.append(f"mkdir {base}/{folder} && mount --bind {base}/{folder} {base}/{folder}")
+        lines.append(f"mount -o remount,bind,ro {base}")
+    for folder in ("/tmp", "/var/tmp"):
+        lines.append(f"mount -t tmpfs none {folder}")
+        if service.get("PrivateTmp") != "yes":
+            lines.append(f"mount -o remount,ro {folder}")
+    return "\n".join(["set -e", *lines, "mount -o remount,bind,ro /", 'exec "$@"'])
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
+def test_under_the_unit_a_host_writes_where_the_pages_say(tmp_path: Path) -> None:
+    service = unit(_PACKAGING / "muster.service")
+    client, peer, console = (f"http://127.0.0.1:{port}" for port in free_ports(3))
+    settings = dict(word.split("=", 1) for word in service["Environment"].split()) | {
+        "MUSTER_NAME": "box",
+        "MUSTER_LISTEN_CLIENT_URLS": f"{client},unix:///run/muster/client.sock",
+        "MUSTER_ADVERTISE_CLIENT_URLS": client,
+        "MUSTER_LISTEN_PEER_URLS": peer,
+        "MUSTER_INITIAL_ADVERTISE_PEER_URLS": peer,
+        "MUSTER_INITIAL_CLUSTER": f"box={peer}",
+        "MUSTER_CONSOLE": "true",
+        "MUSTER_CONSOLE_LISTEN": console,
+        "MUSTER_LOG_OUTPUTS": "stderr,/var/log/muster/muster.log",
+    }
+    line = ["unshare", "--mount", "sh", "-c", as_the_unit_mounts_it(service), "sh", *command()]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            line, env=environment() | {"PYTHONDONTWRITEBYTECODE": "1"} | settings, stdout=log, stderr=log,
+            cwd=ROOT)  # fmt: skip
+
+    def answers(url: str) -> bool:
+        assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    try:
+        until(lambda: answers(f"{client}/health"), _LIMIT_S, look_s=0.5)
+        until(lambda: answers(f"{console}/"), look_s=0.5)
+        seen = Path(f"/proc/{process.pid}/root")
+        assert (seen / "run/muster/client.sock").is_socket()
+        assert (seen / "var/log/muster/muster.log").stat().st_size > 0
+    except AssertionError as error:
+        pytest.fail(f"{error}\n{(tmp_path / 'log').read_text()[-3000:]}")
+    finally:
+        process.terminate()
+        process.wait(_LIMIT_S)
