@@ -37,6 +37,8 @@ def register(registry: Registry, context: Context) -> None:
     def shards(request: HttpRequest) -> None:
         def answer(found: list[ShardFacts]) -> None:
             if not request.closed:
+                if context.principals.enabled:
+                    found = [_without_keys(facts) for facts in found]
                 request.respond(200, orjson.dumps(
                     {"member_id": f"{common.member_id:x}", "name": common.name, "shards": found}), (), _JSON)
 
@@ -45,3 +47,11 @@ def register(registry: Registry, context: Context) -> None:
 
     registry.http("/muster/placement", placement)
     registry.http("/muster/shards", shards)
+
+
+def _without_keys(facts: ShardFacts) -> ShardFacts:
+    """Of a shard, without the bounds of what moves."""
+    move = facts.get("move")
+    if not move:
+        return facts
+    return {**facts, "move": {name: value for name, value in move.items() if name not in ("start", "end")}}

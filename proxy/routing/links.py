@@ -298,8 +298,8 @@ class Connector:
         self._common = common
         self._new_session = new_session or partial(machine.random.getrandbits, 64)
         self._members = Table(common.peers)
-        # by shard and member, of members with several addresses: which is dialled next
-        self._next: dict[tuple[int, int], tuple[str, int]] = {}
+        # by shard and member, of members with several addresses: which was dialled last, and its link
+        self._dialled: dict[tuple[int, int], tuple[tuple[str, int], Link]] = {}
 
     def follow(self, members: Table) -> None:
         self._members = members
@@ -314,33 +314,28 @@ class Connector:
         link = Link(receiver, shard, member_id, session, b"" if local else _FRONT)
         link.seen_at = self._loop.time()
         identity = b"f" + session.to_bytes(8, "big")
-        stands = self._greet
         if local:
             endpoint = ipc_endpoint(common.run_dir, shard)
         else:
-            address = self._turn(shard, self._members.peer(member_id))
-            endpoint, stands = peer_endpoint(*address), partial(self._reached, address)
+            endpoint = peer_endpoint(*self._turn(link, self._members.peer(member_id)))
         link.attach(
             SocketTransport(
-                self._machine, endpoint, identity, link, stands, common.silence_s,
+                self._machine, endpoint, identity, link, self._greet, common.silence_s,
                 shard=None if local else shard,
             )
         )
         return link
 
-    def _turn(self, shard: int, peer: Peer) -> tuple[str, int]:
-        """Where a member is dialled now: at another of its addresses than before, unless a link stood."""
-        turns, of = peer.addresses, (shard, peer.member_id)
-        at = turns.index(self._next[of]) if self._next.get(of) in turns else 0
+    def _turn(self, link: Link, peer: Peer) -> tuple[str, int]:
+        """Where a member is dialled now: at another of its addresses than before, unless its node answered
+        there."""
+        turns, of, at = peer.addresses, (link.shard, link.member_id), 0
         if len(turns) > 1:
-            self._next[of] = turns[(at + 1) % len(turns)]
+            last, there = self._dialled.get(of, (None, link))
+            if last in turns:
+                at = (turns.index(last) + (not there.term)) % len(turns)
+            self._dialled[of] = turns[at], link
         return turns[at]
-
-    def _reached(self, address: tuple[str, int], link: Link) -> None:
-        of = link.shard, link.member_id
-        if of in self._next:
-            self._next[of] = address
-        self._greet(link)
 
     def _greet(self, link: Link) -> None:
         link.connected(self._common)

@@ -105,8 +105,8 @@ class MovedKeys:
 
 @contextmanager
 def _no_room() -> Iterator[None]:
-    """A full disk raises NoRoom. RocksDB refuses such a write as a whole, and what it has not flushed stays
-    in memory."""
+    """A full disk raises NoRoom. RocksDB refuses such a write as a whole, and each further one until a flush
+    finds room, those of applies too: a copy stops before (``node.upkeep.space.copies``)."""
     try:
         yield
     except SyncFailed as error:

@@ -46,9 +46,7 @@ class CopyRoom:
         return most - most // _PARTS - self._quota.in_use() if most > 0 else UNBOUNDED
 
     def _free(self) -> int:
-        """Of the disk, as far as it is looked at."""
-        if not self._margin:
-            return UNBOUNDED
+        """Of the disk. A full one ends nodes: for a copy it is looked at without a margin, too."""
         try:
             return disks.free_bytes(self._path)
         except OSError:

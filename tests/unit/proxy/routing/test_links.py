@@ -197,7 +197,7 @@ def test_a_member_is_reached_at_whichever_of_its_urls_answers(tmp_path: Path) ->
     run(test)
 
 
-def test_the_urls_of_a_member_take_turns_from_the_one_where_a_link_stood(tmp_path: Path) -> None:
+def test_the_urls_of_a_member_take_turns_from_the_one_where_its_node_answered(tmp_path: Path) -> None:
     dialled: list[tuple[str, int | None]] = []
     opened: list[Callable[[], None]] = []
 
@@ -210,10 +210,13 @@ def test_the_urls_of_a_member_take_turns_from_the_one_where_a_link_stood(tmp_pat
     common = replace(settings(tmp_path, own=0), peers=(Peer(1, "h1", "127.0.0.1", 2, urls),))
     loop = SimpleNamespace(time=lambda: 0.0)
     connector = Connector(cast(Any, SimpleNamespace(loop=loop, dial=dial)), common, lambda: 1)
-    for shard, stands in ((0, 0), (0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (0, 0), (0, 0)):
-        connector(cast(Any, None), shard, 1)
-        if stands:
-            opened[-1]()
+    receiver = cast(Any, SimpleNamespace(link_up=lambda link: None, link_state=lambda link: None))
+    for shard, answers in ((0, 0), (0, 0), (0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (0, 0), (0, 0)):
+        link = connector(receiver, shard, 1)
+        assert link is not None
+        opened[-1]()  # whatever listens there
+        if answers:
+            link.state(STATE_BODY.pack(shard, 1, 1, 0, 0, 0))
     assert dialled == [
         ("2", 0), ("1", 0), ("3", 0), ("2", 0), ("1", 0), ("1", 0), ("2", 1), ("1", 0), ("3", 0)]
 

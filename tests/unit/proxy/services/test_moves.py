@@ -207,3 +207,20 @@ def test_keys_in_the_table_are_for_root_while_there_are_users(served: Placed) ->
     assert "table" not in told()
     principals.heard(2, False, 3, b"")
     assert told()["table"] == served.table.encode().hex()
+
+
+@pytest.mark.parametrize("users", [False, True])
+def test_bounds_of_what_moves_are_for_root_while_there_are_users(
+    served: Placed, users: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also at /muster/shards."""
+    move = {"move": 1, "start": "61", "end": "62", "target": 1}
+    facts = [{"shard": 0, "up": True, "move": move}, {"shard": 1, "up": False}]
+    monkeypatch.setattr(shard_endpoints, "gather", lambda context, done: done(facts))
+    handlers: dict[str, HttpHandler] = {}
+    shard_endpoints.register(cast(Any, SimpleNamespace(http=handlers.__setitem__)), served.net.context)
+    served.net.context.principals.heard(1, users, 2, b"")
+    request = Web()
+    handlers["/muster/shards"](request)
+    shown = json.loads(request.body)["shards"]
+    assert shown == (facts if not users else [{**facts[0], "move": {"move": 1, "target": 1}}, facts[1]])

@@ -143,7 +143,9 @@ def placement_at(s: Session, endpoints: Sequence[str]) -> Placement | None:
         if "table" in agreed:
             placement.replace(Table.decode(bytes.fromhex(agreed["table"])))
         elif agreed.get("generation"):  # else a host of before growth tells the layout alone
-            placement.replace(Table.decode(_hidden_table(s, endpoints)))
+            if not (table := _hidden_table(s, endpoints)):
+                return None  # an older host, which does not tell it so
+            placement.replace(Table.decode(table))
     except ValueError as error:
         raise Exit(1, f"the host's table of placement cannot be read: {error}") from None
     except RequestError as error:

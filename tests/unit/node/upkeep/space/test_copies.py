@@ -27,8 +27,17 @@ def test_a_copy_leaves_the_margin_and_half_of_it_where_it_ends(
         found = [node.upkeep.room.lacks(ends=ends) for ends in (False, True)]
         assert tuple(map(bool, found)) == lacks
         assert all(f"{free} bytes of the file system are free" in why for why in found if why)
-    room = replica(write_buffer_bytes=BUFFERS).upkeep.room
-    assert not room.lacks(ends=False), "without a margin the file system is not looked at"
+
+
+def test_without_a_margin_a_copy_leaves_what_write_buffers_take(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where RocksDB finds no room for a flush, the node ends with its next write."""
+    room = replica(min_free_disk_bytes=0, write_buffer_bytes=BUFFERS).upkeep.room
+    for free in (BUFFERS, BUFFERS - 1):
+        monkeypatch.setattr(disks, "free_bytes", lambda path, free=free: free)
+        assert bool(room.lacks(ends=False)) == (free < BUFFERS)
+        assert not room.lacks(ends=True)
 
 
 def test_a_disk_that_does_not_tell_is_no_reason_to_wait(
@@ -45,6 +54,7 @@ def test_a_sixteenth_of_the_quota_is_left_to_clients(
     replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of all shards of the host together. What is whole goes on."""
+    monkeypatch.setattr(disks, "free_bytes", lambda path: UNBOUNDED)
     two = [replica(shard=shard, run_dir=str(tmp_path), quota_backend_bytes=QUOTA) for shard in (0, 1)]
     used = [8_000, 6_999]
     for shard, node in enumerate(two):
