@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
+from muster.testing import cleaning
 from muster.testing.clock import Clock
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Cluster:
         self._asking = threading.Lock()
         self._ports: list[int] = []
         self._clock: Clock | None = None
+        self._empty_at = 0  # version 2's index then
 
     def __enter__(self) -> Self:
         return self.start()
@@ -108,6 +110,8 @@ class Cluster:
             )
         try:
             self._ports = list(self._answer(START_S + _MORE_S)["ports"])
+            with contextlib.suppress(cleaning.NotClean):  # over TLS: it is never cleaned
+                self._empty_at = cleaning.index_of(self._ports[0]) if self.hosts == 1 else 0
         except BaseException:
             self.close()
             raise
@@ -175,13 +179,12 @@ class Cluster:
 
     def clean(self) -> None:
         """Empty a store of one host: keys, leases, users, roles, alarms, version 2's keys. Revisions go on.
-        ClusterError if not all of it could be undone; a new cluster can be had instead."""
+        ClusterError if not all of it could be undone, such as version 2's users and hidden keys; a new
+        cluster can be had instead."""
         if self.hosts != 1:
             raise ClusterError("only a cluster of one host can be cleaned: start another one")
-        from muster.testing import cleaning
-
         try:
-            cleaning.clean(self._ports[0])
+            self._empty_at = cleaning.clean(self._ports[0], self._empty_at)
         except cleaning.NotClean as e:
             raise ClusterError(f"the store cannot be emptied: {e}") from None
 

@@ -65,6 +65,41 @@ def test_a_cleaned_store_has_nothing_of_the_test_before(one: Cluster) -> None:
     assert "alarms" not in post(one, "v3/maintenance/alarm", action="GET")
 
 
+FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+
+
+def put_v2(cluster: Cluster, path: str, body: bytes, kind: str = FORM) -> None:
+    request = urllib.request.Request(
+        f"http://{cluster.endpoint}/v2/{path}", body, {"content-type": kind}, method="PUT")
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+
+
+def test_keys_of_version_2_are_removed_whatever_their_names(one: Cluster) -> None:
+    one.clean()
+    for name in ("a%3Fb", "c%23d/e", "%25", "%C3%A9"):
+        put_v2(one, f"keys/{name}", b"value=1")
+    one.clean()
+    assert "nodes" not in v2(one)
+    one.clean()
+
+
+@pytest.mark.parametrize(("path", "body", "kind"), [
+    ("keys/_hidden/x", b"value=1", FORM),
+    ("auth/users/bob", b'{"user":"bob","password":"p"}', JSON),
+    ("auth/roles/r", b'{"role":"r"}', JSON),
+])  # fmt: skip
+def test_a_store_with_what_no_list_of_version_2_shows_is_not_clean(path: str, body: bytes, kind: str) -> None:
+    """The fixture begins anew then."""
+    with Cluster() as cluster:
+        cluster.clean()
+        put_v2(cluster, path, body, kind)
+        put_v2(cluster, "keys/shown", b"value=1")
+        for _ in range(2):
+            with pytest.raises(ClusterError, match="hidden keys"):
+                cluster.clean()
+
+
 def test_what_cannot_be_undone_is_told(muster_cluster: type[Cluster]) -> None:
     cluster = muster_cluster(hosts=1)
     post(cluster, "v3/auth/user/add", name="root", password="x")
