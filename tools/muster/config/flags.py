@@ -33,11 +33,11 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("fronts", Kind.COUNT, "auto", 'front processes that share the client port; 0: node 0 serves '
              'clients itself; "auto": one for every four CPUs'),
         Flag("console", B, "false", "serve a web console of the cluster from this host (muster[console])"),
-        Flag("console-listen", S, "http://127.0.0.1:8378", "URL of that console"),
+        Flag("console-listen", S, "http://127.0.0.1:8378", "its URL"),
         Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, if enough are free), '
              '"none", or a list: 0-3,6'),
         Flag("range-cache-bytes", U, "33554432",
-             "memory of this host, shared by its shards, for rows that ranges have read; 0: none"),
+             "memory of this host, shared by its shards, for rows that ranges read; 0: none"),
         Flag("block-cache-bytes", U, "67108864",
              "memory of this host, shared by its shards (4 MiB each at least), for blocks of stored rows"),
         Flag("write-buffer-bytes", U, "33554432", "memory of this host, shared by its shards (8 MiB each at "
@@ -131,7 +131,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("listen-client-urls", URLS, "http://localhost:2379",
              "listen addresses for clients: http, https, or unix and unixs with a path"),
         Flag("listen-client-http-urls", URLS, "",
-             "listen addresses for HTTP only; those of --listen-client-urls then serve gRPC only"),
+             "addresses for HTTP only; --listen-client-urls then serve gRPC only, "
+             "where muster proxy and shard fail"),
         Flag("max-snapshots", U, "5", "snapshot files kept", NO),
         Flag("max-wals", U, "5", "log files kept", NO),
         Flag("memory-mlock", B, "false", "lock the memory of all processes of this host, so that none is "
