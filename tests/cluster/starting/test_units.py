@@ -140,6 +140,9 @@ def as_the_unit_mounts_it(service: dict[str, str]) -> str:
         lines.append(f"mount -o remount,bind,ro {base}")
     for folder in ("/tmp", "/var/tmp"):
         lines.append(f"mount -t tmpfs none {folder}")
+        if ROOT.is_relative_to(folder):  # this checkout would be hidden
+            lines.insert(0, f"exec 9<'{ROOT}'")
+            lines.append(f"mkdir -p '{ROOT}' && mount --no-canonicalize --bind /proc/self/fd/9 '{ROOT}'")
         if service.get("PrivateTmp") != "yes":
             lines.append(f"mount -o remount,ro {folder}")
     return "\n".join(["set -e", *lines, "mount -o remount,bind,ro /", 'exec "$@"'])

@@ -46,6 +46,7 @@ class Place:
         self._standing: asyncio.Task[TxnResult] | None = None  # puts it, under a lease that was given
         self._leaving: asyncio.Task[None] | None = None  # of a caller that was cancelled
         self._held = False
+        self._gone = False  # its key was deleted while it was held, or is another's
         self._origin = engine.Origin()  # where it stood in line
         self._seen = 0  # the store's revision when its turn had come
         self._taken = threading.Lock()  # from the begin of an acquisition to the end of the release
@@ -95,8 +96,8 @@ class Place:
 
     @property
     def lost(self) -> bool:
-        """It was never held, is given up, or its lease is lost."""
-        return not self._held or self._lease is None or self._lease.lost
+        """It was never held, is given up, its lease is lost, or its key is known to be gone."""
+        return not self._held or self._gone or self._lease is None or self._lease.lost
 
     async def _stand(self, value: bytes) -> bool:
         """Put the key, if it is not there; whether others come first."""
@@ -183,7 +184,7 @@ class Place:
         if not self._taken.acquire(blocking=False):
             raise RuntimeError("it is held already, or being acquired: each task needs an object of its own")
         try:
-            self._held = await self._acquired(value, wait)
+            self._held, self._gone = await self._acquired(value, wait), False
         finally:
             if self._leaving is not None and not self._leaving.done():  # its caller was cancelled again
                 self._leaving.add_done_callback(lambda _: self._taken.release())
@@ -293,14 +294,10 @@ class Leadership(Place):
         try:
             await self._write(ranges.data(value))
         except NotHeld:
-            self._unheld()
+            if self._held:
+                self._held = False
+                self._taken.release()
             raise
-
-    def _unheld(self) -> None:
-        """Its key is gone, or another's: it leads no more."""
-        if self._held:
-            self._held = False
-            self._taken.release()
 
     async def resign(self) -> None:
         """Lead no more; nothing if it does not."""
@@ -323,7 +320,7 @@ async def is_lost(leadership: Leadership) -> bool:
             client, token = leadership._client, leadership.token
             found = (await client.when().then(ops.get(leadership.key))).found()
             if found.kv is None or found.kv.create_revision != token:
-                leadership._unheld()
+                leadership._gone = True
     return leadership.lost
 
 
@@ -336,7 +333,7 @@ async def until_lost(leadership: Leadership, lease: Lease) -> None:
         if not lease.lost:
             log.warning("%r: only the lease tells of the leadership's end: %s", leadership.prefix, error)
         await lease.wait_lost()
-    leadership._unheld()
+    leadership._gone = True  # its token stays readable for the work that ends
 
 
 async def _deleted(leadership: Leadership, key: bytes) -> None:
