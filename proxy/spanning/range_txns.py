@@ -76,9 +76,10 @@ class RangeTxn:
             asked += [(shard, _NOTHING) for shard in sorted(touched - {shard for shard, _ in asked})]
         # by both branches, as etcd does: of these none is read
         if self._context.router.principals.judged(self._call):
-            branches = [self._request.success, self._request.failure]  # each may have as many as one may
-            asked += [(0, rpc_pb2.TxnRequest(failure=branch).SerializeToString())
-                      for branch in branches if branch]
+            branches = [[*self._request.success, *self._request.failure]]
+            if len(branches[0]) > self._context.common.max_txn_ops:  # as many as each may have
+                branches = [list(self._request.success), list(self._request.failure)]
+            asked += [(0, rpc_pb2.TxnRequest(failure=branch).SerializeToString()) for branch in branches]
         return asked
 
     def _compared(self, call: Any, revision: int, term: int, tails: list[bytes]) -> None:
