@@ -12,6 +12,7 @@ import structlog
 
 from cluster import errors
 from cluster.errors import ErrorKind
+from cluster.features.moves import UNBOUNDED
 from cluster.features.v2.requests import renews
 from cluster.pb import rpc_pb2
 from cluster.settings import NodeSettings
@@ -70,8 +71,7 @@ class Quota:
         TTL: clients' registrations would end otherwise."""
         if self.full or self._logged.own >= self._look_at:  # there may be room by now
             self.look()
-        short = self._shortage.store
-        if not (self.full or self._alarms.no_space or short):
+        if not self.closed:
             if self.fits(len(body)):
                 return False
             adds = cost(method, body)
@@ -83,7 +83,7 @@ class Quota:
             if self.full:
                 self._refused(body)
             return True
-        return short >= VERY_SHORT and (
+        return self._shortage.store >= VERY_SHORT and (
             method in (Method.DELETE_RANGE, Method.TXN) or (method == Method.V2_WRITE and renews(body)))
 
     def fits(self, size: int) -> bool:
@@ -120,7 +120,7 @@ class Quota:
 
     def look(self) -> None:
         """What is left, and when the next look is due."""
-        left = self.most - self.in_use() - PUT_COST if self.most > 0 else 1 << 62
+        left = self.most - self.in_use() - PUT_COST if self.most > 0 else UNBOUNDED
         # a burst does not pass it between two seconds, nor do the shards together
         self._tell_step = max(left // (4 * self._sizes.shards), LOOK_BYTES)
         self._look_at = self._logged.own + self._tell_step
