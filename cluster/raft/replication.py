@@ -297,6 +297,8 @@ class Replication(RaftState):
             return
         if self._transferee and now >= self._transfer_deadline_ms:
             self._transferee = 0
+        if self._look_at_the_disk():
+            return
         for peer, (index, since) in list(self._leaving.items()):
             if self.log.commit < index:
                 self._leaving[peer] = (index, now)
@@ -310,6 +312,24 @@ class Replication(RaftState):
         if now >= self._news_ms:
             self._news_ms = NEVER_MS
             self._rides_ms = 0
+
+    def _look_at_the_disk(self) -> bool:
+        """Lead no longer while the own disk hangs: True if this replica has stepped down.
+
+        The others commit and the heartbeats go on, so no other voter campaigns; but a leader applies, and so
+        answers, only what its own disk has. After an election timeout in which the disk has synced nothing of
+        what is committed, the voter with most of the log takes over; after another one any voter may.
+        """
+        log, now, timeout = self.log, self._now, self.config.election_timeout_ms
+        if log.commit <= log.persisted or log.persisted != self._synced_index:
+            self._synced_index, self._synced_ms = log.persisted, now
+        elif now - self._synced_ms >= 2 * timeout:
+            self._become_follower(self.term, 0)
+            return True
+        elif now - self._synced_ms >= timeout and not self._transferee:
+            others = self._membership.current.voters - {self.id}
+            self.transfer_leadership(max(others, key=lambda voter: (self._progress[voter].match, -voter)))
+        return False
 
     def _quorum_heard_ms(self) -> int:
         current = self._membership.current

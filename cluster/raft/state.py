@@ -112,6 +112,9 @@ class RaftState:
         self._news_ms = NEVER_MS  # when patient peers are told of a commit that no append has brought them
         self._rides_ms = self.config.commit_rides_ms  # 0: due to be told
         self._transferee = 0
+        # how far the own disk had synced the log, and since when it has not moved while more was committed
+        self._synced_index = 0
+        self._synced_ms = self._now
 
 
     @property

@@ -253,6 +253,7 @@ class Syncer:
         self._running = False
         self._wanted = 0
         self.slow = False
+        self.hangs_until = 0.0  # no sync that begins before this time ends before it
         self._inline = loop.random.random() < 0.3
 
     @property
@@ -263,7 +264,7 @@ class Syncer:
         self._wanted = sequence
         if self._running:
             return False
-        if quiet and self._inline:
+        if quiet and self._inline and self.hangs_until <= self._loop.world.now:
             if self._disk.failing:
                 raise DiskBroke("a sync failed")
             self._disk.sync()
@@ -280,6 +281,7 @@ class Syncer:
         sequence, covered = self._wanted, self._disk.writes
         random = self._loop.random
         delay = random.uniform(0.05, 0.3) if self.slow else random.uniform(0.0002, 0.004)
+        delay += max(0.0, self.hangs_until - self._loop.world.now)
         self._loop.world.at(delay, self._loop, lambda: self._finished(sequence, covered))
 
     def _finished(self, sequence: int, covered: int) -> None:

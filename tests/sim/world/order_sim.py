@@ -245,6 +245,13 @@ class Simulation(World):
 
     # -- what goes wrong
 
+    def hang_disk(self, host: int, for_s: float) -> None:
+        """No sync of a host's nodes ends for a while."""
+        self.did["hung"] = self.did.get("hung", 0) + 1
+        for (of, _), process in sorted(self.nodes.items()):
+            if of == host:
+                process.node.syncer.hangs_until = self.now + for_s  # type: ignore[attr-defined]
+
     def _leaders(self, shard: int | None = None) -> list[NodeProcess]:
         return [n for (_, s), n in sorted(self.nodes.items()) if n.alive and not n.paused
                 and (shard is None or s == shard) and n.node.raft.role is Role.LEADER]
@@ -305,6 +312,8 @@ class Simulation(World):
         elif action == "slow disk":
             node = r.choice([n for _, n in sorted(self.nodes.items())])
             node.node.syncer.slow = not node.node.syncer.slow  # type: ignore[attr-defined]
+        elif action == "hung disk":
+            self.hang_disk(r.choice(self.hosts), r.uniform(0.2, 3.0))
         elif action == "late":
             self.late = r.choice((0.0, self.plan.late, 0.1))
         elif action == "flush":

@@ -252,6 +252,72 @@ def test_slow_disks_do_not_look_like_a_lost_quorum() -> None:
     assert leader.raft.commit_index == 1
 
 
+def hangs(group: Group, *replicas: int) -> None:
+    """Their syncs do not end any more, and something is proposed."""
+    for replica in replicas:
+        group[replica].slow_disk = True
+    group[1].raft.propose(b"meanwhile")
+    group.settle()
+
+
+def test_a_leader_whose_disk_hangs_hands_over_after_an_election_timeout() -> None:
+    group = Group()
+    group.elect(1)
+    hangs(group, 1)
+    assert group[1].raft.commit_index > group[1].raft.persisted_index
+    group.pass_time(800)
+    assert group.leader is group[1]
+    group.pass_time(400)
+    assert group.leader is not group[1]
+    assert group[1].raft.role is Role.FOLLOWER
+    group.leader.raft.propose(b"by another")
+    group.settle()
+    assert group.leader.data() == [b"meanwhile", b"by another"]
+    assert group[1].data() == []
+    group[1].slow_disk = False
+    group[1].sync()
+    group.pass_time(1000)
+    assert group[1].data() == [b"meanwhile", b"by another"]
+    group.check_applied()
+
+
+def test_a_leader_whose_disk_hangs_steps_down_where_its_heir_does_not_take_over() -> None:
+    group = Group()
+    group.elect(1)
+    hangs(group, 1)
+    group[2].raft.may_campaign = lambda: False
+    group.pass_time(1900)
+    assert group.leader is group[1]
+    group.pass_time(2500)
+    assert group.leader is group[3]
+
+
+def test_a_leader_keeps_leading_where_no_other_disk_is_faster() -> None:
+    group = Group()
+    group.elect(1)
+    hangs(group, 1, 2, 3)
+    group.pass_time(5000)
+    assert group.leader is group[1]
+
+    alone = Group(1)
+    alone.pass_time(1000)
+    hangs(alone, 1)
+    alone.pass_time(5000)
+    assert alone.leader is alone[1]
+
+
+def test_a_leader_keeps_leading_while_its_disk_is_only_slow() -> None:
+    group = Group()
+    group.elect(1)
+    hangs(group, 1)
+    for i in range(6):
+        group.pass_time(900)
+        group[1].sync()
+        group[1].raft.propose(b"%d" % i)
+        group.settle()
+        assert group.leader is group[1]
+
+
 def test_a_follower_that_gets_appends_and_answers_gets_no_heartbeats() -> None:
     group = Group()
     leader = group.elect(1)

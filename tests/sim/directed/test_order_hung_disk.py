@@ -1,0 +1,91 @@
+"""A leader's disk hangs: no sync ends, and the heartbeats go on. Another host leads, and no lease ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster.pb import rpc_pb2 as pb
+from cluster.raft import Raft
+from tests.sim.clients.order_clients import Operation
+from tests.sim.mutants.mutant import Patch, plan
+from tests.sim.world.order_host import ELECTION_MS
+from tests.sim.world.order_sim import Simulation
+from tests.sim.world.seeds import seconds_for, seeds
+
+SEEDS = seeds(3, soak=60)
+FAULTS = (
+    "hung disk", "hung disk", "hung disk", "transfer", "kill leader", "restart", "isolate", "heal", "heal")
+BEGINS_AT, ENDS_AT, END = 2.0, 9.0, 11.0
+# a timeout until the leader notices, another one where its heir's disk hangs too, and an election
+SOON = BEGINS_AT + 5 * ELECTION_MS / 1000
+LEASE, TTL = 4242, 4
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(SEEDS))
+@pytest.mark.parametrize("shards", [1, 3])
+def test_disks_hang_at_any_time(shards: int) -> None:
+    hung = 0
+    for seed in SEEDS:
+        hung += Simulation(seed, plan(shards=shards, faults=FAULTS, seconds=5.0)).run()["hung"]
+    assert hung > 5
+
+
+class Hang:
+    """The disk of shard 0's leader hangs. A client of another host renews a lease, others read and write."""
+
+    def __init__(self, seed: int, shards: int) -> None:
+        self.simulation = simulation = Simulation(seed, plan(
+            shards=shards, seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 4, "range": 3},
+            clients=4, think_s=0.05, repeats=0.0))
+        self.host = 0
+        self.renewed: list[Operation] = []
+        self.led: list[int] = []
+        self.at(BEGINS_AT, self.begin)
+        self.at(ENDS_AT, lambda: self.led.extend(process.host for process in simulation._leaders(0)))
+        self.at(1.2, lambda: self.ask("LeaseGrant", pb.LeaseGrantRequest(ID=LEASE, TTL=TTL)))
+        self.at(1.5, lambda: self.ask("Put", pb.PutRequest(key=b"/lock", value=b"me", lease=LEASE)))
+        for second in range(2, int(END)):
+            self.at(second, lambda: self.renewed.append(
+                self.ask("LeaseKeepAlive", pb.LeaseKeepAliveRequest(ID=LEASE))))
+
+    def at(self, time: float, event: Any) -> None:
+        self.simulation.at(time, None, event)
+
+    def ask(self, method: str, request: Any) -> Operation:
+        fronts = self.simulation.fronts
+        host = next(host for host in sorted(fronts) if host != self.host)
+        return self.simulation.clients.ask(fronts[host], method, request)
+
+    def begin(self) -> None:
+        self.host = self.simulation._leaders(0)[0].host
+        self.simulation.hang_disk(self.host, ENDS_AT - BEGINS_AT)
+
+    def run(self) -> list[Operation]:
+        """What was asked of healthy hosts, and answered, while the disk hung."""
+        self.simulation.run()
+        return [o for o in self.simulation.clients.operations
+                if o.ok and o.front != self.host and o.asked_at > SOON and o.answered_at < ENDS_AT]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_another_host_leads_while_a_disk_hangs(shards: int) -> None:
+    for seed in range(3):
+        run = Hang(seed, shards)
+        answered = run.run()
+        assert [host for host in run.led if host != run.host], "nobody else leads"
+        assert len(answered) > 50
+        kept = [o for o in run.renewed if o.asked_at < BEGINS_AT or o.asked_at > SOON]
+        assert all(o.ok and o.response.TTL == TTL for o in kept), kept
+
+
+@pytest.mark.timeout(600)
+def test_a_leader_that_does_not_look_at_its_disk_is_noticed(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Raft, "_look_at_the_disk", lambda raft: False)
+    run = Hang(0, 1)
+    assert not run.run()
+    assert run.led == [run.host]
+    assert not all(o.ok and o.response.TTL for o in run.renewed)
