@@ -32,7 +32,6 @@ from tests.cluster.local_cluster import ROOT, STEADY, local_cluster, until
 from tests.interop.ctl.ctl_cases import SHARED, TWIN, Run, run
 from tests.interop.ctl.ctl_cluster_cases import HISTORY, SCENARIOS, UPKEEP
 from tests.interop.hosts import unary
-from tests.tries import TooSlow, best_of_three
 
 _BIN = Path(sys.executable).parent
 ETCDCTL = (str(_BIN / "etcdctl"),)
@@ -421,18 +420,6 @@ def test_upkeep_is_answered_on_every_host_as_by_etcd(host: int, both: Both) -> N
     both.name_revisions()
     differences = [line for case in UPKEEP for line in both.differences(case, host)]
     assert not differences, "\n".join(differences)
-
-
-@pytest.mark.soak
-@best_of_three
-def test_check_perf_passes(both: Both) -> None:
-    done = both.muster.run(ETCDCTL, 0, run("check perf"), limit_s=90)  # it takes a minute by itself
-    if slow := [line for line in done.out.splitlines() if line.startswith("Slowest request took too long")]:
-        raise TooSlow(slow[0])  # half a second is the bound, beside simulations and two other tests
-    assert re.sub(r"\d+(\.\d+)?", "N", done.out).splitlines()[-4:-1] == [
-        "PASS: Throughput is N writes/s", "PASS: Slowest request took Ns", "PASS: Stddev is Ns"
-    ]  # fmt: skip
-    assert done.code == 0
 
 
 def test_more_than_a_hundred_command_lines_are_compared_on_each_host() -> None:
