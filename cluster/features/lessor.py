@@ -38,9 +38,10 @@ _STALE = 1024  # entries of revoked leases, kept beside as many as there are lea
 _STEP = 64  # entries looked at with a revoke, while stale ones are dropped
 
 
-def min_ttl_s(election_timeout_ms: int) -> int:
-    """The shortest TTL that is granted: one and a half election timeouts, in whole seconds."""
-    return -(-3 * election_timeout_ms // 2000)
+def min_ttl_s(election_timeout_ms: int, heartbeat_ms: int) -> int:
+    """The shortest TTL that is granted: one and a half election timeouts in whole heartbeats, as in etcd,
+    and then in whole seconds."""
+    return -(-(3 * (election_timeout_ms // heartbeat_ms) // 2 * heartbeat_ms) // 1000)
 
 
 def effective_ttl_s(ttl_s: int, minimum_s: int) -> int:
@@ -127,11 +128,12 @@ class Lessor:
     """All leases of the cluster, and on the sequencer their deadlines."""
 
     def __init__(
-        self, election_timeout_ms: int, *, checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS
+        self, election_timeout_ms: int, heartbeat_ms: int = 100,
+        checkpoint_interval_ms: int = CHECKPOINT_INTERVAL_MS,
     ) -> None:
         """``checkpoint_interval_ms`` 0: this replica logs none as the sequencer; it still counts by logged
         ones."""
-        self.min_ttl_s = min_ttl_s(election_timeout_ms)
+        self.min_ttl_s = min_ttl_s(election_timeout_ms, heartbeat_ms)
         self.primary = False
         self._election_timeout_ms = election_timeout_ms
         self._checkpoint_interval_ms = checkpoint_interval_ms

@@ -104,7 +104,7 @@ class Node:
         self.log, self.store = open_disks(settings, machine, self.voters)
         self.raft = start_raft(settings, machine, self.log, self.store)
         self.lessor: Lessor = kinds.lessor(
-            common.election_timeout_ms, checkpoint_interval_ms=settings.lease_checkpoint_interval_ms)
+            common.election_timeout_ms, common.heartbeat_interval_ms, settings.lease_checkpoint_interval_ms)
         self.lessor.load(self.store.leases())
         self._notes = settings.shard == 0  # I25: in other shards the order's records tell
         self.syncer = machine.syncs(self.log.sync, self._synced)

@@ -35,9 +35,20 @@ def sequencer(*leases: tuple[int, int]) -> Lessor:
     return lessor
 
 
-@pytest.mark.parametrize(("election_ms", "expected"), [(1000, 2), (1001, 2), (2000, 3), (100, 1), (5000, 8)])
-def test_the_minimum_ttl_is_one_and_a_half_election_timeouts(election_ms: int, expected: int) -> None:
-    assert min_ttl_s(election_ms) == expected
+@pytest.mark.parametrize(("election_ms", "heartbeat_ms", "expected"), [
+    (1000, 100, 2), (1001, 100, 2), (2000, 100, 3), (100, 10, 1), (5000, 100, 8), (5000, 1000, 7),
+    (1499, 300, 2), (50_000, 10_000, 70)])
+def test_the_minimum_ttl_is_one_and_a_half_election_timeouts(
+    election_ms: int, heartbeat_ms: int, expected: int
+) -> None:
+    """etcd's: whole heartbeats of it."""
+    assert min_ttl_s(election_ms, heartbeat_ms) == expected
+
+
+def test_a_restored_lease_has_the_minimum_of_its_hosts_heartbeats() -> None:
+    lessor = Lessor(5000, heartbeat_ms=1000)
+    lessor.load([(7, 1, 0)])
+    assert list(lessor) == [(7, 7, 0)]
 
 
 @pytest.mark.parametrize(
