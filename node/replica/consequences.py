@@ -126,6 +126,7 @@ class Consequences:
         node.watches.lost()
         node.writes.skipped_to(node.applied_index)
         node.upkeep.truncation.installed(node.applied_index)
+        node.upkeep.flushes.replaced()
         node.upkeep.alarms_changed()
         node.upkeep.growing.replaced()
         node.roster.replaced()

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from node.storage.snapshot import SnapshotSink
     from node.storage.state.changes.apply import Prepared
 
-_RETIRE_S = 60.0  # a replaced database stays so long for its readers
+RETIRE_S = 60.0  # a replaced database stays so long for its readers
 
 
 class StateStore(Versions):
@@ -284,7 +284,7 @@ class StateStore(Versions):
             self._begin()
             if self.position != sink.position:
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
-            self._retired.append((time.monotonic() + _RETIRE_S, self.root / old))
+            self._retired.append((time.monotonic() + RETIRE_S, self.root / old))
             return self.position
 
     def switch_to(self, name: str) -> None:

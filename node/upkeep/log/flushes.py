@@ -1,5 +1,5 @@
-"""Flushes of the state in a thread: after so many entries or bytes, and while a change of members waits for
-them.
+"""Flushes of the state in a thread: after so many entries or bytes, while a change of members waits for
+them, and some time after an install.
 
 Truncation follows what a *finished flush* of the state covers (H9), never what is merely applied.
 """
@@ -14,6 +14,7 @@ import structlog
 
 from cluster.settings import NodeSettings
 from node.machine import Machine
+from node.storage import RETIRE_S
 from node.upkeep.space.disks import Logged
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Flushes:
         self._began_bytes = self._began_ordered = 0  # what had been logged then
         self._hasten_at, self._pause_s = 0.0, _PAUSE_S
         self._owed = False  # a source of what moved here waits until it is durable
+        self._retired: list[float] = []  # when databases that snapshots replaced are to go
         self._wanted = self._anew = False  # a change of members waits for them; another one than before
         self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # the last wait; when the pauses started again
 
@@ -72,6 +74,11 @@ class Flushes:
         rows only behind that (G10)."""
         self._owed = True
 
+    def replaced(self) -> None:
+        """A snapshot was installed. A flush removes the database of before once it is overdue, though nothing
+        may be written any more."""
+        self._retired.append(self._loop.time() + 2 * RETIRE_S)
+
     def hasten(self, *, wanted: bool, anew: bool = False) -> None:
         """Every heartbeat at least; ``wanted``: a change of members waits until what is applied is durable
         (I17). ``anew``: another change than before.
@@ -82,6 +89,9 @@ class Flushes:
             self._owed = False
             if self._store.durable_position.order_index < self._node.order_index:
                 self._begin()
+        if self._retired and self._retired[0] <= self._loop.time() and not self._running:
+            del self._retired[0]
+            self._begin()
         self._wanted, self._anew = wanted, self._anew or anew
         if not wanted:
             return

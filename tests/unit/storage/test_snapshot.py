@@ -120,7 +120,7 @@ def test_a_reader_of_the_replaced_state_goes_on_and_the_old_files_go_later(
     store.flush()
     rows = store.reader().scan(b"\0", b"\0")
     next(rows)
-    monkeypatch.setattr(state, "_RETIRE_S", 0)
+    monkeypatch.setattr(state, "RETIRE_S", 0)
     sink = receive(store, sent(donor, tmp_path))
     sink.finish()
     store.install(sink)

@@ -1,15 +1,21 @@
-"""What is committed behind an installed state is applied, whatever was being applied when it came."""
+"""What is committed behind an installed state is applied, whatever was being applied when it came; the state
+of before goes."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
+
+import pytest
 
 from cluster.effects import records
 from cluster.grain import GRAIN
 from cluster.raft import Entry, EntryKind, Kind, Message
 from node.storage import StateStore
 from node.storage.snapshot import SnapshotSink
+from node.storage.state import store as state
+from node.upkeep.log import flushes
 from node.upkeep.log.snapshots import Receiving
 from tests.unit.node.replica.test_compaction_resumes import node_of, settings
 from tests.unit.storage.state.stores import received
@@ -56,3 +62,25 @@ def test_an_install_during_a_long_apply(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     with GRAIN.finer(delete_slice_rows=4, apply_slice_s=0.0):
         asyncio.run(scenario())
+
+
+def test_the_state_of_before_an_install_goes_though_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be large, and counts against the room that a host needs."""
+    monkeypatch.setattr(state, "RETIRE_S", 0.0)
+    monkeypatch.setattr(flushes, "RETIRE_S", 0.1)
+
+    async def scenario() -> None:
+        node = node_of(settings(tmp_path / "node", 2))
+        node.start()
+        sink = state_at(3, tmp_path)
+        node.snapshots._install(Receiving(2, 1, sink, node.raft.configuration, 0.0), sink.finish())
+        assert sorted(os.listdir(node.store.root)) == ["current", "db-1", "db-2"]
+        async with asyncio.timeout(20):
+            while os.path.exists(node.store.root / "db-1"):
+                await asyncio.sleep(0.01)
+        await node.stop()
+
+    (tmp_path / "node").mkdir()
+    asyncio.run(scenario())
