@@ -1,6 +1,7 @@
 """What clients show, and the principal that a request carries for it. A simple token is valid for
-``--auth-token-ttl`` after its last use here; at other hosts, after it was given. Hot path: a token is looked
-at once per connection and method; a request then costs two compares and an append."""
+``--auth-token-ttl`` after its last use here, by the monotonic clock; for its first use here, after it was
+given, by the wall clock. Hot path: a token is looked at once per connection and method; a request then costs
+two compares and an append."""
 
 from __future__ import annotations
 
@@ -23,28 +24,28 @@ class Tokens(Protocol):
         """A token for a user that has shown the password. EtcdError: there is none."""
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
-        """The principal, and until when it is valid, in seconds of the wall clock."""
+        """The principal, and until when it is valid, by the clock of ``now_s``: monotonic if tokens slide."""
 
 
 class SimpleTokens:
     slides = True  # valid from its last use
 
-    def __init__(self, ttl_s: float, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, ttl_s: float, wall_s: Callable[[], float] = time.time) -> None:
         self.ttl_s = ttl_s
         self.secret = b""
-        self._now_s = now_s
+        self._wall_s = wall_s
 
     def give(self, user: str, revision: int) -> str:
-        return sign(self.secret, Token(user, revision, int(self._now_s())))
+        return sign(self.secret, Token(user, revision, int(self._wall_s())))
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
         # before this front knows the secret, nodes verify tokens
         token = verify(self.secret, text) if self.secret else unsigned(text)
-        if token is None or now_s >= token.given_s + self.ttl_s:
+        if token is None or self._wall_s() >= token.given_s + self.ttl_s:
             return INVALID, now_s
         if not self.secret:
             return Principal(Kind.UNVERIFIED, text), now_s  # read again the next time
-        return Principal(Kind.SIMPLE, token.user, token.revision), token.given_s + self.ttl_s
+        return Principal(Kind.SIMPLE, token.user, token.revision), now_s + self.ttl_s
 
 
 class Shown:
@@ -87,10 +88,10 @@ class Shown:
 
 
 class Principals:
-    def __init__(self, tokens: Any, now_s: Callable[[], float] = time.time) -> None:
+    def __init__(self, tokens: Any, now_s: Callable[[], float] | None = None) -> None:
         self.tokens: Tokens = tokens
-        self.now_s = now_s
         self.slides: bool = getattr(tokens, "slides", False)
+        self.now_s: Callable[[], float] = now_s or (time.monotonic if self.slides else time.time)
         self.ttl_s: float = getattr(tokens, "ttl_s", 0.0)
         self.enabled = False  # as this host's node has applied it
         self.revision = 0  # auth revision, likewise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from cluster.features.auth.principal import INVALID, Kind, split
@@ -84,3 +85,49 @@ def test_a_token_that_is_long_is_valid_and_not_kept() -> None:
     assert shown is not None
     assert split(shown.said())[0].user == name
     assert known.of(text, None) is not shown
+
+
+def test_steps_of_the_wall_clock_end_no_token_that_is_used() -> None:
+    """NTP, or a machine that slept."""
+    wall, clock = Clock(), Clock()
+    tokens = SimpleTokens(TTL_S, wall)
+    tokens.secret = b"s" * 32
+    known = Principals(tokens, clock)
+    shown = known.of(tokens.give("u", 5).encode(), None)
+    assert shown is not None
+    for step_s in (0, 3600, -7200):
+        wall.now_s += step_s
+        clock.now_s += TTL_S - 1
+        assert split(shown.said())[0].user == "u"
+    clock.now_s += TTL_S
+    assert shown.said() == INVALID.encode(), "whatever the wall clock says"
+
+
+def test_simple_tokens_count_by_the_monotonic_clock_and_web_tokens_by_the_wall_clock() -> None:
+    assert Principals(SimpleTokens(TTL_S)).now_s is time.monotonic
+    assert Principals(None).now_s is time.time
+
+
+def test_a_token_lasts_from_its_first_use_on() -> None:
+    clock, known = simple()
+    shown = known.of(known.tokens.give("u", 5).encode(), None)
+    assert shown is not None
+    for _ in range(3):
+        clock.now_s += TTL_S - 1
+        assert split(shown.said())[0].user == "u"
+
+
+def test_an_old_token_is_refused_where_it_was_never_used() -> None:
+    """By this host's wall clock. One from the future is as one that was just given."""
+    clock, known = simple()
+    old = known.tokens.give("u", 5)
+    clock.now_s += TTL_S
+    ahead = SimpleTokens(TTL_S, lambda: clock.now_s + 3600)
+    ahead.secret = b"s" * 32
+    refused, taken = (known.of(text.encode(), None) for text in (old, ahead.give("u", 5)))
+    assert refused is not None
+    assert taken is not None
+    assert refused.said() == INVALID.encode()
+    assert split(taken.said())[0].user == "u"
+    clock.now_s += TTL_S
+    assert taken.said() == INVALID.encode()
