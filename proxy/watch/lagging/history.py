@@ -1,9 +1,11 @@
-"""Reading the past of a range in slices, a bounded number at once, clients in turn (decision 82). A slice
-over several shards asks each from the same revision. It is complete up to where the slowest got; what others
-brought beyond that is asked again. Where keys move meanwhile, the whole slice is asked again (G7)."""
+"""Reading the past of a range in slices, a bounded number at once, clients in turn (decision 82). Ranges of
+other shards have turns of their own: a shard may give no answer for long. A slice over several shards asks
+each from the same revision. It is complete up to where the slowest got; what others brought beyond that is
+asked again. Where keys move meanwhile, the whole slice is asked again (G7)."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
@@ -15,7 +17,7 @@ from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
 from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
-_OPEN = 4  # slices under way at once; the rest wait their turn
+_OPEN = 4  # slices of the same shards that are under way at once; the rest wait their turn
 # A client's next slice is read after one of each other client's. In bytes a slice has what a message may have
 _EVENTS = 200  # of a slice: its reading holds the loop
 
@@ -38,7 +40,7 @@ class _Question:
     shards: tuple[int, ...]  # empty: all that have owned a part of the range since
     from_revision: int
     then: Callable[[Slice], None]
-    owners: tuple[int, ...] = ()  # that are asked
+    owners: tuple[int, ...] = ()  # that are asked, and have turns of their own
     open: int = 0
     next_revision: int = 1 << 62
     applied: int = 1 << 62
@@ -53,19 +55,20 @@ class History:
         self._placement = placement
         self._most_bytes = most_bytes  # of a slice
         self.slice_events = _EVENTS
-        self._turns: Turns[_Question] = Turns(_OPEN)
-        self._going_on = False
+        # by owners, while there are questions to them
+        self._turns: defaultdict[tuple[int, ...], Turns[_Question]] = defaultdict(lambda: Turns(_OPEN))
+        self._going_on: set[tuple[int, ...]] = set()
         self.slices = 0
 
     def ask(self, key: bytes, range_end: bytes, prev_kv: bool, client: Hashable, shards: tuple[int, ...],
             from_revision: int, then: Callable[[Slice], None]) -> None:
         question = _Question(key, range_end, prev_kv, client, shards, from_revision, then)
-        if self._turns.enter(client, 1, question):
+        question.owners = shards or self._owners(question)
+        if self._turns[question.owners].enter(client, 1, question):
             self._start(question)
 
     def _start(self, question: _Question) -> None:
         self.slices += 1
-        question.owners = question.shards or self._owners(question)
         question.open = len(question.owners)
         head = HISTORY_HEAD.pack(
             question.from_revision, self.slice_events, self._most_bytes, int(question.prev_kv),
@@ -105,23 +108,26 @@ class History:
     def _end(self, question: _Question) -> None:
         if not question.shards and question.owners != self._owners(question):
             question.failed = True  # what has moved meanwhile is another's now
-        self._turns.leave(question.client, 1)
+        self._turns[question.owners].leave(question.client, 1)
         try:
             question.then(self._finish(question))
         finally:
-            self._go_on()
+            self._go_on(question.owners)
 
-    def _go_on(self) -> None:
+    def _go_on(self, owners: tuple[int, ...]) -> None:
         """A question that fails at once makes room for the next one: this loop takes it, without
         recursion."""
-        if self._going_on:
+        if owners in self._going_on:
             return
-        self._going_on = True
+        self._going_on.add(owners)
+        turns = self._turns[owners]
         try:
-            while (found := self._turns.next()) is not None:
+            while (found := turns.next()) is not None:
                 self._start(found[2])
         finally:
-            self._going_on = False
+            self._going_on.discard(owners)
+            if not turns.used:
+                del self._turns[owners]
 
     def _finish(self, question: _Question) -> Slice:
         acknowledged = self._router.compacted

@@ -69,6 +69,19 @@ def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
     assert [type(met[1]) for met in faults.take()] == [EtcdError]
 
 
+def test_what_is_asked_of_a_shard_that_gives_no_answer_makes_no_other_wait() -> None:
+    replicas, found = Replicas(), list[Slice]()
+    history = History(replicas, Placement(2), 1 << 20)  # type: ignore[arg-type]
+    for shards in ((1,), (0, 1)):
+        for number in range(8):
+            history.ask(b"k", b"l", False, number, shards, 1, found.append)
+    for number in range(2000):
+        history.ask(b"k", b"", False, number, (0,), 1, found.append)
+        replicas.asked.pop().tell(Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0))
+    assert [one.next_revision for one in found] == [5] * 2000
+    assert len(replicas.asked) == 4 + 4 * 2
+
+
 @pytest.mark.parametrize(("status", "answer", "told"), [
     (Status.ERROR, EtcdError(errors.COMPACTED, "8").encode(), 8),
     (Status.ERROR, FAILED, 5),
