@@ -27,6 +27,8 @@ START_S = 5.0  # for a replica that came up so lately, and has not had yet what 
 _OK = int(Status.OK)
 _LIMIT = 20_000
 _REVISION = struct.Struct("<Q")
+# since, shards, what to do then, the read that waits if it is one
+_Behind = tuple[float, tuple[int, ...], Callable[[], None], Waiting | None]
 
 
 class RecentReads:
@@ -37,8 +39,7 @@ class RecentReads:
         self._asked_at: float | None = None  # the first one
         self._router = router
         self._index = index
-        # (since, shards, what to do then, the read that waits if it is one)
-        self._behind: deque[tuple[float, tuple[int, ...], Callable[[], None], Waiting | None]] = deque()
+        self._behind: deque[_Behind] = deque()
         # by shard: its replica, how far that is, since when
         self._reached: dict[int, tuple[Link, int, float]] = {}
 
@@ -117,13 +118,19 @@ class RecentReads:
             self.knows = True
             self._router.highest = max(self._router.highest, own.revision)
 
-    def _patient(self, shards: tuple[int, ...], now: float) -> bool:
+    def _patient(self, behind: _Behind, now: float) -> bool:
+        since, shards, _, read = behind
         for shard in shards:
             route = self._router.routes.get(shard)
-            link = route.replica if route is not None else None
-            if link is None or link.settled or now - link.up_at >= START_S:
+            if route is None:
                 continue
-            if not self.knows or link.leader or self._moves(link, now):
+            link = route.replica
+            if link is None:
+                # reads of several shards wait for one here, a read of one where it is sent
+                if read is None and now - since <= self._router.limit_s and len(self._behind) < _LIMIT:
+                    return True
+            elif not link.settled and now - link.up_at < START_S and (
+                    not self.knows or link.leader or self._moves(link, now)):
                 return True
         return False
 
@@ -144,7 +151,7 @@ class RecentReads:
             self._goes_by_the_own_node(now)
         behind, self._behind = self._behind, deque()
         for entry in behind:
-            if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry[1], now)):
+            if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry, now)):
                 entry[2]()
             else:
                 self._behind.append(entry)

@@ -194,3 +194,20 @@ def test_a_shard_that_is_dropped_holds_up_nothing() -> None:
     net.pass_time(recent.ASK_S + recent.WAIT_S + 0.3)
     assert asked
     assert call.status[0], "nobody has what this read names"
+
+
+def test_reads_of_several_shards_wait_for_a_replica_of_each_as_a_read_of_one_does() -> None:
+    net = Net(shards=2).started()
+    for node in net.every.values():
+        if node.shard:
+            net.cut(node.member, 1)
+    asked: list[float] = []
+    for _ in range(2):
+        net.router.recent.when_caught_up((0, 1), lambda: asked.append(net.loop.now))
+        net.pass_time(3.0)
+    assert asked == []
+    net.pass_time(net.router.limit_s - 6.0 + 0.1)
+    assert len(asked) == 1, "as long as a request may take"
+    net.every[1, 1].up = True
+    net.pass_time(0.5)
+    assert len(asked) == 2
