@@ -28,6 +28,7 @@ _COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
 
 Send = Callable[[list[bytes]], bool]
 Request = tuple[int, int, int, bytes]  # rid, method, timeout_ms, body
+Tell = Callable[["FrontLink", bytes], None]  # gets an answer record, to send it now or later
 PassOn = Callable[[int, int, list[bytes]], None]  # rid, status, body in pieces
 NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 

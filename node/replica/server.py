@@ -37,7 +37,7 @@ from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method, Status
 from node.kinds import FRONT, METHOD, RAFT, SNAPSHOT, TOLD, WRITES
-from node.links.fronts import FrontLink, Fronts, PassOn, Send
+from node.links.fronts import FrontLink, Fronts, PassOn, Send, Tell
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
 from node.links.peers import REFUSED_INCARNATION, REFUSED_REMOVED, Peers
@@ -205,7 +205,9 @@ class Node:
             lambda: self.serve.watched or self.role.awaited)
         self.handlers: dict[int, Handler] = self.upkeep.advising.handlers()  # of requests, by method
         self.link_ends: list[Callable[[FrontLink], None]] = [self.watches.gone]
-        self.acknowledge: Callable[[FrontLink, bytes], None] = self._acknowledge
+        # of a control record that is applied here: the rest of its answer, once others have applied it
+        self.acknowledge: Callable[[FrontLink, bytes, Tell], None] = (
+            lambda link, record, tell: tell(link, record))
         self.role: Role = role(self, kinds)
         self.clock.each_second(lambda: self.standing.second(loop.time()))
         self.clock.each_second(lambda: self.promises.second(loop.time()))
@@ -218,13 +220,9 @@ class Node:
             self.machine.perf_counter)
 
     def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
-        if physical:
-            self.upkeep.compaction.answer_when_done(link, record)
-        else:
-            self.acknowledge(link, record)
+        self.acknowledge(link, record, self.upkeep.compaction.answer_when_done if physical else self._answer)
 
-    def _acknowledge(self, link: FrontLink, record: bytes) -> None:
-        """A compaction is applied here, at each replica that could evaluate without it."""
+    def _answer(self, link: FrontLink, record: bytes) -> None:
         link.put(record)
         self.mark_dirty(link)
 

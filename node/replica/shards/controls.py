@@ -13,7 +13,7 @@ from cluster.order.sequencing.reports import Controls
 from cluster.raft import Role
 from cluster.wire.messages import ANSWER, Status
 from node.any_node import AnyNode
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Tell
 
 
 class ControlsNode(AnyNode, Protocol):
@@ -27,7 +27,8 @@ class ControlWaits:
         """``applied_by_all()``: the order record that every shard's leader has applied."""
         self._node = node
         self._applied_by_all = applied_by_all
-        self._waits: Controls[tuple[FrontLink, bytes]] = Controls()  # the front, and its answer record
+        # the front, its answer record, and what gets both
+        self._waits: Controls[tuple[FrontLink, bytes, Tell]] = Controls()
 
     def __len__(self) -> int:
         return len(self._waits)
@@ -36,11 +37,11 @@ class ControlWaits:
     def full(self) -> bool:
         return len(self._waits) >= MAX_WAITING
 
-    def acknowledge(self, link: FrontLink, record: bytes) -> None:
-        """A control record is applied here: ``record`` answers it once every shard's leader has applied it
-        (I20)."""
+    def acknowledge(self, link: FrontLink, record: bytes, tell: Tell) -> None:
+        """A control record is applied here: ``tell`` gets ``record``, which answers it, once every shard's
+        leader has applied it (I20)."""
         if not self.full:
-            self._waits.add(self._node.applied_index, (link, record))
+            self._waits.add(self._node.applied_index, (link, record, tell))
             self.release()
             self.settle()
         else:  # it was logged before so many waited
@@ -49,15 +50,14 @@ class ControlWaits:
 
     def release(self) -> None:
         if len(self._waits):
-            for link, record in self._waits.done(self._applied_by_all()):
-                link.put(record)
-                self._node.mark_dirty(link)
+            for link, record, tell in self._waits.done(self._applied_by_all()):
+                tell(link, record)
 
     def settle(self) -> None:
         """A node that does not lead hears no reports, so it answers "unknown". The record is not lost, for it
         is applied here: its client must not ask for it again (I23)."""
         if self._node.raft.role is not Role.LEADER:
-            for link, record in self._waits.all():
+            for link, record, _ in self._waits.all():
                 self._tell_unknown(link, record)
 
     def _tell_unknown(self, link: FrontLink, record: bytes) -> None:

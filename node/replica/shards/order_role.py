@@ -31,7 +31,7 @@ from cluster.pacing.pace import Company, Pace
 from cluster.placement import Placement, Table
 from cluster.raft import EntryKind, Role
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
-from node.links.fronts import FrontLink
+from node.links.fronts import FrontLink, Tell
 from node.links.siblings import NodeLink
 from node.replica.moving.of_order import OrderMoves
 from node.replica.roles.lone import OwnLog, OwnLogNode
@@ -68,7 +68,7 @@ class OrderNode(RoleNode, OwnLogNode, FeedsNode, KeepingNode, Protocol):
     peers: Peers
     snapshots: Snapshots
     link_ends: list[Callable[[FrontLink], None]]
-    acknowledge: Callable[[FrontLink, bytes], None]
+    acknowledge: Callable[[FrontLink, bytes, Tell], None]
 
     def applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None: ...
 

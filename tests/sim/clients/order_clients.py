@@ -353,6 +353,11 @@ class Clients:
     def _compact(self) -> tuple[str, Any]:
         return "Compact", pb.CompactionRequest(revision=max(1, self.shown - self.random.randint(0, 40)))
 
+    def _compact_away(self) -> tuple[str, Any]:
+        method, request = self._compact()
+        request.physical = True
+        return method, request
+
     # -- asking
 
     @property

@@ -29,6 +29,7 @@ from cluster.order.sequencing.parts import parts_of
 from cluster.order.sequencing.reports import Reports
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
+from node.replica.shards.controls import ControlWaits
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from node.replica.writes import Writes
@@ -42,6 +43,16 @@ from tests.sim.mutants.order_mutants import _LatestRead
 def acknowledges_controls_at_once(patch: Patch) -> None:
     """H11, I20: a compaction is acknowledged once every shard's leader has applied it."""
     patch.setattr(Reports, "applied_by", lambda self, shard, fold: 1 << 60)
+
+
+def physical_compactions_wait_for_shard_0_only(patch: Patch) -> None:
+    """I20: a compaction that waits until old data is gone waits for every leader, too."""
+    acknowledge = ControlWaits.acknowledge
+    patch.setattr(
+        ControlWaits, "acknowledge",
+        lambda self, link, record, tell: tell(link, record) if tell.__name__ == "answer_when_done"
+        else acknowledge(self, link, record, tell),
+    )
 
 
 # -- what a term decided ends with it
@@ -328,6 +339,11 @@ MUTANTS = [
         acknowledges_controls_at_once,
         ("I20",),
         plan(mix={"put": 8, "compact": 4}, faults=("pause leader", "pause leader", "break")),
+    ),
+    Mutant(
+        physical_compactions_wait_for_shard_0_only,
+        ("I20",),
+        plan(mix={"put": 8, "compact_away": 4}, faults=("pause leader", "pause leader", "break")),
     ),
     Mutant(
         expiries_outlive_their_term,

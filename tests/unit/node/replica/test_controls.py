@@ -43,7 +43,8 @@ class Sequencer(OrderRole):
         return True
 
     def compacted(self) -> None:
-        self.controls.acknowledge(self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4))
+        self.controls.acknowledge(
+            self.link, ANSWER.pack(RID, Status.OK, HEAD.size) + HEAD.pack(9, 4), FrontLink.put)
 
     def reported(self, applied_order: int) -> None:
         self._report(MagicMock(member_id=2), REPORT.pack(1, 20, 3, 2, applied_order))
