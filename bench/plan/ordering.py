@@ -15,6 +15,7 @@ from typing import Any
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Current
+from cluster.features.auth.permissions import Ranges
 from cluster.features.lessor import Lessor
 from cluster.order.leading.queued import Report
 from cluster.order.log import Cut, Fold
@@ -69,7 +70,7 @@ class _Empty:
     def alarms(self) -> list[tuple[int, int]]:
         return []
 
-    def lease_keys(self, lease: int) -> list[bytes]:
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
         return []
 
 

@@ -11,6 +11,7 @@ from cluster.evaluate.footprint import overlap
 from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Span, holds, keys_in, without
 from cluster.evaluate.view import Current, Outcome, Version
+from cluster.features.auth.permissions import Ranges
 from cluster.features.lessor import NEVER
 
 LOOK = 1000  # rows passed over between two pauses
@@ -42,7 +43,7 @@ class AppliedState(Protocol):
     def lease(self, lease: int) -> tuple[int, int] | None: ...
     def meta(self, name: str) -> bytes | None: ...
     def alarms(self) -> list[tuple[int, int]]: ...
-    def lease_keys(self, lease: int) -> list[bytes]: ...
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]: ...
 
 
 class NotYet(Exception):
@@ -162,9 +163,10 @@ class Overlay:
         """Whether a grant or a revoke of it is pending."""
         return lease in self._leases
 
-    def lease_keys(self, lease: int) -> list[bytes]:
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
+        """``but``: those within may be left out."""
         writes, ranges = self._writes, self._ranges
-        keys = self._store.lease_keys(lease)
+        keys = self._store.lease_keys(lease, but=but)
         if not (writes or ranges):
             return keys
         keys = [key for key in keys if key not in writes and not (ranges and self._deleted(key))]

@@ -25,6 +25,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import answered
 from cluster.features.auth.changes import Change
+from cluster.features.auth.permissions import NOTHING, Ranges
 from cluster.features.auth.principal import INVALID, Kind, Principal
 from cluster.features.auth.reads import LEASE, RANGE, Show
 from cluster.features.auth.state import AuthState, User
@@ -36,7 +37,9 @@ from cluster.wire.messages import Method
 class Leases(Protocol):
     """What hangs on a lease, where it is judged."""
 
-    def lease_keys(self, lease: int) -> Iterable[bytes]: ...
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
+        """Its keys. Those within ``but`` may be left out: a client may have few ranges, and a lease many
+        keys."""
 
 
 class AllLeases(Leases, Protocol):
@@ -136,20 +139,25 @@ class _Asked:
         if not self._state.may_write(self.valid(), key, range_end):
             raise EtcdError(errors.PERMISSION_DENIED)
 
-    def reads_all(self, keys: Iterable[bytes]) -> None:
-        """Each of the keys; with no key: a name suffices."""
-        self._each(self.reads, keys)
+    def reads_all(self, leases: Iterable[int]) -> None:
+        """Each key of the leases; with no key: a name suffices."""
+        self._each(self.reads, 0, leases)
 
-    def writes_all(self, keys: Iterable[bytes]) -> None:
+    def writes_all(self, leases: Iterable[int]) -> None:
         """Likewise, to write them."""
-        self._each(self.writes, keys)
+        self._each(self.writes, 1, leases)
 
-    def _each(self, judged: Callable[[bytes], None], keys: Iterable[bytes]) -> None:
+    def _each(self, judged: Callable[[bytes], None], which: int, leases: Iterable[int]) -> None:
         self.named()
-        for key in keys:
-            if self._state.is_root(self.valid()):
-                return
-            judged(key)
+        try:
+            held = self._state.rights(self.valid())[which]
+        except EtcdError:  # which any key says
+            held = NOTHING
+        if held.everything:
+            return
+        for lease in leases:
+            for key in self.leases.lease_keys(lease, but=held):
+                judged(key)
 
 
 def _range(asked: _Asked, request: Any) -> None:
@@ -159,7 +167,7 @@ def _range(asked: _Asked, request: Any) -> None:
 def _put(asked: _Asked, request: Any) -> None:
     asked.writes(request.key)
     if request.lease:  # a write under it may make its other keys live, or go
-        asked.writes_all(asked.leases.lease_keys(request.lease))
+        asked.writes_all((request.lease,))
     if request.prev_kv:
         asked.reads(request.key)
 
@@ -196,17 +204,17 @@ def _root(asked: _Asked, _: Any) -> None:
 
 
 def _lease(asked: _Asked, request: Any) -> None:
-    asked.writes_all(asked.leases.lease_keys(request.ID))
+    asked.writes_all((request.ID,))
 
 
 def _time_to_live(asked: _Asked, request: Any) -> None:
     asked.known()
-    asked.reads_all(asked.leases.lease_keys(request.ID) if request.keys else ())
+    asked.reads_all((request.ID,) if request.keys else ())
 
 
 def _all_leases(asked: _Asked, _: Any) -> None:
     leases = cast(AllLeases, asked.leases)
-    asked.reads_all(key for lease, _, _ in leases.leases() for key in leases.lease_keys(lease))
+    asked.reads_all(lease for lease, _, _ in leases.leases())
 
 
 def _show(asked: _Asked, body: bytes) -> None:
@@ -216,7 +224,7 @@ def _show(asked: _Asked, body: bytes) -> None:
         at = RANGE.size + length
         asked.reads(request[RANGE.size : at], request[at:])
     elif kind == Show.MAY_REVOKE:
-        asked.writes_all(asked.leases.lease_keys(LEASE.unpack(request)[0]))
+        asked.writes_all(LEASE.unpack(request))
     elif kind == Show.MAY_LIST:
         _all_leases(asked, b"")
     elif (kind == Show.USER_GET and asked.is_named(pb.AuthUserGetRequest.FromString(request).name)) or (

@@ -38,6 +38,17 @@ class Ranges:
                 self._starts.append(start)
                 self._ends.append(end)
 
+    @property
+    def everything(self) -> bool:
+        """Whether every key is within: none is empty."""
+        return self.behind(b"\0") is None
+
+    def behind(self, key: bytes) -> bytes | None:
+        """The first key that is not within, from this one on; None: there is none."""
+        at = bisect_right(self._starts, key) - 1
+        end = self._ends[at] if at >= 0 else key
+        return end if end is None else max(end, key)
+
     def covers(self, key: bytes, range_end: bytes) -> bool:
         """Whether every key of the range is within."""
         start, end = interval(key, range_end)
@@ -50,3 +61,6 @@ class Ranges:
         # an inverted range holds no key. It is covered where its start is, if etcd's tree of intervals finds
         # that: surely for the first of them, and for one that begins at the range's end or before it
         return (at == 0 or self._starts[at] <= end) and (held is None or (start < held and end <= held))
+
+
+NOTHING, EVERYTHING = Ranges(()), Ranges([(b"", _OPEN)])

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from google.protobuf.message import DecodeError
 
 from cluster.faults import faults
-from cluster.features.auth.permissions import Ranges, interval
+from cluster.features.auth.permissions import EVERYTHING, Ranges, interval
 from cluster.features.rows import Row
 from cluster.pb import auth_pb2
 
@@ -126,12 +126,15 @@ class AuthState:
         return ROOT in user.roles
 
     def may_read(self, user: User, key: bytes, range_end: bytes) -> bool:
-        return ROOT in user.roles or self._of(user)[0].covers(key, range_end)
+        return self.rights(user)[0].covers(key, range_end)
 
     def may_write(self, user: User, key: bytes, range_end: bytes) -> bool:
-        return ROOT in user.roles or self._of(user)[1].covers(key, range_end)
+        return self.rights(user)[1].covers(key, range_end)
 
-    def _of(self, user: User) -> tuple[Ranges, Ranges]:
+    def rights(self, user: User) -> tuple[Ranges, Ranges]:
+        """What the user reads, and what it writes."""
+        if ROOT in user.roles:
+            return EVERYTHING, EVERYTHING
         found = self._rights.get(user.name)
         if found is None:
             roles = [role for name in user.roles if (role := self.roles.get(name)) is not None]

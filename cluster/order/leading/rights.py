@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from cluster.features.auth.judge import judge
+from cluster.features.auth.permissions import Ranges
 from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.pending import Elsewhere
@@ -17,7 +18,7 @@ from cluster.order.leading.pending import Elsewhere
 class KeysElsewhere:
     """A lease at one leader of several: only the sequencer sees its keys in all shards."""
 
-    def lease_keys(self, lease: int) -> Iterable[bytes]:
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
         raise Elsewhere
 
 

@@ -14,6 +14,7 @@ from cluster.evaluate.spans import Span, bounds, inverted, keys_in
 from cluster.evaluate.steps import Steps, finish
 from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Current, Late, Version, View
+from cluster.features.auth.permissions import Ranges
 from cluster.grain import GRAIN
 from cluster.order.prepare import Grant, Prepare, Row, Touch
 from cluster.order.sequencing.fetching import Fetched
@@ -155,8 +156,8 @@ class GrantedView:
     def lease_exists(self, lease: int) -> bool:
         return self._own.lease_exists(lease)
 
-    def lease_keys(self, lease: int) -> list[bytes]:
-        return sorted((*self._own.lease_keys(lease), *self._lease_keys.get(lease, ())))
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
+        return sorted((*self._own.lease_keys(lease, but=but), *self._lease_keys.get(lease, ())))
 
 
 class ShownView(Before):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from rocksdict import AccessType, Rdict
 
 from cluster.effects.newer import NewerRecord
 from cluster.effects.records import GROWTH_LEVEL
+from cluster.features.auth.permissions import Ranges
 from cluster.features.growth import Growth
 from cluster.features.rows import RowsOf
 from cluster.placement import Table
@@ -68,14 +69,20 @@ class StateRows:
         """Reads below it are refused; 0: never compacted."""
         return self.position.compact_revision
 
-    def rows(self, lower: bytes, upper: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Raw rows in ``[lower, upper)``."""
+    def rows(
+        self, lower: bytes, upper: bytes, wanted: Callable[[bytes], bytes] | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Raw rows in ``[lower, upper)``. ``wanted``: from a row on, where the first is that is wanted."""
         try:
             options = bounded(upper)  # held: see there
             it = self.database.iter(options)
             it.seek(lower)
             while it.valid():
-                yield it.key(), it.value()
+                row = it.key()
+                if wanted is not None and (at := wanted(row)) > row:
+                    it.seek(at)
+                    continue
+                yield row, it.value()
                 it.next()
             it.status()
         except Exception as e:
@@ -154,11 +161,18 @@ class StateRows:
             ttl, remaining = LEASE_VALUE.unpack(value)
             yield LEASE_KEY.unpack(row)[1], ttl, remaining
 
-    def attachment_rows(self, lease: int) -> Iterator[bytes]:
+    def attachment_rows(self, lease: int, but: Ranges | None = None) -> Iterator[bytes]:
         """Rows of the keys that were ever attached to a lease, stale ones too, in order; ``row[9:]``: the
-        key. Of the moment of the first row, not of the call."""
+        key. Of the moment of the first row, not of the call. ``but``: none of keys within."""
         prefix = LEASE_KEY.pack(b"l", lease)
-        return (row for row, _ in self.rows(prefix, _after(prefix)))
+        upper = _after(prefix)
+
+        def outside(row: bytes) -> bytes:
+            assert but is not None
+            key = but.behind(row[9:])
+            return upper if key is None else prefix + key
+
+        return (row for row, _ in self.rows(prefix, upper, outside if but is not None else None))
 
     def hangs_many(self, lease: int, many: int) -> bool:
         """Whether more than ``many`` keys are attached to a lease, or were once."""

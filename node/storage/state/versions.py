@@ -12,6 +12,7 @@ from rocksdict import Rdict, RdictIter, WriteBatch
 
 from cluster.effects.newer import NewerRecord
 from cluster.evaluate.view import Current
+from cluster.features.auth.permissions import Ranges
 from cluster.histogram import DISK_S, Histogram
 from cluster.placement import Owned
 from node.storage import keys
@@ -215,10 +216,10 @@ class Versions(StateRows):
 
     # Keys of leases
 
-    def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
-        """The keys attached to a lease, sorted; at most ``limit`` if it is not 0."""
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
+        """The keys attached to a lease, sorted; at most ``limit`` if it is not 0, and none within ``but``."""
         attached = []
-        for row in self.attachment_rows(lease):
+        for row in self.attachment_rows(lease, but):
             key = row[9:]
             current = self.current(key)
             if current is not None and current.lease == lease:

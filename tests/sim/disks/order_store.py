@@ -18,6 +18,7 @@ from cluster.effects.records import items
 from cluster.evaluate.reading.ranges import Fields, is_creation
 from cluster.evaluate.view import Current
 from cluster.features import rows
+from cluster.features.auth.permissions import Ranges
 from cluster.features.growth import Growth
 from cluster.features.rows import RowsOf
 from cluster.order.moving.copier import Ask, Batch
@@ -291,7 +292,7 @@ class Store:
         """Everything is in memory here; as many steps as in the real one."""
         return iter([None] * (len(self.lease_keys(lease)) // step))
 
-    def lease_keys(self, lease: int, limit: int = 0) -> list[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
         return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]
 
     def attached(self, lease: int) -> Iterator[bytes]:

@@ -10,8 +10,18 @@ import pytest
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
 from cluster.features.auth.judge import judge
+from cluster.features.auth.permissions import Ranges
 from cluster.features.auth.principal import NOBODY, Kind, Principal
-from cluster.features.auth.state import AuthState, meta_row
+from cluster.features.auth.state import (
+    READWRITE,
+    AuthState,
+    Permission,
+    Role,
+    User,
+    meta_row,
+    role_row,
+    user_row,
+)
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 
@@ -24,7 +34,7 @@ class _Lease:
     def __init__(self, *keys: bytes) -> None:
         self._keys = keys
 
-    def lease_keys(self, lease: int) -> Iterable[bytes]:
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
         return self._keys
 
 
@@ -52,3 +62,67 @@ def test_a_certificate_of_no_user_opens_no_key() -> None:
     assert _refused(STRANGER, Method.LEASE_TTL, TTL) is None
     assert _refused(STRANGER, Method.LEASE_TTL, TTL, b"k") is errors.PERMISSION_DENIED
     assert _refused(STRANGER, Method.HASH) is errors.USER_NOT_FOUND
+
+
+class _Leases:
+    """Each has many keys, which are listed as the store lists them."""
+
+    def __init__(self) -> None:
+        self.listed = 0
+
+    def leases(self) -> Iterable[tuple[int, int, int]]:
+        return ((lease, 60, 0) for lease in range(100))
+
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
+        assert but is not None
+        for at in range(1000):
+            key = b"k/%03d" % at
+            if but.behind(key) == key:
+                self.listed += 1
+                yield key
+
+
+@pytest.mark.parametrize(
+    ("user", "granted", "refused", "listed"),
+    [
+        ("root", None, None, 0),
+        ("all", (b"\0", b"\0"), None, 0),
+        ("some", (b"k/", b"k0"), None, 0),
+        ("few", (b"k/", b"k/500"), errors.PERMISSION_DENIED, 1),
+        ("none", None, errors.PERMISSION_DENIED, 1),
+        ("stranger", None, errors.PERMISSION_DENIED, 1),
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "body"),
+    [
+        (Method.LEASE_KEEPALIVE, pb.LeaseKeepAliveRequest(ID=7).SerializeToString()),
+        (Method.LEASE_TTL, TTL),
+        (Method.LEASE_LEASES, b""),
+        (Method.PUT, pb.PutRequest(key=b"k/1", lease=7).SerializeToString()),
+    ],
+)
+def test_no_keys_of_a_lease_are_listed_that_the_client_may_write(
+    user: str, granted: tuple[bytes, bytes] | None, refused: ErrorKind | None, listed: int,
+    method: Method, body: bytes,
+) -> None:
+    """60 keep-alives of 20,000 keys held the loop of a node for five seconds, root's too."""
+    users, leases = AuthState(), _Leases()
+    users.take([meta_row(replace(users.meta, enabled=True))])
+    if user != "stranger":
+        users.take([user_row(User(user, b"", False, ("root" if user == "root" else "r",), 0))])
+    if granted is not None:
+        users.take([role_row(Role("r", (Permission(*granted, READWRITE),)))])
+    met = None
+    try:
+        judge(users, Principal(Kind.CERTIFICATE, user), method, body, leases)
+    except EtcdError as error:
+        met = error.kind
+    assert met is refused
+    assert leases.listed == (listed if method != Method.PUT or granted is not None else 0)
+
+
+def test_an_old_web_token_opens_no_key_of_a_lease() -> None:
+    old, keep = Principal(Kind.JWT, "root", 0), pb.LeaseKeepAliveRequest(ID=7).SerializeToString()
+    assert _refused(old, Method.LEASE_KEEPALIVE, keep) is None
+    assert _refused(old, Method.LEASE_KEEPALIVE, keep, b"k") is errors.AUTH_OLD_REVISION

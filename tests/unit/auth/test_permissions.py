@@ -40,6 +40,17 @@ def test_a_range_to_the_end_covers_every_later_key() -> None:
     assert not ranges.covers(b"A", b"\0")
 
 
+def test_what_is_behind_a_range_is_found_without_a_look_at_its_keys() -> None:
+    ranges = _ranges((b"b", b"d"), (b"d", b""), (b"f", b""), (b"x", b"\0"))
+    found = {key: ranges.behind(key) for key in (b"a", b"b", b"c", b"d", b"d\0", b"f", b"g", b"x", b"z")}
+    assert found == {
+        b"a": b"a", b"b": b"d\0", b"c": b"d\0", b"d": b"d\0", b"d\0": b"d\0", b"f": b"f\0", b"g": b"g",
+        b"x": None, b"z": None}  # fmt: skip
+    assert [_ranges(one).everything for one in ((b"\0", b"\0"), (b"", b"\0"), (b"\1", b"\0"))] == [
+        True, True, False]  # fmt: skip
+    assert not _ranges().everything
+
+
 def test_nothing_covers_a_key_where_nothing_was_granted() -> None:
     assert not _ranges().covers(b"a", b"")
 

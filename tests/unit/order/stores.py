@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cluster.evaluate.view import Current
+from cluster.features.auth.permissions import Ranges
 from cluster.order.leading.shard_batch import Answer
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.pacing.pace import Pace
@@ -39,7 +40,7 @@ class EmptyStore:
     def lease(self, lease: int) -> tuple[int, int] | None:
         return (60, 0) if self._leases else None
 
-    def lease_keys(self, lease: int) -> list[bytes]:
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
         return []
 
 

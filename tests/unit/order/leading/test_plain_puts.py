@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cluster.effects import later_puts
 from cluster.effects.records import ITEM, Item
 from cluster.evaluate.view import Current
+from cluster.features.auth.permissions import Ranges
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import ENTRY_ITEMS, Attempt
 from cluster.order.prepare import Prepare, Touch
@@ -46,7 +47,7 @@ class Store:
     def alarms(self) -> list[tuple[int, int]]:
         return []
 
-    def lease_keys(self, lease: int) -> list[bytes]:
+    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
         return []
 
 

@@ -13,6 +13,7 @@ from cluster.effects import records
 from cluster.effects.records import Item
 from cluster.evaluate.view import Current
 from cluster.faults import faults
+from cluster.features.auth.permissions import Ranges, interval
 from cluster.grain import GRAIN
 from cluster.wire import protobuf as wire
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, opening
@@ -358,6 +359,11 @@ def test_keys_hang_on_the_lease_of_their_last_put(open_store: OpenStore) -> None
     do(store, *(records.put(key, 0, 1, b"", 1) for key in (b"c", b"a", b"b\0")))
     assert store.lease_keys(1) == [b"a", b"b\0", b"c"]
     assert store.lease_keys(1, 2) == [b"a", b"b\0"]
+    for granted, left in (
+        ((b"b", b"c"), [b"a", b"c"]), ((b"a", b""), [b"b\0", b"c"]), ((b"b", b"\0"), [b"a"]),
+        ((b"", b"\0"), []), ((b"x", b"z"), [b"a", b"b\0", b"c"]),
+    ):  # fmt: skip
+        assert store.lease_keys(1, but=Ranges([interval(*granted)])) == left
     do(store, records.put(b"a", 3, 2, b"", -2), records.put(b"c", 2, 2, b"", 0), records.delete(b"b\0"))
     assert store.lease_keys(1) == []
     assert store.lease_keys(-2) == [b"a"]
