@@ -133,7 +133,8 @@ class CorruptionChecks:
         return self._router.routes[0].leader == self._context.common.member_id
 
     def _look_at_compactions(self, found: list[ShardFacts]) -> None:
-        compacted = min((facts.get("compact_revision", 0) for facts in found), default=0)
+        compacted = min((facts["compact_revision"] for facts in found
+                         if facts["up"] and facts["state"] != "forming"), default=0)
         if compacted > self._compacted and not self._running and not self._asking:
             self._compacted = compacted
             self.compare()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import MagicMock
+
 import pytest
 
-from proxy.services.upkeep.corruption import NOBODY, Hash, judge
+from proxy.metrics.shard_facts import ShardFacts
+from proxy.services.upkeep.corruption import NOBODY, CorruptionChecks, Hash, judge
 
 
 def _hashes(*values: int, compacted: tuple[int, ...] = ()) -> dict[int, Hash]:
@@ -41,3 +44,17 @@ def test_only_those_that_have_compacted_the_same_are_compared() -> None:
     assert judge(_hashes(5, 5, 6, compacted=(3, 3, 4)), 3) == []
     assert judge(_hashes(5, 6, 6, compacted=(3, 4, 4)), 3) == []
     assert judge(_hashes(5, 5, 6, 7, compacted=(3, 3, 3, 4)), 4) == [NOBODY], "two of four are no majority"
+
+
+def test_a_node_that_is_down_or_forms_holds_up_no_comparison_after_a_compaction() -> None:
+    checks = CorruptionChecks(MagicMock(**{"router.loop.time.return_value": 0.0}))
+    started: list[int] = []
+    checks.compare = lambda: started.append(checks._compacted)  # type: ignore[method-assign]
+
+    def up(revision: int, state: str = "serving") -> ShardFacts:
+        return {"up": True, "state": state, "compact_revision": revision}
+
+    down: ShardFacts = {"up": False, "state": "serving"}
+    for found in ([up(5), up(3)], [up(5), down], [down], [up(7), up(0, "forming")]):
+        checks._look_at_compactions(found)
+    assert started == [3, 5, 7]
