@@ -355,6 +355,12 @@ def test_several_urls_of_one_host_belong_together() -> None:
     assert c.initial_cluster == (("a", ("http://h:1", "http://h:2")), ("b", ("http://i:1",)))
 
 
+def test_a_host_that_was_added_and_has_not_started_has_no_name() -> None:
+    """``member add`` prints such an entry, as etcd's."""
+    c = build("--name=a", "--initial-cluster=a=http://h:1,=http://i:1")
+    assert c.initial_cluster == (("a", ("http://h:1",)), ("", ("http://i:1",)))
+
+
 @pytest.mark.parametrize(
     ("spec", "processes", "usable", "pins"),
     [

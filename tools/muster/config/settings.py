@@ -82,12 +82,12 @@ class ServerConfig:
 
 
 def parse_initial_cluster(text: str) -> InitialCluster:
-    """``name=url,name=url,...``"""
+    """``name=url,name=url,...``; a host that was added and has not started has no name. ConfigError."""
     members: dict[str, list[str]] = {}
     seen: set[str] = set()
     for part in (p.strip() for p in text.split(",") if p.strip()):
         name, equals, url = part.partition("=")
-        if not equals or not name or "://" in name:
+        if not equals or "://" in name:
             raise ConfigError(f'error setting up initial cluster: "{part}" is not of the form name=URL')
         parsed = parse_peer_url(url)
         if parsed.text in seen:

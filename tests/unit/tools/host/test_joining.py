@@ -9,6 +9,8 @@ import threading
 import pytest
 import zmq
 
+from cluster.members.described import Running
+from cluster.members.table import Host
 from tests.ports import free_ports
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import joining
@@ -93,6 +95,13 @@ def test_another_users_process_is_no_answer_until_the_time_is_over(monkeypatch: 
         with pytest.raises(ConfigError, match="need the same --peer-key-file"):
             join(initial, "h1", "", None, lambda url: url, own_user=True)
         assert len(asked) == 1
+
+
+def test_a_host_without_a_name_is_known_by_its_urls() -> None:
+    urls = [f"http://127.0.0.1:{n}" for n in (1, 2)]
+    running = Running(7, 1, 2, tuple(Host(n, "", (url,), learner=False) for n, url in enumerate(urls, 5)))
+    peers = joining.assigned((("h1", (urls[1],)), ("", (urls[0],))), running, lambda url: url)
+    assert [(p.member_id, p.name) for p in peers] == [(5, ""), (6, "h1")]
 
 
 def test_where_nobody_listens_nobody_is_waited_for() -> None:

@@ -221,6 +221,8 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
     [
         (("--name=infra9", f"--initial-cluster={THREE}"),
          'couldn\'t find local name "infra9" in the initial cluster configuration'),
+        (("--name=", "--initial-cluster==http://localhost:2380"),
+         'couldn\'t find local name "" in the initial cluster configuration'),
         (
             of_three("infra0", "http://127.0.0.1:1"),
             "--initial-cluster has infra0=http://127.0.0.1:23800 but missing from "

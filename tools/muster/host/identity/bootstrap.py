@@ -305,7 +305,7 @@ def _check_own(config: ServerConfig) -> None:
     """ConfigError unless the initial cluster names this host as it advertises itself."""
     try:
         urls = dict(config.initial_cluster).get(config.name)
-        if urls is None:
+        if urls is None or not config.name:
             raise ConfigError(
                 f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
         _check_own_urls(config, urls)
