@@ -95,7 +95,9 @@ def _server(args: list[str]) -> int:
             return _help()
         if values["version"]:
             return _version()
-        settings = config.build(values)
+        from tools.muster.proxy_mode import kind
+
+        settings = config.build(values, kind.names_members)
         if values["console"]:
             from tools.muster import console
 

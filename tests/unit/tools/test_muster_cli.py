@@ -28,7 +28,7 @@ from tools.muster.config.settings import ServerConfig, build
 from tools.muster.host import ports, rundir
 from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
-from tools.muster.proxy_mode import fronts
+from tools.muster.proxy_mode import fronts, start
 
 ROOT = Path(__file__).parents[3]
 REFUSED = [f for f in SERVER_FLAGS.values() if f.support is Support.REFUSED]
@@ -185,6 +185,23 @@ def test_a_proxy_dials_members_with_its_certificate(tmp_path: Path, monkeypatch:
     assert tls is not None
     assert (tls.cert_file, tls.key_file, tls.trusted_ca_file, tls.allowed_cns) == (
         str(own.cert), str(own.key), str(authority.file), ("a",))
+
+
+@pytest.mark.parametrize("file", ["member/identity.json", "proxy/cluster"])
+@pytest.mark.parametrize("text", ["a=http://h:1,http://h:2", "x=", "a=http://h:1,b=http://h:1"])
+def test_a_list_that_is_ignored_may_be_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str
+) -> None:
+    """As at etcd, which reads ``--initial-cluster`` for a new data directory alone."""
+    ran: list[ServerConfig] = []
+    monkeypatch.setattr(start, "run", lambda settings: ran.append(settings) or 0)
+    flags = [f"--initial-cluster={text}", f"--data-dir={tmp_path}"]
+    assert cli.run(flags) == 1
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).touch()
+    assert cli.run(flags) == 0
+    (warning,) = ran[0].warnings
+    assert warning.endswith(": ignored, as the data directory names the members")
 
 
 def test_peer_keys_are_made_once(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from cluster.settings import PeerTls, Tls
@@ -72,6 +72,7 @@ class ServerConfig:
     tls: Tls | None = None  # of https URLs
     peer_tls: PeerTls | None = None  # of https peer URLs; with --peer-auto-tls the files are yet to come
     rotation: Rotation | None = None  # of the log file
+    used: bool = False  # the data directory names the members, and not the initial flags
     warnings: tuple[str, ...] = ()
 
     @property
@@ -136,8 +137,9 @@ def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url
     return (Url(f"{scheme}://{host}:{listen[0].port}", host, listen[0].port),) if host else urls
 
 
-def build(values: Values) -> ServerConfig:
-    """Check all that can be checked without touching the disk."""
+def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: False) -> ServerConfig:
+    """Check all that can be checked without touching the disk. ``is_used``: whether a data directory names
+    the members, so that ``--initial-cluster`` is ignored."""
     if values.rest:
         raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
     warnings = values.warnings + check_support(values)
@@ -161,12 +163,13 @@ def build(values: Values) -> ServerConfig:
         cluster_text = ",".join(f"{name}={u.text}" for u in advertise_peer)
     shards = shard_count(values["shards"])
     warnings += _check_others(values)
-    initial_cluster = parse_initial_cluster(cluster_text)
+    used = is_used(data_dir := _data_dir(values, name, warnings))
+    initial_cluster = _first_hosts(cluster_text, used, warnings)
     own = ((), ()) if values["proxy"] != "off" else (listen_peer, advertise_peer)
-    key_file, peer_tls = _peer_security(values, *own, _urls_of(initial_cluster), warnings)
+    key_file, peer_tls = _peer_security(values, *own, () if used else _urls_of(initial_cluster), warnings)
     return ServerConfig(
         name=name,
-        data_dir=_data_dir(values, name, warnings),
+        data_dir=data_dir,
         run_dir=values["run-dir"],
         shards=shards,
         shard_depth=values["shard-depth"],
@@ -195,7 +198,18 @@ def build(values: Values) -> ServerConfig:
         tls=tls,
         peer_tls=peer_tls,
         rotation=_rotation(values, warnings),
+        used=used,
         warnings=tuple(warnings))
+
+
+def _first_hosts(text: str, used: bool, warnings: list[str]) -> InitialCluster:
+    try:
+        return parse_initial_cluster(text)
+    except ConfigError as e:
+        if not used:
+            raise
+        warnings.append(f"{e}: ignored, as the data directory names the members")
+        return ()
 
 
 def _check_others(values: Values) -> list[str]:
@@ -265,8 +279,8 @@ def with_members(config: ServerConfig, peer_urls: Iterable[str]) -> ServerConfig
 def as_member(config: ServerConfig) -> ServerConfig:
     """The same for a member that was started with --proxy: it listens for peers, after all. ConfigError."""
     more: list[str] = []
-    key_file, tls = _peer_security(
-        config.values, config.listen_peer, config.advertise_peer, _urls_of(config.initial_cluster), more)
+    members = () if config.used else _urls_of(config.initial_cluster)
+    key_file, tls = _peer_security(config.values, config.listen_peer, config.advertise_peer, members, more)
     warnings = tuple(dict.fromkeys((*config.warnings, *more)))
     return replace(config, peer_key_file=key_file, peer_tls=tls, warnings=warnings)
 

@@ -432,7 +432,7 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
     if not is_new and config.initial_cluster_set:
         log.info("the member has been initialized before: the initial-* flags are ignored")
         flags = bootstrap.peers_of(config.initial_cluster, config.initial_cluster_token)
-        if _named(flags) != _named(identity.peers):
+        if flags and _named(flags) != _named(identity.peers):
             log.warning(
                 "the data directory names other members than the flags, and takes precedence: does it belong "
                 "to another cluster?",

@@ -38,6 +38,10 @@ def kind_of(data_dir: str) -> Kind:
     return Kind.MEMBER if member else Kind.PROXY if proxy else Kind.NOBODY
 
 
+def names_members(data_dir: str) -> bool:
+    return bootstrap.is_known(data_dir) or cluster_file(data_dir).exists()
+
+
 def read(data_dir: str) -> tuple[str, ...] | None:
     """The peer URLs that a proxy keeps; None: it is new. ConfigError."""
     path = cluster_file(data_dir)

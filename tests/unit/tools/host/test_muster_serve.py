@@ -139,5 +139,9 @@ def test_an_added_member_starts_again_without_a_warning_unless_its_flags_name_ot
         serve._log_facts(structlog.get_logger(), settings, identity, is_new=False)
     said = [line for line in logs if "names other members than the flags" in line["event"]]
     assert bool(said) == warned
+    settings = replace(settings, initial_cluster=())  # of a list that cannot be read, as a warning has said
+    with capture_logs() as logs:
+        serve._log_facts(structlog.get_logger(), settings, identity, is_new=False)
+    assert not [line for line in logs if "names other members than the flags" in line["event"]]
     if warned:
         assert said[0]["members"] != said[0]["flags"]

@@ -122,6 +122,15 @@ def test_a_proxy_looks_at_the_members_urls_alone() -> None:
         config.as_member(found)
 
 
+def test_the_list_of_a_used_data_directory_decides_on_no_certificate() -> None:
+    """Hosts of before had https URLs; or this one is a proxy, whose file names the members."""
+    for proxy in ((), ("--proxy=on",)):
+        flags = resolve(SERVER_FLAGS, (*proxy, f"--initial-cluster=h={HOST}"), {})
+        found = config.build(flags, lambda data_dir: True)
+        assert (found.peer_tls, found.warnings) == (None, ())
+        assert config.as_member(found).peer_tls is None
+
+
 def test_a_proxy_that_finds_its_members_takes_what_their_urls_ask_for() -> None:
     found = build("--proxy=on", *PAIR)
     assert config.with_members(found, [HOST]).peer_tls == build(*SECURE, *PAIR).peer_tls
