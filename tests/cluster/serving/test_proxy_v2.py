@@ -214,6 +214,29 @@ def test_a_proxy_stays_one_until_it_is_made_a_member(cluster: LocalCluster, tmp_
         assert not (data / "proxy").exists()
 
 
+def test_a_cluster_that_was_made_anew_is_served_without_a_restart(tmp_path: Path) -> None:
+    port = free_base_port(1, shards_of_tests())
+    own = f"http://127.0.0.1:{port + 1}"
+    flags = (f"--initial-advertise-peer-urls={own}", "--unsafe-no-fsync", *STEADY)
+    with contextlib.ExitStack() as stack:
+
+        def made(name: str) -> Host:
+            host = started(
+                tmp_path / name, port, shards_of_tests(), f"--initial-cluster-token={name}", *flags)
+            return stack.enter_context(host)
+
+        member = made("first")
+        host = stack.enter_context(proxy(
+            tmp_path / "p", "--proxy=on", f"--initial-cluster=default={own}", "--proxy-refresh-interval=200"))
+        put(server_of(host), "k", "before")
+        stop(member)
+        put(server_of(made("second")), "k", "after")
+        server = server_of(host)
+        until(lambda: has(server, "k", "after"))
+        assert host.process.poll() is None
+        stop(host)
+
+
 @contextlib.contextmanager
 def joined(data_dir: Path, port: int, shards: int, *flags: str) -> Iterator[Host]:
     """A host that joins: it is started again while nobody tells it in time who the members are."""

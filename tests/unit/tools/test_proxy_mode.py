@@ -8,8 +8,9 @@ import http.client
 import json
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import structlog
@@ -28,6 +29,7 @@ from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.by_url import ClusterFull
 from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.supervisor import AGAIN, Supervisor
 from tools.muster.proxy_mode import fronts, kind, start, unready
 from tools.muster.proxy_mode import run as proxy
 from tools.muster.proxy_mode.found import Members
@@ -208,6 +210,69 @@ def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
     # those of another cluster are none
     cluster.says = {port: running(ONE, cluster_id=8) for port in (1, 2)} | {3: running(TWO, THREE)}
     asyncio.run(until_written(TWO, THREE))
+
+
+def test_another_cluster_is_served_once_no_member_of_the_first_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a restart, the proxy of a cluster that was made anew answered that it knew no member."""
+    settings = built(
+        tmp_path, "--proxy=on", "--proxy-refresh-interval=100", f"--initial-cluster=a={ONE},b={TWO}",
+        f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}")
+    cluster, served = Cluster(), list[tuple[int, int]]()
+    cluster.says = {1: running(ONE, TWO)}
+    monkeypatch.setattr("tools.muster.proxy_mode.found.asked", lambda *told, **_: cluster.ask(*told))
+    monkeypatch.setattr(proxy.os, "umask", lambda mask: 0)
+
+    async def stray(refresh: Coroutine[Any, Any, None]) -> None:
+        """One member is of another cluster."""
+        cluster.says[2] = running(TWO, cluster_id=8)
+        task = asyncio.ensure_future(refresh)
+        while cluster.asked.count(2) < 20:
+            await asyncio.sleep(0.01)
+        assert not task.done()
+        cluster.says[1] = running(ONE, TWO, cluster_id=8)
+        await asyncio.wait_for(task, 60)
+
+    def run(config: object, identity: Identity, log: object, specs: object, beside: Any) -> int:
+        served.append((identity.cluster_id, identity.peers[0].port))
+        if len(served) == 2:
+            return 0
+        asyncio.run(stray(beside()))
+        return AGAIN
+
+    monkeypatch.setattr(fronts, "run", run)
+    assert proxy.run(settings, LOG) == 0
+    assert [cluster_id for cluster_id, _ in served] == [7, 8]
+
+
+class Stopped:
+    """A supervisor."""
+
+    def __init__(self, told: bool) -> None:
+        self.told_to_stop = told
+        self.stopped = asyncio.Event()
+        self.code = 0
+
+    def stop(self, code: int) -> None:
+        self.code = code
+        self.stopped.set()
+
+    async def run(self) -> int:
+        await self.stopped.wait()
+        return self.code
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_fronts_end_with_what_runs_beside_them(told: bool) -> None:
+    async def ends() -> None:
+        pass
+
+    async def scenario() -> int:
+        supervisor = Stopped(told)
+        return await fronts._beside(ends(), supervisor.run(), cast(Supervisor, supervisor))
+
+    assert asyncio.run(scenario()) == (0 if told else AGAIN)
 
 
 def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """The members of the cluster that a proxy serves, asked on their peer ports.
 
 At a start they are asked each second until one answers; later at every interval, in random order, so that the
-proxy's file stays current. Running fronts hear of changes from the members.
+proxy's file stays current. Running fronts hear of changes from the members. Those of a cluster that was
+made anew at the same URLs refuse them: then they have to start again.
 """
 
 from __future__ import annotations
@@ -67,22 +68,30 @@ class Members:
         for url in urls:
             if self._aside.get(url, 0.0) > self._clock():
                 continue
-            try:
-                at = parse_peer_url(url)
-            except ConfigError:
-                continue
-            config = self._config
-            try:
-                running = self._ask([(at.host, at.port)], config.peer_key_file, config.peer_tls, self._dial_s)
-            except ConfigError as e:
-                if self._refusals.news(url, self._clock()):
-                    self._log.warning("cannot ask a member", peer_url=url, error=str(e))
-                running = None
-            if running is not None and running.members:
+            if (running := self._asked(url)) is not None:
                 self._aside.pop(url, None)
                 return running
             self._aside[url] = self._clock() + self._failure_s
         return None
+
+    def _asked(self, url: str) -> Running | None:
+        try:
+            at = parse_peer_url(url)
+        except ConfigError:
+            return None
+        config = self._config
+        try:
+            running = self._ask([(at.host, at.port)], config.peer_key_file, config.peer_tls, self._dial_s)
+        except ConfigError as e:
+            if self._refusals.news(url, self._clock()):
+                self._log.warning("cannot ask a member", peer_url=url, error=str(e))
+            return None
+        return running if running is not None and running.members else None
+
+    def _clusters(self) -> set[int]:
+        """Those of all members that answer."""
+        answers = map(self._asked, self.peer_urls)
+        return {running.cluster_id for running in answers if running is not None}
 
     def keep(self, running: Running) -> None:
         """Remember the members, and write them down."""
@@ -100,7 +109,7 @@ class Members:
             self._log.warning("cannot write the members' URLs", error=e.strerror or str(e))
 
     async def refresh(self, cluster_id: int) -> None:
-        """Look again at every interval, for ever."""
+        """Look again at every interval, until all members that answer are of one other cluster."""
         interval_s = max(self._config.values["proxy-refresh-interval"], 100) / 1000
         while True:
             await asyncio.sleep(interval_s)
@@ -112,6 +121,8 @@ class Members:
                     "a member of another cluster answers at the members' URLs",
                     got=f"{running.cluster_id:x}", want=f"{cluster_id:x}",
                 )  # fmt: skip
+                if await asyncio.to_thread(self._clusters) == {running.cluster_id}:
+                    return
             else:
                 self.keep(running)
 

@@ -11,7 +11,7 @@ from tools.muster.config.settings import ServerConfig
 from tools.muster.host import rundir, serve
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.children import ChildSpec
-from tools.muster.host.supervising.supervisor import Logger, Supervisor
+from tools.muster.host.supervising.supervisor import AGAIN, Logger, Supervisor
 
 
 def run(
@@ -19,20 +19,27 @@ def run(
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> int:
     """Run them until told to stop; the exit code. ``specs``: their processes, by the run directory;
-    ``beside`` runs as long as they do."""
+    ``beside`` runs as long as they do: when it returns, they end, and the code is AGAIN."""
     run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
     try:
         supervisor = Supervisor(specs(run_dir), log, serve.stop_limits(config))
         work = serve.supervise(supervisor, config, identity, run_dir)
-        return serve.until_told(config, log, work if beside is None else _beside(beside(), work))
+        return serve.until_told(config, log, work if beside is None else _beside(beside(), work, supervisor))
     finally:
         rundir.remove_run_dir(config.data_dir, run_dir)
 
 
-async def _beside(more: Coroutine[Any, Any, None], work: Coroutine[Any, Any, int]) -> int:
-    task = asyncio.ensure_future(more)
+async def _beside(
+    more: Coroutine[Any, Any, None], work: Coroutine[Any, Any, int], supervisor: Supervisor
+) -> int:
+    async def until_over() -> None:
+        await more
+        supervisor.stop(AGAIN)
+
+    task = asyncio.ensure_future(until_over())
     try:
-        return await work
+        code = await work
+        return 0 if supervisor.told_to_stop else code
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -14,7 +14,7 @@ from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.children import ChildSpec
-from tools.muster.host.supervising.supervisor import Logger
+from tools.muster.host.supervising.supervisor import AGAIN, Logger
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import fronts, kind
 from tools.muster.proxy_mode.found import Members
@@ -37,17 +37,24 @@ def run(config: ServerConfig, log: Logger) -> int:
         peer_urls = _peer_urls(config, log)
         config = with_keys(with_members(config, peer_urls))
         members = Members(config, peer_urls, log)
-        running = members.now() or _awaited(config, members)
-        config = with_agreed_layout(config, running.shards, running.depth)
-        config = replace(config, fronts=max(config.fronts, 1))
-        members.keep(running)
-        identity = Identity(running.cluster_id, 0, 0, config.shards, config.shard_depth, members.peers)
-        log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
-        return fronts.run(
-            config, identity, log, lambda run_dir: _specs(config, identity, run_dir, members),
-            lambda: members.refresh(running.cluster_id))
+        while (code := _serve(config, members, log)) == AGAIN:
+            log.info("starting again, for the cluster that is at the members' URLs now")
+        return code
     finally:
         lock.release()
+
+
+def _serve(config: ServerConfig, members: Members, log: Logger) -> int:
+    """Serve the cluster that the members are of; AGAIN: they are of another one now. ConfigError."""
+    running = members.now() or _awaited(config, members)
+    config = with_agreed_layout(config, running.shards, running.depth)
+    config = replace(config, fronts=max(config.fronts, 1))
+    members.keep(running)
+    identity = Identity(running.cluster_id, 0, 0, config.shards, config.shard_depth, members.peers)
+    log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
+    return fronts.run(
+        config, identity, log, lambda run_dir: _specs(config, identity, run_dir, members),
+        lambda: members.refresh(running.cluster_id))
 
 
 def _awaited(config: ServerConfig, members: Members) -> Running:

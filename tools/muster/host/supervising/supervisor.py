@@ -26,6 +26,7 @@ from tools.muster.machine.disk.seal import SealBroken
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
 _CLOSE_S = 5.0  # for a process to close files and connections
+AGAIN = -1  # exit code where the children end only to start anew
 _AGAIN_S = 1.0  # until a directory that could not be made is tried again
 
 
@@ -140,7 +141,7 @@ class Supervisor:
             for child in self.children:
                 child.start()
             await self._stop.wait()
-            if self.announced:
+            if self.announced and self._exit_code != AGAIN:
                 notify("STOPPING=1")
             await self._stop_all()
         finally:

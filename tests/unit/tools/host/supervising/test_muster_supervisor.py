@@ -19,7 +19,7 @@ from tests.unit.tools.host.supervising import small_children
 from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host, Log
 from tools.muster.host.supervising import children, supervisor
 from tools.muster.host.supervising.children import ChildSpec
-from tools.muster.host.supervising.supervisor import StopLimits, Supervisor
+from tools.muster.host.supervising.supervisor import AGAIN, StopLimits, Supervisor
 
 
 @pytest.fixture
@@ -65,6 +65,22 @@ def test_ready_is_told_once_every_child_is(tmp_path: Path, notify_socket: socket
 
     assert host.run(scenario) == 0
     assert notify_socket.recv(100) == b"STOPPING=1"
+
+
+def test_children_that_end_to_start_anew_are_no_end_of_the_host(
+    tmp_path: Path, notify_socket: socket.socket
+) -> None:
+    """systemd would kill a host that says it stops, and goes on."""
+    host = Host(tmp_path, front_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.announced)
+        host.supervisor.stop(AGAIN)
+
+    assert host.run(scenario) == AGAIN
+    assert notify_socket.recv(100) == b"READY=1"
+    with pytest.raises(BlockingIOError):
+        notify_socket.recv(100)
 
 
 def test_nodes_stop_before_the_one_that_feeds_them(tmp_path: Path) -> None:
