@@ -342,10 +342,24 @@ def test_clients_are_told_that_no_member_is_known(read_only: bool) -> None:
             assert asked(port, "GET", path) == nobody
         assert asked(port, "GET", "/v2/config/local/proxy") == (
             200, "text/plain; charset=utf-8", b'{"endpoints":[]}\n')  # fmt: skip
+        status, content_type, figures = asked(port, "GET", "/metrics")
+        assert (status, str(content_type)[:10]) == (200, "text/plain")
+        assert b"\nprocess_resident_memory_bytes " in figures
         assert asked(port, "PUT", "/v2/keys/a") == ((501, None, b"") if read_only else nobody)
         assert asked(port, "HEAD", "/v2/keys/a")[::2] == (501 if read_only else 503, b"")
     with pytest.raises(ConnectionRefusedError):
         asked(port, "GET", "/version")
+
+
+def test_a_proxy_that_knows_no_member_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that systemd starts after it would never come."""
+    (port,) = free_ports(1)
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(
+        proxy, "notify", lambda state: told.append((state, asked(port, "GET", "/version")[0])))
+    members = Members(built(tmp_path), [ONE], LOG, lambda *_: running(ONE))
+    proxy._awaited(built(tmp_path, f"--listen-client-urls=http://127.0.0.1:{port}", "--proxy=on"), members)
+    assert told == [("READY=1", 503)]
 
 
 def test_who_says_nothing_takes_no_thread_and_keeps_nobody_waiting() -> None:

@@ -14,6 +14,7 @@ from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.children import ChildSpec
+from tools.muster.host.supervising.notify import notify
 from tools.muster.host.supervising.supervisor import AGAIN, Logger
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import fronts, kind
@@ -58,8 +59,10 @@ def _serve(config: ServerConfig, members: Members, log: Logger) -> int:
 
 
 def _awaited(config: ServerConfig, members: Members) -> Running:
-    """The first member's answer; clients are refused meanwhile."""
+    """The first member's answer; clients are refused meanwhile. As at etcd the service has started: what
+    comes after it in systemd's order may be the members."""
     with refusing((*config.listen_client, *config.listen_http), config.values["proxy"] == "readonly"):
+        notify("READY=1")
         return members.first()
 
 

@@ -1,4 +1,5 @@
-"""A proxy's answer while it knows no member: etcd's 503. Its fronts take the ports afterwards.
+"""A proxy's answer while it knows no member: etcd's 503, and its own figures. Its fronts take the ports
+afterwards.
 
 One thread answers all clients, in a loop of its own. A connection is for one request, and has five seconds.
 """
@@ -72,8 +73,14 @@ class _Refusals:
         except h11.RemoteProtocolError:
             return _BAD
         status, kind, body = 503, "application/json", NOBODY
-        if request.target.partition(b"?")[0] == OWN.encode() and request.method == b"GET":
+        path = request.target.partition(b"?")[0] if request.method == b"GET" else b""
+        if path == OWN.encode():
             status, kind, body = 200, "text/plain; charset=utf-8", NO_ENDPOINTS
+        elif path == b"/metrics":
+            # a supervisor needs it for nothing else
+            from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+            status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
         if self._read_only and request.method != b"GET":
             status, kind, body = 501, "", b""
         fields = [("Date", formatdate(usegmt=True)), *([("Content-Type", kind)] if kind else []),
