@@ -96,6 +96,7 @@ class Common:
     cpu: int = -1  # pin to this CPU; -1: not pinned
     cpu_lets_go: bool = False  # as long as others leave it alone
     origin: str = ""  # what this host's data directory began with: cluster.members.origin
+    started_ns: int = 0  # when this host started, by the calendar; 0: unknown
     memory_mlock: bool = False  # this process's memory is never swapped out
     status_fd: int = -1  # write JSON lines here: {"event": "ready"}, {"event": "leader", ...}
 

@@ -89,7 +89,9 @@ class Front:
             self.registry.early = BOTH_WAYS
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         if settings.v2:
-            self.metrics.of_v2 = register_v2(self.registry, self.context, machine.random_bytes).samples
+            traffic = register_v2(self.registry, self.context, machine.random_bytes)
+            traffic.gather = self.siblings.gather
+            self.metrics.of_v2 = traffic.samples
             if not settings.common.member_id:
                 proxied = Proxied(self.router.routes[0].reaches_any)
                 self.registry.passed_on = proxied.pass_on

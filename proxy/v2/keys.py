@@ -5,10 +5,11 @@ it has what this front has shown: clients read what they wrote."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import orjson
+from prometheus_client.core import Metric
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -23,7 +24,7 @@ from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import JSON, HttpCall, allowed, said, told
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
-from proxy.v2.traffic import Traffic
+from proxy.v2.traffic import Traffic, totals
 from proxy.v2.users.credentials import Credentials
 from proxy.v2.waiting.feed import Feed
 from proxy.v2.waiting.waits import Waits
@@ -124,10 +125,8 @@ class Keys:
             if status != 0:
                 said(request, 500, "Internal Server Error")
                 return
-            reads = {"getsSuccess": self.traffic.gets, "getsFail": self.traffic.gets_failed}
             writes = orjson.loads(Answer.decode(body, HEAD.size).body)
-            counts = {**reads, **writes, "watchers": len(self.waits)}
-            request.respond(200, orjson.dumps(counts), (), JSON)
+            self.traffic.gather(partial(_counted, request, writes))
 
         question = read_body(Kind.COUNTS, 0, b"")
         self._router.local(HttpCall(request), Method.V2_READ, question, 0, self._stats, answer)
@@ -219,6 +218,12 @@ class Keys:
 
 _SHORT = frozenset((1, 2, 3, 4))
 _DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
+
+
+def _counted(request: HttpRequest, writes: dict[str, int], families: Iterable[Metric]) -> None:
+    if not request.closed:
+        reads, watchers = totals(families)
+        request.respond(200, orjson.dumps({**reads, **writes, "watchers": watchers}), (), JSON)
 
 
 def _refusal(answer: Answer) -> int:

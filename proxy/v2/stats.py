@@ -25,7 +25,7 @@ class Stats:
         self._context = context
         self._router = context.router
         self._now_ns = now_ns
-        self._started_ns = now_ns()
+        self._started_ns = context.common.started_ns or now_ns()
         self._led: tuple[float, int] | None = None  # since when, by the loop's clock and by the calendar
         self._stats = MethodStats()
 

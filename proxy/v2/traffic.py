@@ -4,7 +4,7 @@ they fail at once, unreadable requests do not. Hot path: 1 us a request."""
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -13,6 +13,8 @@ from cluster.histogram import Histogram, doubling
 from proxy.v2.request import KeyRequest
 
 _TOOK_S = doubling(0.0005, 13)  # etcd's
+_READS, _FAILED = "etcd_debugging_store_reads", "muster_v2_gets_failed"
+_WAITING = "etcd_debugging_store_watchers"
 
 
 class Traffic:
@@ -20,6 +22,8 @@ class Traffic:
         self.now = clock
         self.gets = self.gets_failed = self.recursive_gets = self.waits = 0
         self.waiting: Callable[[], int] = lambda: 0  # how many wait
+        # adds the host's other fronts (proxy.metrics.siblings)
+        self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = lambda done: done(self.samples())
         self._received: Counter[str] = Counter()
         self._failed: Counter[tuple[str, int]] = Counter()
         self._took: defaultdict[str, Histogram] = defaultdict(lambda: Histogram(_TOOK_S))
@@ -66,15 +70,26 @@ class Traffic:
         for method, times in self._took.items():
             took.add_metric([method], times.buckets(), times.sum)
         yield from (family for family in (received, failed, took) if family.samples)
-        text = "Reads of the tree of version 2 by this host's clients."
-        reads = CounterMetricFamily("etcd_debugging_store_reads", text, labels=["action"])
+        text = "Reads of the v2 tree by this host's clients."
+        reads = CounterMetricFamily(_READS, text, labels=["action"])
         reads.add_metric(["get"], self.gets + self.gets_failed - self.recursive_gets)
         reads.add_metric(["getRecursive"], self.recursive_gets)
         yield reads
-        text = "Requests of version 2 that wait."
+        yield CounterMetricFamily(_FAILED, "Failed v2 reads.", self.gets_failed)
+        text = "v2 requests that wait."
         yield CounterMetricFamily("etcd_debugging_store_watch_requests", text, self.waits)
-        text = "Requests of version 2 that wait now."
-        yield GaugeMetricFamily("etcd_debugging_store_watchers", text, self.waiting())
+        text = "v2 requests that wait now."
+        yield GaugeMetricFamily(_WAITING, text, self.waiting())
+
+
+def totals(families: Iterable[Metric]) -> tuple[dict[str, int], int]:
+    """What the fronts' samples come to in ``/v2/stats/store``: reads, and requests that wait."""
+    found = dict.fromkeys((_READS, _FAILED, _WAITING), 0)
+    for family in families:
+        if family.name in found:
+            found[family.name] += int(sum(sample.value for sample in family.samples))
+    failed = found[_FAILED]
+    return {"getsSuccess": found[_READS] - failed, "getsFail": failed}, found[_WAITING]
 
 
 def _kind(asked: KeyRequest) -> str:

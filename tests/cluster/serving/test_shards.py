@@ -283,13 +283,18 @@ def test_whichever_front_is_scraped_shows_all_fronts_of_its_host(tmp_path: Path)
         for i in range(12):  # a connection of its own each: the kernel spreads them over the fronts
             with grpc.insecure_channel(endpoint, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
                 put(channel, f"k{i}", "v")
+            get(cluster, "/v2/keys")
+        started = set()
         for _ in range(6):
+            assert json.loads(get(cluster, "/v2/stats/store"))["getsSuccess"] == 12
+            started.add(json.loads(get(cluster, "/v2/stats/self"))["startTime"])
             samples = scraped(cluster)
             puts = {s.labels["front"]: s.value for s in samples
                     if s.name == "grpc_server_started_total" and s.labels["grpc_method"] == "Put"}
             assert set(puts) == {"0", "1"}
             assert sum(puts.values()) == 12
             assert [s.labels for s in samples if s.name == "etcd_server_has_leader"] == [{}]
+        assert len(started) == 1
 
 
 def test_a_proxy_learns_the_layout_and_cannot_have_another(three: LocalCluster, tmp_path: Path) -> None:

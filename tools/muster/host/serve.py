@@ -6,8 +6,9 @@ import asyncio
 import os
 import platform
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer, dumps, genesis_file
@@ -218,6 +219,12 @@ def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[
     return specs + console_specs(config)
 
 
+@cache
+def _started_ns() -> int:
+    """When this host started: its first process asks."""
+    return time.time_ns()
+
+
 def _common(
     config: ServerConfig, identity: Identity, run_dir: str, member_id: int, cpu: int, status_fd: int
 ) -> Common:
@@ -230,6 +237,7 @@ def _common(
         peers=identity.peers,
         run_dir=run_dir,
         origin=identity.origin,
+        started_ns=_started_ns(),
         warning_request_ms=config.values["warning-unary-request-duration"],
         peer_tls=config.peer_tls,
         local_address=local_address(config),

@@ -85,19 +85,21 @@ def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
     member: int, shown: tuple[str, str]
 ) -> None:
     """A host whose node is down asks another one, and is itself nevertheless."""
-    common = SimpleNamespace(member_id=member)
+    common = SimpleNamespace(member_id=member, started_ns=10**18)
     router = Router(member_id="b", role="follower", leader="a")
     context = SimpleNamespace(common=common, router=router, loop=router.loop)
     request = Request()
     Stats(cast(Any, context)).itself(request)
     found = orjson.loads(request.said)
     assert (found["id"], found["name"]) == shown
+    assert found["startTime"] == "2001-09-09T01:46:40Z", "the host's, whichever front is asked"
 
 
 def test_the_moment_since_which_a_leader_leads_stays() -> None:
     """The loop's clock and the calendar drift apart."""
     router = Router(member_id="b", role="follower", leader="a")
-    context = SimpleNamespace(common=SimpleNamespace(member_id=0), router=router, loop=router.loop)
+    common = SimpleNamespace(member_id=0, started_ns=0)
+    context = SimpleNamespace(common=common, router=router, loop=router.loop)
     wall_ns = iter(range(10**18, 10**18 + 10**9, 1_000_007))
     stats = Stats(cast(Any, context), lambda: next(wall_ns))
 

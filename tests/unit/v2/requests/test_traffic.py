@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from proxy.metrics.siblings import Families, encode, labelled
 from proxy.v2.request import parse_key_request
-from proxy.v2.traffic import Traffic
+from proxy.v2.traffic import Traffic, totals
 
 
 def samples(traffic: Traffic) -> dict[str, float]:
@@ -51,4 +52,17 @@ def test_a_wait_counts_as_such_alone() -> None:
         "etcd_debugging_store_reads_total getRecursive": 0,
         "etcd_debugging_store_watch_requests_total": 1,
         "etcd_debugging_store_watchers": 7,
+        "muster_v2_gets_failed_total": 0,
     }
+
+
+def test_what_a_hosts_fronts_have_read_is_shown_together() -> None:
+    """Each connection showed another front's counts."""
+    found: dict[int, Families] = {}
+    for front, (gets, failed, waits) in enumerate(((3, 1, 2), (5, 0, 4))):
+        traffic = Traffic()
+        traffic.gets, traffic.gets_failed, traffic.recursive_gets = gets, failed, 2
+        traffic.waiting = lambda waits=waits: waits  # type: ignore[misc]
+        found[front] = encode(traffic.samples())
+        assert totals(traffic.samples()) == ({"getsSuccess": gets, "getsFail": failed}, waits)
+    assert totals(labelled(found)) == ({"getsSuccess": 8, "getsFail": 1}, 6)
