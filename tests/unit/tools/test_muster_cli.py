@@ -201,7 +201,7 @@ def test_a_list_that_is_ignored_may_be_wrong(
     (tmp_path / file).touch()
     assert cli.run(flags) == 0
     (warning,) = ran[0].warnings
-    assert warning.endswith(": ignored, as the data directory names the members")
+    assert warning.startswith("--initial-cluster is ignored, as the data directory names the members: ")
 
 
 def test_peer_keys_are_made_once(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def _first_hosts(text: str, used: bool, warnings: list[str]) -> InitialCluster:
     except ConfigError as e:
         if not used:
             raise
-        warnings.append(f"{e}: ignored, as the data directory names the members")
+        warnings.append(f"--initial-cluster is ignored, as the data directory names the members: {e}")
         return ()
 
 
