@@ -187,7 +187,7 @@ class Metrics:
             handled.add_metric([*key, "OK"], stats.ok)
             for code, name in _CODE_NAMES.items():
                 handled.add_metric([*key, name], stats.codes.get(code, 0))
-            received.add_metric(key, stats.started if unary else stats.received)
+            received.add_metric(key, stats.received if key[0] == "bidi_stream" else stats.started)
             sent.add_metric(key, stats.ok if unary else stats.sent)
         yield from (started, handled, received, sent)
         text = "Client requests per client version."

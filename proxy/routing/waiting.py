@@ -21,8 +21,8 @@ class MethodStats:
     started: int = 0
     ok: int = 0
     codes: dict[int, int] = field(default_factory=dict)  # gRPC code -> calls, other than OK
-    received: int = 0  # messages of streams; unary calls count theirs by started and ok
-    sent: int = 0
+    received: int = 0  # messages of a stream of requests; other calls count theirs by started
+    sent: int = 0  # answers of a stream; unary calls count theirs by ok
 
     def failed(self, code: int) -> None:
         self.codes[code] = self.codes.get(code, 0) + 1

@@ -30,7 +30,7 @@ class WatchService:
         call.context = None
         if self._context.no_stream(call, self._stats, self._leaderless):
             return
-        call.context = stream = WatchStream(self._hub, call)
+        call.context = stream = WatchStream(self._hub, call, self._stats)
         self._hub.open(stream)
 
     def message(self, call: Call, data: bytes) -> None:

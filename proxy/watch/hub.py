@@ -40,7 +40,6 @@ class WatchHub:
         self.subscriptions: dict[tuple[bytes, bytes, bool], Subscription] = {}
         self.random: Callable[[], float] = random
         self.events_received = 0
-        self.responses_sent = 0
         self._router = router
         self._placement = placement
         self._progress_interval_s = progress_interval_s
@@ -311,5 +310,5 @@ class WatchHub:
         slow = sum(len(c.members) for s in self.subscriptions.values() for c in s.lagging)
         return {"streams": len(self.streams), "watches": watches, "slow": slow,
                 "subscriptions": len(self.subscriptions), "events": self.events_received,
-                "responses": self.responses_sent, "history_slices": self.history.slices,
-                "merge_bytes": self.room.held_bytes, "merge_pauses": self.room.pauses}
+                "history_slices": self.history.slices, "merge_bytes": self.room.held_bytes,
+                "merge_pauses": self.room.pauses}

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError, watch_cancel_reason
+from proxy.routing.waiting import MethodStats
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
 from proxy.watch.subscription import Subscription
@@ -21,7 +22,6 @@ _DEFERRED_MOST, _DEFERRED_BYTES = 10_000, 1 << 20  # requests that wait until a 
 
 class Hub(Protocol):
     fragment_bytes: int
-    responses_sent: int
 
     def header(self, revision: int) -> bytes: ...
     def store_revision(self) -> int: ...
@@ -34,11 +34,12 @@ class Hub(Protocol):
 
 class WatchStream:
     __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_next_id", "blocked", "call", "closed",
-                 "deferred", "hub", "progress_at", "watches")
+                 "deferred", "hub", "progress_at", "stats", "watches")
 
-    def __init__(self, hub: Hub, call: Any) -> None:
+    def __init__(self, hub: Hub, call: Any, stats: MethodStats) -> None:
         self.hub = hub
         self.call = call
+        self.stats = stats
         self.watches: dict[int, ClientWatch] = {}
         self.blocked = False
         self.closed = False
@@ -196,14 +197,14 @@ class WatchStream:
     def send(self, *parts: bytes | memoryview) -> None:
         call = self.call
         call.send(*parts)
-        self.hub.responses_sent += 1
+        self.stats.sent += 1
         if call.pending_bytes() > call.backlog_bytes():
             self.blocked = True
 
     def send_framed(self, data: bytes, responses: int) -> None:
         call = self.call
         call.send_framed(data)
-        self.hub.responses_sent += responses
+        self.stats.sent += responses
         if call.pending_bytes() > call.backlog_bytes():
             self.blocked = True
 

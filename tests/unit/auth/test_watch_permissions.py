@@ -11,7 +11,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from proxy.auth.shown import Principals
-from proxy.routing.waiting import Waiting
+from proxy.routing.waiting import MethodStats, Waiting
 from proxy.watch.permissions import Permissions
 from proxy.watch.stream import Then, WatchStream
 from tests.unit.proxy.fakes import ManualLoop
@@ -150,7 +150,6 @@ class Refusing:
     fragment_bytes = 1 << 20
 
     def __init__(self) -> None:
-        self.responses_sent = 0
         self.sent: list[bytes] = []
         self.on_drain: Any = None
 
@@ -173,7 +172,7 @@ class Refusing:
 def test_a_watch_from_a_negative_revision_is_refused_before_anybody_is_judged() -> None:
     hub = Refusing()  # whoever asks it for a permission fails
     create = rpc_pb2.WatchCreateRequest(key=b"secret", start_revision=-1)
-    WatchStream(hub, hub).request(rpc_pb2.WatchRequest(create_request=create))  # type: ignore[arg-type]
+    WatchStream(hub, hub, MethodStats()).request(rpc_pb2.WatchRequest(create_request=create))  # type: ignore[arg-type]
     (answer,) = map(rpc_pb2.WatchResponse.FromString, hub.sent)
     assert (answer.watch_id, answer.created, answer.canceled) == (-1, True, True)
     assert answer.cancel_reason == errors.WATCH_NEGATIVE_START
@@ -197,7 +196,7 @@ class Asking(Refusing):
 
 def test_a_stream_goes_on_after_a_question_that_was_refused_at_once() -> None:
     hub = Asking()
-    stream = WatchStream(hub, hub)  # type: ignore[arg-type]
+    stream = WatchStream(hub, hub, MethodStats())  # type: ignore[arg-type]
     create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
     hub.full = True
     stream.request(create)
@@ -226,7 +225,7 @@ def test_requests_that_wait_for_a_permission_are_taken_once_each() -> None:
         def WhichOneof(self, name: str) -> str:
             return "create_request"
 
-    stream = WatchStream(hub, hub)  # type: ignore[arg-type]
+    stream = WatchStream(hub, hub, MethodStats())  # type: ignore[arg-type]
     for _ in range(waiting):
         stream.request(Request())
     while hub.asked:

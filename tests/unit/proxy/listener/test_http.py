@@ -210,6 +210,8 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     stats = site.net.context.method("unary", "etcdserverpb.KV", "Put")
     stats.started, stats.ok = 5, 4
     stats.failed(14)
+    snapshots = site.net.context.method("server_stream", "etcdserverpb.Maintenance", "Snapshot")
+    snapshots.started, snapshots.sent = 1, 7
     request = site.get("/metrics")
     assert request.answer is not None
     found = {
@@ -219,6 +221,10 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
     assert found[("grpc_server_started_total", *put)] == 5
     assert found[("grpc_server_handled_total", ("grpc_code", "OK"), *put)] == 4
+    snapshot = (("grpc_method", "Snapshot"), ("grpc_service", "etcdserverpb.Maintenance"),
+                ("grpc_type", "server_stream"))
+    assert found[("grpc_server_msg_received_total", *snapshot)] == 1
+    assert found[("grpc_server_msg_sent_total", *snapshot)] == 7
     assert found[("grpc_server_handled_total", ("grpc_code", "Unavailable"), *put)] == 1
     assert found[("etcd_server_has_leader",)] == 1
     assert found[("etcd_server_is_leader",)] == 1

@@ -27,6 +27,8 @@ def test_a_watch_is_told_that_it_was_created_and_then_gets_what_is_written() -> 
     assert created.header.revision == 2
     assert (put.header.revision, put.events[0].type, put.events[0].kv.key) == (4, PUT, b"a")
     assert (delete.header.revision, delete.events[0].type, delete.events[0].kv.mod_revision) == (5, DELETE, 5)
+    counted = world.net.context.method("bidi_stream", "etcdserverpb.Watch", "Watch")
+    assert (counted.received, counted.sent) == (1, 3)
 
 
 def test_a_watch_from_an_old_revision_gets_the_past_once_and_then_the_present() -> None:
