@@ -108,6 +108,7 @@ def _node() -> dict[str, Any]:
         "peers": {"p": {**dict.fromkeys(_OF_A_PEER, 0), "round_trips": _SEEN}},
         "snapshots": {"send": transfers, "receive": transfers},
         "lease_ttls": _SEEN,
+        "leases_revoked": 0,
         "v2": _Every(0, seen=1),
         "auth_revision": 1,
         "growth": _Every(0, mode="advise", begun={"add": 0}, came={"right": 0}),

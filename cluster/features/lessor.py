@@ -143,7 +143,8 @@ class Lessor:
         self._order = 0
         self.changes = 0  # of which leases there are
         self.renewals = 0  # which change their order
-        self.expiries = 0  # revokes of leases that were due here, since the process began
+        self.revokes = 0  # since the process began
+        self.expiries = 0  # of these, of leases that were due here
         self.ttls = Histogram(LEASE_TTL_S)  # of those granted since then
 
     # --- the replicated registry ---------------------------------------------------------------
@@ -170,8 +171,9 @@ class Lessor:
         """A revoke or an expiry was applied. Unknown leases are ignored: replay is idempotent."""
         entry = self._leases.pop(lease, None)
         self.changes += 1
-        if entry is not None and entry.expired:
-            self.expiries += 1
+        if entry is not None:
+            self.revokes += 1
+            self.expiries += entry.expired
         self._deadlines.drop_stale(self._leases)
         self._checkpoints.drop_stale(self._leases)
 

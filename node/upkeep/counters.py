@@ -50,8 +50,8 @@ class CountersNode(LinkedNode, Protocol):
 def figures(node: CountersNode) -> dict[str, Any]:
     """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds. ``peers``:
     by member ID. ``snapshots``: between members, by direction and peer. ``installing``: whether one is being
-    put in place. ``lease_ttls``: of granted leases, in seconds. ``v2``: of the v2 tree. ``auth_revision``: of
-    users and roles. ``growth``: of its policy."""
+    put in place. ``lease_ttls``: of granted leases, in seconds. ``leases_revoked``: or expired. ``v2``:
+    of the v2 tree. ``auth_revision``: of users and roles. ``growth``: of its policy."""
     return {
         "counters": counters(node),
         "histograms": {
@@ -64,6 +64,7 @@ def figures(node: CountersNode) -> dict[str, Any]:
         },
         **_between_members(node),
         "lease_ttls": node.lessor.ttls.observed(),
+        "leases_revoked": node.lessor.revokes,
         "v2": node.serve.v2.tree.counted(),
         "auth_revision": node.guard.state.revision,
         "growth": node.upkeep.advising.figures(),

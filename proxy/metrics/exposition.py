@@ -28,7 +28,7 @@ from proxy.metrics.move_facts import move_samples
 from proxy.metrics.node_metrics import Figures, node_samples
 from proxy.metrics.shard_facts import ShardFacts, ask_own, gather, samples
 from proxy.routing.router import Waiting
-from proxy.shared.context import Context
+from proxy.shared.context import INNER, Context
 
 if TYPE_CHECKING:
     from proxy.listener.server import Server
@@ -181,7 +181,9 @@ class Metrics:
         handled = counter("grpc_server_handled", text, labels=[*labels, "grpc_code"])
         received = counter("grpc_server_msg_received", "Messages received.", labels=labels)
         sent = counter("grpc_server_msg_sent", "Messages sent.", labels=labels)
-        for key, stats in self._context.stats.items():
+        context, calls = self._context, self._calls
+        methods = {key: stats for key, stats in context.stats.items() if key[0] != INNER}
+        for key, stats in methods.items():
             unary = key[0] == "unary"
             started.add_metric(key, stats.started)
             handled.add_metric([*key, "OK"], stats.ok)
@@ -192,13 +194,13 @@ class Metrics:
         yield from (started, handled, received, sent)
         text = "Client requests per client version."
         clients = counter("etcd_server_client_requests", text, labels=["type", "client_api_version"])
-        for (kind, version), found in self._calls.clients.items():
+        for (kind, version), found in calls.clients.items():
             clients.add_metric([kind, version], found.calls)
         yield clients
         text = "How long calls took, until their answer was handed on."
         times = HistogramMetricFamily("grpc_server_handling_seconds", text, labels=labels)
-        for key in self._context.stats:
-            took = self._calls.times.get(f"/{key[1]}/{key[2]}")
+        for key in methods:
+            took = calls.times.get(f"/{key[1]}/{key[2]}")
             if took is not None:
                 times.add_metric(key, took.buckets(), took.sum)
         if times.samples:
@@ -277,20 +279,15 @@ class Metrics:
         yield gauge("etcd_debugging_mvcc_current_revision", text, self._revision)
 
     def _requests(self) -> Iterator[Metric]:
-        context = self._context
+        context, kv = self._context, "etcdserverpb.KV"
         for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
-            seen = context.method("unary", "etcdserverpb.KV", method).ok
+            seen = context.method("unary", kv, method).ok + context.method(INNER, kv, method).ok
             yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.", seen)
         text = "The same as etcd_mvcc_range_total, as at an etcd."
-        ranges = context.method("unary", "etcdserverpb.KV", "Range").ok
+        ranges = context.method("unary", kv, "Range").ok + context.method(INNER, kv, "Range").ok
         yield counter("etcd_debugging_mvcc_range", text, ranges)
         yield from _rows(_OF_WATCHES, context.hub.statistics())
-        lease = "etcdserverpb.Lease"
-        granted = context.method("unary", lease, "LeaseGrant").ok
-        revoked = context.method("unary", lease, "LeaseRevoke").ok
-        renewed = context.method("bidi_stream", lease, "LeaseKeepAlive").sent
-        yield counter("etcd_debugging_lease_granted", "Leases granted.", granted)
-        yield counter("etcd_debugging_lease_revoked", "Leases revoked.", revoked)
+        renewed = context.method("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive").sent
         yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.", renewed)
         text = "Requests that hit a bug of muster in this front."
         yield counter("muster_front_faults", text, faults.count)

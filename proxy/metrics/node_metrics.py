@@ -31,6 +31,9 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
         yield HistogramMetricFamily(
             "etcd_debugging_lease_ttl_total", "TTLs of leases that were granted, in seconds.",
             buckets=ttls.buckets(), sum_value=ttls.sum)
+        yield CounterMetricFamily("etcd_debugging_lease_granted", "Leases granted.", ttls.count)
+        revoked = first["leases_revoked"]
+        yield CounterMetricFamily("etcd_debugging_lease_revoked", "Leases revoked.", revoked)
     if "auth_revision" in first:
         text = "The current revision of users and roles."
         yield GaugeMetricFamily("etcd_debugging_auth_revision", text, first["auth_revision"])

@@ -4,6 +4,7 @@ single keys. The leader or the replica evaluates a request."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -100,7 +101,7 @@ def _range(context: Context) -> UnaryHandler:
     parse = rpc_pb2.RangeRequest.FromString
     shard0 = router.routes[0]
 
-    def range_(call: Call, data: bytes) -> None:
+    def range_(call: Call, data: bytes, stats: MethodStats = stats) -> None:
         stats.started += 1
         if shard0.leader_link is None and context.no_leader(call, stats):
             return
@@ -136,9 +137,9 @@ def _range(context: Context) -> UnaryHandler:
     return range_
 
 
-def _again(handler: UnaryHandler, waiting: Waiting) -> None:
+def _again(handler: Callable[[Call, bytes, MethodStats], None], waiting: Waiting) -> None:
     waiting.stats.started -= 1
-    handler(waiting.call, waiting.body)
+    handler(waiting.call, waiting.body, waiting.stats)
 
 
 def _range_over(context: Context, call: Call, request: Message, stats: MethodStats) -> None:
@@ -164,7 +165,7 @@ def _delete_range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "DeleteRange")
     limit = context.common.max_request_bytes
 
-    def delete_range(call: Call, data: bytes) -> None:
+    def delete_range(call: Call, data: bytes, stats: MethodStats = stats) -> None:
         stats.started += 1
         if context.no_leader(call, stats):
             return
@@ -214,7 +215,7 @@ def _txn(context: Context) -> UnaryHandler:
     limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
     placement, shard0 = context.placement, router.routes[0]
 
-    def txn(call: Call, data: bytes) -> None:
+    def txn(call: Call, data: bytes, stats: MethodStats = stats) -> None:
         stats.started += 1
         if shard0.leader_link is None and context.no_leader(call, stats):
             return

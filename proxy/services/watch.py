@@ -19,11 +19,11 @@ def register(registry: Registry, context: Context) -> WatchService:
 
 
 class WatchService:
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, grpc_type: str = "bidi_stream") -> None:
         self._context = context
         self._hub = context.hub
         context.on_stop.append(self.stop)
-        self._stats = context.method("bidi_stream", SERVICE, "Watch")
+        self._stats = context.method(grpc_type, SERVICE, "Watch")
 
     def opened(self, call: Call) -> None:
         self._stats.started += 1
@@ -54,7 +54,8 @@ class WatchService:
 
     def stop(self) -> None:
         for stream in tuple(self._hub.streams):
-            self._end(stream.call, EtcdError(errors.STOPPED))
+            if stream.stats is self._stats:
+                self._end(stream.call, EtcdError(errors.STOPPED))
 
     def _leaderless(self, call: Call) -> None:
         self._end(call, EtcdError(errors.NO_LEADER))

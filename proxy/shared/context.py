@@ -25,6 +25,7 @@ Call = Any  # proxy.grpc.calls.Call; Any, so that tests can do without a connect
 UnaryHandler = Callable[[Call, bytes], None]
 Serve = Callable[[Call, bytes, Any, MethodStats], None]  # a call, its request as it came, and as a message
 
+INNER = "inner"  # in the place of a gRPC type: what services call for their clients
 _RECEIVE_OVERHEAD_BYTES = 524_288  # of a message above max-request-bytes, as in etcd
 _LEADERLESS_ELECTIONS = 3  # election timeouts, after which guarded streams end
 

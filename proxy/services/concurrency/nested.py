@@ -1,20 +1,50 @@
 """Calls that a service makes for its client: the methods that clients call, with the client's identity,
-deadline and metadata. Each answer goes to a callback. A mistake in there ends the client's call alone."""
+deadline and metadata. They count as no RPCs. Each answer goes to a callback. A mistake in there ends the
+client's call alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cluster import errors
+from cluster.errors import EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.pb import rpc_pb2
-from proxy.grpc.inner import InnerCall, Served
+from proxy.grpc.inner import InnerCall
 from proxy.routing.waiting import Loop
-from proxy.shared.context import Call
+from proxy.services.watch import WatchService
+from proxy.shared.context import INNER, Call, Context, Registry
 
 Message = Any  # generated classes are made at run time
 Then = Callable[[Message, str], None]  # the answer, or None and what went wrong
+_WATCH = "/etcdserverpb.Watch/Watch"
+
+
+class Uncounted:
+    """A registry's methods for calls that services make: counted apart, as no client's."""
+
+    tracer = None
+
+    def __init__(self, context: Context, registry: Registry) -> None:
+        self._context = context
+        self._registry = registry
+        self._watches = WatchService(context, INNER)
+
+    @property
+    def gate(self) -> Callable[[bytes, bytes], EtcdError | None] | None:
+        return self._registry.gate
+
+    def shown(self, token: bytes | None, common_name: str | None) -> Any:
+        """Nothing: each call comes with its client's principal."""
+
+    def served(self, path: str) -> Any:
+        if path == _WATCH:
+            return self._watches
+        _, service, method = path.split("/")
+        handler: Any = self._registry.served(path)
+        return partial(handler, stats=self._context.method(INNER, service, method))
 
 
 class _Question(InnerCall):
@@ -46,7 +76,7 @@ class _Watch(InnerCall):
     def __init__(self, loop: Loop, nested: Nested, take: Callable[[Message], None],
                  end: Callable[[str], None]) -> None:
         call = nested.call
-        super().__init__("/etcdserverpb.Watch/Watch", call.metadata, call.peer)
+        super().__init__(_WATCH, call.metadata, call.peer)
         self.principal = call.principal
         self._loop = loop
         self._nested = nested
@@ -86,7 +116,7 @@ class _Watch(InnerCall):
 
 
 class Nested:
-    def __init__(self, loop: Loop, registry: Served, call: Call) -> None:
+    def __init__(self, loop: Loop, registry: Uncounted, call: Call) -> None:
         self._loop = loop
         self._registry = registry
         self.call = call

@@ -13,7 +13,7 @@ from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from proxy.routing.waiting import MethodStats
 from proxy.services.concurrency import queue
-from proxy.services.concurrency.nested import Message, Nested
+from proxy.services.concurrency.nested import Message, Nested, Uncounted
 from proxy.shared.context import Call, Context, Registry
 
 SESSION_TTL_S = 60
@@ -25,6 +25,7 @@ class Sessions:
     def __init__(self, context: Context, registry: Registry, service: str) -> None:
         self._context = context
         self._registry = registry
+        self._called = Uncounted(context, registry)
         self._service = service
         self._open: set[Session] = set()
         context.on_stop.append(self._stop)
@@ -43,7 +44,7 @@ class Sessions:
             except EtcdError as error:
                 context.refuse(call, stats, error)
                 return
-            nested = Nested(context.router.loop, self._registry, call)
+            nested = Nested(context.router.loop, self._called, call)
             session = Session(context, nested, call, stats, self._open.discard)
             self._open.add(session)
             begin(session, request)

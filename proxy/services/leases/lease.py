@@ -31,7 +31,7 @@ def register(registry: Registry, context: Context) -> None:
 def _grant(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "LeaseGrant")
 
-    def grant(call: Call, data: bytes) -> None:
+    def grant(call: Call, data: bytes, stats: MethodStats = stats) -> None:
         stats.started += 1
         if context.no_leader(call, stats):
             return

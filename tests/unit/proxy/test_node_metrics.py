@@ -22,6 +22,7 @@ def node(active: int, losses: int, sent: dict[str, int], took: list[int]) -> dic
         }},
         "installing": 1,
         "lease_ttls": {"bounds": [2.0], "counts": [3, 0], "sum": 6.0},
+        "leases_revoked": 2,
     }  # fmt: skip
 
 
@@ -41,6 +42,8 @@ def test_figures_of_all_shards_are_summed_and_a_lease_counts_once() -> None:
     assert found["etcd_server_snapshot_apply_in_progress_total",] == 2
     assert found["etcd_debugging_server_lease_expired_total",] == 2, "one that is due has one who ends it"
     assert found["etcd_debugging_lease_ttl_total_count",] == 3, "every node hears of each grant"
+    assert found["etcd_debugging_lease_granted_total",] == 3
+    assert found["etcd_debugging_lease_revoked_total",] == 2
 
 
 def test_nothing_is_told_of_transfers_before_the_first() -> None:

@@ -112,6 +112,7 @@ def test_leases_that_end_because_they_are_due_are_counted_once_where_they_were_d
         for lease in (7, 8, 9, 9):  # a client revokes 9
             each.revoked(lease)
     assert (lessor.expiries, other.expiries) == (2, 0)
+    assert (lessor.revokes, other.revokes) == (3, 3)
 
 
 def test_ttls_of_granted_leases_are_told_in_buckets_as_etcds() -> None:

@@ -58,6 +58,7 @@ FIGURES = json.dumps({
               "took": {"bounds": [0.1], "counts": [0, 1], "sum": 5.5}}}},
     "installing": 1,
     "lease_ttls": {"bounds": [1.0, 2.0], "counts": [0, 1, 1], "sum": 62.0},
+    "leases_revoked": 1,
 }).encode()
 
 
@@ -212,6 +213,7 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     stats.failed(14)
     snapshots = site.net.context.method("server_stream", "etcdserverpb.Maintenance", "Snapshot")
     snapshots.started, snapshots.sent = 1, 7
+    site.net.context.method("inner", "etcdserverpb.KV", "Range").ok = 2
     request = site.get("/metrics")
     assert request.answer is not None
     found = {
@@ -262,7 +264,8 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_debugging_server_lease_expired_total",)] == 6
     assert found[("etcd_debugging_lease_ttl_total_bucket", ("le", "2"))] == 1
     assert found[("etcd_debugging_lease_ttl_total_sum",)] == 62
-    assert found[("etcd_debugging_mvcc_range_total",)] == found[("etcd_mvcc_range_total",)] == 0
+    assert found[("etcd_debugging_mvcc_range_total",)] == found[("etcd_mvcc_range_total",)] == 2
+    assert "inner" not in {value for labels in found for _, value in labels[1:]}
     put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
     assert [
         found[("grpc_server_handling_seconds_bucket", *put, ("le", le))] for le in ("0.1", "0.25", "+Inf")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import INTERNAL_FAULT
+from cluster.errors import INTERNAL_FAULT, STOPPED
 from cluster.faults import faults
 from cluster.pb import election_pb2, kv_pb2, lock_pb2, rpc_pb2
 from cluster.wire.messages import Method
@@ -90,6 +90,19 @@ def test_nothing_of_who_has_waited_is_left_to_the_garbage_collector(path: str, r
         assert call.status == (0, "")
         assert hub.statistics()["watches"] == 0
         del call
+
+
+def test_what_a_waiting_client_has_called_counts_as_no_clients_call() -> None:
+    queue = Queue()
+    queue.stand("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
+    stats = queue.world.net.context.stats
+    for types, calls in ((("unary", "bidi_stream"), 0), (("inner", "inner"), 1)):
+        assert stats[types[0], "etcdserverpb.KV", "Txn"].ok == calls
+        assert stats[types[0], "etcdserverpb.KV", "Range"].ok == calls
+        watch = stats[types[1], "etcdserverpb.Watch", "Watch"]
+        assert (watch.started, watch.received, watch.sent) == (calls,) * 3
+    queue.world.net.context.stop()
+    assert watch.codes == {STOPPED.code: 1}
 
 
 def mistaken(*args: Any) -> None:
