@@ -68,7 +68,7 @@ class Registry:
         self._slow = slow
         self.tracer = tracer
         self.shown: Callable[[bytes | None, str | None], Any] = lambda token, common_name: None
-        self._methods: dict[bytes, tuple[type[Call], Any]] = {}
+        self._methods: dict[bytes, tuple[type[Call], Any, str]] = {}  # the last: as what its calls count
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
         self._http_prefixes: list[tuple[str, HttpHandler]] = []
@@ -81,13 +81,13 @@ class Registry:
     def short_ways(self) -> tuple[AtOnce | None, FindPlain | None, TakeWhole | None]:
         return self.at_once, self.find_plain, self.take_whole
 
-    def unary(self, path: str, handler: UnaryHandler) -> None:
-        """Serve ``/package.Service/Method`` by a function; it may stream answers."""
-        self._add(path, UnaryCall, handler)
+    def unary(self, path: str, handler: UnaryHandler, counted: str = "unary") -> None:
+        """Serve ``/package.Service/Method`` by a function; it may stream answers, and is ``counted`` so."""
+        self._add(path, UnaryCall, handler, counted)
 
     def stream(self, path: str, handler: StreamHandler) -> None:
         """Serve ``/package.Service/Method`` by an object that gets every request message."""
-        self._add(path, StreamCall, handler)
+        self._add(path, StreamCall, handler, "stream")
 
     def http(self, path: str, handler: HttpHandler) -> None:
         """Serve an exact HTTP path, or, where ``path`` ends with "/", all below it (the longest wins)."""
@@ -132,7 +132,7 @@ class Registry:
             route.client.calls += 1
         return route.kind(connection, stream_id, headers)  # type: ignore[no-any-return]
 
-    def _add(self, path: str, kind: type[Call], handler: Any) -> None:
+    def _add(self, path: str, kind: type[Call], handler: Any, counted: str) -> None:
         name = path.encode()
         assert name not in self._methods, path
         if self._timed or self._slow is not None:
@@ -141,7 +141,7 @@ class Registry:
             self.times[path] = new_times()
         if self.tracer is not None:
             kind = traced(kind, self.tracer)
-        self._methods[name] = (kind, handler)
+        self._methods[name] = (kind, handler, counted)
         self._services.add(name[1:].split(b"/")[0])
 
     def _at_gate(self, headers: HeaderBlock, route: Route) -> Route:
@@ -184,19 +184,19 @@ class Registry:
                 wire.UNIMPLEMENTED,
                 f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}",
             )
-        kind_of_call = "stream" if issubclass(found[0], StreamCall) else "unary"
+        kind, handler, counted = found
         fields = headers.metadata
         route = Route(
-            found[0],
-            found[1],
+            kind,
+            handler,
             None,
-            self._client(kind_of_call, headers.field(CLIENT_VERSION)),
+            self._client(counted, headers.field(CLIENT_VERSION)),
             self.times.get(wire.text_of(headers.path)),
             self.shown(
                 fields.get(b"token", fields.get(b"authorization")),
                 getattr(getattr(connection, "owner", None), "name", None),
             ),
-            self._slow if kind_of_call == "unary" else None,
+            self._slow if counted == "unary" else None,
         )
         if any(name == b"grpc-timeout" for name, _ in headers.fields):
             # of several the last one counts, as in grpc-go

@@ -1,6 +1,6 @@
 """Calls that a service makes for its client: the methods that clients call, with the client's identity,
-deadline and metadata. They count as no RPCs. Each answer goes to a callback. A mistake in there ends the
-client's call alone."""
+deadline and metadata but for ``hasleader``. They count as no RPCs. Each answer goes to a callback. A mistake
+in there ends the client's call alone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class _Question(InnerCall):
     def __init__(self, path: str, nested: Nested, response: type[Message], then: Then,
                  deadline: float | None) -> None:
         call = nested.call
-        super().__init__(path, call.metadata, call.peer, deadline)
+        super().__init__(path, nested.metadata, call.peer, deadline)
         self.principal = call.principal
         self._nested = nested
         self._response = response
@@ -76,7 +76,7 @@ class _Watch(InnerCall):
     def __init__(self, loop: Loop, nested: Nested, take: Callable[[Message], None],
                  end: Callable[[str], None]) -> None:
         call = nested.call
-        super().__init__(_WATCH, call.metadata, call.peer)
+        super().__init__(_WATCH, nested.metadata, call.peer)
         self.principal = call.principal
         self._loop = loop
         self._nested = nested
@@ -120,6 +120,7 @@ class Nested:
         self._loop = loop
         self._registry = registry
         self.call = call
+        self.metadata = {name: value for name, value in call.metadata.items() if name != b"hasleader"}
         self.on_fault: Callable[[], None] | None = None  # ends the call, while it waits
         self._watch: _Watch | None = None
 

@@ -34,6 +34,7 @@ class Sessions:
                grpc_type: str = "unary") -> None:
         context = self._context
         stats = context.method(grpc_type, self._service, name)
+        streams = grpc_type != "unary"
 
         def serve(call: Call, data: bytes) -> None:
             stats.started += 1
@@ -47,9 +48,11 @@ class Sessions:
             nested = Nested(context.router.loop, self._called, call)
             session = Session(context, nested, call, stats, self._open.discard)
             self._open.add(session)
+            if streams and call.field(b"hasleader") == b"true":
+                context.guarded[call] = session.leaderless
             begin(session, request)
 
-        self._registry.unary(f"/{self._service}/{name}", serve)
+        self._registry.unary(f"/{self._service}/{name}", serve, "stream" if streams else "unary")
 
     def _stop(self) -> None:
         """The front shuts down: waiting clients give up their places, and ask another host."""
@@ -109,6 +112,9 @@ class Session:
     def stop(self) -> None:
         self._refuse(errors.STOPPED)
 
+    def leaderless(self, call: Call) -> None:
+        self._refuse(errors.NO_LEADER)
+
     def _fault(self) -> None:
         self._refuse(errors.INTERNAL_FAULT)
 
@@ -131,6 +137,7 @@ class Session:
             return False
         self.over = True
         self.nested.unwatch()
+        self._context.unguard(self.call)
         # they would refer to each other until the garbage collector comes
         self.call.on_cancel = self.call.on_drain = self.give_up = self.nested.on_fault = None
         self._ended(self)

@@ -133,7 +133,7 @@ class FrontProcess(Process):
 
     # -- a registry
 
-    def unary(self, path: str, handler: Any) -> None:
+    def unary(self, path: str, handler: Any, counted: str = "unary") -> None:
         if path.startswith("/etcdserverpb."):
             self.handlers[path.rpartition("/")[2]] = handler
 

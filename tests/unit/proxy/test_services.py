@@ -25,7 +25,7 @@ class Methods:
     def __init__(self) -> None:
         self.handlers: dict[str, Any] = {}
 
-    def unary(self, path: str, handler: Any) -> None:
+    def unary(self, path: str, handler: Any, counted: str = "unary") -> None:
         self.handlers[path.rpartition("/")[2]] = handler
 
     def stream(self, path: str, handler: Any) -> None:

@@ -60,12 +60,16 @@ def test_who_wants_to_know_of_slow_calls_is_told_of_each_that_is_no_stream(timeo
     told: list[tuple[str, str, float]] = []
     registry = Registry(slow=lambda path, client, took_s: told.append((path, client, took_s)))
     registry.unary("/a.B/Echo", lambda call, data: call.reply(data))
+    registry.unary("/a.B/Observe", lambda call, data: call.finish(), "stream")
     registry.stream("/a.B/Bidi", Stream())
     talk = Talk(registry)
-    talk.headers(1, path="/a.B/Echo", **timeout)
-    talk.data(1, message(b"x"))
-    talk.headers(3, path="/a.B/Bidi")
-    talk.server.receive(f.frame(f.RST_STREAM, 0, 3, bytes(4)), 100.0)
+    for stream_id, path in ((1, "Echo"), (5, "Observe")):
+        talk.headers(stream_id, path=f"/a.B/{path}", **timeout)
+        talk.data(stream_id, message(b"x"))
+    talk.headers(7, path="/a.B/Bidi")
+    talk.server.receive(f.frame(f.RST_STREAM, 0, 7, bytes(4)), 100.0)
+    assert {key: found.calls for key, found in registry.clients.items()} == {
+        ("unary", "unknown"): 1, ("stream", "unknown"): 2}
     ((path, client, took_s),) = told
     assert (path, client) == ("/a.B/Echo", "1.2.3.4:5")
     assert 0 <= took_s < 20

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import INTERNAL_FAULT, STOPPED
+from cluster.errors import INTERNAL_FAULT, NO_LEADER, STOPPED
 from cluster.faults import faults
 from cluster.pb import election_pb2, kv_pb2, lock_pb2, rpc_pb2
 from cluster.wire.messages import Method
@@ -25,11 +25,12 @@ class Queue:
 
     def __init__(self) -> None:
         self.world = World()
+        self.metadata: dict[bytes, bytes] = {}  # of each call
         self.registry = Registry()
         register_all(self.registry, self.world.net.context)
 
     def begin(self, path: str, request: Any) -> FakeCall:
-        call, handler = FakeCall(), self.registry.served(path)
+        call, handler = FakeCall(self.metadata), self.registry.served(path)
         assert callable(handler)
         handler(call, request.SerializeToString())
         self.world.net.run()
@@ -103,6 +104,24 @@ def test_what_a_waiting_client_has_called_counts_as_no_clients_call() -> None:
         assert (watch.started, watch.received, watch.sent) == (calls,) * 3
     queue.world.net.context.stop()
     assert watch.codes == {STOPPED.code: 1}
+
+
+def test_without_a_leader_an_observer_with_hasleader_ends_and_a_waiting_lock_stays() -> None:
+    queue = Queue()
+    queue.metadata = {b"hasleader": b"true"}
+    waits = queue.stand("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
+    observes, gone = (
+        queue.begin("/v3electionpb.Election/Observe", election_pb2.LeaderRequest(name=b"n")) for _ in range(2)
+    )
+    queue.read(FIRST)
+    queue.leave(gone)
+    context = queue.world.net.context
+    assert list(context.guarded) == [observes]
+    for node in queue.world.net.nodes.values():
+        node.leader = 0
+    queue.world.net.pass_time(3.5)
+    assert (observes.status, waits.status) == ((NO_LEADER.code, NO_LEADER.text), None)
+    assert context.guarded == {}
 
 
 def mistaken(*args: Any) -> None:
