@@ -224,6 +224,7 @@ WHEN = {
     "DowngradeInProcess": "a downgrade is enabled already",
     "NoInflightDowngrade": "a cancel without a downgrade",
     "UnknownDowngradeAction": "an unknown action",
+    "InvalidClientAPIVersion": "`client-api-version` without UTF-8",
     "NoLeader": "no leader in time for a lease request; any call with `hasleader` while there is none",
     "Stopped": "the host stops; the request was not sent on",
     "Timeout": "? no answer within 5 s and two election timeouts",
@@ -286,7 +287,7 @@ WHEN = {
 NEVER = (
     "NotPrimaryLessor", "RequestCancelled", "ClusterIDMismatch", "ClusterVersionUnavailable",
     "LeaderChanged", "NotCapable", "TimeoutDueToConnectionLost", "TimeoutWaitAppliedIndex",
-    "ProposalDropped", "Canceled", "InvalidClientAPIVersion",
+    "ProposalDropped", "Canceled",
 )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import EtcdError
+from cluster.errors import INVALID_CLIENT_API_VERSION, EtcdError
 from cluster.histogram import Histogram
 from cluster.machine import Tracer
 from proxy.grpc import wire
@@ -20,7 +20,7 @@ from proxy.http.http2 import Connection, HeaderBlock, Stream
 from proxy.http.http2_requests import HttpStream
 from proxy.http.requests import AtOnce, HttpHandler
 
-_VERSION = re.compile(rb"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
+_VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
 CLIENT_VERSION = b"client-api-version"
 _MOST_CLIENTS = 32  # kinds and versions that are counted apart
 Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
@@ -184,13 +184,17 @@ class Registry:
                 wire.UNIMPLEMENTED,
                 f"grpc: Decompressor is not installed for grpc-encoding {wire.quote(encoding)}",
             )
+        try:
+            version = headers.field(CLIENT_VERSION).decode()
+        except UnicodeDecodeError:
+            return _refused(INVALID_CLIENT_API_VERSION.code, INVALID_CLIENT_API_VERSION.text)
         kind, handler, counted = found
         fields = headers.metadata
         route = Route(
             kind,
             handler,
             None,
-            self._client(counted, headers.field(CLIENT_VERSION)),
+            self._client(counted, version),
             self.times.get(wire.text_of(headers.path)),
             self.shown(
                 fields.get(b"token", fields.get(b"authorization")),
@@ -203,8 +207,8 @@ class Registry:
             return _with_timeout(route, headers.field(b"grpc-timeout").rpartition(b",")[2])
         return route
 
-    def _client(self, kind: str, version: bytes) -> Clients:
-        text = version.decode() if _VERSION.fullmatch(version) else "unknown"
+    def _client(self, kind: str, version: str) -> Clients:
+        text = version if _VERSION.fullmatch(version) else "unknown"
         if (kind, text) not in self.clients and len(self.clients) >= _MOST_CLIENTS:
             text = "unknown"
         return self.clients.setdefault((kind, text), Clients())

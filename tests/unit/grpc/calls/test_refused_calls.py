@@ -207,6 +207,12 @@ def test_what_no_host_serves_is_refused_as_such_at_a_learner(
         assert talk.status(stream_id) == (status, text)
 
 
+@pytest.mark.parametrize("path", ["/a.B/Echo", "/a.B/Bidi"])
+def test_a_version_that_is_no_text_is_refused(talk: Talk, path: str) -> None:
+    talk.headers(1, path=path, client_api_version=b"3.\xff")
+    assert talk.status(1) == (3, "etcdserver: invalid client api version")
+
+
 @pytest.mark.parametrize(
     "kind", ["application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC"]
 )
