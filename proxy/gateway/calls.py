@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
+from cluster.histogram import Histogram
 from cluster.machine import Span
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
@@ -72,8 +73,8 @@ class GatewayCall(InnerCall):
     """One request. ``counted`` is ``proxy.http.memory``'s."""
 
     __slots__ = (
-        "_busy", "_going_on", "_queue", "_queued", "_request", "_room", "_span", "_status", "_target",
-        "_timer", "counted", "gone", "started_http",
+        "_began", "_busy", "_going_on", "_queue", "_queued", "_request", "_room", "_span", "_status",
+        "_target", "_timer", "_times", "counted", "gone", "started_http",
     )
 
     def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
@@ -92,11 +93,15 @@ class GatewayCall(InnerCall):
         self.gone = False  # answered, or the client has left
         self.started_http = False
         self._span: Span | None = None  # of a trace, if it is sampled
+        self._began = 0.0
+        self._times: Histogram | None = None  # of its method, until it has ended
         self._timer = None if timeout_s is None else room.loop.call_later(timeout_s, self._expire)
         request.on_close = self._left
         request.on_drain = self._drained
 
     def open(self, registry: Served, request: bytes | None) -> None:
+        self._began = self._room.loop.time()
+        self._times = registry.count(self.path, self.field(b"client-api-version"))
         if registry.tracer is not None:
             self._span = registry.tracer.begin(self.path, self.field, self.peer)
             if self._span is not None and request is not None:
@@ -104,14 +109,17 @@ class GatewayCall(InnerCall):
         super().open(registry, request)
 
     def finish(self, status: int = wire.OK, message: str = "") -> None:
-        self._end_span(status, message)
+        self._over(status, message)
         super().finish(status, message)
 
     def cancel(self) -> None:
-        self._end_span(wire.CANCELLED, "context canceled")
+        self._over(wire.CANCELLED, "context canceled")
         super().cancel()
 
-    def _end_span(self, status: int, message: str) -> None:
+    def _over(self, status: int, message: str) -> None:
+        if self._times is not None:
+            times, self._times = self._times, None
+            times.observe(self._room.loop.time() - self._began)
         if self._span is not None:
             span, self._span = self._span, None
             span.end(status, message)

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from cluster.errors import EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
+from cluster.histogram import Histogram
 from cluster.machine import Tracer
 from proxy.grpc import wire
 from proxy.grpc.calls import BACKLOG_BYTES, StreamHandler, UnaryHandler
@@ -29,6 +30,7 @@ class Served(Protocol):
     @property
     def tracer(self) -> Tracer | None: ...
     def served(self, path: str) -> UnaryHandler | StreamHandler | None: ...
+    def count(self, path: bytes, version: bytes) -> Histogram | None: ...
 
 
 class Apart:

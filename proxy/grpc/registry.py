@@ -101,6 +101,13 @@ class Registry:
         found = self._methods.get(path.encode())
         return None if found is None else found[1]
 
+    def count(self, path: bytes, version: bytes) -> Histogram | None:
+        """Count a client's call that no HTTP/2 stream carries; the times of its method, if they are
+        measured."""
+        if (found := self._methods.get(path)) is not None:
+            self._client(found[2], version.decode("latin-1")).calls += 1
+        return self.times.get(wire.text_of(path))
+
     def find_http(self, path: str) -> HttpHandler | None:
         found = self._http.get(path)
         if found is None:

@@ -39,6 +39,9 @@ class Uncounted:
     def shown(self, token: bytes | None, common_name: str | None) -> Any:
         """Nothing: each call comes with its client's principal."""
 
+    def count(self, path: bytes, version: bytes) -> None:
+        """No client's call is begun here."""
+
     def served(self, path: str) -> Any:
         if path == _WATCH:
             return self._watches

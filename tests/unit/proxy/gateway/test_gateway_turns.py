@@ -54,7 +54,7 @@ class Front:
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self.room = Room(self.loop, Memory(1 << 30), 1 << 20, 8 << 20)
         self.watches = Watches()
-        self.registry = Registry()
+        self.registry = Registry(timed=True)
         self.registry.stream(WATCH.method, self.watches)
         self.output = Output()
         limits = Limits(max_body_bytes=4 << 20)
@@ -126,3 +126,19 @@ async def _gone() -> None:
                 front.http1.receive(piece, 0.0)
             await front.until(1)
             front.http1.lost()
+
+
+def test_a_call_counts_and_is_timed_as_one_by_grpc() -> None:
+    asyncio.run(_counted())
+
+
+async def _counted() -> None:
+    front, calls = Front(), list[Any]()
+    front.watches.opened = calls.append  # type: ignore[method-assign]
+    front.http1.receive(b"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 0.0)
+    (call,) = calls
+    times = front.registry.times[WATCH.method]
+    assert ({key: found.calls for key, found in front.registry.clients.items()}, times.count) == (
+        {("stream", "unknown"): 1}, 0)
+    call.finish()
+    assert times.count == 1
