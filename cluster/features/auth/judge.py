@@ -99,10 +99,13 @@ class _Asked:
             raise EtcdError(errors.PERMISSION_DENIED)
         return user
 
-    def valid(self) -> User:
-        """The user, for what concerns keys."""
+    def fresh(self) -> None:
         if self._principal.kind == Kind.JWT and self._principal.revision < self._state.revision:
             raise EtcdError(errors.AUTH_OLD_REVISION)
+
+    def valid(self) -> User:
+        """The user, for what concerns keys."""
+        self.fresh()
         return self._user()
 
     def named(self) -> None:
@@ -180,7 +183,8 @@ def _delete(asked: _Asked, request: Any) -> None:
 
 def _txn(asked: _Asked, request: Any) -> None:
     """Compares, and both branches: otherwise the verdict would show what the compares saw of keys that the
-    client may not read."""
+    client may not read. One without any needs no user."""
+    asked.fresh()
     for compare in request.compare:
         asked.reads(compare.key, compare.range_end)
     for op in (*request.success, *request.failure):

@@ -18,7 +18,7 @@ DENIED, EMPTY, TOKEN, OLD, NO_USER = (
 )
 PERMISSION = frozenset((DENIED, EMPTY, TOKEN, OLD, NO_USER))
 READ, WRITE, BOTH = auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE
-# "read", "write", "valid", "root", or "named" for anybody who has a name; key, range_end
+# "read", "write", "valid", "root", "named" for whoever has a name, "fresh" for no old token; key, range_end
 Need = tuple[str, bytes, bytes]
 
 
@@ -53,6 +53,8 @@ class State:
             return None if name else EMPTY
         if what != "root" and who is not None and who.kind == Kind.JWT and who.revision < self.revision:
             return OLD
+        if what == "fresh":
+            return None
         if not name:
             return EMPTY
         if user is None:
@@ -106,7 +108,8 @@ def needs_of(method: str, request: Any, keys: list[bytes]) -> list[Need]:
     if method == "Range":
         return [("read", request.key, request.range_end)]
     if method == "Txn":
-        found: list[Need] = [("read", compare.key, compare.range_end) for compare in request.compare]
+        found: list[Need] = [("fresh", b"", b"")]
+        found += [("read", compare.key, compare.range_end) for compare in request.compare]
         for op in (*request.success, *request.failure):
             name = {"request_put": "Put", "request_delete_range": "DeleteRange", "request_range": "Range"}[
                 op.WhichOneof("request")

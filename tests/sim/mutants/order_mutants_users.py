@@ -196,7 +196,7 @@ def void_tokens_count(patch: Patch) -> None:
 
 def old_revisions_count(patch: Patch) -> None:
     """A JSON web token names the auth revision that there is."""
-    patch.setattr(cluster.features.auth.judge._Asked, "valid", lambda self: self._user())
+    patch.setattr(cluster.features.auth.judge._Asked, "fresh", lambda self: None)
 
 
 def a_start_forgets_users(patch: Patch) -> None:

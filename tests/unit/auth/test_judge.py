@@ -57,6 +57,13 @@ def test_a_certificate_of_no_user_suffices_for_what_shows_no_keys(method: Method
     assert _refused(Principal(Kind.JWT, "stranger", 1), method) is errors.PERMISSION_DENIED
 
 
+@pytest.mark.parametrize("method", [Method.TXN, Method.READ_TXN])
+def test_a_transaction_of_nothing_needs_no_user_but_no_old_token(method: Method) -> None:
+    assert _refused(NOBODY, method) is None
+    assert _refused(Principal(Kind.JWT, "stranger", 1), method) is None
+    assert _refused(Principal(Kind.JWT, "stranger", 0), method) is errors.AUTH_OLD_REVISION
+
+
 def test_a_certificate_of_no_user_opens_no_key() -> None:
     assert _refused(STRANGER, Method.RANGE, RANGE) is errors.PERMISSION_DENIED
     assert _refused(STRANGER, Method.LEASE_TTL, TTL) is None
