@@ -197,7 +197,7 @@ class Metrics:
         for (kind, version), found in calls.clients.items():
             clients.add_metric([kind, version], found.calls)
         yield clients
-        text = "How long calls took, until their answer was handed on."
+        text = "How long calls took until their answer."
         times = HistogramMetricFamily("grpc_server_handling_seconds", text, labels=labels)
         for key in methods:
             took = calls.times.get(f"/{key[1]}/{key[2]}")
@@ -299,6 +299,10 @@ class Metrics:
         promoted = self._context.method("unary", "etcdserverpb.Cluster", "MemberPromote").ok
         text = "Learners promoted as this front was asked to."
         yield gauge("etcd_server_learner_promote_successes", text, promoted)
+        refused = gauge("etcd_server_learner_promote_failures", "Promotions refused.", labels=["Reason"])
+        for reason, count in self._context.unpromoted.items():
+            refused.add_metric([reason], count)
+        yield refused
         last = gauge("etcd_server_healthcheck", "Result of the last check.", labels=["type", "name"])
         total = counter("etcd_server_healthchecks", "Checks by result.", labels=["type", "name", "status"])
         for (kind, name), (passed, successes, failures) in self._healthchecks.items():
@@ -332,7 +336,7 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
 
 _BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
 _COUNTER = re.compile(
-    rb"^(# TYPE etcd_(?:server_(?:health_success|health_failures|learner_promote_successes)"
+    rb"^(# TYPE etcd_(?:server_(?:health_success|health_failures|learner_promote_(?:successes|failures))"
     rb"|network_snapshot_(?:send|receive)_(?:success|failures)) )gauge")
 _LAST = re.compile(rb"(?<=\d)\.0$")
 

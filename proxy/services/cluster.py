@@ -26,6 +26,12 @@ _CHANGES: dict[str, tuple[int, Any]] = {
     "MemberPromote": (messages.MEMBER_PROMOTE, rpc_pb2.MemberPromoteRequest),
 }
 
+# etcd's reasons of refused promotions, where clients hear others
+_REASONS = {
+    errors.MEMBER_NOT_FOUND: "membership: ID not found",
+    errors.MEMBER_NOT_LEARNER: "membership: can only promote a learner member",
+}
+
 
 def refused_at_learner(path: bytes, version: bytes = b"") -> EtcdError | None:
     """Why a learner's host does not serve a method, as etcd's; whether it serves a range is decided later.
@@ -46,13 +52,14 @@ def register(registry: Registry, context: Context) -> None:
         context.unary(registry, SERVICE, name, request, _change(context, kind))
 
 
-def _answering(context: Context, unheard: ErrorKind | None = None) -> Callable[[Waiting, int, bytes], None]:
-    """``unheard``: the error of a request that found no leader in time."""
-
+def _answering(context: Context, promotes: bool = False) -> Callable[[Waiting, int, bytes], None]:
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
-        late = status != 0 and EtcdError.decode(body).kind is errors.CONTEXT_DEADLINE_EXCEEDED
-        if late and unheard is not None:
-            body = EtcdError(unheard).encode()
+        if promotes and status:
+            error = EtcdError.decode(body)
+            if error.kind is errors.CONTEXT_DEADLINE_EXCEEDED:
+                body = EtcdError(errors.NO_LEADER).encode()
+            else:
+                context.unpromoted[_REASONS.get(error.kind, error.text)] += 1
         if context.failed(waiting, status, body):
             return
         _, term = HEAD.unpack_from(body)
@@ -88,7 +95,7 @@ def _alone(router: Router) -> bool:
 def _change(context: Context, kind: int) -> Serve:
     router, strict = context.router, context.settings.strict_reconfig_check
     head = bytes((kind if strict else kind | messages.MEMBERS_LAX,))
-    answer = _answering(context, errors.NO_LEADER if kind == messages.MEMBER_PROMOTE else None)
+    answer = _answering(context, kind == messages.MEMBER_PROMOTE)
 
     def change(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if kind == messages.MEMBER_ADD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,7 @@ class Context:
         self.passwords = Passwords(router.loop, settings.bcrypt_cost)
         self.stats: dict[tuple[str, str, str], MethodStats] = {}  # (grpc_type, service, method)
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.upkeep.corruption
+        self.unpromoted: Counter[str] = Counter()  # refused promotions of learners, by reason
         self.defragmenting = Defragmenting(settings.stop_on_defrag)
         self.stepped = Stepped(router.loop)
         self.listing = Listing(router)

@@ -30,6 +30,7 @@ ELSEWHERE = {
     r"etcd_debugging_mvcc_total_put_size_in_bytes": "would be added up at each put, where time is dear",
     r"etcd_debugging_mvcc_pending_events_total": "what waits is bytes, of which nobody counts the events",
     r"etcd_disk_backend_snapshot_duration_seconds": "of a copy of bbolt's file",
+    r"etcd_network_server_stream_failures_total": "what fails is in grpc_server_handled_total",
     r"etcd_mvcc_db_open_read_transactions": "RocksDB has no read transactions that hold space",
 }
 

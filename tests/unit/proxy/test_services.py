@@ -153,6 +153,21 @@ def test_a_host_that_is_alone_leads_nobody_and_adds_nobody() -> None:
     promoted = served.call("MemberPromote", rpc_pb2.MemberPromoteRequest(ID=2))
     served.net.pass_time(10)
     assert promoted.status == (14, "etcdserver: no leader")
+    assert not served.net.context.unpromoted
+
+
+def test_refused_promotions_count_by_etcds_reason() -> None:
+    served = Served()
+    for kind in (errors.MEMBER_NOT_FOUND, errors.LEARNER_NOT_READY, errors.LEARNER_NOT_READY):
+        call = served.call("MemberPromote", rpc_pb2.MemberPromoteRequest(ID=2))
+        (request,) = served.node.take()
+        served.node.answer(request.rid, Status.ERROR, EtcdError(kind).encode())
+        served.net.run()
+        assert call.status == (kind.code, kind.text)
+    assert served.net.context.unpromoted == {
+        "membership: ID not found": 1,
+        "etcdserver: can only promote a learner member which is in sync with leader": 2,
+    }
 
 
 def test_whether_a_member_is_there_is_said_before_whether_its_urls_are_any() -> None:

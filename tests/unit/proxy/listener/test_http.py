@@ -213,6 +213,7 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     stats.failed(14)
     snapshots = site.net.context.method("server_stream", "etcdserverpb.Maintenance", "Snapshot")
     snapshots.started, snapshots.sent = 1, 7
+    site.net.context.unpromoted["membership: ID not found"] = 3
     site.net.context.method("inner", "etcdserverpb.KV", "Range").ok = 2
     request = site.get("/metrics")
     assert request.answer is not None
@@ -264,6 +265,8 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_debugging_server_lease_expired_total",)] == 6
     assert found[("etcd_debugging_lease_ttl_total_bucket", ("le", "2"))] == 1
     assert found[("etcd_debugging_lease_ttl_total_sum",)] == 62
+    told = b'# TYPE %b counter\n%b{Reason="membership: ID not found"} 3\n'
+    assert told % ((b"etcd_server_learner_promote_failures",) * 2) in request.answer[1]
     assert found[("etcd_debugging_mvcc_range_total",)] == found[("etcd_mvcc_range_total",)] == 2
     assert "inner" not in {value for labels in found for _, value in labels[1:]}
     put = (("grpc_method", "Put"), ("grpc_service", "etcdserverpb.KV"), ("grpc_type", "unary"))
