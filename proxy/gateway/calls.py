@@ -279,9 +279,9 @@ class GatewayCall(InnerCall):
                 faults.met(f"ending {self.path.decode()}", error)
 
     def _left(self, request: HttpRequest) -> None:
-        self._done()
         self.cancel()
         self._queue.clear()
+        self._end(wire.CANCELLED, "context canceled")  # heard by a client that has ended its side alone
 
     def _drained(self) -> None:
         if self.on_drain is not None and not self.closed:

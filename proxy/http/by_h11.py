@@ -131,6 +131,15 @@ class ByH11:
             if isinstance(request, HttpRequest) and request.on_close is not None:
                 request.on_close(request)
 
+    def end_wait(self) -> None:
+        """The client has ended its side: Go's servers cancel what it asked for. End the request if it is a
+        wait, a stream or a call; others are answered."""
+        request = self.request
+        if isinstance(request, HttpRequest) and request.on_close is not None:
+            request.on_close(request)
+            if self.request is request:
+                self.output.close()
+
     def _fresh(self) -> h11.Connection:
         return h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.max_http1_header_bytes)
 
@@ -213,6 +222,8 @@ class ByH11:
         self.request = request
         handler = self._find(path)
         serve(request, handler)
+        if self._ended:
+            self.end_wait()
         if self._switched is not None and (early := self._h11.trailing_data[0]):
             self._switched.received(early)
 

@@ -131,6 +131,12 @@ class Http1Connection(ByH11):
             self._give(b"")
         self._advance()
 
+    def half_closed(self) -> bool:
+        """The client has ended its side. Whether a request is still to be answered."""
+        self._receive(b"")
+        self.end_wait()
+        return self.request is not None
+
     def go_on(self) -> None:
         """Another turn of the loop (``Output.again``)."""
         self._served = 0

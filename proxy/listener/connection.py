@@ -162,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
                 self.drain()
         self.turns >>= not self.behind
         if self.http2 is None:
-            if self.ended and not self.behind:
+            if self.ended and not (self.behind or self._answers_on()):
                 self.close()
             elif self.server.stopping:
                 self.drain()
@@ -179,17 +179,22 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def eof_received(self) -> bool:
-        idle = self.http1 is None or self.http1.idle
-        if self.http2 is None and (self.behind or (idle and self.later())):
+        if self.http2 is None and (
+            self.behind or ((self.http1 is None or self.http1.idle) and self.later())
+        ):
             self.ended = True  # what was read has its turn first
             return True
-        if self.http1 is not None and not idle:
-            try:
-                # a client that ends its side has gone, as Go's servers see it
-                self.http1.receive(b"", self.loop.time())
-            except HANDLER_MISTAKES as error:
-                self._fault(error)
-        return False
+        return self._answers_on()
+
+    def _answers_on(self) -> bool:
+        """Whether a request is answered before the connection ends. The client has ended its side."""
+        if self.http1 is None or self.http1.idle or self.closing:
+            return False
+        try:
+            return self.http1.half_closed()
+        except HANDLER_MISTAKES as error:
+            self._fault(error)
+            return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closing = True

@@ -1,0 +1,86 @@
+"""A client of HTTP/1.1 that ends its side behind its request, as ``nc -N`` does, still gets the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from proxy.gateway.calls import GatewayCall
+from proxy.gateway.paths import TARGETS
+from proxy.grpc.registry import Registry
+from proxy.http.requests import HttpRequest
+from tests.unit.grpc.harness import Service, connected, serving, wait_for
+from tests.unit.proxy.gateway.test_gateway_turns import Front
+
+GET = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
+OLD = b"GET /later HTTP/1.0\r\n\r\n"
+PARK = b"GET /park HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+class Later:
+    """A service that also has requests that are answered when a test wants it."""
+
+    def __init__(self) -> None:
+        self.service = Service()
+        self.asked: list[HttpRequest] = []
+        self.registry: Registry = self.service.registry
+        self.registry.http("/later", self.asked.append)
+
+    def answer(self) -> None:
+        self.asked[-1].respond(200, b"answer %d" % len(self.asked))
+
+
+def rest(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("sent", [GET, OLD, 3 * GET], ids=["plain", "by 1.0", "pipelined"])
+def test_what_is_pending_is_answered_then_the_connection_ends(sent: bytes) -> None:
+    later = Later()
+    with serving(later.registry) as running, connected(running) as sock:
+        sock.sendall(sent)
+        wait_for(lambda: len(later.asked) == 1)
+        sock.shutdown(socket.SHUT_WR)
+        for number in range(1, sent.count(b"/later") + 1):
+            wait_for(lambda number=number: len(later.asked) == number)  # type: ignore[misc]
+            running.call(later.answer)
+        answers = rest(sock)
+    assert [answers.count(b"answer %d" % number) for number in (1, 2, 3)] == [
+        int(number <= len(later.asked)) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("sent", [PARK, GET + PARK], ids=["alone", "behind a request"])
+def test_a_stream_ends_at_once(sent: bytes) -> None:
+    later = Later()
+    with serving(later.registry) as running, connected(running) as sock:
+        sock.sendall(sent)
+        sock.shutdown(socket.SHUT_WR)
+        if GET in sent:
+            wait_for(lambda: len(later.asked) == 1)
+            running.call(later.answer)
+        rest(sock)
+        wait_for(lambda: bool(later.service.closed))
+
+
+@pytest.mark.parametrize("end", [lambda front: front.http1.half_closed(), lambda front: front.http1.lost()],
+                         ids=["its side", "all"])
+def test_a_call_of_the_gateway_is_cancelled(end: Callable[[Front], Any]) -> None:
+    """A lock, for one: its client has gone. One that has ended its side alone hears of that, as from etcd."""
+    asyncio.run(_cancelled(end))
+
+
+async def _cancelled(end: Callable[[Front], Any]) -> None:
+    front, target = Front(), TARGETS["/v3/kv/range"]
+    front.registry.unary(target.method, lambda call, data: None)
+    front.serve = lambda request: (  # type: ignore[method-assign]
+        GatewayCall(front.room, request, target, {}, None).begin(front.registry))
+    front.http1.receive(b"POST /v3/kv/range HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 0.0)
+    assert not front.output.data
+    heard = end(front) is not None
+    assert front.output.data.startswith(b"HTTP/1.1 408 Request Timeout") == heard
+    assert (b'"message":"context canceled"' in front.output.data) == heard
+    assert front.output.closed == heard
