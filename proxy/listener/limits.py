@@ -11,19 +11,24 @@ from proxy.http.http2 import Limits
 _RECEIVE_OVERHEAD_BYTES = 524_288
 _LEAST_BODY_BYTES = 12 << 20  # of a request over HTTP/1.1: a form of version 2 is refused from 10 MiB on
 _MOST_METRICS_CONNECTIONS = 256
+_GRPC_KEEPALIVE_MS = 7_200_000, 20_000  # which etcd leaves as they are where either flag is 0
 
 
 def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits:
     """Those of the client port. ``descriptors``: how many connections this process's allow."""
     common = settings.common
     most = settings.max_client_connections
+    max_message_bytes = common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES
+    keepalive_ms = settings.grpc_keepalive_interval_ms, settings.grpc_keepalive_timeout_ms
+    if 0 in keepalive_ms:
+        keepalive_ms = _GRPC_KEEPALIVE_MS
     return Limits(
-        max_message_bytes=common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES,
+        max_message_bytes=max_message_bytes,
         max_concurrent_streams=settings.max_concurrent_streams,
         max_connections=most if most >= 0 else descriptors(),
         max_memory_bytes=settings.max_client_memory_bytes,
         connection_window_bytes=settings.max_unanswered_bytes,
-        max_buffered_bytes=settings.max_unfinished_bytes,
+        max_buffered_bytes=max(settings.max_unfinished_bytes, 2 * max_message_bytes),
         max_untaken_bytes=settings.max_untaken_bytes,
         max_queued_bytes=8 * settings.max_untaken_bytes,
         max_header_list_bytes=settings.max_header_bytes,
@@ -39,8 +44,8 @@ def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits
         http1_idle_timeout_s=settings.http1_idle_timeout_ms / 1000,
         stalled_s=common.client_stall_timeout_ms / 1000,
         ping_min_interval_s=settings.grpc_keepalive_min_time_ms / 1000,
-        keepalive_interval_s=settings.grpc_keepalive_interval_ms / 1000,
-        keepalive_timeout_s=settings.grpc_keepalive_timeout_ms / 1000,
+        keepalive_interval_s=keepalive_ms[0] / 1000,
+        keepalive_timeout_s=keepalive_ms[1] / 1000,
     )
 
 
