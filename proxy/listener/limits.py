@@ -11,7 +11,7 @@ from proxy.http.http2 import Limits
 _RECEIVE_OVERHEAD_BYTES = 524_288
 _LEAST_BODY_BYTES = 12 << 20  # of a request over HTTP/1.1: a form of version 2 is refused from 10 MiB on
 _MOST_METRICS_CONNECTIONS = 256
-_GRPC_KEEPALIVE_MS = 7_200_000, 20_000  # which etcd leaves as they are where either flag is 0
+_GRPC_KEEPALIVE_MS = 7_200_000, 20_000  # which etcd leaves as they are where a flag is 0
 
 
 def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits:
@@ -20,7 +20,7 @@ def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits
     most = settings.max_client_connections
     max_message_bytes = common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES
     keepalive_ms = settings.grpc_keepalive_interval_ms, settings.grpc_keepalive_timeout_ms
-    if 0 in keepalive_ms:
+    if min(keepalive_ms) <= 0:
         keepalive_ms = _GRPC_KEEPALIVE_MS
     return Limits(
         max_message_bytes=max_message_bytes,

@@ -58,6 +58,22 @@ def test_limits_to_clients_are_those_of_the_flags() -> None:
     assert (found.control_burst, found.control_rate, found.reset_burst, found.reset_rate) == (100, 7, 101, 8)
 
 
+@pytest.mark.parametrize("off", ["--grpc-keepalive-interval=0", "--grpc-keepalive-timeout=0"])
+def test_keep_alive_pings_without_one_of_their_flags_are_those_of_grpc(off: str) -> None:
+    """As in etcd, which sets both or none."""
+    found = limits("--grpc-keepalive-interval=7s", "--grpc-keepalive-timeout=3s")
+    assert (found.keepalive_interval_s, found.keepalive_timeout_s) == (7.0, 3.0)
+    found = limits("--grpc-keepalive-interval=7s", "--grpc-keepalive-timeout=3s", off)
+    assert (found.keepalive_interval_s, found.keepalive_timeout_s) == (7200.0, 20.0)
+
+
+def test_a_request_of_the_largest_size_fits_while_it_comes() -> None:
+    """Above 64 MiB it was refused, whatever --max-request-bytes said."""
+    found = limits("--max-request-bytes=100000000")
+    assert found.max_buffered_bytes > max(found.max_message_bytes, 100_000_000)
+    assert limits().max_buffered_bytes == 67_108_864
+
+
 def test_limits_without_flags_are_what_is_documented() -> None:
     found, usual = limits(), Limits()
     for name in ("control_burst", "control_rate", "reset_burst", "reset_rate",
