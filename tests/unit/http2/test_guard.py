@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.grpc.calls import Peer
+from proxy.grpc.deadlines import Deadlines
 from proxy.http.http2 import ErrorCode, Limits
 from proxy.http.http2 import frames as f
 from tests.unit.http2.client import REQUEST, Client
@@ -143,6 +145,14 @@ def test_without_a_call_they_are_fine_if_permitted() -> None:
         client.now += 5.01
         client.send(f.ping(bytes(8)))
     assert client.goaway() is None
+
+
+def test_by_tls_they_are_control_frames_like_others() -> None:
+    """As in etcd, where grpc-go's rule holds without TLS alone."""
+    client = Client(TIGHT)
+    client.server.owner = Peer("client", Deadlines(lambda when: None), secure=True)
+    assert flood(client, f.ping(bytes(8)), 40) is None
+    assert flood(client, f.ping(bytes(8)), 40) is ErrorCode.ENHANCE_YOUR_CALM
 
 
 @pytest.mark.parametrize("how", ["data", "headers", "queue"])
