@@ -31,6 +31,9 @@ FindHandler = Callable[[str], "HttpHandler | None"]
 class Output(Below, Protocol):
     """Where a connection writes, without bound: see ``unsent_bytes``."""
 
+    def close(self, *, half: bool = False) -> None:
+        """Close once everything written is sent. ``half``: the client does, which may be sending yet."""
+
     def write_now(self, data: bytes) -> None:
         """Send before the turn of the loop ends."""
 
@@ -308,7 +311,7 @@ class ByH11:
             if self._head is None or self._head.method != b"HEAD":
                 self._send(h11.Data(data=body))
             self._send(h11.EndOfMessage())
-        self.output.close()
+        self.output.close(half=True)
         return False
 
 

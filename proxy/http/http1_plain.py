@@ -124,6 +124,7 @@ class Owner(Protocol):
 
     def unsent_bytes(self) -> int: ...
     def answered(self) -> None: ...
+    def drain(self) -> None: ...
 
     @property
     def closes(self) -> bool:
@@ -178,6 +179,9 @@ class PlainRequest(HttpRequest):
         fields, told = [line], status in _BODILESS
         for field, value in (*self.added, *headers):
             name = canonical(field)
+            if name == "Connection":  # close, which is said below
+                self._owner.drain()
+                continue
             fields.append(f"{name}: {value}\r\n")
             told = told or name == "Content-Length"
         fields.append(f"Date: {date(int(time.time()))}\r\n")

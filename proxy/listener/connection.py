@@ -101,6 +101,8 @@ class ClientConnection(asyncio.Protocol):
             if http2.more:
                 self.again()
         elif (http1 := self.http1) is not None:
+            if self.closing:  # it is read only for the client to get what was said last
+                return
             try:
                 answered = http1.receive(data, self.loop.time())
             except HANDLER_MISTAKES as error:

@@ -1,4 +1,5 @@
-"""A client of HTTP/1.1 that ends its side behind its request, as ``nc -N`` does, still gets the answer."""
+"""A client of HTTP/1.1 that ends its side behind its request, as ``nc -N`` does, still gets the answer. So
+does one whose connection the server ends."""
 
 from __future__ import annotations
 
@@ -13,11 +14,14 @@ from proxy.gateway.calls import GatewayCall
 from proxy.gateway.paths import TARGETS
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
+from proxy.listener.filter import FilteredRegistry
+from proxy.listener.server import Limits
 from tests.unit.grpc.harness import Service, connected, serving, wait_for
 from tests.unit.proxy.gateway.test_gateway_turns import Front
 
 GET = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET /later HTTP/1.0\r\n\r\n"
+BROKEN = b"GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n"
 PARK = b"GET /park HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -64,6 +68,24 @@ def test_a_stream_ends_at_once(sent: bytes) -> None:
             running.call(later.answer)
         rest(sock)
         wait_for(lambda: bool(later.service.closed))
+
+
+def test_an_answer_that_says_close_ends_the_connection() -> None:
+    with serving(FilteredRegistry((), ())) as running, connected(running) as sock:
+        sock.sendall(2 * BROKEN)
+        answer = rest(sock)
+    assert answer.count(b"HTTP/1.1 400 Bad Request\r\n") == answer.count(b"\r\nConnection: close\r\n") == 1
+
+
+def test_a_client_that_is_sending_yet_hears_why_it_is_refused() -> None:
+    """The end of its connection took back what it had not read."""
+    later, limits = Later(), Limits(max_body_bytes=1000)
+    with serving(later.registry, limits) as running, connected(running) as sock:
+        sock.sendall(b"POST /later HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(200):
+            sock.sendall(b"ffff\r\n" + b"x" * 65_535 + b"\r\n")
+        assert rest(sock).startswith(b"HTTP/1.1 413 ")
+    assert not later.asked
 
 
 @pytest.mark.parametrize("end", [lambda front: front.http1.half_closed(), lambda front: front.http1.lost()],

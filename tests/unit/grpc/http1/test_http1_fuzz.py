@@ -39,7 +39,7 @@ class Output:
 
     write_now = write
 
-    def close(self) -> None:
+    def close(self, *, half: bool = False) -> None:
         self.closed = True
 
     def unsent_bytes(self) -> int:
