@@ -42,6 +42,8 @@ def malformed(reason: str) -> EtcdError:
     """The refusal of a body that is no such message."""
     if "MaxDepth" in reason:  # transactions alone have themselves in them
         return EtcdError(errors.TOO_MANY_OPS)
+    # Go's words
+    reason = "string field contains invalid UTF-8" if "UTF-8" in reason else "unexpected EOF"
     return EtcdError(errors.MALFORMED_REQUEST, errors.MALFORMED_REQUEST.text.format(reason=reason))
 
 

@@ -61,8 +61,8 @@ def judge(state: AuthState, principal: Principal, method: int, body: bytes, leas
     try:
         parse, judged = needs
         judged(asked, parse(body))
-    except DecodeError as error:
-        text = errors.MALFORMED_REQUEST.text.format(reason=error)
+    except DecodeError:
+        text = errors.MALFORMED_REQUEST.text.format(reason="unexpected EOF")
         raise EtcdError(errors.MALFORMED_REQUEST, text) from None
 
 
