@@ -66,6 +66,10 @@ class UnaryCall(Call):
         if not ended:
             self._hold(data)
             return
+        before = self._buffer or b""
+        head = before[:5] + data[:5]
+        if len(head) >= 5:  # what is behind the first message is not looked at, as by ``_hold``
+            data = data[: 5 + PREFIX.unpack_from(head)[1] - len(before)]
         messages = self._messages(data, True)
         if messages is None:
             return

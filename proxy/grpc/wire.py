@@ -156,7 +156,7 @@ def parse_timeout(text: bytes) -> float:
     unit = _TIMEOUT_UNITS.get(text[-1:])
     if unit is None:
         raise ValueError(f"transport: timeout unit is not recognized: {quote(text)}")
-    if not text[:-1].isdigit():
+    if not text[text[:1] in b"+-" : -1].isdigit():
         raise ValueError(f"strconv.ParseInt: parsing {quote(text[:-1])}: invalid syntax")
     return min(int(text[:-1]) * unit, _MAX_TIMEOUT_S)
 

@@ -140,7 +140,7 @@ class Context:
         if self.stopping:
             self.refuse(call, stats, errors.STOPPED)
             return True
-        if call.field(b"hasleader") != b"true":
+        if call.field(b"hasleader").partition(b",")[0] != b"true":  # of several the first one counts
             return False
         if self.no_leader(call, stats):
             return True
@@ -150,7 +150,8 @@ class Context:
 
     def no_leader(self, call: Call, stats: MethodStats) -> bool:
         """Whether a call with ``hasleader: true`` was refused, as this host knows no leader."""
-        if call.field(b"hasleader") == b"true" and not self.router.has_leader:
+        said = call.field(b"hasleader")
+        if said and said.partition(b",")[0] == b"true" and not self.router.has_leader:
             self.refuse(call, stats, errors.NO_LEADER)
             return True
         return False

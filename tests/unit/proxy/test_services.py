@@ -114,8 +114,8 @@ def test_a_request_that_asks_for_a_leader_is_refused_at_once_without_one() -> No
     for method in ("Put", "Range", "Txn", "LeaseGrant", "LeaseKeepAlive", "Compact", "Alarm"):
         call = served.call(method, rpc_pb2.RangeRequest(key=b"k"), {b"hasleader": b"true"})
         assert call.status == (14, "etcdserver: no leader"), method
-    for method in ("Status", "Hash", "Defragment", "MoveLeader", "Snapshot"):
-        call = served.call(method, b"", {b"hasleader": b"true"})
+    for method in ("Status", "Hash", "Defragment", "MoveLeader", "Snapshot", "LeaseKeepAlive"):
+        call = served.call(method, b"", {b"hasleader": b"true,true"})  # said twice
         assert call.status == (14, "etcdserver: no leader"), method
     assert served.call("Put", rpc_pb2.PutRequest(key=b"k")).status is None  # without it, it waits
 

@@ -74,6 +74,18 @@ def test_the_end_may_come_by_itself(talk: Talk) -> None:
     assert talk.answer(1)[1] == message(b"hello")
 
 
+@pytest.mark.parametrize("cut", [0, 3, 8])
+def test_what_is_behind_the_one_request_is_ignored(talk: Talk, cut: int) -> None:
+    """As by grpc-go, in however many frames it comes."""
+    asked = message(b"hello") + b"\xffab"
+    talk.headers(1)
+    if cut:
+        talk.data(1, asked[:cut], end=False)
+    talk.data(1, asked[cut:])
+    assert talk.answer(1)[1] == message(b"hello")
+    assert talk.server.buffered == 0
+
+
 def test_or_by_trailers(talk: Talk) -> None:
     talk.headers(1)
     talk.data(1, message(b"hello"), end=False)
@@ -190,7 +202,7 @@ def test_messages_after_the_call_was_finished_are_not_heard(talk: Talk) -> None:
     ("text", "seconds"),
     [
         ("2H", 7200), ("3M", 180), ("5S", 5), ("100m", 0.1), ("250u", 0.00025), ("99999999n", 0.099999999),
-        ("99999999H", 315_360_000),
+        ("99999999H", 315_360_000), ("+5S", 5), ("-1S", -1),
     ],
 )
 def test_timeouts(text: str, seconds: float) -> None:

@@ -167,6 +167,11 @@ def test_broken_gzip(talk: Talk, data: bytes) -> None:
             'malformed grpc-timeout: transport: timeout string is too long: "123456789S"',
         ),
         ({"grpc_timeout": "0S"}, "200", 4, "context deadline exceeded"),
+        ({"grpc_timeout": "-1S"}, "200", 4, "context deadline exceeded"),
+        (
+            {"grpc_timeout": "+-1S"}, "400", 13,
+            'malformed grpc-timeout: strconv.ParseInt: parsing "+-1": invalid syntax',
+        ),
     ],
 )
 @pytest.mark.parametrize("ended", [False, True])
