@@ -3,6 +3,7 @@ samples, and asks the nodes for theirs."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import platform
@@ -126,7 +127,10 @@ class Metrics:
             if not request.closed:
                 self._of_fronts = list(of_fronts)
                 encoder, content_type = _encoder(request.headers.get("accept", ""))
-                request.respond(200, encoder(self.registry), (), content_type)
+                body, fields = encoder(self.registry), list[tuple[str, str]]()
+                if "gzip" in request.headers.get("accept-encoding", ""):  # 0.2 ms: a tenth is sent
+                    body, fields = gzip.compress(body, 1), [("content-encoding", "gzip")]
+                request.respond(200, body, fields, content_type)
 
         if not asked:
             gather(self._context, gathered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from typing import Any
@@ -282,6 +283,21 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert ("process_resident_memory_bytes",) in found
     watch = (("grpc_method", "Watch"), ("grpc_service", "etcdserverpb.Watch"), ("grpc_type", "bidi_stream"))
     assert found[("grpc_server_started_total", *watch)] == 0
+
+
+def test_metrics_are_compressed_for_a_scraper_that_asks_for_that() -> None:
+    site, request = Site(), Request("/metrics")
+    request.headers["accept-encoding"] = "gzip, deflate"
+    site.handlers["/metrics"](request)
+    site.net.run()
+    site.answer()
+    assert request.answer is not None
+    assert request.fields["content-encoding"] == "gzip"
+    plain = site.get("/metrics")
+    assert plain.answer is not None
+    assert "content-encoding" not in plain.fields
+    assert gzip.decompress(request.answer[1]).splitlines()[:5] == plain.answer[1].splitlines()[:5]
+    assert 5 * len(request.answer[1]) < len(plain.answer[1])
 
 
 def test_metrics_are_given_without_a_node() -> None:
