@@ -35,6 +35,7 @@ class Served:
         self.registry = Registry()
         self.registry.http("/who", self.who)
         self.registry.http("/large", self.large)
+        self.registry.http("/later", self.later)
         self.registry.unary("/t.S/Who", self.call)
 
     def who(self, request: HttpRequest) -> None:
@@ -42,6 +43,9 @@ class Served:
 
     def large(self, request: HttpRequest) -> None:
         request.respond(200, b"x" * int(request.query))
+
+    def later(self, request: HttpRequest) -> None:
+        asyncio.get_running_loop().call_later(0.1, request.respond, 200, b"later")
 
     def call(self, call: Call, data: bytes) -> None:
         call.reply(data + f" {call.peer_name}".encode())
@@ -154,19 +158,46 @@ def test_what_is_no_handshake_ends_its_connection_alone(running: Running, author
     until(lambda: connections(running) == 0)
 
 
+def shake_hands(
+    client: ssl.SSLObject, plain: socket.socket, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO
+) -> None:
+    while True:
+        try:
+            client.do_handshake()
+            return
+        except ssl.SSLWantReadError:
+            plain.sendall(outgoing.read())
+            incoming.write(plain.recv(65_536))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("told", [False, True], ids=["of the socket", "of TLS"])
+def test_a_client_that_ends_its_side_behind_its_request_is_answered(
+    running: Running, authority: Authority, version: ssl.TLSVersion, told: bool
+) -> None:
+    made, incoming, outgoing = context(authority), ssl.MemoryBIO(), ssl.MemoryBIO()
+    made.maximum_version = version
+    client = made.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as plain:
+        shake_hands(client, plain, incoming, outgoing)
+        client.write(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n")
+        if told:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.unwrap()
+        plain.sendall(outgoing.read())
+        plain.shutdown(socket.SHUT_WR)
+        while piece := plain.recv(65_536):
+            incoming.write(piece)
+    assert client.read(65_536).endswith(b"\r\n\r\nlater")
+
+
 def test_records_that_were_changed_on_their_way_end_the_connection(
     running: Running, authority: Authority
 ) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context(authority).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
     with socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as plain:
-        while True:
-            try:
-                client.do_handshake()
-                break
-            except ssl.SSLWantReadError:
-                plain.sendall(outgoing.read())
-                incoming.write(plain.recv(65_536))
+        shake_hands(client, plain, incoming, outgoing)
         client.write(b"GET /who HTTP/1.1\r\nHost: x\r\n\r\n")
         sealed = bytearray(outgoing.read())
         sealed[-1] ^= 1
