@@ -208,6 +208,13 @@ def test_web_tokens_of_asymmetric_keys_count_as_in_etcd(tmp_path: Path, method: 
         )
         assert asked(muster, "u") == [line.replace(old, of_later_etcds) for line in asked(etcd, "u")]
         assert of_later_etcds in asked(muster, "u")[0]
+        for client in (etcd, muster):  # what shows no keys goes on
+            for who, lease in (("u", 7), ("root", 8)):
+                grant = pb.LeaseGrantRequest(ID=lease, TTL=60)
+                assert not isinstance(client.ask("Lease/LeaseGrant", grant, who), str)
+                left = pb.LeaseTimeToLiveRequest(ID=lease, keys=True)
+                assert client.ask("Lease/LeaseTimeToLive", left, who).grantedTTL == 60
+                assert not isinstance(client.ask("Maintenance/Status", pb.StatusRequest(), who), str)
 
 
 def test_web_tokens_are_void_once_users_or_roles_change(tmp_path: Path) -> None:

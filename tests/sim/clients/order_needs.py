@@ -18,7 +18,8 @@ DENIED, EMPTY, TOKEN, OLD, NO_USER = (
 )
 PERMISSION = frozenset((DENIED, EMPTY, TOKEN, OLD, NO_USER))
 READ, WRITE, BOTH = auth_pb2.Permission.READ, auth_pb2.Permission.WRITE, auth_pb2.Permission.READWRITE
-# "read", "write", "valid", "root", "named" for whoever has a name, "fresh" for no old token; key, range_end
+# "read", "write", likewise "hung read" and "hung write" for a key of a lease, "valid", "root", "named" for
+# a client that has a name, "fresh" for no old token; key, range_end
 Need = tuple[str, bytes, bytes]
 
 
@@ -51,7 +52,12 @@ class State:
         what, key, end = need
         if what == "named":
             return None if name else EMPTY
-        if what != "root" and who is not None and who.kind == Kind.JWT and who.revision < self.revision:
+        if what.startswith("hung "):
+            if user is not None and "root" in user[0]:
+                return None
+            what = what.removeprefix("hung ")
+        old = who is not None and who.kind == Kind.JWT and who.revision < self.revision
+        if what not in ("root", "valid") and old:
             return OLD
         if what == "fresh":
             return None
@@ -118,10 +124,10 @@ def needs_of(method: str, request: Any, keys: list[bytes]) -> list[Need]:
             found += needs_of(name, inner, keys)
         return found
     if method in ("LeaseRevoke", "LeaseKeepAlive"):
-        return [("named", b"", b""), *(("write", key, b"") for key in keys)]
+        return [("named", b"", b""), *(("hung write", key, b"") for key in keys)]
     if method in ("LeaseTimeToLive", "LeaseLeases"):
         return [
             ("valid" if method == "LeaseTimeToLive" else "named", b"", b""),
-            *(("read", key, b"") for key in keys),
+            *(("hung read", key, b"") for key in keys),
         ]
     return [("valid" if method == "LeaseGrant" else "root", b"", b"")]
