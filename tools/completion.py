@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+# zsh runs it, too: "path" is its PATH there, and quotes of a subscript belong to the key
 _BASH = """# bash completion for {name}
 declare -gA _{name}_words=(
 {rows})
 _{name}() {{
-    local path="{name}" word i
+    local at="{name}" word i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${{COMP_WORDS[i]}}"
         [[ $word == -* ]] && continue
-        [[ -n ${{_{name}_words["$path $word"]+set}} ]] && path="$path $word"
+        [[ -n ${{_{name}_words[$at $word]+set}} ]] && at="$at $word"
     done
-    local words="${{_{name}_words["$path"]}} ${{_{name}_words[global]}}"
+    local words="${{_{name}_words[$at]}} ${{_{name}_words[global]}}"
     COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
 }}
 complete -o default -F _{name} {name}
@@ -26,6 +27,9 @@ complete -o default -F _{name} {name}
 
 _ZSH = """#compdef {name}
 autoload -U +X bashcompinit && bashcompinit
+"""
+_ZSH_FIRST = """# the first use loads this file
+[[ $funcstack[1] != _{name} ]] || _bash_complete -o default -F _{name}
 """
 
 _POWERSHELL = """# powershell completion for {name}
@@ -89,7 +93,8 @@ def bash(program: Program) -> str:
 
 def zsh(program: Program) -> str:
     """By zsh's reading of bash's completions."""
-    return _ZSH.format(name=program.root.name) + bash(program).replace("declare -gA", "typeset -gA")
+    begins, ends = (text.format(name=program.root.name) for text in (_ZSH, _ZSH_FIRST))
+    return begins + bash(program).replace("declare -gA", "typeset -gA") + ends
 
 
 def fish(program: Program) -> str:

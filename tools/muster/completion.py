@@ -8,6 +8,7 @@ from tools.completion import SHELLS, Entry, Program
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Flag, Support
 from tools.muster.config.parse import UsageError
+from tools.muster.console import FLAGS as CONSOLE_FLAGS
 from tools.muster.gateway.cli import FLAGS as GATEWAY_FLAGS
 from tools.muster.local.commands import FLAGS as LOCAL_FLAGS
 from tools.muster.proxy_cli import FLAGS as PROXY_FLAGS
@@ -25,6 +26,7 @@ def program(commands: Mapping[str, str]) -> Program:
         "proxy": Entry("proxy", commands["proxy"], _flags(PROXY_FLAGS.values())),
         "gateway": Entry(
             "gateway", commands["gateway"], (), [Entry("start", flags=_flags(GATEWAY_FLAGS.values()))]),
+        "console": Entry("console", commands["console"], _flags(CONSOLE_FLAGS.values())),
         "peer-keys": Entry(
             "peer-keys", commands["peer-keys"], [(step, "") for step in ("add", "rotate", "drop")]),
         "completion": Entry("completion", commands["completion"], (), [Entry(shell) for shell in SHELLS]),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.interop.toolchain import unavailable
 MODULES = {"muster": "tools.muster.cli", "musterctl": "tools.musterctl", "muster-bench": "tools.muster_bench"}
 
 
+@functools.cache
 def script(program: str, shell: str) -> str:
     words = [sys.executable, "-m", MODULES[program]]
     more = {}
@@ -27,21 +30,44 @@ def script(program: str, shell: str) -> str:
     return done.stdout
 
 
+BASH = """{script}
+COMP_WORDS=({line}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_{program}
+printf "%s\\n" "${{COMPREPLY[@]}}"
+"""
+# zsh offers what matches of that; nothing of a line that is edited is there
+ZSH = """autoload -U compinit; compinit -D -u
+compadd() {{ print -rl -- "$@" }}
+fpath=({folder} $fpath); autoload -U _{program}
+words=({line}); CURRENT=$#words
+_{program}
+print -r -- again; eval $_comps[{program}]
+"""
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
 @pytest.mark.parametrize(
     ("line", "follow"),
     [
         ("muster loc", ["local"]), ("muster local ki", ["kill"]),
         ("muster gateway start --end", ["--endpoints"]), ("muster peer-keys --ro", ["--rotate"]),
-        ("muster --listen-client-u", ["--listen-client-urls"]),
+        ("muster --listen-client-u", ["--listen-client-urls"]), ("muster console --log", ["--log-in"]),
         ("musterctl lease gr", ["grant"]), ("musterctl put --end", ["--endpoints"]),
+        ("musterctl --hex lease gra", ["grant"]),
     ],
 )  # fmt: skip
-def test_bash_completes(line: str, follow: list[str]) -> None:
-    words = line.split()
-    asked = f"{script(words[0], 'bash')}\nCOMP_WORDS=({line}); COMP_CWORD={len(words) - 1}\n_{words[0]}\n"
-    asked += 'printf "%s\\n" "${COMPREPLY[@]}"'
-    done = subprocess.run(["bash", "-c", asked], check=True, capture_output=True, text=True)
-    assert done.stdout.split() == follow
+def test_a_line_is_completed(line: str, follow: list[str], shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        unavailable(f"needs {shell}, not found in PATH")
+    program, last = line.split()[0], line.split()[-1]
+    text = script(program, shell)
+    (tmp_path / f"_{program}").write_text(text)
+    asked = (BASH if shell == "bash" else ZSH).format(
+        script=text, line=line, program=program, folder=tmp_path)
+    done = subprocess.run(
+        [shell, *(["-f"] if shell == "zsh" else []), "-c", asked], check=True, capture_output=True, text=True)
+    for told in done.stdout.split("again"):
+        assert [word for word in told.split() if word.startswith(last)] == follow, done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
