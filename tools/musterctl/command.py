@@ -7,13 +7,12 @@ the command ``a``.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from cluster import gotext
 from tools.client.exits import Exit as Exit
-from tools.musterctl.values import Typed, Value, parse
+from tools.musterctl.values import Typed, Value, fields, parse
 
 
 class FlagError(Exception):
@@ -43,7 +42,7 @@ class Flag:
     def parse(self, value: str) -> Value:
         """GoError."""
         if self.kind == "list":
-            return next(csv.reader([value]), []) if value else []
+            return fields(value) if value else []
         return parse(self.kind, value)
 
     @property

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from cluster.gotext import quote
 from tools.musterctl.command import FlagError, Flags, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.global_flags import take_environment
@@ -48,6 +49,28 @@ def test_a_list_flag_grows() -> None:
     assert flags.strings("endpoints") == ["x:1", "y:2", "z:3"]
     assert _parsed("get", "a")[1].strings("endpoints") == ["127.0.0.1:2379"]
     assert _parsed("get", "a", "--endpoints=")[1].strings("endpoints") == []
+
+
+BARE, QUOTED = 'bare " in non-quoted-field', 'extraneous or missing " in quoted-field'
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    ("a\nb", ["a"]), ("\n\na,,b\r\nc", ["a", "", "b"]), ("a\r", ["a\r"]), (",", ["", ""]),
+    ('"a\n,""b","",c', ['a\n,"b', "", "c"]), ("\n", "EOF"),
+    ('aa,b"c', f"parse error on line 1, column 4: {BARE}"),
+    ('\n\na"', f"parse error on line 3, column 1: {BARE}"),
+    ('"a""b', f"record on line 1; parse error on line 2, column 0: {QUOTED}"),
+    ('"a" ,b', f"parse error on line 1, column 2: {QUOTED}"),
+    ('"a\n\nb"c', f"record on line 1; parse error on line 3, column 1: {QUOTED}"),
+])  # fmt: skip
+def test_a_list_flag_is_read_as_by_etcdctl(given: str, found: list[str] | str) -> None:
+    """etcdctl 3.5.1 says all of it."""
+    if isinstance(found, list):
+        assert _parsed("get", "a", "--endpoints", given)[1].strings("endpoints") == found
+        return
+    with pytest.raises(FlagError) as caught:
+        _parsed("get", "a", "--endpoints", given)
+    assert str(caught.value) == f'invalid argument {quote(given)} for "--endpoints" flag: {found}'
 
 
 @pytest.mark.parametrize(
