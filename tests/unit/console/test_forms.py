@@ -134,6 +134,14 @@ def test_text_gives_the_value_back(text: str) -> None:
     assert values.read(values.show(text.encode(), "text").text, "text") == text.encode()
 
 
+@pytest.mark.parametrize("value", [b"a=1\r\nb=2\r\n", b"a\rb", b'{"a":1,\r\n"a":2}'])
+def test_what_the_browser_s_editor_would_change_is_edited_as_hex(value: bytes) -> None:
+    """It counts a carriage return and a line feed as one character, and the server as two."""
+    assert not values.show(value, values.guessed(value)).editable
+    assert not values.show(value, "yaml").editable
+    assert values.show(value, "hex").editable
+
+
 @given(st.binary(max_size=60), st.sampled_from(values.FORMS))
 @example(b"[" * 5000, "json")
 @example(b"a: &a [*a]", "yaml")

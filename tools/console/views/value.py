@@ -227,11 +227,12 @@ class ValuePane:
 
     def _edit(self) -> None:
         assert self.kv is not None
-        if len(self.kv.value) > _LARGEST_EDITED or not values.show(self.kv.value, self.form).whole:
+        shown_value = values.show(self.kv.value, self.form)
+        if len(self.kv.value) > _LARGEST_EDITED or not shown_value.whole:
             self.page.complain(self.page.t("edit.large"))
             return
-        if not values.show(self.kv.value, self.form).editable:
-            self.page.complain(self.page.t("edit.form"))
+        if not shown_value.editable:
+            self.page.complain(self.page.t("edit.returns" if "\r" in shown_value.text else "edit.form"))
             return
         self.editing, self._overtaken = True, False
         self._draw(self._whole)

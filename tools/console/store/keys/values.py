@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
@@ -53,7 +53,12 @@ def guessed(value: bytes) -> Form:
 
 
 def show(value: bytes, form: Form) -> Shown:
-    """A value in a form. NotSo."""
+    """A value in a form. NotSo. The browser's editor takes a carriage return for a line feed, or drops it."""
+    shown = _shown(value, form)
+    return replace(shown, editable=False) if "\r" in shown.text else shown
+
+
+def _shown(value: bytes, form: Form) -> Shown:
     cut = len(value) > SHOWN_BYTES
     if form == "hex":
         return Shown(form, _hex_lines(value[: SHOWN_BYTES // 8]), len(value) <= SHOWN_BYTES // 8)
