@@ -243,3 +243,18 @@ def test_a_difference_shows_what_changed() -> None:
     assert ("@", "") in lines
     assert edits.diff(old, old) == []
     assert edits.diff("", "a") == [("+", "a")]
+
+
+def test_a_difference_of_line_ends_is_one() -> None:
+    no_end = ("\\", "")
+    assert edits.diff("x\na\n", "x\na") == [(" ", "x"), ("-", "a"), ("+", "a"), no_end]
+    assert edits.diff("a", "a\n") == [("-", "a"), no_end, ("+", "a")]
+    assert edits.diff("a", "a\nb") == [(" ", "a"), ("+", "b")]
+    assert edits.diff("", "\n") == [("+", "")]
+    assert edits.diff("a\r\nb", "a\nb") == [("-", "a\r"), ("+", "a"), (" ", "b")]
+
+
+@given(st.text("a\n\r\u2028", max_size=5), st.text("a\n\r\u2028", max_size=5))
+def test_texts_that_differ_have_a_difference(old: str, new: str) -> None:
+    """Without one nothing can be saved."""
+    assert bool(edits.diff(old, new)) == (old != new)

@@ -24,10 +24,10 @@ def draw_diff(page: Page, old: str, new: str) -> bool:
         return False
     with div("mc-diff", role="region", aria_label=page.t("diff"), tabindex="0"):
         for sign, text in lines:
-            kind = {"+": "mc-plus", "-": "mc-minus", "@": "mc-gap"}.get(sign, "")
+            kind = {"+": "mc-plus", "-": "mc-minus", "@": "mc-gap", "\\": "mc-gap"}.get(sign, "")
             with div(f"mc-line {kind}"):
                 ui.label({"@": "⋯"}.get(sign, sign)).classes("mc-sign")
-                ui.label(text)
+                ui.label(page.t("diff.no_end") if sign == "\\" else text.replace("\r", "␍"))
     return True
 
 

@@ -105,16 +105,26 @@ async def duplicate(client: Client, source: bytes, target: bytes, *, move: bool 
     return len(kvs)
 
 
-Line = tuple[Literal[" ", "-", "+", "@"], str]
+Line = tuple[Literal[" ", "-", "+", "@", "\\"], str]
 
 
 def diff(old: str, new: str) -> list[Line]:
-    """The lines that differ, with three around them."""
+    """The lines that differ, with three around them. Behind a last line that alone has no line feed: a
+    backslash."""
     found: list[Line] = []
-    for line in list(difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=3))[2:]:
+    for line in list(difflib.unified_diff(_lines(old, new), _lines(new, old), lineterm="", n=3))[2:]:
         match line[:1]:
             case "-" | "+" | " " as sign:
-                found.append((sign, line[1:]))
+                found.append((sign, line[1:].removesuffix("\n")))
+                found += [("\\", "")] if line.endswith("\n") else []
             case _ if found:
                 found.append(("@", ""))
     return found
+
+
+def _lines(text: str, other: str) -> list[str]:
+    """Lines by line feeds. The last one keeps one where the other text alone ends with one."""
+    lines = text.split("\n")
+    if not lines[-1]:
+        return lines[:-1]
+    return [*lines[:-1], f"{lines[-1]}\n"] if other.endswith("\n") else lines
