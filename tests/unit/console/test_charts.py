@@ -33,8 +33,7 @@ etcd_disk_wal_fsync_duration_seconds_bucket{le="0.002"} 101
 etcd_disk_wal_fsync_duration_seconds_bucket{le="+Inf"} 101
 etcd_server_leader_changes_seen_total 2
 etcd_debugging_mvcc_watcher_total 3
-process_resident_memory_bytes 9e+06
-muster_front_memory_bytes 2e+06
+process_resident_memory_bytes 2e+06
 muster_shard_resident_memory_bytes{shard="0"} 3e+06
 muster_shard_resident_memory_bytes{shard="1"} 4e+06
 """
@@ -96,6 +95,28 @@ def test_each_front_of_a_host_tells_the_revision() -> None:
     lines = "".join(
         f'etcd_debugging_mvcc_current_revision{{front="{at}"}} {value}\n' for at, value in enumerate((7, 9)))
     assert figures.read(lines).gauges["revision"] == 9.0
+
+
+_SHARDS = """muster_shard_resident_memory_bytes{shard="0"} 5e+07
+muster_shard_resident_memory_bytes{shard="1"} 4e+07
+muster_node_cpu_us_total{shard="0"} 2.0e+07
+muster_node_cpu_us_total{shard="1"} 1e+06
+muster_front_memory_bytes 1e+06
+"""
+
+
+@pytest.mark.parametrize(("fronts", "memory", "cpu_s"), [
+    ([("", 5.01e7, 20.01)], 9e7, 21.0),  # in node 0's process
+    ([("", 5.01e7, 9.0)], 14.01e7, 30.0),
+    ([('{front="0"}', 5e7, 20.0), ('{front="1"}', 3e7, 5.0)], 17e7, 46.0),
+])  # fmt: skip
+def test_each_process_of_a_host_counts_once(
+    fronts: list[tuple[str, float, float]], memory: float, cpu_s: float
+) -> None:
+    lines = [f"process_resident_memory_bytes{front} {own}\nprocess_cpu_seconds_total{front} {used_s}\n"
+             for front, own, used_s in fronts]  # fmt: skip
+    found = figures.read(_SHARDS + "".join(lines))
+    assert (found.gauges["memory"], sum(found.totals["cpu"].values())) == (memory, pytest.approx(cpu_s))
 
 
 @pytest.mark.parametrize("text", ["grpc_server_handled_total{ 3", "process_resident_memory_bytes x"])

@@ -24,10 +24,8 @@ _GAUGES = {"etcd_debugging_mvcc_watcher_total": "watches"}
 _ELECTIONS = "etcd_server_leader_changes_seen_total"
 _REVISION = "etcd_debugging_mvcc_current_revision"
 _CPU = {"process_cpu_seconds_total": 1.0, "muster_node_cpu_us_total": 1e-6}  # muster has more processes
-_MEMORY = ("muster_front_memory_bytes", "muster_shard_resident_memory_bytes")
-_PROCESS_MEMORY = "process_resident_memory_bytes"
-_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _ELECTIONS, _REVISION, *_CPU, *_MEMORY,
-         _PROCESS_MEMORY)
+_MEMORY = ("process_resident_memory_bytes", "muster_shard_resident_memory_bytes")
+_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _ELECTIONS, _REVISION, *_CPU, *_MEMORY)
 _GOOD = ("OK", "Canceled")  # a client that ends its watch is no error
 SLOW_S = 0.1
 
@@ -57,17 +55,26 @@ def read(text: str) -> Figures:
     found = Figures()
     # most counters are zero, and a host has thousands: the parser need not see them
     lines = (line for line in text.split("\n") if line.startswith(_READ) and not line.endswith(" 0"))
-    memory = process = 0.0
+    once: dict[str, float] = {}  # of the only front, and of shard 0's node
+    found.gauges["memory"] = 0.0
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
+            if sample.labels in ({}, {"shard": "0"}):
+                once[sample.name] = sample.value * _CPU.get(sample.name, 1.0)
             if sample.name in _MEMORY:
-                memory += sample.value
-            elif sample.name == _PROCESS_MEMORY:
-                process += sample.value
+                found.gauges["memory"] += sample.value
             else:
                 _take(found, sample)
-    found.gauges["memory"] = memory or process
+    if _is_one_process(once):
+        found.gauges["memory"] -= once[_MEMORY[0]]
+        found.totals["cpu"][""] -= once["process_cpu_seconds_total"]
     return found
+
+
+def _is_one_process(once: Mapping[str, float]) -> bool:
+    """Whether shard 0's node holds the front: they say the same, but for the time between two looks."""
+    pairs = [[once.get(name) for name in names] for names in (_MEMORY, _CPU)]
+    return all(front and node and abs(front - node) <= 0.02 * node + 0.05 for front, node in pairs)
 
 
 def _take(found: Figures, sample: Sample) -> None:
