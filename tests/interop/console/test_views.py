@@ -295,6 +295,8 @@ def test_a_transaction_is_shown_then_sent(visit: Visits, directory: str) -> None
         user.type("Compared with", "no number")
         await user.click("Show the request")
         await user.sees("is no number")
+        await user.open("/txn?key=0xff")
+        assert [field.value for field in user.all("Key")] == ["0xff"] * 2
 
     visit(steps)
 

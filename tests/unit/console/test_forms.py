@@ -230,6 +230,8 @@ def test_a_command_has_its_key_as_one_word(key: bytes) -> None:
     said = subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.split(b"|")
     assert key in said
     assert b"a b" in said
+    assert (b"--" in said) is key.startswith(b"-")
+    assert " put -- key -v" in commands.etcdctl("127.0.0.1:2379", b"key", b"-v")
     assert key.decode() not in shlex.split(commands.curl("127.0.0.1:2379", key))
     compile(commands.python("127.0.0.1:2379", key, b"\xff"), "command", "exec")
 

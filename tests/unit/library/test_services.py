@@ -34,6 +34,11 @@ class Level(enum.Enum):
     HIGH = "high"
 
 
+class Rank(enum.IntEnum):
+    FIRST = 1
+    SECOND = 2
+
+
 @dataclasses.dataclass
 class Pool:
     size: int
@@ -47,6 +52,7 @@ class Settings:
     rate: float = 1.0
     debug: bool = False
     level: Level = Level.LOW
+    rank: Rank = Rank.FIRST
     mode: Literal["fast", "safe"] = "safe"
     limit: int | None = None
     weights: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -55,10 +61,10 @@ class Settings:
 
 def test_a_dataclass_of_texts() -> None:
     found = built(Settings, {
-        "pool": {"size": "3", "hosts": '["a"]'}, "rate": "2.5", "debug": "Yes", "level": "high",
+        "pool": {"size": "3", "hosts": '["a"]'}, "rate": "2.5", "debug": "Yes", "level": "high", "rank": "2",
         "mode": "fast", "limit": "7", "weights": {"a": "1", "b": "2"}, "raw": "é", "unknown": "x"})
     assert found == Settings(
-        Pool(3, ["a"]), rate=2.5, debug=True, level=Level.HIGH, mode="fast", limit=7,
+        Pool(3, ["a"]), rate=2.5, debug=True, level=Level.HIGH, rank=Rank.SECOND, mode="fast", limit=7,
         weights={"a": 1, "b": 2}, raw="é".encode())
     assert built(Settings, {"pool": {"size": "3"}, "limit": "", "weights": '{"c": 3}'}) == Settings(
         Pool(3), weights={"c": 3})
@@ -71,6 +77,7 @@ def test_a_dataclass_of_texts() -> None:
     ({"pool": {"size": "1"}, "rate": {"a": "1"}}, "rate: it has a value"),
     ({"pool": {"size": "1"}, "debug": "maybe"}, "true or false"),
     ({"pool": {"size": "1"}, "level": "middle"}, "level"),
+    ({"pool": {"size": "1"}, "rank": "3"}, "rank: '3' is no Rank"),
     ({"pool": {"size": "1"}, "mode": "slow"}, "one of"),
     ({"pool": {"size": "1", "hosts": "{}"}}, "another kind"),
 ])  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TypeVar
 from muster_client import MusterError
 from nicegui import ui
 
+from tools.console.names import shown
 from tools.console.store import txn
 from tools.console.store.txn import Compare, Form, Step
 from tools.console.views.page import Page
@@ -26,7 +27,7 @@ class TxnView:
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        key = page.where[1].decode(errors="replace")
+        key = shown(page.where[1])
         self.form = Form([Compare(key=key)], [Step(key=key)])
 
     def draw(self) -> None:

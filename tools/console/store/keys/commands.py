@@ -21,9 +21,10 @@ def _literal(data: bytes) -> str:
 
 
 def etcdctl(endpoint: str, key: bytes, value: bytes | None = None) -> str:
-    """Read a key, or write it."""
-    step = f"get {_word(key)}" if value is None else f"put {_word(key)} {_word(value)}"
-    return f"etcdctl --endpoints {shlex.quote(endpoint)} {step}"
+    """Read a key, or write it. Words that begin with a dash would be taken for flags."""
+    name, data = ("get", [key]) if value is None else ("put", [key, value])
+    dashes = ["--"] if any(one.startswith(b"-") for one in data) else []
+    return " ".join(["etcdctl --endpoints", shlex.quote(endpoint), name, *dashes, *map(_word, data)])
 
 
 def curl(endpoint: str, key: bytes, value: bytes | None = None) -> str:
