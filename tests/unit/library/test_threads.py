@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ import pytest
 from muster_client import sync
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.sync.services import in_thread
 from muster_client.wire import engine
 
 from tests.unit.library.scripted import scripted, watched
@@ -31,6 +34,35 @@ def test_a_call_in_the_engine_s_thread_is_refused() -> None:
 
     engine.submit(call()).result(5)
     client.close()
+
+
+def test_calls_that_hang_take_no_thread_from_connections() -> None:
+    """They look up names, and read certificates, in threads of the engine's loop."""
+    free = threading.Event()
+    checks = [in_thread(lambda: free.wait(30), daemon=True) for _ in range(40)]
+
+    async def hang() -> int:
+        asked = await asyncio.gather(
+            *[asyncio.wait_for(check(), 0.5) for check in checks], return_exceptions=True)
+        assert {type(one) for one in asked} == {TimeoutError}
+        with pytest.raises(TimeoutError, match="still runs"):
+            await checks[0]()
+        return await asyncio.wait_for(asyncio.to_thread(int, "5"), 5)
+
+    async def again() -> bool:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return await checks[0]()
+            await asyncio.sleep(0.01)
+
+    assert engine.submit(hang()).result(20) == 5
+    free.set()
+    assert engine.submit(again()).result(10)
+
+
+def test_what_a_call_in_a_thread_raises_is_raised() -> None:
+    with pytest.raises(ValueError, match="no number"):
+        engine.submit(in_thread(int)("no number")).result(10)
 
 
 def lead(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:

@@ -154,10 +154,11 @@ class Client(Within):
         self, service: Text, address: str, *, metadata: Mapping[str, Any] | None = None, zone: str = "",
         ttl: int = INSTANCE_TTL_S, healthy: Callable[[], bool] | None = None, anew: bool = True,
     ) -> Registration:
-        """See :meth:`muster_client.Client.register`; ``healthy`` is called in a thread of its own."""
+        """See :meth:`muster_client.Client.register`; ``healthy`` is called in a thread of its own; while
+        that hangs, the instance is not healthy."""
         return Registration(self.inner.register(
             service, address, metadata=metadata, zone=zone, ttl=ttl, anew=anew,
-            healthy=None if healthy is None else in_thread(healthy)))
+            healthy=None if healthy is None else in_thread(healthy, daemon=True)))
 
     def discover(self, service: Text, *, balance: Balance = "round_robin", zone: str = "") -> Discovery:
         return Discovery(self.inner.discover(service, balance=balance, zone=zone))

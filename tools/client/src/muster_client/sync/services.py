@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar
 
@@ -21,11 +24,28 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 
 
-def in_thread(call: Callable[P, Result]) -> Callable[P, Coroutine[Any, Any, Result]]:
-    """A function that may block, for the engine's loop."""
+def in_thread(call: Callable[P, Result], *, daemon: bool = False) -> Callable[P, Coroutine[Any, Any, Result]]:
+    """A function that may block, for the engine's loop, in threads of its own: connections need the loop's.
+    TimeoutError if it still runs. ``daemon``: the process's end does not wait for it."""
+    running: Future[Result] | None = None
 
     async def run(*args: P.args, **kwargs: P.kwargs) -> Result:
-        return await asyncio.to_thread(call, *args, **kwargs)
+        nonlocal running
+        if running is not None and not running.done():
+            raise TimeoutError("the call before still runs")
+        running = future = Future[Result]()
+        future.set_running_or_notify_cancel()  # a task that waits for it may be cancelled, it is not
+
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                future.set_result(context.run(call, *args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        threading.Thread(target=work, name="muster-client-call", daemon=daemon).start()
+        return await asyncio.wrap_future(future)
 
     return run
 
