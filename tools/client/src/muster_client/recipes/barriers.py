@@ -135,17 +135,19 @@ class DoubleBarrier:
             result = await self._client.when().then(ops.get(self._ready), waiters)
             opened, there = result.found(0).kv, result.found(1).kvs
             if opened is not None and opened.mod_revision > self._revision:
+                if opened.value.isdigit() and int(opened.value) < self._revision:  # Go's clients say nothing
+                    raise self._full()
                 return opened.mod_revision
             line = [kv.create_revision for kv in there][: self._count]
             if not any(kv.create_revision == self._revision for kv in there):
                 raise LeaseLost("the lease ended during the wait")
             if len(line) == self._count:
                 if self._revision not in line:
-                    raise Taken(f"{self._count} take part without this one")
-                # the one that sees it says so, once: the last one may have died
+                    raise self._full()
+                # the one that sees it says so, once, and up to which: the last one may have died
                 done = await self._client.txn(
                     ops.when(own.create_revision == self._revision, ready.mod_revision < self._revision)
-                    .then(ops.put(self._ready, b"")), repeatable=True)
+                    .then(ops.put(self._ready, str(line[-1]))), repeatable=True)
                 if done:
                     return done.revision
                 continue
@@ -154,6 +156,9 @@ class DoubleBarrier:
                 async for event in watch:
                     if isinstance(event, Put | Snapshot):
                         break
+
+    def _full(self) -> Taken:
+        return Taken(f"{self._count} take part without this one")
 
     async def leave(self) -> None:
         """Wait until all leave; nothing if it is not entered."""

@@ -1,0 +1,52 @@
+"""Which clients a double barrier lets in, by what its keys say."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import muster_client as m
+import pytest
+from muster_client import ops
+from muster_client.model import Found, KeyValue, TxnResult
+from muster_client.recipes.barriers import DoubleBarrier
+
+
+class Store:
+    """Three that wait, since revisions 1 to 3, and what the key ``ready`` holds, since revision 4."""
+
+    def __init__(self, ready: bytes | None) -> None:
+        self.ready, self.put = ready, b""
+
+    def when(self) -> SimpleNamespace:
+        return SimpleNamespace(then=self._look)
+
+    async def _look(self, *_: object) -> TxnResult:
+        opened = () if self.ready is None else (KeyValue(b"/b/ready", self.ready, 4, 4, 1),)
+        there = tuple(KeyValue(b"/b/waiters/%d" % at, b"", at, at, 1) for at in (1, 2, 3))
+        return TxnResult(True, 4, (Found(opened, len(opened), 4), Found(there, 3, 4)))
+
+    async def txn(self, txn: ops.Txn, *, repeatable: bool) -> TxnResult:
+        self.put = txn.request.success[0].request_put.value
+        return TxnResult(True, 4, ())
+
+    def enter(self, revision: int) -> int:
+        """As one of two, with a key of this revision; the token."""
+        client: Any = self
+        barrier = DoubleBarrier(client, "/b", 2, None, 10)
+        barrier._key, barrier._revision = b"/b/waiters/%d" % revision, revision
+        return asyncio.run(barrier._all_there())
+
+
+def test_one_too_many_is_not_let_in_however_late_the_others_say_so() -> None:
+    store = Store(None)
+    assert store.enter(2) == 4
+    store.ready = store.put
+    assert store.enter(1) == 4
+    with pytest.raises(m.Taken):
+        store.enter(3)
+
+
+def test_a_client_of_go_says_not_which_are_in() -> None:
+    assert Store(b"").enter(3) == 4
