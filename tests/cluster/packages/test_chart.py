@@ -51,7 +51,7 @@ def test_what_is_rendered_is_of_the_chart_as_it_is(name: str) -> None:
 def test_kubernetes_takes_it(name: str, version: str) -> None:
     text = (FOLDER / "rendered" / f"{name}.yaml").read_text(encoding="utf-8")
     checked = [found for found in yaml.safe_load_all(text) if found and found["kind"] not in OTHERS]
-    assert len(checked) == 6
+    assert len(checked) == 7
     for found in checked:
         kubernetes_validate.validate(found, version, strict=True)
 
@@ -210,6 +210,7 @@ def test_hosts_of_a_new_cluster_do_not_wait_for_each_other(said: str, tmp_path: 
 
 def test_a_pod_of_an_upgrade_begins_no_cluster(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
+    assert started(tmp_path, "", said="connection refused", BEGINS="").returncode == 1
     done = started(tmp_path, "", said="connection refused", BEGINS="false")
     assert (done.returncode, done.stdout) == (1, "")
     assert "connection refused" in done.stderr
@@ -217,9 +218,22 @@ def test_a_pod_of_an_upgrade_begins_no_cluster(tmp_path: Path) -> None:
     assert "--initial-cluster-state=existing" in started(tmp_path, LISTED, BEGINS="false").stdout
 
 
-def test_an_install_begins_a_cluster_and_an_upgrade_does_not() -> None:
+def test_an_install_begins_a_cluster_and_an_upgrade_or_rollback_does_not() -> None:
+    """A rollback brings the objects of an install back, but no hook of it runs."""
     for name in VALUES:
-        assert variables(name, "StatefulSet")["BEGINS"]["value"] == ("false" if name == "upgrade" else "true")
+        said = variables(name, "StatefulSet")["BEGINS"]["valueFrom"]["configMapKeyRef"]
+        text = (FOLDER / "rendered" / f"{name}.yaml").read_text(encoding="utf-8")
+        (begins,) = [found for found in yaml.safe_load_all(text)
+                     if found and found["metadata"]["name"] == said["name"]]  # fmt: skip
+        assert begins["metadata"]["annotations"] == {"helm.sh/hook": "pre-install,pre-upgrade"}
+        assert begins["data"][said["key"]] == ("false" if name == "upgrade" else "true")
+
+
+def test_members_are_removed_before_any_change_that_may_remove_hosts() -> None:
+    """A rollback may; an upgrade does not where as many hosts run: it mends a cluster that does not serve."""
+    hooks = {name: objects(name)["Job"]["metadata"]["annotations"]["helm.sh/hook"] for name in VALUES}
+    always = "pre-upgrade,pre-rollback"
+    assert hooks == {"keys": always, "tls": always, "upgrade": "pre-rollback"}
 
 
 def test_scripts_ask_as_the_user_of_the_secret() -> None:
@@ -266,7 +280,7 @@ class Pods:
     def _environment(self, pod: int, replicas: int) -> dict[str, str]:
         own = {
             "POD_NAME": f"store-muster-{pod}", "LISTEN": f"{self._network}.{pod + 1}",
-            "REPLICAS": str(replicas), "KEYS": str(self._folder / "keys"),
+            "REPLICAS": str(replicas), "BEGINS": "true", "KEYS": str(self._folder / "keys"),
             "MUSTER_DATA_DIR": str(self._folder / str(pod) / "data"),
             "PATH": f"{self._folder}/bin:{os.environ['PATH']}",
             "ENDPOINTS": f"http://store-muster-0.{self._given['DOMAIN']}:{self._ports[0]}",

@@ -49,7 +49,7 @@ else
         echo "nobody answers of the cluster that $POD_NAME is to join; for a new cluster remove $joins" >&2
         exit 1
     fi
-    if [ "$BEGINS" != true ]; then
+    if [ "${BEGINS:-}" != true ]; then
         echo "nobody answers of the cluster that $POD_NAME is to join; a new release begins a new one" >&2
         exit 1
     fi
