@@ -202,7 +202,7 @@ def _parsed(kind: Any, hint: Any, text: str) -> Any:
             if str(choice) == text:
                 return choice
         raise ValueError(f"it is one of {typing.get_args(hint)}")
-    if isinstance(kind, enum.EnumMeta):  # its values may be numbers
+    if isinstance(hint, enum.EnumMeta):  # its values may be numbers
         text = {str(one.value): one.value for one in kind}.get(text, text)
     return kind(text)
 
