@@ -348,7 +348,8 @@ _OTHERS = {  # rights of what is not one request to a node
 DIFFERENCES = {
     "KV/Range": "over several shards: one snapshot",
     "KV/RangeStream": "etcd 3.7's: ascending keys, no bounds on revisions",
-    "KV/Compact": "acknowledged once every shard's leader has applied it",
+    "KV/Compact": "acknowledged once every shard's leader has applied it; "
+                  "`physical`: and shard 0's has removed old data",
     "Lease/LeaseKeepAlive": "answered after the leader has asked a majority",
     "Cluster/MemberAdd": "a voter counts once it has caught up in every shard",
     "Cluster/MemberRemove": "answered once every shard's group is without the host",

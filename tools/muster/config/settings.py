@@ -149,8 +149,7 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     check_advertised(values)
     listen_peer = tuple(parse_peer_url(text) for text in values["listen-peer-urls"])
     listen_client, listen_http, listen_metrics = (
-        parse_urls(values[name])
-        for name in ("listen-client-urls", "listen-client-http-urls", "listen-metrics-urls"))
+        parse_urls(values[f"listen-{of}-urls"]) for of in ("client", "client-http", "metrics"))
     clients = (*listen_client, *listen_http)
     tls, more = tls_of(values, [u.text for u in clients], [u.text for u in listen_metrics])
     warnings += more
@@ -158,10 +157,8 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     check_discovery(values)
     name = values["name"]
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
-    cluster_text = values["initial-cluster"]
-    if not values.is_set("initial-cluster"):
-        cluster_text = ",".join(f"{name}={u.text}" for u in advertise_peer)
-    shards = shard_count(values["shards"])
+    cluster_text = (values["initial-cluster"] if values.is_set("initial-cluster")
+                    else ",".join(f"{name}={u.text}" for u in advertise_peer))
     warnings += _check_others(values)
     used = is_used(data_dir := _data_dir(values, name, warnings))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
@@ -171,7 +168,7 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
         name=name,
         data_dir=data_dir,
         run_dir=values["run-dir"],
-        shards=shards,
+        shards=shard_count(values["shards"]),
         shard_depth=values["shard-depth"],
         shards_set=values.is_set("shards") and values["shards"] != AUTO,
         depth_set=values.is_set("shard-depth"),
