@@ -70,7 +70,7 @@ class _Empty:
     def alarms(self) -> list[tuple[int, int]]:
         return []
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
         return []
 
 

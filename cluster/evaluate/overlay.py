@@ -43,7 +43,7 @@ class AppliedState(Protocol):
     def lease(self, lease: int) -> tuple[int, int] | None: ...
     def meta(self, name: str) -> bytes | None: ...
     def alarms(self) -> list[tuple[int, int]]: ...
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]: ...
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]: ...
 
 
 class NotYet(Exception):
@@ -163,19 +163,28 @@ class Overlay:
         """Whether a grant or a revoke of it is pending."""
         return lease in self._leases
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
-        """``but``: those within may be left out."""
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
+        """``but``: those within may be left out, and of the others all beyond ``limit`` (0: none)."""
         writes, ranges = self._writes, self._ranges
-        keys = self._store.lease_keys(lease, but=but)
+        found = self._store.lease_keys(lease, limit, but=but)
         if not (writes or ranges):
-            return keys
-        keys = [key for key in keys if key not in writes and not (ranges and self._deleted(key))]
+            return found
+        keys = self._left(found)
+        while not keys and len(found) == limit > 0:  # what is pending has taken these from the lease
+            limit *= 8
+            found = self._store.lease_keys(lease, limit, but=but)
+            keys = self._left(found)
         # as many steps as the lease has keys, however much is pending
         for key in self._hung.get(lease, ()):
             pending = writes.get(key)
             if pending is not None and pending[1] is not None and pending[1].lease == lease:
                 keys.append(key)
         return sorted(keys)
+
+    def _left(self, keys: list[bytes]) -> list[bytes]:
+        """Of keys in the store those that nothing pending writes or deletes."""
+        writes, ranges = self._writes, self._ranges
+        return [key for key in keys if key not in writes and not (ranges and self._deleted(key))]
 
     def take(self, outcome: Outcome) -> None:
         """Take in what a request did; the next request sees it."""

@@ -124,6 +124,7 @@ class Raft(Election):
         while flight and flight[0][0] <= sequence:
             _, self._saved_term, self._saved_vote = flight.popleft()
         moved = self.log.sync_done(sequence)
+        self._note_sync()
         if campaigns:
             self._vote_synced()
         elif self._role == Role.LEADER and moved:
@@ -248,6 +249,8 @@ class Raft(Election):
                 or self._reads_failed or self._snapshots_to or configuration is not None):
             return None
         self._sequence = sequence
+        if must_sync and not self._syncs:
+            self._syncs, self._sync_began_ms = True, self._now
         self._announced_leader = leader
         ready = Ready(
             sequence, hard, entries, self._now_out, self._after_sync, must_sync, (first, last),

@@ -176,6 +176,11 @@ class RaftLog:
                 self.persisted = last
         return self.persisted > before
 
+    @property
+    def syncs(self) -> bool:
+        """Something was handed out that is not synced yet."""
+        return bool(self._flight)
+
     def trim(self) -> None:
         if self.tail_bytes <= self._max_tail_bytes:
             return

@@ -318,18 +318,26 @@ class Replication(RaftState):
 
         The others commit and the heartbeats go on, so no other voter campaigns; but a leader applies, and so
         answers, only what its own disk has. After an election timeout in which the disk has synced nothing of
-        what is committed, the voter with most of the log takes over; after another one any voter may.
+        what is committed, the voter with most of the log takes over; after another one any voter may. Where
+        syncs take that long anyway, twice their time counts: all disks may be slow, each at its moment.
         """
-        log, now, timeout = self.log, self._now, self.config.election_timeout_ms
+        log, now = self.log, self._now
         if log.commit <= log.persisted or log.persisted != self._synced_index:
-            self._synced_index, self._synced_ms = log.persisted, now
-        elif now - self._synced_ms >= 2 * timeout:
+            self._synced_index, self._hung_since_ms = log.persisted, now
+            return False
+        limit = max(self.config.election_timeout_ms, 2 * self._usual_sync_ms)
+        if now - self._hung_since_ms >= 2 * limit:
             self._become_follower(self.term, 0)
             return True
-        elif now - self._synced_ms >= timeout and not self._transferee:
-            others = self._membership.current.voters - {self.id}
-            self.transfer_leadership(max(others, key=lambda voter: (self._progress[voter].match, -voter)))
+        if now - self._hung_since_ms >= limit and not self._transferee:
+            self.transfer_leadership(max(self._membership.current.voters - {self.id}, key=self._as_heir))
         return False
+
+    def _as_heir(self, voter: int) -> tuple[bool, int, int]:
+        """The voters that are heard, those first that have most of the log."""
+        progress = self._progress[voter]
+        heard = self._now - progress.heard_ms < self.config.election_timeout_ms
+        return heard, progress.match, -voter
 
     def _quorum_heard_ms(self) -> int:
         current = self._membership.current

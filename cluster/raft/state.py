@@ -23,6 +23,7 @@ from cluster.raft.reads import ReadRounds
 from cluster.raft.types import Config, LogContradiction, LogStorage, Role
 
 _SCAN_BYTES = 1 << 20
+_FADES = 0.9  # what a sync leaves of the time that is remembered of longer ones
 NEVER_MS = 1 << 62
 
 
@@ -89,6 +90,9 @@ class RaftState:
     def _begin_ready(self) -> None:
         log = self.log
         self._sequence = 0
+        self._syncs = False  # a sync is under way
+        self._sync_began_ms = 0
+        self._usual_sync_ms = 0.0  # the longest of late: a longer one's part of it fades with each sync
         self._now_out: list[Message] = []
         self._after_sync: list[Message] = []
         self._ack_to = 0
@@ -114,7 +118,7 @@ class RaftState:
         self._transferee = 0
         # how far the own disk had synced the log, and since when it has not moved while more was committed
         self._synced_index = 0
-        self._synced_ms = self._now
+        self._hung_since_ms = self._now
 
 
     @property
@@ -177,6 +181,12 @@ class RaftState:
             raise LogContradiction(
                 f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
         log.commit = index
+
+    def _note_sync(self) -> None:
+        """How long syncs take, from what is handed out to the report; what waits meanwhile is synced next."""
+        if self._syncs:
+            self._usual_sync_ms = max(self._now - self._sync_began_ms, self._usual_sync_ms * _FADES)
+        self._syncs, self._sync_began_ms = bool(self._hard_flight) or self.log.syncs, self._now
 
     def _send(self, message: Message) -> None:
         """As soon as the term it shows is synced (I2)."""

@@ -37,9 +37,9 @@ from cluster.wire.messages import Method
 class Leases(Protocol):
     """What hangs on a lease, where it is judged."""
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
-        """Its keys. Those within ``but`` may be left out: a client may have few ranges, and a lease many
-        keys."""
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> Iterable[bytes]:
+        """Its keys. Those within ``but`` may be left out, and of the others all beyond ``limit`` (0: none):
+        a client may have few ranges, and a lease many keys."""
 
 
 class AllLeases(Leases, Protocol):
@@ -162,7 +162,7 @@ class _Asked:
         if held.everything:
             return
         for lease in leases:
-            for key in self.leases.lease_keys(lease, but=held):
+            for key in self.leases.lease_keys(lease, 1, but=held):  # the first one outside refuses
                 judged(key)
 
 

@@ -18,7 +18,7 @@ from cluster.order.leading.pending import Elsewhere
 class KeysElsewhere:
     """A lease at one leader of several: only the sequencer sees its keys in all shards."""
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> Iterable[bytes]:
         raise Elsewhere
 
 

@@ -156,8 +156,8 @@ class GrantedView:
     def lease_exists(self, lease: int) -> bool:
         return self._own.lease_exists(lease)
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
-        return sorted((*self._own.lease_keys(lease, but=but), *self._lease_keys.get(lease, ())))
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
+        return sorted((*self._own.lease_keys(lease, limit, but=but), *self._lease_keys.get(lease, ())))
 
 
 class ShownView(Before):

@@ -12,6 +12,7 @@ from tests.sim.clients.order_clients import Operation
 from tests.sim.mutants.mutant import Patch, plan
 from tests.sim.world.order_host import ELECTION_MS
 from tests.sim.world.order_sim import Simulation
+from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import seconds_for, seeds
 
 SEEDS = seeds(3, soak=60)
@@ -80,6 +81,33 @@ def test_another_host_leads_while_a_disk_hangs(shards: int) -> None:
         assert len(answered) > 50
         kept = [o for o in run.renewed if o.asked_at < BEGINS_AT or o.asked_at > SOON]
         assert all(o.ok and o.response.TTL == TTL for o in kept), kept
+
+
+def with_slow_disks(seed: int) -> int:
+    """From some time on each sync of any host takes longer than an election timeout: how many answers then."""
+    simulation = Simulation(seed, plan(
+        shards=1, seconds=25.0, fault_every_s=1e9, faults=("heal",), mix={"put": 4, "range": 3}, clients=4,
+        think_s=0.05, repeats=0.0))
+
+    def slow() -> None:
+        for process in simulation.nodes.values():
+            process.node.syncer.takes_s = (0.7, 1.3)  # type: ignore[attr-defined]
+
+    simulation.at(BEGINS_AT, None, slow)
+    simulation.run()
+    return sum(o.ok for o in simulation.clients.operations if o.asked_at > BEGINS_AT)
+
+
+@pytest.mark.timeout(600)
+def test_a_cluster_whose_disks_are_all_slow_keeps_its_leader() -> None:
+    assert min(with_slow_disks(seed) for seed in range(3)) > 40
+
+
+@pytest.mark.timeout(600)
+def test_it_would_lose_its_leaders_by_the_election_timeout_alone(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Raft, "_note_sync", lambda raft: None)
+    with pytest.raises(Violation, match="follows no leader"):
+        with_slow_disks(0)
 
 
 @pytest.mark.timeout(600)

@@ -253,6 +253,7 @@ class Syncer:
         self._running = False
         self._wanted = 0
         self.slow = False
+        self.takes_s: tuple[float, float] | None = None  # how long each takes; None: not long
         self.hangs_until = 0.0  # no sync that begins before this time ends before it
         self._inline = loop.random.random() < 0.3
 
@@ -264,7 +265,7 @@ class Syncer:
         self._wanted = sequence
         if self._running:
             return False
-        if quiet and self._inline and self.hangs_until <= self._loop.world.now:
+        if quiet and self._inline and not self.takes_s and self.hangs_until <= self._loop.world.now:
             if self._disk.failing:
                 raise DiskBroke("a sync failed")
             self._disk.sync()
@@ -280,7 +281,7 @@ class Syncer:
         self._running = True
         sequence, covered = self._wanted, self._disk.writes
         random = self._loop.random
-        delay = random.uniform(0.05, 0.3) if self.slow else random.uniform(0.0002, 0.004)
+        delay = random.uniform(*self.takes_s or ((0.05, 0.3) if self.slow else (0.0002, 0.004)))
         delay += max(0.0, self.hangs_until - self._loop.world.now)
         self._loop.world.at(delay, self._loop, lambda: self._finished(sequence, covered))
 

@@ -34,7 +34,7 @@ class _Lease:
     def __init__(self, *keys: bytes) -> None:
         self._keys = keys
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> Iterable[bytes]:
         return self._keys
 
 
@@ -81,13 +81,12 @@ class _Leases:
     def leases(self) -> Iterable[tuple[int, int, int]]:
         return ((lease, 60, 0) for lease in range(100))
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> Iterable[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> Iterable[bytes]:
         assert but is not None
-        for at in range(1000):
-            key = b"k/%03d" % at
-            if but.behind(key) == key:
-                self.listed += 1
-                yield key
+        keys = [b"k/%03d" % at for at in range(1000)]
+        found = [key for key in keys if but.behind(key) == key][: limit or None]
+        self.listed += len(found)
+        return found
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class EmptyStore:
     def lease(self, lease: int) -> tuple[int, int] | None:
         return (60, 0) if self._leases else None
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
         return []
 
 

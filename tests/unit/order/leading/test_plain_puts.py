@@ -47,7 +47,7 @@ class Store:
     def alarms(self) -> list[tuple[int, int]]:
         return []
 
-    def lease_keys(self, lease: int, *, but: Ranges | None = None) -> list[bytes]:
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
         return []
 
 

@@ -15,6 +15,7 @@ from cluster.effects import records
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.replica import Batch, Leader
 from cluster.evaluate.view import Outcome, Version
+from cluster.features.auth.permissions import NOTHING
 from cluster.features.lessor import Lessor
 from cluster.order.log import Cut, Fold
 from cluster.order.prepare import Grant, Prepare
@@ -305,3 +306,19 @@ def test_a_large_lease_does_not_hold_up_others_that_are_due_with_it(store: State
         for _ in work:
             assert ended == [[5, 6]]
     assert ended == [[5, 6], [7]]
+
+
+def test_one_key_of_a_lease_is_found_behind_those_that_pending_writes_have_taken(store: StateStore) -> None:
+    leader = Leader(store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
+    leader.execute(Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=1, TTL=100).SerializeToString())
+    keys = [b"k%03d" % number for number in range(40)]
+    for key in keys:
+        leader.execute(Method.PUT, pb.PutRequest(key=key, value=b"v", lease=1).SerializeToString())
+    data, batch = leader.seal()
+    store.apply([(1, 1, data)], want_events=False)
+    leader.applied(batch)
+    for count, key in enumerate(keys, 1):
+        assert leader.view.lease_keys(1, 1, but=NOTHING)[:1] == [key]
+        leader.execute(Method.PUT, pb.PutRequest(key=key, value=b"plain").SerializeToString())
+        assert leader.view.lease_keys(1, but=NOTHING) == keys[count:]
+    assert leader.view.lease_keys(1, 1, but=NOTHING) == []
