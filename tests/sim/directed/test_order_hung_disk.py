@@ -84,7 +84,7 @@ def test_another_host_leads_while_a_disk_hangs(shards: int) -> None:
 
 
 def with_slow_disks(seed: int) -> int:
-    """From some time on each sync of any host takes longer than an election timeout: how many answers then."""
+    """From some time on each sync of any host takes longer than an election timeout: the answers then."""
     simulation = Simulation(seed, plan(
         shards=1, seconds=25.0, fault_every_s=1e9, faults=("heal",), mix={"put": 4, "range": 3}, clients=4,
         think_s=0.05, repeats=0.0))
