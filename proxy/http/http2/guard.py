@@ -1,8 +1,8 @@
 """Limits against abuse, and the ping rules of both directions.
 
 The ping rules are grpc-go's, for clients without TLS: one each ``ping_min_interval_s`` while a call is open,
-else one in two hours; a ping after HEADERS or DATA of the server is free, since clients measure bandwidth so.
-More than two strikes end the connection.
+else one in two hours. More than two strikes end the connection. A ping after HEADERS or DATA of the server is
+free, by TLS too, since clients measure bandwidth so.
 """
 
 from __future__ import annotations

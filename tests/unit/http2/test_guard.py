@@ -19,6 +19,7 @@ def flood(client: Client, frame: bytes, count: int) -> ErrorCode | None:
 
 TIGHT = Limits(control_burst=50, control_rate=10, fault_burst=50, fault_rate=10, reset_burst=50,
                reset_rate=10)
+SECURE = Peer("client", Deadlines(lambda when: None), secure=True)
 
 
 @pytest.mark.parametrize(
@@ -150,14 +151,16 @@ def test_without_a_call_they_are_fine_if_permitted() -> None:
 def test_by_tls_they_are_control_frames_like_others() -> None:
     """As in etcd, where grpc-go's rule holds without TLS alone."""
     client = Client(TIGHT)
-    client.server.owner = Peer("client", Deadlines(lambda when: None), secure=True)
+    client.server.owner = SECURE
     assert flood(client, f.ping(bytes(8)), 40) is None
     assert flood(client, f.ping(bytes(8)), 40) is ErrorCode.ENHANCE_YOUR_CALM
 
 
+@pytest.mark.parametrize("owner", [None, SECURE], ids=["plain", "tls"])
 @pytest.mark.parametrize("how", ["data", "headers", "queue"])
-def test_a_client_that_measures_bandwidth_by_pinging_on_data_is_not_killed(how: str) -> None:
-    client = Client()
+def test_a_client_that_measures_bandwidth_by_pinging_on_data_is_not_killed(how: str, owner: Peer | None) -> None:
+    client = Client(TIGHT)
+    client.server.owner = owner
     stream = client.request(1, end=True)
     stream.send_headers(b"\x88")
     for i in range(100):
