@@ -32,7 +32,7 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
             "etcd_debugging_lease_ttl_total", "TTLs of leases that were granted, in seconds.",
             buckets=ttls.buckets(), sum_value=ttls.sum)
         yield CounterMetricFamily("etcd_debugging_lease_granted", "Leases granted.", ttls.count)
-        revoked = first["leases_revoked"]
+        revoked = first.get("leases_revoked", 0)
         yield CounterMetricFamily("etcd_debugging_lease_revoked", "Leases revoked.", revoked)
     if "auth_revision" in first:
         text = "The current revision of users and roles."

@@ -46,6 +46,13 @@ def test_figures_of_all_shards_are_summed_and_a_lease_counts_once() -> None:
     assert found["etcd_debugging_lease_revoked_total",] == 2
 
 
+def test_figures_that_an_older_node_does_not_have_fail_no_scrape() -> None:
+    figures = node(1, 4, {}, [])
+    for name in ("leases_revoked", "lease_ttls", "installing", "snapshots"):
+        del figures[name]
+        assert list(node_samples({0: figures}, 1))
+
+
 def test_nothing_is_told_of_transfers_before_the_first() -> None:
     names = {s.name for family in node_samples({0: node(1, 0, {}, [])}, 1) for s in family.samples}
     assert "etcd_network_active_peers" in names
