@@ -140,7 +140,7 @@ class Context:
         if self.stopping:
             self.refuse(call, stats, errors.STOPPED)
             return True
-        if call.field(b"hasleader").partition(b",")[0] != b"true":  # of several the first one counts
+        if not self.needs_leader(call):
             return False
         if self.no_leader(call, stats):
             return True
@@ -150,11 +150,15 @@ class Context:
 
     def no_leader(self, call: Call, stats: MethodStats) -> bool:
         """Whether a call with ``hasleader: true`` was refused, as this host knows no leader."""
-        said = call.field(b"hasleader")
-        if said and said.partition(b",")[0] == b"true" and not self.router.has_leader:
+        if self.needs_leader(call) and not self.router.has_leader:
             self.refuse(call, stats, errors.NO_LEADER)
             return True
         return False
+
+    @staticmethod
+    def needs_leader(call: Call) -> bool:
+        said = call.field(b"hasleader")
+        return said != b"" and said.partition(b",")[0] == b"true"  # of several the first one counts
 
     def unguard(self, call: Call) -> None:
         self.guarded.pop(call, None)

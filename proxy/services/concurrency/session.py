@@ -48,7 +48,7 @@ class Sessions:
             nested = Nested(context.router.loop, self._called, call)
             session = Session(context, nested, call, stats, self._open.discard)
             self._open.add(session)
-            if streams and call.field(b"hasleader") == b"true":
+            if streams and context.needs_leader(call):
                 context.guarded[call] = session.leaderless
             begin(session, request)
 

@@ -106,9 +106,10 @@ def test_what_a_waiting_client_has_called_counts_as_no_clients_call() -> None:
     assert watch.codes == {STOPPED.code: 1}
 
 
-def test_without_a_leader_an_observer_with_hasleader_ends_and_a_waiting_lock_stays() -> None:
+@pytest.mark.parametrize("said", [b"true", b"true,false"])
+def test_without_a_leader_an_observer_with_hasleader_ends_and_a_waiting_lock_stays(said: bytes) -> None:
     queue = Queue()
-    queue.metadata = {b"hasleader": b"true"}
+    queue.metadata = {b"hasleader": said}
     waits = queue.stand("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
     observes, gone = (
         queue.begin("/v3electionpb.Election/Observe", election_pb2.LeaderRequest(name=b"n")) for _ in range(2)
