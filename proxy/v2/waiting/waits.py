@@ -43,7 +43,7 @@ class Waits:
         """``since`` 0: wait for the next event. Permissions are judged by ``who`` and ``slash``."""
         wait = Wait(request, stream, begin)
         self._open[wait] = None
-        request.on_close = wait.on_close = lambda request: self._drop(wait)
+        request.on_close = wait.on_close = lambda request: self._end(wait)
         wait.waiter = self._feed.wait(
             path, recursive, since, stream,
             lambda answer: self._started(wait, answer),
@@ -85,8 +85,12 @@ class Waits:
     def end(self) -> None:
         """The front shuts down: clients take an answer without an event as "try again"."""
         for wait in tuple(self._open):
-            self._drop(wait)
-            if wait.begun:
-                wait.request.end()
-            else:
-                wait.begin(None)
+            self._end(wait)
+
+    def _end(self, wait: Wait) -> None:
+        """Also for a client that has gone, or has ended its side alone: that one still reads."""
+        self._drop(wait)
+        if wait.begun:
+            wait.request.end()
+        elif not wait.request.closed:
+            wait.begin(None)

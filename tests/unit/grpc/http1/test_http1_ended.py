@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
+from cluster.features.v2.requests import Answer
+from cluster.wire.messages import HEAD
 from proxy.gateway.calls import GatewayCall
 from proxy.gateway.paths import TARGETS
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
 from proxy.listener.filter import FilteredRegistry
 from proxy.listener.server import Limits
+from proxy.v2.waiting.feed import Feed
+from proxy.v2.waiting.waits import Waits
 from tests.unit.grpc.harness import Service, connected, serving, wait_for
 from tests.unit.proxy.gateway.test_gateway_turns import Front
+from tests.unit.v2.requests.test_feed import Router
 
 GET = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET /later HTTP/1.0\r\n\r\n"
@@ -106,3 +111,35 @@ async def _cancelled(end: Callable[[Front], Any]) -> None:
     assert front.output.data.startswith(b"HTTP/1.1 408 Request Timeout") == heard
     assert (b'"message":"context canceled"' in front.output.data) == heard
     assert front.output.closed == heard
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
+def test_the_answer_to_a_wait_of_version_2_ends_as_http_says(begun: bool) -> None:
+    asyncio.run(_waiting(begun))
+
+
+async def _waiting(begun: bool) -> None:
+    front, router = Front(), Router()
+    waits = Waits(Feed(router), 10, 1 << 20)  # type: ignore[arg-type]
+
+    def wait(request: HttpRequest) -> None:
+        def begin(answer: Answer | None) -> bool:
+            if answer is None:
+                request.respond(500, b"try again")
+            else:
+                request.start(200)
+            return answer is not None
+
+        waits.add(request, b"/1/k", False, True, 0, begin, None, False)
+
+    front.serve = wait  # type: ignore[method-assign]
+    front.http1.receive(b"GET /v2/keys/k HTTP/1.1\r\nHost: a\r\n\r\n", 0.0)
+    if begun:
+        ((_, waiting),) = router.sent
+        assert waiting.then is not None
+        waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, b"").encode())
+        assert front.output.data.startswith(b"HTTP/1.1 200 ")
+    front.http1.half_closed()
+    assert front.output.data.endswith(b"0\r\n\r\n" if begun else b"try again")
+    assert front.output.closed
+    assert not len(waits)
