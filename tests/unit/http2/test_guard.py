@@ -158,7 +158,8 @@ def test_by_tls_they_are_control_frames_like_others() -> None:
 
 @pytest.mark.parametrize("owner", [None, SECURE], ids=["plain", "tls"])
 @pytest.mark.parametrize("how", ["data", "headers", "queue"])
-def test_a_client_that_measures_bandwidth_by_pinging_on_data_is_not_killed(how: str, owner: Peer | None) -> None:
+def test_a_client_that_measures_bandwidth_by_pinging_on_data_is_not_killed(
+        how: str, owner: Peer | None) -> None:
     client = Client(TIGHT)
     client.server.owner = owner
     stream = client.request(1, end=True)
