@@ -12,12 +12,13 @@ NO_LIMIT = 1 << 62
 
 
 class Turns(Generic[Item]):
-    """``window``: what may be under way in all; ``share``: of one owner. Where nothing is under way, of all
-    or of an owner, one item is let in whatever its size."""
+    """``window``: what may be under way in all; ``share``: of one owner; ``room``: whether other windows
+    leave any. Where nothing is under way, of all or of an owner, one item is let in nevertheless."""
 
-    def __init__(self, window: int, share: int = NO_LIMIT) -> None:
+    def __init__(self, window: int, share: int = NO_LIMIT, room: Callable[[], bool] = lambda: True) -> None:
         self._window = window
         self._share = share
+        self._room = room
         # owners that wait for the window, in the order of their turns; owners that use all their share
         self._waiting: dict[Hashable, deque[tuple[int, Item]]] = {}
         self._stopped: dict[Hashable, deque[tuple[int, Item]]] = {}
@@ -90,7 +91,7 @@ class Turns(Generic[Item]):
         self.used += size
 
     def _fits(self, size: int) -> bool:
-        return self.used + size <= self._window or not self.used
+        return (self.used + size <= self._window and self._room()) or not self.used
 
     def _fits_share(self, owner: Hashable, size: int) -> bool:
         used = self._used.get(owner, 0)

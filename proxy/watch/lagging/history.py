@@ -18,6 +18,7 @@ from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
 _OPEN = 4  # slices of the same shards that are under way at once; the rest wait their turn
+_IN_ALL = 16  # where that is reached, a set of shards still has one: hung ones leave others something
 # A client's next slice is read after one of each other client's. In bytes a slice has what a message may have
 _EVENTS = 200  # of a slice: its reading holds the loop
 
@@ -56,8 +57,10 @@ class History:
         self._most_bytes = most_bytes  # of a slice
         self.slice_events = _EVENTS
         # by owners, while there are questions to them
-        self._turns: defaultdict[tuple[int, ...], Turns[_Question]] = defaultdict(lambda: Turns(_OPEN))
-        self._going_on: set[tuple[int, ...]] = set()
+        self._turns: defaultdict[tuple[int, ...], Turns[_Question]] = defaultdict(
+            lambda: Turns(_OPEN, room=lambda: self._under_way < _IN_ALL))
+        self._under_way = 0
+        self._going_on = False
         self.slices = 0
 
     def ask(self, key: bytes, range_end: bytes, prev_kv: bool, client: Hashable, shards: tuple[int, ...],
@@ -69,6 +72,7 @@ class History:
 
     def _start(self, question: _Question) -> None:
         self.slices += 1
+        self._under_way += 1
         question.open = len(question.owners)
         head = HISTORY_HEAD.pack(
             question.from_revision, self.slice_events, self._most_bytes, int(question.prev_kv),
@@ -109,25 +113,32 @@ class History:
         if not question.shards and question.owners != self._owners(question):
             question.failed = True  # what has moved meanwhile is another's now
         self._turns[question.owners].leave(question.client, 1)
+        self._under_way -= 1
         try:
             question.then(self._finish(question))
         finally:
-            self._go_on(question.owners)
+            self._go_on()
 
-    def _go_on(self, owners: tuple[int, ...]) -> None:
+    def _go_on(self) -> None:
         """A question that fails at once makes room for the next one: this loop takes it, without
         recursion."""
-        if owners in self._going_on:
+        if self._going_on:
             return
-        self._going_on.add(owners)
-        turns = self._turns[owners]
+        self._going_on = True
         try:
-            while (found := turns.next()) is not None:
-                self._start(found[2])
+            while (question := self._next()) is not None:
+                self._start(question)
         finally:
-            self._going_on.discard(owners)
-            if not turns.used:
+            self._going_on = False
+            for owners in [owners for owners, turns in self._turns.items() if not turns.used]:
                 del self._turns[owners]
+
+    def _next(self) -> _Question | None:
+        for owners, turns in self._turns.items():
+            if (found := turns.next()) is not None:
+                self._turns[owners] = self._turns.pop(owners)  # behind the others
+                return found[2]
+        return None
 
     def _finish(self, question: _Question) -> Slice:
         acknowledged = self._router.compacted

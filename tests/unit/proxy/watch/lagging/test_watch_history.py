@@ -72,14 +72,17 @@ def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
 def test_what_is_asked_of_a_shard_that_gives_no_answer_makes_no_other_wait() -> None:
     replicas, found = Replicas(), list[Slice]()
     history = History(replicas, Placement(2), 1 << 20)  # type: ignore[arg-type]
-    for shards in ((1,), (0, 1)):
+    for shards in ((1,), (0, 1), (1, 2), (0, 1, 2), (1, 2, 3), (0, 1, 2, 3)):
         for number in range(8):
             history.ask(b"k", b"l", False, number, shards, 1, found.append)
     for number in range(2000):
         history.ask(b"k", b"", False, number, (0,), 1, found.append)
         replicas.asked.pop().tell(Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0))
     assert [one.next_revision for one in found] == [5] * 2000
-    assert len(replicas.asked) == 4 + 4 * 2
+    assert len(replicas.asked) == 4 * (1 + 2 + 2 + 3) + 3 + 4, "16 in all, and one of each set beyond them"
+    for waiting in replicas.asked:  # grows meanwhile
+        waiting.tell(Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0))
+    assert len(found) == 2000 + 6 * 8
 
 
 @pytest.mark.parametrize(("status", "answer", "told"), [
