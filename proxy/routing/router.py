@@ -426,7 +426,7 @@ class Router(Sending):
                 sweep_link(self, link, route, now)
             sweep_waiting(self, route, now)
         self.reach.look(self.routes.values(), now)
-        self.recent.release()
+        self.recent.sweep()
         self.read_index.sweep(now)
         self.slow.look(self.routes.values(), self.read_index.unanswered(), now)
         if self.has_leader:

@@ -40,6 +40,7 @@ class RecentReads:
         self._router = router
         self._index = index
         self._behind: deque[_Behind] = deque()
+        self._lacking: deque[_Behind] = deque()  # of these a replica is missing: sweeps alone look at them
         # by shard: its replica, how far that is, since when
         self._reached: dict[int, tuple[Link, int, float]] = {}
 
@@ -127,7 +128,8 @@ class RecentReads:
             link = route.replica
             if link is None:
                 # reads of several shards wait for one here, a read of one where it is sent
-                if read is None and now - since <= self._router.limit_s and len(self._behind) < _LIMIT:
+                if read is None and now - since <= self._router.limit_s and (
+                        len(self._behind) + len(self._lacking) < _LIMIT):
                     return True
             elif not link.settled and now - link.up_at < START_S and (
                     not self.knows or link.leader or self._moves(link, now)):
@@ -142,8 +144,14 @@ class RecentReads:
             return True
         return now - reached[2] < WAIT_S
 
+    def sweep(self) -> None:
+        """Time has passed."""
+        self._behind.extend(self._lacking)
+        self._lacking.clear()
+        self.release()
+
     def release(self) -> None:
-        """Replicas have got further, or time has passed."""
+        """Replicas have got further."""
         if not self._behind:
             return
         now = self._router.loop.time()
@@ -153,5 +161,11 @@ class RecentReads:
         for entry in behind:
             if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry, now)):
                 entry[2]()
+            elif entry[3] is None and self._lacks(entry[1]):
+                self._lacking.append(entry)
             else:
                 self._behind.append(entry)
+
+    def _lacks(self, shards: tuple[int, ...]) -> bool:
+        routes = self._router.routes
+        return any((route := routes.get(shard)) is not None and route.replica is None for shard in shards)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster.wire.messages import Method
 from proxy.routing.reads import recent
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -211,3 +213,30 @@ def test_reads_of_several_shards_wait_for_a_replica_of_each_as_a_read_of_one_doe
     net.every[1, 1].up = True
     net.pass_time(0.5)
     assert len(asked) == 2
+
+
+def test_watermarks_are_not_held_up_by_what_waits_for_a_missing_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Net(shards=2).started()
+    for node in net.every.values():
+        if node.shard:
+            net.cut(node.member, 1)
+    asked, looks = list[int](), list[tuple[int, ...]]()
+    caught_up = net.router.recent._caught_up
+    for number in range(50):
+        net.router.recent.when_caught_up((0, 1), lambda number=number: asked.append(number))  # type: ignore[misc]
+    net.pass_time(0.1)
+
+    def look(shards: tuple[int, ...]) -> bool:
+        looks.append(shards)
+        return caught_up(shards)
+
+    monkeypatch.setattr(net.router.recent, "_caught_up", look)
+    for revision in range(10, 110):
+        net.nodes[1].watermark(revision)
+        net.run()
+    assert len(looks) < 100
+    net.every[1, 1].up, net.every[1, 1].revision = True, 110
+    net.pass_time(0.5)
+    assert asked == list(range(50))
