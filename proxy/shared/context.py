@@ -157,7 +157,7 @@ class Context:
 
     @staticmethod
     def needs_leader(call: Call) -> bool:
-        said = call.field(b"hasleader")
+        said: bytes = call.field(b"hasleader")
         return said != b"" and said.partition(b",")[0] == b"true"  # of several the first one counts
 
     def unguard(self, call: Call) -> None:
