@@ -90,7 +90,8 @@ class Front:
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         if settings.v2:
             traffic = register_v2(self.registry, self.context, machine.random_bytes)
-            traffic.gather = self.siblings.gather
+            if settings.fronts > 1:
+                traffic.gather = self.siblings.gather
             self.metrics.of_v2 = traffic.samples
             if not settings.common.member_id:
                 proxied = Proxied(self.router.routes[0].reaches_any)

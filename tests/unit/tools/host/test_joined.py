@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -165,5 +165,19 @@ def test_a_front_that_joins_stops_before_it_serves_and_a_taken_port_ends_it(tmp_
             await front.stop()
         assert isinstance(seen[0], RuntimeError), "an OSError would be a client's"
         assert isinstance(seen[0].__cause__, OSError)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fronts", [1, 2])
+def test_statistics_of_version_2_cost_a_host_with_one_front_no_other_metrics(fronts: int) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        common = Common(
+            cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, peers=(), run_dir="")
+        settings = FrontSettings(common, 0, ("http://127.0.0.1:1",), fronts=fronts)
+        front = Front(settings, RealMachine(loop, common))
+        traffic = cast(Any, front.metrics.of_v2).__self__
+        assert (traffic.gather == front.siblings.gather) == (fronts > 1)
 
     asyncio.run(scenario())
