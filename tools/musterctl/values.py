@@ -23,7 +23,7 @@ def parse(kind: str, text: str) -> Value:
 
 def fields(text: str) -> list[str]:
     """The fields of the first line of CSV, as etcdctl 3.5 reads and refuses them. GoError."""
-    text = text.replace("\r\n", "\n")
+    text = text.replace("\r\n", "\n").removesuffix("\r")
     at = len(text) - len(text.lstrip("\n"))
     if at == len(text):
         raise gotext.GoError("EOF")

@@ -55,7 +55,8 @@ BARE, QUOTED = 'bare " in non-quoted-field', 'extraneous or missing " in quoted-
 
 
 @pytest.mark.parametrize(("given", "found"), [
-    ("a\nb", ["a"]), ("\n\na,,b\r\nc", ["a", "", "b"]), ("a\r", ["a\r"]), (",", ["", ""]),
+    ("a\nb", ["a"]), ("\n\na,,b\r\nc", ["a", "", "b"]), ("a,b\r", ["a", "b"]), ("a\rb", ["a\rb"]),
+    (",", ["", ""]), ("\r", "EOF"),
     ('"a\n,""b","",c', ['a\n,"b', "", "c"]), ("\n", "EOF"),
     ('aa,b"c', f"parse error on line 1, column 4: {BARE}"),
     ('\n\na"', f"parse error on line 3, column 1: {BARE}"),
