@@ -263,16 +263,18 @@ class Stopped:
         return self.code
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_fronts_end_with_what_runs_beside_them(told: bool) -> None:
+@pytest.mark.parametrize(("told", "ended", "code"), [(False, 0, AGAIN), (True, 0, 0), (True, 3, 3)])
+def test_fronts_end_with_what_runs_beside_them(told: bool, ended: int, code: int) -> None:
     async def ends() -> None:
-        pass
+        if ended:  # a front ends by itself
+            supervisor.stop(ended)
+            await asyncio.Event().wait()
 
     async def scenario() -> int:
-        supervisor = Stopped(told)
         return await fronts._beside(ends(), supervisor.run(), cast(Supervisor, supervisor))
 
-    assert asyncio.run(scenario()) == (0 if told else AGAIN)
+    supervisor = Stopped(told)
+    assert asyncio.run(scenario()) == code
 
 
 def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ async def _beside(
     task = asyncio.ensure_future(until_over())
     try:
         code = await work
-        return 0 if supervisor.told_to_stop else code
+        return 0 if code == AGAIN and supervisor.told_to_stop else code
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
