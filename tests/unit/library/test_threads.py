@@ -60,6 +60,19 @@ def test_calls_that_hang_take_no_thread_from_connections() -> None:
     assert engine.submit(again()).result(10)
 
 
+def test_a_call_whose_thread_cannot_start_does_not_run_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    check = in_thread(int)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(RuntimeError, match="can't start"):
+            asyncio.run(check("5"))
+    assert asyncio.run(check("5")) == 5
+
+
 def test_what_a_call_in_a_thread_raises_is_raised() -> None:
     with pytest.raises(ValueError, match="no number"):
         engine.submit(in_thread(int)("no number")).result(10)

@@ -33,7 +33,7 @@ def in_thread(call: Callable[P, Result], *, daemon: bool = False) -> Callable[P,
         nonlocal running
         if running is not None and not running.done():
             raise TimeoutError("the call before still runs")
-        running = future = Future[Result]()
+        future = Future[Result]()
         future.set_running_or_notify_cancel()  # a task that waits for it may be cancelled, it is not
 
         context = contextvars.copy_context()
@@ -45,6 +45,7 @@ def in_thread(call: Callable[P, Result], *, daemon: bool = False) -> Callable[P,
                 future.set_exception(error)
 
         threading.Thread(target=work, name="muster-client-call", daemon=daemon).start()
+        running = future  # not before: a start may fail
         return await asyncio.wrap_future(future)
 
     return run
