@@ -97,26 +97,40 @@ def test_each_front_of_a_host_tells_the_revision() -> None:
     assert figures.read(lines).gauges["revision"] == 9.0
 
 
-_SHARDS = """muster_shard_resident_memory_bytes{shard="0"} 5e+07
-muster_shard_resident_memory_bytes{shard="1"} 4e+07
-muster_node_cpu_us_total{shard="0"} 2.0e+07
-muster_node_cpu_us_total{shard="1"} 1e+06
+def of_processes(fronts: list[tuple[str, float, float]], node_s: float) -> figures.Figures:
+    """A host of two shards. ``fronts``: labels, memory, CPU time."""
+    return figures.read(f"""muster_shard_resident_memory_bytes{{shard="0"}} 5e+07
+muster_shard_resident_memory_bytes{{shard="1"}} 4e+07
+muster_node_cpu_us_total{{shard="0"}} {node_s * 1e6}
+muster_node_cpu_us_total{{shard="1"}} 1e+06
 muster_front_memory_bytes 1e+06
-"""
+""" + "".join(
+        f"process_resident_memory_bytes{front} {own}\nprocess_cpu_seconds_total{front} {used_s}\n"
+        for front, own, used_s in fronts))
 
 
-@pytest.mark.parametrize(("fronts", "memory", "cpu_s"), [
-    ([("", 5.01e7, 20.01)], 9e7, 21.0),  # in node 0's process
-    ([("", 5.01e7, 9.0)], 14.01e7, 30.0),
-    ([('{front="0"}', 5e7, 20.0), ('{front="1"}', 3e7, 5.0)], 17e7, 46.0),
+@pytest.mark.parametrize(("fronts", "memory", "cpu"), [
+    ([("", 5e7, 20.01)], 9e7, 0.5),  # in node 0's process
+    ([("", 5.9e7, 20.3)], 9e7, 0.5),
+    ([("", 5e7, 9.0)], 14e7, 1.0),
+    ([('{front="0"}', 5e7, 20.0), ('{front="1"}', 3e7, 10.0)], 17e7, 1.5),
 ])  # fmt: skip
 def test_each_process_of_a_host_counts_once(
-    fronts: list[tuple[str, float, float]], memory: float, cpu_s: float
+    fronts: list[tuple[str, float, float]], memory: float, cpu: float
 ) -> None:
-    lines = [f"process_resident_memory_bytes{front} {own}\nprocess_cpu_seconds_total{front} {used_s}\n"
-             for front, own, used_s in fronts]  # fmt: skip
-    found = figures.read(_SHARDS + "".join(lines))
-    assert (found.gauges["memory"], sum(found.totals["cpu"].values())) == (memory, pytest.approx(cpu_s))
+    later = [(front, own, used_s + 5) for front, own, used_s in fronts]
+    told = figures.between(of_processes(fronts, 20.0), of_processes(later, 25.0), 10.0)
+    assert (told["memory"], told["cpu"]) == (memory, pytest.approx(cpu))
+
+
+@pytest.mark.parametrize(("first", "second"), [((5.9e7, 20.01), (5e7, 25.01)), ((5e7, 20.01), (5.9e7, 25.8))])
+def test_one_look_of_two_that_takes_a_process_for_two_is_no_spike(
+    first: tuple[float, float], second: tuple[float, float]
+) -> None:
+    """The front's look at its process, and the node's, come at different moments."""
+    before, after = of_processes([("", *first)], 20.0), of_processes([("", *second)], 25.0)
+    for one, other in ((before, after), (after, of_processes([("", 5e7, 30.01)], 30.0))):
+        assert 0 < figures.between(one, other, 10.0)["cpu"] <= 1.1
 
 
 @pytest.mark.parametrize("text", ["grpc_server_handled_total{ 3", "process_resident_memory_bytes x"])

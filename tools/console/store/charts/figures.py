@@ -42,12 +42,13 @@ def _totals() -> Totals:
 @dataclass(slots=True)
 class Figures:
     """Totals by name; ``times``: as buckets; ``gauges``: as of now. ``fronts``: those that have answered; ""
-    is the rest of a host."""
+    is the rest of a host. ``twice``: the CPU time of a process that holds shard 0's node and the front."""
 
     totals: dict[str, Totals] = field(default_factory=lambda: defaultdict(_totals))
     times: dict[str, Buckets] = field(default_factory=lambda: defaultdict(lambda: defaultdict(_totals)))
     gauges: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     fronts: set[str] = field(default_factory=lambda: {""})
+    twice: Totals = field(default_factory=dict)
 
 
 def read(text: str) -> Figures:
@@ -66,15 +67,16 @@ def read(text: str) -> Figures:
             else:
                 _take(found, sample)
     if _is_one_process(once):
-        found.gauges["memory"] -= once[_MEMORY[0]]
-        found.totals["cpu"][""] -= once["process_cpu_seconds_total"]
+        found.gauges["memory"] -= once.get(_MEMORY[0], 0.0)
+        found.twice[""] = once["process_cpu_seconds_total"]
     return found
 
 
 def _is_one_process(once: Mapping[str, float]) -> bool:
-    """Whether shard 0's node holds the front: they say the same, but for the time between two looks."""
-    pairs = [[once.get(name) for name in names] for names in (_MEMORY, _CPU)]
-    return all(front and node and abs(front - node) <= 0.02 * node + 0.05 for front, node in pairs)
+    """Whether shard 0's node holds the front: their CPU times are the same, but for the time between two
+    looks. Their memory says nothing: it may change by much in that time."""
+    front, node = (once.get(name, 0.0) for name in _CPU)
+    return min(front, node) > 0 and abs(front - node) <= min(0.02 * node + 0.05, 1.0)
 
 
 def _take(found: Figures, sample: Sample) -> None:
@@ -111,6 +113,8 @@ def between(before: Figures, after: Figures, span_s: float) -> dict[str, float]:
         known = before.totals.get(name, {})
         if grown := _elections(known, totals) if name == "elections" else _grown(before, known, totals):
             told[name] = grown / span_s
+    if before.twice and after.twice and "cpu" in told:  # what one look alone says changes no total
+        told["cpu"] -= _grown(before, before.twice, after.twice) / span_s
     for name, buckets in after.times.items():
         counted = before.times.get(name, {})
         grown_by = {limit_s: _grown(before, counted.get(limit_s, {}), counts)
