@@ -170,6 +170,6 @@ MUTANTS = [
     Mutant(tokens_of_before_count, (RULE,)),
     Mutant(watches_outlive_permissions, ("P5 no watch stands",), first=9, ways=("more",)),
     Mutant(backups_show_what_has_left, (RULE,), first=32, ways=("moves", "real")),
-    Mutant(a_learners_host_drops_nothing, ("liveness",), shards=3, first=100, ways=("moves", "more")),
+    Mutant(a_learners_host_drops_nothing, ("liveness",), shards=3, first=32, ways=("moves", "more")),
     Mutant(anybody_watches, ("P5 nobody watches",), ways=("more",)),
 ]
