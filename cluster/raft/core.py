@@ -227,12 +227,14 @@ class Raft(Election):
         hard = None
         if entries:
             must_sync = True
+            self._begin_sync()
             # In one batch with the entries: after a crash, a disk that has a configuration change then also
             # has the commit index of that time.
             changed = changed or handed.commit != log.commit
         if changed:
             self._handed_hard = hard = HardState(self.term, self.vote, log.commit)
             self._hard_flight.append((sequence, self.term, self.vote))
+            self._begin_sync()
         something = must_sync
         # Applied is only what the own disk holds: the state is never ahead of the log (H10).
         first = last = self._announced
@@ -249,8 +251,6 @@ class Raft(Election):
                 or self._reads_failed or self._snapshots_to or configuration is not None):
             return None
         self._sequence = sequence
-        if must_sync and not self._syncs:
-            self._syncs, self._sync_began_ms = True, self._now
         self._announced_leader = leader
         ready = Ready(
             sequence, hard, entries, self._now_out, self._after_sync, must_sync, (first, last),

@@ -182,6 +182,10 @@ class RaftState:
                 f"H10: log ends at {log.last_index}, but this replica had acknowledged {index}")
         log.commit = index
 
+    def _begin_sync(self) -> None:
+        if not self._syncs:
+            self._syncs, self._sync_began_ms = True, self._now
+
     def _note_sync(self) -> None:
         """How long syncs take, from what is handed out to the report; what waits meanwhile is synced next."""
         if self._syncs:
