@@ -44,9 +44,9 @@ def built(tmp_path: Path, *flags: str) -> config.ServerConfig:
     return config.build(resolve(SERVER_FLAGS, (f"--data-dir={tmp_path / 'd'}", *flags), {}))
 
 
-def running(*urls: str, cluster_id: int = 7) -> Running:
+def running(*urls: str, cluster_id: int = 7, shards: int = 2) -> Running:
     told = tuple(Host(i + 10, f"m{i}", (url,), learner=False) for i, url in enumerate(urls))
-    return Running(cluster_id, 2, 3, told)
+    return Running(cluster_id, shards, 3, told)
 
 
 # -- what a data directory says
@@ -199,7 +199,7 @@ def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
     cluster.says = {1: running(THREE, ONE, TWO)}
 
     async def until_written(*urls: str) -> None:
-        task = asyncio.ensure_future(members.refresh(7))
+        task = asyncio.ensure_future(members.refresh(running(ONE)))
         async with asyncio.timeout(60):
             while kind.read(settings.data_dir) != urls:
                 await asyncio.sleep(0.01)
@@ -212,8 +212,9 @@ def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
     asyncio.run(until_written(TWO, THREE))
 
 
+@pytest.mark.parametrize(("cluster_id", "shards"), [(8, 2), (7, 4)])  # (with the same token)
 def test_another_cluster_is_served_once_no_member_of_the_first_answers(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster_id: int, shards: int
 ) -> None:
     """Until a restart, the proxy of a cluster that was made anew answered that it knew no member."""
     settings = built(
@@ -226,16 +227,16 @@ def test_another_cluster_is_served_once_no_member_of_the_first_answers(
 
     async def stray(refresh: Coroutine[Any, Any, None]) -> None:
         """One member is of another cluster."""
-        cluster.says[2] = running(TWO, cluster_id=8)
+        cluster.says[2] = running(TWO, cluster_id=cluster_id, shards=shards)
         task = asyncio.ensure_future(refresh)
         while cluster.asked.count(2) < 20:
             await asyncio.sleep(0.01)
         assert not task.done()
-        cluster.says[1] = running(ONE, TWO, cluster_id=8)
+        cluster.says[1] = running(ONE, TWO, cluster_id=cluster_id, shards=shards)
         await asyncio.wait_for(task, 60)
 
     def run(config: object, identity: Identity, log: object, specs: object, beside: Any) -> int:
-        served.append((identity.cluster_id, identity.peers[0].port))
+        served.append((identity.cluster_id, len(identity.shards)))
         if len(served) == 2:
             return 0
         asyncio.run(stray(beside()))
@@ -243,7 +244,29 @@ def test_another_cluster_is_served_once_no_member_of_the_first_answers(
 
     monkeypatch.setattr(fronts, "run", run)
     assert proxy.run(settings, LOG) == 0
-    assert [cluster_id for cluster_id, _ in served] == [7, 8]
+    assert served == [(7, 2), (cluster_id, shards)]
+
+
+def test_a_stray_member_that_answers_alone_for_a_moment_changes_nothing(tmp_path: Path) -> None:
+    settings = built(tmp_path, "--proxy-refresh-interval=100", "--proxy-failure-wait=0")
+    rounds = 0
+
+    def ask(at: Sequence[tuple[str, int]], *_: object) -> Running | None:
+        """Of three looks, in each of which the stray is asked twice, the member misses two."""
+        nonlocal rounds
+        rounds += at[0][1] == 2
+        if at[0][1] == 2:
+            return running(TWO, cluster_id=8)
+        return running(ONE, TWO) if rounds // 2 % 3 == 2 else None
+
+    async def look() -> None:
+        task = asyncio.ensure_future(Members(settings, [ONE, TWO], LOG, ask).refresh(running(ONE, TWO)))
+        while rounds < 20 and not task.done():
+            await asyncio.sleep(0.01)
+        assert not task.done()
+        task.cancel()
+
+    asyncio.run(look())
 
 
 class Stopped:

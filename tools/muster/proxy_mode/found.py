@@ -24,6 +24,7 @@ from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.proxy_mode import kind
 
 _AGAIN_S, _TOLD_S = 1.0, 30.0
+_LOOKS = 3  # members of the cluster may be silent for a moment, while a stray one answers
 
 Ask = Callable[[Sequence[tuple[str, int]], str, PeerTls | None, float], Running | None]
 
@@ -88,10 +89,10 @@ class Members:
             return None
         return running if running is not None and running.members else None
 
-    def _clusters(self) -> set[int]:
+    def _clusters(self) -> set[tuple[int, int, int]]:
         """Those of all members that answer."""
         answers = map(self._asked, self.peer_urls)
-        return {running.cluster_id for running in answers if running is not None}
+        return {_cluster_of(running) for running in answers if running is not None}
 
     def keep(self, running: Running) -> None:
         """Remember the members, and write them down."""
@@ -108,23 +109,32 @@ class Members:
         except OSError as e:
             self._log.warning("cannot write the members' URLs", error=e.strerror or str(e))
 
-    async def refresh(self, cluster_id: int) -> None:
-        """Look again at every interval, until all members that answer are of one other cluster."""
+    async def refresh(self, served: Running) -> None:
+        """Look again at every interval, until all members that answer are of one other cluster, look after
+        look."""
+        ours, others = _cluster_of(served), 0
         interval_s = max(self._config.values["proxy-refresh-interval"], 100) / 1000
         while True:
             await asyncio.sleep(interval_s)
             running = await asyncio.to_thread(self.now)
             if running is None:
                 self._log.warning("failed to get cluster from remote peers", peer_urls=list(self.peer_urls))
-            elif running.cluster_id != cluster_id:
+            elif (found := _cluster_of(running)) != ours:
                 self._log.warning(
                     "a member of another cluster answers at the members' URLs",
-                    got=f"{running.cluster_id:x}", want=f"{cluster_id:x}",
+                    got=f"{running.cluster_id:x}", want=f"{served.cluster_id:x}", shards=running.shards,
                 )  # fmt: skip
-                if await asyncio.to_thread(self._clusters) == {running.cluster_id}:
+                others = others + 1 if await asyncio.to_thread(self._clusters) == {found} else 0
+                if others == _LOOKS:
                     return
             else:
+                others = 0
                 self.keep(running)
+
+
+def _cluster_of(running: Running) -> tuple[int, int, int]:
+    """What tells clusters apart: one that is made anew with the same token has the same ID."""
+    return running.cluster_id, running.shards, running.depth
 
 
 def _peers_of(running: Running) -> tuple[Peer, ...]:

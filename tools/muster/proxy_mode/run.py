@@ -55,7 +55,7 @@ def _serve(config: ServerConfig, members: Members, log: Logger) -> int:
     log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
     return fronts.run(
         config, identity, log, lambda run_dir: _specs(config, identity, run_dir, members),
-        lambda: members.refresh(running.cluster_id))
+        lambda: members.refresh(running))
 
 
 def _awaited(config: ServerConfig, members: Members) -> Running:
