@@ -236,6 +236,28 @@ def test_members_are_removed_before_any_change_that_may_remove_hosts() -> None:
     assert hooks == {"keys": always, "tls": always, "upgrade": "pre-rollback"}
 
 
+@pytest.mark.parametrize(
+    ("named", "code"),
+    [(("store-0",), 0), (("store-0", "store-1"), 1), ((), 1)],
+    ids=["same", "fewer", "no names"],
+)
+def test_a_rollback_that_removes_no_pod_needs_no_cluster_that_serves(
+    tmp_path: Path, named: tuple[str, ...], code: int
+) -> None:
+    """The names of pods that exist resolve; where none does, name resolution itself fails."""
+    known = " | ".join(f"*{name}.peers*" for name in named) or "none"
+    for name, text in (
+        ("musterctl", "exit 1"), ("getent", f'case "$*" in {known}) ;; *) exit 2 ;; esac')
+    ):  # fmt: skip
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "BASE": "store", "DOMAIN": "peers", "REPLICAS": "1",
+        "ENDPOINTS": "", "CLIENT_FLAGS": ""}  # fmt: skip
+    script = objects("keys")["ConfigMap"]["data"]["remove.sh"]
+    assert subprocess.run(["sh", "-c", script], env=env, timeout=LIMIT_S, check=False).returncode == code
+
+
 def test_scripts_ask_as_the_user_of_the_secret() -> None:
     user = {"name": "MUSTERCTL_USER",
             "valueFrom": {"secretKeyRef": {"name": "root-user", "key": "user"}}}  # fmt: skip

@@ -254,6 +254,9 @@ class TreeView:
             await self.again()
 
     def _edit(self, node: Node) -> None:
+        if "\r" in node.value:
+            self.page.complain(self.page.t("v2.returns"))
+            return
         self.editing, self.draft = node, node.value
         self.fill()
 
