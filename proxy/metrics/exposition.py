@@ -283,13 +283,15 @@ class Metrics:
         yield gauge("etcd_debugging_mvcc_current_revision", text, self._revision)
 
     def _requests(self) -> Iterator[Metric]:
-        context, kv = self._context, "etcdserverpb.KV"
+        context = self._context
+
+        def seen(method: str) -> int:
+            return sum(context.method(kind, "etcdserverpb.KV", method).ok for kind in ("unary", INNER))
+
         for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
-            seen = context.method("unary", kv, method).ok + context.method(INNER, kv, method).ok
-            yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.", seen)
+            yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.", seen(method))
         text = "The same as etcd_mvcc_range_total, as at an etcd."
-        ranges = context.method("unary", kv, "Range").ok + context.method(INNER, kv, "Range").ok
-        yield counter("etcd_debugging_mvcc_range", text, ranges)
+        yield counter("etcd_debugging_mvcc_range", text, seen("Range"))
         yield from _rows(_OF_WATCHES, context.hub.statistics())
         renewed = context.method("bidi_stream", "etcdserverpb.Lease", "LeaseKeepAlive").sent
         yield counter("etcd_debugging_lease_renewed", "Keep-alives answered.", renewed)

@@ -369,9 +369,8 @@ class Connection(Ends):
             return
         self.write(frames.ping(payload, ack=True))
         if getattr(self.owner, "secure", False):  # etcd serves TLS by Go's net/http, which lets clients ping
-            if not self.pings.sent:
+            if not self.pings.is_free():
                 self._control.pay(self.now)
-            self.pings.sent = False
         elif not self.pings.ping(self.now, len(self.streams)):
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "too_many_pings")
 

@@ -86,11 +86,15 @@ class PingPolicy:
         self._strikes = 0
         self.sent = False
 
+    def is_free(self) -> bool:
+        """Whether HEADERS or DATA have left since the last ping."""
+        free, self.sent = self.sent, False
+        return free
+
     def ping(self, now: float, open_streams: int) -> bool:
         """A ping came; False if it is one too many."""
         last, self._last = self._last, now
-        if self.sent:
-            self.sent = False
+        if self.is_free():
             self._strikes = 0
             return True
         idle = open_streams < 1 and not self._limits.ping_permit_without_stream
