@@ -41,6 +41,7 @@ class _Asked:
     lease: int
     id_field: bytes
     started: float  # loop time
+    straight: bool = False  # the sequencer alone judges it: the front knew of no other shard
     answer: bytes = b""
 
 
@@ -126,6 +127,7 @@ class KeepAlive:
 
     def _alone(self, asked: _Asked) -> None:
         """The client must be allowed to renew the lease: the question has its name."""
+        asked.straight = len(self._context.placement.running) == 1
         may_write_lease(
             self._router, asked.call, self._context.placement, asked.lease,
             lambda: self._renew(asked), lambda error: self._failed([asked], error))
@@ -162,6 +164,9 @@ class KeepAlive:
         asked: _Asked = waiting.context
         if status != 0:
             self._failed([asked], EtcdError.decode(body))
+            return
+        if asked.straight and len(self._context.placement.running) > 1:  # the table came before the answer
+            self._alone(asked)
             return
         revision, term = HEAD.unpack_from(body)
         self._told(asked, self._router.header(revision, term) + body[HEAD.size :])

@@ -55,6 +55,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                                            " only member had moved since",
     ("moves births more", 1, 26112719001): "a node that began to lead went by the members of before its last"
                                            " run: after a forced start it took hosts of before in again",
+    ("moves births more", 1, 26112803015): "a front that just began knew of one shard: it asked no other"
+                                           " whether its client may renew a lease",
 }
 
 

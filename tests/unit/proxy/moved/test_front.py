@@ -279,13 +279,14 @@ def test_a_range_below_the_pruning_is_judged_before_it_is_told_so(
     assert call.status == (told.code, told.text)
 
 
+@pytest.mark.parametrize("running", [(0,), (0, 1, 2)])  # a front that just began knows of one shard
 def test_permissions_on_leases_are_asked_of_the_shards_that_own_keys_by_now(
-    monkeypatch: pytest.MonkeyPatch
+    running: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order, _, _, _ = served()
     router = order.net.context.router
     monkeypatch.setattr(router.principals, "judged", lambda call: True)
-    placement: Any = SimpleNamespace(alone=True, running=(0, 1, 2), ids=(0,))  # no key has moved yet
+    placement: Any = SimpleNamespace(alone=True, running=running, ids=(0,))  # no key has moved yet
     told: list[None] = []
     may_list_leases(router, FakeCall(), placement, lambda: told.append(None), lambda error: None)
     order.net.run()

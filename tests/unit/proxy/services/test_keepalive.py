@@ -9,6 +9,7 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.features.auth.principal import SAID
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEASE_DUE, Method, Status
 from cluster.wire.protobuf import varint
@@ -140,6 +141,31 @@ def test_no_question_is_the_fronts_own_though_it_learns_of_users_meanwhile() -> 
     alive.answer(request, LEASE_DUE)
     (alone,) = alive.node.take()
     assert alone.method == Method.LEASE_KEEPALIVE
+
+
+def test_a_front_that_learns_of_shards_by_the_answer_asks_these_whether_its_client_may(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = Alive()
+    context = alive.net.context
+    monkeypatch.setattr(context.router.principals, "judged", lambda call: True)
+    call = alive.stream()
+    alive.say(call, 1)
+    alive.net.run()
+    (alone,) = alive.node.take()
+    assert alone.method & ~SAID == Method.LEASE_KEEPALIVE
+    context.placement.running = (0, 1)
+    alive.node.ok(alone, 9, b"\x10" + varint(1) + b"\x18" + varint(5))
+    alive.net.run()
+    assert told(call) == []
+    (question,) = alive.node.take(Method.READ_INDEX)
+    alive.node.index(question, 9)
+    alive.net.run()
+    (request,) = alive.node.take()
+    assert request.method & ~SAID == Method.AUTH_SHOW
+    alive.node.answer(request.rid, Status.ERROR, EtcdError(errors.PERMISSION_DENIED).encode())
+    alive.net.run()
+    assert (told(call), call.status) == ([], (errors.PERMISSION_DENIED.code, errors.PERMISSION_DENIED.text))
 
 
 def test_a_stream_that_is_half_closed_ends_after_its_last_answer() -> None:
