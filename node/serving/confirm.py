@@ -7,6 +7,7 @@ after the same round (H7): a zombie cannot promise a lease that its successor do
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
@@ -21,7 +22,6 @@ from cluster.raft import Raft
 from cluster.wire.messages import LEASE_DUE, READ_INDEX_ANSWER, Method, Status
 from node.links.fronts import FrontLink, say_not_leader
 from node.serving.leases.keys import answer_keys
-from node.serving.reads import Waiting
 from node.slicing.slicer import Slices
 from node.storage import StateStore
 
@@ -63,8 +63,9 @@ class Confirmations:
         self._blocked: dict[int, list[Question]] = {}
         self._blocking = 0  # questions in there
         self.blocked: Callable[[int], None] = lambda lease: None
-        self._applying = Waiting(MOST_OPEN)
-        self._asking = 0  # questions in open rounds
+        # confirmed, but not applied here: index, time limit
+        self._applying: deque[tuple[int, float, list[Question]]] = deque()
+        self._asking = 0  # questions in open rounds, and in there
         self._context = 0
         self.rounds = 0
 
@@ -98,31 +99,37 @@ class Confirmations:
             self._raft.read_index(self._context)
 
     def confirmed(self, context: int, index: int) -> None:
-        questions = self._close(context)
+        questions = self._rounds.pop(context, [])
         if not questions:
             return
-        if index <= self._applied_index():
-            self._answer(questions, index)
+        if index > self._applied_index():
+            self._applying.append((index, self._now() + self._limit_s, questions))
         else:
-            self._applying.add(index, self._now() + self._limit_s, lambda: self._answer(questions, index))
+            self._answer(questions, index)
 
     def applied(self, index: int) -> None:
-        if len(self._applying):
-            self._applying.release(index, self._now())
+        applying = self._applying
+        while applying and applying[0][0] <= index:
+            asked, deadline, questions = applying.popleft()
+            if self._now() < deadline:
+                self._answer(questions, asked)
+            else:
+                self._asking -= len(questions)
 
     def failed(self, contexts: list[int]) -> None:
         for context in contexts:
-            for question in self._close(context):
-                self._not_leader(question)
+            self._lost(self._rounds.pop(context, []))
 
-    def _close(self, context: int) -> list[Question]:
-        questions = self._rounds.pop(context, [])
+    def _lost(self, questions: list[Question]) -> None:
         self._asking -= len(questions)
-        return questions
+        for question in questions:
+            self._not_leader(question)
 
     def resign(self) -> None:
-        """The term is lost: fronts ask the next sequencer."""
+        """The term is lost: fronts ask the next sequencer. An apply may never come: the disk may hang."""
         self.failed(list(self._rounds))
+        while self._applying:
+            self._lost(self._applying.popleft()[2])
         questions, self._questions = self._questions, []
         for question in questions:
             self._not_leader(question)
@@ -141,10 +148,7 @@ class Confirmations:
         assert self._applied_index() >= index, (
             f"I13: {index} was committed when they asked, {self._applied_index()} is applied"
         )
-        if not self._lessor.primary:  # it stepped down while it waited for the apply
-            for question in questions:
-                self._not_leader(question)
-            return
+        self._asking -= len(questions)
         revision, term = self._store.revision, self._raft.term
         read_index = READ_INDEX_ANSWER.pack(self._applied_index(), revision, term)
         for question in questions:

@@ -37,10 +37,10 @@ def test_disks_hang_at_any_time(shards: int) -> None:
 class Hang:
     """The disk of shard 0's leader hangs. A client of another host renews a lease, others read and write."""
 
-    def __init__(self, seed: int, shards: int) -> None:
+    def __init__(self, seed: int, shards: int, clients: int = 4, reads: int = 3) -> None:
         self.simulation = simulation = Simulation(seed, plan(
-            shards=shards, seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 4, "range": 3},
-            clients=4, think_s=0.05, repeats=0.0))
+            shards=shards, seconds=END, fault_every_s=1e9, faults=("heal",), mix={"put": 4, "range": reads},
+            clients=clients, think_s=0.05, repeats=0.0))
         self.host = 0
         self.renewed: list[Operation] = []
         self.led: list[int] = []
@@ -81,6 +81,13 @@ def test_another_host_leads_while_a_disk_hangs(shards: int) -> None:
         assert len(answered) > 50
         kept = [o for o in run.renewed if o.asked_at < BEGINS_AT or o.asked_at > SOON]
         assert all(o.ok and o.response.TTL == TTL for o in kept), kept
+
+
+@pytest.mark.timeout(600)
+def test_reads_go_on_whose_front_has_asked_that_leader_all_it_may() -> None:
+    """Questions that were confirmed there, and not applied, kept the front from asking the next leader."""
+    answered = Hang(0, 1, clients=24, reads=24).run()
+    assert sum(o.method == "Range" and o.answered_at < SOON + 2 for o in answered) > 20
 
 
 def with_slow_disks(seed: int) -> int:

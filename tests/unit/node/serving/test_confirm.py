@@ -82,6 +82,30 @@ def test_i13_what_was_committed_when_they_asked_is_applied_before_they_are_answe
         leader.confirmations.applied(6)  # which is not so: 5 is
 
 
+def test_what_waits_for_an_apply_is_asked_of_the_next_leader_once_the_term_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While a leader's disk hangs nothing is applied: its fronts had no answer, and asked nobody else."""
+    monkeypatch.setattr(confirm, "MOST_OPEN", 3)
+    leader = Leader()
+    for method in (Method.READ_INDEX, Method.LEASE_KEEPALIVES, Method.LEASE_TTL):
+        leader.rid += 1
+        leader.confirmations.ask(leader.link, leader.rid, method, b"")
+        leader.confirmations.run(True)
+        leader.confirmations.confirmed(leader.rounds[-1], 6 + leader.rid)
+    leader.confirmations.applied(6)
+    assert leader.answers() == []
+    leader.ask()
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [(4, Status.ERROR)], "they are open"
+    leader.confirmations.resign()
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [
+        (rid, Status.NOT_LEADER) for rid in (1, 2, 3)]
+    leader.confirmations.applied(9)
+    for _ in range(3):
+        leader.ask()
+    assert leader.answers() == [], "once each, and there is room again"
+
+
 def test_keep_alives_that_wait_for_a_revocation_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confirm, "MOST_OPEN", 2)
     leader = Leader()
