@@ -41,7 +41,7 @@ class NodeLink:
         self.up = False
         self.leader = 0  # of its shard, as it last said
         self.term = 0
-        self.commit = 0
+        self.commit = self.applied = 0
         self._links = links
         self._rid = 0
         self._out: list[bytes] = []
@@ -126,11 +126,11 @@ class NodeLink:
                         news = True
             elif status == Status.STATE:
                 known = self.up, self.leader, self.term
-                shard, leader, term, commit, _, _ = STATE_BODY.unpack(body)
+                shard, leader, term, commit, applied, _ = STATE_BODY.unpack(body)
                 if shard != self.shard:
                     self._links.astray(self, shard)
                     return
-                self.leader, self.term, self.commit = leader, term, commit
+                self.leader, self.term, self.commit, self.applied = leader, term, commit, applied
                 if not self.up:
                     self.up = True
                     self._links.dirty.add(self)  # what was queued meanwhile

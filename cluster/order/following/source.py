@@ -8,26 +8,43 @@ from collections.abc import Callable, Iterable
 class FeedSource:
     def __init__(self, own: int, election_s: float) -> None:
         self._own = own
+        self._election_s = election_s
         self._patience_s = 2 * election_s  # with a feed that is worse than another one
         self._hunger_s = 3 * election_s  # until a state is asked for although records may exist
         self._failed: dict[int, float] = {}  # member -> when its feed last failed
         self._headless_since = 0.0  # its node 0 knows no sequencer; or since when the one at home does
         self.starved: set[int] = set()  # members that do not keep the order records wanted here
         self._starved_since = 0.0
+        self.stands = False  # the own host's node 0: it applies nothing, though more is committed
+        self._applied = 0  # by it
+        self._moved_at = 0.0
+        self._level = True  # it has applied what was applied here an election timeout ago
+        self._goal = 0  # what it has to apply for that
+        self._level_at = 0.0
+
+    def look(self, commit: int, applied: int, order_index: int, now: float) -> None:
+        """Each heartbeat: how far the own host's node 0 says it is, and what is applied here."""
+        if applied != self._applied or applied >= commit:
+            self._moved_at = now
+        self._applied = applied
+        self.stands = now - self._moved_at >= self._election_s
+        if applied >= self._goal:
+            self._goal, self._level_at = order_index, now
+        self._level = now - self._level_at < self._election_s
 
     def better(
         self, member: int, leads: bool, members: Iterable[int], knows: Callable[[int], bool], now: float
     ) -> int:
         """The member whose feed to take instead of a live one; 0: keep it. ``leads``: this feed's node 0
-        knows a sequencer; ``knows``: whether a member's does. One that knows none may be cut off. A node
-        returns home once its own node 0 knows a sequencer, which keeps records for its siblings. Both only
-        after a while."""
+        knows a sequencer; ``knows``: whether a member's does. One that knows none may be cut off, the disk
+        of one that stands may hang. A node returns home once its own node 0, which keeps records for its
+        siblings, knows a sequencer and is level. Both only after a while."""
         at_home = member == self._own
-        if at_home and leads:
+        if at_home and leads and not self.stands:
             self._headless_since = now
             return 0
         others = [m for m in members if m != self._own] if at_home else [self._own]
-        good = [m for m in others if knows(m)]
+        good = [m for m in others if knows(m) and (at_home or self._level)]
         if not good:
             self._headless_since = now if not at_home else self._headless_since
             return 0

@@ -1,7 +1,7 @@
 """A node's end of the feed: which node 0 it takes the order's records from, and what it tells that node.
 
-Its own host's node 0 comes first, another's while that is down or knows no sequencer (H13). The link says
-which member leads shard 0, and how far that is.
+Its own host's node 0 comes first, another's while that is down, stands or knows no sequencer (H13). The link
+says which member leads shard 0, and how far that is.
 """
 
 from __future__ import annotations
@@ -97,7 +97,9 @@ class FeedEnd:
         members, source = self._members, self.source
         now, better, link = self._loop.time(), 0, self.link
         if link is not None and link.alive:
-            better = source.better(link.member_id, bool(link.leader), members, self._knows_a_sequencer, now)
+            home = self._role.links.get(self._node.settings.common.member_id, 0)
+            source.look(home.commit, home.applied, self._node.order_index, now)
+            better = source.better(link.member_id, bool(link.leader), members, self._does_well, now)
             if not better:
                 return
             link.drop("another host's feed is better now")
@@ -114,9 +116,11 @@ class FeedEnd:
         forced to go on alone learns from its own order log that it is a member again."""
         return [self._node.settings.common.member_id, *self._node.roster.others]
 
-    def _knows_a_sequencer(self, member_id: int) -> bool:
+    def _does_well(self, member_id: int) -> bool:
+        """Whether a member's node 0 knows a sequencer, and has more than this host's one if that stands."""
         known = self._role.links.get(member_id, 0)
-        return known.up and known.leader > 0
+        ahead = not self.source.stands or known.applied > self._node.order_index
+        return known.up and known.leader > 0 and ahead
 
     def _fed(self, link: NodeLink) -> Callable[[int, bytes], bool]:
         def fed(status: int, body: bytes) -> bool:

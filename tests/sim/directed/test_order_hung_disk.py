@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Raft
+from cluster.settings import NodeSettings
 from tests.sim.clients.order_clients import Operation
 from tests.sim.mutants.mutant import Patch, plan
 from tests.sim.world.order_host import ELECTION_MS
@@ -88,6 +91,42 @@ def test_reads_go_on_whose_front_has_asked_that_leader_all_it_may() -> None:
     """Questions that were confirmed there, and not applied, kept the front from asking the next leader."""
     answered = Hang(0, 1, clients=24, reads=24).run()
     assert sum(o.method == "Range" and o.answered_at < SOON + 2 for o in answered) > 20
+
+
+class Spread(Simulation):
+    def node_settings(self, host: int, shard: int) -> NodeSettings:
+        return replace(super().node_settings(host, shard), leader_placement="spread")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", [0, 3])
+def test_transactions_go_on_while_the_disk_of_another_shards_leader_hangs(seed: int) -> None:
+    """They sync nothing of its shard's log, so it goes on leading; but its host's node 0 feeds it no more."""
+    simulation = Spread(seed, plan(
+        shards=2, seconds=ENDS_AT, fault_every_s=1e9, faults=("heal",), mix={"range": 1}, clients=1,
+        think_s=1e6, repeats=0.0))
+    asked: list[Operation] = []
+
+    def keys() -> Iterator[bytes]:
+        for shard in range(2):
+            yield next(key for key in simulation.keys if simulation.placement.shard_of(key) == shard)
+
+    def ask(front: int) -> None:
+        simulation.at(0.1, None, lambda: ask(front))
+        if simulation.now < ENDS_AT and (not asked or asked[-1].answered_at):
+            puts = [pb.RequestOp(request_put=pb.PutRequest(key=key)) for key in keys()]
+            asked.append(simulation.clients.ask(
+                simulation.fronts[front], "Txn", pb.TxnRequest(success=puts)))
+
+    def begin() -> None:
+        (first,), (second,) = simulation._leaders(0), simulation._leaders(1)
+        assert first.host != second.host
+        simulation.hang_disk(second.host, ENDS_AT - BEGINS_AT)
+        ask(first.host)
+
+    simulation.at(BEGINS_AT, None, begin)
+    simulation.run()
+    assert sum(o.ok and o.answered_at < ENDS_AT for o in asked if o.asked_at > SOON) > 20, asked
 
 
 def with_slow_disks(seed: int) -> int:

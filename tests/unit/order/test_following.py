@@ -75,6 +75,45 @@ def test_a_node_goes_home_once_its_node_0_has_known_a_sequencer_for_long_enough(
     assert source.better(THIRD, True, EVERYBODY, {OWN}.__contains__, 22.0) == OWN
 
 
+def look(source: FeedSource, at: float, commit: int, applied: int, order_index: int) -> None:
+    """Until half a second before the next one."""
+    for beat in range(5):
+        source.look(commit, applied, order_index, at + beat / 10)
+
+
+def test_a_feed_is_left_whose_node_0_applies_nothing_though_more_is_committed() -> None:
+    source = FeedSource(OWN, 1.0)
+    source.chosen(0, EVERYBODY, 10.0)
+    for at in range(11, 16):
+        look(source, at, 100 + at, 90 + at, 90 + at)
+        assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, at) == 0, "it is behind, but moves"
+    for at in range(16, 20):
+        look(source, at, 105, 105, 105)
+        assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, at) == 0, "there is no more"
+    moved = 19.4
+    source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, moved)
+    source.look(106, 105, 105, moved + 1)
+    assert source.stands
+    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, moved + 1) == 0
+    assert source.better(OWN, True, EVERYBODY, NOBODY.__contains__, moved + 2) == 0, "nobody has more"
+    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, moved + 2) == THIRD
+
+
+def test_a_node_goes_home_once_its_node_0_is_level_with_it() -> None:
+    source = FeedSource(OWN, 1.0)
+    source.look(106, 105, 105, 10.0)
+    source.chosen(THIRD, EVERYBODY, 10.0)
+    home = (THIRD, True, EVERYBODY, {OWN}.__contains__)
+    for tenth in range(101, 150):
+        source.look(800, 105 + (tenth - 100) * 5, 200 + tenth * 5, tenth / 10)  # it comes up slowly
+        assert source.better(*home, tenth / 10) == 0
+    for tenth in range(150, 170):
+        source.look(1200, 195 + tenth * 5, 200 + tenth * 5, tenth / 10)  # as is said late
+        assert source.better(*home, tenth / 10) == 0
+    source.look(1200, 195 + 170 * 5, 200 + 170 * 5, 17.0)
+    assert source.better(*home, 17.0) == OWN
+
+
 def test_a_state_is_asked_for_when_nobody_keeps_the_records_or_the_search_takes_long() -> None:
     source = FeedSource(OWN, 1.0)
     assert not source.wants_state(3, 0.0)
