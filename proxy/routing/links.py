@@ -83,10 +83,10 @@ class Link:
     """One connection to one node of one shard. States: connecting, up (STATE seen), closed."""
 
     __slots__ = (
-        "_end", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit", "greeted",
-        "hurried", "leader", "leaving", "left", "member_id", "near", "next_rid", "outbox", "parts", "pending",
-        "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds", "session", "settled", "shard",
-        "term", "trouble", "unseen", "up", "up_at", "watermark",
+        "_end", "_moved_at", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit",
+        "greeted", "hurried", "leader", "leaving", "left", "member_id", "near", "next_rid", "outbox", "parts",
+        "pending", "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds", "session",
+        "settled", "shard", "stands_s", "term", "trouble", "unseen", "up", "up_at", "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -118,6 +118,8 @@ class Link:
         self.commit = 0
         self.began = 0  # what the node knew to be committed when it said so first
         self.applied = 0
+        # for how long it has applied nothing of what is committed, or known no leader, by its last STATE
+        self.stands_s = self._moved_at = 0.0
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
         self.hurried = 0  # the revision that the node was asked to catch up to
@@ -209,6 +211,9 @@ class Link:
         if shard != self.shard:
             self.close(f"{ASTRAY}shard {shard}'s node answers")
             return
+        if not self.up or (leader and (applied >= commit or applied != self.applied)):
+            self._moved_at = self.seen_at
+        self.stands_s = self.seen_at - self._moved_at
         self.leader, self.term, self.commit, self.applied = leader, term, commit, applied
         if revision > self.revision:
             self.revision = revision

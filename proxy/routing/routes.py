@@ -163,6 +163,8 @@ class ShardRoute:
                 link.close("silent" if link.up else link.trouble or "no connection")
             elif listening.held_s:
                 link.excuse(listening.held_s, now)
+        if not listening.held_s:
+            self._leave_a_replica_that_stands()
         if self.own:
             self.ensure(self.own, now)
         if self.leader:
@@ -176,6 +178,13 @@ class ShardRoute:
         if lost or not self.own:  # without an own node: another must answer if the leader's host fails
             for member in self.members:
                 self.ensure(member, now)
+
+    def _leave_a_replica_that_stands(self) -> None:
+        """One whose disk hangs says STATE for as long. The own host's stays, as etcd's member would."""
+        replica, leads, limit_s = self.replica, self.leader_link, self._dead_after_s
+        if (self.home is None and replica is not None and replica.stands_s > 2 * limit_s
+                and leads is not None and leads.stands_s < limit_s):
+            replica.close("it applies nothing")
 
     def _waits_for(self, link: Link, heard_till: float, now: float) -> bool:
         """Whether a silent link is a leader's that may go on."""

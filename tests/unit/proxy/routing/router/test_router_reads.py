@@ -137,3 +137,62 @@ def test_a_read_whose_client_has_gone_is_cancelled_at_the_node() -> None:
     net.pass_time(0.1)
     (cancel,) = net.nodes[1].take(Method.CANCEL)
     assert cancel.rid == request.rid
+
+
+def behind_a_hung_disk(net: Net, member: int) -> None:
+    """Its node knows what is committed, and applies none of it."""
+    for node in net.every.values():
+        node.commit = 100
+        node.applied = 50 if node.member == member else 100
+
+
+def test_a_proxy_leaves_a_replica_that_applies_nothing() -> None:
+    net = Net(own=0).started(leader=1)
+    assert net.router.routes[0].replica is net.nodes[1].link
+    net.lead(2, 2)
+    call = read(net, serializable=True)
+    net.run()
+    (_, old) = (net.nodes[1].take(Method.RANGE), net.nodes[1].link)
+    behind_a_hung_disk(net, 1)
+    net.pass_time(1.9)
+    assert net.router.routes[0].replica is old, "it may go on"
+    net.pass_time(0.5)
+    assert net.router.routes[0].replica is net.nodes[2].link
+    (again,) = net.nodes[2].take(Method.RANGE)
+    net.nodes[2].ok(again, 4)
+    net.run()
+    assert call.status == (0, "")
+    sessions = net.sessions
+    net.pass_time(5.0)
+    assert net.sessions == sessions, "its link stays, for nothing goes there"
+    assert net.router.routes[0].replica is net.nodes[2].link
+
+
+@pytest.mark.parametrize(("own", "stands"), [(0, (1, 2, 3)), (1, (1,))])
+def test_a_replica_stays_where_the_leader_applies_nothing_either_and_at_its_host(
+    own: int, stands: tuple[int, ...]
+) -> None:
+    net = Net(own=own).started(leader=1)
+    net.lead(2, 2)
+    for node in net.every.values():
+        node.commit, node.applied = 100, 50 if node.member in stands else 100
+    net.pass_time(5.0)
+    assert net.router.routes[0].replica is net.nodes[1].link
+
+
+def test_a_replica_that_applies_slowly_stays_and_so_does_one_while_the_loop_of_its_proxy_was_held() -> None:
+    net = Net(own=0).started(leader=1)
+    net.lead(2, 2)
+    behind_a_hung_disk(net, 1)
+    for _ in range(4):
+        net.pass_time(1.5)
+        net.nodes[1].applied += 1
+        net.nodes[1].say_state()
+    link = net.router.routes[0].replica
+    net.loop.now += 5.0
+    net.nodes[1].say_state()
+    net.run()
+    net.router.sweep()
+    net.nodes[1].applied += 1
+    net.pass_time(0.5)
+    assert net.router.routes[0].replica is link is net.nodes[1].link
