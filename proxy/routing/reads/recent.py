@@ -40,7 +40,9 @@ class RecentReads:
         self._router = router
         self._index = index
         self._behind: deque[_Behind] = deque()
-        self._lacking: deque[_Behind] = deque()  # of these a replica is missing: sweeps alone look at them
+        # Of these a replica is missing: sweeps alone look at them. By their shards, in order of time
+        self._lacking: dict[tuple[int, ...], deque[_Behind]] = {}
+        self._lack = 0  # so many
         # by shard: its replica, how far that is, since when
         self._reached: dict[int, tuple[Link, int, float]] = {}
 
@@ -129,7 +131,7 @@ class RecentReads:
             if link is None:
                 # reads of several shards wait for one here, a read of one where it is sent
                 if read is None and now - since <= self._router.limit_s and (
-                        len(self._behind) + len(self._lacking) < _LIMIT):
+                        len(self._behind) + self._lack < _LIMIT):
                     return True
             elif not link.settled and now - link.up_at < START_S and (
                     not self.knows or link.leader or self._moves(link, now)):
@@ -145,9 +147,20 @@ class RecentReads:
         return now - reached[2] < WAIT_S
 
     def sweep(self) -> None:
-        """Time has passed."""
-        self._behind.extend(self._lacking)
-        self._lacking.clear()
+        """Time has passed. There may be thousands of reads: those of the same shards that still lack a
+        replica need one look, beside the overdue ones."""
+        now = self._router.loop.time()
+        for shards, lacking in list(self._lacking.items()):
+            self._caught_up(shards)  # the others are asked to hurry
+            if not self._lacks(shards):
+                self._behind.extendleft(reversed(lacking))
+                self._lack -= len(lacking)
+                lacking.clear()
+            while lacking and now - lacking[0][0] > WAIT_S and not self._patient(lacking[0], now):
+                self._lack -= 1
+                lacking.popleft()[2]()
+            if not lacking:
+                del self._lacking[shards]
         self.release()
 
     def release(self) -> None:
@@ -162,7 +175,8 @@ class RecentReads:
             if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry, now)):
                 entry[2]()
             elif entry[3] is None and self._lacks(entry[1]):
-                self._lacking.append(entry)
+                self._lacking.setdefault(entry[1], deque()).append(entry)
+                self._lack += 1
             else:
                 self._behind.append(entry)
 

@@ -240,3 +240,49 @@ def test_watermarks_are_not_held_up_by_what_waits_for_a_missing_replica(
     net.every[1, 1].up, net.every[1, 1].revision = True, 110
     net.pass_time(0.5)
     assert asked == list(range(50))
+
+
+def test_reads_that_wait_for_the_same_missing_replica_cost_a_sweep_one_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Net(shards=3).started()
+    for node in net.every.values():
+        if node.shard:
+            net.cut(node.member, node.shard)
+    reads, asked, looks = net.router.recent, list[int](), list[tuple[int, ...]]()
+    for number in range(100):
+        shards = (0, 1 + number % 2)
+        reads.when_caught_up(shards, lambda number=number: asked.append(number))  # type: ignore[misc]
+    net.pass_time(1.0)
+    for name in ("_caught_up", "_lacks", "_patient"):
+        look = getattr(reads, name)
+        monkeypatch.setattr(reads, name, lambda *of, look=look: looks.append(of) or look(*of))
+    reads.sweep()
+    assert len(looks) <= 2 * 3
+    net.every[1, 1].up, net.every[1, 1].revision = True, 110
+    net.pass_time(0.5)
+    assert asked == list(range(0, 100, 2))
+    net.pass_time(net.router.limit_s)
+    assert asked == [*range(0, 100, 2), *range(1, 100, 2)]
+    looks.clear()
+    reads.sweep()
+    assert not looks, "nothing is left here"
+
+
+def test_a_read_that_came_later_does_not_go_before_those_that_lacked_a_replica() -> None:
+    net = Net(shards=2).started()
+    net.router.highest = 110
+    for node in net.every.values():
+        if node.shard:
+            net.cut(node.member, 1)
+    asked = list[int]()
+    net.router.recent.when_caught_up((0, 1), lambda: asked.append(1))
+    net.pass_time(0.1)
+    net.every[1, 1].up = True
+    net.router.recent.when_caught_up((0, 1), lambda: asked.append(2))
+    net.pass_time(0.4)
+    assert asked == []
+    net.every[1, 1].watermark(110)
+    net.nodes[1].watermark(110)
+    net.run()
+    assert asked == [1, 2]
