@@ -37,7 +37,8 @@ class FrontLink:
     __slots__ = (
         "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "generation",
         "hurried_until", "identity", "lost", "member_id", "newest", "overdue", "pass_on", "pieces_sent",
-        "pieces_taken", "session", "subscriptions", "table", "version", "wanted", "watches", "watermark",
+        "pieces_taken", "session", "subscriptions", "table", "taken_at", "version", "wanted", "watches",
+        "watermark",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, send: Send, prefix: bytes, session: int, member_id: int = 0) -> None:
@@ -63,6 +64,7 @@ class FrontLink:
         self.hurried_until = 0.0  # a request there waited just now
         self.pieces_sent = 0  # bytes of answers in pieces (PARTIAL)
         self.pieces_taken = 0  # of these the front has read (CREDIT with rid 0)
+        self.taken_at = 0.0  # when it said so
         self._send = send
         self._prefix = prefix
         self._expected = 2

@@ -5,8 +5,8 @@ has room for (CREDIT). An answer that far ahead is parked: off the slicer, its R
 answers of a link together have :data:`LINK_BYTES` on their way that the front has not read, and a piece of
 each that has just begun; the others wait for room in turn.
 
-A parked answer ends, with an error, when its front cancels or goes, when it gets no credit for long, and when
-there are too many and its receiver is slow.
+A parked answer ends, with an error, when its front cancels or goes, when it (or its link, if it waits for
+that) gets no credit for long, and when there are too many and its receiver is slow.
 """
 
 from __future__ import annotations
@@ -174,6 +174,7 @@ class Streams:
         link."""
         if not rid:
             link.pieces_taken = min(max(link.pieces_taken, size), link.pieces_sent)
+            link.taken_at = self._now()
             self.resume_behind(link)
             return
         answer = self._open.get((link.identity, rid))
@@ -244,7 +245,8 @@ class Streams:
         for answer in list(self._open.values()):
             if answer.parked is None:
                 continue
-            if answer.ahead and now - answer.moved_at > self._stalled_s:
+            moved_at = answer.moved_at if answer.ahead else max(answer.moved_at, answer.link.taken_at)
+            if now - moved_at > self._stalled_s:
                 self._give_up(answer)
             elif not answer.link.alive:
                 self.end(answer.link, answer.rid)

@@ -151,7 +151,7 @@ def test_a_newcomer_with_the_same_identity_takes_over(endpoint: str) -> None:
 @pytest.mark.parametrize(
     ("hwm", "most_bytes"), [(3, 1 << 40), (1 << 40, 1_200_000)], ids=["messages", "bytes"]
 )
-def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
+def test_a_partner_that_does_not_read_is_warned_of_and_its_connection_ends(
     endpoint: str, hwm: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tools.muster.machine.zmtp.stream, "MOST_BYTES", most_bytes)
@@ -159,7 +159,9 @@ def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         names: list[bytes] = []
-        router = Router(loop, endpoint, lambda parts: names.append(parts[0]), LinkOptions(hwm))
+        gone: list[bytes] = []
+        router = Router(
+            loop, endpoint, lambda parts: names.append(parts[0]), LinkOptions(hwm), gone=gone.append)
         transport, _, place = endpoint.partition("://")
         family = socket.AF_UNIX if transport == "ipc" else socket.AF_INET
         with socket.socket(family) as mute:
@@ -173,6 +175,11 @@ def test_a_partner_that_does_not_read_is_refused_more_and_warned_of(
                     sent += 1
                     await asyncio.sleep(0)
             assert 2 <= sent <= 40
+            await until(lambda: gone)
+            assert not router.send([b"mute", b"x"])
+            while mute.recv(1 << 20):
+                pass  # what the kernel has, and the end: what waited for it here has gone
+        assert gone == [b"mute"]
         router.close()
 
     with capture_logs() as logs:

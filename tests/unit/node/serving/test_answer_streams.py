@@ -255,6 +255,24 @@ def test_one_that_waits_for_a_full_link_before_it_has_sent_anything_ends_too(how
     assert how == "cancelled" or shared.streams.count == 0
 
 
+def test_those_that_wait_for_a_link_whose_front_stands_still_end() -> None:
+    """Its connection lives. Each would keep an iterator of the database for ever."""
+    shared = Shared(count=100, size=900_000)
+    read = sum(shared.came().values())
+    shared.loop.now += STALLED_S - 1
+    shared.streams.credit(shared.link, 0, read // 2)
+    shared.settle()
+    waiting = shared.streams.count
+    shared.loop.now += STALLED_S - 1
+    shared.streams.sweep()
+    assert shared.streams.count == waiting > 0, "it has read some"
+    shared.loop.now += 2
+    shared.streams.sweep()
+    shared.settle()
+    assert shared.streams.count == 0
+    assert not shared.streams._behind
+
+
 def test_an_answer_whose_receiver_has_no_room_does_not_stop_others() -> None:
     shared = Shared(count=LINK_BYTES // WINDOW_BYTES - 1, size=2 << 20)
     read = sum(shared.came().values())

@@ -2,7 +2,7 @@
 
 A router knows its partners by the identities that they give. A partner with a known identity replaces the one
 before (HANDOVER). ``send`` to an unknown identity returns False (MANDATORY), and so does ``send`` to a
-partner that does not read once ``hwm`` messages, or ``stream.MOST_BYTES``, wait for it.
+partner that does not read once ``hwm`` messages, or ``stream.MOST_BYTES``, wait for it; its connection ends.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ class Router:
             return True
         if stream.ready:
             log.warning("a connection is stuck: the other side does not read", peer=parts[0].hex())
+            self._loop.call_soon(self._end, stream, "the other side does not read")
         self.dropped += 1
         return False
 
