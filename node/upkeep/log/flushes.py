@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from node.machine import Machine
 from node.storage import RETIRE_S
@@ -28,6 +29,7 @@ _FLUSH_SHARE = 16
 # between flushes for one change of members, at first and at most: it may wait for a host that is down
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 16.0
 _ANEW_S = 4.0  # between two times that these pauses start again
+_LONG_S = 10.0  # a flush that takes longer is told of: the log grows meanwhile
 _HURRY_S = 1.6  # longest pause while which it is worth having the order's records at once
 
 
@@ -42,6 +44,7 @@ class Flushes:
         self._logged = logged
         self._done = flushed
         self._running = False
+        self._since, self._complaints = 0.0, Repeats()  # when the last one began
         self._entries = settings.snapshot_count
         # Large entries count by their bytes too: most of the log is then truncated before RocksDB would write
         # it a second time, when the log's write buffer, of half as much again as the state's, is full
@@ -85,6 +88,9 @@ class Flushes:
 
         A change that stops waiting while a host is out of reach finds the pause that it left.
         """
+        took_s = self._loop.time() - self._since
+        if self._running and took_s > _LONG_S and self._complaints.news("", self._loop.time()):
+            log.warning("a flush of the state has not ended yet; the disk may hang", took_s=round(took_s))
         if self._owed and not self._running:
             self._owed = False
             if self._store.durable_position.order_index < self._node.order_index:
@@ -115,6 +121,7 @@ class Flushes:
     def _begin(self) -> None:
         node, logged = self._node, self._logged
         self._running = True
+        self._since = self._loop.time()
         self._began_at = (node.applied_index, node.order_index)
         self._began_bytes, self._began_ordered = logged.own, logged.ordered
         flushing = self._loop.run_in_executor(self._thread, self._store.flush)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from types import SimpleNamespace
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.raft import Role
 from cluster.raft.types import PeerStatus
@@ -146,3 +148,24 @@ def test_another_change_of_members_begins_with_short_pauses(replica: Make) -> No
         node.applied_index = node.order_index = tick
         flushes.hasten(wanted=True, anew=tick == 100)
     assert told == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 12.9, 13.1, 13.5, 14.3, 15.9, 19.1]
+
+
+def test_a_flush_that_does_not_end_is_told_of_once_a_minute(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = replica()
+    flushes, hung = node.upkeep.flushes, Future[object]()
+    monkeypatch.setattr(node.loop, "run_in_executor", lambda *_: hung)
+    node.loop.now_s += 100
+    with capture_logs() as logs:
+        flushes.hasten(wanted=False)
+        node.write(1, 1)
+        flushes.owe()
+        for _ in range(2 * 75):
+            flushes.hasten(wanted=False)
+            node.loop.now_s += 0.5
+        assert [(line["event"], line["took_s"]) for line in logs] == [
+            ("a flush of the state has not ended yet; the disk may hang", took_s) for took_s in (10, 70)]
+        hung.set_result(node.store.position)
+        flushes.hasten(wanted=False)
+    assert len(logs) == 2
