@@ -22,6 +22,7 @@ from proxy.http.requests import AtOnce, HttpHandler
 
 _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
 CLIENT_VERSION = b"client-api-version"
+_GATEWAY = b"grpcgateway-accept"
 _MOST_CLIENTS = 32  # kinds and versions that are counted apart
 Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
 
@@ -205,7 +206,8 @@ class Registry:
             self.times.get(wire.text_of(headers.path)),
             self.shown(
                 fields.get(b"token", fields.get(b"authorization")),
-                getattr(getattr(connection, "owner", None), "name", None),
+                # a gateway's certificate says nothing of the client that it asks for, as in etcd
+                None if _GATEWAY in fields else getattr(getattr(connection, "owner", None), "name", None),
             ),
             self._slow if counted == "unary" else None,
         )

@@ -74,6 +74,10 @@ class Shower(Client):
             authority.file.read_bytes(), pair.key.read_bytes(), pair.cert.read_bytes()
         )
         self.channels = [grpc.secure_channel(f"127.0.0.1:{port}", credentials)]
+        self.is_gateway = False  # asks for others
+
+    def metadata(self, who: str) -> tuple[tuple[str, str], ...]:
+        return super().metadata(who) + ((("grpcgateway-accept", "*/*"),) if self.is_gateway else ())
 
 
 @dataclass
@@ -128,6 +132,19 @@ def test_a_token_counts_before_the_certificates_name(world: World) -> None:
     for name, who in (("u", "root"), ("nobody", "u"), ("u", "?")):
         want, got = (asked(clients[name], who) for clients in world.both)
         assert got == want, (name, who)
+
+
+def test_the_name_in_a_gateways_certificate_is_no_user(world: World) -> None:
+    said = []
+    for clients in world.both:
+        root = clients["root"]
+        root.is_gateway = True
+        try:
+            said.append((asked(root), watched(root, b"/d/k"), asked(root, "root")))
+        finally:
+            root.is_gateway = False
+    assert said[1] == said[0]
+    assert "user name is empty" in said[1][0][0]
 
 
 def test_a_watch_is_judged_by_the_certificates_name(world: World) -> None:

@@ -37,6 +37,8 @@ class Served:
         self.registry.http("/large", self.large)
         self.registry.http("/later", self.later)
         self.registry.unary("/t.S/Who", self.call)
+        self.registry.unary("/t.S/Shown", self.shown)
+        self.registry.shown = lambda token, common_name: common_name
 
     def who(self, request: HttpRequest) -> None:
         request.respond(200, f"{request.secure} {request.peer_name}".encode())
@@ -49,6 +51,9 @@ class Served:
 
     def call(self, call: Call, data: bytes) -> None:
         call.reply(data + f" {call.peer_name}".encode())
+
+    def shown(self, call: Call, data: bytes) -> None:
+        call.reply(f"{call.principal}".encode())
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,10 @@ def test_a_request_knows_who_asks_and_that_nobody_listened_in(running: Running, 
     with grpc.secure_channel(running.address, credentials) as channel:
         call = channel.unary_unary("/t.S/Who", lambda data: data, lambda data: data)
         assert call(b"I am", timeout=LIMIT_S) == b"I am bob"
+        # a gateway that dials with a certificate of its own asks for others
+        asked = channel.unary_unary("/t.S/Shown")
+        assert asked(b"", timeout=LIMIT_S) == b"bob"
+        assert asked(b"", metadata=(("grpcgateway-accept", "*/*"),)) == b"None"
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
