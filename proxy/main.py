@@ -237,7 +237,8 @@ def _served(beginning: asyncio.Task[None]) -> None:
 
 
 def split_url(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port of a client URL to bind; of a Unix socket its path, and 0. ValueError."""
+    """Scheme, host ("": all) and port of a client URL to bind; of a Unix socket its path, and 0.
+    ValueError."""
     parts = urlsplit(url)
     if parts.scheme in ("unix", "unixs"):
         return parts.scheme, url.partition("://")[2], 0

@@ -72,8 +72,8 @@ class Server:
 
     async def start(self, host: str, port: int, *, reuse_port: bool = False, tls: Credentials | None = None,
                     plain_too: bool = False, serves: Serves | None = None) -> None:
-        """Listen; also at several addresses. Port 0 picks one. ``plain_too``: beside TLS. ``serves``: a part
-        of the registry; None: all."""
+        """Listen; also at several addresses. The host "" is all of IPv6 and IPv4; port 0 picks one.
+        ``plain_too``: beside TLS. ``serves``: a part of the registry; None: all."""
         self._loop = asyncio.get_running_loop()
         self._listens(await self._loop.create_server(
             self._protocol(tls, plain_too, serves), host, port, reuse_port=reuse_port or None,

@@ -357,10 +357,10 @@ def asked(port: int, method: str, path: str) -> tuple[int, str | None, bytes]:
         return answer.status, answer.getheader("content-type"), answer.read()
 
 
-@pytest.mark.parametrize("read_only", [False, True])
-def test_clients_are_told_that_no_member_is_known(read_only: bool) -> None:
+@pytest.mark.parametrize(("read_only", "host"), [(False, "127.0.0.1"), (True, "[::]")])
+def test_clients_are_told_that_no_member_is_known(read_only: bool, host: str) -> None:
     (port,) = free_ports(1)
-    url = parse_url(f"http://127.0.0.1:{port}")
+    url = parse_url(f"http://{host}:{port}")
     nobody = (503, "application/json", b'{"message":"httpproxy: zero endpoints currently available"}')
     with refusing([url], read_only):
         for path in ("/v2/keys/a?wait=true", "/version", "/v2/members"):

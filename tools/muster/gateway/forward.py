@@ -63,9 +63,9 @@ class Forwarder:
         return even[(self._picked - 1) % len(even)]
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
-        """OSError."""
+        """OSError. ``::`` is IPv6 and IPv4, as in Go."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: _Side(self), host or None, port)
+        return await loop.create_server(lambda: _Side(self), host if host != "::" else None, port)
 
     def opened(self, side: _Side) -> None:
         """A new client, of which nothing is read yet."""

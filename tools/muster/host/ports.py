@@ -9,7 +9,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster.endpoints import HANDED, UNIX, handed_endpoint, older_endpoint, peer_endpoint
 from tools.muster.config.parse import ConfigError
@@ -47,7 +47,7 @@ class Listener:
         return self.host if self.is_unix else f"{in_url(self.host)}:{self.port}"
 
     def meets(self, other: Listener) -> bool:
-        """Whether only one of the two can be bound. ``::`` takes no IPv4 address here."""
+        """Whether only one of the two can be bound. ``::`` takes no IPv4 address here (:func:`_both`)."""
         if self.is_unix or other.is_unix:
             return self.host == other.host
         if self.port != other.port or (":" in self.host) != (":" in other.host):
@@ -63,23 +63,56 @@ def bind_address(url: Url) -> str:
     if url.is_unix:
         return os.path.abspath(url.host)
     try:
-        return resolved(url)
+        found = resolved(url)
     except OSError:
         raise ConfigError(f"cannot resolve the host of {url.text}") from None
+    return "0.0.0.0" if found == "::" and not _knows_ipv6() else found
+
+
+def _knows_ipv6() -> bool:
+    try:
+        socket.socket(socket.AF_INET6).close()
+    except OSError as e:
+        return e.errno != errno.EAFNOSUPPORT
+    return True
+
+
+def client_address(url: Url, among: Iterable[Url]) -> str:
+    """:func:`bind_address`, or "": IPv6 and IPv4. ``::`` means both, as in Go, unless one of the others has
+    an IPv4 address at its port."""
+    host = bind_address(url)
+    if host != "::" or any(
+        one.port == url.port and not one.is_unix and ":" not in bind_address(one) for one in among
+    ):
+        return host
+    return ""
+
+
+def _both(listener: Listener) -> tuple[Listener, ...]:
+    """What a listener binds that takes IPv4 besides ``::``."""
+    return (listener, replace(listener, host="0.0.0.0")) if listener.host == "::" else (listener,)
+
+
+def client_urls(config: ServerConfig) -> tuple[Url, ...]:
+    """All listen URLs but those for peers."""
+    return (*config.listen_client, *config.listen_http, *config.listen_metrics)
 
 
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:
     """All that this host binds: for clients, for metrics, and for peers. ``shards``: 0 of a proxy."""
+    clients = client_urls(config)
     found = [
-        Listener(bind_address(url), url.port, f"--{flag}={url.text}")
+        one
         for flag, urls in (
             ("listen-client-urls", config.listen_client),
             ("listen-client-http-urls", config.listen_http),
             ("listen-metrics-urls", config.listen_metrics))
         for url in {(u.host, u.port): u for u in urls}.values()
+        for listener in (Listener(bind_address(url), url.port, f"--{flag}={url.text}"),)
+        for one in ((listener,) if client_address(url, clients) else _both(listener))
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
-        found.append(_at_endpoint(_endpoint(peer), f"--listen-peer-urls={peer.text}"))
+        found += _both(_at_endpoint(_endpoint(peer), f"--listen-peer-urls={peer.text}"))
     return found
 
 

@@ -349,9 +349,9 @@ def _front_settings(
     return dumps(FrontSettings(
         common=_common(config, identity, run_dir, member_id, cpu, status_fd),
         index=index,
-        listen=_of_front(config.listen_client, index),
+        listen=_of_front(config, config.listen_client, index),
         grpc_alone=bool(config.listen_http),
-        listen_http=_of_front(config.listen_http, index),
+        listen_http=_of_front(config, config.listen_http, index),
         socket_mode=config.socket_mode,
         fronts=max(config.fronts, 1),
         joining=identity.joining and bootstrap.known(config.data_dir).joining,
@@ -362,7 +362,7 @@ def _front_settings(
         max_v2_waits=config.values["max-v2-waits"] // max(config.fronts, 1),
         timed_calls=config.values["metrics"] == "extensive",
         # one process serves them
-        listen_metrics=tuple(map(_to_bind, config.listen_metrics)) if index == 0 else (),
+        listen_metrics=_of_front(config, config.listen_metrics, index) if index == 0 else (),
         max_client_connections=_of_a_front(config, config.values["max-client-connections"]),
         max_client_memory_bytes=_memory_of_a_front(config),
         large_write_window_bytes=config.values["large-write-window-bytes"] // max(config.fronts, 1),
@@ -389,15 +389,16 @@ def _front_settings(
     ))  # fmt: skip
 
 
-def _of_front(urls: Sequence[Url], index: int) -> tuple[str, ...]:
-    return tuple(_to_bind(url) for url in urls if index == 0 or not url.is_unix)
+def _of_front(config: ServerConfig, urls: Sequence[Url], index: int) -> tuple[str, ...]:
+    clients = ports.client_urls(config)
+    return tuple(_to_bind(url, clients) for url in urls if index == 0 or not url.is_unix)
 
 
-def _to_bind(url: Url) -> str:
-    """A listen URL with its name resolved."""
+def _to_bind(url: Url, among: Sequence[Url]) -> str:
+    """A listen URL with its name resolved; without a host: of IPv6 and IPv4."""
     if url.is_unix:
         return f"{url.scheme}://{os.path.abspath(url.host)}"
-    return f"{url.scheme}://{in_url(ports.bind_address(url))}:{url.port}"
+    return f"{url.scheme}://{in_url(ports.client_address(url, among))}:{url.port}"
 
 
 def _of_a_front(config: ServerConfig, connections: int) -> int:

@@ -17,7 +17,7 @@ import h11
 
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 from tools.muster.config.urls import Url
-from tools.muster.host.ports import bind_address
+from tools.muster.host.ports import client_address
 
 _MOST_HEAD = 1 << 16
 _MOST_READ = 1 << 20
@@ -119,7 +119,7 @@ def refusing(urls: Sequence[Url], read_only: bool) -> Iterator[None]:
     refusals, loop = _Refusals(read_only), asyncio.new_event_loop()
     for url in urls:
         if url.scheme == "http":
-            loop.run_until_complete(refusals.listen(bind_address(url), url.port))
+            loop.run_until_complete(refusals.listen(client_address(url, urls), url.port))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:

@@ -78,6 +78,15 @@ def test_an_endpoint_is_not_left_alone_for_want_of_descriptors_here(
     assert endpoint.answers
 
 
+def test_every_address_of_ipv6_takes_ipv4_too() -> None:
+    async def scenario() -> None:
+        server = await Forwarder([], Silent()).listen("::", 0)
+        assert socket.AF_INET in {one.family for one in server.sockets}
+        server.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_name_that_cannot_be_is_an_endpoint_that_does_not_answer() -> None:
     endpoint = Endpoint("a..b", 1)
 

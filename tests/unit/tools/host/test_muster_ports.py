@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +13,15 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from proxy.grpc.registry import Registry
+from proxy.listener.server import Server
+from proxy.main import split_url
 from tests.ports import free_base_port, free_ports
 from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.host import ports
+from tools.muster.host import ports, serve
 from tools.muster.host.identity import bootstrap
 
 CLIENT = ("--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379")
@@ -75,6 +79,81 @@ def test_localhost_that_means_another_address_takes_no_peers_without_a_key(
 ])
 def test_ports_of_other_addresses_may_be_the_same(shards: int, args: tuple[str, ...]) -> None:
     ports.compare(built(*args), shards)
+
+
+@pytest.mark.parametrize("flag", ["client-urls", "client-http-urls", "metrics-urls"])
+def test_every_address_of_ipv6_is_every_address_of_ipv4_too(flag: str) -> None:
+    """As in Go. Only ``::`` took no IPv4 client, once."""
+    (port,) = free_ports(1)
+    settings = built(f"--listen-{flag}=http://[::]:{port}")
+    ports.compare(settings, 1)
+    urls = {
+        "client-urls": settings.listen_client,
+        "client-http-urls": settings.listen_http,
+        "metrics-urls": settings.listen_metrics,
+    }[flag]
+    (url,) = serve._of_front(settings, urls, 0)
+
+    async def scenario() -> None:
+        fronts = [Server(Registry()) for _ in range(2)]
+        try:
+            for front in fronts:
+                await front.start(*split_url(url)[1:], reuse_port=True)
+                found = {host for host, number in front.addresses if number == port}
+                assert found == ({"::", "0.0.0.0"} if ports._knows_ipv6() else {"0.0.0.0"})
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+        finally:
+            for front in fronts:
+                await front.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("args", "hosts"), [
+    (("--listen-client-urls=http://[::]:1,http://0.0.0.0:1",), ["::", "0.0.0.0"]),
+    (("--listen-client-urls=http://[::]:1,https://[::]:1", "--cert-file=c", "--key-file=k"), ["", ""]),
+    (("--listen-client-urls=http://[::]:1,http://[::1]:2,http://0.0.0.0:2",), ["", "::1", "0.0.0.0"]),
+    (("--listen-client-urls=http://[::]:1", "--listen-metrics-urls=http://127.0.0.1:1"), ["::"]),
+    (("--listen-client-urls=http://[::]:1,unix:///s",), ["", "/s"]),
+    (("--listen-client-urls=http://0.0.0.0:1",), ["0.0.0.0"]),
+])
+def test_ipv4_stays_with_a_url_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], hosts: list[str]
+) -> None:
+    monkeypatch.setattr(ports, "_knows_ipv6", lambda: True)
+    settings = built(*args)
+    ports.compare(settings, 1)
+    urls = ports.client_urls(settings)
+    assert [ports.client_address(url, urls) for url in settings.listen_client] == hosts
+
+
+@pytest.mark.parametrize(("peer", "metrics"), [("[::]", "127.0.0.1"), ("127.0.0.1", "[::]")])
+def test_what_takes_both_and_an_address_of_ipv4_are_one_port(
+    monkeypatch: pytest.MonkeyPatch, peer: str, metrics: str
+) -> None:
+    monkeypatch.setattr(ports, "_knows_ipv6", lambda: True)
+    with pytest.raises(ConfigError, match="would both listen on"):
+        ports.compare(built(
+            f"--listen-peer-urls=http://{peer}:1", f"--listen-metrics-urls=http://{metrics}:1",
+            "--peer-insecure"), 1)
+
+
+def test_a_machine_without_ipv6_listens_at_all_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = socket.socket
+
+    def without(family: int = socket.AF_INET, *more: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return made(family, *more)
+
+    monkeypatch.setattr(ports.socket, "socket", without)
+    (port,) = free_ports(1)
+    settings = built(
+        f"--listen-client-urls=http://[::]:{port}", f"--listen-peer-urls=http://[::]:{port + 1}",
+        "--peer-insecure", "--port-wait=0s")
+    ports.check(settings, None, structlog.get_logger("test"))
+    assert [one.host for one in ports.listeners(settings, 1)] == ["0.0.0.0", "0.0.0.0"]
 
 
 @pytest.mark.parametrize("shards", [1, 3])
