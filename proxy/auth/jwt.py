@@ -101,8 +101,9 @@ def _check(method: str, verifies: Any, signs: Any) -> None:
     """Whether these keys fit the method: else each login, or each token that comes, would meet a fault."""
     algorithm = jwt.get_algorithm_by_name(method)
     try:
-        algorithm.verify(b"", algorithm.prepare_key(verifies), b"")
-        if signs is not None:
-            algorithm.sign(b"", algorithm.prepare_key(signs))
+        signed = b"" if signs is None else algorithm.sign(b"", algorithm.prepare_key(signs))
+        are_a_pair = algorithm.verify(b"", algorithm.prepare_key(verifies), signed)
     except (jwt.PyJWTError, TypeError, ValueError) as error:
         raise ValueError(f"auth: the key does not fit sign-method {method}: {error}") from None
+    if signs is not None and not are_a_pair:
+        raise ValueError("auth: public and private keys don't match")

@@ -43,6 +43,11 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("p256.pub").write_bytes(
         p256.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
+    Path("other.pub").write_bytes(
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
     Path("secret").write_bytes(b"k" * 64)
     Path("junk").write_bytes(b"junk")
 
@@ -59,6 +64,8 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("jwt,sign-method=ES256,priv-key=sealed", "priv-key sealed holds no usable key: Password was not"),
         ("jwt,sign-method=ES256,priv-key=junk", "priv-key junk holds no usable key: Unable to load PEM file"),
         ("jwt,sign-method=ES256,priv-key=p256,pub-key=junk", "pub-key junk holds no usable key"),
+        # no token that it gave would count
+        ("jwt,sign-method=ES256,priv-key=p256,pub-key=other.pub", "public and private keys don't match"),
         ("jwt,sign-method=ES256,priv-key=/nowhere", "priv-key: open /nowhere: no such file or directory"),
         ("jwt,sign-method=none,priv-key=p256", "unknown sign-method 'none'"),
         ("jwt,sign-method=HS256,priv-key=secret,ttl=5", "missing unit in duration"),
@@ -94,4 +101,5 @@ def test_options_that_jwt_does_not_have_are_passed_over_as_in_etcd() -> None:
     setting = "jwt,sign-method=ES256,priv-key=p256,tll=1m"
     assert tokens_of(setting, 1.0).give("u", 5)
     assert check_users(setting) == ["--auth-token: tll is no option of jwt, and has no effect"]
+    assert check_users("jwt,sign-method=ES256,priv-key=p256,pub-key=p256.pub") == []
     assert check_users("simple,a=b") == check_users("jwt,sign-method=ES256,priv-key=p256") == []
