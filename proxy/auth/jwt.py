@@ -35,7 +35,7 @@ class WebTokens:
         self._method = options.get("sign-method", "")
         if self._method not in _METHODS:
             raise ValueError("auth: invalid auth options: unknown sign-method " + repr(self._method))
-        # as in etcd, 0 stands for the default, and a negative one makes tokens that never count
+        # 0 stands for the default (in etcd such tokens never count); a negative one's never count, as in etcd
         self._ttl_s = parse_duration_ns(options.get("ttl") or "0") / 1e9 or _DEFAULT_TTL_S
         self._verifies, self._signs = _keys(self._method, options)
         _check(self._method, self._verifies, self._signs)

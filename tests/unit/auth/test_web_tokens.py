@@ -87,7 +87,7 @@ def test_a_host_does_not_start_with_it(setting: str, message: str) -> None:
     ("ttl", "lasts_s"),
     [("", 300), (",ttl=", 300), (",ttl=0", 300), (",ttl=0s", 300), (",ttl=1h", 3600), (",ttl=-5m", -300)],
 )
-def test_a_token_lasts_as_in_etcd(ttl: str, lasts_s: int) -> None:
+def test_a_token_lasts_as_long_as_its_options_say(ttl: str, lasts_s: int) -> None:
     now = NOW_S
     _, options = options_of(f"jwt,sign-method=ES256,priv-key=p256{ttl}")
     tokens = WebTokens(options, lambda: now)
