@@ -45,6 +45,8 @@ And where no step goes, on purpose as well:
   of some 4 KiB, and 16 MiB by gRPC;
 * ``/v2/stats/store`` counts what is refused as a failure, once the next write is logged; etcd counts refused
   deletes on a condition or of the root, and updates of a directory's value, as successes;
+* ``--client-cert-allowed-cn`` and ``-hostname`` refuse everybody where no certificate is asked for, and
+  ``--auto-tls`` keeps ``--client-cert-auth`` and ``--trusted-ca-file``; etcd passes over these;
 * ``--cipher-suites`` without the suites that Go's HTTP/2 wants is served; etcd ends at its start;
 * ``--memory-mlock`` locks all memory of a host's processes, in etcd the map of the database alone;
 * ``etcd_mvcc_{put,delete,range,txn}_total`` count clients' requests, in etcd operations inside too;

@@ -44,6 +44,7 @@ def tls_of(
         return None, warnings
     if not auto and not (cert and key):
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    warnings += _unasked(values, "client", "")
     return Tls(
         cert_file=_absolute(cert),
         key_file=_absolute(key),
@@ -90,6 +91,7 @@ def peer_tls_of(
         raise ConfigError(
             f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}] (--peer-key-file and "
             "--peer-cert-file)")
+    warnings += _unasked(values, "peer", "peer-")
     return PeerTls(
         cert_file=_absolute(cert),
         key_file=_absolute(key),
@@ -117,6 +119,16 @@ def _check_allowed(names: Sequence[str], hosts: Sequence[str]) -> None:
         raise ConfigError(
             "AllowedCN and AllowedHostname are mutually exclusive "
             f'(cn="{",".join(names)}", hostname="{",".join(hosts)}")')
+
+
+def _unasked(values: Values, whose: str, prefix: str) -> list[str]:
+    """A warning of a list of names that nobody is asked for."""
+    given = next((kind for kind in ("cn", "hostname") if values[f"{whose}-cert-allowed-{kind}"]), "")
+    if not given or values[f"{prefix}client-cert-auth"] or values[f"{prefix}trusted-ca-file"]:
+        return []
+    return [
+        f"--{whose}-cert-allowed-{given} refuses every {whose}: without --{prefix}trusted-ca-file none is "
+        "asked for a certificate"]
 
 
 def _ignored(url: str, has_certificate: bool, values: Values, auth: str) -> list[str]:

@@ -53,6 +53,29 @@ def test_flags_of_tls_become_its_settings() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("own", "asks"),
+    [
+        ("client", ("--trusted-ca-file=/ca",)),
+        ("client", ("--client-cert-auth",)),
+        ("peer", ("--peer-trusted-ca-file=/ca",)),
+        ("peer", ("--peer-client-cert-auth",)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["cn", "hostname"])
+def test_a_list_of_names_that_no_certificate_is_asked_for_is_told(
+    own: str, asks: tuple[str, ...], kind: str
+) -> None:
+    """All clients, or all peers, were refused without a word."""
+    peer = "https://127.0.0.1:2380"
+    flags = [*SECURE, *PAIR, f"--{own}-cert-allowed-{kind}=a", "--peer-cert-file=/c", "--peer-key-file=/k"]
+    flags += [f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}"]
+    flags += [f"--initial-cluster=default={peer}"]
+    assert not [line for line in build(*flags, *asks).warnings if "allowed" in line]
+    (told,) = [line for line in build(*flags).warnings if "allowed" in line]
+    assert told.startswith(f"--{own}-cert-allowed-{kind} refuses every {own}: without --")
+
+
 def test_a_file_names_what_the_flags_name(tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"
     file.write_text("""
