@@ -1,7 +1,7 @@
 """Simple tokens: signed with the cluster's secret, so that every host knows every host's tokens.
 
 A token is ``name, auth revision and time, in base64 | . | signature``. Its age counts from its last use, at
-each host by itself (``Tokens`` of the front).
+each front by itself (its ``Tokens``).
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ And where no step goes, on purpose as well:
 * an alarm or a permission whose type has no name is refused; etcd keeps it, or its process ends;
 * a role has one permission for a range: granting it again changes its type. etcd looks at the first
   permission with that key alone, so it may add the range once more, and keep the stronger type;
+* a simple token's last use counts at one front, in etcd at one member: of a host with several fronts, a new
+  connection may reach another one;
 * ``--auth-token=jwt,ttl=0`` means the default of five minutes; in etcd no such token counts;
 * a peer URL whose port is beyond 65535 or missing, or whose brackets hold no IPv6 address, is refused;
 * HTTP/1.0 connections that ask to stay do so after large answers too; a malformed ``Host`` is taken, CONNECT
