@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from cluster import machine
 
@@ -18,3 +18,6 @@ class Machine(machine.Machine, Protocol):
 
     def names_of(self, address: str) -> Sequence[str]:
         """All names of an address (``proxy.tls.addresses``)."""
+
+    def keep_alive(self, listening: Any) -> None:
+        """Have connections that a socket accepts end when their clients have vanished."""

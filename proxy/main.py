@@ -54,7 +54,7 @@ class Front:
         common = settings.common
         loop = machine.loop
         self.status = machine.status
-        self._names_of = machine.names_of
+        self._names_of, self._keep_alive = machine.names_of, machine.keep_alive
         self.connector = connector(machine, common)
         self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
                              settings.max_connection_range_compares)
@@ -149,7 +149,7 @@ class Front:
 
     async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None,
                       serves: Serves | None = None) -> None:
-        server.handshake_failed = self._tell_handshake
+        server.handshake_failed, server.keep_alive = self._tell_handshake, self._keep_alive
         schemes: dict[tuple[str, int], set[str]] = {}
         for url in urls:
             scheme, host, port = split_url(url)

@@ -56,6 +56,7 @@ class Server:
         self.ended_stalled = 0  # connections, for the memory that they held
         self.handshakes_failed = 0  # of TLS
         self.handshake_failed: Callable[[str, str], object] = lambda address, reason: None  # writes the log
+        self.keep_alive: Callable[[Any], object] = lambda listening: None  # ``Machine.keep_alive``
         self._sums: Counter[str] = Counter()  # as of the last tick
         self._files: list[tuple[str, int]] = []  # Unix sockets: path and inode
         self.stopping = False
@@ -75,9 +76,12 @@ class Server:
         """Listen; also at several addresses. The host "" is all of IPv6 and IPv4; port 0 picks one.
         ``plain_too``: beside TLS. ``serves``: a part of the registry; None: all."""
         self._loop = asyncio.get_running_loop()
-        self._listens(await self._loop.create_server(
+        listener = await self._loop.create_server(
             self._protocol(tls, plain_too, serves), host, port, reuse_port=reuse_port or None,
-            backlog=_BACKLOG))
+            backlog=_BACKLOG)
+        for listening in listener.sockets:
+            self.keep_alive(listening)
+        self._listens(listener)
 
     async def start_unix(self, path: str, *, mode: int, tls: Credentials | None = None,
                          plain_too: bool = False, serves: Serves | None = None) -> None:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import socket
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
+import uvloop
 
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import Limits
+from proxy.listener.server import Server
+from proxy.main import Front
 from tests.garbage import no_garbage
 from tests.unit.grpc.harness import Echo, serving
 from tools.muster.machine.process.descriptors import for_clients
+from tools.muster.machine.silence import keep_alive
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,29 @@ def test_one_connection_too_many_is_closed_and_the_others_go_on() -> None:
             assert time.monotonic() < deadline
         fourth = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=60))
         assert get(fourth).startswith(b"HTTP/1.1 200 ")
+
+
+def test_the_kernel_asks_whether_a_silent_client_is_there_yet() -> None:
+    """One that lost its power or its network says no end, and a wait of it has no other."""
+    uvloop.run(_asked())
+
+
+async def _asked() -> None:
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+               (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)]
+    front: Any = SimpleNamespace(
+        _tell_handshake=None, _keep_alive=keep_alive, settings=SimpleNamespace(reuse_port=False))
+    server = Server(Registry())
+    await Front._listen(front, server, ["http://127.0.0.1:0"], None)
+    _, writer = await asyncio.open_connection(*server.addresses[0])
+    async with asyncio.timeout(60):
+        while not server._connections:
+            await asyncio.sleep(0.01)
+    (client,) = server._connections
+    accepted = client.transport.get_extra_info("socket")
+    assert [accepted.getsockopt(*option) for option in options] == [1, 30, 30], "as etcd's"
+    writer.close()
+    await server.stop()
 
 
 def test_nothing_of_a_connection_that_has_ended_is_left_to_the_garbage_collector() -> None:

@@ -21,6 +21,7 @@ from tools.muster.machine.process.place import cpu_wait
 from tools.muster.machine.process.status import StatusPipe
 from tools.muster.machine.process.trimming import resident_bytes
 from tools.muster.machine.process.turns import turns
+from tools.muster.machine.silence import keep_alive
 from tools.muster.machine.zmtp import traffic
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Links
@@ -55,6 +56,7 @@ class RealMachine:
         self.random_bytes = os.urandom
         self.resident_bytes = resident_bytes
         self.names_of = names_of
+        self.keep_alive = keep_alive
         self.cpu_s = time.process_time
         self.cpu_wait = cpu_wait
         self._links = Links(
