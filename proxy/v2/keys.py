@@ -149,6 +149,10 @@ class Keys:
             self._refused(request, _nobody_may() if self._context.principals.enabled else unknown)
             return False
         if answer.code == PROVE:
+            def left(request: HttpRequest) -> None:
+                self._begun(request, asked, None)
+
+            request.on_close = left
             self._prove(request, answer, asked, 0)
             return False
         if answer.code:

@@ -6,21 +6,24 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cluster.features.v2.requests import Answer
-from cluster.wire.messages import HEAD
+from cluster.features.v2.requests import PROVE, Answer
+from cluster.wire.messages import HEAD, Method
 from proxy.gateway.calls import GatewayCall
 from proxy.gateway.paths import TARGETS
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
 from proxy.listener.filter import FilteredRegistry
 from proxy.listener.server import Limits
+from proxy.v2.keys import Keys
 from proxy.v2.waiting.feed import Feed
 from proxy.v2.waiting.waits import Waits
 from tests.unit.grpc.harness import Service, connected, serving, wait_for
+from tests.unit.proxy.fakes import Net
 from tests.unit.proxy.gateway.test_gateway_turns import Front
 from tests.unit.v2.requests.test_feed import Router
 
@@ -143,3 +146,26 @@ async def _waiting(begun: bool) -> None:
     assert front.output.data.endswith(b"0\r\n\r\n" if begun else b"try again")
     assert front.output.closed
     assert not len(waits)
+
+
+def test_a_wait_ends_whose_client_leaves_while_its_password_is_compared() -> None:
+    asyncio.run(_compared())
+
+
+async def _compared() -> None:
+    front, net, proven = Front(), Net().started(), list[Callable[[bool], None]]()
+    net.context.passwords = SimpleNamespace(check=lambda password, known, then: proven.append(then))
+    keys, node = Keys(net.context), net.nodes[1]
+    front.serve = keys.serve  # type: ignore[method-assign]
+    front.http1.receive(
+        b"GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: a\r\nAuthorization: Basic YTpi\r\n\r\n", 0.0)
+    net.run()
+    (asked,) = node.take(Method.V2_READ)
+    node.ok(asked, 7, Answer(9, b"hash", PROVE).encode())
+    net.run()
+    (compared,) = proven
+    assert front.http1.half_closed() is False
+    assert front.output.data.startswith(b"HTTP/1.1 500 ")
+    compared(True)
+    assert front.output.closed
+    assert not len(keys.waits)
