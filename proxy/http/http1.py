@@ -132,10 +132,10 @@ class Http1Connection(ByH11):
         self._advance()
 
     def half_closed(self) -> bool:
-        """The client has ended its side. Whether a request is still to be answered."""
+        """The client has ended its side. Whether something is still to be answered."""
         self._receive(b"")
         self.end_wait()
-        return self.request is not None
+        return self.request is not None or self.backlog > 0
 
     def go_on(self) -> None:
         """Another turn of the loop (``Output.again``)."""

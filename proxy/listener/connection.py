@@ -193,7 +193,7 @@ class ClientConnection(asyncio.Protocol):
         if self.http1 is None or self.http1.idle or self.closing:
             return False
         try:
-            return self.http1.half_closed()
+            return self.http1.half_closed() and not self.closing
         except HANDLER_MISTAKES as error:
             self._fault(error)
             return False

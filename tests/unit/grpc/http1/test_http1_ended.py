@@ -16,6 +16,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.gateway.calls import GatewayCall
 from proxy.gateway.paths import TARGETS
 from proxy.grpc.registry import Registry
+from proxy.http.http1 import Http1Connection
 from proxy.http.requests import HttpRequest
 from proxy.listener.filter import FilteredRegistry
 from proxy.listener.server import Limits
@@ -23,6 +24,7 @@ from proxy.v2.keys import Keys
 from proxy.v2.waiting.feed import Feed
 from proxy.v2.waiting.waits import Waits
 from tests.unit.grpc.harness import Service, connected, serving, wait_for
+from tests.unit.grpc.http1.test_websocket import Output
 from tests.unit.proxy.fakes import Net
 from tests.unit.proxy.gateway.test_gateway_turns import Front
 from tests.unit.v2.requests.test_feed import Router
@@ -63,6 +65,27 @@ def test_what_is_pending_is_answered_then_the_connection_ends(sent: bytes) -> No
         answers = rest(sock)
     assert [answers.count(b"answer %d" % number) for number in (1, 2, 3)] == [
         int(number <= len(later.asked)) for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("sent", [GET, GET.replace(b"a\r\n", b"a\r\nExpect:\r\n")], ids=["plain", "by h11"])
+def test_what_waits_until_its_client_reads_is_answered(sent: bytes) -> None:
+    output, limits = Output(), Limits()
+
+    def answer(request: HttpRequest) -> None:
+        request.respond(200, b"answer")
+        output.unsent = limits.max_unsent_bytes + 1
+
+    http1 = Http1Connection(lambda path: answer, limits, output, "peer", 0.0)
+    http1.receive(3 * sent, 0.0)
+    assert output.data.count(b"answer") == 1
+    for number in (2, 3):
+        assert http1.half_closed()
+        output.unsent = 0
+        http1.drained()
+        assert output.data.count(b"answer") == number
+    output.unsent = 0
+    http1.drained()
+    assert output.closed
 
 
 @pytest.mark.parametrize("sent", [PARK, GET + PARK], ids=["alone", "behind a request"])
