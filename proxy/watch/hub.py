@@ -48,7 +48,7 @@ class WatchHub:
         self._joining = Joining(router)
         self._ending = Ending(router)
         self.permissions = Permissions(router, self.streams)
-        self.may_watch = self.permissions.ask
+        self.may_watch = self.permissions.may_watch
         self._merging: dict[Subscription, None] = {}  # their events wait for several shards' watermarks
         self._looks: dict[Subscription, None] = {}  # of these, where a watermark has moved
         self._looking = False

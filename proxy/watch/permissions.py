@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import Code, EtcdError
 from cluster.features.auth.principal import Kind, Principal
 from cluster.features.auth.reads import RANGE, Show
 from cluster.wire.messages import Method, Status
@@ -42,6 +42,21 @@ class Permissions:
             return False
         self._ask(call, key, range_end, then, is_new=True, local=local)
         return True
+
+    def may_watch(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
+        """:meth:`ask` until a node has judged: clients take a refused watch for one that has ended for good,
+        and resume theirs while there is no leader."""
+        return self.ask(call, key, range_end, partial(self._told, call, key, range_end, then))
+
+    def _told(self, call: Any, key: bytes, range_end: bytes, then: Then, error: EtcdError | None) -> None:
+        if error is not None and (error.code == Code.UNAVAILABLE or error.kind is errors.TOO_MANY_REQUESTS):
+            self._router.loop.call_later(_AGAIN_S, partial(self._retry, call, key, range_end, then))
+        else:
+            then(error)
+
+    def _retry(self, call: Any, key: bytes, range_end: bytes, then: Then) -> None:
+        if not (call.closed or self.may_watch(call, key, range_end, then)):
+            then(None)
 
     def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then, *, is_new: bool = False,
              local: bool = False) -> None:

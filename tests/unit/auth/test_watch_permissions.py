@@ -115,6 +115,37 @@ def test_a_question_whose_answer_may_be_older_than_a_change_is_asked_again() -> 
     assert told[1:] == [None]
 
 
+def test_a_new_watch_is_asked_for_until_a_node_has_judged() -> None:
+    """Its client takes a refusal for the watch's end: all that resumed without a leader ended for good."""
+    router, told = Asked(), list[EtcdError | None]()
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    call = SimpleNamespace(closed=False, principal=None)
+    router.principals.enabled = True
+    for last in (None, EtcdError(errors.PERMISSION_DENIED), EtcdError(errors.INVALID_AUTH_TOKEN)):
+        assert permissions.may_watch(call, b"k", b"", told.append)
+        for error in (errors.TIMEOUT, errors.TIMEOUT_DUE_TO_LEADER_FAIL, errors.TOO_MANY_REQUESTS):
+            router.answer(EtcdError(error))
+            assert not told
+            assert router.later() == 1
+        router.answer(last)
+        (error_told,) = told
+        assert (error_told and error_told.kind) == (last and last.kind)
+        told.clear()
+        assert not router.later()
+    permissions.may_watch(call, b"k", b"", told.append)
+    router.answer(EtcdError(errors.TIMEOUT))
+    router.principals.enabled = False
+    router.later()
+    assert told == [None]
+    router.principals.enabled = True
+    permissions.may_watch(call, b"k", b"", told.append)
+    router.answer(EtcdError(errors.TIMEOUT))
+    call.closed = True
+    router.later()
+    assert not router.waiting
+    assert told == [None]
+
+
 def test_changes_while_questions_are_under_way_do_not_multiply_them() -> None:
     router, stream = Asked(), Stream()
     permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
