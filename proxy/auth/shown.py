@@ -5,6 +5,7 @@ two compares and an append."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -36,7 +37,8 @@ class SimpleTokens:
         self._wall_s = wall_s
 
     def give(self, user: str, revision: int) -> str:
-        return sign(self.secret, Token(user, revision, int(self._wall_s())))
+        # in whole seconds: rounded down, a TTL of a second might be none
+        return sign(self.secret, Token(user, revision, math.ceil(self._wall_s())))
 
     def read(self, text: str, now_s: float) -> tuple[Principal, float]:
         # before this front knows the secret, nodes verify tokens

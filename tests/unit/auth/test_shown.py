@@ -131,3 +131,12 @@ def test_an_old_token_is_refused_where_it_was_never_used() -> None:
     assert split(taken.said())[0].user == "u"
     clock.now_s += TTL_S
     assert taken.said() == INVALID.encode()
+
+
+def test_a_token_lasts_its_ttl_wherever_in_a_second_it_was_given() -> None:
+    clock, known = simple()
+    clock.now_s += 0.9
+    shown = known.of(known.tokens.give("u", 5).encode(), None)
+    clock.now_s += TTL_S - 0.1
+    assert shown is not None
+    assert split(shown.said())[0].user == "u"
