@@ -26,7 +26,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.grpc.registry import Registry
 from proxy.http.requests import HttpRequest
 from proxy.metrics.move_facts import move_samples
-from proxy.metrics.node_metrics import Figures, node_samples
+from proxy.metrics.node_metrics import Figures, has_gone, node_samples
 from proxy.metrics.shard_facts import ShardFacts, ask_own, gather, samples
 from proxy.routing.router import Waiting
 from proxy.shared.context import INNER, Context
@@ -98,6 +98,8 @@ class Metrics:
         """GET /metrics: with the nodes' figures, if they answer."""
         asked = [shard for shard in self._context.router.routes if self._is_own(shard)]
         missing = len(asked)
+        for shard in self._nodes.keys() - set(asked):
+            has_gone(self._nodes[shard])
 
         def gathered(facts: list[ShardFacts]) -> None:
             self._shards = facts

@@ -14,6 +14,17 @@ from cluster.histogram import Histogram
 Figures = dict[str, Any]  # as ``node.upkeep.counters.figures`` makes it
 
 
+def has_gone(node: Figures) -> None:
+    """It is down, or its shard retired: nothing is under way. What it has counted stays in the sums, which
+    must not go down."""
+    node["installing"] = 0
+    for peer in node.get("peers", {}).values():
+        peer["active"] = 0
+    for peers in node.get("snapshots", {}).values():
+        for peer in peers.values():
+            peer["inflights"] = 0
+
+
 def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metric]:
     """``nodes``: by shard, those that have answered. ``member_id``: this host's."""
     if not nodes:

@@ -309,6 +309,18 @@ def test_metrics_are_given_without_a_node() -> None:
     assert b"etcd_server_has_leader 0\n" in request.answer[1]
 
 
+def test_metrics_keep_what_a_node_that_has_gone_counted_and_no_more() -> None:
+    site = Site()
+    site.get("/metrics")
+    site.net.cut(1)
+    request = site.get("/metrics")
+    assert request.answer is not None
+    for sample in (b'active_peers{Local="1",Remote="2"} 0', b'snapshot_send_inflights_total{To="2"} 0',
+                   b'disconnected_peers_total{Local="1",Remote="2"} 2', b'snapshot_send_success{To="2"} 1'):
+        assert b"\netcd_network_" + sample + b"\n" in request.answer[1]
+    assert b"\netcd_server_snapshot_apply_in_progress_total 0\n" in request.answer[1]
+
+
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("asked", ["nothing", "counters", "facts", "status"])
 def test_metrics_are_never_those_of_another_hosts_node(
