@@ -254,9 +254,10 @@ class TreeView:
             await self.again()
 
     def _edit(self, node: Node) -> None:
-        if "\r" in node.value:
-            self.page.complain(self.page.t("v2.returns"))
-            return
+        for char, why in (("\r", "v2.returns"), ("\ufffd", "v2.bytes")):
+            if char in node.value:
+                self.page.complain(self.page.t(why))
+                return
         self.editing, self.draft = node, node.value
         self.fill()
 
