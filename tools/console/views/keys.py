@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from muster_client import EVERYTHING, Compacted, FutureRevision, KeyRange, PermissionDenied
+from muster_client import EVERYTHING, Compacted, FutureRevision, KeyRange, MusterError, PermissionDenied
 from nicegui import events, ui
 
 from tools.console.names import address, parse_address, range_text, revision_of, search, shown
@@ -35,6 +35,7 @@ _ICONS = {"directory": "folder", "key": "notes", "more": "more_horiz", "first": 
 _MOVES = """(e) => { if (/^(Arrow(Up|Down|Left|Right)|Enter|Home|End)$/.test(e.key)) {
   e.preventDefault(); emit(e.key); } }"""
 _SETTLED_S = 0.3  # changes of so long are drawn together
+_AGAIN_S = 2.0  # until what the cluster did not count is counted again
 
 
 async def build(page: Page) -> None:
@@ -350,11 +351,21 @@ class KeysView:
 
     async def _keep_drawn(self) -> None:
         """Draw what changed, and count what is not counted, at most a few times a second."""
+        refused = False
         while True:
             await self._dirty.wait()
             self._dirty.clear()
             self._draw()
-            counted = await self.outline.count()
+            try:
+                counted = await self.outline.count()
+            except MusterError as error:
+                if not refused:
+                    self.page.complain(str(error))
+                refused = True
+                self._dirty.set()
+                await asyncio.sleep(_AGAIN_S)
+                continue
+            refused = False
             if self.outline.drop_empty() or counted:
                 self._draw()
             await asyncio.sleep(_SETTLED_S)

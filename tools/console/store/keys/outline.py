@@ -129,7 +129,8 @@ class Outline:
             yield Row("more", path, b"", depth)
 
     async def count(self) -> bool:
-        """Count what lies below directories that were not counted yet; whether anything is new."""
+        """Count what lies below directories that were not counted yet; whether anything is new.
+        MusterError."""
         wanted = [row.path for row in self.rows() if row.kind == "directory" and row.count is None]
         gate = asyncio.Semaphore(_COUNTED_TOGETHER)
 
@@ -137,7 +138,12 @@ class Outline:
             async with gate:
                 self._counts[path] = await tree.count(self._client, path, self._revision)
 
-        await asyncio.gather(*map(one, wanted[:_MOST_COUNTED]))
+        counts = [asyncio.ensure_future(one(path)) for path in wanted[:_MOST_COUNTED]]
+        try:
+            await asyncio.gather(*counts)
+        finally:  # where one fails, the others would ask on
+            for count in counts:
+                count.cancel()
         return bool(wanted)
 
     def apply(self, events: Iterable[Event]) -> bool:
