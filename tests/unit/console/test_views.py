@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,16 +11,21 @@ import grpc
 import pytest
 from muster_client import Unavailable
 
+from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.keys import outline, tree
 from tools.console.store.keys.outline import Outline
 from tools.console.store.v2.nodes import Node
-from tools.console.views import keys
+from tools.console.views import keys, shell
 from tools.console.views.keys import KeysView
+from tools.console.views.shell import Shell
 from tools.console.views.v2.tree import TreeView
 
 
 class Page:
     """Keeps what it is told to show."""
+
+    stays = None
+    path = "/"
 
     def __init__(self, client: Any = None) -> None:
         self.complaints: list[str] = []
@@ -31,6 +37,9 @@ class Page:
 
     def complain(self, reason: str) -> None:
         self.complaints.append(reason)
+
+    def leave(self) -> None:
+        pass
 
 
 def bare(view: type[Any], **values: Any) -> Any:
@@ -108,5 +117,71 @@ def test_where_one_count_fails_no_other_is_asked(monkeypatch: pytest.MonkeyPatch
             await tree_of_many.count()
         await asyncio.sleep(0.01)
         assert len(asked) < 20
+
+    asyncio.run(run())
+
+
+def test_a_view_that_waits_draws_nothing_beside_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        drawn: list[str] = []
+        answered = asyncio.Event()
+
+        async def slow(_: object) -> None:
+            await answered.wait()
+            drawn.append("slow")
+
+        async def quick(_: object) -> None:
+            drawn.append("quick")
+
+        async def rights() -> Rights:
+            return UNLIMITED
+
+        async def beat() -> None:
+            pass
+
+        monkeypatch.setattr(shell, "VIEWS", {"slow": (slow, ""), "quick": (quick, "")})
+        monkeypatch.setattr(
+            shell.background_tasks, "create", lambda step, context: asyncio.create_task(step)
+        )
+        class Main(nullcontext[None]):
+            clear = staticmethod(drawn.clear)
+
+        page = Page()
+        page.identity.rights = rights
+        view = bare(Shell, page=page, _links={}, _main=Main(), _showing=None, _beat=beat)
+        view._open("/slow")
+        await asyncio.sleep(0.01)
+        view._open("/quick")
+        await asyncio.sleep(0.01)
+        answered.set()
+        await asyncio.sleep(0.01)
+        assert (page.path, drawn) == ("/quick", ["quick"])
+
+    asyncio.run(run())
+
+
+def test_of_two_keys_the_one_chosen_last_is_shown() -> None:
+    async def run() -> None:
+        opened = {b"/first": asyncio.Event(), b"/last": asyncio.Event()}
+        shown: list[bytes] = []
+
+        async def show(key: bytes) -> None:
+            shown.append(key)
+
+        view = bare(
+            KeysView,
+            outline=SimpleNamespace(reveal=lambda key: opened[key].wait()),
+            value=SimpleNamespace(show=show),
+            frame=SimpleNamespace(classes=lambda **_: None),
+            _at="",
+            _draw=lambda: None,
+        )
+        steps = [asyncio.create_task(view._choose(key)) for key in opened]
+        await asyncio.sleep(0)
+        opened[b"/last"].set()
+        await steps[1]
+        opened[b"/first"].set()
+        await steps[0]
+        assert shown == [b"/last"]
 
     asyncio.run(run())

@@ -145,6 +145,8 @@ class KeysView:
         self.frame.classes(add="has-key" if key else None, remove=None if key else "has-key")
         if key:
             await self.outline.reveal(key)
+            if key != self.key:  # another one was chosen meanwhile
+                return
         self._draw()
         await self.value.show(key)
 

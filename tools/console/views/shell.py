@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
@@ -151,6 +152,8 @@ class Shell:
         self.page, self._dark = page, dark
         page.go = self.go
         self._links: dict[str, ui.element] = {}
+        self._showing: asyncio.Task[None] | None = None
+        page.browser.on_delete(self._stop)
         page.browser.on_delete(page.leave)
         page.browser.on_delete(page.close)
         ui.on("muster_path", lambda event: self._open(str(event.args)))
@@ -259,7 +262,13 @@ class Shell:
         self._open(path)
 
     def _open(self, path: str) -> None:
-        background_tasks.create(self.show(path), context=self._main)
+        self._stop()
+        self._showing = background_tasks.create(self.show(path), context=self._main)
+
+    def _stop(self) -> None:
+        """A view that still waits for the cluster draws nothing beside the next one."""
+        if self._showing is not None:
+            self._showing.cancel()
 
     async def _beat(self) -> None:
         """Whether the cluster answers, and its revision."""
