@@ -140,9 +140,8 @@ def test_a_view_that_waits_draws_nothing_beside_the_next(monkeypatch: pytest.Mon
             pass
 
         monkeypatch.setattr(shell, "VIEWS", {"slow": (slow, ""), "quick": (quick, "")})
-        monkeypatch.setattr(
-            shell.background_tasks, "create", lambda step, context: asyncio.create_task(step)
-        )
+        monkeypatch.setattr(shell.background_tasks, "create", lambda step, context: asyncio.create_task(step))
+
         class Main(nullcontext[None]):
             clear = staticmethod(drawn.clear)
 

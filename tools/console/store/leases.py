@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import muster_client as m
-from muster_client import Client, LeaseNotFound
+from muster_client import Client, LeaseInfo, LeaseNotFound, PermissionDenied
 from muster_client.pb import rpc_pb2 as pb
 
 from tools.console.store import raw
@@ -44,13 +44,21 @@ async def every(client: Client) -> Leases:
     async def row(lease: int) -> LeaseRow | None:
         async with gate:
             try:
-                found = await client.lease_info(lease)
+                found: LeaseInfo | None = await client.lease_info(lease)
+            except PermissionDenied:  # it holds a key that the user may not read
+                found = await life(client, lease)
             except LeaseNotFound:  # it ended meanwhile
                 return None
-        return LeaseRow(lease, found.left_s, found.granted_s, found.keys)
+        return LeaseRow(lease, found.left_s, found.granted_s, found.keys) if found else None
 
     rows = await asyncio.gather(*map(row, ids[:MOST_SHOWN]))
     return Leases(tuple(one for one in rows if one is not None), len(ids))
+
+
+async def life(client: Client, lease: int) -> LeaseInfo | None:
+    """What any user may know of a lease, which leaves out its keys; None: it has ended."""
+    told = await raw.call(client, raw.TIME_TO_LIVE, pb.LeaseTimeToLiveRequest(ID=lease))
+    return LeaseInfo(told.TTL, told.grantedTTL, ()) if told.TTL >= 0 else None
 
 
 async def grant(client: Client, ttl_s: int) -> int:

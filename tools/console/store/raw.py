@@ -19,6 +19,7 @@ ALARM = Method("Maintenance/Alarm", pb.AlarmResponse)
 DEFRAGMENT = Method("Maintenance/Defragment", pb.DefragmentResponse)
 MOVE_LEADER = Method("Maintenance/MoveLeader", pb.MoveLeaderResponse)
 LEASES = Method("Lease/LeaseLeases", pb.LeaseLeasesResponse, repeatable=True)
+TIME_TO_LIVE = Method("Lease/LeaseTimeToLive", pb.LeaseTimeToLiveResponse, repeatable=True)
 GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse)
 REVOKE = Method("Lease/LeaseRevoke", pb.LeaseRevokeResponse, repeatable=True)
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import muster_client as m
-from muster_client import Client, KeyValue, LeaseNotFound
+from muster_client import Client, KeyValue
+
+from tools.console.store.leases import life
 
 ROOTS = ("/services/", "/service/")
 MOST_INSTANCES = 1000
@@ -87,11 +89,8 @@ async def _times(client: Client, leases: set[int]) -> dict[int, tuple[int, int]]
 
     async def ask(lease: int) -> None:
         async with gate:
-            try:
-                told = await client.lease_info(lease)
-            except LeaseNotFound:
-                return
-            found[lease] = (told.left_s, told.granted_s)
+            if (told := await life(client, lease)) is not None:
+                found[lease] = (told.left_s, told.granted_s)
 
     await asyncio.gather(*map(ask, sorted(leases)[:_MOST_LEASES]))
     return found

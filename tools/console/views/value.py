@@ -6,10 +6,11 @@ import codecs
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from muster_client import Compacted, Delete, Event, KeyValue, LeaseNotFound, MusterError, Put, prefix
+from muster_client import Compacted, Delete, Event, KeyValue, MusterError, Put, prefix
 from nicegui import ui
 
 from tools.console.names import shown
+from tools.console.store import leases
 from tools.console.store.keys import commands, edits, history, tree, values
 from tools.console.store.keys.values import Form, NotSo
 from tools.console.views import key_dialogs
@@ -213,10 +214,10 @@ class ValuePane:
     async def _show_lease(self, lease: int) -> None:
         page = self.page
         try:
-            found = await page.identity.client.lease_info(lease)
-        except LeaseNotFound:
+            found = await leases.life(page.identity.client, lease)
+        except MusterError:  # the value is shown all the same
             return
-        if self.kv is not None and self.kv.lease == lease and not page.browser.is_deleted:
+        if found and self.kv is not None and self.kv.lease == lease and not page.browser.is_deleted:
             self.lease_chip.clear()
             with self.lease_chip:
                 chip(

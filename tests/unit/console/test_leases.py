@@ -1,0 +1,74 @@
+"""Leases that hold keys which a user may not read: their times are told, and no view fails for them."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import grpc
+import muster_client as m
+from muster_client import KeyValue, LeaseInfo, LeaseNotFound, PermissionDenied, Unavailable
+from muster_client.pb import rpc_pb2 as pb
+
+from tools.console.store import leases, services
+from tools.console.views.value import ValuePane
+
+READABLE, HIDDEN, ENDED = 5, 7, 9
+
+
+class Client:
+    """A cluster with three leases. Of the hidden one it tells no keys; one has ended."""
+
+    def __init__(self) -> None:
+        self.raw = SimpleNamespace(call=self.call)
+
+    async def lease_info(self, lease: int) -> LeaseInfo:
+        if lease == HIDDEN:
+            raise PermissionDenied(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+        if lease == ENDED:
+            raise LeaseNotFound(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
+        return LeaseInfo(50, 60, (b"/a/readable",))
+
+    async def call(self, method: object, request: Any, **_: object) -> Any:
+        if isinstance(request, pb.LeaseLeasesRequest):
+            return pb.LeaseLeasesResponse(
+                leases=[pb.LeaseStatus(ID=lease) for lease in (READABLE, HIDDEN, ENDED)]
+            )
+        assert isinstance(request, pb.LeaseTimeToLiveRequest)
+        if request.keys and request.ID == HIDDEN:
+            raise PermissionDenied(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+        return pb.LeaseTimeToLiveResponse(TTL=-1 if request.ID == ENDED else 50, grantedTTL=60)
+
+
+def test_a_lease_of_hidden_keys_is_listed_without_them() -> None:
+    found = asyncio.run(leases.every(cast(m.Client, Client())))
+    assert found == leases.Leases(
+        (leases.LeaseRow(READABLE, 50, 60, (b"/a/readable",)), leases.LeaseRow(HIDDEN, 50, 60, ())), 3
+    )
+
+
+def test_services_tell_the_times_of_all_leases_that_live() -> None:
+    asked = services._times(cast(m.Client, Client()), {READABLE, HIDDEN, ENDED})
+    assert asyncio.run(asked) == {READABLE: (50, 60), HIDDEN: (50, 60)}
+
+
+def test_a_value_is_shown_though_its_lease_is_not_told() -> None:
+    class Silent:
+        async def get(self, key: bytes, revision: int) -> KeyValue:
+            return KeyValue(key, b"value", 1, 2, 1, lease=HIDDEN)
+
+        async def lease_info(self, lease: int) -> LeaseInfo:
+            raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
+
+        async def call(self, *_: object, **__: object) -> None:
+            await self.lease_info(0)
+
+    silent, drawn = Silent(), list[object]()
+    pane = ValuePane.__new__(ValuePane)
+    client = SimpleNamespace(get=silent.get, lease_info=silent.lease_info, raw=silent)
+    pane.page = cast(Any, SimpleNamespace(identity=SimpleNamespace(client=client)))
+    pane.key, pane.revision, pane.kv = b"", 0, None
+    pane._draw = drawn.append  # type: ignore[method-assign,assignment]
+    asyncio.run(pane.show(b"/a/key"))
+    assert drawn == [pane._whole]
