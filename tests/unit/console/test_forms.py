@@ -176,8 +176,18 @@ def test_two_escapes_that_are_one_character_are_shown_as_it() -> None:
 def test_yaml_keeps_its_comments_and_json_is_not_made_yaml() -> None:
     assert values.show(b"# why\na:   1\n", "yaml") == values.Shown("yaml", "# why\na:   1\n")
     assert not values.show(b'{"a": 1}', "yaml").editable
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [", "a: 2024-02-30\n", "[" * 5000, "!!int ''", "!!bool x", "!!timestamp x"]
+)
+def test_what_is_no_yaml_is_not_saved_as_such(text: str) -> None:
     with pytest.raises(values.NotSo):
-        values.read("a: [", "yaml")
+        values.read(text, "yaml")
+    with pytest.raises(values.NotSo):
+        values.show(text.encode(), "yaml")
+    with pytest.raises(copies.Malformed):
+        copies.parsed(f"x: {text}".encode())
 
 
 def test_an_envelope_of_kubernetes_is_named() -> None:

@@ -12,6 +12,7 @@ import yaml
 from muster_client import Client, KeyRange, Op
 
 from tools.console.names import key_of, shown
+from tools.console.store.keys.values import NO_YAML
 
 FileForm = Literal["json", "yaml"]
 MOST_KEYS = 100_000
@@ -66,7 +67,7 @@ def parsed(file: bytes) -> list[Pair]:
     try:
         text = file.decode()
         rows = json.loads(text) if text.lstrip()[:1] == "[" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except NO_YAML as error:
         raise Malformed(str(error)) from None
     if not isinstance(rows, list):
         raise Malformed("the file has no list of keys")

@@ -13,6 +13,8 @@ Form = Literal["text", "json", "yaml", "hex", "protobuf"]
 FORMS: tuple[Form, ...] = ("text", "json", "yaml", "hex", "protobuf")
 SHOWN_BYTES = 256 * 1024  # of a larger value only so much is sent to a browser
 KUBERNETES = b"k8s\0"
+NO_YAML = (ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError)
+"""What the library raises: its constructors look at no date or tag before they take it apart."""
 _DEEPEST = 12
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -116,7 +118,7 @@ def _yaml(text: str) -> Shown:
     """YAML unchanged, with its comments; JSON turned into YAML, to be read. NotSo."""
     try:
         found = yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except NO_YAML as error:
         raise NotSo(str(error)) from None
     try:
         json.loads(text)
@@ -146,7 +148,7 @@ def read(text: str, form: Form, like: bytes = b"") -> bytes:
     elif form == "yaml":
         try:
             yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except NO_YAML as error:
             raise NotSo(str(error)) from None
     elif form == "protobuf":
         raise NotSo("a decoded message cannot be written back")
