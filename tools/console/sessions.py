@@ -246,11 +246,10 @@ class Sessions:
             ),
             None,
         )
-        if same is not None:
-            await identity.close()
-            identity = same
         secret = secrets.token_urlsafe(32)
-        self._sessions[secret] = _Session(identity, self.now_s(), ends_at)
+        self._sessions[secret] = _Session(same or identity, self.now_s(), ends_at)
+        if same is not None:  # shared from now on: the end of its other sessions does not close it
+            await identity.close()
         return secret
 
     def of(self, secret: str | None) -> Identity | None:

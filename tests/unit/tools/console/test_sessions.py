@@ -75,6 +75,26 @@ def test_the_pages_of_a_session_end_with_it_though_its_user_has_another_one() ->
     asyncio.run(run())
 
 
+def test_an_identity_stays_open_for_a_session_that_begins_as_its_last_one_ends() -> None:
+    async def run() -> None:
+        closed: list[str] = []
+        sessions = Sessions(Target(("localhost:1",)), now_s=lambda: 100.0)
+
+        def identity(name: str) -> Any:
+            async def close() -> None:
+                await asyncio.sleep(0)
+                closed.append(name)
+
+            return SimpleNamespace(user="ann", same_secret=lambda other: True, close=close)
+
+        sessions._sessions["before"] = _Session(identity("shared"), 100.0)
+        sessions._tickets["ticket"] = identity("spare"), 100.0, 200.0
+        secret, _ = await asyncio.gather(sessions.redeem("ticket"), sessions.log_out("before"))
+        assert (closed, list(sessions._sessions)) == (["spare"], [secret])
+
+    asyncio.run(run())
+
+
 def test_the_page_that_leaves_has_its_answer_before_it_ends() -> None:
     async def run() -> None:
         told: list[str] = []
