@@ -83,7 +83,7 @@ def test_a_count_that_fails_is_told_once_and_the_tree_follows_on(monkeypatch: py
         monkeypatch.setattr(keys, "_AGAIN_S", 0.001)
         monkeypatch.setattr(keys, "_SETTLED_S", 0.001)
         page, drawn = Page(), list[int]()
-        view = bare(KeysView, page=page, outline=Tree(), _dirty=asyncio.Event())
+        view = bare(KeysView, page=page, outline=Tree(), _dirty=asyncio.Event(), _missed=False)
         view._draw = lambda: drawn.append(view.outline.counts)
         drawing = asyncio.create_task(view._keep_drawn())
         view._dirty.set()

@@ -18,10 +18,12 @@ _GATHERED_S = 0.1  # events of so long are told together: browsers need no more
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a follower gets: events in their order, or, with ``error``, why none come."""
+    """What a follower gets: events in their order, or, with ``error``, why none come. ``missed``: the watch
+    begins again, behind changes that nobody was told: they were compacted, or it failed."""
 
     events: tuple[Event, ...] = ()
     error: str = ""
+    missed: bool = False
 
 
 Listener = Callable[[Told], None]
@@ -84,10 +86,10 @@ class Hub:
     async def _run(self, keys: KeyRange) -> None:
         while True:
             try:
-                async with self._client.watch(keys, snapshots=True) as watch:
-                    self._errors.pop(keys, None)
+                async with self._client.watch(keys) as watch:
+                    missed = self._errors.pop(keys, None) is not None
                     self._begun[keys].set()
-                    self._tell(keys, Told())
+                    self._tell(keys, Told(missed=missed))
                     while events := await _gathered(watch):
                         self._tell(keys, Told(events))
             except MusterError as error:

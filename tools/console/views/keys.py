@@ -57,6 +57,7 @@ class KeysView:
         """The row where the keyboard stands, by its ID; empty: at the key that is shown."""
         self._dirty = asyncio.Event()
         self._error = ""
+        self._missed = False  # changes: everything is to be read again
         self._early: list[Told] | None = []  # what came before there was anything to show it
 
     async def open(self) -> None:
@@ -338,7 +339,8 @@ class KeysView:
                 with self._trouble:
                     ui.icon("sync_problem")
                     ui.label(self.page.t("not_live", reason=told.error))
-        if self.outline.apply(told.events):
+        self._missed |= told.missed
+        if self.outline.apply(told.events) or told.missed:
             self._dirty.set()
         self.value.tell(told.events)
 
@@ -359,6 +361,8 @@ class KeysView:
             self._dirty.clear()
             self._draw()
             try:
+                if self._missed:
+                    await self._read_again()
                 counted = await self.outline.count()
             except MusterError as error:
                 if not refused:
@@ -371,6 +375,19 @@ class KeysView:
             if self.outline.drop_empty() or counted:
                 self._draw()
             await asyncio.sleep(_SETTLED_S)
+
+    async def _read_again(self) -> None:
+        """Show what is there after changes were missed; an edit that has begun stays. MusterError."""
+        self._missed = False
+        try:
+            await self.outline.start(self.outline.base)
+            await self.outline.reveal(self.key)
+        except MusterError:
+            self._missed = True
+            raise
+        self._draw()
+        if not self.value.editing:
+            await self.value.show(self.key)
 
     async def _travel(self, listed: bytes) -> None:
         """Choose a revision by a slider, from the compaction to now. ``listed``: a key that may be read."""

@@ -90,7 +90,7 @@ class Live:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.log = Log()
-        self.paused = False
+        self.paused = self.missed = False
         self.kinds = {"create", "put", "delete"}
         self.changed = True
         self.rows: list[Seen] = []
@@ -147,11 +147,13 @@ class Live:
             self.changed = True
 
     def _told(self, told: Told) -> None:
+        self.missed |= told.missed
         self.trouble.clear()
-        if told.error:
+        if told.error or self.missed:
             with self.trouble:
                 ui.icon("sync_problem")
-                ui.label(self.page.t("not_live", reason=told.error))
+                missed = self.page.t("live.missed")
+                ui.label(self.page.t("not_live", reason=told.error) if told.error else missed)
         if not self.paused:
             changes = [event for event in told.events if isinstance(event, Put | Delete)]
             self.log.add(changes, time.monotonic())
@@ -166,6 +168,9 @@ class Live:
 
     def _clear(self) -> None:
         self.log.kept.clear()
+        if self.missed:
+            self.missed = False
+            self.trouble.clear()
         self.changed = True
 
     def _show(self) -> None:

@@ -59,8 +59,10 @@ class Outline:
         self.total: int | None = None  # keys of a flat list
 
     async def start(self, base: bytes = b"") -> None:
-        """Read the first page."""
+        """Read the first page. What was known before is read or counted again."""
         self.base = base
+        self._counts.clear()
+        self.close(base)
         await self._load(base, b"")
 
     async def reveal(self, key: bytes) -> None:
