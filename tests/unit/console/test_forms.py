@@ -190,6 +190,12 @@ def test_what_is_no_yaml_is_not_saved_as_such(text: str) -> None:
         copies.parsed(f"x: {text}".encode())
 
 
+def test_yaml_that_is_shown_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = values.show(b"a: 1 # once", "yaml")
+    monkeypatch.setattr(values.yaml, "safe_load", None)
+    assert values.show(b"a: 1 # once", "yaml") == shown
+
+
 def test_an_envelope_of_kubernetes_is_named() -> None:
     meta = b"\n\x02v1\x12\x03Pod"
     pod = b"\n\x06\n\x04name"

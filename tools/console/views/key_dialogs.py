@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -175,8 +176,9 @@ def import_dialog(page: Page) -> None:
 
     async def taken(event: events.UploadEventArguments) -> None:
         pairs.clear()
+        sure.set_enabled(False)
         try:
-            pairs.extend(copies.parsed(await event.file.read()))
+            pairs[:] = await asyncio.to_thread(copies.parsed, await event.file.read())
         except copies.Malformed as error:
             told.set_text(page.why(error))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ MOST_KEYS = 100_000
 MOST_BYTES = 64 * 1024 * 1024
 _TXN_KEYS = 100  # of an import; a store takes 128 operations
 _TXN_BYTES = 1024 * 1024  # and 1.5 MiB. A larger value has a transaction of its own
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # not each build has the fast one
 
 Pair = tuple[bytes, bytes]
 
@@ -40,7 +42,7 @@ async def export(client: Client, keys: KeyRange, form: FileForm, revision: int =
         size += len(kv.key) + len(kv.value)
         if len(pairs) > MOST_KEYS or size > MOST_BYTES:
             raise TooLarge
-    return written(pairs, form)
+    return await asyncio.to_thread(written, pairs, form)
 
 
 def written(pairs: Sequence[Pair], form: FileForm) -> bytes:
@@ -48,7 +50,7 @@ def written(pairs: Sequence[Pair], form: FileForm) -> bytes:
     rows = [{"key": shown(key), **_value(value)} for key, value in pairs]
     if form == "json":
         return json.dumps(rows, indent=1, ensure_ascii=False).encode()
-    text: str = yaml.safe_dump(rows, allow_unicode=True, sort_keys=False)
+    text: str = yaml.dump(rows, Dumper=_DUMPER, allow_unicode=True, sort_keys=False)
     return text.encode()
 
 

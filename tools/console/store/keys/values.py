@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import yaml
@@ -114,6 +115,7 @@ def _is_text(found: Any) -> bool:
     return True
 
 
+@lru_cache(maxsize=1)  # of a large value it takes a second, and a view asks more than once
 def _yaml(text: str) -> Shown:
     """YAML unchanged, with its comments; JSON turned into YAML, to be read. NotSo."""
     try:
