@@ -142,17 +142,20 @@ def add_txn(found: Footprint, request: Any) -> Steps[None]:
             spans.append((part.key, part.range_end))
 
 
-def valued(request: Any) -> Steps[set[bytes]]:
-    """The keys that a TxnRequest names whose values decide something, or are shown."""
-    found: set[bytes] = set()
+def valued(request: Any) -> Steps[set[Span]]:
+    """The spans that a TxnRequest names whose values decide something, or are shown."""
+    found: set[Span] = set()
     for kind, part in parts(request):
         if not kind:
             yield
         elif kind == "compare":
             if part.target == pb.Compare.VALUE:
-                found.add(part.key)
-        elif kind == "request_range" or part.prev_kv or (kind == "request_put" and part.ignore_value):
-            found.add(part.key)
+                found.add((part.key, part.range_end))
+        elif kind == "request_put":
+            if part.prev_kv or part.ignore_value:
+                found.add((part.key, b""))
+        elif kind == "request_range" or part.prev_kv:
+            found.add((part.key, part.range_end))
     return found
 
 

@@ -116,6 +116,13 @@ class Intervals:
         at = bisect_right(self._begins, key)
         return (at > 0 and key < self._ends[at - 1]) or (self._rest is not None and self._rest <= key)
 
+    def meets(self, span: Span) -> bool:
+        """Whether a key of a span can be in the set."""
+        low, high = bounds(span)
+        at = bisect_right(self._ends, low)
+        firsts = (self._begins[at] if at < len(self._begins) else None, self._rest)
+        return any(first is not None and (high is None or first < high) for first in firsts)
+
     def without(self, span: Span) -> list[Span]:
         """As the function :func:`without`, of this set."""
         low, high = bounds(span)

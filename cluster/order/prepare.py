@@ -62,7 +62,7 @@ class Touch:
     revision: int = 0
     count: bool = False  # many rows need only be counted: they are deleted
     shown: bool = False  # many rows need only be pinned: the answer shows them, no more
-    brief: bool = False  # of a single key: its value decides nothing, and is not shown
+    brief: bool = False  # latest rows: their values decide nothing, and are not shown
 
 
 class Base(NamedTuple):

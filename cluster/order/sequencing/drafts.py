@@ -54,7 +54,7 @@ class Survey:
                     yield
                 if shard := shard_of(key):
                     self._touches.setdefault(shard, []).append(
-                        Touch(key, b"", write, brief=key not in values))
+                        Touch(key, b"", write, brief=(key, b"") not in values))
 
     def tell(self, wide: Wide[T]) -> None:
         wide.footprint, wide.compares = self._footprint, list(self._compares.values())

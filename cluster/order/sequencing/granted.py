@@ -264,7 +264,8 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
                 left -= len(few)
                 left_bytes -= sum(len(kv) for _, kv in few)
         elif range_end or revision:
-            found = list(store.scan(key, range_end, revision))
+            found = [(key, without_value(kv) if touch.brief else kv)
+                     for key, kv in store.scan(key, range_end, revision)]
         elif (kv := store.get(key)) is not None:
             found = [(key, without_value(kv) if touch.brief else kv)]
         rows.append(found)

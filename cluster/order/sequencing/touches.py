@@ -8,7 +8,7 @@ from typing import Any
 
 from cluster.evaluate.footprint import valued as valued_in
 from cluster.evaluate.overlay import Overlay
-from cluster.evaluate.spans import Span, merged
+from cluster.evaluate.spans import Intervals, Span, merged
 from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import plain_txn
 from cluster.features.auth.principal import Kind
@@ -38,25 +38,25 @@ def touches_of(wide: Wide[Any], placement: Placement, view: Overlay) -> Touches:
         return found
     if wide.plain is not None:
         homes: dict[bytes, int] = {}
-        valued, decides = plain_txn.valued(wide.plain), {*map(_key_of, wide.plain.compare)}
+        values, decides = plain_txn.valued(wide.plain), {*map(_key_of, wide.plain.compare)}
         for spans, write in ((wide.footprint.writes, True), (wide.footprint.reads, False)):
             for key, _ in spans:
                 if key not in homes:
                     homes[key] = shard = placement.shard_of(key)
                     if shard:
-                        touch = Touch(key, b"", write, brief=key not in valued)
+                        touch = Touch(key, b"", write, brief=key not in values)
                         touch.shown = not write and key not in decides
                         found.setdefault(shard, []).append(touch)
         wide.homes = homes
         return found
     kind = _KINDS.get(wide.method)
     request = wide.large or (None if kind is None else kind.FromString(wide.body))
-    valued_keys = _valued(wide, request)
-    _add_writes(found, wide, placement, request, valued_keys)
+    valued = _valued(wide, request)
+    _add_writes(found, wide, placement, request, valued)
     shown: dict[tuple[bytes, bytes, int], None] = {}
     if wide.method == Method.TXN and wide.footprint.reads:
         shown = dict.fromkeys((r.key, r.range_end, r.revision) for r in _shown_ranges(request))
-    _add_reads(found, wide, placement, {(key, end) for key, end, _ in shown}, valued_keys)
+    _add_reads(found, wide, placement, {(key, end) for key, end, _ in shown}, valued)
     low, high = max(view.compact_revision, 1), view.revision
     for key, end, revision in shown:
         if low <= revision <= high:  # outside of these bounds the evaluation refuses it
@@ -85,31 +85,32 @@ def _ask(found: Touches, placement: Placement, touch: Touch) -> None:
             found.setdefault(shard, []).append(touch)
 
 
-def _valued(wide: Wide[Any], request: Any) -> set[bytes] | None:
-    """The single keys whose values are wanted; None: of all, as a range may show the same ones."""
-    if not wide.footprint.single:
-        return None
+def _valued(wide: Wide[Any], request: Any) -> Intervals:
+    """The keys whose values are wanted."""
+    found = Intervals()
     if wide.method == Method.TXN:
-        return finish(valued_in(request))
-    if wide.method == Method.PUT:
-        return {request.key} if request.prev_kv or request.ignore_value else set()
-    return None
+        for span in finish(valued_in(request)):
+            found.add_span(span)
+    elif request is not None and (
+            request.prev_kv or (wide.method == Method.PUT and request.ignore_value)):
+        found.add_span(wide.footprint.writes[0])
+    return found
 
 
 def _add_writes(
-    found: Touches, wide: Wide[Any], placement: Placement, request: Any, valued: set[bytes] | None
+    found: Touches, wide: Wide[Any], placement: Placement, request: Any, valued: Intervals
 ) -> None:
-    brief = not wide.rows
-    shown_too = brief and not wide.footprint.single and _shows_deleted(wide.method, request)
+    countable = not wide.rows
+    shown_too = countable and not wide.footprint.single and _shows_deleted(wide.method, request)
     for key, end in dict.fromkeys(wide.footprint.writes):
         is_range = bool(end)
         _ask(found, placement,
-             Touch(key, end, True, 0, brief and not shown_too and is_range, shown_too and is_range,
-                   valued is not None and key not in valued))
+             Touch(key, end, True, 0, countable and not shown_too and is_range, shown_too and is_range,
+                   not valued.meets((key, end))))
 
 
 def _add_reads(
-    found: Touches, wide: Wide[Any], placement: Placement, shown: set[Span], valued: set[bytes] | None
+    found: Touches, wide: Wide[Any], placement: Placement, shown: set[Span], valued: Intervals
 ) -> None:
     reads: dict[int, list[Span]] = {}
     for span in wide.footprint.reads:
@@ -121,7 +122,7 @@ def _add_reads(
         if shard:
             # a key that is named by itself may decide something, whatever range shows it
             found.setdefault(shard, []).extend([
-                Touch(key, b"", brief=valued is not None and key not in valued)
+                Touch(key, b"", brief=key not in valued)
                 for key, end in spans if not end])
             ranges = merged(span for span in spans if span[1])
             found[shard].extend([Touch(key, end, shown=True) for key, end in ranges])

@@ -43,6 +43,7 @@ def test_a_set_of_intervals_holds_what_its_spans_hold(added: list[Span], span: S
         found.add_span(one)
     there = {key for key in UNIVERSE if any(holds(one, key) for one in added if not inverted(one))}
     assert {key for key in UNIVERSE if key in found} == there
+    assert inverted(span) or found.meets(span) == meet(added, [span])
     pieces = found.without(span)
     assert [key for piece in pieces for key in UNIVERSE if holds(piece, key)] == [
         key for key in UNIVERSE if holds(span, key) and key not in there]
