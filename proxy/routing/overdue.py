@@ -22,6 +22,8 @@ AT_ONCE = 5_000  # some 0.5 ms
 _OF_LEASES = frozenset(map(int, (Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL)))
 # by the node that was asked, or by none
 _OF_ONE_NODE = frozenset(map(int, (Method.SNAPSHOT, Method.DEFRAGMENT)))
+# grow with the store, and a node says nothing until they are done
+_HASHES, HASH_LIMIT_S = frozenset(map(int, (Method.HASH, Method.HASH_KV))), 600.0
 
 
 def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> None:
@@ -33,7 +35,8 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
     del unseen[-AT_ONCE:]
     late = [
         w for rid in reversed(seen) if (w := pending.get(rid)) is not None
-        and (now - w.started > w.limit_s or (w.call is not None and w.call.closed))
+        and ((now - w.started > w.limit_s and not _goes_on(w, now))
+             or (w.call is not None and w.call.closed))
     ]
     for waiting in late:
         del link.pending[waiting.rid]
@@ -48,6 +51,12 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
             router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         else:
             router.fail(waiting, errors.TIMEOUT)
+
+
+def _goes_on(waiting: Waiting, now: float) -> bool:
+    """Whether it may take longer than requests do: a hash that a client waits for."""
+    return (waiting.method in _HASHES and now - waiting.started <= HASH_LIMIT_S
+            and waiting.client is not None and not waiting.client.closed)
 
 
 def moved_on(
