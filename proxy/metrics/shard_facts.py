@@ -21,13 +21,16 @@ _NO_INDEX = bytes(16)  # READ: any index, any revision
 ShardFacts = dict[str, Any]
 
 
-def gather(context: Context, done: Callable[[list[ShardFacts]], None]) -> None:
-    """Ask this host's node of every shard; one that does not answer in time is ``{"up": False}``."""
+def gather(context: Context, done: Callable[[list[ShardFacts]], None], anywhere: bool = False) -> None:
+    """Ask this host's node of every shard; one that does not answer in time is ``{"up": False}``.
+    ``anywhere``: at a proxy, which has none, any host's."""
     router = context.router
     found: dict[int, ShardFacts] = {
         shard: {"shard": shard, "up": False, "state": known.state.name.lower()}
         for shard, known in sorted(context.placement.table.shards.items()) if known.state != State.DROPPED}
-    asked = [shard for shard, route in router.routes.items() if route.home is not None]
+    anywhere = anywhere and not context.common.member_id
+    asked = [shard for shard, route in router.routes.items()
+             if (route.replica if anywhere else route.home) is not None]
     missing = len(asked)
 
     def answer(waiting: Waiting, status: int, body: bytes) -> None:

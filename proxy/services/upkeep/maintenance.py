@@ -63,7 +63,7 @@ def _status(context: Context) -> Serve:
         if len(context.placement.running) == 1:
             reply([])
         else:
-            gather(context, reply)
+            gather(context, reply, anywhere=True)
 
     def status(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         router.local(call, Method.STATUS, b"", 0, stats, answer)
