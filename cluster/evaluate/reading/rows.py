@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.evaluate.spans import inverted
 from cluster.evaluate.steps import Steps, finish
+from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Version, View
 
 _STEP_ROWS, _STEP_BYTES = 256, 256 << 10
@@ -36,6 +37,14 @@ def some_rows(rows: Iterator[Row]) -> tuple[list[Row], bool]:
     return some, True
 
 
+def spend(left: list[int] | None, rows: Sequence[Row]) -> None:
+    """So many bytes are read. ``left``: how many more may be; Large."""
+    if left is not None:
+        left[0] -= sum([len(kv) for _, kv in rows])
+        if left[0] < 0:
+            raise Large
+
+
 def merged(
     rows: Iterator[Row], keys: Sequence[bytes], written: Callable[[bytes], Version | None]
 ) -> Iterator[Row]:
@@ -56,12 +65,13 @@ def merged(
             yield key, version.kv
 
 
-def range_pieces(view: View, read: RangeRead) -> Steps[list[bytes]]:
-    """A Range's response after the header, at ``read.revision``."""
+def range_pieces(view: View, read: RangeRead, left: list[int] | None = None) -> Steps[list[bytes]]:
+    """A Range's response after the header, at ``read.revision``. ``left``: see :func:`spend`."""
     rows = scan(view, read.key, read.range_end, read.revision)
     ended = False
     while not ended:
         some, ended = some_rows(rows)
+        spend(left, some)
         # a limited range needs the first rows, and the number of all
         before = read.count
         if not read.satisfied:

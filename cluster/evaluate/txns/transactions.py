@@ -14,7 +14,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Fields, RangeRead
-from cluster.evaluate.reading.rows import range_pieces, scan, some_rows
+from cluster.evaluate.reading.rows import range_pieces, scan, some_rows, spend
 from cluster.evaluate.spans import Span, inverted
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.evaluate.txns.compares import RANGE_COST, Turn, holds
@@ -103,8 +103,10 @@ def find_deleted(view: View, request: Any) -> Deleted:
     return Deleted([row[0] for row in view.scan(key, range_end) if row[0]], [], count)
 
 
-def deleted_pieces(view: View, request: Any, deleted: Deleted) -> Steps[list[bytes]]:
-    """The response after its header; the view is as it was before the delete."""
+def deleted_pieces(
+    view: View, request: Any, deleted: Deleted, left: list[int] | None = None
+) -> Steps[list[bytes]]:
+    """The response after its header; the view is as it was before the delete. ``left``: see ``spend``."""
     pieces = [b"\x10" + varint(deleted.total)] if deleted.total else []
     if not (request.prev_kv and deleted.total):
         return pieces
@@ -112,6 +114,7 @@ def deleted_pieces(view: View, request: Any, deleted: Deleted) -> Steps[list[byt
     ended = False
     while not ended:
         some, ended = some_rows(rows)
+        spend(left, some)
         pieces.append(b"".join([field(b"\x1a", kv) for _, kv in some]))
         if not ended:
             yield
@@ -216,7 +219,11 @@ def delete_range(view: View, request: Any, weigh: Weigh | None = None) -> Outcom
     """A DeleteRangeRequest that passed its static checks. ``weigh``: see :func:`txn`."""
     found = find_deleted(view, request)
     late = weigh is not None and request.prev_kv and found.total > GRAIN.late_rows
-    tail = b"" if late else b"".join(finish(deleted_pieces(view, request, found)))
+    left = None if weigh is None or not request.range_end else [GRAIN.late_bytes]
+    try:
+        tail = b"" if late else b"".join(finish(deleted_pieces(view, request, found, left)))
+    except Large:
+        late, tail = True, b""
     items = found.items()
     if not items:
         return Outcome(b"", False, tail, [], view.revision)
@@ -259,8 +266,7 @@ def run_plan(
     pending: Pending, plan: Plan, *, shows: bool, known: bool, left: list[int] | None = None
 ) -> Steps[list[bytes]]:
     """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else rows are
-    left out of it. ``known``: what its deletes do was found before. ``left``: bytes that its ranges may still
-    show; Large."""
+    left out of it. ``known``: what its deletes do was found before. ``left``: see ``spend``."""
     pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
     for place, (kind, body) in enumerate(plan.ops):
         if kind == "request_txn" or place % STEP_OPS == STEP_OPS - 1:
@@ -272,13 +278,8 @@ def run_plan(
         elif kind == "request_range":
             tag, inner = b"\x0a", []
             if shows:
-                inner = yield from range_pieces(pending, RangeRead(body))
-                size = sum(map(len, inner))
-                if left is not None:
-                    left[0] -= size
-                    if left[0] < 0:
-                        raise Large
-                if body.range_end or size > _STEP_BYTES:  # many of few rows are many rows
+                inner = yield from range_pieces(pending, RangeRead(body), left)
+                if body.range_end or sum(map(len, inner)) > _STEP_BYTES:  # many of few rows are many rows
                     yield
         elif kind == "request_delete_range":
             if not known:
@@ -286,7 +287,7 @@ def run_plan(
             deleted = plan.deleted[place]
             tag, inner = b"\x1a", []
             if shows:
-                inner = yield from deleted_pieces(pending, body, deleted)
+                inner = yield from deleted_pieces(pending, body, deleted, left)
                 if body.prev_kv:
                     yield
             for span in deleted.ranges:

@@ -1,0 +1,72 @@
+"""Few rows that are large are answered beside the loop; its turn reads little of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cluster.evaluate import requests
+from cluster.evaluate.overlay import Overlay
+from cluster.evaluate.steps import finish
+from cluster.evaluate.view import Outcome
+from cluster.grain import GRAIN
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.protobuf import key_value
+from tests.unit.order.stores import EmptyStore
+
+ROWS = 64
+KV = key_value(b"p", 2, 5, 3, bytes(GRAIN.late_bytes // 8), 0)
+
+
+class Held(EmptyStore):
+    read = 0
+
+    def scan(
+        self, start: bytes, end: bytes, revision: int = 0, look: int = 0
+    ) -> Iterator[tuple[bytes, bytes]]:
+        for at in range(ROWS):
+            self.read += len(KV)
+            yield b"p%02d" % at, KV
+
+    def live_count(self, start: bytes, end: bytes) -> int:
+        return ROWS
+
+
+GET, COUNT = (
+    pb.RequestOp(request_range=pb.RangeRequest(key=b"p", range_end=b"q", count_only=count))
+    for count in (False, True))
+DELETE = pb.DeleteRangeRequest(key=b"p", range_end=b"q", prev_kv=True)
+PUT = pb.RequestOp(request_put=pb.PutRequest(key=b"a"))
+
+
+def of(*ops: pb.RequestOp) -> pb.TxnRequest:
+    return pb.TxnRequest(success=[*ops, PUT])
+
+
+def evaluate(request: Any, store: Held, late: bool) -> Outcome:
+    view: Any = Overlay(store)  # type: ignore[arg-type]
+    body, weigh = request.SerializeToString(), store.live_count if late else None
+    if isinstance(request, pb.DeleteRangeRequest):
+        return requests.delete_range(view, body, weigh)
+    return requests.txn(view, body, 128, weigh)
+
+
+@pytest.mark.parametrize(("asked", "found"), [
+    (DELETE, 1), (of(pb.RequestOp(request_delete_range=DELETE)), 1), (of(GET), 0), (of(COUNT), 0),
+    (pb.TxnRequest(success=[pb.RequestOp(request_txn=of(GET, GET))]), 0)])
+def test_the_turn_reads_no_more_than_it_may_show(asked: Any, found: int) -> None:
+    """256 rows of 1.5 MiB were read, joined and answered in one turn, for longer than an election timeout.
+    ``found``: times that all rows are read to find the keys."""
+    store = Held()
+    outcome = evaluate(asked, store, late=True)
+    assert outcome.late is not None
+    assert outcome.tail == b""
+    # each run of a transaction finds the keys
+    runs = 1 if isinstance(asked, pb.DeleteRangeRequest) else 2
+    assert store.read <= found * runs * ROWS * len(KV) + 2 * GRAIN.late_bytes
+    whole = evaluate(asked, store, late=False)
+    assert whole.late is None
+    assert outcome.items == whole.items
+    assert b"".join(finish(outcome.late.pieces(Overlay(store)))) == whole.tail  # type: ignore[arg-type]
