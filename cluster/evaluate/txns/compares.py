@@ -17,6 +17,7 @@ _TARGET_FIELD = ("version", "create_revision", "mod_revision", "value", "lease")
 _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
 _ABSENT = Current(0, 0, 0, 0)
 RANGE_COST = 8  # of a range besides its rows, in rows
+_ROW_BYTES = 4096  # larger ones count as several: reading them takes as long
 
 
 class Unlooked(Exception):
@@ -87,6 +88,7 @@ def holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
         if turn is not None:
             # a step without a row has passed over very many
             turn.spend(len(some) if some or ended else GRAIN.turn_rows + 1)
+            turn.spend(sum([len(kv) // _ROW_BYTES for _, kv in some]))
         if not ended:
             yield
     # a missing key has no value to compare with, not even an unequal one

@@ -10,6 +10,7 @@ import pytest
 from cluster.evaluate import requests
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
+from cluster.evaluate.txns.compares import Turn, Unlooked, holds
 from cluster.evaluate.view import Outcome
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
@@ -70,3 +71,14 @@ def test_the_turn_reads_no_more_than_it_may_show(asked: Any, found: int) -> None
     assert whole.late is None
     assert outcome.items == whole.items
     assert b"".join(finish(outcome.late.pieces(Overlay(store)))) == whole.tail  # type: ignore[arg-type]
+
+
+def test_a_compare_of_large_rows_is_looked_at_ahead() -> None:
+    store = Held()
+    view: Any = Overlay(store)  # type: ignore[arg-type]
+    compare: Any = pb.Compare(
+        key=b"p", range_end=b"q", target=pb.Compare.VERSION, result=pb.Compare.NOT_EQUAL, version=77)
+    with pytest.raises(Unlooked):
+        finish(holds(view, compare, Turn()))
+    assert store.read <= 2 * GRAIN.late_bytes
+    assert finish(holds(view, compare, None))
