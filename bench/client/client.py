@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
+from muster_client.wire.endpoints import trusting
+
 from bench.client.connection import Connection
 from bench.client.errors import RpcError
 from cluster.pb import rpc_pb2 as pb
@@ -46,7 +48,7 @@ def tls_context(*, cacert: str = "", cert: str = "", key: str = "", insecure_ski
 
     OSError for unusable files.
     """
-    context = ssl.create_default_context(cafile=cacert or None)
+    context = trusting(cacert)
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from muster_client.wire.endpoints import trusting
+
 from cluster.settings import Peer
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -125,7 +127,7 @@ class Files:
         if not self.url(endpoint).startswith("https:"):
             return None
         try:
-            made = ssl.create_default_context(cafile=self.cacert or None)
+            made = trusting(self.cacert)
             if self.cert:
                 made.load_cert_chain(self.cert, self.key or None)
         except OSError as e:

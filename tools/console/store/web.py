@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import httpx
 from muster_client import Tls
+from muster_client.wire.endpoints import trusting
 
 
 def urls(endpoints: Iterable[str], tls: Tls | None) -> list[str]:
@@ -19,7 +20,7 @@ def client(tls: Tls | None, timeout_s: float) -> httpx.AsyncClient:
     """Connections with the console's certificate."""
     context: ssl.SSLContext | bool = True
     if tls is not None:
-        context = ssl.create_default_context(cafile=tls.ca or None)
+        context = trusting(tls.ca)
         if tls.cert:
             context.load_cert_chain(tls.cert, tls.key)
     return httpx.AsyncClient(verify=context, timeout=timeout_s, trust_env=False)

