@@ -182,9 +182,14 @@ def test_who_does_not_answer_is_left_alone_for_a_while(tmp_path: Path) -> None:
     assert len(cluster.asked) == 3
 
 
-def test_a_member_that_takes_no_other_users_processes_counts_as_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [
+    ConfigError("not this user's"), ValueError("certificate and key: key values mismatch"),
+    FileNotFoundError("peer.keys")])
+def test_a_member_that_cannot_be_asked_counts_as_none(tmp_path: Path, error: Exception) -> None:
+    """Another user's processes are there, or files are being replaced."""
+
     def ask(*_: object) -> Running | None:
-        raise ConfigError("not this user's")
+        raise error
 
     members = Members(built(tmp_path), [ONE], LOG, ask, lambda: 0.0)
     assert members.now() is None

@@ -36,7 +36,7 @@ class Members:
         self, config: ServerConfig, peer_urls: Sequence[str], log: Logger, ask: Ask | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """A ConfigError of ``ask`` is logged, and counts as no answer."""
+        """What ``ask`` raises is logged, and counts as no answer: files that are replaced fit again soon."""
         self.peer_urls = tuple(peer_urls)
         self.peers: tuple[Peer, ...] = ()  # of the last kept answer
         self._config = config
@@ -83,7 +83,7 @@ class Members:
         config = self._config
         try:
             running = self._ask([(at.host, at.port)], config.peer_key_file, config.peer_tls, self._dial_s)
-        except ConfigError as e:
+        except (ConfigError, ValueError, OSError) as e:
             if self._refusals.news(url, self._clock()):
                 self._log.warning("cannot ask a member", peer_url=url, error=str(e))
             return None
