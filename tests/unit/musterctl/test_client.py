@@ -78,6 +78,25 @@ def test_health_says_of_alarms_what_etcdctl_says(
         f"{address} is unhealthy: failed to commit proposal: {reason}\nError: unhealthy cluster\n")
 
 
+@pytest.mark.parametrize(("code", "text"), [
+    (grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: authentication failed, invalid user ID or password"),
+    (grpc.StatusCode.UNIMPLEMENTED, "this server has no users: leave out --user and --password")])
+def test_an_endpoint_that_takes_no_log_in_is_unhealthy_and_hides_no_other(
+    code: grpc.StatusCode, text: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    methods: dict[str, Callable[[Any, grpc.ServicerContext], Any]] = {
+        "KV/Range": lambda request, context: rpc_pb2.RangeResponse(),
+        "Maintenance/Alarm": lambda request, context: rpc_pb2.AlarmResponse(),
+        "Auth/Authenticate": lambda request, context: rpc_pb2.AuthenticateResponse(token="t")}
+    refusing = {"Auth/Authenticate": lambda request, context: context.abort(code, text)}
+    with answering(methods) as well, answering(refusing) as address:
+        line = ["--endpoints", f"{well},{address}", "--user", "u:p", "endpoint", "health"]
+        assert cli.run(line) == 1
+    said = "".join(capfd.readouterr())
+    assert f"{well} is healthy: " in said
+    assert f"{address} is unhealthy: failed to commit proposal: {text}\nError: unhealthy cluster\n" in said
+
+
 def test_a_request_over_two_mebibytes_is_not_sent() -> None:
     client = Client(_CONFIG, ("127.0.0.1:1",))
     request = rpc_pb2.PutRequest(key=b"k", value=bytes(2 * 1024 * 1024))

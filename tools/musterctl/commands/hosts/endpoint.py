@@ -39,8 +39,11 @@ def health(invocation: Invocation) -> None:
     def probe(endpoint: str) -> None:
         try:
             results.put(_probe(s, endpoint))
-        except Exit as error:  # of the command line: files that cannot be read, a refused password
-            results.put(error)
+        except Exit as error:
+            if error.code == 128:  # of the command line: files that cannot be read
+                results.put(error)
+            else:  # it could not log in; as by etcdctl, this is the endpoint's
+                results.put(EndpointHealth(endpoint, False, "", str(error)))
 
     for endpoint in asked:
         threading.Thread(target=probe, args=(endpoint,), daemon=True).start()
