@@ -139,7 +139,7 @@ def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url
 
 def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: False) -> ServerConfig:
     """Check all that can be checked without touching the disk. ``is_used``: whether a data directory names
-    the members, so that ``--initial-cluster`` is ignored."""
+    the members, so that the initial flags are ignored."""
     if values.rest:
         raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
     warnings = values.warnings + check_support(values)
@@ -162,7 +162,7 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     warnings += _check_others(values)
     used = is_used(data_dir := _data_dir(values, name, warnings))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
-    own = ((), ()) if values["proxy"] != "off" else (listen_peer, advertise_peer)
+    own = ((), ()) if values["proxy"] != "off" else (listen_peer, () if used else advertise_peer)
     key_file, peer_tls = _peer_security(values, *own, () if used else _urls_of(initial_cluster), warnings)
     return ServerConfig(
         name=name,
@@ -276,8 +276,8 @@ def with_members(config: ServerConfig, peer_urls: Iterable[str]) -> ServerConfig
 def as_member(config: ServerConfig) -> ServerConfig:
     """The same for a member that was started with --proxy: it listens for peers, after all. ConfigError."""
     more: list[str] = []
-    members = () if config.used else _urls_of(config.initial_cluster)
-    key_file, tls = _peer_security(config.values, config.listen_peer, config.advertise_peer, members, more)
+    named = ((), ()) if config.used else (config.advertise_peer, _urls_of(config.initial_cluster))
+    key_file, tls = _peer_security(config.values, config.listen_peer, *named, more)
     warnings = tuple(dict.fromkeys((*config.warnings, *more)))
     return replace(config, peer_key_file=key_file, peer_tls=tls, warnings=warnings)
 

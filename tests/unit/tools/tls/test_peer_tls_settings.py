@@ -131,6 +131,15 @@ def test_the_list_of_a_used_data_directory_decides_on_no_certificate() -> None:
         assert config.as_member(found).peer_tls is None
 
 
+@pytest.mark.parametrize("advertised", [(), ("--initial-advertise-peer-urls=http://127.0.0.1:2380",)])
+def test_a_used_data_directory_needs_no_advertised_peer_urls(advertised: tuple[str, ...]) -> None:
+    """A restart without them, or with those of before, was refused."""
+    for proxy in ((), ("--proxy=on",)):
+        flags = resolve(SERVER_FLAGS, (*proxy, SECURE[0], *PAIR, *advertised), {})
+        found = config.as_member(config.build(flags, lambda data_dir: True))
+        assert found.peer_tls == build(*SECURE, *PAIR).peer_tls
+
+
 def test_a_proxy_that_finds_its_members_takes_what_their_urls_ask_for() -> None:
     found = build("--proxy=on", *PAIR)
     assert config.with_members(found, [HOST]).peer_tls == build(*SECURE, *PAIR).peer_tls
