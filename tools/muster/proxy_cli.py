@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from muster_client.wire.endpoints import trusting
 
@@ -139,7 +138,7 @@ class Files:
         import grpc
 
         url = self.url(endpoint)
-        target = urlsplit(url).netloc
+        target = url.partition("://")[2].partition("/")[0]
         if not url.startswith("https:"):
             return grpc.insecure_channel(target)
         self.context(endpoint)  # its errors are better

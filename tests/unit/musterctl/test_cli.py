@@ -16,6 +16,7 @@ from tools.musterctl import API_VERSION, cli
 from tools.musterctl.command import Exit, Flags, Invocation, find
 from tools.musterctl.commands import auth
 from tools.musterctl.commands import table as commands
+from tools.musterctl.commands.hosts import member
 from tools.musterctl.commands.keys.watch import WatchArguments, split_arguments
 from tools.musterctl.printing.print_json import message
 from tools.musterctl.usage import usage, version
@@ -139,6 +140,18 @@ def test_wrong_arguments_are_refused_before_any_connection(capsys: pytest.Captur
     assert capsys.readouterr().err == (
         "Error: get command needs one argument as key and an optional argument as range_end\n"
     )
+
+
+@pytest.mark.parametrize(("url", "said"), [
+    ("http://[::1", """parse "http://[::1": missing ']' in host"""),
+    ("10.0.0.1:2380", 'parse "10.0.0.1:2380": first path segment in URL cannot contain colon'),
+    ("http://a b:1", 'parse "http://a b:1": invalid character " " in host name'),
+    ("http://a:1/x", "URL must not contain a path: http://a:1/x")])
+def test_peer_urls_are_judged_as_by_etcdctl(url: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["add", "m"], ["update", "1"]):
+        assert cli.run(["member", *words, f"--peer-urls={url}"]) == 1
+        assert capsys.readouterr().err == f"Error: {said}\n"
+    assert member._checked(["unix:///b", " http://a:1"]) == ["http://a:1", "unix:///b"]
 
 
 def test_help_names_every_command() -> None:

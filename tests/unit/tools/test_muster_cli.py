@@ -262,6 +262,16 @@ def test_a_proxy_says_at_once_and_once_of_each_endpoint_that_it_is_not_reached(
     assert all("refused" in line["reason"] for line in logs)
 
 
+@pytest.mark.parametrize("endpoint", ["http://[::1", "http://[::1/x", "[::1"])
+def test_an_endpoint_that_is_no_url_is_one_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    """It ended the proxy with a traceback."""
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    with pytest.raises(ConfigError, match=r"^no member answered"):
+        proxy_cli.members_of([endpoint])
+
+
 def test_a_proxy_of_members_with_users_and_without_version_2_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from muster_client.pb import rpc_pb2
 
 from cluster.gotext import GoError, parse_hex, quote
+from cluster.members.urls import in_order
 from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing.printer import Simple, emit
@@ -30,15 +29,10 @@ def _peer_urls(invocation: Invocation) -> list[str]:
 
 def _checked(urls: list[str]) -> list[str]:
     """clientv3's checks before a request."""
-    for url in urls:
-        parts = urlsplit(url.strip())
-        if parts.scheme not in ("http", "https", "unix", "unixs"):
-            raise Exit(1, f"URL scheme must be http, https, unix, or unixs: {url}")
-        if parts.scheme.startswith("http") and ":" not in parts.netloc.rpartition("]")[2]:
-            raise Exit(1, f'URL address does not have the form "host:port": {url}')
-        if parts.path:
-            raise Exit(1, f"URL must not contain a path: {url}")
-    return sorted(url.strip() for url in urls)
+    try:
+        return in_order(urls)
+    except ValueError as error:
+        raise Exit(1, str(error)) from None
 
 
 def add(invocation: Invocation) -> None:
