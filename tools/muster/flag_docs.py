@@ -122,7 +122,7 @@ def _without() -> list[str]:
     aliases = [flag for flag in SERVER_FLAGS.values() if flag.support is Support.ALIAS]
     gates = [flag for flag in aliases if ":" in flag.alias]
     same = [flag.alias for flag in aliases if f"experimental-{flag.alias}" == flag.name]
-    rest = [flag for flag in aliases if flag not in gates and flag.alias not in same]
+    rest = [flag for flag in aliases if flag not in gates and flag.name != f"experimental-{flag.alias}"]
     return [
         "",
         "## Flags that do nothing of their own",

@@ -242,6 +242,9 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
     [
         ("heartbeat-interval: 200", "heartbeat-interval", 200),  # milliseconds, as an integer
         ("election-timeout: 2000", "election-timeout", 2000),
+        ("experimental-snapshot-catch-up-entries: 17", "snapshot-catchup-entries", 17),  # etcd 3.5's
+        ("experimental-snapshot-catchup-entries: 17", "snapshot-catchup-entries", 17),  # the flag's
+        ("experimental-max-learners: 3", "max-learners", 3),
         ("grpc-keepalive-interval: 60000000000", "grpc-keepalive-interval", 60_000),  # nanoseconds
         ("grpc-keepalive-interval: 60s", "grpc-keepalive-interval", 60_000),
         ("watch-progress-notify-interval: 250000000", "watch-progress-notify-interval", 250),

@@ -118,7 +118,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("wal-dir", S, "",
              "directory of the logs, for example on another device; fixed at the first start"),
         Flag("snapshot-count", U, "10000", "applied entries between truncations of the log"),
-        Flag("snapshot-catchup-entries", U, "5000", "log entries kept for followers that are behind"),
+        Flag("snapshot-catchup-entries", U, "5000", "log entries kept for lagging followers"),
         Flag("heartbeat-interval", U, "100", "time between a leader's heartbeats, in ms"),
         Flag("shard-birth-timeout", U, "60000",
              "time for an added shard to serve, in ms; then the cluster drops it and tries one more"),
@@ -282,7 +282,7 @@ _GROUPS: dict[str, list[Flag]] = {
     "logging": [
         Flag("logger", E, "zap", "etcd's logger; muster has its own", NO, choices=("zap",)),
         Flag("log-outputs", L, "default", "default (stderr), stderr, stdout, or file paths"),
-        Flag("log-level", E, "info", "lowest level that is logged", choices=LEVELS),
+        Flag("log-level", E, "info", "lowest logged level", choices=LEVELS),
         Flag("debug", B, "false", "same as --log-level=debug, as in etcd 3.4"),
         Flag("log-format", E, "json", "json or console", choices=("json", "console")),
         Flag("enable-log-rotation", B, "false",
@@ -355,6 +355,7 @@ _ALIASES = {
     "downgrade-check-time": "",
     "memory-mlock": "",
     "snapshot-catchup-entries": "",
+    "max-learners": "",
     "stop-grpc-service-on-defrag": "feature-gates:StopGRPCServiceOnDefrag",
     "enable-distributed-tracing": "",
     "distributed-tracing-address": "",
@@ -402,6 +403,9 @@ def _build(groups: dict[str, list[Flag]]) -> dict[str, Flag]:
                 f"experimental-{short}", f.kind, f.default, f"--{short}", Support.ALIAS, None, f.choices,
                 short))
     aliases.append(Flag("log-output", L, "default", "--log-outputs", Support.ALIAS, alias="log-outputs"))
+    # the key of etcd 3.5's file, where the flag has no second hyphen
+    aliases.append(Flag("experimental-snapshot-catch-up-entries", U, "5000", "--snapshot-catchup-entries",
+                        Support.ALIAS, alias="snapshot-catchup-entries"))
     add(aliases, "deprecated names")
     add((Flag(name, S, "", "ignored", IGNORED, yaml="") for name in _IGNORED), "accepted and ignored")
     return table
