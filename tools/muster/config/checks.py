@@ -98,7 +98,8 @@ def check_outputs(values: Values) -> None:
 def check_discovery(values: Values) -> None:
     """Only one way for hosts to find each other, as etcd."""
     url, endpoints = values["discovery"], values["discovery-endpoints"]
-    ways = (values["discovery-srv"] != "", url != "", bool(endpoints), values.is_set("initial-cluster"))
+    listed = values.is_set("initial-cluster") and values["initial-cluster"] != ""  # templates write it empty
+    ways = (values["discovery-srv"] != "", url != "", bool(endpoints), listed)
     if sum(ways) > 1:
         raise ConfigError(
             "multiple discovery or bootstrap flags are set. "

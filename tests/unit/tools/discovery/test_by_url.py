@@ -352,6 +352,11 @@ def test_one_way_to_a_cluster_is_enough(tmp_path: Path, more: str) -> None:
         built(tmp_path, "http://d/t", more)
 
 
+def test_an_empty_list_is_no_way_to_a_cluster(tmp_path: Path) -> None:
+    for more in ("--name=h0", "--proxy=on"):
+        assert built(tmp_path, "http://d/t", "--initial-cluster=", more).initial_cluster == ()
+
+
 @pytest.mark.parametrize("url", ["d", "ftp://d/t", "http://", "http://d:x/t", "http:///t", "http://[::1/t"])
 def test_a_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="is no URL of http or https"):
