@@ -162,3 +162,17 @@ def test_a_destinations_user_is_read_as_etcdctl_reads_it(
     other = other_of(f"make-mirror dest:2379 {flags}", monkeypatch)
     assert (other.user, other.password) == found
     assert capsys.readouterr().out == asked
+
+
+@pytest.mark.parametrize(("rev", "steps"), [
+    ("-5", ["base", "follow 0"]), ("0", ["base", "follow 0"]), ("1", ["base", "follow 0"]),
+    ("2", ["follow 1"])])
+def test_a_mirror_of_the_first_revision_begins_with_all_keys(
+    rev: str, steps: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source may have compacted it."""
+    done: list[str] = []
+    monkeypatch.setattr(Copier, "base", lambda copier: done.append("base"))
+    monkeypatch.setattr(Copier, "follow", lambda copier: done.append(f"follow {copier.revision}"))
+    assert cli.run(["make-mirror", "127.0.0.1:1", f"--rev={rev}", "--endpoints=127.0.0.1:1"]) == 0
+    assert done == steps

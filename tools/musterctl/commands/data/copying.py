@@ -206,7 +206,7 @@ def make_mirror(invocation: Invocation) -> None:
                     lambda key: key.replace(old, new, 1))
     threading.Thread(target=_print_totals, args=(copier,), daemon=True).start()
     with failing_with():
-        if flags.number("rev"):
+        if flags.number("rev") > 1:  # as etcdctl: the others mean all
             copier.revision = flags.number("rev") - 1
         else:
             copier.base()
