@@ -1,4 +1,4 @@
-"""Which Python ``make setup`` takes (packaging/venv.py)."""
+"""Which Python ``make setup`` takes (packaging/venv.py), and how the Debian package is configured."""
 
 from __future__ import annotations
 
@@ -88,3 +88,27 @@ def test_no_extra_reads_as_a_version(project: str) -> None:
     for extra in told["project"]["optional-dependencies"]:
         with pytest.raises(InvalidVersion):
             Version(extra)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_package_is_configured_without_its_file_of_variables(tmp_path, kept):
+    """A removed one does not come back, and no upgrade was configured then."""
+    files, stubs = tmp_path / "muster", tmp_path / "bin"
+    for folder in (files, stubs):
+        folder.mkdir()
+    if kept:
+        (files / "muster.env").touch()
+    for name in ("adduser", "install", "chown", "chmod", "systemctl"):
+        (stubs / name).write_text(f"""#!/bin/sh
+echo {name} "$@"
+for file; do case $file in {files}*) [ -e "$file" ] || exit 1;; esac; done
+""")
+        (stubs / name).chmod(0o755)
+    script = (_FILE.parent / "debian" / "postinst").read_text(encoding="utf-8")
+    script = script.replace("/etc/muster", str(files)).replace("/opt/muster/venv/bin/python", "echo")
+    done = subprocess.run(
+        ["/bin/sh", "-c", script, "postinst", "configure"], env={"PATH": str(stubs)}, check=True,
+        capture_output=True, text=True)
+    assert (f"chmod 640 {files}/muster.env" in done.stdout) == kept
+    assert f"chown root:muster {files}\nchmod 750 {files}\n" in done.stdout
+    assert "compileall" in done.stdout
