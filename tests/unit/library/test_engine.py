@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 import threading
 
 import pytest
 from muster_client.wire import engine
+from muster_client.wire.keeper import Kept, clock
 
 
 def test_many_loops_get_what_is_theirs() -> None:
@@ -101,3 +104,67 @@ def test_a_loop_that_has_ended_holds_up_nobody() -> None:
         assert await engine.run(there()) == 1
 
     asyncio.run(main())
+
+
+async def _one() -> int:
+    return 1
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread runs yet."""
+    for name in ("_loop", "_mail", "_thread"):
+        monkeypatch.setattr(engine, name, None)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_its_loop_is_pythons_own_whatever_the_programs_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other() -> asyncio.AbstractEventLoop:
+        raise AssertionError("by the policy")
+
+    monkeypatch.setattr(asyncio, "new_event_loop", other)
+    assert isinstance(engine.loop(), asyncio.SelectorEventLoop)
+    assert engine.submit(_one()).result(5) == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_thread_that_does_not_start_is_started_by_the_next_call() -> None:
+    def fails(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fails)
+        with contextlib.closing(step := _one()), pytest.raises(RuntimeError, match="can't start"):
+            engine.submit(step)
+    assert engine.submit(_one()).result(5) == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_step_that_exits_ends_no_other() -> None:
+    async def exits() -> None:
+        sys.exit(3)
+
+    with pytest.raises(SystemExit):
+        engine.submit(exits()).result(5)
+    assert engine.submit(_one()).result(5) == 1
+
+
+@pytest.mark.usefixtures("fresh")
+def test_mail_behind_a_step_that_exits_is_taken() -> None:
+    taken = threading.Event()
+
+    def first() -> None:
+        engine.mail().post(lambda: sys.exit(3))
+        engine.mail().post(taken.set)
+
+    engine.mail().post(first)
+    assert taken.wait(5)
+
+
+def test_a_loss_is_told_behind_a_callback_that_exits() -> None:
+    told: list[str] = []
+    kept = Kept(1, 10, clock())
+    kept.add(lambda why: sys.exit(1))
+    kept.add(told.append)
+    kept.end("it ended")
+    assert told == ["it ended"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import threading
 from collections import deque
@@ -16,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
+log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
@@ -45,11 +47,13 @@ class Mail:
 
     def _take(self) -> None:
         self._woken = False  # before it looks: what comes later wakes it again
-        for _ in range(len(self._waiting)):
-            self._waiting.popleft()()
-        if self._waiting and not self._woken:
-            self._woken = True
-            self.loop.call_soon(self._take)
+        try:
+            for _ in range(len(self._waiting)):
+                self._waiting.popleft()()
+        finally:  # a step may have failed
+            if self._waiting and not self._woken:
+                self._woken = True
+                self.loop.call_soon(self._take)
 
 
 class Origin:
@@ -158,11 +162,23 @@ def loop() -> asyncio.AbstractEventLoop:
     global _loop, _mail, _thread
     with _lock:
         if _loop is None:
-            _loop = asyncio.new_event_loop()
-            _mail = Mail(_loop)
-            _thread = threading.Thread(target=_loop.run_forever, name="muster-client", daemon=True)
-            _thread.start()
+            made = asyncio.SelectorEventLoop()  # whatever the program's policy: others lack what dialing needs
+            thread = threading.Thread(target=_run, args=(made,), name="muster-client", daemon=True)
+            try:
+                thread.start()
+            except BaseException:
+                made.close()
+                raise
+            _thread, _loop, _mail = thread, made, Mail(made)
         return _loop
+
+
+def _run(made: asyncio.AbstractEventLoop) -> None:
+    while not _ended:
+        try:
+            made.run_forever()
+        except BaseException:  # a program's callback that exits ends its own task alone
+            log.exception("what ran in the thread of all connections ended it; it goes on")
 
 
 def has_ended() -> bool:

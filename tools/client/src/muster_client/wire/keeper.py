@@ -74,7 +74,7 @@ class Kept:
         for call in calls:
             try:
                 call(why)
-            except Exception:
+            except BaseException:  # SystemExit, too: others are told all the same
                 log.exception("lease %x: a callback failed", self.id)
 
     def add(self, call: Callable[[str], None]) -> None:
