@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import pytest
@@ -13,6 +15,7 @@ from muster_client.admin import snapshots
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.raw import Method
+from muster_client.raw.watching import _Answered
 
 from tests.unit.library.scripted import scripted
 
@@ -284,3 +287,12 @@ def test_a_guard_sees_each_request_first() -> None:
     put, watch = "KV/Put PutRequest", "Watch/Watch WatchRequest"
     keep, snapshot = "Lease/LeaseKeepAlive LeaseKeepAliveRequest", "Maintenance/Snapshot SnapshotRequest"
     assert seen == [put, keep, watch, snapshot, put, put, watch]
+
+
+def test_events_behind_a_revision_in_fragments_are_all_told() -> None:
+    caller: Any = SimpleNamespace(space=None)
+    answers = _Answered(caller, pb.WatchCreateRequest(key=b"e/1", start_revision=10, fragment=True), None)
+    for revisions, fragment in (((10, 10), True), ((10,), False), ((11, 11, 11), False)):
+        answers._take(pb.WatchResponse(
+            header=header(11), events=[event(revision) for revision in revisions], fragment=fragment))
+    assert [len(one.events) for one in answers.events] == [2, 1, 3]

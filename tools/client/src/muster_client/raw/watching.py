@@ -60,7 +60,7 @@ class _Answered(Following[pb.WatchResponse]):
         self._skipped += again
         del answer.events[:again]
         if not answer.fragment:
-            self.next, self._told_of = revisions[-1] + 1, 0
+            self.next, self._told_of, self._skipped = revisions[-1] + 1, 0, 0
         elif revisions[-1] == self.next:
             self._told_of += revisions.count(self.next) - again
             self._skipped += revisions.count(self.next) - again
