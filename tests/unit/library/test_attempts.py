@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from typing import Any
 import grpc
 import muster_client as m
 import pytest
-from muster_client import sync
+from muster_client import sync, v2
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.services import leading
@@ -174,6 +176,16 @@ def test_an_error_is_told_again_whole() -> None:
         assert (type(again), str(again), again.maybe_done) == (type(error), str(error), True)
         assert vars(again) == vars(error) | {"maybe_done": True}
         assert not error.maybe_done
+
+
+@pytest.mark.parametrize("error", [
+    m.Unavailable(Code.UNAVAILABLE, "away", maybe_done=True), m.Unreachable({"a:1": "refused"}),
+    m.DeadlineExceeded("late"), v2.KeyNotFound(100, "Key not found", "/a", 7)])
+def test_an_error_comes_whole_from_another_process(error: m.MusterError) -> None:
+    error.endpoint = "a:1"
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error)
+        assert (str(again), again.__dict__) == (str(error), error.__dict__)
 
 
 def test_pages_go_on_where_an_endpoint_lags() -> None:

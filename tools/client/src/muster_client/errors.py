@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import grpc
 
 Code = grpc.StatusCode
+Error = TypeVar("Error", bound="MusterError")
 
 
 class MusterError(Exception):
@@ -18,6 +20,10 @@ class MusterError(Exception):
     def __init__(self, text: str, *, maybe_done: bool = False) -> None:
         super().__init__(text)
         self.maybe_done = maybe_done
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """For other processes and copies: what made it took more than ``args``."""
+        return _made, (type(self), self.args, self.__dict__)
 
 
 class Unreachable(MusterError):
@@ -99,11 +105,16 @@ class NoInstance(MusterError):
 
 def told_again(error: MusterError, *, maybe_done: bool) -> MusterError:
     """The same error for a request of its own: several may wait for what failed."""
-    again = type(error).__new__(type(error), *error.args)
-    again.args = error.args
-    again.__dict__.update(error.__dict__)
+    again = _made(type(error), error.args, error.__dict__)
     again.maybe_done = maybe_done
     return again
+
+
+def _made(kind: type[Error], args: tuple[Any, ...], state: Mapping[str, Any]) -> Error:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 _BY_TEXT: dict[str, type[ServerError]] = {

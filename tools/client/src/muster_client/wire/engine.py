@@ -162,7 +162,7 @@ def loop() -> asyncio.AbstractEventLoop:
     global _loop, _mail, _thread
     with _lock:
         if _loop is None:
-            made = asyncio.SelectorEventLoop()  # whatever the program's policy: others lack what dialing needs
+            made = asyncio.SelectorEventLoop()  # whatever the program's policy: others dial in another way
             thread = threading.Thread(target=_run, args=(made,), name="muster-client", daemon=True)
             try:
                 thread.start()
