@@ -25,7 +25,7 @@ from muster_client.ranges import EVERYTHING, KeyRange, prefix
 from muster_client.services.channels import ServiceChannel
 from muster_client.services.config import Config, built
 from muster_client.services.cron import Cron, Run, following
-from muster_client.services.registry import Instance, instance_of, value_of
+from muster_client.services.registry import Instance, Registration, instance_of, value_of
 from muster_client.wire.spaces import Space
 
 
@@ -146,6 +146,42 @@ def test_a_job_that_fails_behind_its_leadership_ends_no_cron() -> None:
     store: Any = Store()
     with pytest.raises(m.NotHeld):
         asyncio.run(Cron(store, "/c", 1.0, job, 10, True, "UTC")._one(lost))
+
+
+def test_a_check_that_ends_its_registration_is_cancelled() -> None:
+    """By what it wakes, in the turn of the loop in which it ends."""
+
+    async def main() -> None:
+        async def healthy() -> bool:
+            asyncio.get_running_loop().call_soon(checking.cancel)
+            return True
+
+        registration: Any = SimpleNamespace(key=b"s")
+        checking = asyncio.create_task(stay(registration, healthy))
+        await asyncio.wait((checking,), timeout=2)
+        assert checking.cancelled()
+
+    async def stay(registration: Any, healthy: Any) -> None:
+        await Registration._asked(registration, healthy)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+def test_a_mirror_that_failed_holds_none_of_its_callers() -> None:
+    client: Any = None
+    mirror = m.Mirror(client, EVERYTHING, None)
+
+    async def main() -> None:
+        mirror._task, mirror._failure = asyncio.create_task(asyncio.sleep(0)), m.MusterError("it failed")
+        lengths = set()
+        for _ in range(5):
+            with pytest.raises(m.MusterError, match="it failed") as met:
+                len(mirror)
+            lengths.add(len(met.traceback))
+        assert len(lengths) == 1
+
+    asyncio.run(main())
 
 
 def test_threads_share_one_channel_to_an_instance() -> None:

@@ -38,6 +38,7 @@ class Mirror(Mapping[bytes, KeyValue]):
         self._revision = 0
         self._task: asyncio.Task[None] | None = None
         self._failure: BaseException | None = None
+        self._failed_at: TracebackType | None = None
         self._moved = asyncio.Event()
         self._lock = threading.RLock()
         self._origin = engine.Origin()
@@ -97,8 +98,8 @@ class Mirror(Mapping[bytes, KeyValue]):
         if self._task is None:
             raise MusterError(_WITHIN)
         self._check_process()
-        if self._failure is not None:
-            raise self._failure
+        if self._failure is not None:  # each use of one error adds to its traceback, which holds frames
+            raise self._failure.with_traceback(self._failed_at)
 
     def _check_process(self) -> None:
         """MusterError in a process that was forked off: what was there at the fork would stay for ever."""
@@ -117,7 +118,7 @@ class Mirror(Mapping[bytes, KeyValue]):
                             self._apply(later)
                     self._moved.set()
         except Exception as error:
-            self._failure = error
+            self._failure, self._failed_at = error, error.__traceback__
         else:
             self._failure = MusterError("the mirror's watch has ended")
         self._moved.set()

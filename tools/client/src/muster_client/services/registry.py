@@ -255,7 +255,8 @@ class Registration:
 
     async def _asked(self, healthy: Healthy) -> bool:
         try:
-            return await asyncio.wait_for(healthy(), _HEALTH_S)
+            async with asyncio.timeout(_HEALTH_S):  # wait_for of Python 3.11 swallows a cancellation
+                return await healthy()
         except Exception as error:
             log.warning("the check of %r has failed: %r", self.key, error)
             return False

@@ -218,14 +218,10 @@ class Connections:
 
     async def _connected(self, deadline: float | None, opened: Sequence[Connection]) -> None:
         """Wait until one of these endpoints is connected."""
-
-        async def wait() -> None:
-            async with self._changed:
-                await self._changed.wait_for(lambda: self._closed or any(one.ready for one in opened))
-
         left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(wait(), left_s)
+            async with asyncio.timeout(left_s), self._changed:
+                await self._changed.wait_for(lambda: self._closed or any(one.ready for one in opened))
             return
         if not self._closed and not any(one.ready for one in opened):
             raise Unreachable(self.reasons(opened))

@@ -155,7 +155,7 @@ class Following(Generic[Told]):
         """Until there are events, or it is closed. MusterError: it cannot go on."""
         while not self.events and not self.closed:
             if self._failure is not None:
-                raise self._failure
+                raise self._failure.with_traceback(None)  # which grows by each use
             await self._read_whole(self._read())
 
     async def request_progress(self) -> None:
