@@ -46,6 +46,17 @@ def test_a_lease_counts_from_the_attempt_that_was_answered(monkeypatch: pytest.M
         asyncio.run(main())
 
 
+def test_what_takes_more_than_an_attempt_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_ATTEMPT_S", 0.2)
+
+    def slow(request: pb.RangeRequest, context: Context) -> pb.RangeResponse:
+        time.sleep(0.6)
+        return pb.RangeResponse(count=1)
+
+    with scripted({"KV/Range": slow}) as address, sync.Client(address, timeout=8) as client:
+        assert client.get("a") is None
+
+
 def test_a_lease_that_is_lost_does_not_come_back() -> None:
     kept = Kept(1, 2, clock() - 3)
     assert kept.why()

@@ -354,6 +354,8 @@ class Caller:
                 raise of_status(code, details, maybe_done=maybe_done, endpoint=connection.name)
             error = of_status(code, details, maybe_done=maybe_done, endpoint=connection.name)
             others = not how.at and self.connections.others(avoid)
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED and not others:  # it may take longer
+                how.attempt_s *= 2
             await self._pause(attempt, avoid, how.deadline, error, others)
 
     async def _next(
