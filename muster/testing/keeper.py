@@ -215,7 +215,7 @@ def main() -> int:
             return asyncio.run(_run(plan, asking))
         except (OSError, ConfigError) as e:
             with contextlib.suppress(OSError):
-                asking.sendall(json.dumps({"error": str(e)}).encode() + b"\n")
+                asking.sendall(json.dumps({"id": 0, "error": str(e)}).encode() + b"\n")
             return 1
         finally:
             for folder in (data_dir, *(os.path.join(data_dir, f"host{i}") for i in range(plan["hosts"]))):
