@@ -10,6 +10,7 @@ import muster_client as m
 import pytest
 from muster_client import ops
 from muster_client.model import Found, KeyValue, TxnResult
+from muster_client.recipes import late
 from muster_client.recipes.barriers import DoubleBarrier
 
 
@@ -50,3 +51,29 @@ def test_one_too_many_is_not_let_in_however_late_the_others_say_so() -> None:
 
 def test_a_client_of_go_says_not_which_are_in() -> None:
     assert Store(b"").enter(3) == 4
+
+
+def test_one_that_leaves_repeats_its_delete(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key is its own alone."""
+    key, lines = b"/b/waiters/2", [[1, 2], []]
+    gone: list[bytes] = []
+
+    async def deleted(client: object, key: bytes) -> int:
+        gone.append(key)
+        return 5
+
+    async def others(barrier: DoubleBarrier) -> list[KeyValue]:
+        return [KeyValue(b"/b/waiters/%d" % at, b"", at, at, 1) for at in lines.pop(0)]
+
+    async def nothing(*_: object) -> None:
+        pass
+
+    client: Any = SimpleNamespace()  # with no delete that may fail
+    barrier = DoubleBarrier(client, "/b", 2, None, 10)
+    lease: Any = SimpleNamespace(revoke=nothing)
+    barrier._key, barrier._lease = key, lease
+    monkeypatch.setattr(late, "deleted", deleted)
+    monkeypatch.setattr(DoubleBarrier, "_others", others)
+    monkeypatch.setattr(DoubleBarrier, "_gone", nothing)
+    asyncio.run(barrier.leave())
+    assert gone == [key]

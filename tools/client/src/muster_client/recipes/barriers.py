@@ -169,7 +169,7 @@ class DoubleBarrier:
                 lowest = min(kvs, key=lambda kv: kv.mod_revision)
                 highest = max(kvs, key=lambda kv: kv.mod_revision)
                 if lowest.key != self._key:
-                    await self._client.delete(self._key)
+                    await late.deleted(self._client, self._key)
                     await self._gone(lowest)
                 elif len(kvs) > 1:
                     await self._gone(highest)
