@@ -15,6 +15,7 @@ import pytest
 from muster_client import sync
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.sync.base import wait
 from muster_client.sync.services import in_thread
 from muster_client.wire import engine
 
@@ -94,6 +95,24 @@ def test_an_interrupt_ends_what_is_observed() -> None:
         with pytest.raises(KeyboardInterrupt):
             next(observed)
         timer.join()
+
+
+def test_an_interrupted_step_has_tidied_up_when_its_caller_goes_on() -> None:
+    main, tidied = threading.get_ident(), threading.Event()
+
+    async def step() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.2)
+            tidied.set()
+
+    timer = threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        wait(step())
+    assert tidied.is_set()
+    timer.join()
 
 
 def test_what_is_observed_ends_in_any_thread() -> None:

@@ -12,18 +12,25 @@ from muster_client.wire import engine
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
+_TIDY_S = 5.0
 
 
 def wait(step: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
     """Run something in the engine; an interrupt of this thread cancels it there. RuntimeError in the engine's
     own thread, which would wait for itself, and once the process ends."""
     _check(step)
-    future = engine.submit(step if timeout is None else asyncio.wait_for(step, timeout))
+    begun = engine.begin(step if timeout is None else _within(step, timeout))
     try:
-        return future.result()
+        return begun.told.result()
     except BaseException:
-        future.cancel()
+        if begun.told.cancel():  # it tidies up, before its caller closes the connections
+            begun.ended.wait(_TIDY_S)
         raise
+
+
+async def _within(step: Coroutine[Any, Any, Result], timeout: float) -> Result:
+    async with asyncio.timeout(timeout):  # wait_for of Python 3.11 swallows a cancellation
+        return await step
 
 
 def _check(step: Coroutine[Any, Any, Any]) -> None:

@@ -127,17 +127,24 @@ class _Errand(_Step[Result]):
             self._back.post(lambda: self._tell(task))
 
 
-class _Submitted(_Step[Result]):
-    """For a thread; cancelled with ``told``."""
+class Submitted(_Step[Result]):
+    """For a thread; cancelled with ``told``. ``ended``: nothing of it runs any more."""
 
     def __init__(self, step: Coroutine[Any, Any, Result], there: Mail) -> None:
         self.told: Future[Result] = Future()
+        self.ended = threading.Event()
         super().__init__(step, there, self.told)
 
     def _begin(self) -> None:
         super()._begin()
-        if self._task is not None:
+        if self._task is None:
+            self.ended.set()
+        else:
             self.told.add_done_callback(self._was_told)
+
+    def _ended(self, task: asyncio.Task[Result]) -> None:
+        self.ended.set()
+        super()._ended(task)
 
     def _was_told(self, told: Future[Result]) -> None:
         """In whatever thread; the task is cancelled in its own."""
@@ -212,10 +219,15 @@ def direct(step: Coroutine[Any, Any, Result]) -> Result:
 
 def submit(step: Coroutine[Any, Any, Result]) -> Future[Result]:
     """Begin something there. RuntimeError once the process ends."""
+    return begin(step).told
+
+
+def begin(step: Coroutine[Any, Any, Result]) -> Submitted[Result]:
+    """The same, for a caller that may wait for the end of what it cancels."""
     if _ended:
         step.close()
         raise RuntimeError(_ENDED)
-    return _Submitted(step, mail()).told
+    return Submitted(step, mail())
 
 
 def mail_of(here: asyncio.AbstractEventLoop) -> Mail:
