@@ -262,7 +262,7 @@ MUTANTS = [
     Mutant(a_refused_revoke_revokes_until_it_is_applied, 3, (GRANTED, MISSED), first=2, leases=True),
     Mutant(void_tokens_count, 1, (ASKED, EFFECT), first=14),
     Mutant(old_revisions_count, 1, (ASKED, EFFECT)),
-    Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=1),
+    Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=3),
     Mutant(an_install_brings_no_users, 3, (ASKED, EFFECT, REFUSED, EQUAL), SNAPSHOTS, first=2),
     Mutant(changes_are_acknowledged_by_shard_0, 3, (ASKED, EFFECT, REFUSED)),
     Mutant(what_was_let_pass_comes_whenever, 3, (EFFECT,)),
