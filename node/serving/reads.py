@@ -240,8 +240,11 @@ class Reads:
         now = self._loop.time()
         self.waiting.sweep(now)
         self._early = [late for late in self._early if now < late.deadline]
-        if self._late:
-            self._late = {mark: late for mark, late in self._late.items() if now < late.deadline}
+        for mark, late in [pair for pair in self._late.items() if now >= pair[1].deadline]:
+            del self._late[mark]
+            late.cancelled = True
+            if late.link.alive:  # a front waits longer for a hash
+                self.refuse(late.link, late.rid, EtcdError(errors.TIMEOUT))
 
 
 def agree(mine: Table, theirs: Table | None, method: int, request: bytes) -> bool:

@@ -23,6 +23,8 @@ def has_gone(node: Figures) -> None:
     for peers in node.get("snapshots", {}).values():
         for peer in peers.values():
             peer["inflights"] = 0
+    if growth := node.get("growth"):
+        growth.update(advice="", held=0, stopped=0, failed=0)
 
 
 def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metric]:

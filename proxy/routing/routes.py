@@ -36,9 +36,10 @@ _HELD_S = 0.1  # two of the router's sweeps: a later one was held
 
 
 class ShardRoute:
-    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_led_at", "_listening", "_receiver", "_retry_at",
-                 "home", "known_leader", "leader", "leader_changes", "leader_link", "leader_since", "links",
-                 "members", "own", "queue", "reads", "replica", "shard", "term", "troubles", "wanted")
+    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_kept_up_at", "_led_at", "_listening",
+                 "_receiver", "_retry_at", "home", "known_leader", "leader", "leader_changes", "leader_link",
+                 "leader_since", "links", "members", "own", "queue", "reads", "replica", "shard", "term",
+                 "troubles", "wanted")
 
     def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
                  dead_after_s: float) -> None:
@@ -64,6 +65,7 @@ class ShardRoute:
         self._listening = Listening(max(dead_after_s / 4, _HELD_S))
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
+        self._kept_up_at = 0.0  # when the replica last applied something, or the leader nothing either
         self.troubles: dict[int, str] = {}  # by member without a link, why the last one ended
 
     def choose(self, now: float) -> None:
@@ -163,8 +165,7 @@ class ShardRoute:
                 link.close("silent" if link.up else link.trouble or "no connection")
             elif listening.held_s:
                 link.excuse(listening.held_s, now)
-        if not listening.held_s:
-            self._leave_a_replica_that_stands()
+        self._leave_a_replica_that_stands(now, listening.held_s > 0)
         if self.own:
             self.ensure(self.own, now)
         if self.leader:
@@ -179,11 +180,14 @@ class ShardRoute:
             for member in self.members:
                 self.ensure(member, now)
 
-    def _leave_a_replica_that_stands(self) -> None:
-        """One whose disk hangs says STATE for as long. The own host's stays, as etcd's member would."""
+    def _leave_a_replica_that_stands(self, now: float, held: bool) -> None:
+        """One whose disk hangs says STATE for as long. The own host's stays, as etcd's member would. Only
+        time counts in which the leader goes on: a long apply holds up all of them."""
         replica, leads, limit_s = self.replica, self.leader_link, self._dead_after_s
-        if (self.home is None and replica is not None and replica.stands_s > 2 * limit_s
-                and leads is not None and leads.stands_s < limit_s):
+        if (held or self.home is not None or replica is None or not replica.stands_s
+                or leads is None or leads.stands_s >= limit_s):
+            self._kept_up_at = now
+        elif now - self._kept_up_at > 2 * limit_s:
             replica.close("it applies nothing")
 
     def _waits_for(self, link: Link, heard_till: float, now: float) -> bool:

@@ -17,7 +17,7 @@ class FeedSource:
         self._starved_since = 0.0
         self.stands = False  # the own host's node 0: it applies nothing, though more is committed
         self._applied = 0  # by it
-        self._moved_at = 0.0
+        self._moved_at = self._looked_at = 0.0
         self._level = True  # it has applied what was applied here an election timeout ago
         self._goal = 0  # what it has to apply for that
         self._level_at = 0.0
@@ -26,7 +26,9 @@ class FeedSource:
         """Each heartbeat: how far the own host's node 0 says it is, and what is applied here."""
         if applied != self._applied or applied >= commit:
             self._moved_at = now
-        self._applied = applied
+        elif now - self._looked_at > self._election_s / 2:  # nobody looked: only what is seen counts
+            self._moved_at += now - self._looked_at
+        self._applied, self._looked_at = applied, now
         self.stands = now - self._moved_at >= self._election_s
         if applied >= self._goal:
             self._goal, self._level_at = order_index, now
@@ -45,8 +47,9 @@ class FeedSource:
             return 0
         others = [m for m in members if m != self._own] if at_home else [self._own]
         good = [m for m in others if knows(m) and (at_home or self._level)]
-        if not good:
-            self._headless_since = now if not at_home else self._headless_since
+        if not good:  # while home stands and nobody has more, all wait for the same
+            if leads or not at_home:
+                self._headless_since = now
             return 0
         return good[0] if now - self._headless_since >= self._patience_s else 0
 

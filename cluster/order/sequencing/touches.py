@@ -89,7 +89,7 @@ def _valued(wide: Wide[Any], request: Any) -> Intervals:
     """The keys whose values are wanted."""
     found = Intervals()
     if wide.method == Method.TXN:
-        for span in finish(valued_in(request)):
+        for span in sorted(finish(valued_in(request))):  # each goes to the end of the set
             found.add_span(span)
     elif request is not None and (
             request.prev_kv or (wide.method == Method.PUT and request.ignore_value)):

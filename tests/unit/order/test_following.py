@@ -76,8 +76,8 @@ def test_a_node_goes_home_once_its_node_0_has_known_a_sequencer_for_long_enough(
 
 
 def look(source: FeedSource, at: float, commit: int, applied: int, order_index: int) -> None:
-    """Until half a second before the next one."""
-    for beat in range(5):
+    """For a second."""
+    for beat in range(10):
         source.look(commit, applied, order_index, at + beat / 10)
 
 
@@ -90,13 +90,24 @@ def test_a_feed_is_left_whose_node_0_applies_nothing_though_more_is_committed() 
     for at in range(16, 20):
         look(source, at, 105, 105, 105)
         assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, at) == 0, "there is no more"
-    moved = 19.4
-    source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, moved)
-    source.look(106, 105, 105, moved + 1)
+    look(source, 20.0, 106, 105, 105)
     assert source.stands
-    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, moved + 1) == 0
-    assert source.better(OWN, True, EVERYBODY, NOBODY.__contains__, moved + 2) == 0, "nobody has more"
-    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, moved + 2) == THIRD
+    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, 20.9) == 0
+    look(source, 21.0, 106, 105, 105)
+    assert source.better(OWN, True, EVERYBODY, NOBODY.__contains__, 21.9) == 0, "nobody has more"
+    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, 22.0) == 0
+    look(source, 22.0, 106, 105, 105)
+    look(source, 23.0, 106, 105, 105)
+    assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, 23.9) == THIRD
+
+
+def test_a_pause_of_the_own_loop_is_no_standing_of_its_node_0() -> None:
+    source = FeedSource(OWN, 1.0)
+    source.look(100, 90, 90, 10.0)
+    source.look(100, 90, 90, 13.0)
+    assert not source.stands
+    look(source, 13.1, 100, 90, 90)
+    assert source.stands
 
 
 def test_a_node_goes_home_once_its_node_0_is_level_with_it() -> None:

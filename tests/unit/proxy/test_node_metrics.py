@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from proxy.metrics.node_metrics import node_samples
+from proxy.metrics.node_metrics import has_gone, node_samples
 
 
 def node(active: int, losses: int, sent: dict[str, int], took: list[int]) -> dict[str, Any]:
@@ -51,6 +51,20 @@ def test_figures_that_an_older_node_does_not_have_fail_no_scrape() -> None:
     for name in ("leases_revoked", "lease_ttls", "installing", "snapshots"):
         del figures[name]
         assert list(node_samples({0: figures}, 1))
+
+
+def test_what_node_0_advised_is_gone_with_it() -> None:
+    figures = node(1, 4, {}, [])
+    figures["growth"] = {
+        "mode": "advise", "advice": "move", "held": 2, "stopped": 1, "failed": 0, "begun": {"move": 3},
+        "came": {}}
+    has_gone(figures)
+    found = {
+        (s.name, *s.labels.values()): s.value
+        for family in node_samples({0: figures}, 1) for s in family.samples if "growth" in s.name
+    }
+    assert {name: value for name, value in found.items() if value} == {
+        ("muster_growth_actions_total", "move"): 3}
 
 
 def test_nothing_is_told_of_transfers_before_the_first() -> None:

@@ -170,7 +170,7 @@ def _of_before(config: ServerConfig, identity: Identity) -> list[tuple[str, int,
 
 
 def _is_taken(config: ServerConfig, shards: int, wanted: Listener) -> bool:
-    return any(wanted.meets(other) for other in listeners(config, shards))
+    return any(one.meets(other) for one in _both(wanted) for other in listeners(config, shards))
 
 
 def compare(config: ServerConfig, shards: int) -> None:

@@ -269,10 +269,12 @@ def test_a_read_that_is_cancelled_while_it_waits_is_not_served() -> None:
     reads.waiting.release(5, loop.now)
     assert served == [9]
     reads.submit(link, 11, 1000, READ.pack(6, 3), lambda link, rid, revision, body: served.append(rid))
+    told = link.pending
     assert len(reads._late) == 1
     loop.now += 2
     reads.sweep()
     assert not reads._late, "its time is over"
+    assert told != link.pending, "a front waits longer for a hash"
 
 
 def test_a_read_that_has_waited_leaves_nothing_to_the_garbage_collector() -> None:

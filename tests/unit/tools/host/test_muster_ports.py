@@ -148,9 +148,9 @@ def test_a_machine_without_ipv6_listens_at_all_of_ipv4(monkeypatch: pytest.Monke
         return made(family, *more)
 
     monkeypatch.setattr(ports.socket, "socket", without)
-    (port,) = free_ports(1)
+    port, peer_port = free_ports(2)
     settings = built(
-        f"--listen-client-urls=http://[::]:{port}", f"--listen-peer-urls=http://[::]:{port + 1}",
+        f"--listen-client-urls=http://[::]:{port}", f"--listen-peer-urls=http://[::]:{peer_port}",
         "--peer-insecure", "--port-wait=0s")
     ports.check(settings, None, structlog.get_logger("test"))
     assert [one.host for one in ports.listeners(settings, 1)] == ["0.0.0.0", "0.0.0.0"]

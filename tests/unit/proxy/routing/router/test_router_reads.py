@@ -180,6 +180,20 @@ def test_a_replica_stays_where_the_leader_applies_nothing_either_and_at_its_host
     assert net.router.routes[0].replica is net.nodes[1].link
 
 
+@pytest.mark.parametrize("leader", [0, 2])  # there is none for a while; or all apply something long
+def test_a_replica_stays_that_goes_on_a_little_later_than_the_leader(leader: int) -> None:
+    net = Net(own=0).started(leader=1)
+    net.lead(2, 2)
+    for node in net.every.values():
+        node.commit, node.applied, node.leader = 100, 99, leader
+    net.pass_time(5.0)
+    for node in net.every.values():
+        if node.member != 1:
+            node.applied, node.leader, node.term = 100, 2, 3
+    net.pass_time(0.6)
+    assert net.router.routes[0].replica is net.nodes[1].link
+
+
 def test_a_replica_that_applies_slowly_stays_and_so_does_one_while_the_loop_of_its_proxy_was_held() -> None:
     net = Net(own=0).started(leader=1)
     net.lead(2, 2)
