@@ -6,6 +6,7 @@ import itertools
 import json
 import shlex
 import subprocess
+from typing import Any
 
 import muster_client as m
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tools.console import names
+from tools.console.store.hub import Told
 from tools.console.store.keys import commands, copies, edits, tree, values
 from tools.console.views import live, shell
 from tools.console.views.value import preview
@@ -188,6 +190,25 @@ def test_what_is_no_yaml_is_not_saved_as_such(text: str) -> None:
         values.show(text.encode(), "yaml")
     with pytest.raises(copies.Malformed):
         copies.parsed(f"x: {text}".encode())
+
+
+def test_what_is_nested_too_deep_to_be_written_as_yaml_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_deep(*_: object, **__: object) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr(values.yaml, "safe_dump", too_deep)
+    with pytest.raises(values.NotSo):
+        values.show(b"[[[[[[1]]]]]]", "yaml")
+
+
+def test_a_warning_of_the_live_view_is_drawn_once() -> None:
+    drawn: list[str] = []
+    view: Any = object.__new__(live.Live)
+    view.missed, view.warned, view.paused = False, ("", False), True
+    view._warn = drawn.append
+    for told in (Told(), Told(missed=True), Told(), Told(error="away"), Told(error="away"), Told()):
+        view._told(told)
+    assert drawn == ["", "away", ""]
 
 
 def test_yaml_that_is_shown_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:

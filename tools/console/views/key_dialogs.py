@@ -173,19 +173,22 @@ def export_dialog(page: Page, keys: KeyRange, revision: int) -> None:
 def import_dialog(page: Page) -> None:
     """A file of keys, looked at before it is written."""
     pairs: list[copies.Pair] = []
+    newest: object = None  # file: a large one may be read after it
 
     async def taken(event: events.UploadEventArguments) -> None:
+        nonlocal newest
+        newest = event
         pairs.clear()
         sure.set_enabled(False)
         try:
-            pairs[:] = await asyncio.to_thread(copies.parsed, await event.file.read())
+            found = await asyncio.to_thread(copies.parsed, await event.file.read())
+            said = page.t("import.found", count=f"{len(found):,}", first=shown(found[0][0]) if found else "")
         except copies.Malformed as error:
-            told.set_text(page.why(error))
-        else:
-            told.set_text(
-                page.t("import.found", count=f"{len(pairs):,}", first=shown(pairs[0][0]) if pairs else "")
-            )
-        sure.set_enabled(bool(pairs))
+            found, said = [], page.why(error)
+        if newest is event:
+            pairs[:] = found
+            told.set_text(said)
+            sure.set_enabled(bool(pairs))
 
     async def do() -> None:
         made.close()

@@ -346,12 +346,15 @@ class KeysView:
 
     def _keep_up(self) -> None:
         """Show what came meanwhile, and what comes from now on."""
-        early, self._early = self._early or [], None
-        for told in early:
-            self._told(told)
+        self._catch_up()
         drawing = self.page.run(self._keep_drawn())
         self.page.on_leave(lambda: _cancel(drawing))
         self._dirty.set()
+
+    def _catch_up(self) -> None:
+        early, self._early = self._early or [], None
+        for told in early:
+            self._told(told)
 
     async def _keep_drawn(self) -> None:
         """Draw what changed, and count what is not counted, at most a few times a second."""
@@ -378,16 +381,18 @@ class KeysView:
 
     async def _read_again(self) -> None:
         """Show what is there after changes were missed; an edit that has begun stays. MusterError."""
-        self._missed = False
+        self._missed, self._early = False, []  # what comes meanwhile may be newer than what is read
         try:
             await self.outline.start(self.outline.base)
             await self.outline.reveal(self.key)
+            self._draw()
+            if not self.value.editing:
+                await self.value.show(self.key)
         except MusterError:
             self._missed = True
             raise
-        self._draw()
-        if not self.value.editing:
-            await self.value.show(self.key)
+        finally:
+            self._catch_up()
 
     async def _travel(self, listed: bytes) -> None:
         """Choose a revision by a slider, from the compaction to now. ``listed``: a key that may be read."""

@@ -91,6 +91,7 @@ class Live:
         self.page = page
         self.log = Log()
         self.paused = self.missed = False
+        self.warned = "", False  # the error, and whether changes are missing, as they are shown
         self.kinds = {"create", "put", "delete"}
         self.changed = True
         self.rows: list[Seen] = []
@@ -148,16 +149,21 @@ class Live:
 
     def _told(self, told: Told) -> None:
         self.missed |= told.missed
-        self.trouble.clear()
-        if told.error or self.missed:
-            with self.trouble:
-                ui.icon("sync_problem")
-                missed = self.page.t("live.missed")
-                ui.label(self.page.t("not_live", reason=told.error) if told.error else missed)
+        if (told.error, self.missed) != self.warned:  # else a screen reader repeats it
+            self.warned = told.error, self.missed
+            self._warn(told.error)
         if not self.paused:
             changes = [event for event in told.events if isinstance(event, Put | Delete)]
             self.log.add(changes, time.monotonic())
             self.changed |= bool(changes)
+
+    def _warn(self, error: str) -> None:
+        self.trouble.clear()
+        if error or self.missed:
+            with self.trouble:
+                ui.icon("sync_problem")
+                missed = self.page.t("live.missed")
+                ui.label(self.page.t("not_live", reason=error) if error else missed)
 
     def _pause(self) -> None:
         self.paused = not self.paused
@@ -169,7 +175,7 @@ class Live:
     def _clear(self) -> None:
         self.log.kept.clear()
         if self.missed:
-            self.missed = False
+            self.missed, self.warned = False, ("", False)
             self.trouble.clear()
         self.changed = True
 

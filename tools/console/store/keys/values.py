@@ -126,7 +126,10 @@ def _yaml(text: str) -> Shown:
         json.loads(text)
     except (ValueError, RecursionError):
         return Shown("yaml", text)
-    return Shown("yaml", yaml.safe_dump(found, allow_unicode=True, sort_keys=False), editable=False)
+    try:
+        return Shown("yaml", yaml.safe_dump(found, allow_unicode=True, sort_keys=False), editable=False)
+    except NO_YAML as error:  # nested deeper than it can be written
+        raise NotSo(str(error)) from None
 
 
 def read(text: str, form: Form, like: bytes = b"") -> bytes:
