@@ -86,6 +86,7 @@ def _serve(values: Values) -> None:
     from tools.console import app
     from tools.console.certificates import Certified
     from tools.console.guard import LOOPBACK
+    from tools.console.sockets import Sockets
 
     scheme, host, port = listen_of(values["listen"], values["cert-file"], values["key-file"])
     names = {_shown(host), *values["allowed-hosts"]}
@@ -102,6 +103,7 @@ def _serve(values: Values) -> None:
         ssl_ca_certs=values["trusted-ca-file"] or None,
         ssl_cert_reqs=_asked_of_browsers(values),
         http=Certified,
+        ws=Sockets,
         timeout_graceful_shutdown=2,
     )
     logging.getLogger("muster_client").setLevel(logging.ERROR)

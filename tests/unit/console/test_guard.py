@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidState
 
 from tools.console.guard import DOORS, LOOPBACK, MOST_BODY_BYTES, POLICY, Guard, Message, Receive, Scope, Send
+from tools.console.sockets import Sockets
 
 HERE = "127.0.0.1:8378"
 
@@ -102,3 +105,18 @@ def test_a_request_does_not_choose_the_path_of_scripts() -> None:
     body = asked(host=HERE, x_forwarded_prefix="/evil", accept="x")[1]["body"]
     assert b"evil" not in body
     assert b"accept" in body
+
+
+def test_a_websocket_that_its_browser_is_closing_ends_with_the_console(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[None] = []
+    socket: Any = Sockets.__new__(Sockets)
+    socket.transport = SimpleNamespace(close=lambda: closed.append(None))
+
+    def shutdown(self: object) -> None:
+        raise InvalidState("connection is closing")
+
+    monkeypatch.setattr(Sockets.__base__, "shutdown", shutdown)
+    socket.shutdown()
+    assert closed
