@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import errno
 import random
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
+
+from tools.muster.machine.silence import probe
 
 _DIAL_S = 5.0
 _ALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 9))  # as Go's programs
@@ -145,11 +146,7 @@ class _Side(asyncio.Protocol):
         self._transport.pause_reading()
         sock = transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it is closed already
-            # notice a peer that disappears
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for name, value in _ALIVE:
-                if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
-                    sock.setsockopt(socket.IPPROTO_TCP, option, value)
+            probe(sock, _ALIVE)  # notice a peer that disappears
         if self._forwarder is not None:
             self._forwarder.opened(self)
 

@@ -1,8 +1,9 @@
-"""Clients that have vanished without a word: their kernel answers no probe any more."""
+"""Partners that have vanished without a word: their kernel answers no probe any more."""
 
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 _ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 30))  # seconds, as etcd; nine probes by default: 5 min
@@ -10,7 +11,12 @@ _ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 30))  # seconds, as etcd; nine
 
 def keep_alive(listening: Any) -> None:
     """Have the kernel probe the clients of a TCP socket: what it accepts takes these options from it."""
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _ALIVE:
+    probe(listening, _ALIVE)
+
+
+def probe(sock: Any, options: Iterable[tuple[str, int]]) -> None:
+    """Have the kernel probe the other side of a TCP socket. ``options``: TCP's, by name."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in options:
         if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
-            listening.setsockopt(socket.IPPROTO_TCP, option, value)
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 import socket
 
+from tools.muster.machine.silence import probe
+
 LONGEST_DIAL_S = 5.0
 
 
@@ -28,8 +30,5 @@ def end_when_silent(sock: socket.socket, silence_s: float) -> None:
     if not silence_s or sock.family == socket.AF_UNIX:
         return
     seconds = max(1, math.ceil(silence_s))
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", seconds), ("TCP_KEEPCNT", 1),
-                        ("TCP_USER_TIMEOUT", int(silence_s * 1000))):
-        if (option := getattr(socket, name, None)) is not None:  # not every system has all of them
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    probe(sock, (("TCP_KEEPIDLE", seconds), ("TCP_KEEPINTVL", seconds), ("TCP_KEEPCNT", 1),
+                 ("TCP_USER_TIMEOUT", int(silence_s * 1000))))
