@@ -1,9 +1,9 @@
 """Make a virtual environment of the quickest Python at hand: ``python3 packaging/venv.py FOLDER [PYTHON]``.
 
 Half of muster's CPU goes into the interpreter. A build without profile-guided optimisation, such as pyenv's
-default, takes 17 to 20 % more CPU for a put. So ``python3`` is measured against the system's, which is taken
-if clearly quicker: ``sysconfig`` does not tell how Debian's was built. On a busy machine the slower one may
-win: ``make setup PYTHON=python3.12`` names one.
+default, takes 17 to 20 % more CPU for a put. So ``python3`` is measured in turns with the system's, which is
+taken if clearly quicker: ``sysconfig`` does not tell how Debian's was built. On a busy machine the slower one
+may win: ``make setup PYTHON=python3.12`` names one.
 
 Standard library only. Status 1 and one line if no interpreter will do.
 """
@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 OLDEST = (3, 11)
 ELSEWHERE = ("/usr/bin/python3", "/usr/local/bin/python3")
 CLEARLY = 0.93  # of the other's time; the loop's own spread is 2 %
+TURNS = 3  # the first process of an interpreter reads its files, and others may use the machine
 
 _TIMED = """
 import sys, time, venv
@@ -66,11 +67,12 @@ def choose(
 ) -> str:
     """``first``, or another one that is clearly quicker, or new enough unlike ``first``. LookupError."""
     best: tuple[float, str] | None = None
-    for python in (first, *others):
-        found = measure(python)
-        if found is None or found[0] < OLDEST:
+    turns = [[measure(python) for python in (first, *others)] for _ in range(TURNS if others else 1)]
+    for measurements in zip(*turns, strict=True):
+        found = [one for one in measurements if one is not None and one[0] >= OLDEST]
+        if not found:
             continue
-        _, seconds, path = found
+        _, seconds, path = min(found, key=lambda one: one[1])
         if best is None or seconds < CLEARLY * best[0]:
             best = (seconds, path)
     if best is None:

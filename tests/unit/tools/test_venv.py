@@ -33,6 +33,16 @@ def test_the_first_is_taken_unless_another_is_clearly_quicker():
     )
 
 
+def test_one_slow_turn_decides_nothing():
+    """The first Python of a machine that had just begun took twice its time."""
+    slow = iter([2.0, 0.8, 0.8])
+
+    def measure(python: str) -> tuple[tuple[int, int], float, str]:
+        return (3, 11), next(slow) if python == "b" else 1.0, f"/bin/{python}"
+
+    assert venv.choose("a", ("b",), measure) == "/bin/b"
+
+
 def test_one_that_is_too_old_or_not_there_is_passed_over():
     assert venv.choose("a", ("b",), _measures(a=((3, 9), 0.1), b=((3, 11), 1.0))) == "/bin/b"
     assert venv.choose("a", ("b",), _measures(b=((3, 13), 1.0))) == "/bin/b"

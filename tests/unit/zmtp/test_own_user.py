@@ -28,8 +28,9 @@ from tools.muster.machine.zmtp.tls import PeerCredentials
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, too")
 ADDRESSES = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+# the codec comes first: another user may not read this Python's folder
 OTHER = f"""
-import os, socket, sys
+import encodings.idna, os, socket, sys
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
 host, port, said = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
 with socket.create_connection((host, port), 20) as s:
@@ -288,7 +289,7 @@ def test_another_users_process_is_told_who_belongs_to_the_cluster_and_says_nothi
 def test_another_users_process_that_listens_at_a_peers_port_is_told_nothing() -> None:
     port = free_port()
     code = f"""
-import os, socket
+import encodings.idna, os, socket
 os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})
 with socket.create_server(("127.0.0.1", {port})) as s:
     print(flush=True)
