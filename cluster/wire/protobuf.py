@@ -53,7 +53,8 @@ def varints(first: int, count: int) -> list[bytes]:
 
 
 def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
-    """The varint at ``pos``: ``(value, next position)``. Unsigned; IndexError if cut short."""
+    """The varint at ``pos``: ``(value, next position)``. Unsigned; IndexError if cut short, or longer than
+    ten bytes: a client may send a million that never end, and each is added to a longer number."""
     byte = buf[pos]
     pos += 1
     if byte < 0x80:
@@ -67,6 +68,8 @@ def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, pos
         shift += 7
+        if shift == 70:
+            raise IndexError("a varint of more than ten bytes")
 
 
 def key_value(

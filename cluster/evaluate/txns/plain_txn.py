@@ -36,6 +36,7 @@ Said = tuple[int, bytes | None, bytes, bytes]
 _TARGETS = (VERSION, CREATE, MOD, VALUE, LEASE)  # by Compare.CompareTarget
 _GIVEN = (0x20, 0x28, 0x30, 0x3A, 0x40)  # tag of the field that a target is compared with
 _ABSENT = Current(0, 0, 0, 0)
+ANY_OPS = 1 << 62
 _SMALL = [bytes((i,)) for i in range(0x80)]
 # in Said: a get of what this very transaction has put, of a key that was there or was not
 _OWN, _OWN_NEW = 1, 2
@@ -87,15 +88,18 @@ _plain: Callable[[tuple[list[Compare], list[Op], list[Op], bool, bool]], Plain] 
 )
 
 
-def read(data: bytes) -> Plain | None:
-    """A TxnRequest of this form; None: it must be parsed."""
+def read(data: bytes, most_ops: int = ANY_OPS) -> Plain | None:
+    """A TxnRequest of this form; None: it must be parsed. ``most_ops``: one of many more is not read."""
     compares: list[Compare] = []
     success: list[Op] = []
     failure: list[Op] = []
     changes, serializable = 0, True
-    pos, end = 0, len(data)
+    pos, end, left = 0, len(data), 3 * most_ops
     try:
         while pos < end:
+            left -= 1
+            if left < 0:
+                return None
             tag, size = data[pos], data[pos + 1]
             at = pos + 2
             if size >= 0x80:

@@ -20,6 +20,13 @@ def test_a_varint_is_read_as_it_was_written_and_takes_no_byte_too_many(number: i
     assert len(encoded) == max(1, -(-number.bit_length() // 7))
 
 
+@pytest.mark.parametrize("size", [10, 11, 2_000_000])
+def test_a_varint_that_does_not_end_is_left_after_ten_bytes(size: int) -> None:
+    """A client's two million took minutes of a front once: each was added to a longer number."""
+    with pytest.raises(IndexError):
+        read_varint(b"\xff" * size, 0)
+
+
 @pytest.mark.parametrize("prefix", [header_prefix(7, 1), header_prefix(1 << 63, (1 << 64) - 1), b""])
 def test_headers_made_in_a_row_are_those_made_one_by_one(prefix: bytes) -> None:
     headers = ResponseHeaders(prefix)

@@ -186,6 +186,24 @@ def check_bytes(body: bytes) -> None:
         assert plain.serializable == is_serializable(message)
 
 
+@pytest.mark.parametrize("before", [
+    b"\x0a",  # a compare's size
+    b"\x12",  # an operation's
+    b"\x12\x85\x80\x7a\x12",  # a put's
+    b"\x0a\x80\x80\x7a\x08\x00\x10\x00\x1a\x01k\x20",  # a version to compare with
+    b"\x12\x80\x80\x7a\x12\xfc\xff\x79\x0a\x01k\x18",  # a lease
+    b"\x12\x80\x80\x7a\x0a\xfc\xff\x79\x0a\x01k\x20",  # a revision
+])
+def test_a_number_that_does_not_end_is_left_to_the_parser(before: bytes) -> None:
+    assert plain_txn.read(before + b"\xff" * 2_000_000) is None
+
+
+def test_one_of_many_more_operations_than_are_allowed_is_left_to_the_parser() -> None:
+    body = b"\x12\x05\x0a\x03\x0a\x01k" * 24
+    assert plain_txn.read(body, 8) is not None  # the limit itself is judged behind it
+    assert plain_txn.read(body + body[:7], 8) is None
+
+
 @pytest.mark.parametrize("ops", [
     [pb.RequestOp(request_put=pb.PutRequest(key=b"a")), pb.RequestOp(request_put=pb.PutRequest(key=b"a"))],
     [pb.RequestOp(request_put=pb.PutRequest(key=b"a")),
