@@ -145,7 +145,8 @@ class Front:
                 tls = Credentials(settings.tls, by_address=self._names_of)  # the other logs changed files
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
-        log.info("serving", urls=[*settings.listen, *settings.listen_http])
+        urls = (*settings.listen, *settings.listen_http)
+        log.info("serving", urls=[url.replace("//:", "//[::]:") for url in urls])
 
     async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None,
                       serves: Serves | None = None) -> None:

@@ -41,7 +41,6 @@ And where no step goes, on purpose as well:
   connection may reach another one;
 * while users are enabled, a watch is made once the sequencer has judged it, also a watch of past events; an
   etcd's member judges it by itself, by users that may be old;
-* ``0.0.0.0`` in listen URLs is IPv4 alone, and ``[::]`` both; in Go either is both;
 * ``--auth-token=jwt,ttl=0`` means the default of five minutes; in etcd no such token counts;
 * a peer URL whose port is beyond 65535 or missing, or whose brackets hold no IPv6 address, is refused;
 * HTTP/1.0 connections that ask to stay do so after large answers too; a malformed ``Host`` is taken, CONNECT

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
 from tools.muster.machine.silence import probe
 
 _DIAL_S = 5.0
@@ -64,9 +65,11 @@ class Forwarder:
         return even[(self._picked - 1) % len(even)]
 
     async def listen(self, host: str, port: int) -> asyncio.Server:
-        """OSError. ``::`` is IPv6 and IPv4, as in Go."""
+        """OSError."""
         loop = asyncio.get_running_loop()
-        return await loop.create_server(lambda: _Side(self), host if host != "::" else None, port)
+        if host in EVERYWHERE:
+            return await loop.create_server(lambda: _Side(self), None if knows_ipv6() else "0.0.0.0", port)
+        return await loop.create_server(lambda: _Side(self), host, port)
 
     def opened(self, side: _Side) -> None:
         """A new client, of which nothing is read yet."""

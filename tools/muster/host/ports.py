@@ -17,6 +17,7 @@ from tools.muster.config.settings import ServerConfig
 from tools.muster.config.urls import Url, in_url, resolved
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.supervisor import Logger
+from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
 from tools.muster.machine.zmtp.options import split
 from tools.muster.machine.zmtp.own_user import is_near
 from tools.muster.machine.zmtp.port.bound import Bound
@@ -25,7 +26,6 @@ from tools.muster.machine.zmtp.port.handing import Hands
 
 _TOLD_AFTER_S = 1.0  # of waiting for a port
 _LAST_PORT = 65_535
-_EVERYWHERE = ("0.0.0.0", "::")
 
 
 @dataclass(slots=True, frozen=True)
@@ -47,12 +47,12 @@ class Listener:
         return self.host if self.is_unix else f"{in_url(self.host)}:{self.port}"
 
     def meets(self, other: Listener) -> bool:
-        """Whether only one of the two can be bound. ``::`` takes no IPv4 address here (:func:`_both`)."""
+        """Whether only one of the two can be bound. Of both families there are two (:func:`_both`)."""
         if self.is_unix or other.is_unix:
             return self.host == other.host
         if self.port != other.port or (":" in self.host) != (":" in other.host):
             return False
-        return self.host == other.host or self.host in _EVERYWHERE or other.host in _EVERYWHERE
+        return self.host == other.host or self.host in EVERYWHERE or other.host in EVERYWHERE
 
 
 def bind_address(url: Url) -> str:
@@ -66,31 +66,30 @@ def bind_address(url: Url) -> str:
         found = resolved(url)
     except OSError:
         raise ConfigError(f"cannot resolve the host of {url.text}") from None
-    return "0.0.0.0" if found == "::" and not _knows_ipv6() else found
-
-
-def _knows_ipv6() -> bool:
-    try:
-        socket.socket(socket.AF_INET6).close()
-    except OSError as e:
-        return e.errno != errno.EAFNOSUPPORT
-    return True
+    return "0.0.0.0" if found == "::" and not knows_ipv6() else found
 
 
 def client_address(url: Url, among: Iterable[Url]) -> str:
-    """:func:`bind_address`, or "": IPv6 and IPv4. ``::`` means both, as in Go, unless one of the others has
-    an IPv4 address at its port."""
+    """:func:`bind_address`, or "": IPv6 and IPv4. ``::`` and ``0.0.0.0`` mean both, as in Go, unless one of
+    the others has an address of the other family at its port."""
     host = bind_address(url)
-    if host != "::" or any(
-        one.port == url.port and not one.is_unix and ":" not in bind_address(one) for one in among
+    if not _means_both(host) or any(
+        one.port == url.port and not one.is_unix and (":" in bind_address(one)) != (":" in host)
+        for one in among
     ):
         return host
     return ""
 
 
+def _means_both(host: str) -> bool:
+    return host in EVERYWHERE and knows_ipv6()
+
+
 def _both(listener: Listener) -> tuple[Listener, ...]:
-    """What a listener binds that takes IPv4 besides ``::``."""
-    return (listener, replace(listener, host="0.0.0.0")) if listener.host == "::" else (listener,)
+    """What a listener binds that takes all addresses."""
+    if not _means_both(listener.host):
+        return (listener,)
+    return (listener, replace(listener, host="0.0.0.0" if listener.host == "::" else "::"))
 
 
 def client_urls(config: ServerConfig) -> tuple[Url, ...]:

@@ -14,6 +14,7 @@ import pytest
 from tools.muster.config.parse import ConfigError, UsageError
 from tools.muster.gateway import cli
 from tools.muster.gateway.forward import Endpoint, Forwarder
+from tools.muster.machine.everywhere import knows_ipv6
 from tools.srv import LookupFailed, Record
 
 
@@ -78,10 +79,12 @@ def test_an_endpoint_is_not_left_alone_for_want_of_descriptors_here(
     assert endpoint.answers
 
 
-def test_every_address_of_ipv6_takes_ipv4_too() -> None:
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+def test_every_address_of_a_family_takes_the_other_too(host: str) -> None:
     async def scenario() -> None:
-        server = await Forwarder([], Silent()).listen("::", 0)
-        assert socket.AF_INET in {one.family for one in server.sockets}
+        server = await Forwarder([], Silent()).listen(host, 0)
+        families = {one.family for one in server.sockets}
+        assert families == ({socket.AF_INET, socket.AF_INET6} if knows_ipv6() else {socket.AF_INET})
         server.close()
 
     asyncio.run(scenario())

@@ -23,6 +23,8 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.host import ports, serve
 from tools.muster.host.identity import bootstrap
+from tools.muster.machine.everywhere import knows_ipv6
+from tools.muster.machine.zmtp.port.bound import Bound
 
 CLIENT = ("--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379")
 
@@ -81,11 +83,12 @@ def test_ports_of_other_addresses_may_be_the_same(shards: int, args: tuple[str, 
     ports.compare(built(*args), shards)
 
 
+@pytest.mark.parametrize("host", ["[::]", "0.0.0.0"])
 @pytest.mark.parametrize("flag", ["client-urls", "client-http-urls", "metrics-urls"])
-def test_every_address_of_ipv6_is_every_address_of_ipv4_too(flag: str) -> None:
-    """As in Go. Only ``::`` took no IPv4 client, once."""
+def test_every_address_of_one_family_is_every_address_of_the_other_too(flag: str, host: str) -> None:
+    """As in Go. ``::`` took no IPv4 client once, and ``0.0.0.0`` none of IPv6."""
     (port,) = free_ports(1)
-    settings = built(f"--listen-{flag}=http://[::]:{port}")
+    settings = built(f"--listen-{flag}=http://{host}:{port}")
     ports.compare(settings, 1)
     urls = {
         "client-urls": settings.listen_client,
@@ -100,9 +103,10 @@ def test_every_address_of_ipv6_is_every_address_of_ipv4_too(flag: str) -> None:
             for front in fronts:
                 await front.start(*split_url(url)[1:], reuse_port=True)
                 found = {host for host, number in front.addresses if number == port}
-                assert found == ({"::", "0.0.0.0"} if ports._knows_ipv6() else {"0.0.0.0"})
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.close()
+                assert found == ({"::", "0.0.0.0"} if ports.knows_ipv6() else {"0.0.0.0"})
+            for at in ("127.0.0.1", "::1") if ports.knows_ipv6() else ("127.0.0.1",):
+                _, writer = await asyncio.open_connection(at, port)
+                writer.close()
         finally:
             for front in fronts:
                 await front.stop()
@@ -116,23 +120,26 @@ def test_every_address_of_ipv6_is_every_address_of_ipv4_too(flag: str) -> None:
     (("--listen-client-urls=http://[::]:1,http://[::1]:2,http://0.0.0.0:2",), ["", "::1", "0.0.0.0"]),
     (("--listen-client-urls=http://[::]:1", "--listen-metrics-urls=http://127.0.0.1:1"), ["::"]),
     (("--listen-client-urls=http://[::]:1,unix:///s",), ["", "/s"]),
-    (("--listen-client-urls=http://0.0.0.0:1",), ["0.0.0.0"]),
+    (("--listen-client-urls=http://0.0.0.0:1",), [""]),
+    (("--listen-client-urls=http://0.0.0.0:1,http://[::1]:1",), ["0.0.0.0", "::1"]),
+    (("--listen-client-urls=http://0.0.0.0:1", "--listen-metrics-urls=http://[::]:1"), ["0.0.0.0"]),
 ])
-def test_ipv4_stays_with_a_url_that_names_it(
+def test_a_family_stays_with_a_url_that_names_it(
     monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], hosts: list[str]
 ) -> None:
-    monkeypatch.setattr(ports, "_knows_ipv6", lambda: True)
+    monkeypatch.setattr(ports, "knows_ipv6", lambda: True)
     settings = built(*args)
     ports.compare(settings, 1)
     urls = ports.client_urls(settings)
     assert [ports.client_address(url, urls) for url in settings.listen_client] == hosts
 
 
-@pytest.mark.parametrize(("peer", "metrics"), [("[::]", "127.0.0.1"), ("127.0.0.1", "[::]")])
-def test_what_takes_both_and_an_address_of_ipv4_are_one_port(
+@pytest.mark.parametrize(("peer", "metrics"), [
+    ("[::]", "127.0.0.1"), ("127.0.0.1", "[::]"), ("0.0.0.0", "[::1]"), ("[::1]", "0.0.0.0")])
+def test_what_takes_both_and_an_address_of_either_are_one_port(
     monkeypatch: pytest.MonkeyPatch, peer: str, metrics: str
 ) -> None:
-    monkeypatch.setattr(ports, "_knows_ipv6", lambda: True)
+    monkeypatch.setattr(ports, "knows_ipv6", lambda: True)
     with pytest.raises(ConfigError, match="would both listen on"):
         ports.compare(built(
             f"--listen-peer-urls=http://{peer}:1", f"--listen-metrics-urls=http://{metrics}:1",
@@ -147,13 +154,27 @@ def test_a_machine_without_ipv6_listens_at_all_of_ipv4(monkeypatch: pytest.Monke
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return made(family, *more)
 
-    monkeypatch.setattr(ports.socket, "socket", without)
+    monkeypatch.setattr(socket, "socket", without)
     port, peer_port = free_ports(2)
     settings = built(
         f"--listen-client-urls=http://[::]:{port}", f"--listen-peer-urls=http://[::]:{peer_port}",
         "--peer-insecure", "--port-wait=0s")
     ports.check(settings, None, structlog.get_logger("test"))
     assert [one.host for one in ports.listeners(settings, 1)] == ["0.0.0.0", "0.0.0.0"]
+
+
+@pytest.mark.parametrize("host", ["[::]", "0.0.0.0"])
+def test_peers_reach_a_port_of_all_addresses_by_either_family(host: str) -> None:
+    bound = Bound(f"tcp://{host}:0", own_user=False)
+    try:
+        for family, at in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))[: len(bound.sockets)]:
+            with socket.socket(family) as peer:
+                peer.connect((at, bound.port))
+        assert len(bound.sockets) == 1 + knows_ipv6()
+        with pytest.raises(OSError, match="in use"):
+            Bound(f"tcp://{host}:{bound.port}", own_user=False)
+    finally:
+        bound.close()
 
 
 @pytest.mark.parametrize("shards", [1, 3])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
 from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.options import split
 
@@ -24,18 +25,20 @@ Accepted = Callable[[socket.socket, socket.socket], None]  # a connection, and t
 
 
 class Bound:
-    """What listens at one endpoint: a socket, and with ``own_user`` a Unix socket besides. OSError."""
+    """What listens at one endpoint: a socket, and with ``own_user`` a Unix socket besides. An address that
+    means all of IPv4 or of IPv6 means both, as in Go: a socket each. OSError."""
 
     def __init__(self, endpoint: str, *, own_user: bool) -> None:
         transport, host, port = split(endpoint)
         self._path = host if transport == "ipc" else ""
         self._near = ""  # the path of the Unix socket besides
-        self.sockets = [_bound_unix(host) if transport == "ipc" else _bound_tcp(host, port)]
+        self.sockets = [_bound_unix(host)] if transport == "ipc" else _bound_tcp(host, port)
         try:
             if own_user and transport == "tcp":
                 self._listen_near()
             else:
-                self.sockets[0].listen(_BACKLOG)
+                for one in self.sockets:
+                    one.listen(_BACKLOG)
         except OSError:
             for listener in self.sockets:
                 listener.close()
@@ -43,7 +46,7 @@ class Bound:
 
     def _listen_near(self) -> None:
         """At the port, and at a Unix socket besides. OSError."""
-        (port,) = self.sockets
+        port = self.sockets[0]
         host, number = port.getsockname()[:2]
         if not owners.is_near(host):
             raise OSError(errno.EADDRNOTAVAIL, "without a key only a loopback address takes peers", host)
@@ -165,13 +168,26 @@ def _made(path: str) -> str:
     return f"{path}.{os.getpid()}"
 
 
-def _bound_tcp(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(
-        None if host == "*" else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, _, _, _, address = found[0]
+def _bound_tcp(host: str, port: int) -> list[socket.socket]:
+    if host not in EVERYWHERE:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [_bound(_tcp_socket(found[0][0]), found[0][4])]
+    first = _bound(_tcp_socket(socket.AF_INET), ("0.0.0.0", port))
+    if not knows_ipv6():
+        return [first]
+    try:
+        second = _tcp_socket(socket.AF_INET6)
+        second.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        return [first, _bound(second, ("::", first.getsockname()[1]))]
+    except OSError:
+        first.close()
+        raise
+
+
+def _tcp_socket(family: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    return _bound(sock, address)
+    return sock
 
 
 def _bound(sock: socket.socket, address: object) -> socket.socket:
