@@ -19,6 +19,7 @@ from node.storage.keys import DELETE, INVERTED, MAX32, MAX64, PUT, escape, versi
 from node.storage.state.reads import all_changes
 from node.storage.state.versions import Versions
 
+_EVENT_COST = 8  # changes of other keys that are looked at in the time that an event's row is read in
 # revision, type, key, KeyValue, the one before or b"", sub
 PastEvent = tuple[int, int, bytes, bytes, bytes, int]
 
@@ -53,6 +54,7 @@ def history_slices(
     until = None if end in (b"", b"\0") else end
     events = slice_.events
     scanned = size = 0
+    pause_at = max_scan
     last = from_revision
     try:
         for change in _shown(store, changes):
@@ -63,7 +65,8 @@ def history_slices(
                     slice_.next_revision = revision
                     break
                 last = revision
-            elif scanned and scanned % max_scan == 0:
+            elif scanned >= pause_at:
+                pause_at = scanned + max_scan
                 yield
                 if store.database is not source:  # a snapshot was installed: from here on it is asked again
                     slice_.next_revision = revision
@@ -76,6 +79,7 @@ def history_slices(
                 continue
             event = _event(store, source, change, want_prev)
             events.append(event)
+            scanned += _EVENT_COST - 1
             size += len(event[3]) + len(event[4]) + len(key)
     except Compacted:
         raise

@@ -224,7 +224,8 @@ class StateStore(Versions):
         want_prev: bool, max_scan: int,
     ) -> Generator[None, None, HistorySlice]:
         """The events of a range from a revision on, as many as fit; whole revisions only. ``max_scan`` bounds
-        the changes looked at; pauses after that many of one revision. Raises Compacted."""
+        the changes looked at, of which an event counts as 8; pauses after that many of one revision. Raises
+        Compacted."""
         return history_slices(
             self, start, end, from_revision,
             max_events=max_events, max_bytes=max_bytes, want_prev=want_prev, max_scan=max_scan,

@@ -219,3 +219,24 @@ def test_g9_a_shard_that_had_the_range_at_no_revision_leaves_at_once() -> None:
         other.position = 1
     watched.advance()
     assert left == [part]
+
+
+def test_a_move_leaves_ranges_alone_that_it_does_not_meet() -> None:
+    """With 500 spans and 10,000 ranges one turn took 2 s."""
+    followed: list[bytes] = []
+
+    def watched(key: bytes, range_end: bytes, emitted: int = 20, shard: int = 0) -> Any:
+        return SimpleNamespace(
+            key=key, range_end=range_end, emitted=emitted, parts=[SimpleNamespace(shard=shard)],
+            follow=lambda table: followed.append(key))
+
+    before = moved(grown(), b"a", 0, 1, 5)
+    hub: Any = SimpleNamespace(
+        subscriptions=dict(enumerate([
+            watched(b"a", b"b"), watched(b"b", b""), watched(b"a0", b"c"), watched(b"c", b""),
+            watched(b"d", b"\0"), watched(b"e", b"", emitted=3), watched(b"f", b"", shard=9)])),
+        _placement=SimpleNamespace(table=take_compact(moved(before, b"b", 0, 1, 15), 10)),
+        _router=SimpleNamespace(routes={0: None, 1: None}), _progress=SimpleNamespace(look=lambda: None))
+    hub._followed_by = lambda *more: WatchHub._followed_by(hub, *more)
+    WatchHub.follow(hub, before)
+    assert followed == [b"a", b"b", b"a0", b"e", b"f"]  # of a's past the compaction has left nothing

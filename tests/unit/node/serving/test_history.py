@@ -1,0 +1,49 @@
+"""What a node answers of the past of a watched range."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.effects import records
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
+from node.serving import serve
+from node.storage import StateStore
+from tests.unit.node.serving.answering import serve_of
+
+OTHERS = 3000
+Answer = tuple[int, int, int]  # the next revision, what is applied, the number of events
+
+
+def asked(store: StateStore, from_revision: int) -> tuple[Answer, int]:
+    """An answer, and the pauses on its way."""
+    said: list[bytes] = []
+    link: Any = SimpleNamespace(answer=lambda rid, status, body: said.append(body))
+    nothing: Any = None
+    body = HISTORY_HEAD.pack(from_revision, 200, 1 << 20, 0, 6) + b"/idle/" + b"/idle0"
+    pauses = sum(1 for _ in serve_of(store, nothing, nothing, nothing)._history(link, 1, body))
+    following, applied, _, count = HISTORY_ANSWER.unpack_from(said[0])
+    return (following, applied, count), pauses
+
+
+def test_a_range_whose_past_is_long_and_not_its_own_is_answered_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A front asks again after seven seconds, and asked from the same revision for ever once."""
+    monkeypatch.setattr(serve, "_HISTORY_SLICES", 4)
+    store = StateStore.open(tmp_path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+    store.apply([(i, 1, records.put(b"/busy/%d" % i, 0, 1, b"", 0)) for i in range(1, OTHERS)])
+    store.apply([(OTHERS, 1, records.put(b"/idle/a", 0, 1, b"", 0))])
+    answers = []
+    at = 2
+    while at <= store.revision:
+        (at, applied, count), pauses = asked(store, at)
+        assert applied == store.revision
+        assert pauses < 4
+        answers.append(count)
+    assert answers == [0, 0, 1]
+    assert at == store.revision + 1
+    store.close()
