@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,8 @@ from proxy.grpc.inner import InnerCall, Served
 from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 
-LARGE_BYTES = 65_536  # of a message that is translated in a thread
+LARGE_BYTES = 16_384  # of a message that is translated in a thread: the worst takes 1 ms a KB
+_THREADS = 2  # of their own: an addresses' look-up waits for none of them
 TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
 Requests = tuple[list[bytes], Mistake | None]
 _JSON = "application/json"
@@ -35,6 +37,7 @@ class Room:
     memory: Memory
     max_message_bytes: int
     max_untaken_bytes: int
+    _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
 
     def work(self, size: int, step: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """Run ``step`` on ``size`` bytes, here or in a thread; ``then`` gets its result or its exception."""
@@ -48,7 +51,7 @@ class Room:
         if size <= LARGE_BYTES:
             then(guarded())
             return
-        self.loop.run_in_executor(None, guarded).add_done_callback(
+        self.loop.run_in_executor(self._pool, guarded).add_done_callback(
             lambda done: None if done.cancelled() else then(done.result()))
 
 
@@ -131,7 +134,8 @@ class GatewayCall(InnerCall):
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
             return
         self._request.body = b""
-        room.work(len(body), lambda: requests_of(self._target, body), lambda read: self._open(registry, read))
+        room.work(len(body), lambda: ([], None) if self.gone else requests_of(self._target, body),
+                  lambda read: self._open(registry, read))
 
     def _open(self, registry: Served, read: Requests | Exception) -> None:
         if self.gone or self.closed:

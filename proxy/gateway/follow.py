@@ -11,6 +11,7 @@ from proxy.gateway.talk import TalkedCall
 from proxy.grpc.inner import Served
 from proxy.http.requests import HttpRequest
 
+_DEEPEST = 10_000  # of an object that the decoder takes, as Go's
 _MARKS = re.compile(rb'(?s:\\.)|["{}\[\]]')
 
 
@@ -42,6 +43,9 @@ class Objects:
                 self._quoted = True
             elif mark in (b"{", b"["):
                 self._depth += 1
+                if self._depth > _DEEPEST:  # no object: it goes on for its error
+                    self._depth = 0
+                    break
             elif mark in (b"}", b"]"):
                 self._depth = max(self._depth - 1, 0)
                 if not self._depth:

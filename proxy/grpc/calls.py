@@ -344,18 +344,15 @@ class Call(Stream):
             self._buffer = None
 
     def _messages(self, data: bytes, ended: bool) -> list[bytes] | None:
-        """What is complete now. None: what came has ended the call."""
+        """What is complete now, each for :meth:`_plain`. None: what came has ended the call."""
         connection = self.connection
         limits = connection.limits
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffer = bytearray()
         buffer += data
-        encoding = self.headers.field(b"grpc-encoding")
         try:
-            found = wire.split_messages(buffer, limits.max_message_bytes, encoding)
-            if encoding:
-                connection.work += sum(map(len, found)) >> PLAIN_SHIFT
+            found = wire.split_messages(buffer, limits.max_message_bytes)
             connection.buffered += len(buffer) - self._counted
             self._counted = len(buffer)
             if buffer and ended:
@@ -368,6 +365,20 @@ class Call(Stream):
             self._refuse(refused.status, refused.message)
             return None
         return found
+
+    def _plain(self, message: bytes) -> bytes | None:
+        """A message without its compression: of several only one at a time, since a few KB may make many MB.
+        None: it has ended the call."""
+        if type(message) is not wire.Packed:
+            return message
+        most, encoding = self.connection.limits.max_message_bytes, self.headers.field(b"grpc-encoding")
+        try:
+            plain = wire.decompress(message, most, encoding)
+        except wire.Refused as refused:
+            self._refuse(refused.status, refused.message)
+            return None
+        self.connection.work += len(plain) >> PLAIN_SHIFT
+        return plain
 
     def _refuse(self, status: int, message: str) -> None:
         self.finish(status, message)

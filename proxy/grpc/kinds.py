@@ -76,16 +76,17 @@ class UnaryCall(Call):
         if not messages:
             self._refuse(wire.UNKNOWN, "EOF")
             return
-        self._buffer = None
-        self._hand_over(messages[0])
+        if (message := self._plain(messages[0])) is not None:
+            self._buffer = None
+            self._hand_over(message)
 
     def take_unended(self) -> None:
         """The client's end has not come in time: its request is answered without."""
         if self._buffer is None or self.closed or self.ending:
             return
         messages = self._messages(b"", False)
-        if messages:
-            self._hand_over(messages[0])
+        if messages and (message := self._plain(messages[0])) is not None:
+            self._hand_over(message)
 
     def _hand_over(self, message: bytes) -> None:
         self.connection.taken_on(self, len(message))
@@ -220,7 +221,8 @@ class StreamCall(Call):
                 connection.work = max(connection.work, connection.turn_work)
                 return
             connection.work += MESSAGE_WORK
-            self.handler.message(self, held.pop())
+            if (message := self._plain(held.pop())) is not None:
+                self.handler.message(self, message)
             if self.closed or self.ending:
                 held.clear()
                 return

@@ -72,8 +72,14 @@ def small_reply(stream_id: int, message: bytes) -> bytes:
         _TAIL_WORD, _TAIL_FLAGS, stream_id, _TRAILERS_OK)
 
 
-def split_messages(buffer: bytearray, limit: int, encoding: bytes) -> list[bytes]:
-    """Take the complete messages off the front of ``buffer``, decompressed. ``Refused`` on a broken one."""
+class Packed(bytes):
+    """A message that is compressed."""
+
+    __slots__ = ()
+
+
+def split_messages(buffer: bytearray, limit: int) -> list[bytes]:
+    """Take the complete messages off the front of ``buffer``. ``Refused`` on a broken one."""
     found: list[bytes] = []
     pos = 0
     size = len(buffer)
@@ -86,7 +92,7 @@ def split_messages(buffer: bytearray, limit: int, encoding: bytes) -> list[bytes
         if size - pos - 5 < length:
             break
         message = bytes(memoryview(buffer)[pos + 5 : pos + 5 + length])
-        found.append(decompress(message, limit, encoding) if flag else message)
+        found.append(Packed(message) if flag else message)
         pos += 5 + length
     if pos:
         del buffer[:pos]

@@ -15,6 +15,7 @@ from proxy.http.http2 import Limits
 from proxy.http.requests import AtOnce, HttpRequest
 
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
+_MOST_PIECES = 1000  # that wait behind an answer before they are joined
 TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
 _PUT = b"P"[0]
 _OVER = (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED)
@@ -123,7 +124,10 @@ class Http1Connection(ByH11):
             self._switched.received(data)
             return
         if data:
-            self._raw = self._left() + data if self._raw else data
+            if self._raw and self.request is not None and len(self._more) < _MOST_PIECES:
+                self._more.append(data)  # nobody looks at it for now
+            else:
+                self._raw = self._left() + data if self._raw else data
         elif self._raw:
             self._ended = True
         else:
@@ -156,7 +160,7 @@ class Http1Connection(ByH11):
     @property
     def unfinished(self) -> int:
         """Bytes of an unfinished request body."""
-        return self._body_bytes
+        return len(self._body)
 
     @property
     def idle(self) -> bool:
@@ -168,7 +172,7 @@ class Http1Connection(ByH11):
         if self._switched is not None:
             return self._switched.held_bytes
         given = len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
-        return len(self._raw) - self._at + given
+        return len(self._raw) - self._at + sum(map(len, self._more)) + given
 
     @property
     def overrun(self) -> bool:
@@ -225,6 +229,8 @@ class Http1Connection(ByH11):
             if self._h11.their_state is h11.ERROR or self._h11.our_state in _OVER:
                 return
             if self._raw:
+                if self._more:
+                    self._raw = self._left()
                 if (plain := self._plain()) is not None:
                     self._serve_plain(plain)
                     continue

@@ -13,6 +13,7 @@ from proxy.http.requests import Headers, HttpRequest
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
 _GO_ON = encode_block([(b":status", b"100")])
+_TAKEN_SHIFT = 3  # a unit of work (``proxy.http.http2.connection``) takes in 8 bytes of brackets
 Take = Callable[[bytes, bool], int]
 
 
@@ -51,6 +52,7 @@ class HttpStream(Stream):
         body = self._body
         if body is None:
             if self.take is not None:
+                self.connection.work += len(data) >> _TAKEN_SHIFT
                 self._hold(self.take(data, ended))
             return
         body += data

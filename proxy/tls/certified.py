@@ -38,6 +38,13 @@ class Certificate:
 @lru_cache(_REMEMBERED)
 def read(der: bytes) -> Certificate:
     """A certificate out of its bytes. ValueError if these are none."""
+    try:
+        return _read(der)
+    except Exception as error:  # InvalidVersion, DuplicateExtension and more are no ValueErrors
+        raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _read(der: bytes) -> Certificate:
     from cryptography import x509  # 8 MB of memory that a front without client certificates does not need
     from cryptography.x509.oid import NameOID
 

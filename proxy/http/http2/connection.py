@@ -337,11 +337,10 @@ class Connection(Ends):
         if len(payload) % 6:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "SETTINGS length is not a multiple of 6")
         self._control.pay(self.now)
+        window = -1
         for key, value in frames.SETTING.iter_unpack(payload):
             if key == frames.INITIAL_WINDOW_SIZE:
-                for _ in range(len(self.streams) >> 8):
-                    self._faults.pay(self.now)  # the work is proportional
-                self.set_initial_window(value)
+                window = value if window <= frames.MAX_WINDOW else window  # a mistake stays one
             elif key == frames.MAX_FRAME_SIZE:
                 if not frames.DEFAULT_MAX_FRAME <= value <= 0xFF_FFFF:
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "illegal MAX_FRAME_SIZE")
@@ -351,6 +350,10 @@ class Connection(Ends):
                     raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "illegal ENABLE_PUSH")
             elif key == frames.HEADER_TABLE_SIZE and value < TABLE_LIMIT:
                 self.table_shrunk()
+        if window >= 0:  # the last one counts: each of a frame's thousands would walk all streams
+            for _ in range(len(self.streams) >> 8):
+                self._faults.pay(self.now)  # the work is proportional
+            self.set_initial_window(window)
         self._first = False
         self.write(frames.SETTINGS_ACK)
 

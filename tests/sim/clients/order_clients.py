@@ -104,7 +104,7 @@ class Call:
             self._told(data)
 
     def send_framed(self, data: bytes) -> None:
-        for message in split_messages(bytearray(data), 1 << 30, b""):
+        for message in split_messages(bytearray(data), 1 << 30):
             self.send(message)
 
     def finish(self, status: int = 0, message: str = "") -> None:

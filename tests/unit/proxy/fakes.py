@@ -89,7 +89,7 @@ class FakeCall:
 
     def send_framed(self, data: bytes) -> None:
         buffer = bytearray(data)
-        for message in split_messages(buffer, 1 << 30, b""):
+        for message in split_messages(buffer, 1 << 30):
             self.send(message)
         assert not buffer, "a message is cut short"
 

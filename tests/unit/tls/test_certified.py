@@ -29,6 +29,18 @@ def test_a_certificate_says_its_name_its_number_and_where_it_is_valid(authority:
     assert (found.dns_names, found.addresses) == (("a.example", "*.b.example"), ("10.0.0.1", "::1"))
 
 
+def test_one_of_no_known_version_cannot_be_read(authority: Authority) -> None:
+    """A client may show any certificates behind its own: such a one ended the process once."""
+    der = ssl.PEM_cert_to_DER_cert(authority.issue("odd").cert.read_text())
+    version = b"\xa0\x03\x02\x01"
+    odd = der.replace(version + b"\x02", version + b"\x05", 1)
+    assert odd != der
+    with pytest.raises(ValueError, match="version"):
+        read(odd)
+    with pytest.raises(ValueError, match=r"."):
+        read(der[:-1])
+
+
 @pytest.mark.parametrize(
     ("host", "fits"),
     [

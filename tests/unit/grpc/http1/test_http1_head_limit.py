@@ -64,3 +64,25 @@ def test_an_idle_connection_is_no_slow_one() -> None:
     for second in range(1, 60):
         http.tick(float(second))
     assert not output.closed
+
+
+SMALL = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"  # h11 reads it
+
+
+@pytest.mark.parametrize("before", [b"", SMALL])
+@pytest.mark.parametrize("fields", [b"a: b\r\n" * 40_000, b"a: b\r\n" * 1001, b"a: %b\r\n" % (b"b" * 70_000)])
+def test_a_head_of_too_many_fields_is_refused_before_they_are_read(before: bytes, fields: bytes) -> None:
+    """One read may bring 256 KiB of a head: 60,000 fields held the loop for a second."""
+    output = Output()
+    http = connection(output)
+    http.receive(before + b"GET /x HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n", 0.0)
+    assert output.data.count(b"HTTP/1.1 200") == (1 if before else 0)
+    assert output.data.count(b"HTTP/1.1 431") == 1
+    assert output.closed
+
+
+def test_a_head_of_many_fields_within_its_size_is_read() -> None:
+    output = Output()
+    http = connection(output)
+    http.receive(b"GET /x HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 900 + b"Expect: 100-continue\r\n\r\n", 0.0)
+    assert output.data.count(b"HTTP/1.1 200") == 1

@@ -109,6 +109,14 @@ def test_objects_are_cut_where_they_are_whole_however_they_come() -> None:
                 rest = rest[json.JSONDecoder().raw_decode(rest)[1] :].strip()
 
 
+def test_what_is_nested_too_deep_is_no_object_and_is_not_waited_for() -> None:
+    """11 MB of opening brackets took half a minute, mark by mark."""
+    objects = Objects()
+    found = [objects.take(b"{" * 1000) for _ in range(11)]
+    assert found == [b""] * 10 + [b"{" * 11_000]
+    assert objects.take(b'{"a":1}') == b'{"a":1}'
+
+
 @pytest.mark.parametrize("text", [" ", "garbage", "]", '"a', "{]", "5", '{"ID":"1"} x'])
 def test_what_is_no_object_is_not_waited_for(text: str) -> None:
     assert Objects().take(text.encode()) == text.encode()

@@ -1,0 +1,57 @@
+"""Bodies of HTTP/1.1 in small chunks, and what comes behind a request that is answered."""
+
+from __future__ import annotations
+
+from proxy.http.http1 import Http1Connection
+from proxy.http.http2 import Limits
+from proxy.http.requests import HttpRequest
+from tests.unit.grpc.http1.test_http1_fuzz import Output
+
+HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+CHUNKS = 10_000
+
+
+class Turns(Output):
+    """Others want turns."""
+
+    wanted = 0
+
+    def again(self) -> None:
+        self.wanted += 1
+
+
+def connection(output: Output, answered: list[HttpRequest]) -> Http1Connection:
+    return Http1Connection(lambda path: answered.append, Limits(), output, "peer", 0.0)
+
+
+def test_a_body_of_small_chunks_is_read_in_many_turns() -> None:
+    """1.5 MB in chunks of two octets held the loop for as long as they took, some 10 s."""
+    answered: list[HttpRequest] = []
+    output = Turns()
+    http = connection(output, answered)
+    http.receive(HEAD + b"1\r\na\r\n" * CHUNKS + b"0\r\n\r\n", 0.0)
+    read = 0
+    while not answered:
+        assert 0 < http.unfinished - read <= 256
+        read = http.unfinished
+        http.go_on()
+    assert output.wanted >= CHUNKS // 256
+    assert answered[0].body == b"a" * CHUNKS
+
+
+def test_what_comes_in_drips_behind_a_request_is_not_moved_for_each_of_them() -> None:
+    answered: list[HttpRequest] = []
+    output = Output()
+    http = connection(output, answered)
+    http.receive(HEAD + b"0\r\n\r\n", 0.0)
+    behind = HEAD + b"5\r\nhello\r\n0\r\n\r\n"
+    for at in range(len(behind)):
+        http.receive(behind[at : at + 1], 1.0)
+    assert http.backlog == len(behind)
+    answered.pop().respond(200, b"ok", [], "text/plain")
+    assert [request.body for request in answered] == [b"hello"]
+    for _ in range(3000):  # joined now and then
+        http.receive(b"\r\n", 1.0)
+    http.receive(HEAD + b"0\r\n\r\n", 2.0)
+    assert http.backlog == 6000 + len(HEAD) + 5
+    answered.pop().respond(200, b"ok", [], "text/plain")
