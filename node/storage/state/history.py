@@ -16,9 +16,14 @@ from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.protobuf import tombstone
 from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import DELETE, INVERTED, MAX32, MAX64, PUT, escape, version_row
-from node.storage.state.reads import all_changes
+from node.storage.state.decoded import PART
 from node.storage.state.versions import Versions
 
+# revision, sub, type, key
+_Change = tuple[int, int, int, bytes]
+# what it costs, the changes that are wanted, and the revision below which this and what came before is all
+_Step = tuple[int, list[_Change], int]
+_KNOWN_SHIFT = 5  # a change that was decoded before costs 2 ** -5 of one that was not
 _EVENT_COST = 8  # changes of other keys that are looked at in the time that an event's row is read in
 # revision, type, key, KeyValue, the one before or b"", sub
 PastEvent = tuple[int, int, bytes, bytes, bytes, int]
@@ -47,40 +52,54 @@ def history_slices(
     if from_revision > position.revision:
         slice_.next_revision = from_revision
         return slice_
-    if end:
-        changes = all_changes(source, from_revision, position.revision)
-    else:
-        changes = _changes_of_key(source, start, from_revision, position.revision)
-    until = None if end in (b"", b"\0") else end
+    steps = _of_range(store, start, end, from_revision, position.revision) if end else _of_key(
+        store, start, from_revision, position.revision)
     events = slice_.events
     scanned = size = 0
     pause_at = max_scan
-    last = from_revision
+    last = done = from_revision
+
+    def interrupted(revision: int) -> bool:
+        """After a pause. H16: versions may be gone by now."""
+        if store.database is not source:  # a snapshot was installed: from here on it is asked again
+            slice_.next_revision = revision
+            slice_.events = [event for event in events if event[0] < revision]
+            return True
+        if from_revision < store.position.compact_revision:
+            raise Compacted(store.position.compact_revision)
+        return False
+
     try:
-        for change in _shown(store, changes):
-            revision, _, _, key = change
-            if revision != last:
-                # between two revisions, never within one
-                if scanned >= max_scan or len(events) >= max_events or size >= max_bytes:
-                    slice_.next_revision = revision
-                    break
-                last = revision
-            elif scanned >= pause_at:
-                pause_at = scanned + max_scan
+        for step in steps:
+            if step is None:
                 yield
-                if store.database is not source:  # a snapshot was installed: from here on it is asked again
-                    slice_.next_revision = revision
-                    slice_.events = [event for event in events if event[0] < revision]
+                if interrupted(done):
                     break
-                if from_revision < store.position.compact_revision:
-                    raise Compacted(store.position.compact_revision)  # H16: versions of it may be gone by now
-            scanned += 1
-            if key < start or (until is not None and key >= until):
                 continue
-            event = _event(store, source, change, want_prev)
-            events.append(event)
-            scanned += _EVENT_COST - 1
-            size += len(event[3]) + len(event[4]) + len(key)
+            cost, changes, done = step
+            scanned += cost
+            for change in changes:
+                revision, _, _, key = change
+                if revision != last:
+                    # between two revisions, never within one
+                    if scanned >= max_scan or len(events) >= max_events or size >= max_bytes:
+                        slice_.next_revision = revision
+                        return slice_
+                    last = revision
+                elif scanned >= pause_at:
+                    pause_at = scanned + max_scan
+                    yield
+                    if interrupted(revision):
+                        return slice_
+                event = _event(store, source, change, want_prev)
+                events.append(event)
+                scanned += _EVENT_COST
+                size += len(event[3]) + len(event[4]) + len(key)
+            if done <= position.revision and (
+                scanned >= max_scan or len(events) >= max_events or size >= max_bytes
+            ):
+                slice_.next_revision = done
+                break
     except Compacted:
         raise
     except Exception as e:
@@ -88,13 +107,33 @@ def history_slices(
     return slice_
 
 
-def _shown(
-    store: Versions, changes: Iterator[tuple[int, int, int, bytes]]
-) -> Iterator[tuple[int, int, int, bytes]]:
+def _of_range(
+    store: Versions, start: bytes, end: bytes, from_revision: int, last_revision: int
+) -> Iterator[_Step | None]:
+    source, decoded, owned = store.database, store.decoded, store.owned
+    for number in range(from_revision // PART, last_revision // PART + 1):
+        part = decoded.known(source, number)
+        if part is None:
+            part = yield from decoded.read(source, number, last_revision)
+            cost = 1 + len(part.keys)
+        else:
+            cost = 1 + (len(part.keys) >> _KNOWN_SHIFT)
+        keys, places = part
+        if end == b"\0":
+            found = [at for at, key in enumerate(keys) if key >= start]
+        else:
+            found = [at for at, key in enumerate(keys) if start <= key < end]
+        yield cost, [
+            (*places[at], keys[at]) for at in found if places[at][0] >= from_revision and (
+                owned is None or owned.shows(keys[at], places[at][0]))  # G6
+        ], (number + 1) * PART
+
+
+def _of_key(store: Versions, key: bytes, from_revision: int, last_revision: int) -> Iterator[_Step]:
     owned = store.owned
-    if owned is None:
-        return changes
-    return (change for change in changes if owned.shows(change[3], change[0]))  # G6
+    for change in _changes_of_key(store.database, key, from_revision, last_revision):
+        if owned is None or owned.shows(key, change[0]):
+            yield 0, [change], last_revision + 1
 
 
 def _event(store: Versions, source: Rdict, change: tuple[int, int, int, bytes], want_prev: bool) -> PastEvent:

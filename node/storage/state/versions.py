@@ -19,6 +19,7 @@ from node.storage import keys
 from node.storage.errors import SyncFailed, raise_read
 from node.storage.keys import MAX64, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED
+from node.storage.state.decoded import Decoded
 from node.storage.state.reads import Cursor, all_changes, check_revision, count_rows, find, scan_rows
 from node.storage.state.rows import StateRows
 from node.storage.state.staged import Left, Staged, Switched
@@ -46,6 +47,7 @@ class Versions(StateRows):
     def show(self, database: Rdict, path: str) -> None:
         super().show(database, path)
         self._cursor: RdictIter | None = None  # see _live
+        self.decoded = Decoded()
         self.cache.clear()
         # the copy of a move that has not switched; it is no part of the state yet
         self.staged: Staged | None = Staged.of(self.meta(keys.STAGING_ROW[1:].decode()))

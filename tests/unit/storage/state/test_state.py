@@ -17,6 +17,7 @@ from cluster.features.auth.permissions import Ranges, interval
 from cluster.grain import GRAIN
 from cluster.wire import protobuf as wire
 from node.storage import Compacted, DirectoryLocked, Position, StateStore, opening
+from node.storage.state.decoded import PART
 from tests.unit.machines import machine_on
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import ALL, compact, do, history, versions
@@ -395,11 +396,32 @@ def test_a_long_lived_lease_does_not_collect_the_keys_that_left_it(open_store: O
 
 def test_history_is_bounded_by_what_it_looks_at(open_store: OpenStore) -> None:
     store = open_store()
-    for i in range(100):
+    for i in range(300):
         do(store, records.put(b"other/%d" % i, 0, 1, b"", 0))
     do(store, records.put(b"mine", 0, 1, b"", 0))
-    part = history(store, b"m", b"n", 2, max_scan=10)
-    assert (part.events, part.next_revision, part.applied_revision) == ([], 12, 102)
+    part = history(store, b"m", b"n", 2, max_scan=100)
+    assert (part.events, part.next_revision, part.applied_revision) == ([], PART, 302)
+    part = history(store, b"m", b"n", 2, max_scan=100)  # these were decoded before
+    assert (part.events, part.next_revision) == ([], 2 * PART)
+    part = history(store, b"m", b"n", 2, max_scan=100)
+    assert ([event[2] for event in part.events], part.next_revision) == ([b"mine"], 303)
+
+
+def test_decoded_history_is_of_whole_revisions_and_of_one_state(open_store: OpenStore) -> None:
+    store = open_store()
+    for i in range(PART + 10):
+        do(store, records.put(b"mine/%d" % i, 0, 1, b"", 0))
+    for _ in range(2):
+        assert len(history(store, b"mine/", b"mine0", 2).events) == PART + 10
+    do(store, records.put(b"mine/more", 0, 1, b"", 0))
+    assert [event[2] for event in history(store, b"mine/", b"mine0", PART).events][-1] == b"mine/more"
+    assert len(history(store, b"mine/", b"mine0", 2).events) == PART + 11
+    compact(store, 50)
+    with pytest.raises(Compacted):
+        history(store, b"mine/", b"mine0", 49)
+    assert len(history(store, b"mine/", b"mine0", 50).events) == PART + 11 - 48
+    store.show(store.database, store.path)
+    assert len(history(store, b"mine/", b"mine0", 50).events) == PART + 11 - 48
 
 
 def test_the_history_of_one_key_reads_only_its_own_rows(open_store: OpenStore) -> None:
