@@ -218,7 +218,7 @@ class WatchHub:
                 continue
             if home is None or replica is None:
                 continue
-            for link in (home,) if replica is not home else tuple(route.links.values()):
+            for link in tuple(route.links.values()):
                 if link is not replica and link.parts:
                     self._joining.move(route.shard, link.parts.values())
 

@@ -20,3 +20,24 @@ def test_watches_stay_at_home_in_an_election_though_a_link_to_the_new_leader_com
         where.add(part.link.member_id if part.link is not None else 0)
     assert net.router.routes[0].links[3].up
     assert where == {1}
+
+
+def test_watches_follow_the_leader_as_often_as_it_changes_while_home_is_cut_off() -> None:
+    """They stayed at the first one. Once that stood, they got nothing until home knew a leader."""
+    net = Net().started(leader=2)
+    net.pass_time(12.0)
+    part = net.context.hub.subscribe(b"a", b"b", False, 1).parts[0]
+    net.run()
+    term = net.nodes[2].term
+    net.nodes[1].leader = 0
+    net.nodes[1].say_state()
+    for leader in (3, 2, 3):
+        term += 1
+        for node in (net.nodes[2], net.nodes[3]):
+            node.leader, node.term = leader, term
+            node.say_state()
+        net.pass_time(8.0)
+        net.nodes[1].say_state()
+        assert net.router.routes[0].home is not None
+        assert part.link is not None
+        assert part.link.member_id == leader
