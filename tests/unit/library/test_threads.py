@@ -17,7 +17,7 @@ from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.sync.base import wait
 from muster_client.sync.services import in_thread
-from muster_client.wire import engine
+from muster_client.wire import beside, engine
 
 from tests.unit.library.scripted import scripted, watched
 from tests.unit.library.test_places import Line, held
@@ -172,3 +172,87 @@ def test_a_client_is_closed_at_the_process_s_end(early: str, late: str, error: s
         [sys.executable, "-X", "dev", "-c", script], capture_output=True, text=True, timeout=15, check=False)
     assert (ended.returncode, ended.stdout.split()) == (0, ["called", "closed", error])
     assert "never awaited" not in ended.stderr
+
+
+ENDED = """
+import atexit, sys, threading
+from muster_client import MusterError, sync
+
+def call(when):
+    with sync.Client(sys.argv[1], timeout=5) as client:
+        print(when, client.get("a").text)
+    with sync.Client("https://127.0.0.1:1", timeout=0.5) as client:
+        try:
+            client.get("a")
+        except MusterError as error:
+            print(error)
+
+def later():
+    threading.main_thread().join()
+    call("behind the main thread")
+
+with sync.Client(sys.argv[1], timeout=5) as client:
+    client.get("a")
+atexit.register(call, "at the exit")
+threading.Thread(target=later).start()
+"""
+
+
+def test_connections_are_made_when_the_main_thread_has_ended() -> None:
+    """By name, and by TLS: executors refuse work then."""
+    with scripted({"KV/Range": lead}) as address:
+        named = address.replace("127.0.0.1", "localhost")
+        ended = subprocess.run(
+            [sys.executable, "-c", ENDED, named], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    refused = "no endpoint can be reached: https://127.0.0.1:1: Connection refused"
+    assert ended.stdout.splitlines() == ["behind the main thread a", refused, "at the exit a", refused]
+
+
+HANGS = """
+import socket, time
+from muster_client import MusterError, sync
+socket.getaddrinfo = lambda *args, **kwargs: time.sleep(60)
+try:
+    sync.Client("host.invalid:1", timeout=0.3).get("a")
+except MusterError:
+    print("called")
+"""
+
+
+def test_a_name_that_is_looked_up_holds_up_no_end() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", HANGS], capture_output=True, text=True, timeout=20, check=False)
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["called"], "")
+
+
+def test_what_blocks_has_a_thread_while_others_hang() -> None:
+    made, goes_on = beside.Loop(), threading.Event()
+
+    async def main() -> None:
+        hang = [made.run_in_executor(None, goes_on.wait, 20) for _ in range(20)]
+        assert await asyncio.gather(*(asyncio.to_thread(int, str(n)) for n in range(30))) == list(range(30))
+        before = made._threads
+        for n in range(10):
+            assert await asyncio.to_thread(int, str(n)) == n
+        assert made._threads == before, "one that is idle is used again"
+        with pytest.raises(ValueError, match="no number"):
+            await asyncio.to_thread(int, "no number")
+        never = made.run_in_executor(None, goes_on.wait, 20)
+        never.cancel()
+        goes_on.set()
+        assert all(await asyncio.gather(*hang))
+
+    made.run_until_complete(main())
+    made.close()
+
+
+def test_what_blocks_runs_here_where_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the exit of Python 3.12."""
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    made = beside.Loop()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert made.run_until_complete(made.run_in_executor(None, threading.get_ident)) == threading.get_ident()
+    made.close()

@@ -17,6 +17,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
+from muster_client.wire.beside import Loop
+
 log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
 _lock = threading.Lock()
@@ -169,7 +171,7 @@ def loop() -> asyncio.AbstractEventLoop:
     global _loop, _mail, _thread
     with _lock:
         if _loop is None:
-            made = asyncio.SelectorEventLoop()  # whatever the program's policy: others dial in another way
+            made = Loop()  # whatever the program's policy: others dial in another way
             thread = threading.Thread(target=_run, args=(made,), name="muster-client", daemon=True)
             try:
                 thread.start()
