@@ -13,9 +13,10 @@ import pytest
 from muster_client import queueing
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.recipes import late
 from muster_client.wire import engine
 
-from tests.unit.library.scripted import Answers, Code, say_nothing, scripted, until
+from tests.unit.library.scripted import Answers, Code, say_nothing, scripted, until, watched
 
 Context = grpc.ServicerContext
 
@@ -293,4 +294,82 @@ def test_a_lock_tells_the_revision_at_which_its_turn_had_come() -> None:
                 await lock.release()
 
     with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+class Late:
+    """What lands late: a watch of the key tells it, at that revision, once it is let go."""
+
+    def __init__(self, revision: int) -> None:
+        self._revision, self.lands, self.asked = revision, threading.Event(), list[int]()
+
+    def watch(self, requests: Iterator[pb.WatchRequest], context: Context) -> Iterator[pb.WatchResponse]:
+        asked = next(requests).create_request
+        self.asked.append(asked.start_revision)
+        yield pb.WatchResponse(created=True)
+        while context.is_active() and not self.lands.wait(0.05):
+            pass
+        if context.is_active():
+            yield pb.WatchResponse(header=pb.ResponseHeader(revision=self._revision), events=[kv_pb2.Event(
+                kv=kv_pb2.KeyValue(key=asked.key, create_revision=self._revision,
+                                   mod_revision=self._revision, version=1))])
+            say_nothing(context)
+
+
+def test_a_key_that_comes_behind_the_next_owner_is_deleted() -> None:
+    """The put without an answer is done when the same lock was held once more, and given up."""
+    line = Line((Code.UNAVAILABLE, "etcdserver: request timed out"), nothing(6), nothing(7), held(8),
+                there(b"", 8, 8), there(b"", 8, 8),
+                pb.TxnResponse(succeeded=True, header=pb.ResponseHeader(revision=9)))
+    coming = Late(11)
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            key = b"l/%x" % lease.id
+            with pytest.raises(m.Unavailable):
+                await client.lock("l", lease=lease).acquire()
+            async with client.lock("l", lease=lease):
+                assert not line.deletes(key)
+                same = client.lock("l", lease=lease)
+                await same.acquire()
+                assert not line.deletes(key), "it is held here"
+            coming.lands.set()
+            await until(lambda: len(line.deletes(key)) == 2)
+            assert [txn.compare[0].create_revision for txn in line.deletes(key)] == [8, 11]
+            assert coming.asked[-1] == 10
+
+    with scripted(line.methods | {"Watch/Watch": coming.watch}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("held_before", [False, True])
+def test_a_key_that_cannot_be_deleted_now_is_deleted_later(
+    held_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner has left, and keeps the lease alive; whether its put has no answer, or its delete."""
+    monkeypatch.setattr(late, "_AGAIN_S", 0.05)
+    answers = [held()] if held_before else [(Code.UNAVAILABLE, "etcdserver: request timed out")]
+    line, away = Line(*answers), threading.Event()  # type: ignore[arg-type]
+    answer = line.methods["KV/Txn"]
+
+    def txn(request: pb.TxnRequest, context: Context) -> Any:
+        if line.asked and away.is_set():
+            context.abort(Code.UNAVAILABLE, "etcdserver: request timed out")
+        if line.asked and request.success[0].HasField("request_range"):
+            return there(b"", 5, 5)
+        return answer(request, context)
+
+    async def main() -> None:
+        async with m.Client(address, timeout=0.3) as client, await client.lease(60, timeout=5) as lease:
+            lock, key = client.lock("l", lease=lease), b"l/%x" % lease.id
+            away.set()
+            with pytest.raises(m.Unavailable):
+                async with lock:
+                    pass
+            assert not line.deletes(key)
+            away.clear()
+            await until(lambda: line.deletes(key))
+            assert [compare.create_revision for compare in line.deletes(key)[0].compare] == [5]
+
+    with scripted(line.methods | {"KV/Txn": txn, "Watch/Watch": watched}) as address:
         asyncio.run(main())

@@ -52,7 +52,7 @@ class Lease:
     def __init__(self, caller: Caller, keeper: Keeper, kept: Kept) -> None:
         self._caller, self._keeper, self._kept = caller, keeper, kept
         self._origin = kept.origin
-        self.late: dict[bytes, Future[None]] = {}  # keys that may come: see recipes/late.py
+        self.late: dict[bytes, Future[None] | None] = {}  # keys that may come: see recipes/late.py
 
     @property
     def id(self) -> int:

@@ -105,8 +105,9 @@ class Place:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
         self._origin = engine.Origin()
-        await late.expect_no_more(self._client, self._lease, self.key)
-        self._revision, self._unsure = 0, True
+        self._revision, self._unsure = 0, False
+        await late.stands(self._client, self._lease, self.key)
+        self._unsure = True
         if self._given is None:
             result = await self._put(self._lease, value)
         else:  # see _leave: it is not cancelled with its caller
@@ -204,7 +205,8 @@ class Place:
                 self._leaving = asyncio.create_task(self._leave())
                 await asyncio.shield(self._leaving)
             except MusterError as error:
-                log.warning("%r stays in the queue until its lease ends: %s", self.prefix, error)
+                log.warning(
+                    "%r stays in the line until it can be deleted, or its lease ends: %s", self.prefix, error)
             raise
         return True
 
@@ -237,12 +239,8 @@ class Place:
             self._standing.cancel()
             await asyncio.gather(self._standing, return_exceptions=True)
             self._standing = None
-        if self._unsure:
-            late.expect(self._client, lease, key, await late.deleted(self._client, key))
-            self._unsure = False
-        elif self._revision:
-            await self._client.txn(ops.when(ops.key(key).create_revision == self._revision)
-                                   .then(ops.delete(key)), repeatable=True)
+        unsure, self._unsure = self._unsure, False
+        await late.left(self._client, lease, key, self._revision, unsure=unsure)
 
 
 class Lock(Place):
@@ -262,7 +260,8 @@ class Lock(Place):
         return await self._enter(b"", False)
 
     async def release(self) -> None:
-        """Give it up; nothing if it is not held."""
+        """Give it up; nothing if it is not held. MusterError: others wait until it can be deleted, or
+        its lease ends."""
         await self._give_up()
 
     async def __aenter__(self) -> Self:
@@ -300,7 +299,8 @@ class Leadership(Place):
             raise
 
     async def resign(self) -> None:
-        """Lead no more; nothing if it does not."""
+        """Lead no more; nothing if it does not. MusterError: others wait until its key can be deleted, or its
+        lease ends."""
         await self._give_up()
 
     async def __aenter__(self) -> Self:

@@ -113,7 +113,7 @@ class DoubleBarrier:
         self._lease = lease = self._given or await self._client.lease(self._ttl_s)
         self._origin = engine.Origin()
         self._key = self._name + f"/waiters/{lease.id:x}-{secrets.token_hex(4)}".encode()
-        self._unsure = True
+        self._revision, self._unsure = 0, True
         try:
             put = await self._client.txn(
                 ops.when(ops.key(self._key).absent).then(ops.put(self._key, b"", lease=lease))
@@ -195,9 +195,7 @@ class DoubleBarrier:
         if lease is not None and self._given is None:
             await lease.revoke()
         elif lease is not None:
-            gone = await late.deleted(self._client, self._key)
-            if self._unsure:
-                late.expect(self._client, lease, self._key, gone)
+            await late.left(self._client, lease, self._key, self._revision, unsure=self._unsure)
 
     async def __aenter__(self) -> Self:
         return await self.enter()

@@ -1,8 +1,11 @@
-"""Keys that may come late: put under a lease that stays, by a request that got no answer.
+"""Keys under a lease that stays, which may come late or go late: by a request that got no answer.
 
-The key was deleted when its owner left, but the put may be done behind that, and would keep others out until
-the lease ends. So it is waited for, as long as the lease lives, and deleted again. If this process dies
-meanwhile, the lease ends.
+Where an owner leaves, its key is deleted. If a put of it got no answer, that may be done behind the deletion,
+and would keep others out until the lease ends. So it is waited for, as long as the lease lives, and deleted
+again. A deletion that fails is tried again as long. If this process dies meanwhile, the lease ends.
+
+That such a put may come is remembered with the lease. An owner that stands in line again takes whatever comes
+for its own, and it is waited for once more when that owner leaves.
 """
 
 from __future__ import annotations
@@ -14,13 +17,16 @@ from typing import TYPE_CHECKING
 from muster_client import ops
 from muster_client.errors import MusterError
 from muster_client.lease import Lease, unless_lost
-from muster_client.watch import Put, Snapshot
+from muster_client.model import KeyValue
+from muster_client.watch import Event, Put, Snapshot
 from muster_client.wire import engine
+from muster_client.wire.retries import is_final
 
 if TYPE_CHECKING:
     from muster_client.client import Client
 
 log = logging.getLogger("muster_client")
+_AGAIN_S = 1.0
 
 
 async def deleted(client: Client, key: bytes) -> int:
@@ -37,17 +43,38 @@ async def deleted(client: Client, key: bytes) -> int:
             return result.revision
 
 
-def expect(client: Client, lease: Lease, key: bytes, revision: int) -> None:
-    """Delete the key should it come behind a revision."""
-    lease.late[key] = engine.submit(_waited(client, lease, key, revision))
+async def left(client: Client, lease: Lease, key: bytes, created: int, *, unsure: bool) -> None:
+    """The owner leaves. ``created``: the revision of its key, 0: not known; ``unsure``: a put of it may yet
+    be done. MusterError: it is deleted later."""
+    unsure = unsure or key in lease.late
+    revision = 0
+    try:
+        if unsure:
+            revision = await deleted(client, key)
+        elif created:
+            await client.txn(
+                ops.when(ops.key(key).create_revision == created).then(ops.delete(key)), repeatable=True)
+    except BaseException:
+        _expect(client, lease, key, 0)
+        raise
+    if unsure:
+        _expect(client, lease, key, revision)
 
 
-async def expect_no_more(client: Client, lease: Lease, key: bytes) -> None:
+async def stands(client: Client, lease: Lease, key: bytes) -> None:
     """The owner stands in line again: what comes from now on is its own, whichever put it was."""
-    if (waiting := lease.late.pop(key, None)) is not None:
+    if (waiting := lease.late.get(key)) is not None:
+        lease.late[key] = None
         waiting.cancel()
         await engine.run(asyncio.sleep(0))  # behind the cancellation: it sees no other key
         await deleted(client, key)  # one that it has seen may be about to be deleted
+
+
+def _expect(client: Client, lease: Lease, key: bytes, revision: int) -> None:
+    """Delete the key should it come behind a revision; 0: it may be there."""
+    waiting = lease.late.get(key)
+    if (waiting is None or waiting.done()) and not engine.has_ended():
+        lease.late[key] = engine.submit(_waited(client, lease, key, revision))
 
 
 async def _waited(client: Client, lease: Lease, key: bytes, revision: int) -> None:
@@ -57,11 +84,26 @@ async def _waited(client: Client, lease: Lease, key: bytes, revision: int) -> No
         log.info("stopped waiting for %r: %s", key, error)
 
 
+def _there(event: Event) -> tuple[KeyValue, ...]:
+    """As an event tells it."""
+    if isinstance(event, Snapshot):
+        return event.kvs
+    return (event.kv,) if isinstance(event, Put) else ()
+
+
 async def _deleted(client: Client, key: bytes, revision: int) -> None:
-    async with client.watch(key, revision=revision + 1, snapshots=True) as watch:
-        async for event in watch:
-            kvs = event.kvs if isinstance(event, Snapshot) else (event.kv,) if isinstance(event, Put) else ()
-            for kv in kvs:
-                log.warning("%r was put too late and is deleted", key)
-                await client.txn(ops.when(ops.key(key).create_revision == kv.create_revision)
-                                 .then(ops.delete(key)), repeatable=True)
+    while True:
+        try:
+            revision = revision or await deleted(client, key)
+            async with client.watch(key, revision=revision + 1, snapshots=True) as watch:
+                async for event in watch:
+                    for kv in _there(event):
+                        log.warning("%r was put too late and is deleted", key)
+                        await client.txn(ops.when(ops.key(key).create_revision == kv.create_revision)
+                                         .then(ops.delete(key)), repeatable=True)
+        except MusterError as error:
+            if client.closed or is_final(error):
+                raise
+            log.info("%r: not deleted yet: %s", key, error)
+            revision = 0
+        await asyncio.sleep(_AGAIN_S)
