@@ -5,27 +5,20 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
-import threading
-import time
-from datetime import datetime
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 import muster_client as m
 import pydantic
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 from muster_client.model import KeyValue
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.ranges import EVERYTHING, KeyRange, prefix
-from muster_client.services.channels import ServiceChannel
 from muster_client.services.config import Config, built
-from muster_client.services.cron import Cron, Run, following
-from muster_client.services.registry import Instance, Registration, instance_of, value_of
+from muster_client.services.cron import Cron, Run
+from muster_client.services.registry import Registration, instance_of, value_of
 from muster_client.wire.spaces import Space
 
 
@@ -184,30 +177,6 @@ def test_a_mirror_that_failed_holds_none_of_its_callers() -> None:
     asyncio.run(main())
 
 
-def test_threads_share_one_channel_to_an_instance() -> None:
-    opened: list[str] = []
-    together = threading.Barrier(4)
-    one = Instance(b"/s/a", "a:1", None, 1)
-
-    def opens(address: str) -> Any:
-        opened.append(address)
-        time.sleep(0.05)  # the others come meanwhile
-        return SimpleNamespace(close=lambda: None)
-
-    channel = ServiceChannel(SimpleNamespace(instances=lambda: (one,), pick=lambda: one), opens)
-
-    def call() -> None:
-        together.wait(5)
-        channel._pick()
-
-    threads = [threading.Thread(target=call) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(5)
-    assert opened == ["a:1"]
-
-
 class Model(pydantic.BaseModel):
     size: int
     tags: list[str] = []
@@ -266,45 +235,6 @@ def test_values_with_keys_below_them_are_not_left_out_of_a_model(
 
 def test_a_field_of_an_item_of_a_list() -> None:
     assert built(Open, {"two": '["a", "b"]'}).chosen == "a"
-
-
-def test_seconds_between_runs() -> None:
-    after = following(10, "UTC")
-    assert [after(0), after(9.5), after(10), after(10.1)] == [10, 10, 20, 20]
-    for wrong in (0, -1, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="apart"):
-            following(wrong, "UTC")
-
-
-@given(st.floats(1e-3, 1e7), st.floats(0, 1e10))
-@example(0.06, 1795816000.0)
-@example(86400 / 22, 1795816000.0)
-@example(600 / 11, 1795816000.0)
-@example(1e-12, 1795816000.0)  # less than what tells two moments apart
-def test_each_run_is_due_behind_the_one_before(step: float, moment: float) -> None:
-    """One that is due at its own moment again ran without a pause."""
-    after = following(step, "UTC")
-    for _ in range(500):
-        later = after(moment)
-        assert moment < later < moment + 2.001 * step + 1e-5
-        moment = later
-
-
-def test_five_fields_by_a_clock_that_is_set() -> None:
-    """Each day once, also where an hour is left out or comes twice."""
-    berlin = ZoneInfo("Europe/Berlin")
-    after = following("30 2 * * *", "Europe/Berlin")
-    for day, hours in (((2026, 3, 28), 24), ((2026, 10, 24), 25)):
-        moment = datetime(*day, 12, tzinfo=berlin).timestamp()
-        days = []
-        for _ in range(3):
-            later = after(moment)
-            assert later > moment
-            days.append(datetime.fromtimestamp(later, berlin).day)
-            moment = later
-        assert len(set(days)) == 3, (day, hours)
-    with pytest.raises(ValueError, match="no schedule"):
-        following("61 * * * *", "UTC")
 
 
 def test_an_instance_is_stored_as_go_does() -> None:

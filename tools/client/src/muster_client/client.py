@@ -177,9 +177,10 @@ class Client(Kv):
         catch_up: bool = True, zone: str = "UTC",
     ) -> None:
         """Take part in running a job by the clock, once in the cluster, until this is cancelled
-        (:mod:`muster_client.services.cron`). ``schedule``: cron's five fields in a time zone, or seconds
-        between runs; ``catch_up``: run each that was missed while nobody took part, else only the last. A run
-        whose job raises is over, and told to the logger ``muster_client``."""
+        (:mod:`muster_client.services.cron`). ``schedule``: cron's five fields in a time zone, whose clock may
+        be set (:mod:`muster_client.services.schedules`), or seconds between runs; ``catch_up``: run each that
+        was missed while nobody took part, else only the last. A run whose job raises is over, and told to the
+        logger ``muster_client``."""
         await Cron(self, name, schedule, job, ttl, catch_up, zone).run()
 
     @property

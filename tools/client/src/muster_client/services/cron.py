@@ -11,12 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING
-from zoneinfo import ZoneInfo
 
 from muster_client import ops
 from muster_client.errors import MusterError, NotHeld
@@ -24,13 +21,13 @@ from muster_client.model import KeyValue
 from muster_client.queueing import Leadership
 from muster_client.ranges import Text, data
 from muster_client.services.leading import while_leading
+from muster_client.services.schedules import following, last
 from muster_client.wire.retries import is_final
 
 if TYPE_CHECKING:
     from muster_client.client import Client
 
 log = logging.getLogger("muster_client")
-Next = Callable[[float], float]  # the first due time behind a time; both in seconds of Unix
 _LONGEST_SLEEP_S = 10.0  # the clock may be set meanwhile
 _AGAIN_S = 1.0
 
@@ -115,9 +112,7 @@ class Cron:
     def _due(self, done: float) -> float:
         """When the next run is due, or was: without ``catch_up`` the last one of those that were missed."""
         due = self._next(done)
-        while not self._catch_up and (later := self._next(due)) <= self._now():
-            due = later
-        return due
+        return due if self._catch_up else last(self._next, due, self._now())
 
     async def write(
         self, held: ops.Condition, modified: int, state: Mapping[str, object],
@@ -135,32 +130,3 @@ class Cron:
         if kv is not None and kv.mod_revision > modified and kv.text == value:
             return kv.mod_revision
         raise NotHeld("another leads, and runs it")
-
-
-def following(schedule: str | float, zone: str) -> Next:
-    """What a schedule says: seconds between runs, counted from 1970, or five fields as cron has them, by the
-    clock of a time zone. ValueError; ImportError without cronsim (``muster-client[cron]``)."""
-    if not isinstance(schedule, str):
-        step = float(schedule)
-        if not step > 0 or math.isinf(step):
-            raise ValueError("runs are some seconds apart")
-        return lambda moment: _multiple_behind(moment, step)
-    from cronsim import CronSim, CronSimError
-
-    place = ZoneInfo(zone)
-    try:
-        CronSim(schedule, datetime.now(place))
-    except CronSimError as error:
-        raise ValueError(f"{schedule!r} is no schedule: {error}") from None
-
-    def of_fields(moment: float) -> float:
-        return float(next(CronSim(schedule, datetime.fromtimestamp(moment, place))).timestamp())
-
-    return of_fields
-
-
-def _multiple_behind(moment: float, step: float) -> float:
-    """Floats round: the next multiple may be the moment itself."""
-    number = math.floor(moment / step) + 1
-    due = number * step if number * step > moment else (number + 1) * step
-    return max(due, math.nextafter(moment, math.inf))
