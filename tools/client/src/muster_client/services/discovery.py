@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from muster_client.client import Client
 
 Balance = Literal["round_robin", "least_used"]
+_Known = tuple[int, tuple[Instance, ...], tuple[Instance, ...], frozenset[str]]
 
 
 class Discovery:
@@ -35,7 +36,7 @@ class Discovery:
         self.service = ranges.data(service).rstrip(b"/")
         self._mirror = Mirror(client, ranges.prefix(self.service + b"/"), None)
         self._balance, self._zone = balance, zone
-        self._known: tuple[int, tuple[Instance, ...], tuple[Instance, ...]] = (-1, (), ())
+        self._known: _Known = (-1, (), (), frozenset())
         self._seen = 0  # the revision that instances() last showed
         self._turns = itertools.count()
         self._used: Counter[bytes] = Counter()
@@ -43,8 +44,13 @@ class Discovery:
 
     def instances(self) -> tuple[Instance, ...]:
         """All of them, by key."""
-        self._seen, found, _ = self._current()
+        self._seen, found, *_ = self._current()
         return found
+
+    def addresses(self) -> frozenset[str]:
+        """Of all of them: the same object until they change. :meth:`changed` waits for what :meth:`instances`
+        has not shown, whatever this did."""
+        return self._current()[3]
 
     def pick(self) -> Instance:
         """The one for the next request. NoInstance."""
@@ -84,14 +90,15 @@ class Discovery:
                 return found
             await self._mirror.wait_for(revision + 1)
 
-    def _current(self) -> tuple[int, tuple[Instance, ...], tuple[Instance, ...]]:
-        """A revision, all, and those that are picked from. They may be newer than the revision."""
+    def _current(self) -> _Known:
+        """A revision, all, those that are picked from, and all addresses. They may be newer than the
+        revision."""
         revision = self._mirror.revision
         if self._known[0] != revision:
             held = self._mirror.copy()
             found = tuple(one for key in sorted(held) if (one := instance_of(held[key])) is not None)
             near = tuple(one for one in found if one.zone == self._zone) if self._zone else found
-            self._known = (revision, found, near or found)
+            self._known = (revision, found, near or found, frozenset(one.address for one in found))
         return self._known
 
     async def __aenter__(self) -> Self:

@@ -101,7 +101,8 @@ class Discovery(Within):
 
     def __init__(self, inner: _Discovery) -> None:
         self.inner = inner
-        self.instances, self.pick, self.using = inner.instances, inner.pick, inner.using
+        self.instances, self.addresses = inner.instances, inner.addresses
+        self.pick, self.using = inner.pick, inner.using
 
     @property
     def service(self) -> bytes:
