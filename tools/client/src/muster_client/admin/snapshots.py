@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -50,52 +51,85 @@ class _Broken(Exception):
 
 async def saved(caller: Caller, path: Path, endpoint: str, on_progress: OnProgress | None) -> Saved:
     """A file that is whole, or an error and none."""
-    part = path.with_name(f"{path.name}.part")
-    descriptor = await asyncio.to_thread(os.open, part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    part = _Part(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            found = await engine.run(_received(caller, path, file, endpoint, on_progress))
-            await asyncio.to_thread(_synced, file)
-        await asyncio.to_thread(_placed, part, path)
-        return found
+        return await engine.run(_received(caller, part, endpoint, on_progress))
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+        part.drop()
         raise
 
 
-def _synced(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+class _Part:
+    """The file while it is received. Its threads do nothing more to it once it is dropped, in whatever they
+    were interrupted."""
 
+    def __init__(self, path: Path) -> None:
+        self.path, self._name = path, path.with_name(f"{path.name}.part")
+        self._lock = threading.Lock()  # for what makes a file, or gives it its name
+        self._file: BinaryIO | None = None
+        self._dropped = False
 
-def _placed(part: Path, path: Path) -> None:
-    os.replace(part, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    def begin(self) -> None:
+        """It is empty."""
+        with self._lock:
+            if self._dropped:
+                return
+            if self._file is None:
+                descriptor = os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                self._file = os.fdopen(descriptor, "wb")
+            self._file.seek(0)
+            self._file.truncate()
 
+    def write(self, blob: bytes, digest: hashlib._Hash, body: bytes) -> None:
+        with self._lock:
+            if self._file is not None:
+                self._file.write(blob)
+        digest.update(body)
 
-async def _received(
-    caller: Caller, path: Path, file: BinaryIO, endpoint: str, on_progress: OnProgress | None
-) -> Saved:
-    for attempt in range(1, _ATTEMPTS + 1):
-        file.seek(0)
-        file.truncate()
+    def place(self) -> None:
+        """It is whole: it gets its name once it is on the disk."""
+        if (file := self._file) is None:
+            return
+        file.flush()
+        os.fsync(file.fileno())
+        with self._lock:
+            if self._dropped:
+                return
+            os.replace(self._name, self.path)
+            self._file = None
+            file.close()
+        folder = os.open(self.path.parent, os.O_RDONLY)
         try:
-            return await _attempt(caller, path, file, endpoint, on_progress)
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def drop(self) -> None:
+        """Nothing is left of it, unless it has its name."""
+        with self._lock:
+            file, self._file, self._dropped = self._file, None, True
+            if file is not None:
+                with contextlib.suppress(OSError):  # of what it could not write
+                    file.close()
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._name)
+
+
+async def _received(caller: Caller, part: _Part, endpoint: str, on_progress: OnProgress | None) -> Saved:
+    for attempt in range(1, _ATTEMPTS + 1):
+        await asyncio.to_thread(part.begin)
+        try:
+            found = await _attempt(caller, part, endpoint, on_progress)
+            break
         except _Broken as broken:
             if attempt == _ATTEMPTS:
                 raise Unavailable(grpc.StatusCode.UNAVAILABLE, str(broken)) from None
         await asyncio.sleep(pause_s(attempt))
-    raise AssertionError("the loop ends otherwise")
+    await asyncio.to_thread(part.place)
+    return found
 
 
-async def _attempt(
-    caller: Caller, path: Path, file: BinaryIO, endpoint: str, on_progress: OnProgress | None
-) -> Saved:
+async def _attempt(caller: Caller, part: _Part, endpoint: str, on_progress: OnProgress | None) -> Saved:
     connection = await caller.connections.pick(time.monotonic() + caller.timeout_s, (), endpoint)
     size, digest, held, version = 0, hashlib.sha256(), b"", ""
     try:
@@ -105,7 +139,7 @@ async def _attempt(
                 size += len(answer.blob)
                 held += answer.blob  # the last bytes are the checksum of those before
                 body, held = held[:-_CHECKSUM_BYTES], held[-_CHECKSUM_BYTES:]
-                await asyncio.to_thread(_written, file, answer.blob, digest, body)
+                await asyncio.to_thread(part.write, answer.blob, digest, body)
                 if on_progress is not None:
                     on_progress(size, answer.remaining_bytes)
     except MusterError as error:
@@ -116,24 +150,19 @@ async def _attempt(
         raise _Broken(f"{connection.name} sent {size} bytes, which is no snapshot with its checksum")
     if held != digest.digest():
         raise _Broken(f"the snapshot of {connection.name} does not have its checksum")
-    return Saved(path, connection.name, size, digest.hexdigest(), version)
-
-
-def _written(file: BinaryIO, blob: bytes, digest: hashlib._Hash, body: bytes) -> None:
-    file.write(blob)
-    digest.update(body)
+    return Saved(part.path, connection.name, size, digest.hexdigest(), version)
 
 
 async def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.SnapshotResponse, None]:
     """Of a host's snapshot, as they come. MusterError. In any loop."""
     deadline = time.monotonic() + caller.timeout_s
-    call, token = None, ""
     connection = await engine.run(caller.connections.pick(deadline, (), endpoint))
+    token = await engine.run(caller.token(deadline))
+    opened: list[Call] = []
     try:
-        token = await engine.run(caller.token(deadline))
-        call = await engine.run(_opened(caller, connection, token))
+        await engine.run(_open(caller, connection, token, opened))
         limit_s: float | None = None  # it makes the snapshot first, for minutes; pings tell whether it lives
-        while (answer := await engine.run(asyncio.wait_for(call.read(), limit_s))) is not None:
+        while (answer := await engine.run(_next(opened[0], limit_s))) is not None:
             limit_s = _SILENT_S
             yield answer
     except CallError as met:
@@ -144,12 +173,22 @@ async def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.Snapsho
     except TimeoutError:
         connection.suspect()
         raise Unavailable(grpc.StatusCode.UNAVAILABLE, f"{connection.name} sends nothing") from None
-    finally:
-        if call is not None:
-            engine.mail().post(call.cancel)
+    finally:  # behind the begin of a call of which this was not told any more
+        engine.mail().post(lambda: _cancel(opened))
 
 
-async def _opened(caller: Caller, connection: Connection, token: str) -> Call:
-    call = caller.open(_SNAPSHOT, pb.SnapshotRequest(), connection, token, needs_leader=False)
-    call.close_send()
-    return call
+async def _open(caller: Caller, connection: Connection, token: str, opened: list[Call]) -> None:
+    opened.append(
+        caller.open(_SNAPSHOT, pb.SnapshotRequest(), connection, token, needs_leader=False))
+    opened[0].close_send()
+
+
+def _cancel(opened: list[Call]) -> None:
+    for call in opened:
+        call.cancel()
+
+
+async def _next(call: Call, limit_s: float | None) -> pb.SnapshotResponse | None:
+    async with asyncio.timeout(limit_s):  # wait_for of Python 3.11 swallows a cancellation
+        answer: pb.SnapshotResponse | None = await call.read()
+        return answer
