@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Iterator
 
@@ -12,6 +13,7 @@ import muster_client as m
 import pytest
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import engine
 
 from tests.unit.library.scripted import Code, say_nothing, scripted, until, watched
 
@@ -180,4 +182,25 @@ def test_a_mirror_s_end_ends_those_who_wait() -> None:
                 mirror.copy()
 
     with scripted({"Watch/Watch": watched, "KV/Range": read}) as address:
+        asyncio.run(main())
+
+
+def test_a_client_is_closed_also_where_its_closer_is_cancelled() -> None:
+    async def main() -> None:
+        client = m.Client(address)
+        await client.get("a")
+        goes_on = threading.Event()
+        engine.loop().call_soon_threadsafe(goes_on.wait, 10)
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0.05)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        goes_on.set()
+        await until(lambda: client.closed)
+
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        return pb.RangeResponse(header=HEADER)
+
+    with scripted({"KV/Range": read}) as address:
         asyncio.run(main())

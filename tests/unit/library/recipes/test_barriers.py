@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,13 @@ import muster_client as m
 import pytest
 from muster_client import ops
 from muster_client.model import Found, KeyValue, TxnResult
+from muster_client.pb import rpc_pb2 as pb
 from muster_client.recipes import late
 from muster_client.recipes.barriers import DoubleBarrier
+from muster_client.wire import engine
+
+from tests.unit.library.scripted import Code, scripted, until
+from tests.unit.library.test_places import Line, there
 
 
 class Store:
@@ -77,3 +83,26 @@ def test_one_that_leaves_repeats_its_delete(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(DoubleBarrier, "_gone", nothing)
     asyncio.run(barrier.leave())
     assert gone == [key]
+
+
+def test_a_barrier_is_opened_also_where_its_holder_is_cancelled_twice() -> None:
+    """Nothing else opens it: it has no lease. And a delete without an answer is tried again."""
+    opened = pb.TxnResponse(succeeded=True, header=pb.ResponseHeader(revision=7))
+    line = Line(opened, there(b"", 7, 7), (Code.UNAVAILABLE, "etcdserver: request timed out"), opened)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            barrier = await client.barrier("l/1").hold()
+            goes_on = threading.Event()
+            engine.loop().call_soon_threadsafe(goes_on.wait, 10)
+            ending = asyncio.create_task(barrier.__aexit__(None, None, None))
+            await asyncio.sleep(0.05)
+            ending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await ending
+            goes_on.set()
+            await until(lambda: len(line.deletes(b"l/1")) == 2)
+            assert [txn.compare[0].create_revision for txn in line.deletes(b"l/1")] == [7, 7]
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())

@@ -65,10 +65,13 @@ class Client(Kv):
         await self.close()
 
     async def close(self) -> None:
-        """End all connections; calls and watches under way fail. Of a namespace: nothing."""
-        if engine.has_ended() or not self._owner:
-            return
-        await engine.run(self._keeper.close())
+        """End all connections; calls and watches under way fail. Of a namespace: nothing. It goes on where
+        its caller is cancelled."""
+        if not engine.has_ended() and self._owner:
+            await engine.whole(self._end())
+
+    async def _end(self) -> None:
+        await self._keeper.close()
         await self._caller.close()
 
     @property

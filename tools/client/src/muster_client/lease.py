@@ -201,6 +201,11 @@ async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
     await asyncio.shield(asyncio.ensure_future(_tidied(step)))
 
 
+async def whole(step: Coroutine[Any, Any, Result]) -> Result:
+    """What a step gives that gives something up; it goes on where its caller is cancelled."""
+    return await asyncio.shield(asyncio.ensure_future(step))
+
+
 async def _tidied(step: Coroutine[Any, Any, None]) -> None:
     try:
         await step

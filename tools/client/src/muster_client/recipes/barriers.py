@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, NotHeld, Taken
-from muster_client.lease import Lease, to_its_end, unless_lost
+from muster_client.lease import Lease, to_its_end, unless_lost, whole
 from muster_client.model import KeyValue
 from muster_client.ranges import Text
 from muster_client.recipes import late
@@ -50,7 +50,7 @@ class Barrier:
     async def release(self) -> None:
         """Open it, also where another closed it."""
         self._token = 0
-        await self._client.delete(self.key)
+        await late.deleted(self._client, self.key)
 
     async def wait(self) -> None:
         """Wait until it is open."""
@@ -72,7 +72,7 @@ class Barrier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._origin.is_parent:
-            await self.release()
+            await whole(self.release())
 
 
 class DoubleBarrier:
@@ -208,4 +208,4 @@ class DoubleBarrier:
         if error is None:
             await self.leave()
         else:  # the others shall not wait for one that failed
-            await self._out()
+            await to_its_end(self._out())

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, PermissionDenied, Removed
-from muster_client.lease import Lease, to_its_end
+from muster_client.lease import Lease, to_its_end, whole
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Snapshot, Watch
@@ -123,7 +123,7 @@ class Registration:
         """Begin. Found at once, if it is healthy."""
         if self._tasks:
             raise RuntimeError("it is registered already")
-        self.lost = None
+        self.lost, self._moved = None, asyncio.Event()  # it may have been registered in another loop before
         self._lease = await self._client.lease(self._ttl_s)
         watch = self._client.watch(self.key, snapshots=True)
         try:
@@ -138,13 +138,15 @@ class Registration:
         return self
 
     async def unregister(self) -> None:
-        """End; it is found no more."""
-        if not self._tasks:
-            return
+        """End; it is found no more, also where the caller is cancelled."""
+        if self._tasks:
+            await whole(self._end())
+
+    async def _end(self) -> None:
         await engine.stop(*self._tasks)
-        self._tasks, self._there = (), False
-        if self._lease is not None:
-            await self._lease.revoke()
+        lease, self._tasks, self._there = self._lease, (), False
+        if lease is not None:
+            await lease.revoke()
 
     async def _is_watched(self, watch: Watch) -> bool:
         """Whether its key can be watched: a user may be allowed to write it, and not to read it."""
@@ -184,9 +186,10 @@ class Registration:
                 self._tell(error)
             try:
                 if ended or lease.lost:
-                    fresh = await self._client.lease(self._ttl_s)
-                    await to_its_end(lease.revoke())
-                    self._lease, lease, ended = fresh, fresh, False
+                    before = lease
+                    self._lease = lease = await self._client.lease(self._ttl_s)  # which `_end` revokes
+                    ended = False
+                    await to_its_end(before.revoke())
                 await self._look(lease)
             except MusterError as error:  # the next look tries it again
                 if self._client.closed:

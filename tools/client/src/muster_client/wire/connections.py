@@ -156,7 +156,8 @@ class Connections:
         await self._tell()
         for line in self._lines:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(line.gone.wait(), _CLOSED_IN_S)
+                async with asyncio.timeout(_CLOSED_IN_S):  # wait_for of Python 3.11 swallows a cancellation
+                    await line.gone.wait()
 
     def _own(self) -> None:
         """In a process that was forked off: these connections, and the loop that they are on, are its

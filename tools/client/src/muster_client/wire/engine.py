@@ -268,6 +268,17 @@ def _end() -> None:
     _thread.join(1.0)
 
 
+async def whole(step: Coroutine[Any, Any, Result]) -> Result:
+    """The same to its end, also where its caller is cancelled, or the caller's loop ends."""
+    here = asyncio.get_running_loop()
+    if here is _loop:
+        return await asyncio.shield(here.create_task(step))
+    if _ended:
+        step.close()
+        raise RuntimeError(_ENDED)
+    return await asyncio.shield(_Errand(step, mail(), mail_of(here)).told)
+
+
 async def stop(*tasks: asyncio.Task[None]) -> None:
     """Cancel tasks, and wait for their end. Those of the process from which this one was forked off do not
     run here."""

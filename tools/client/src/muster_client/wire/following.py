@@ -362,4 +362,4 @@ class Followed(AsyncIterator[Told]):
 
     async def close(self) -> None:
         """End it; the iteration ends behind what waits."""
-        await asyncio.shield(engine.run(self._feed.close()))  # also if its reader is cancelled meanwhile
+        await engine.whole(self._feed.close())  # also if its reader is cancelled meanwhile
