@@ -185,6 +185,45 @@ def test_a_mirror_s_end_ends_those_who_wait() -> None:
         asyncio.run(main())
 
 
+def test_a_mirror_is_used_again() -> None:
+    """In a loop of its own each time."""
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        return pb.RangeResponse(header=HEADER, kvs=[kv_pb2.KeyValue(key=b"a", value=b"1")], count=1)
+
+    async def main(mirror: m.Mirror) -> None:
+        async with mirror:
+            assert mirror["a"].text == "1"
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await mirror.wait_for(8)
+
+    with scripted({"Watch/Watch": watched, "KV/Range": read}) as address:
+        mirror = m.Client(address).mirror("a")
+        for _ in range(2):
+            asyncio.run(main(mirror))
+
+
+def test_a_mirror_begins_again_where_a_compaction_overtakes_it() -> None:
+    """Between two pages."""
+    asked: list[int] = []
+
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        asked.append(request.revision)
+        if request.revision:
+            if len(asked) == 2:
+                context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
+            return pb.RangeResponse(header=HEADER, kvs=[kv_pb2.KeyValue(key=b"b")], count=2)
+        return pb.RangeResponse(header=HEADER, kvs=[kv_pb2.KeyValue(key=b"a")], count=2, more=True)
+
+    async def main() -> None:
+        async with m.Client(address) as client, client.mirror(m.prefix("")) as mirror:
+            assert sorted(mirror) == [b"a", b"b"]
+            assert asked == [0, 7, 0, 7]
+
+    with scripted({"Watch/Watch": watched, "KV/Range": read}) as address:
+        asyncio.run(main())
+
+
 def test_a_client_is_closed_also_where_its_closer_is_cancelled() -> None:
     async def main() -> None:
         client = m.Client(address)

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -19,7 +21,7 @@ from muster_client.sync.base import wait
 from muster_client.sync.services import in_thread
 from muster_client.wire import beside, engine
 
-from tests.unit.library.scripted import scripted, watched
+from tests.unit.library.scripted import say_nothing, scripted, watched
 from tests.unit.library.test_places import Line, held
 
 
@@ -256,3 +258,39 @@ def test_what_blocks_runs_here_where_no_thread_starts(monkeypatch: pytest.Monkey
     monkeypatch.setattr(threading.Thread, "start", start)
     assert made.run_until_complete(made.run_in_executor(None, threading.get_ident)) == threading.get_ident()
     made.close()
+
+
+FORKS = """
+import os, sys
+from muster_client import sync
+
+with sync.Client(sys.argv[1]) as client, client.watch("a", revision=7) as watch:
+    print(next(watch).revision, flush=True)
+    if (child := os.fork()) == 0:
+        print("child", next(watch).revision, flush=True)
+        sys.exit(0)  # and so leaves the blocks
+    print("ended", os.waitpid(child, 0)[1])
+    print("parent", next(watch).revision)
+"""
+
+
+def test_a_watch_goes_on_in_a_process_that_is_forked_off() -> None:
+    """By a stream of its own, behind what was told; the parent's is untouched."""
+    child_asked = threading.Event()
+
+    def watch(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> Iterator[Any]:
+        first = next(requests).create_request.start_revision
+        yield pb.WatchResponse(created=True)
+        for revision in (first, first + 1):
+            kv = kv_pb2.KeyValue(key=b"a", mod_revision=revision, version=revision)
+            yield pb.WatchResponse(header=pb.ResponseHeader(revision=revision), events=[kv_pb2.Event(kv=kv)])
+            if first != 7:
+                child_asked.set()
+            child_asked.wait(10)
+        say_nothing(context)
+
+    with scripted({"Watch/Watch": watch}) as address:
+        ended = subprocess.run(
+            [sys.executable, "-c", FORKS, address], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["7", "child 8", "ended 0", "parent 8"]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from muster_client.errors import MusterError
+from muster_client.errors import Compacted, MusterError
 from muster_client.model import KeyValue
 from muster_client.ranges import KeyRange, Text, data
 from muster_client.watch import Change, Delete, Event, Put, Snapshot
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 OnChange = Callable[[Change], None]
 _WITHIN = "the mirror is used in `async with`"
+_ATTEMPTS = 4
 
 
 class Mirror(Mapping[bytes, KeyValue]):
@@ -80,11 +81,22 @@ class Mirror(Mapping[bytes, KeyValue]):
             await self._moved.wait()
 
     async def __aenter__(self) -> Self:
-        pages = self._client.range(self._keys)
-        self._held = {kv.key: kv async for kv in pages}
-        self._revision = pages.revision
+        self._held, self._revision = await self._whole()
+        self._failure = self._failed_at = None
+        self._moved = asyncio.Event()  # it may have been used in another loop before
         self._task, self._origin = asyncio.create_task(self._follow()), engine.Origin()
         return self
+
+    async def _whole(self) -> tuple[dict[bytes, KeyValue], int]:
+        """All keys, and as of which revision. Compacted, where that is so each time they are read."""
+        for attempt in range(_ATTEMPTS):
+            pages = self._client.range(self._keys)
+            try:
+                return {kv.key: kv async for kv in pages}, pages.revision
+            except Compacted:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+        raise AssertionError("the loop ends otherwise")
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -78,6 +78,7 @@ class Config(Generic[Model]):
 
     async def __aenter__(self) -> Self:
         await self._mirror.__aenter__()
+        self._changed = asyncio.Condition()  # as in the mirror
         try:
             self.revision = self._mirror.revision
             self._value = self._built()

@@ -123,6 +123,7 @@ class Following(Generic[Told]):
         self._since = 0.0  # when the stream began, by time.monotonic()
         self._progress_asked = False
         self.closed = False
+        self._origin = engine.Origin()  # of the stream
         self.endpoint = ""  # that serves it, or did last
 
     async def _request(self) -> pb.WatchCreateRequest:
@@ -143,6 +144,7 @@ class Following(Generic[Told]):
 
     async def establish(self) -> None:
         """A stream that serves. Unreachable after the client's time."""
+        self._own()
         deadline = time.monotonic() + self._caller.timeout_s
         try:
             async with asyncio.timeout_at(deadline - time.monotonic() + asyncio.get_running_loop().time()):
@@ -153,12 +155,20 @@ class Following(Generic[Told]):
 
     async def wait(self) -> None:
         """Until there are events, or it is closed. MusterError: it cannot go on."""
+        self._own()
         while not self.events and not self.closed:
             if self._failure is not None:
                 raise self._failure.with_traceback(None)  # which grows by each use
             await self._read_whole(self._read())
 
+    def _own(self) -> None:
+        """In a process that was forked off: the stream is its parent's. It goes on by one of its own."""
+        if self._origin.is_parent:
+            self._origin, self._stream, self._reading = engine.Origin(), None, None
+            self._leave()
+
     async def request_progress(self) -> None:
+        self._own()
         self._progress_asked = True
         if self._stream is not None:
             self._ask_progress(self._stream)
@@ -174,6 +184,7 @@ class Following(Generic[Told]):
             self._progress_asked = True
 
     async def close(self) -> None:
+        self._own()
         self.closed = True
         if self._reading is not None:
             self._reading.cancel()
