@@ -8,6 +8,8 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -18,7 +20,7 @@ from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.services import leading
 from muster_client.sync import client as sync_client
-from muster_client.wire import calls
+from muster_client.wire import calls, engine
 from muster_client.wire.keeper import Kept, clock
 
 from tests.unit.library.scripted import Code, say_nothing, scripted, until
@@ -306,6 +308,28 @@ def test_a_call_that_cannot_be_sent_holds_up_no_other() -> None:
 
     with scripted({"KV/Range": lambda request, context: pb.RangeResponse()}) as address:
         asyncio.run(main())
+
+
+def test_a_call_that_cannot_be_sent_is_cancelled() -> None:
+    """Before its caller is told."""
+
+    def unary(*_: Any) -> int:
+        raise ValueError("what no frame takes")
+
+    connection = SimpleNamespace(name="a", line=SimpleNamespace(unary=unary))
+    caller: Any = SimpleNamespace(quick=lambda how: (connection, ""))
+    how: Any = SimpleNamespace(begins=lambda connection, token: (), timeout_s=lambda: 1.0)
+    told, told_of, failures = Future[pb.RangeResponse](), threading.Event(), list[object]()
+    engine.loop().set_exception_handler(lambda loop, context: failures.append(context))
+    quick = calls._Quick(
+        caller, calls.Method("KV/Range", pb.RangeResponse), b"", how, told, lambda step: told_of.set())
+    assert told_of.wait(5)
+    quick.cancel()
+    try:
+        engine.submit(asyncio.sleep(0)).result(5)
+    finally:
+        engine.loop().set_exception_handler(None)
+    assert not failures
 
 
 def test_a_lease_is_renewed_once_by_whom_it_is_asked_for() -> None:

@@ -302,9 +302,10 @@ ODD = (
     + head(frames.WINDOW_UPDATE, 0, 7, struct.pack(">I", 5)) + head(frames.RST_STREAM, 0, 9, bytes(4))
     + head(frames.HEADERS, 0x2C | 1, 1, b"\x03" + bytes(5) + TRAILERS + bytes(3))
 )  # fmt: skip
+EARLY = head(frames.HEADERS, 4, 1, b"\x08\x03103") + WHOLE  # a proxy says before that it will come
 
 
-@pytest.mark.parametrize("answer", [WHOLE, ODD], ids=["plain", "odd"])
+@pytest.mark.parametrize("answer", [WHOLE, ODD, EARLY], ids=["plain", "odd", "early"])
 def test_an_answer_in_any_pieces(answer: bytes) -> None:
     async def main() -> None:
         for cut in range(1, len(answer)):

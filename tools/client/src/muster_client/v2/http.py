@@ -97,7 +97,7 @@ async def _exchanged(
     for event in events:
         writer.write(state.send(event) or b"")
     await writer.drain()
-    status, body = 0, b""
+    status, body = 0, bytearray()
     headers: dict[str, str] = {}
     while True:
         told = state.next_event()
@@ -109,6 +109,6 @@ async def _exchanged(
         elif isinstance(told, h11.Data):
             body += told.data
         elif isinstance(told, h11.EndOfMessage):
-            return Answer(status, headers, body)
+            return Answer(status, headers, bytes(body))
         elif isinstance(told, h11.ConnectionClosed):
             raise ConnectionResetError("the server closed the connection")

@@ -131,6 +131,7 @@ class _Quick(Generic[Answer]):
         self._told, self._back, self._there = told, back, engine.mail()
         self._task: asyncio.Task[Answer] | None = None
         self._line: http2.Connection | None = None
+        self._number: http2.Handle = 0
         self._cancelled = False
         self._there.post(self._begin)
 

@@ -77,7 +77,7 @@ class Blocks:
 def _judged(headers: dict[bytes, bytes]) -> Block:
     refused = None
     status = headers.get(b":status", b"200")
-    if status != b"200":
+    if status != b"200" and not status.startswith(b"1"):  # 1xx: the answer is still to come
         refused = CallError(_OF_HTTP.get(status, Code.UNKNOWN), f"HTTP status {_text(status)}")
     elif not headers.get(b"content-type", b"application/grpc").startswith(b"application/grpc"):
         refused = CallError(Code.UNKNOWN, f"no gRPC: content-type {_text(headers[b'content-type'])}")
