@@ -373,3 +373,33 @@ def test_a_key_that_cannot_be_deleted_now_is_deleted_later(
 
     with scripted(line.methods | {"KV/Txn": txn, "Watch/Watch": watched}) as address:
         asyncio.run(main())
+
+
+def test_who_stands_in_line_again_waits_until_its_key_is_gone() -> None:
+    """Its release was cancelled, and goes on behind it: that would delete the key of the next one."""
+    line, goes_on = Line(held(5), pb.TxnResponse(succeeded=True), held(8)), threading.Event()
+    answer = line.methods["KV/Txn"]
+
+    def txn(request: pb.TxnRequest, context: Context) -> Any:
+        found = answer(request, context)
+        if request.success[0].HasField("request_delete_range"):
+            goes_on.wait(10)
+        return found
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            first = await client.lock("l", lease=lease).acquire()
+            releasing = asyncio.create_task(first.release())
+            await until(lambda: len(line.asked) == 2)
+            releasing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await releasing
+            again = asyncio.create_task(client.lock("l", lease=lease).acquire())
+            await asyncio.sleep(0.1)
+            assert len(line.asked) == 2
+            goes_on.set()
+            assert (await again).token == 8
+            assert not lease.leaving
+
+    with scripted(line.methods | {"KV/Txn": txn}) as address:
+        asyncio.run(main())

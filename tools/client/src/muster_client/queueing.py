@@ -234,6 +234,11 @@ class Place:
         if self._given is None:
             await lease.revoke()  # and with it the key
             return
+        with late.leaving(lease, key):
+            await self._left(lease, key)
+
+    async def _left(self, lease: Lease, key: bytes) -> None:
+        """Out of the line of a lease that stays."""
         if self._standing is not None:  # what is deleted before it comes would stay
             await asyncio.wait((self._standing,), timeout=_ANSWERED_IN_S)
             self._standing.cancel()

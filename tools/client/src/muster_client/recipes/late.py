@@ -11,7 +11,10 @@ for its own, and it is waited for once more when that owner leaves.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from muster_client import ops
@@ -61,8 +64,22 @@ async def left(client: Client, lease: Lease, key: bytes, created: int, *, unsure
         _expect(client, lease, key, revision)
 
 
+@contextlib.contextmanager
+def leaving(lease: Lease, key: bytes) -> Iterator[None]:
+    """In the block the owner leaves, perhaps behind its caller, which may stand in line again meanwhile."""
+    lease.leaving[key] = ended = Future[None]()
+    try:
+        yield
+    finally:
+        if lease.leaving.get(key) is ended:
+            del lease.leaving[key]
+        ended.set_result(None)
+
+
 async def stands(client: Client, lease: Lease, key: bytes) -> None:
     """The owner stands in line again: what comes from now on is its own, whichever put it was."""
+    while (ended := lease.leaving.get(key)) is not None:
+        await asyncio.shield(asyncio.wrap_future(ended))
     if (waiting := lease.late.get(key)) is not None:
         lease.late[key] = None
         waiting.cancel()
