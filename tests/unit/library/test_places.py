@@ -394,6 +394,9 @@ def test_who_stands_in_line_again_waits_until_its_key_is_gone() -> None:
             releasing.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await releasing
+            with pytest.raises(TimeoutError):  # which leaves in its turn
+                async with asyncio.timeout(0.05):
+                    await client.lock("l", lease=lease).acquire()
             again = asyncio.create_task(client.lock("l", lease=lease).acquire())
             await asyncio.sleep(0.1)
             assert len(line.asked) == 2

@@ -53,7 +53,7 @@ class Lease:
         self._caller, self._keeper, self._kept = caller, keeper, kept
         self._origin = kept.origin
         self.late: dict[bytes, Future[None] | None] = {}  # keys that may come: see recipes/late.py
-        self.leaving: dict[bytes, Future[None]] = {}  # and those whose owner is on its way out
+        self.leaving: list[tuple[bytes, Future[None]]] = []  # and those whose owner is on its way out
 
     @property
     def id(self) -> int:

@@ -67,19 +67,20 @@ async def left(client: Client, lease: Lease, key: bytes, created: int, *, unsure
 @contextlib.contextmanager
 def leaving(lease: Lease, key: bytes) -> Iterator[None]:
     """In the block the owner leaves, perhaps behind its caller, which may stand in line again meanwhile."""
-    lease.leaving[key] = ended = Future[None]()
+    ended = Future[None]()
+    lease.leaving.append((key, ended))
     try:
         yield
     finally:
-        if lease.leaving.get(key) is ended:
-            del lease.leaving[key]
+        lease.leaving.remove((key, ended))
         ended.set_result(None)
 
 
 async def stands(client: Client, lease: Lease, key: bytes) -> None:
     """The owner stands in line again: what comes from now on is its own, whichever put it was."""
-    while (ended := lease.leaving.get(key)) is not None:
-        await asyncio.shield(asyncio.wrap_future(ended))
+    for name, ended in lease.leaving.copy():
+        if name == key:
+            await asyncio.shield(asyncio.wrap_future(ended))
     if (waiting := lease.late.get(key)) is not None:
         lease.late[key] = None
         waiting.cancel()
