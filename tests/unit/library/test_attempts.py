@@ -475,3 +475,34 @@ def test_it_ends_in_the_other_form_too(
     ):
         client.while_leading("l", lambda leadership: None)
     assert (len(asked) == 1) == ends
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_transaction_that_reads_is_not_cancelled_at_the_server(reads: bool) -> None:
+    """An old etcd would end by it. Others are: from a loop of the caller's, and from the engine's."""
+    begun, ended, goes_on = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+
+    def answer(request: pb.TxnRequest, context: Context) -> pb.TxnResponse:
+        context.add_callback(lambda: goes_on.is_set() or ended.release())
+        begun.release()
+        goes_on.wait(10)
+        return pb.TxnResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            txn = m.when().then(m.get("a") if reads else m.put("a", "b"))
+            for run in (asyncio.create_task, engine.submit):
+                asking: Any = run(client.txn(txn))
+                await until(lambda: begun.acquire(blocking=False))
+                asking.cancel()
+                if reads:
+                    await asyncio.sleep(0.2)
+                    assert not ended.acquire(blocking=False)
+                else:
+                    await until(lambda: ended.acquire(blocking=False))
+            goes_on.set()
+            line = client._caller.connections._opened[0].line
+            await until(lambda: line is not None and not line._calls)
+
+    with scripted({"KV/Txn": answer}) as address:
+        asyncio.run(main())

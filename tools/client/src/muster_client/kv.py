@@ -16,6 +16,8 @@ _RANGE = Method("KV/Range", pb.RangeResponse, repeatable=True)
 _PUT = Method("KV/Put", pb.PutResponse)
 _DELETE = Method("KV/DeleteRange", pb.DeleteRangeResponse)
 _TXN = Method("KV/Txn", pb.TxnResponse)
+# One that is cancelled ends the process of an old etcd: https://github.com/etcd-io/etcd/issues/14110
+_READS = Method("KV/Txn", pb.TxnResponse, repeatable=True, whole=True)
 _COMPACT = Method("KV/Compact", pb.CompactionResponse)
 PAGE_KEYS = 1000
 
@@ -147,8 +149,8 @@ class Kv:
     ) -> TxnResult:
         """Run a transaction. ``repeatable``: the second time would do nothing more than the first, so that it
         may be tried again when nobody knows whether it was done."""
-        answer = await self._caller.unary(
-            _TXN, txn.request, timeout=timeout, repeatable=repeatable or txn.reads_only)
+        method = _READS if txn.reads_only else _TXN
+        answer = await self._caller.unary(method, txn.request, timeout=timeout, repeatable=repeatable)
         return model.txn_of(answer)
 
     async def compact(self, revision: int, *, physical: bool = False, timeout: float | None = None) -> None:

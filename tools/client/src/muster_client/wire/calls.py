@@ -44,11 +44,13 @@ _NOT_ENABLED = "etcdserver: authentication is not enabled"
 @dataclass(frozen=True, slots=True)
 class Method(Generic[Answer]):
     """A method of one request and one answer: ``KV/Range`` of etcd's API, or ``package.Service/Method``.
-    ``repeatable``: the second time does nothing more than the first."""
+    ``repeatable``: the second time does nothing more than the first; ``whole``: it goes on at the server
+    where its caller is cancelled."""
 
     name: str
     answer: type[Answer]
     repeatable: bool = False
+    whole: bool = False
 
     @property
     def path(self) -> str:
@@ -262,14 +264,16 @@ class Caller:
     async def _asked(self, method: Method[Answer], request: Any, how: _How) -> Answer:
         body: bytes = request.SerializeToString()
         if engine.is_here():
-            return await self._unary(method, body, how)
+            step = self._unary(method, body, how)
+            return await (engine.whole(step) if method.whole else step)
         if engine.is_direct():
             answered: Future[Answer] = Future()
             waiting = _Quick(self, method, body, how, answered, lambda step: step())
             try:
                 return answered.result()
             except BaseException:  # of an interrupt; else it has ended, and there is nothing to cancel
-                waiting.cancel()
+                if not method.whole:
+                    waiting.cancel()
                 raise
         here = asyncio.get_running_loop()
         told: asyncio.Future[Answer] = here.create_future()
@@ -277,7 +281,8 @@ class Caller:
         try:
             return await told
         except asyncio.CancelledError:
-            quick.cancel()
+            if not method.whole:
+                quick.cancel()
             raise
 
     async def _observed(
