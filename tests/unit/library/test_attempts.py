@@ -506,3 +506,33 @@ def test_a_transaction_that_reads_is_not_cancelled_at_the_server(reads: bool) ->
 
     with scripted({"KV/Txn": answer}) as address:
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("chosen", [0, 7])
+def test_a_lease_whose_grant_is_cancelled_does_not_stay(chosen: int) -> None:
+    """Unless the caller chose its ID: that may be another's."""
+    granted, revoked, goes_on = list[int](), list[int](), threading.Event()
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        granted.append(request.ID)
+        goes_on.wait(10)
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            granting = asyncio.create_task(client.lease(60, id=chosen))
+            await until(lambda: granted)
+            granting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await granting
+            if not chosen:
+                await until(lambda: revoked)
+            goes_on.set()
+        assert revoked == ([] if chosen else granted)
+
+    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
+        asyncio.run(main())

@@ -132,12 +132,20 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
             _GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout,
             on_send=lambda: sent.append(clock()))
         kept = Kept(id, answer.TTL, sent[-1])
+    except asyncio.CancelledError:
+        if sent and not chosen:  # one that the caller chose may be another's
+            _abandon(caller, id)
+        raise
     except ServerError as error:
         if error.message != _EXISTS or (chosen and len(sent) == 1):
             raise
         # an earlier attempt did it, the first at the earliest
         kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
-    return await _kept(caller, keeper, kept)
+    try:
+        return await _kept(caller, keeper, kept)
+    except asyncio.CancelledError:
+        _abandon(caller, id)
+        raise
 
 
 async def taken(caller: Caller, keeper: Keeper, id: int, timeout: float | None) -> Lease:
@@ -165,6 +173,16 @@ async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:
         engine.submit(keeper.drop(kept, "its caller was cancelled"))
         raise
     return Lease(caller, keeper, kept)
+
+
+def _abandon(caller: Caller, id: int) -> None:
+    """Revoke a lease that nobody has: it would stay for its time to live."""
+    async def revoked() -> None:
+        with contextlib.suppress(MusterError):
+            await caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=id))
+
+    if not engine.has_ended():
+        engine.submit(revoked())
 
 
 async def info(caller: Caller, id: int, timeout: float | None) -> LeaseInfo:
