@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import grpc
 import muster_client as m
@@ -16,27 +17,8 @@ from muster_client import Compacted, Delete, Unavailable
 from tests.unit.console.test_views import Page, bare
 from tools.console.store import hub as module
 from tools.console.store.hub import Hub, Told
-from tools.console.store.keys import tree
-from tools.console.store.keys.outline import Outline
 from tools.console.views import keys
 from tools.console.views.keys import KeysView
-
-
-def test_a_tree_that_is_read_again_keeps_nothing_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def listing(*_: object, **__: object) -> tree.Listing:
-        return tree.Listing((tree.Entry(b"/", b"/"),), None, 7)
-
-    monkeypatch.setattr(tree, "listing", listing)
-
-    async def run() -> None:
-        outline = Outline(cast(m.Client, None))
-        await outline.start()
-        await outline.open(b"/")
-        outline._counts[b"/"] = 3, 7
-        await outline.start()
-        assert [(row.path, row.is_open, row.count) for row in outline.rows()] == [(b"/", False, None)]
-
-    asyncio.run(run())
 
 
 class Client:
@@ -65,7 +47,7 @@ class Client:
         yield SimpleNamespace(ready=ready, waiting=waiting)
 
 
-async def until(true: Callable[[], bool]) -> None:
+async def until(true: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not true():
             await asyncio.sleep(0.001)
@@ -85,56 +67,82 @@ def test_a_watch_that_begins_again_says_that_changes_were_missed(monkeypatch: py
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("editing", [False, True])
-def test_keys_are_read_again_after_changes_were_missed(
-    monkeypatch: pytest.MonkeyPatch, editing: bool
-) -> None:
+CHANGE = Delete(b"/b", 9)
+
+
+class Tree:
+    """Where the first reading fails, or the second lasts for ever."""
+
+    def __init__(self, *, lasts: bool = False) -> None:
+        self.lasts = lasts
+        self.done: list[object] = []
+        self.applied: list[m.Event] = []
+
+    async def again(self) -> None:
+        self.done.append("again")
+        if self.lasts:
+            await asyncio.Event().wait()
+        if self.done == ["again"]:
+            raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
+
+    async def reveal(self, key: bytes) -> None:
+        self.done.append(key)
+
+    async def count(self) -> bool:
+        self.done.append("count")
+        return False
+
+    def apply(self, events: Iterable[m.Event]) -> bool:
+        self.applied += events
+        return False
+
+    def drop_empty(self) -> bool:
+        return False
+
+
+def following(tree: Tree, shown: list[bytes]) -> Any:
+    """A view of keys that follows changes, and the keys whose values it shows."""
+
+    async def show(key: bytes) -> None:
+        shown.append(key)
+
+    value = SimpleNamespace(show=show, tell=lambda events: None)
+    view = bare(KeysView, page=Page(), outline=tree, value=value, key=b"/a", _error="", _missed=False)
+    view._early, view._dirty, view._draw, view._trouble = None, asyncio.Event(), lambda: None, MagicMock()
+    return view
+
+
+def test_keys_are_read_again_after_changes_were_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         monkeypatch.setattr(keys, "_AGAIN_S", 0.001)
-        done: list[object] = []
-        applied: list[object] = []
-        change = Delete(b"/b", 9)
-
-        class Tree:
-            base = b""
-
-            async def start(self, base: bytes) -> None:
-                done.append("start")
-                if done == ["start"]:
-                    raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
-                applied.clear()
-                view._told(Told((change,)))
-                assert not applied, "the listing that comes may be older"
-
-            async def reveal(self, key: bytes) -> None:
-                done.append(key)
-
-            async def count(self) -> bool:
-                done.append("count")
-                return False
-
-            def apply(self, events: object) -> bool:
-                applied.append(events)
-                return False
-
-            def drop_empty(self) -> bool:
-                return False
-
-        async def show(key: bytes) -> None:
-            done.append(("value", key))
-            if done.count(("value", key)) == 1:
-                raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
-
-        value: Any = SimpleNamespace(show=show, editing=editing, tell=lambda events: None)
-        view = bare(KeysView, page=Page(), outline=Tree(), value=value, key=b"/a", _error="", _missed=False)
-        view._early, view._dirty, view._draw = None, asyncio.Event(), lambda: None
+        tree, shown = Tree(), list[bytes]()
+        view = following(tree, shown)
         drawing = asyncio.create_task(view._keep_drawn())
         view._told(Told(missed=True))
-        await until(lambda: "count" in done)
+        await until(lambda: "count" in tree.done)
         drawing.cancel()
-        read = ["start", b"/a", *([] if editing else [("value", b"/a")])]
-        assert done == ["start", *read, *([] if editing else read), "count"]
+        assert tree.done == ["again", "again", b"/a", "count"]
+        assert set(shown) == {b"/a"}
+        assert view.page.complaints == ["no answer"]
         assert not view._missed
-        assert applied[-1] == (change,)
+
+    asyncio.run(run())
+
+
+def test_what_a_watch_tells_is_shown_while_keys_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        monkeypatch.setattr(keys, "ui", MagicMock())
+        tree = Tree(lasts=True)
+        view = following(tree, [])
+        drawing = asyncio.create_task(view._keep_drawn())
+        view._told(Told(missed=True))
+        await until(lambda: "again" in tree.done)
+        view._told(Told((CHANGE,)))
+        view._told(Told(error="away"))
+        drawn = view._trouble.clear.call_count
+        assert (drawn, tree.applied) == (1, [CHANGE])
+        drawing.cancel()  # the view is left
+        await asyncio.gather(drawing, return_exceptions=True)
+        assert (view._trouble.clear.call_count, tree.applied) == (1, [CHANGE])
 
     asyncio.run(run())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import pytest
-from muster_client import Unavailable
+from muster_client import MusterError, Unavailable
 
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.keys import outline, tree
@@ -37,6 +38,15 @@ class Page:
 
     def complain(self, reason: str) -> None:
         self.complaints.append(reason)
+
+    async def told(self, step: Awaitable[None]) -> None:
+        try:
+            await step
+        except MusterError as error:
+            self.complain(str(error))
+
+    def run(self, step: Awaitable[None]) -> asyncio.Task[None]:
+        return asyncio.ensure_future(self.told(step))
 
     def leave(self) -> None:
         pass
@@ -109,7 +119,8 @@ def test_where_one_count_fails_no_other_is_asked(monkeypatch: pytest.MonkeyPatch
             raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
 
         monkeypatch.setattr(tree, "count", count)
-        tree_of_many = bare(Outline, _client=None, _revision=0, _flat=None, _counts={}, base=b"")
+        tree_of_many = bare(Outline, _client=None, _revision=0, _flat=None, base=b"")
+        tree_of_many._counts, tree_of_many._counting = {}, {}
         tree_of_many._nodes = {
             b"": outline._Node([tree.Entry(b"/%d/" % n, b"%d/" % n, None) for n in range(100)])
         }

@@ -110,6 +110,8 @@ class KeysView:
     async def _reveal(self) -> None:
         """Open the tree at the key of the address: the value is shown by then."""
         await self.outline.reveal(self.key)
+        if self.list.is_deleted:  # the view was left
+            return
         self._draw()
         self._scroll()
         self._dirty.set()
@@ -225,6 +227,8 @@ class KeysView:
         self._draw()
 
     def _draw(self) -> None:
+        if self.list.is_deleted:  # the view was left
+            return
         self._rows = list(self.outline.rows())
         if all(row.id != self._at for row in self._rows):
             self._at = ""
@@ -346,15 +350,12 @@ class KeysView:
 
     def _keep_up(self) -> None:
         """Show what came meanwhile, and what comes from now on."""
-        self._catch_up()
-        drawing = self.page.run(self._keep_drawn())
-        self.page.on_leave(lambda: _cancel(drawing))
-        self._dirty.set()
-
-    def _catch_up(self) -> None:
         early, self._early = self._early or [], None
         for told in early:
             self._told(told)
+        drawing = self.page.run(self._keep_drawn())
+        self.page.on_leave(lambda: _cancel(drawing))
+        self._dirty.set()
 
     async def _keep_drawn(self) -> None:
         """Draw what changed, and count what is not counted, at most a few times a second."""
@@ -380,19 +381,16 @@ class KeysView:
             await asyncio.sleep(_SETTLED_S)
 
     async def _read_again(self) -> None:
-        """Show what is there after changes were missed; an edit that has begun stays. MusterError."""
-        self._missed, self._early = False, []  # what comes meanwhile may be newer than what is read
+        """Show what is there after changes were missed. MusterError."""
+        self._missed = False
+        self.page.run(self.value.show(self.key))
         try:
-            await self.outline.start(self.outline.base)
+            await self.outline.again()
             await self.outline.reveal(self.key)
-            self._draw()
-            if not self.value.editing:
-                await self.value.show(self.key)
         except MusterError:
             self._missed = True
             raise
-        finally:
-            self._catch_up()
+        self._draw()
 
     async def _travel(self, listed: bytes) -> None:
         """Choose a revision by a slider, from the compaction to now. ``listed``: a key that may be read."""

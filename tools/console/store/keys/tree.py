@@ -72,7 +72,7 @@ async def listing(
             if kv.key < start:  # within a directory that is an entry already
                 continue
             if len(entries) == limit:
-                return Listing(tuple(entries), kv.key, revision)
+                return Listing(tuple(entries), start, revision)
             path, is_directory = child(directory, kv.key)
             entries.append(Entry(path, path[len(directory) :], None if is_directory else kv))
             start = prefix(path).end if is_directory else path + b"\0"
