@@ -120,6 +120,10 @@ def test_a_slash_in_front_belongs_to_a_name() -> None:
         (b"\xff", "hex"),
         (b"k8s\0\n\x00", "protobuf"),
         ("文".encode() * values.SHOWN_BYTES, "text"),
+        (b"[" * 100_000 + b"]" * 100_000, "text"),
+        (b"[" * 5000, "text"),
+        (b"k8s\0damaged\x00", "hex"),
+        (b"k8s\0\n\x00\x12\xb0\x90\x1f" + b"\n\x01a" * 170_000, "hex"),
     ],
 )
 def test_the_form_of_a_value_is_guessed(value: bytes, form: str) -> None:
@@ -129,6 +133,35 @@ def test_the_form_of_a_value_is_guessed(value: bytes, form: str) -> None:
 @given(st.binary(max_size=200))
 def test_hex_gives_the_value_back(value: bytes) -> None:
     assert values.read(values.show(value, "hex").text, "hex") == value
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda value: values.KUBERNETES + value))
+def test_a_value_has_the_form_that_is_guessed(value: bytes) -> None:
+    assert values.show(value, values.guessed(value)).form == values.guessed(value)
+
+
+@pytest.mark.parametrize("depth", range(900, 1000, 5))
+def test_json_that_is_as_deep_as_can_be_is_shown_all_the_same(depth: int) -> None:
+    """What reads it can go deeper than what writes it."""
+    value = b"[" * depth + b"]" * depth
+    text = values.readable(value, values.guessed(value)).text
+    assert "".join(text.split()).encode() == value
+
+
+@pytest.mark.parametrize("value", [b"\x00" * 40_000, b"x" * 300_000, "文".encode() * 100_000, b'{"a": 1}'])
+def test_a_value_is_copied_whole(value: bytes) -> None:
+    form = values.guessed(value)
+    assert values.read(values.whole(value, form), form, value) == value
+
+
+def test_hex_is_read_with_and_without_its_places() -> None:
+    for text in ("41 42  43", "414243", "00000000  41 42 43  |ABC|", "00000000  41 42\n43"):
+        assert values.read(text, "hex") == b"ABC"
+
+
+def test_half_a_character_is_not_saved() -> None:
+    with pytest.raises(values.NotSo):
+        values.read("a\ud83d", "text")
 
 
 @given(st.text(max_size=200))
@@ -196,7 +229,7 @@ def test_what_is_nested_too_deep_to_be_written_as_yaml_is_told(monkeypatch: pyte
     def too_deep(*_: object, **__: object) -> str:
         raise RecursionError
 
-    monkeypatch.setattr(values.yaml, "safe_dump", too_deep)
+    monkeypatch.setattr(values.yaml, "dump", too_deep)
     with pytest.raises(values.NotSo):
         values.show(b"[[[[[[1]]]]]]", "yaml")
 
@@ -213,7 +246,7 @@ def test_a_warning_of_the_live_view_is_drawn_once() -> None:
 
 def test_yaml_that_is_shown_again_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = values.show(b"a: 1 # once", "yaml")
-    monkeypatch.setattr(values.yaml, "safe_load", None)
+    monkeypatch.setattr(values.yaml, "load", None)
     assert values.show(b"a: 1 # once", "yaml") == shown
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -180,19 +181,20 @@ class ValuePane:
                         lambda parent=parent: page.run(key_dialogs.remove_prefix(page, parent)),
                     ).classes("mc-danger-item")
 
-    def _as(self, form: Form) -> None:
+    async def _as(self, form: Form) -> None:
         if self.editing:
             self.page.complain(self.page.t("form.editing"))
             return
-        before, self.form = self.form, form
         assert self.kv is not None
+        key, kv = self.key, self.kv
         try:
-            values.show(self.kv.value, form)
+            await asyncio.to_thread(values.show, kv.value, form)  # YAML may take seconds
         except NotSo as error:
-            self.form = before
             self._not(form, error)
             return
-        self._draw(self._whole)
+        if key == self.key and kv is self.kv and not self.editing:
+            self.form = form
+            self._draw(self._whole)
 
     def _not(self, form: Form, error: NotSo) -> None:
         page = self.page
@@ -200,7 +202,7 @@ class ValuePane:
 
     def _fill(self) -> None:
         assert self.kv is not None
-        shown_value = values.show(self.kv.value, self.form)
+        shown_value = values.readable(self.kv.value, self.form)
         self.text = shown_value.text
         self.editor.value = self.text
         self.editor.language = _LANGUAGE.get(self.form)
@@ -228,7 +230,7 @@ class ValuePane:
 
     def _edit(self) -> None:
         assert self.kv is not None
-        shown_value = values.show(self.kv.value, self.form)
+        shown_value = values.readable(self.kv.value, self.form)
         if len(self.kv.value) > _LARGEST_EDITED or not shown_value.whole:
             self.page.complain(self.page.t("edit.large"))
             return
@@ -253,16 +255,16 @@ class ValuePane:
             ui.icon("warning")
             ui.label(self.page.t("edit.behind", revision=f"{revision:,}"))
 
-    def _review(self) -> None:
+    async def _review(self) -> None:
         """The difference, before anything is sent."""
         assert self.kv is not None
+        seen, form, old, text = self.kv, self.form, self.text, self.editor.value or ""
         try:
-            new = values.read(self.editor.value or "", self.form, self.kv.value)
+            new = await asyncio.to_thread(values.read, text, form, seen.value)
         except NotSo as error:
-            self._not(self.form, error)
+            self._not(form, error)
             return
-        seen = self.kv
-        key_dialogs.review(self.page, self.text, self.editor.value or "", lambda: self._save(new, seen))
+        key_dialogs.review(self.page, old, text, lambda: self._save(new, seen))
 
     async def _save(self, value: bytes, seen: KeyValue) -> None:
         page = self.page
@@ -306,10 +308,7 @@ class ValuePane:
         made.open()
 
     def _text_of(self, value: bytes) -> str:
-        try:
-            return values.show(value, self.form).text
-        except NotSo:
-            return values.show(value, values.guessed(value)).text
+        return values.readable(value, self.form).text
 
     def _delete(self) -> None:
         assert self.kv is not None
@@ -323,7 +322,8 @@ class ValuePane:
         self.page.say("copied")
 
     def _copy_value(self) -> None:
-        self._copy(self.text)
+        assert self.kv is not None
+        self._copy(values.whole(self.kv.value, self.form))
 
     def _copy_command(self, name: str) -> None:
         assert self.kv is not None

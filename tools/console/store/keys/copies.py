@@ -13,14 +13,13 @@ import yaml
 from muster_client import Client, KeyRange, Op
 
 from tools.console.names import key_of, shown
-from tools.console.store.keys.values import NO_YAML
+from tools.console.store.keys.values import DUMPER, LOADER, NO_YAML
 
 FileForm = Literal["json", "yaml"]
 MOST_KEYS = 100_000
 MOST_BYTES = 64 * 1024 * 1024
 _TXN_KEYS = 100  # of an import; a store takes 128 operations
 _TXN_BYTES = 1024 * 1024  # and 1.5 MiB. A larger value has a transaction of its own
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # not each build has the fast one
 
 Pair = tuple[bytes, bytes]
 
@@ -50,7 +49,7 @@ def written(pairs: Sequence[Pair], form: FileForm) -> bytes:
     rows = [{"key": shown(key), **_value(value)} for key, value in pairs]
     if form == "json":
         return json.dumps(rows, indent=1, ensure_ascii=False).encode()
-    text: str = yaml.dump(rows, Dumper=_DUMPER, allow_unicode=True, sort_keys=False)
+    text: str = yaml.dump(rows, Dumper=DUMPER, allow_unicode=True, sort_keys=False)
     return text.encode()
 
 
@@ -68,7 +67,7 @@ def parsed(file: bytes) -> list[Pair]:
     """The keys of a file that :func:`written` made, in JSON or YAML. Malformed."""
     try:
         text = file.decode()
-        rows = json.loads(text) if text.lstrip()[:1] == "[" else yaml.safe_load(text)
+        rows = json.loads(text) if text.lstrip()[:1] == "[" else yaml.load(text, LOADER)
     except NO_YAML as error:
         raise Malformed(str(error)) from None
     if not isinstance(rows, list):

@@ -14,10 +14,13 @@ Form = Literal["text", "json", "yaml", "hex", "protobuf"]
 FORMS: tuple[Form, ...] = ("text", "json", "yaml", "hex", "protobuf")
 SHOWN_BYTES = 256 * 1024  # of a larger value only so much is sent to a browser
 KUBERNETES = b"k8s\0"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # not each build has the fast ones
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 NO_YAML = (ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError)
 """What the library raises: its constructors look at no date or tag before they take it apart."""
 _DEEPEST = 12
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_DUMPED = re.compile(r"[0-9a-f]{8}  (.*?)(?:  \|.*)?")  # a line of hex with its place and its text
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +40,44 @@ class NotSo(ValueError):
 
 
 def guessed(value: bytes) -> Form:
-    """The form that shows most of a value."""
+    """The form that shows most of a value. It has that form."""
+    form = plain(value)
     if value.startswith(KUBERNETES):
-        return "protobuf"
+        form = "protobuf"
+    elif form == "text" and value[:1] in (b"{", b"[") and len(value) <= SHOWN_BYTES:
+        form = "json"
+    return readable(value, form).form
+
+
+def plain(value: bytes) -> Form:
+    """Text, or hex: each value has one of them."""
     try:
         text = value[:SHOWN_BYTES].decode(errors="strict" if len(value) <= SHOWN_BYTES else "ignore")
     except UnicodeDecodeError:
         return "hex"
-    if any(not (char.isprintable() or char in "\n\r\t") for char in text):
-        return "hex"
-    if text[:1] in ("{", "[") and len(value) <= SHOWN_BYTES:
-        try:
-            json.loads(text)
-        except ValueError:
-            return "text"
-        return "json"
-    return "text"
+    return "text" if all(char.isprintable() or char in "\n\r\t" for char in text) else "hex"
+
+
+def readable(value: bytes, form: Form) -> Shown:
+    """A value in a form; one that has not that form, in its plain one."""
+    try:
+        return show(value, form)
+    except NotSo:
+        return show(value, plain(value))
+
+
+def whole(value: bytes, form: Form) -> str:
+    """The same, of a large value, too, however long it is."""
+    found = readable(value, form)
+    if found.whole:
+        return found.text
+    return _hex_lines(value) if found.form == "hex" else value.decode(errors="replace")
 
 
 def show(value: bytes, form: Form) -> Shown:
     """A value in a form. NotSo. The browser's editor takes a carriage return for a line feed, or drops it."""
-    shown = _shown(value, form)
-    return replace(shown, editable=False) if "\r" in shown.text else shown
+    found = _shown(value, form)
+    return replace(found, editable=False) if "\r" in found.text else found
 
 
 def _shown(value: bytes, form: Form) -> Shown:
@@ -79,7 +98,10 @@ def _shown(value: bytes, form: Form) -> Shown:
 def _json(text: str) -> str:
     """JSON with lines and indents, if nothing but spaces changes by it; else unchanged. NotSo."""
     found, exact = _parsed(text)
-    return json.dumps(found, indent=2, ensure_ascii=False) if exact else text
+    try:
+        return json.dumps(found, indent=2, ensure_ascii=False) if exact else text
+    except RecursionError as error:  # nested deeper than it can be written
+        raise NotSo(str(error)) from None
 
 
 def _parsed(text: str) -> tuple[Any, bool]:
@@ -110,7 +132,7 @@ def _is_text(found: Any) -> bool:
     """Whether UTF-8 has what JSON says: an escape may name half of a character."""
     try:
         json.dumps(found, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, RecursionError):
         return False
     return True
 
@@ -119,7 +141,7 @@ def _is_text(found: Any) -> bool:
 def _yaml(text: str) -> Shown:
     """YAML unchanged, with its comments; JSON turned into YAML, to be read. NotSo."""
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, LOADER)
     except NO_YAML as error:
         raise NotSo(str(error)) from None
     try:
@@ -127,37 +149,41 @@ def _yaml(text: str) -> Shown:
     except (ValueError, RecursionError):
         return Shown("yaml", text)
     try:
-        return Shown("yaml", yaml.safe_dump(found, allow_unicode=True, sort_keys=False), editable=False)
+        written = yaml.dump(found, Dumper=DUMPER, allow_unicode=True, sort_keys=False)
     except NO_YAML as error:  # nested deeper than it can be written
         raise NotSo(str(error)) from None
+    return Shown("yaml", written, editable=False)
 
 
 def read(text: str, form: Form, like: bytes = b"") -> bytes:
     """The value that a person wrote in a form. JSON that was one line stays one line. NotSo."""
     if form == "hex":
-        digits = "".join(
-            line.partition("  ")[2].partition("  |")[0] if "  " in line else line
-            for line in text.splitlines()
-        )
+        lines = ((_DUMPED.fullmatch(line), line) for line in text.splitlines())
         try:
-            return bytes.fromhex(digits)
+            return bytes.fromhex("".join(line if found is None else found[1] for found, line in lines))
         except ValueError:
             raise NotSo("hex has pairs of the digits 0-9, a-f") from None
     if form == "json":
         found, exact = _parsed(text)
         if exact and like and b"\n" not in like:
             spaced = b'": ' in like
-            return json.dumps(
-                found, ensure_ascii=False, separators=(", ", ": ") if spaced else (",", ":")
-            ).encode()
+            try:
+                text = json.dumps(
+                    found, ensure_ascii=False, separators=(", ", ": ") if spaced else (",", ":")
+                )
+            except RecursionError as error:
+                raise NotSo(str(error)) from None
     elif form == "yaml":
         try:
-            yaml.safe_load(text)
+            yaml.load(text, LOADER)
         except NO_YAML as error:
             raise NotSo(str(error)) from None
     elif form == "protobuf":
         raise NotSo("a decoded message cannot be written back")
-    return text.encode()
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise NotSo("the value is no UTF-8") from None
 
 
 def _hex_lines(value: bytes) -> str:
