@@ -225,6 +225,49 @@ def test_leases_locks_and_their_keys_are_shown(visit: Visits, directory: str) ->
     visit(steps)
 
 
+def test_the_lease_of_a_key_is_told_in_each_form(visit: Visits, directory: str) -> None:
+    async def steps(user: Visitor) -> None:
+        lease = await leases.grant(user.client, 500)
+        await user.client.put(f"{directory}key", "text", lease=lease)
+        await user.open(f"/keys{directory}key")
+        await user.sees(f"lease {lease:x}, ")
+        await user.click("Hex")
+        await user.sees("74 65 78 74", ui.codemirror)
+        await user.sees(f"lease {lease:x}, ")
+
+    visit(steps)
+
+
+def test_a_view_that_was_left_draws_nothing_more(visit: Visits, directory: str) -> None:
+    async def steps(user: Visitor) -> None:
+        await user.client.put(f"{directory}key", "text")
+        await user.open("/keys")
+        await user.sees(directory)
+        user.pick(directory)
+        await user.sees('"n": "key"')
+        client, told = user.console.sessions.nobody.client, asyncio.Event()
+        get = client.get
+
+        async def late(*given: Any, **how: Any) -> Any:
+            await told.wait()
+            return await get(*given, **how)
+
+        client.get = late  # type: ignore[method-assign]
+        user.pick("key")
+        page = user.user.client
+        assert page is not None
+        await asyncio.sleep(0.05)
+        (live,) = [one for one in page.elements.values() if one.props.get("href") == "/live"]
+        for listener in live._event_listeners.values():
+            live._handle_event({"listener_id": listener.id, "args": None})
+        await user.sees("Every change, as the cluster makes it")
+        told.set()
+        await asyncio.sleep(0.2)
+        assert not [one for one in page.elements.values() if isinstance(one, ui.codemirror)]
+
+    visit(steps)
+
+
 def test_the_past_is_chosen_by_a_slider(visit: Visits, directory: str) -> None:
     async def steps(user: Visitor) -> None:
         then = (await user.client.put(f"{directory}key", "then")).revision

@@ -8,11 +8,10 @@ from typing import Any, cast
 
 import grpc
 import muster_client as m
-from muster_client import KeyValue, LeaseInfo, LeaseNotFound, PermissionDenied, Unavailable
+from muster_client import LeaseInfo, LeaseNotFound, PermissionDenied
 from muster_client.pb import rpc_pb2 as pb
 
 from tools.console.store import leases, services
-from tools.console.views.value import ValuePane
 
 READABLE, HIDDEN, ENDED = 5, 7, 9
 
@@ -51,24 +50,3 @@ def test_a_lease_of_hidden_keys_is_listed_without_them() -> None:
 def test_services_tell_the_times_of_all_leases_that_live() -> None:
     asked = services._times(cast(m.Client, Client()), {READABLE, HIDDEN, ENDED})
     assert asyncio.run(asked) == {READABLE: (50, 60), HIDDEN: (50, 60)}
-
-
-def test_a_value_is_shown_though_its_lease_is_not_told() -> None:
-    class Silent:
-        async def get(self, key: bytes, revision: int) -> KeyValue:
-            return KeyValue(key, b"value", 1, 2, 1, lease=HIDDEN)
-
-        async def lease_info(self, lease: int) -> LeaseInfo:
-            raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
-
-        async def call(self, *_: object, **__: object) -> None:
-            await self.lease_info(0)
-
-    silent, drawn = Silent(), list[object]()
-    pane = ValuePane.__new__(ValuePane)
-    client = SimpleNamespace(get=silent.get, lease_info=silent.lease_info, raw=silent)
-    pane.page = cast(Any, SimpleNamespace(identity=SimpleNamespace(client=client)))
-    pane.key, pane.revision, pane.kv = b"", 0, None
-    pane._draw = drawn.append  # type: ignore[method-assign,assignment]
-    asyncio.run(pane.show(b"/a/key"))
-    assert drawn == [pane._whole]

@@ -183,6 +183,7 @@ def test_of_two_keys_the_one_chosen_last_is_shown() -> None:
             outline=SimpleNamespace(reveal=lambda key: opened[key].wait()),
             value=SimpleNamespace(show=show),
             frame=SimpleNamespace(classes=lambda **_: None),
+            page=Page(),
             _at="",
             _draw=lambda: None,
         )
@@ -193,5 +194,24 @@ def test_of_two_keys_the_one_chosen_last_is_shown() -> None:
         opened[b"/first"].set()
         await steps[0]
         assert shown == [b"/last"]
+
+    asyncio.run(run())
+
+
+def test_a_value_is_shown_though_the_tree_does_not_open_at_its_key() -> None:
+    async def run() -> None:
+        shown: list[bytes] = []
+
+        async def show(key: bytes) -> None:
+            shown.append(key)
+
+        async def reveal(_: bytes) -> None:
+            raise Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
+
+        view = bare(KeysView, outline=SimpleNamespace(reveal=reveal), value=SimpleNamespace(show=show))
+        view.frame, view.page = SimpleNamespace(classes=lambda **_: None), Page()
+        view._at, view._draw = "", lambda: None
+        await view._choose(b"/a")
+        assert (shown, view.page.complaints) == ([b"/a"], ["no answer"])
 
     asyncio.run(run())

@@ -147,7 +147,7 @@ class KeysView:
             self._at = ""
         self.frame.classes(add="has-key" if key else None, remove=None if key else "has-key")
         if key:
-            await self.outline.reveal(key)
+            await self.page.told(self.outline.reveal(key))
             if key != self.key:  # another one was chosen meanwhile
                 return
         self._draw()

@@ -7,7 +7,7 @@ import codecs
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from muster_client import Compacted, Delete, Event, KeyValue, MusterError, Put, prefix
+from muster_client import Compacted, Delete, Event, KeyValue, MusterError, PermissionDenied, Put, prefix
 from nicegui import ui
 
 from tools.console.names import shown
@@ -31,6 +31,8 @@ from tools.console.views.style import CODE
 
 _LANGUAGE: dict[str, Any] = {"json": "JSON", "yaml": "YAML"}
 _LARGEST_EDITED = values.SHOWN_BYTES
+_AGAIN_S = 2.0  # until what could not be read is read again
+_LEASE_S = 5.0  # so old may be how long a lease lasts
 
 
 class ValuePane:
@@ -44,43 +46,63 @@ class ValuePane:
         self.editing = False
         self._overtaken = False
         self._history_open = False
+        self._asked = self._told = 0  # reads, by number: the last one, and the one that is shown
         self.box = div("mc-pane")
 
     async def show(self, key: bytes) -> None:
-        """Show a key; none: say what can be done."""
+        """Show a key as it is now; none: say what can be done. An edit of the same key stays."""
         if key != self.key:
             self.editing = self._history_open = False
             self.kv = None
         self.key = key
+        self._asked += 1
+        asked = self._asked
         if not key:
             self._draw(self._nothing)
             return
         try:
             kv = await self.page.identity.client.get(key, revision=self.revision)
         except MusterError as error:
-            reason = str(error)
-            self._draw(lambda: empty("lock", shown(key), reason))
+            if key == self.key and asked > self._told:
+                self._failed(error, asked)
             return
-        if key != self.key:  # another one was chosen meanwhile
+        if key != self.key or asked < self._told:  # what is shown was asked for later
+            return
+        self._told = asked
+        if self.editing:
+            if kv is not None and self.kv is not None and kv.mod_revision > self.kv.mod_revision:
+                self._behind(kv.mod_revision)
             return
         if kv is not None and (self.kv is None or self.kv.mod_revision != kv.mod_revision):
             self.form = values.guessed(kv.value)
         self.kv = kv
         self._draw(self._whole if kv is not None else self._missing)
-        if kv is not None and kv.lease:
-            await self._show_lease(kv.lease)
+
+    def _failed(self, error: MusterError, asked: int) -> None:
+        """Say why there is no value, and read it again where that may do better."""
+        denied = isinstance(error, PermissionDenied)
+        if not self.editing:
+            self._draw(lambda: empty("lock" if denied else "cloud_off", shown(self.key), str(error)))
+        if not denied and not isinstance(error, Compacted):
+            self.page.run(self._again(asked))
+
+    async def _again(self, asked: int) -> None:
+        await asyncio.sleep(_AGAIN_S)
+        if asked == self._asked and not self.box.is_deleted:
+            await self.show(self.key)
 
     def tell(self, changes: Iterable[Event]) -> None:
         """Follow the cluster: what is shown changes, what is being edited says that it is behind."""
-        for event in changes:
-            if isinstance(event, Put | Delete) and event.key == self.key:
-                if self.editing:
-                    self._behind(event.revision)
-                elif self.kv is None or event.revision != self.kv.mod_revision:
-                    self.page.run(self.show(self.key))
+        told = [one.revision for one in changes if isinstance(one, Put | Delete) and one.key == self.key]
+        if not told or (self.kv is not None and told[-1] <= self.kv.mod_revision):
+            return
+        if self.editing:
+            self._behind(told[-1])
+        else:
+            self.page.run(self.show(self.key))
 
     def _draw(self, what: Callable[[], None]) -> None:
-        if not self.page.browser.is_deleted:
+        if not self.box.is_deleted:  # the view may have been left
             self.box.clear()
             with self.box:
                 what()
@@ -99,6 +121,8 @@ class ValuePane:
         )
         button(self.page.t("history"), lambda: self.page.run(self._show_history()), icon="history")
         self.past = div("mc-history")
+        if self._history_open:
+            self.page.run(self._show_history())
 
     def _whole(self) -> None:
         """A key that is there."""
@@ -110,7 +134,9 @@ class ValuePane:
             chip(page.t("fact.version", version=f"{kv.version:,}"), tip=page.t("fact.version_tip"))
             chip(page.t("fact.create", revision=f"{kv.create_revision:,}"), tip=page.t("fact.create_tip"))
             chip(size_text(len(kv.value)))
-            self.lease_chip = tag("span")
+            if kv.lease:
+                place = tag("span")
+                ui.timer(_LEASE_S, lambda: self._show_lease(kv.lease, place))
         with div("mc-tools"):
             self._forms()
             div("mc-grow")
@@ -213,15 +239,16 @@ class ValuePane:
                 ui.icon("info")
                 ui.label(shown_value.kind or self.page.t("value.cut", size=size_text(len(self.kv.value))))
 
-    async def _show_lease(self, lease: int) -> None:
+    async def _show_lease(self, lease: int, place: ui.element) -> None:
+        """How long the lease lasts, as of now."""
         page = self.page
         try:
             found = await leases.life(page.identity.client, lease)
         except MusterError:  # the value is shown all the same
             return
-        if found and self.kv is not None and self.kv.lease == lease and not page.browser.is_deleted:
-            self.lease_chip.clear()
-            with self.lease_chip:
+        place.clear()
+        if found is not None:
+            with place:
                 chip(
                     page.t("fact.lease", lease=f"{lease:x}", left=span_text(found.left_s)), "mc-info", "timer"
                 )
@@ -269,18 +296,18 @@ class ValuePane:
     async def _save(self, value: bytes, seen: KeyValue) -> None:
         page = self.page
         try:
-            revision = await edits.save(page.identity.client, self.key, value, seen=seen.mod_revision)
+            revision = await edits.save(page.identity.client, seen.key, value, seen=seen.mod_revision)
         except edits.Overtaken as error:
-            self._quicker(error.kv, value)
+            self._quicker(seen.key, error.kv, value)
             return
         except MusterError as error:
             page.complain(str(error))
             return
-        self.editing = False
         page.say("edit.saved", revision=f"{revision:,}")
-        await self.show(self.key)
+        if seen.key == self.key:  # no other one was chosen meanwhile
+            await self._stop_editing()
 
-    def _quicker(self, now: KeyValue | None, mine: bytes) -> None:
+    def _quicker(self, key: bytes, now: KeyValue | None, mine: bytes) -> None:
         """Another client was quicker: show its value beside ours, and let the user decide."""
         page = self.page
         with page.browser, ui.dialog() as made, div("mc-dialog mc-wide"):
@@ -295,7 +322,7 @@ class ValuePane:
 
             async def overwrite() -> None:
                 made.close()
-                await self._save(mine, KeyValue(self.key, b"", 0, seen, 0))
+                await self._save(mine, KeyValue(key, b"", 0, seen, 0))
 
             async def theirs() -> None:
                 made.close()
@@ -338,13 +365,13 @@ class ValuePane:
 
     async def _show_history(self) -> None:
         """All that the key was, the latest first."""
-        page = self.page
+        page, past = self.page, self.past
         self._history_open = True
         found = await history.of_key(page.identity.client, self.key)
-        if page.browser.is_deleted:
+        if past.is_deleted:  # another key is shown, or this one anew
             return
-        self.past.clear()
-        with self.past:
+        past.clear()
+        with past:
             with div("mc-past-head"):
                 tag_text("h2", page.t("history"))
                 ui.label(page.t("history.since", revision=f"{found.oldest:,}")).classes("mc-sub")
@@ -364,32 +391,32 @@ class ValuePane:
                 ui.label(page.t("history.deleted")).classes("mc-preview mc-gone")
                 return
             ui.label(preview(kv.value)).classes("mc-preview mc-mono")
-            old = self._text_of(before.value) if before is not None else ""
             button(
                 page.t("history.compare"),
                 kind="quiet",
-                on_click=lambda: key_dialogs.compare(page, one.revision, old, self._text_of(kv.value)),
+                on_click=lambda: key_dialogs.compare(
+                    page,
+                    one.revision,
+                    self._text_of(before.value) if before is not None else "",
+                    self._text_of(kv.value),
+                ),
             )
             if page.may_write(self.key) and (self.kv is None or kv.mod_revision != self.kv.mod_revision):
                 button(page.t("history.restore"), lambda: self._restore(kv), kind="quiet")
 
-    def _restore(self, old: KeyValue) -> None:
+    async def _restore(self, old: KeyValue) -> None:
+        """Write what the key was, once its difference from what the key is now was seen."""
         page, now = self.page, self.kv
-        seen = now if now is not None and not self.revision else None
-
-        async def save() -> None:
-            latest = seen if not self.revision else await self._latest()
-            await self._save(old.value, latest or KeyValue(self.key, b"", 0, 0, 0))
-
+        if self.revision:
+            try:
+                now = await page.identity.client.get(old.key)
+            except MusterError as error:
+                page.complain(str(error))
+                return
+        seen = now or KeyValue(old.key, b"", 0, 0, 0)
         key_dialogs.review(
-            page, self._text_of(now.value) if now is not None else "", self._text_of(old.value), save
+            page, self._text_of(seen.value), self._text_of(old.value), lambda: self._save(old.value, seen)
         )
-
-    async def _latest(self) -> KeyValue | None:
-        try:
-            return await self.page.identity.client.get(self.key)
-        except Compacted:
-            return None
 
 
 def preview(value: bytes, most: int = 120) -> str:
