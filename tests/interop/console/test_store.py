@@ -157,22 +157,25 @@ def test_an_edit_keeps_the_lease(run: Run, directory: str) -> None:
     run(steps)
 
 
-def test_a_directory_is_renamed_at_once_or_not_at_all(run: Run, directory: str) -> None:
+def test_a_key_is_renamed_alone_and_at_once(run: Run, directory: str) -> None:
     async def steps(client: Client) -> None:
-        await fill(client, [f"{directory}old/{n}" for n in range(edits.MOST_IN_ONE)])
-        old, new = f"{directory}old/".encode(), f"{directory}new/".encode()
-        assert await edits.duplicate(client, old, new, move=True) == edits.MOST_IN_ONE
-        assert await client.count(m.prefix(old)) == 0
-        assert await client.count(m.prefix(new)) == edits.MOST_IN_ONE
-        await client.put(old + b"7", "taken")
-        with pytest.raises(edits.Overtaken):
-            await edits.duplicate(client, new, old)
-        assert await client.count(m.prefix(old)) == 1
-        await client.put(new + b"more", "")
-        with pytest.raises(edits.TooMany):
-            await edits.duplicate(client, new, f"{directory}third/".encode())
-        with pytest.raises(ValueError, match="cannot lie in itself"):
-            await edits.duplicate(client, new, new + b"below/")
+        old, below, new = (f"{directory}{name}".encode() for name in ("old/", "old/1", "new/"))
+        lease = await leases.grant(client, 60)
+        await client.put(old, "own", lease=lease)
+        await client.put(below, "below")
+        await edits.duplicate(client, old, new, move=True)
+        found = [(kv.key, kv.text, kv.lease) async for kv in client.range(m.prefix(directory))]
+        assert found == [(new, "own", lease), (below, "below", 0)]
+        with pytest.raises(edits.Overtaken) as told:
+            await edits.duplicate(client, new, below)
+        assert told.value.kv is not None
+        with pytest.raises(edits.Overtaken) as told:
+            await edits.duplicate(client, old, new)
+        assert told.value.kv is None
+        with pytest.raises(ValueError, match="the old one"):
+            await edits.duplicate(client, new, new)
+        await edits.duplicate(client, new, old)
+        assert await client.count(m.prefix(directory)) == 3
 
     run(steps)
 

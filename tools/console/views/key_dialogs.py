@@ -135,7 +135,7 @@ def copy_dialog(page: Page, source: bytes, choose: Choose, *, move: bool = False
                 await edits.duplicate(page.identity.client, source, target, move=move)
             except edits.Overtaken as error:
                 problem.set_text(page.t("new.exists" if error.kv is not None else "edit.quicker"))
-            except (MusterError, ValueError, edits.TooMany) as error:
+            except (MusterError, ValueError) as error:
                 problem.set_text(page.why(error))
             else:
                 made.close()

@@ -9,8 +9,6 @@ from typing import Literal
 import muster_client as m
 from muster_client import Client, KeyValue
 
-MOST_IN_ONE = 60  # keys of a copy: half of what etcd takes in one transaction by default
-
 
 class Overtaken(Exception):
     """Another client was quicker. ``kv``: the key as it is now, None: it is gone."""
@@ -18,14 +16,6 @@ class Overtaken(Exception):
     def __init__(self, key: bytes, kv: KeyValue | None) -> None:
         super().__init__(key)
         self.key, self.kv = key, kv
-
-
-class TooMany(Exception):
-    """More keys than one transaction takes."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__(f"{count} keys do not fit in one transaction of {MOST_IN_ONE}")
-        self.count = count
 
 
 async def save(client: Client, key: bytes, value: bytes, *, seen: int) -> int:
@@ -74,35 +64,18 @@ async def remove_prefix(client: Client, prefix: bytes) -> int:
     return (await client.delete(m.prefix(prefix))).deleted
 
 
-async def duplicate(client: Client, source: bytes, target: bytes, *, move: bool = False) -> int:
-    """Copy a key, or everything below a directory (``source`` ends with a slash), in one transaction: all of
-    it or nothing. ``move``: and delete the source. Leases go along. How many keys; Overtaken, TooMany,
-    ValueError."""
-    is_directory = source.endswith(b"/")
+async def duplicate(client: Client, source: bytes, target: bytes, *, move: bool = False) -> None:
+    """Copy a key, with its lease; ``move``: and delete the source, at once. Overtaken, ValueError."""
     if not target or source == target:
         raise ValueError("the new name is empty, or the old one")
-    if is_directory and target.startswith(source):
-        raise ValueError("a directory cannot lie in itself")
-    pages = client.range(m.prefix(source) if is_directory else source, page=MOST_IN_ONE + 1)
-    kv = await pages.next()
-    if pages.count > MOST_IN_ONE:
-        raise TooMany(pages.count)
-    kvs: list[KeyValue] = []
-    while kv is not None:
-        kvs.append(kv)
-        kv = pages.waiting()
-    if not kvs:
+    kv = await client.get(source)
+    if kv is None:
         raise Overtaken(source, None)
-    names = {kv.key: target + kv.key[len(source) :] for kv in kvs}
-    conditions = [m.key(kv.key).mod_revision == kv.mod_revision for kv in kvs]
-    conditions += [m.key(name).absent for name in names.values()]
-    ops = [m.put(names[kv.key], kv.value, lease=kv.lease) for kv in kvs]
-    if move:
-        ops += [m.delete(kv.key) for kv in kvs]
+    ops = [m.put(target, kv.value, lease=kv.lease), *([m.delete(source)] if move else [])]
+    conditions = m.key(source).mod_revision == kv.mod_revision, m.key(target).absent
     done = await client.when(*conditions).then(*ops).otherwise(m.get(target))
     if not done:
         raise Overtaken(target, done.found().kv)
-    return len(kvs)
 
 
 Line = tuple[Literal[" ", "-", "+", "@", "\\"], str]
