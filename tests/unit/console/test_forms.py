@@ -6,6 +6,7 @@ import itertools
 import json
 import shlex
 import subprocess
+import time
 from typing import Any
 
 import muster_client as m
@@ -324,6 +325,19 @@ def test_a_difference_of_line_ends_is_one() -> None:
     assert edits.diff("a", "a\nb") == [(" ", "a"), ("+", "b")]
     assert edits.diff("", "\n") == [("+", "")]
     assert edits.diff("a\r\nb", "a\nb") == [("-", "a\r"), ("+", "a"), (" ", "b")]
+
+
+def test_large_texts_are_compared_at_once() -> None:
+    """The time for it grows with the square of what differs."""
+    began_s = time.monotonic()
+    few = [str(n % 200) for n in range(60_000)]
+    assert [line for line in edits.diff("\n".join(few), "\n".join([*few[:500], "new", *few[500:]]))
+            if line[0] != " "] == [("+", "new")]  # fmt: skip
+    for step in (2, 60_000):
+        other = [f"{line}!" if n % step == 0 else line for n, line in enumerate(few)][::-1]
+        lines = edits.diff("\n".join(few), "\n".join(other))
+        assert {sign for sign, _ in lines} <= {"-", "+"}
+    assert time.monotonic() - began_s < 10
 
 
 @given(st.text("a\n\r\u2028", max_size=5), st.text("a\n\r\u2028", max_size=5))

@@ -15,6 +15,7 @@ from tools.console.views.page import Page
 from tools.console.views.parts import button, buttons, dialog, div, tag, tag_text
 
 Choose = Callable[[bytes], None]
+_MOST_LINES = 1000  # of a difference: each costs a browser some elements
 
 
 def draw_diff(page: Page, old: str, new: str) -> bool:
@@ -24,11 +25,13 @@ def draw_diff(page: Page, old: str, new: str) -> bool:
         ui.label(page.t("diff.none")).classes("mc-sub")
         return False
     with div("mc-diff", role="region", aria_label=page.t("diff"), tabindex="0"):
-        for sign, text in lines:
+        for sign, text in lines[:_MOST_LINES]:
             kind = {"+": "mc-plus", "-": "mc-minus", "@": "mc-gap", "\\": "mc-gap"}.get(sign, "")
             with div(f"mc-line {kind}"):
                 ui.label({"@": "⋯"}.get(sign, sign)).classes("mc-sign")
                 ui.label(page.t("diff.no_end") if sign == "\\" else text.replace("\r", "␍"))
+        if len(lines) > _MOST_LINES:
+            ui.label(page.t("services.more", count=f"{len(lines) - _MOST_LINES:,}")).classes("mc-sub")
     return True
 
 

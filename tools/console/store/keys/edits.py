@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import muster_client as m
 from muster_client import Client, KeyValue
+
+_AROUND = 3  # lines around a difference
+_MOST_LINES, _MOST_PAIRS = 4000, 200_000  # that are compared: the time for it grows with their square
 
 
 class Overtaken(Exception):
@@ -85,7 +90,7 @@ def diff(old: str, new: str) -> list[Line]:
     """The lines that differ, with three around them. Behind a last line that alone has no line feed: a
     backslash."""
     found: list[Line] = []
-    for line in list(difflib.unified_diff(_lines(old, new), _lines(new, old), lineterm="", n=3))[2:]:
+    for line in list(_compared(_lines(old, new), _lines(new, old)))[2:]:
         match line[:1]:
             case "-" | "+" | " " as sign:
                 found.append((sign, line[1:].removesuffix("\n")))
@@ -93,6 +98,24 @@ def diff(old: str, new: str) -> list[Line]:
             case _ if found:
                 found.append(("@", ""))
     return found
+
+
+def _compared(old: list[str], new: list[str]) -> Iterable[str]:
+    """What differs, as ``diff -u`` writes it. What takes long to compare differs in each line."""
+    head = _same(old, new)
+    tail = _same(old[head:][::-1], new[head:][::-1])
+    first = max(0, head - _AROUND)
+    old, new = (one[first : len(one) - max(0, tail - _AROUND)] for one in (old, new))
+    counts = Counter(old)
+    if len(old) + len(new) > _MOST_LINES or sum(counts[line] for line in new) > _MOST_PAIRS:
+        return ["---", "+++", *(f"-{line}" for line in old), *(f"+{line}" for line in new)]
+    return difflib.unified_diff(old, new, lineterm="", n=_AROUND)
+
+
+def _same(one: list[str], other: list[str]) -> int:
+    """With how many lines both begin."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
 
 
 def _lines(text: str, other: str) -> list[str]:
