@@ -106,6 +106,19 @@ def test_a_user_sees_what_it_may_and_the_store_refuses_the_rest(guarded: str) ->
     visit(guarded, steps, user="root")
 
 
+def test_a_link_to_a_key_that_a_user_may_read_shows_it(guarded: str) -> None:
+    async def steps(user: Visitor) -> None:
+        await user.open("/")
+        await user.log_in("reader")
+        await user.open("/keys/open/key")
+        await user.sees("open", nicegui.ui.codemirror)
+        assert user.tree() == ["/open/key"]
+        await user.open("/keys/closed/key")
+        await user.sees("You may not list all keys")
+
+    visit(guarded, steps, user="root")
+
+
 def test_no_secret_key_or_value_is_logged(guarded: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
 

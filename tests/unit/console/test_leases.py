@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -50,3 +51,13 @@ def test_a_lease_of_hidden_keys_is_listed_without_them() -> None:
 def test_services_tell_the_times_of_all_leases_that_live() -> None:
     asked = services._times(cast(m.Client, Client()), {READABLE, HIDDEN, ENDED})
     assert asyncio.run(asked) == {READABLE: (50, 60), HIDDEN: (50, 60)}
+
+
+def test_a_lock_of_which_the_user_may_read_one_key_fails_no_view() -> None:
+    async def denied() -> AsyncIterator[m.KeyValue]:
+        raise PermissionDenied(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+        yield
+
+    client = cast(m.Client, SimpleNamespace(range=lambda _: denied()))
+    row = leases.LeaseRow(READABLE, 50, 60, (b"/lock/%x" % READABLE,))
+    assert asyncio.run(leases.contests(client, [row])) == []

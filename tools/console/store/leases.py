@@ -102,7 +102,10 @@ async def contests(client: Client, leases: Sequence[LeaseRow]) -> list[Contest]:
                 names.add(found[1])
     result = []
     for name in sorted(names):
-        rows = [kv async for kv in client.range(m.prefix(name + b"/"))]
+        try:
+            rows = [kv async for kv in client.range(m.prefix(name + b"/"))]
+        except PermissionDenied:  # the user may read the key of one contender, not of each
+            continue
         held = sorted(
             (kv.create_revision, kv.lease, kv.value) for kv in rows if kv.key == b"%s/%x" % (name, kv.lease)
         )

@@ -98,6 +98,8 @@ class KeysView:
         except PermissionDenied as error:
             if not page.identity.user and "user name is empty" in str(error):
                 page.browser.open(page.path)  # users were enabled meanwhile: ask for a name
+            elif not self.search and (name := _searched(self.key)):
+                page.instead(address("keys", self.key, search=name, rev=self.revision))
             else:
                 self.denied(str(error))
         except (Compacted, FutureRevision) as error:
@@ -420,6 +422,12 @@ class KeysView:
                 button(page.t("rev.now"), lambda: show(0))
                 button(page.t("rev.show"), lambda: show(int(number.value or 0)), kind="primary")
         made.open()
+
+
+def _searched(key: bytes) -> str:
+    """A search that lists a key, and what begins with its name; empty: there is none."""
+    text = shown(key)
+    return "" if ".." in text or text != text.strip() else text
 
 
 def _cancel(task: asyncio.Task[None]) -> None:

@@ -92,6 +92,13 @@ class Page:
             with self.browser:
                 ui.navigate.history.push(path)
 
+    def instead(self, path: str) -> None:
+        """Show an address in place of this one, in the browser's history, too."""
+        self.path = path
+        with self.browser:
+            ui.navigate.history.replace(path)
+        self.go(path)
+
     def on_leave(self, end: Callable[[], None]) -> None:
         """Call this when the view, or the browser, goes."""
         self._ends.append(end)
