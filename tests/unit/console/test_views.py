@@ -14,7 +14,7 @@ from muster_client import MusterError, Unavailable
 
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.keys import outline, tree
-from tools.console.store.keys.outline import Outline
+from tools.console.store.keys.outline import Outline, Row
 from tools.console.store.v2.nodes import Node
 from tools.console.views import keys, shell
 from tools.console.views.keys import KeysView
@@ -215,3 +215,22 @@ def test_a_value_is_shown_though_the_tree_does_not_open_at_its_key() -> None:
         assert (shown, view.page.complaints) == ([b"/a"], ["no answer"])
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("row", "above"),
+    [
+        (Row("directory", b"/a/b/", b"b/", 1), 0),  # it is closed
+        (Row("key", b"/a/1", b"1", 1), 0),
+        (Row("key", b"/a/", b"", 1), 0),
+        (Row("more", b"/a/", b"", 1), 0),
+        (Row("directory", b"/z/", b"/z/", 0), -1),
+        (Row("key", b"/z", b"/z", 0), -1),
+    ],
+)
+def test_the_left_key_leads_to_the_directory_above(row: Row, above: int) -> None:
+    stood: list[int] = []
+    rows = [Row("directory", b"/a/", b"/a/", 0, is_open=True), row]
+    view = bare(KeysView, _rows=rows, _at=row.id, key=b"", _stand=stood.append)
+    view._move(SimpleNamespace(args="ArrowLeft"))
+    assert stood == [above]

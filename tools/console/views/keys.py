@@ -319,8 +319,14 @@ class KeysView:
                     row.kind == "directory" and row.is_open == (event.args == "ArrowLeft")
                 ):
                     self._act(row)
-                elif event.args == "ArrowLeft" and (above := tree.parents(row.path)):
-                    self._stand(next((n for n, one in enumerate(self._rows) if one.path == above[-1]), at))
+                elif event.args == "ArrowLeft":
+                    self._stand(self._above(row))
+
+    def _above(self, row: Row) -> int:
+        """The place of the directory that a row lies in; -1: none."""
+        above = [one for one in tree.parents(row.path) if row.kind != "directory" or one != row.path][-1:]
+        lines = enumerate(self._rows)
+        return next((at for at, one in lines if one.kind == "directory" and [one.path] == above), -1)
 
     def _stand(self, at: int) -> None:
         if not 0 <= at < len(self._rows):
