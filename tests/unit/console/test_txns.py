@@ -8,10 +8,11 @@ from typing import TypeVar
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from muster_client import Found, KeyValue, TxnResult
 from muster_client.pb import rpc_pb2 as pb
 
 from tools.console.names import shown
-from tools.console.store.txn import SIGNS, Compare, Form, Step
+from tools.console.store.txn import SIGNS, Compare, Form, Step, result_lines
 from tools.musterctl.commands.keys.txn import parse_compare, parse_request
 
 T = TypeVar("T")
@@ -75,3 +76,11 @@ def test_the_text_of_a_form_is_read_as_its_transaction(form: Form) -> None:
 )
 def test_a_step_is_a_line(step: Step, text: str) -> None:
     assert step.text() == text
+
+
+def test_of_a_large_value_that_a_transaction_reads_the_beginning_is_shown() -> None:
+    kv = KeyValue(b"/a", b"\xff" * 1_000_000, 1, 2, 1)
+    (line,) = result_lines(TxnResult(True, 2, (Found((kv,), 1, 2),)))
+    assert line.startswith("/a = 0xffff")
+    assert line.endswith("…  (mod 2)")
+    assert len(line) < 3000

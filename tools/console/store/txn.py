@@ -13,6 +13,7 @@ from tools.console.names import key_of, search, shown
 TARGETS = ("value", "version", "create_revision", "mod_revision", "lease")
 SIGNS = ("=", "!=", "<", ">")
 KINDS = ("put", "get", "delete")
+_MOST_SHOWN = 2000  # characters of a value
 _ETCDCTL = {
     "value": "val",
     "version": "ver",
@@ -127,9 +128,13 @@ def result_lines(result: TxnResult) -> list[str]:
     lines: list[str] = []
     for one in result.results:
         if isinstance(one, Found):
-            lines += [f"{shown(kv.key)} = {shown(kv.value)}  (mod {kv.mod_revision})" for kv in one.kvs] or [
-                "-"
-            ]
+            lines += [
+                f"{shown(kv.key)} = {_short(shown(kv.value))}  (mod {kv.mod_revision})" for kv in one.kvs
+            ] or ["-"]
         elif isinstance(one, Done):
             lines.append(f"deleted {one.deleted}" if one.deleted else "OK")
     return lines
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
