@@ -102,3 +102,41 @@ def test_a_file_is_read_beside_the_loop(
     asyncio.run(taken(SimpleNamespace(file=SimpleNamespace(read=read))))
     assert threads[0] is not threading.main_thread()
     assert sure.set_enabled.call_args.args == (True,)
+
+
+def test_of_two_files_the_later_one_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large file may be read when the one behind it is."""
+    sure, read, written = MagicMock(), [asyncio.Event(), asyncio.Event()], list[copies.Pair]()
+    buttons: list[Any] = []
+    for name in ("ui", "dialog"):
+        monkeypatch.setattr(key_dialogs, name, MagicMock())
+    monkeypatch.setattr(key_dialogs, "buttons", lambda *given: [sure, buttons.append(given[-1])][0])
+
+    async def load(_: object, pairs: list[copies.Pair]) -> int:
+        written.extend(pairs)
+        return len(pairs)
+
+    monkeypatch.setattr(copies, "load", load)
+    key_dialogs.import_dialog(MagicMock())
+    taken = cast(Any, key_dialogs.ui).upload.call_args.kwargs["on_upload"]
+
+    async def upload(at: int) -> None:
+        async def file() -> bytes:
+            await read[at].wait()
+            return b"- {key: /%d, value: value}" % at
+
+        await taken(SimpleNamespace(file=SimpleNamespace(read=file)))
+
+    async def main() -> None:
+        uploads = [asyncio.create_task(upload(at)) for at in range(2)]
+        await asyncio.sleep(0.001)
+        read[1].set()
+        await uploads[1]
+        assert sure.set_enabled.call_args.args == (True,)
+        read[0].set()
+        await uploads[0]
+        assert sure.set_enabled.call_args.args == (True,)
+        await buttons[0]()
+
+    asyncio.run(main())
+    assert written == [(b"/1", b"value")]
