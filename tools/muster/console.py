@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
 from tools.muster.flag_docs import flag_list
+from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
 
 if TYPE_CHECKING:
     import uvicorn
@@ -193,6 +194,10 @@ def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
 def _bound(host: str, port: int) -> socket.socket:
     """The listening socket. ConfigError."""
     try:
+        if host in EVERYWHERE:
+            if knows_ipv6():
+                return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True)
+            host = "0.0.0.0"
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except OSError as error:

@@ -11,6 +11,7 @@ from tests.authority import Authority
 from tools.muster import console as cli
 from tools.muster.cli import run
 from tools.muster.config.parse import ConfigError
+from tools.muster.machine import everywhere
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,18 @@ def test_unknown_words_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_certificate_of_the_console_is_taken(tmp_path: Path) -> None:
     of = Authority(tmp_path).issue("console", "127.0.0.1")
     assert cli.listen_of("https://127.0.0.1:1", str(of.cert), str(of.key)) == ("https", "127.0.0.1", 1)
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+def test_all_addresses_are_those_of_both_families(host: str) -> None:
+    with cli._bound(host, 0) as listener:
+        port = listener.getsockname()[1]
+        for address in ("127.0.0.1", "::1") if everywhere.knows_ipv6() else ("127.0.0.1",):
+            socket.create_connection((address, port), 60).close()
+
+
+@pytest.mark.parametrize("host", ["::", "0.0.0.0"])
+def test_a_machine_without_ipv6_serves_ipv4(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setattr(cli, "knows_ipv6", lambda: False)
+    with cli._bound(host, 0) as listener:
+        assert listener.getsockname()[0] == "0.0.0.0"
