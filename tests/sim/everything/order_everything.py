@@ -38,7 +38,7 @@ from tests.sim.clients.order_v2 import BASE_S, V2Clients
 from tests.sim.disks.order_disk import LogDisk
 from tests.sim.disks.order_store import StateDisk
 from tests.sim.everything.order_backups import Backups
-from tests.sim.world.order_host import common_settings
+from tests.sim.world.order_host import common_settings, name_of
 from tests.sim.world.order_plan import MIX, Plan
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Process, Violation
@@ -157,12 +157,12 @@ class Everything(Simulation):
         settings = super().node_settings(host, shard)
         if host in self.moved:
             moved = self.moved[host]
-            settings = replace(settings, listen_host=moved.peer.host, peer_urls=moved.peer_urls)
+            settings = replace(settings, listen_host=self.listens_at(host), peer_urls=moved.peer_urls)
             return replace(settings, joined=host in self.joined)
         if host not in self.joined:
             return settings
         joined = self.joined[host]
-        return replace(settings, listen_host=joined.name, peer_urls=(joined.url,), joined=True)
+        return replace(settings, listen_host=self.listens_at(host), peer_urls=(joined.url,), joined=True)
 
     def _new_disks(self, host: int) -> None:
         super()._new_disks(host)
@@ -209,8 +209,10 @@ class Everything(Simulation):
         return there and self.listens_at(host.member_id) != host.peer.host
 
     def listens_at(self, host: int) -> str:
-        """The name of its address."""
-        return self.node_settings(host, 0).listen_host
+        """The name of its address. The operator asks at each look."""
+        if host in self.moved:
+            return self.moved[host].peer.host
+        return self.joined[host].name if host in self.joined else name_of(host)
 
     def is_taken(self, name: str) -> bool:
         """Whether a host is there that may have been removed, and has not heard of it."""

@@ -221,6 +221,11 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
         faults.heard = heard
 
 
+def name_of(host: int) -> str:
+    """Where a host of the beginning listens."""
+    return f"h{host}"
+
+
 def common_settings(host: int, hosts: int, shards: int) -> Common:
     peers = tuple(Peer(i, f"h{i}", f"h{i}", 1000, (f"http://h{i}:1000",)) for i in range(1, hosts + 1))
     return Common(
@@ -244,7 +249,7 @@ def node_settings(
         common,
         shard,
         f"/{common.member_id}/{FOLDER}{shard}",
-        f"h{common.member_id}",
+        name_of(common.member_id),
         1000 + shard,
         incarnation=incarnation,
         initial_election_tick_advance=False,  # time without a leader is what some histories need
