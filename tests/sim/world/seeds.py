@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -16,6 +16,8 @@ SOAK = os.environ.get("MUSTER_SOAK") == "1"
 FIRST = int(os.environ.get("MUSTER_SOAK_FIRST", "0"))
 TIMES = int(os.environ.get("MUSTER_SOAK_TIMES", "1"))  # a soak takes so many times as many seeds
 _SEED_S = 10.0
+
+T = TypeVar("T")
 
 
 def seeds(short: int, soak: int, first: int = 0) -> range:
@@ -40,6 +42,12 @@ def failed_once(seeds: Mapping[Any, str]) -> list[Any]:
                      marks=pytest.mark.soak if wrong.startswith(ours) else ())
         for seed, wrong in sorted(seeds.items())
     ]
+
+
+def dealt(tests: Sequence[T], workers: int) -> list[T]:
+    """Tests whose longest stand first, for workers that begin with a stretch of them each and then take from
+    the end of another's (``--dist worksteal``): each begins with long ones, and short ones end together."""
+    return [test for worker in range(workers) for test in tests[worker::workers]]
 
 
 def seconds_for(taken: range) -> float:
