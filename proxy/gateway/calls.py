@@ -23,7 +23,8 @@ from proxy.grpc.inner import InnerCall, Served
 from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 
-LARGE_BYTES = 16_384  # of a message that is translated in a thread: the worst takes 1 ms a KB
+LARGE_BYTES = 16_384  # of a request that is translated in a thread: the worst takes 1 ms a KB
+LARGE_ANSWER_BYTES = 65_536  # of an answer: this program has made it
 _THREADS = 2  # of their own: an addresses' look-up waits for none of them
 TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
 Requests = tuple[list[bytes], Mistake | None]
@@ -39,7 +40,8 @@ class Room:
     max_untaken_bytes: int
     _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
 
-    def work(self, size: int, step: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def work(self, size: int, step: Callable[[], Any], then: Callable[[Any], None],
+             large_bytes: int = LARGE_BYTES) -> None:
         """Run ``step`` on ``size`` bytes, here or in a thread; ``then`` gets its result or its exception."""
 
         def guarded() -> Any:
@@ -48,7 +50,7 @@ class Room:
             except Exception as fault:  # it ends this request alone
                 return fault
 
-        if size <= LARGE_BYTES:
+        if size <= large_bytes:
             then(guarded())
             return
         self.loop.run_in_executor(self._pool, guarded).add_done_callback(
@@ -210,7 +212,8 @@ class GatewayCall(InnerCall):
 
     def _translate(self, message: bytes) -> None:
         size = len(message)
-        self._room.work(size, lambda: self._line(message), lambda line: self._translated(line, size))
+        self._room.work(size, lambda: b"" if self.gone else self._line(message),
+                        lambda line: self._translated(line, size), LARGE_ANSWER_BYTES)
 
     def _line(self, message: bytes) -> bytes:
         found = encode(self._target.response.FromString(message))
@@ -232,7 +235,7 @@ class GatewayCall(InnerCall):
         if not self.started_http:
             self._start(200)
         self._request.write(line)
-        if size > LARGE_BYTES:  # it was in a thread: no loop waits for it
+        if size > LARGE_ANSWER_BYTES:  # it was in a thread: no loop waits for it
             self._pump()
             self._drained()  # a socket that has taken all at once does not tell
 

@@ -107,7 +107,7 @@ class WatchHub:
         if not pruned_at_most and (table.spans, table.past) != (before.spans, before.past):
             changed = {*table.spans, *table.past} ^ {*before.spans, *before.past}
             self._followed_by(table, lambda one: (
-                one.emitted + 1 < table.pruned or _meets(one, changed)))
+                one.through() + 1 < table.pruned or _meets(one, changed)))
             self._progress.look()
         elif table.shards != before.shards:  # the parts are those that they were, however far each of them is
             self._followed_by(table, lambda one: False)

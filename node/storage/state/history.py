@@ -7,7 +7,7 @@ and then checks again.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from rocksdict import Rdict
@@ -16,13 +16,16 @@ from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.protobuf import tombstone
 from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import DELETE, INVERTED, MAX32, MAX64, PUT, escape, version_row
-from node.storage.state.decoded import PART
+from node.storage.state.decoded import PART, Growing
+from node.storage.state.reads import all_changes
 from node.storage.state.versions import Versions
 
 # revision, sub, type, key
 _Change = tuple[int, int, int, bytes]
-# what it costs, the changes that are wanted, and the revision below which this and what came before is all
+# what it costs, the changes that are wanted, and the revision below which this and what came before is all.
+# Within one revision it is that one
 _Step = tuple[int, list[_Change], int]
+_STEP = 25  # changes that are looked at without a look at the limits
 _KNOWN_SHIFT = 5  # a change that was decoded before costs 2 ** -5 of one that was not
 _EVENT_COST = 8  # changes of other keys that are looked at in the time that an event's row is read in
 # revision, type, key, KeyValue, the one before or b"", sub
@@ -57,7 +60,7 @@ def history_slices(
     events = slice_.events
     scanned = size = 0
     pause_at = max_scan
-    last = done = from_revision
+    last = from_revision
 
     def interrupted(revision: int) -> bool:
         """After a pause. H16: versions may be gone by now."""
@@ -70,13 +73,7 @@ def history_slices(
         return False
 
     try:
-        for step in steps:
-            if step is None:
-                yield
-                if interrupted(done):
-                    break
-                continue
-            cost, changes, done = step
+        for cost, changes, done in steps:
             scanned += cost
             for change in changes:
                 revision, _, _, key = change
@@ -95,11 +92,16 @@ def history_slices(
                 events.append(event)
                 scanned += _EVENT_COST
                 size += len(event[3]) + len(event[4]) + len(key)
-            if done <= position.revision and (
-                scanned >= max_scan or len(events) >= max_events or size >= max_bytes
-            ):
+            if scanned < max_scan and len(events) < max_events and size < max_bytes:
+                continue
+            if from_revision < done <= position.revision and (not events or events[-1][0] < done):
                 slice_.next_revision = done
                 break
+            if scanned >= pause_at:
+                pause_at = scanned + max_scan
+                yield
+                if interrupted(done):
+                    break
     except Compacted:
         raise
     except Exception as e:
@@ -109,31 +111,69 @@ def history_slices(
 
 def _of_range(
     store: Versions, start: bytes, end: bytes, from_revision: int, last_revision: int
-) -> Iterator[_Step | None]:
+) -> Iterator[_Step]:
     source, decoded, owned = store.database, store.decoded, store.owned
-    for number in range(from_revision // PART, last_revision // PART + 1):
-        part = decoded.known(source, number)
-        if part is None:
-            part = yield from decoded.read(source, number, last_revision)
-            cost = 1 + len(part.keys)
+
+    def wanted(changes: Iterable[_Change], at: int) -> list[_Change]:
+        return [change for change in changes if start <= change[3] and (end == b"\0" or change[3] < end)
+                and change[0] >= at and (owned is None or owned.shows(change[3], change[0]))]  # G6
+
+    at = from_revision
+    while at <= last_revision:
+        number = at // PART
+        if (part := decoded.known(number)) is not None:
+            keys, places = part
+            if end == b"\0":
+                found = [i for i, key in enumerate(keys) if key >= start]
+            else:
+                found = [i for i, key in enumerate(keys) if start <= key < end]
+            following = (number + 1) * PART
+            yield 1 + (len(keys) >> _KNOWN_SHIFT), wanted(
+                [(*places[i], keys[i]) for i in found], at), following
+            at = following
+            continue
+        following = last_revision + 1
+        growing = decoded.begun(at)
+        some: list[_Change] = []
+        for change in all_changes(source, at, last_revision):
+            revision = change[0]
+            if revision // PART != number:
+                if growing is not None:
+                    growing.add(some)
+                    decoded.hold(number, growing)
+                number = revision // PART
+                if some:
+                    yield len(some), wanted(some, at), number * PART
+                    some = []
+                if decoded.known(number) is not None:
+                    following = number * PART
+                    break
+                growing = Growing()
+            elif len(some) >= _STEP:
+                between = False
+                if growing is not None:
+                    growing.add(some)
+                    if between := revision != some[-1][0]:
+                        decoded.later(revision, growing)
+                yield len(some), wanted(some, at), revision
+                if between:
+                    growing = decoded.begun(revision)
+                some = []
+            some.append(change)
         else:
-            cost = 1 + (len(part.keys) >> _KNOWN_SHIFT)
-        keys, places = part
-        if end == b"\0":
-            found = [at for at, key in enumerate(keys) if key >= start]
-        else:
-            found = [at for at, key in enumerate(keys) if start <= key < end]
-        yield cost, [
-            (*places[at], keys[at]) for at in found if places[at][0] >= from_revision and (
-                owned is None or owned.shows(keys[at], places[at][0]))  # G6
-        ], (number + 1) * PART
+            if growing is not None and (number + 1) * PART <= following:
+                growing.add(some)
+                decoded.hold(number, growing)
+        if some:
+            yield len(some), wanted(some, at), following
+        at = following
 
 
 def _of_key(store: Versions, key: bytes, from_revision: int, last_revision: int) -> Iterator[_Step]:
     owned = store.owned
     for change in _changes_of_key(store.database, key, from_revision, last_revision):
         if owned is None or owned.shows(key, change[0]):
-            yield 0, [change], last_revision + 1
+            yield 0, [change], change[0]
 
 
 def _event(store: Versions, source: Rdict, change: tuple[int, int, int, bytes], want_prev: bool) -> PastEvent:

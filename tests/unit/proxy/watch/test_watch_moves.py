@@ -227,7 +227,7 @@ def test_a_move_leaves_ranges_alone_that_it_does_not_meet() -> None:
 
     def watched(key: bytes, range_end: bytes, emitted: int = 20, shard: int = 0) -> Any:
         return SimpleNamespace(
-            key=key, range_end=range_end, emitted=emitted, parts=[SimpleNamespace(shard=shard)],
+            key=key, range_end=range_end, through=lambda: emitted, parts=[SimpleNamespace(shard=shard)],
             follow=lambda table: followed.append(key))
 
     before = moved(grown(), b"a", 0, 1, 5)
