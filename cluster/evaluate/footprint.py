@@ -21,7 +21,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import Method
 
-_MANY_PAIRS = 1000  # of spans: then sorting is quicker than to compare each with each
+_FEW, _MANY_PAIRS = 16, 1000  # of spans: then sorting is quicker than to compare each with each
 LEASE_SHARD = 0  # the registry of leases lives with the order log
 
 
@@ -60,7 +60,7 @@ class Footprint:
 
 
 def _meet(some: Sequence[Span], others: Sequence[Span]) -> bool:
-    if len(some) * len(others) > _MANY_PAIRS:
+    if len(some) * len(others) > _MANY_PAIRS and min(len(some), len(others)) > _FEW:
         return meet(some, others)
     for a in some:
         for b in others:
@@ -73,14 +73,14 @@ def _meet(some: Sequence[Span], others: Sequence[Span]) -> bool:
 
 
 def overlap(a: Span, b: Span) -> bool:
-    """Whether a key can lie in both spans."""
+    """Whether a key can lie in both spans. An inverted one holds nothing."""
     (a_key, a_end), (b_key, b_end) = a, b
     a_begins_first = a_key < b_key
     if a_begins_first:
-        return a_end == b"\0" or b_key < a_end
-    if a_key == b_key:  # an inverted span holds nothing; one that does not is met by the other's first key
+        return (a_end == b"\0" or b_key < a_end) and not inverted(b)
+    if a_key == b_key:  # one that is not inverted is met by the other's first key
         return not (inverted(a) or inverted(b))
-    return b_end == b"\0" or a_key < b_end
+    return (b_end == b"\0" or a_key < b_end) and not inverted(a)
 
 
 @answered

@@ -91,12 +91,13 @@ class LockTable(Generic[P]):
 
     def _undecided_before(self, footprint: Footprint) -> Attempt | None:
         """The prepare that a newcomer would wait for, through whatever is queued."""
-        blocked = [footprint]
+        blocked = Overlaps()
+        blocked.add(footprint)
         for entry in reversed(self._entries):
-            if any(entry.footprint.conflicts(f) for f in blocked):
+            if blocked.meets(entry.footprint):
                 if entry.attempt is not None:
                     return entry.attempt
-                blocked.append(entry.footprint)
+                blocked.add(entry.footprint)
         return None
 
     def find(self, attempt: Attempt) -> Queued[P] | None:
@@ -130,16 +131,18 @@ class LockTable(Generic[P]):
         if not self._waiting:
             return []
         fresh = []
-        before: list[Queued[P]] = []
+        before = Overlaps()
         for entry in self._entries:
-            if not entry.active and not any(e.footprint.conflicts(entry.footprint) for e in before):
+            if not entry.active and not before.meets(entry.footprint):
                 entry.active = True
                 fresh.append(entry)
-            before.append(entry)
+            before.add(entry.footprint)
         self._waiting -= len(fresh)
         return fresh
 
     def _check(self, entry: Queued[P]) -> None:
-        for other in self._entries:
-            assert other.attempt is None or not other.footprint.conflicts(entry.footprint), (
+        own = Overlaps()
+        own.add(entry.footprint)
+        for other in self._attempts.values():
+            assert not own.meets(other.footprint), (
                 f"I12: {other.attempt} and {entry.attempt} hold overlapping locks")

@@ -250,8 +250,10 @@ class Coordinator(Generic[T]):
                 wide.behind = None
             if rest := self._expiries.cut(wide):
                 wide.footprint = Footprint(leases=set(wide.leases))
-            blocked = (wide.looking or wide.behind is not None or self._overlaps.meets(wide.footprint)
-                       or before.meets(wide.footprint) or self._expiries.full(wide))
+            lacked = wide.leaderless if wide.placed is self._placement.table else 0  # of each, in each run
+            blocked = (wide.looking or wide.behind is not None or (lacked and not self._leads(lacked))
+                       or self._overlaps.meets(wide.footprint) or before.meets(wide.footprint)
+                       or self._expiries.full(wide))
             if blocked or not self._start(wide, now_ms):
                 waiting.append(wide)
                 before.add(wide.footprint)
@@ -266,8 +268,6 @@ class Coordinator(Generic[T]):
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         if not self.generations.settled:
             return False  # G8
-        if wide.leaderless and wide.placed is self._placement.table and not self._leads(wide.leaderless):
-            return False  # cheap: asked of all that wait, in each run
         touches = touches_of(wide, self._placement, self._view)
         if looks_at := leases_looked_at(wide, self._users):
             touches = in_all_shards(touches, self._placement)

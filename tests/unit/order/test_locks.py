@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from cluster.evaluate.footprint import Footprint
 from cluster.order.locks import LockTable
 from cluster.order.log import Attempt
+from tests.unit.node.slicing.test_growth import GROWTH, grows
 
 
 def test_i11_a_prepare_leaves_by_its_own_way_only() -> None:
@@ -22,3 +25,19 @@ def test_i11_a_prepare_leaves_by_its_own_way_only() -> None:
     assert table.activate() == [waiting]
     table.remove(waiting)
     assert not len(table)
+
+
+def test_very_many_that_waited_under_a_lock_of_a_range_go_on_in_n_log_n_steps() -> None:
+    """Each was compared with all before it, in one turn: its node sent no heartbeats meanwhile."""
+    def end(count: int) -> Callable[[], object]:
+        table: LockTable[str] = LockTable()
+        lock = table.prepare(Attempt(1, 1), Footprint(writes=[(b"a", b"z")]), "prepare")
+        waiting = [table.wait(Footprint(writes=[(b"k%d" % at, b"")]), "put") for at in range(count)]
+
+        def work() -> None:
+            table.unlock(lock)
+            assert table.activate() == waiting
+
+        return work
+
+    assert grows(end, 256) <= GROWTH
