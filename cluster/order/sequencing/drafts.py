@@ -47,7 +47,7 @@ class Survey:
         yield
         values = yield from valued(self._request)
         written = dict.fromkeys(footprint.writes)
-        read = dict.fromkeys(footprint.reads)
+        read = dict.fromkeys(span for span in footprint.reads if span not in written)
         for write, spans in ((True, written), (False, read)):
             for place, (key, _) in enumerate(spans, 1):
                 if not place % STEP_OPS:

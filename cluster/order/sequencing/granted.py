@@ -234,12 +234,26 @@ def rows_of(store: AppliedState, prepare: Prepare) -> RowsOf:
     return finish(rows_in_steps(store, prepare))
 
 
+def _latest(store: AppliedState, touch: Touch, sent: dict[bytes, bool]) -> list[Row]:
+    """The rows of a touch, but those ``sent`` with another one, unless without a value that is wanted now."""
+    key, range_end, brief = touch.key, touch.range_end, touch.brief
+    rows: Iterable[Row]
+    if range_end:
+        rows = store.scan(key, range_end)
+    else:
+        rows = () if (kv := store.get(key)) is None else ((key, kv),)
+    found = [(key, without_value(kv) if brief else kv) for key, kv in rows if sent.get(key, 2) > brief]
+    sent.update((key, brief) for key, _ in found)
+    return found
+
+
 def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
     """As :func:`rows_of`. Under the lock nothing that is touched changes between two steps (I9)."""
     rows: list[list[Row]] = []
     counts: dict[int, int] = {}
     pinned: list[int] = []
     left, left_bytes = GRAIN.late_rows, GRAIN.late_bytes  # of all shown: what is fetched need not be here
+    sent: dict[bytes, bool] = {}  # latest rows, each sent once; whether without its value
     for at, touch in enumerate(prepare.touches):
         if at % _STEP_KEYS == _STEP_KEYS - 1:
             yield
@@ -263,10 +277,10 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
                 found = few
                 left -= len(few)
                 left_bytes -= sum(len(kv) for _, kv in few)
-        elif range_end or revision:
+        elif revision:
             found = [(key, without_value(kv) if touch.brief else kv)
                      for key, kv in store.scan(key, range_end, revision)]
-        elif (kv := store.get(key)) is not None:
-            found = [(key, without_value(kv) if touch.brief else kv)]
+        else:
+            found = _latest(store, touch, sent)
         rows.append(found)
     return rows, counts, pinned

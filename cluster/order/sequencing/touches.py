@@ -102,7 +102,9 @@ def _add_writes(
 ) -> None:
     countable = not wide.rows
     shown_too = countable and not wide.footprint.single and _shows_deleted(wide.method, request)
-    for key, end in dict.fromkeys(wide.footprint.writes):
+    spans = dict.fromkeys(wide.footprint.writes)
+    # where all rows are sent, those of ranges that overlap are read once
+    for key, end in merged(spans) if wide.rows else spans:
         is_range = bool(end)
         _ask(found, placement,
              Touch(key, end, True, 0, countable and not shown_too and is_range, shown_too and is_range,
@@ -113,7 +115,8 @@ def _add_reads(
     found: Touches, wide: Wide[Any], placement: Placement, shown: set[Span], valued: Intervals
 ) -> None:
     reads: dict[int, list[Span]] = {}
-    for span in wide.footprint.reads:
+    written = set(wide.footprint.writes)
+    for span in dict.fromkeys(wide.footprint.reads):  # each once, however often it is named
         for shard in placement.shards_of(*span):
             rows = reads.setdefault(shard, [])
             if not span[1] or span in shown:  # of other ranges the shard's verdicts are all that counts
@@ -123,7 +126,7 @@ def _add_reads(
             # a key that is named by itself may decide something, whatever range shows it
             found.setdefault(shard, []).extend([
                 Touch(key, b"", brief=key not in valued)
-                for key, end in spans if not end])
+                for key, end in spans if not end and (key, end) not in written])
             ranges = merged(span for span in spans if span[1])
             found[shard].extend([Touch(key, end, shown=True) for key, end in ranges])
 

@@ -179,3 +179,31 @@ def test_a_lone_delete_of_a_range(prev_kv: bool, rows: bool) -> None:
     brief, whole = [requests.delete_range(view, body) for view in both]
     assert (brief.items, brief.tail) == (whole.items, whole.tail)
     assert (size < len(VALUE)) != prev_kv
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_a_row_is_granted_once_however_often_it_is_named(rows: bool) -> None:
+    """128 compares of one key of 1 MB had 128 MB, five times that in memory, and no end."""
+    compare = [compared(KEYS[0], 3, 0)] * 60
+    ends = [KEYS[0] + b"0", KEYS[1], KEYS[2], b"z"]
+    ops = [pb.RequestOp(request_put=pb.PutRequest(key=KEYS[0], value=b"new", prev_kv=True))]
+    deletes = [
+        pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"k", range_end=end)) for end in ends]
+    body = pb.TxnRequest(compare=compare, success=ops, failure=deletes).SerializeToString()
+    wide = Wide("c", Method.TXN, body, footprint(Method.TXN, body), [], rows=rows)
+    touches = [touch for asked in touches_of(wide, PLACEMENT, OWN).values() for touch in asked]
+    assert len([touch for touch in touches if touch.key == KEYS[0]]) == (not rows)
+    _, size = views(wide)
+    assert size < 2 * 3 * (len(VALUE) + 100)  # either shard holds all three here
+
+
+def test_a_key_that_is_compared_and_put_is_touched_once_in_a_survey() -> None:
+    request = pb.TxnRequest(compare=[compared(KEYS[0], 3, 0)] * 9, success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=KEYS[0], value=b"new"))])
+    survey = Survey(request, PLACEMENT)
+    finish(survey.steps())
+    wide = Wide("c", Method.TXN, b"", footprint(Method.TXN, b""), [])
+    survey.tell(wide)
+    assert wide.surveyed is not None
+    (touch,) = [touch for asked in wide.surveyed.values() for touch in asked]
+    assert (touch.write, touch.brief) == (True, False)
