@@ -6,17 +6,23 @@ from bisect import insort
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+from cluster import errors
 from cluster.effects import records
+from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Row
 from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Intervals, Span, keys_in
 from cluster.evaluate.view import Current, Outcome, Version, View
 
+# of values that a transaction's puts keep: they are logged, though its request does not hold them. A leader
+# that sends more at once falls, and a follower cannot take an entry above 1 GiB at all
+MOST_KEPT_BYTES = 32 << 20
+
 
 class Pending:
     """See the module."""
 
-    __slots__ = ("_keys", "base", "deleted", "items", "ranges", "revision", "writes", "written")
+    __slots__ = ("_keys", "base", "deleted", "items", "kept_bytes", "ranges", "revision", "writes", "written")
 
     def __init__(self, base: View) -> None:
         self.base = base
@@ -26,6 +32,7 @@ class Pending:
         self.written: dict[bytes, Version | None] = {}
         self.ranges: list[Span] = []  # deleted whole; none holds a key that was written before
         self.deleted = Intervals()  # the same
+        self.kept_bytes = 0  # of items whose values are those from before
         self._keys: list[bytes] | None = None  # the written keys, sorted, once a range is asked for
 
     @property
@@ -99,6 +106,12 @@ class Pending:
         if self._keys is not None and key not in self.written:
             insort(self._keys, key)
         self.written[key] = version
+
+    def keeps(self, item: bytes) -> None:
+        """The item of a put that keeps its value. EtcdError: too much."""
+        self.kept_bytes += len(item)
+        if self.kept_bytes > MOST_KEPT_BYTES:
+            raise EtcdError(errors.REQUEST_TOO_LARGE)
 
     def delete(self, span: Span, item: bytes) -> None:
         """All of a span, in which nothing was written before."""

@@ -1,8 +1,8 @@
 """A transaction: compares on the state before it, then its operations in order, each seeing those before.
 
 In etcd's order: all compares of the taken branches are decided on the state before the outermost transaction.
-Then every put of the taken branches is checked against that state, then every range's revision. Nothing can
-fail after that, so a refused transaction leaves no trace.
+Then every put of the taken branches is checked against that state, then every range's revision. After that
+only values that puts keep can be too large. A refused transaction leaves no trace.
 """
 
 from __future__ import annotations
@@ -274,6 +274,8 @@ def run_plan(
         if kind == "request_put":
             item, version, tail = apply_put(pending, body, pending.revision)
             pending.write(body.key, version, item)
+            if body.ignore_value:
+                pending.keeps(item)
             tag, inner = b"\x12", [tail]
         elif kind == "request_range":
             tag, inner = b"\x0a", []

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.evaluate.steps import STEP_OPS
-from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.txns import pending
+from cluster.evaluate.txns.draft import ROUNDS, Draft
 from cluster.evaluate.view import Current
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
@@ -88,6 +92,31 @@ def test_no_turn_looks_at_more_keys_than_a_step(turns: Turns) -> None:
     assert turns.longest <= 2 * STEP_OPS
     assert turns.leader.seal()
     assert not turns.leader.take_unlooked()
+
+
+def test_one_that_keeps_too_large_values_is_refused(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look ends where they are too large, and so does its last turn."""
+    monkeypatch.setattr(pending, "MOST_KEPT_BYTES", 100)
+    request = very_many(OPS)
+    for part in (inner.request_txn for outer in request.success for inner in outer.request_txn.success):
+        for op in part.success:
+            if op.HasField("request_put"):
+                turns.part.execute(Method.PUT, op.request_put.SerializeToString())
+                op.request_put.ClearField("value")
+                op.request_put.ignore_value = True
+    monkeypatch.setattr(sys.modules[__name__], "BODY", request.SerializeToString())
+    draft = turns.submit()
+    for _ in range(ROUNDS + 1):
+        turns.work_off(draft)
+        turns.leader.resume("large", draft)
+        if not turns.leader.take_unlooked():
+            break
+    turns.leader.seal()
+    turns.leader.logged(9)
+    (reply,) = turns.leader._sealed.entries[0].replies
+    assert reply.error == EtcdError(errors.REQUEST_TOO_LARGE).encode()
 
 
 def test_others_puts_go_on_beside_it(turns: Turns) -> None:

@@ -8,6 +8,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
+from cluster.evaluate.txns import pending
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
@@ -209,6 +210,20 @@ def test_a_refused_transaction_leaves_no_trace(ops: list[pb.RequestOp], kind: er
     run(shard, put(b"x"))
     before = (dict(shard.history), shard.revision, list(shard.events))
     assert refusal(lambda: run(shard, *ops)).kind == kind
+    assert (shard.history, shard.revision, shard.events) == before
+
+
+def test_values_that_a_transaction_keeps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request of 720 bytes logged 56 MB: the leader that sent it fell."""
+    monkeypatch.setattr(pending, "MOST_KEPT_BYTES", 2500)
+    shard = MemoryShard()
+    run(shard, *[put(b"%d" % at, bytes(1000)) for at in range(3)])
+    keeping = [put(b"%d" % at, b"", ignore_value=True) for at in range(3)]
+    assert len(run(shard, *keeping[:2], put(b"2", bytes(5000))).responses) == 3
+    run(shard, put(b"2", bytes(1000)))
+    before = (dict(shard.history), shard.revision, list(shard.events))
+    assert refusal(lambda: run(shard, *keeping)).kind == errors.REQUEST_TOO_LARGE
+    assert refusal(lambda: run(shard, keeping[0], nested(keeping[1:]))).kind == errors.REQUEST_TOO_LARGE
     assert (shard.history, shard.revision, shard.events) == before
 
 
