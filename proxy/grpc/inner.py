@@ -147,6 +147,11 @@ class InnerCall:
             self.closed = True
             self.ended(status, message)
 
+    def pause(self) -> None:
+        """Nobody asks for more here: the whole of a request may come."""
+
+    def read_on(self) -> None: ...
+
     def pending_bytes(self) -> int:
         return 0
 

@@ -129,12 +129,13 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """A call whose handler gets every request message as it comes; of very many, some in each turn."""
 
-    __slots__ = ("_asked", "_ended", "_held")
+    __slots__ = ("_asked", "_ended", "_held", "paused")
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
         super().__init__(connection, stream_id, headers)
         self._held: list[bytes] = []  # newest first
         self._ended = False  # behind them
+        self.paused = False
         self._asked = 0  # bytes of requests while more waits for its client than may, until it has taken that
 
     def opened(self, ended: bool) -> None:
@@ -144,6 +145,15 @@ class StreamCall(Call):
             self.fault(error)
         if ended:
             self.received(b"", True)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def read_on(self) -> None:
+        if self.paused:
+            self.paused = False
+            if not (self.closed or self.ending):
+                self.connection.open_window(self)
 
     def received(self, data: bytes, ended: bool) -> None:
         if self.closed or self.ending:

@@ -4,7 +4,8 @@ or an expired token ends none: the user stays the same."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -22,54 +23,51 @@ from proxy.watch.stream import Then, WatchStream
 
 _OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
+_PORTION = 200  # watches that are looked at after a change of users, until what is asked for them is answered
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
-_Question = tuple[str | None, bytes, bytes]  # user, key, range_end
+_One = Callable[[EtcdError | None], None]
+_Range = tuple[bytes, bytes]  # key, range_end
 _Watches = dict[ClientWatch, WatchStream]
-_Asked = dict[_Question, _Watches]
 
 
 class Permissions:
     def __init__(self, router: Router, streams: Iterable[WatchStream]) -> None:
+        self.changes = 0  # of users and roles, as this front has heard
         self._router = router
         self._streams = streams
-        self._left: _Asked = {}  # to be asked again
-        self._changes = 0  # of users and roles, as this front has heard
+        self._unsure: deque[tuple[ClientWatch, WatchStream]] = deque()  # to be asked for since a change
+        self._open = 0  # questions under way for a portion of them
+        self._failed = False  # no node has judged some of the portion
+        self._resting = False
 
-    def ask(self, call: Any, key: bytes, range_end: bytes, then: Then, *, local: bool = False) -> bool:
+    def ask(self, call: Any, key: bytes, range_end: bytes, then: _One, *, local: bool = False) -> bool:
         """Whether a client may watch a range, told to ``then``; False, and nothing is asked, if its requests
         are not judged. ``local``: this host's replica says so as it is."""
         if not self._router.principals.judged(call):
             return False
-        self._ask(call, key, range_end, then, is_new=True, local=local)
+        self.send(call, (key, range_end), then, is_new=True, local=local)
         return True
 
-    def may_watch(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
-        """:meth:`ask` until a node has judged: clients take a refused watch for one that has ended for good,
-        and resume theirs while there is no leader."""
-        return self.ask(call, key, range_end, partial(self._told, call, key, range_end, then))
+    def may_watch(self, call: Any, ranges: Sequence[_Range], then: Then) -> bool:
+        """:meth:`ask` for several ranges, until a node has judged each: clients take a refused watch for one
+        that has ended for good, and resume theirs while there is no leader."""
+        if not self._router.principals.judged(call):
+            return False
+        _Together(self, self._router, call, ranges, then).ask(range(len(ranges)))
+        return True
 
-    def _told(self, call: Any, key: bytes, range_end: bytes, then: Then, error: EtcdError | None) -> None:
-        if error is not None and (error.code == Code.UNAVAILABLE or error.kind is errors.TOO_MANY_REQUESTS):
-            self._router.loop.call_later(_AGAIN_S, partial(self._retry, call, key, range_end, then))
-        else:
-            then(error)
-
-    def _retry(self, call: Any, key: bytes, range_end: bytes, then: Then) -> None:
-        if not (call.closed or self.may_watch(call, key, range_end, then)):
-            then(None)
-
-    def _ask(self, client: Any, key: bytes, range_end: bytes, then: Then, *, is_new: bool = False,
-             local: bool = False) -> None:
+    def send(
+        self, client: Any, asked: _Range, then: _One, *, is_new: bool = False, local: bool = False
+    ) -> None:
+        key, range_end = asked
         body = bytes((Show.MAY_WATCH,)) + RANGE.pack(len(key)) + key + range_end
         self._send(client, body, then, is_new, local, self._router.loop.time())
 
-    def _send(
-        self, client: Any, body: bytes, then: Then, is_new: bool, local: bool, started: float
-    ) -> None:
+    def _send(self, client: Any, body: bytes, then: _One, is_new: bool, local: bool, started: float) -> None:
         router = self._router
         waiting = PartWaiting(
             client, Method.AUTH_SHOW, body, 0, READ_ANY, started, router.limit_s, router.quiet)
-        context = then, is_new, local, self._changes
+        context = then, is_new, local, self.changes
         if local:
             router.recent.read(waiting.calls(self._answered, context, SERIALIZABLE))
         else:
@@ -79,47 +77,104 @@ class Permissions:
         then, is_new, local, changes = waiting.context
         # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has
         # changed: `changed` asks only for watches that are there
-        if status == _MOVED or (status == _OK and is_new and changes != self._changes):
+        if status == _MOVED or (status == _OK and is_new and changes != self.changes):
             self._send(waiting.client, waiting.body, then, is_new, local, waiting.began)
             return
         then(None if status == _OK else EtcdError.decode(body))
 
     def changed(self) -> None:
-        self._changes += 1
-        asked: _Asked = {}
-        for stream in self._streams:
-            shown = getattr(stream.call, "principal", None)
-            name = None if shown is None else shown.user()
-            for watch in stream.watches.values():
-                subscription = watch.cohort.subscription
-                asked.setdefault((name, subscription.key, subscription.range_end), {})[watch] = stream
-        self._ask_for(asked)
+        """Ask for all watches, portion by portion: 5,000 at once held up everything else for seconds."""
+        self.changes += 1
+        self._unsure = deque(
+            (watch, stream) for stream in self._streams for watch in stream.watches.values())
+        self._go_on()
 
-    def _ask_for(self, asked: _Asked) -> None:
-        for question, watches in asked.items():
-            name, key, range_end = question
+    def _go_on(self) -> None:
+        if self._open or self._resting:
+            return
+        asked: dict[tuple[str | None, _Range], _Watches] = {}
+        for _ in range(min(_PORTION, len(self._unsure))):
+            watch, stream = self._unsure.popleft()
+            if stream.watches.get(watch.id) is watch and not stream.closed:
+                shown = getattr(stream.call, "principal", None)
+                subscription = watch.cohort.subscription
+                question = (
+                    None if shown is None else shown.user(), (subscription.key, subscription.range_end))
+                asked.setdefault(question, {})[watch] = stream
+        self._open = len(asked)
+        self._failed = False
+        for (name, wanted), watches in asked.items():
             named = Principal(Kind.CERTIFICATE, name) if name else None
             principal = None if named is None else Shown(self._router.principals, "", named)
             client = SimpleNamespace(closed=False, deadline=None, principal=principal)  # named alone
-            self._ask(client, key, range_end, partial(self._judged, question, watches))
+            self.send(client, wanted, partial(self._judged, watches))
+        if not asked and self._unsure:
+            self._router.at_flush(self._go_on)
 
-    def _judged(self, question: _Question, watches: _Watches, error: EtcdError | None) -> None:
-        if error is None:
+    def _judged(self, watches: _Watches, error: EtcdError | None) -> None:
+        if error is not None and error.kind in _LOST:
+            for watch, stream in watches.items():
+                if not stream.closed:
+                    stream.cancel(watch, error)
+        elif error is not None:  # no node has judged: ask again
+            self._unsure.extend(watches.items())
+            self._failed = True
+        self._open -= 1
+        if self._open or not self._unsure:
             return
-        if error.kind not in _LOST:  # no node has judged: ask again
-            if not self._left:
-                self._router.loop.call_later(_AGAIN_S, self._again)
-            # after two changes one question is asked twice, for watches of different times
-            self._left.setdefault(question, {}).update(watches)
-            return
-        for watch, stream in watches.items():
-            if not stream.closed:
-                stream.cancel(watch, error)
+        if self._failed:
+            self._resting = True
+            self._router.loop.call_later(_AGAIN_S, self._rested)
+        else:
+            self._router.at_flush(self._go_on)
 
-    def _again(self) -> None:
-        left, self._left = self._left, {}
-        there = {
-            question: {w: stream for w, stream in watches.items() if stream.watches.get(w.id) is w}
-            for question, watches in left.items()
-        }
-        self._ask_for({question: watches for question, watches in there.items() if watches})
+    def _rested(self) -> None:
+        self._resting = False
+        self._go_on()
+
+
+class _Together:
+    """Ranges that a client asks for together. It is told of all at once, when each is judged and no users
+    have changed since the first question."""
+
+    __slots__ = ("_changes", "_client", "_errors", "_open", "_permissions", "_ranges", "_router", "_then")
+
+    def __init__(self, permissions: Permissions, router: Router, client: Any, ranges: Sequence[_Range],
+                 then: Then) -> None:
+        self._permissions = permissions
+        self._router = router
+        self._client = client
+        self._ranges = ranges
+        self._then = then
+        self._errors: list[EtcdError | None] = [None] * len(ranges)
+        self._changes = permissions.changes
+        self._open = 0
+
+    def ask(self, places: Sequence[int]) -> None:
+        self._open = len(places)
+        for place in places:
+            self._permissions.send(
+                self._client, self._ranges[place], partial(self._told, place), is_new=True)
+
+    def _told(self, place: int, error: EtcdError | None) -> None:
+        self._errors[place] = error
+        self._open -= 1
+        if self._open:
+            return
+        again = [place for place, error in enumerate(self._errors) if error is not None and (
+            error.code == Code.UNAVAILABLE or error.kind is errors.TOO_MANY_REQUESTS)]
+        if again:
+            self._router.loop.call_later(_AGAIN_S, partial(self._retry, again))
+        elif self._changes != self._permissions.changes:
+            self._changes = self._permissions.changes
+            self.ask(range(len(self._ranges)))
+        else:
+            self._then(self._errors)
+
+    def _retry(self, places: Sequence[int]) -> None:
+        if self._client.closed:
+            return
+        if self._router.principals.judged(self._client):
+            self.ask(places)
+        else:
+            self._then([None] * len(self._ranges))

@@ -5,19 +5,24 @@ from their cursors once it reads again. Other streams do not notice."""
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError, watch_cancel_reason
+from cluster.pb.rpc_pb2 import WatchRequest
 from proxy.routing.waiting import MethodStats
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
 from proxy.watch.subscription import Subscription
 
-Then = Callable[[EtcdError | None], None]
+Then = Callable[[Sequence[EtcdError | None]], None]  # what becomes of each range
 _COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is still answered
-_DEFERRED_MOST, _DEFERRED_BYTES = 10_000, 1 << 20  # requests that wait until a node is heard
+_TOGETHER = 200  # requests whose permissions are asked for together, and that are taken in one turn
+# of requests that wait: beyond so many its client is not asked for more. Beyond the others its stream ends:
+# only compressed requests, or JSON, bring so much unasked
+_PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 8 << 20
+_EACH = 64  # bytes that one takes besides its own
 
 
 class Hub(Protocol):
@@ -29,7 +34,7 @@ class Hub(Protocol):
     def ended(self, watch: ClientWatch) -> None: ...
     def want_progress(self, stream: WatchStream) -> None: ...
     def ask_progress(self, stream: WatchStream) -> None: ...
-    def may_watch(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool: ...
+    def may_watch(self, call: Any, ranges: Sequence[tuple[bytes, bytes]], then: Then) -> bool: ...
 
 
 class WatchStream:
@@ -45,68 +50,83 @@ class WatchStream:
         self.closed = False
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
         # requests that wait until this front knows a revision, or for a permission
-        self.deferred: deque[Any] | None = None
+        self.deferred: deque[bytes] | None = None
         self._deferred_bytes = 0
-        self._asking = False  # for a permission: later requests wait
+        self._asking = False  # for permissions: later requests wait
         self._next_id = 0
         self._compacted: dict[int, bool] | None = None  # the last IDs that compactions ended
         call.on_drain = self.drained
 
     def request(self, request: Any) -> None:
         if self.deferred or self._asking or not self.hub.store_revision():
-            self._deferred_bytes += request.ByteSize()
-            if self.deferred is None:
-                self.deferred = deque()
-            if len(self.deferred) >= _DEFERRED_MOST or self._deferred_bytes > _DEFERRED_BYTES:
-                raise EtcdError(errors.TOO_MANY_REQUESTS)
-            self.deferred.append(request)
+            self._defer(request.SerializeToString())
         else:
-            self._take(request)
+            self._take_together((request,))
 
-    def _take(self, request: Any) -> None:
-        kind = request.WhichOneof("request_union")
-        if kind == "create_request":
-            self._ask(request.create_request)
-        elif kind == "cancel_request":
-            watch_id = request.cancel_request.watch_id
-            watch = self.watches.get(watch_id)
-            if watch is not None:
-                self.forget(watch)
-            if watch is not None or (self._compacted and self._compacted.pop(watch_id, False)):
-                self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch_id), CANCELED)
-        elif kind == "progress_request":
-            self.hub.ask_progress(self)
+    def _defer(self, data: bytes) -> None:
+        self._deferred_bytes += len(data) + _EACH
+        if self._deferred_bytes > _DEFERRED_BYTES:
+            raise EtcdError(errors.TOO_MANY_REQUESTS)
+        if self.deferred is None:
+            self.deferred = deque()
+        self.deferred.append(data)
+        if self._deferred_bytes > _PAUSE_BYTES:
+            self.call.pause()
 
     def resume_deferred(self) -> None:
-        """Take what waited, up to the next request that waits for a permission."""
+        """Take what waited, up to requests that wait for permissions."""
         while self.deferred and not (self._asking or self.closed) and self.hub.store_revision():
-            request = self.deferred.popleft()
-            self._deferred_bytes -= request.ByteSize()
-            self._take(request)
+            some = [self.deferred.popleft() for _ in range(min(len(self.deferred), _TOGETHER))]
+            self._deferred_bytes -= sum(map(len, some)) + _EACH * len(some)
+            if self._deferred_bytes <= _PAUSE_BYTES:
+                self.call.read_on()
+            self._take_together([WatchRequest.FromString(data) for data in some])
 
-    def _ask(self, request: Any) -> None:
-        if request.start_revision < 0:
-            self._reject(self.hub.store_revision(), errors.WATCH_NEGATIVE_START)
+    def _take_together(self, requests: Sequence[Any]) -> None:
+        """Take these in order, once it is known which of their watches the client may have."""
+        ranges = [(create.key or b"\0", create.range_end) for create in map(_asked_for, requests) if create]
+        if not ranges:
+            self._take(requests, ())
             return
+        at_once = True
 
-        at_once = True  # refused without a question, where too many wait
-
-        def judged(error: EtcdError | None) -> None:
+        def judged(found: Sequence[EtcdError | None]) -> None:
             self._asking = False
-            if self.closed:
-                return
-            if error is None:
-                self._create(request)
-            else:
-                self._reject(self.hub.store_revision(), watch_cancel_reason(error))
+            self._take(requests, found)
             if not at_once:
                 self.resume_deferred()
 
         self._asking = True
-        if not self.hub.may_watch(self.call, request.key or b"\0", request.range_end, judged):
-            self._asking = False
-            self._create(request)
+        if not self.hub.may_watch(self.call, ranges, judged):
+            judged([None] * len(ranges))
         at_once = False
+
+    def _take(self, requests: Sequence[Any], found: Sequence[EtcdError | None]) -> None:
+        """``found``: an error, or None, for each watch that was asked for."""
+        refusals = iter(found)
+        for request in requests:
+            if self.closed:
+                return
+            kind = request.WhichOneof("request_union")
+            if kind == "create_request":
+                create = request.create_request
+                if _asked_for(request) is None:
+                    self._reject(self.hub.store_revision(), errors.WATCH_NEGATIVE_START)
+                elif (error := next(refusals)) is not None:
+                    self._reject(self.hub.store_revision(), watch_cancel_reason(error))
+                else:
+                    self._create(create)
+            elif kind == "cancel_request":
+                self._cancel(request.cancel_request.watch_id)
+            elif kind == "progress_request":
+                self.hub.ask_progress(self)
+
+    def _cancel(self, watch_id: int) -> None:
+        watch = self.watches.get(watch_id)
+        if watch is not None:
+            self.forget(watch)
+        if watch is not None or (self._compacted and self._compacted.pop(watch_id, False)):
+            self.send(self.hub.header(self.hub.store_revision()), watch_id_field(watch_id), CANCELED)
 
     def cancel(self, watch: ClientWatch, error: EtcdError) -> None:
         if self.watches.get(watch.id) is watch:
@@ -233,3 +253,11 @@ class WatchStream:
         self.closed = True
         self.call.on_drain = None
         self.deferred = None
+
+
+def _asked_for(request: Any) -> Any:
+    """The watch that a request asks for; None: it asks for none, or is refused before anybody is judged."""
+    if request.WhichOneof("request_union") != "create_request":
+        return None
+    create = request.create_request
+    return create if create.start_revision >= 0 else None

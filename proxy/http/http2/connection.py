@@ -211,11 +211,16 @@ class Connection(Ends):
         window = stream.receive_window
         if window < 0:
             raise StreamFault(ErrorCode.FLOW_CONTROL_ERROR, "stream window overrun")  # section 6.9.1
-        if window < self.stream_window >> 1 and not stream.remote_closed:
-            self.write(frames.window_update(stream.id, self.stream_window - window))
-            stream.receive_window = self.stream_window
+        self.open_window(stream)
         if stream.headers.content_length >= 0 and not stream.length_fits(body_bytes, stream.remote_closed):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length and DATA differ")  # section 8.1.1
+
+    def open_window(self, stream: Stream) -> None:
+        """Ask the client for more of a stream, where its handler takes more."""
+        window = stream.receive_window
+        if window < self.stream_window >> 1 and not (stream.remote_closed or stream.paused):
+            self.write(frames.window_update(stream.id, self.stream_window - window))
+            stream.receive_window = self.stream_window
 
     def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
         if not stream_id & 1:

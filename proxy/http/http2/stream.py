@@ -47,6 +47,8 @@ class Stream:
         "received_bytes", "remote_closed", "send_window", "trailer",
     )
 
+    paused = False  # its client is not asked for more: what it has sent waits
+
     def __init__(self, connection: StreamConnection, stream_id: int, headers: HeaderBlock) -> None:
         self.connection = connection
         self.id = stream_id

@@ -122,6 +122,10 @@ class Call:
     def gather(self, size: int) -> None:
         """It has room for everything."""
 
+    def pause(self) -> None: ...
+
+    def read_on(self) -> None: ...
+
     def backlog_bytes(self) -> int:
         return BACKLOG_BYTES
 

@@ -138,7 +138,7 @@ def watches_outlive_permissions(patch: Patch) -> None:
 
 def anybody_watches(patch: Patch) -> None:
     """A watch is created once its user may read the range."""
-    patch.setattr(Permissions, "ask", lambda self, call, key, range_end, then: False)
+    patch.setattr(Permissions, "may_watch", lambda self, call, ranges, then: False)
 
 
 def backups_show_what_has_left(patch: Patch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,14 +29,14 @@ class Stream:
 
     closed = False
 
-    def __init__(self) -> None:
+    def __init__(self, watches: int = WATCHES) -> None:
         self.call = None
         self.watches = {
             number: Watch(
                 id=number,
                 cohort=SimpleNamespace(subscription=SimpleNamespace(key=b"k%d" % number, range_end=b"")),
             )
-            for number in range(WATCHES)
+            for number in range(watches)
         }
         self.canceled: list[int] = []
 
@@ -64,6 +65,9 @@ class Asked:
         for place, question in enumerate(waiting):
             error = said[min(place, len(said) - 1)]
             question.tell(0 if error is None else 1, b"" if error is None else error.encode())
+
+    def at_flush(self, then: Callable[[], None]) -> None:
+        self.loop.call_soon(then)
 
     def later(self) -> int:
         """Time passes; how much was to be done."""
@@ -122,7 +126,7 @@ def test_a_new_watch_is_asked_for_until_a_node_has_judged() -> None:
     call = SimpleNamespace(closed=False, principal=None)
     router.principals.enabled = True
     for last in (None, EtcdError(errors.PERMISSION_DENIED), EtcdError(errors.INVALID_AUTH_TOKEN)):
-        assert permissions.may_watch(call, b"k", b"", told.append)
+        assert permissions.may_watch(call, [(b"k", b"")], told.extend)
         for error in (errors.TIMEOUT, errors.TIMEOUT_DUE_TO_LEADER_FAIL, errors.TOO_MANY_REQUESTS):
             router.answer(EtcdError(error))
             assert not told
@@ -132,13 +136,13 @@ def test_a_new_watch_is_asked_for_until_a_node_has_judged() -> None:
         assert (error_told and error_told.kind) == (last and last.kind)
         told.clear()
         assert not router.later()
-    permissions.may_watch(call, b"k", b"", told.append)
+    permissions.may_watch(call, [(b"k", b"")], told.extend)
     router.answer(EtcdError(errors.TIMEOUT))
     router.principals.enabled = False
     router.later()
     assert told == [None]
     router.principals.enabled = True
-    permissions.may_watch(call, b"k", b"", told.append)
+    permissions.may_watch(call, [(b"k", b"")], told.extend)
     router.answer(EtcdError(errors.TIMEOUT))
     call.closed = True
     router.later()
@@ -151,9 +155,28 @@ def test_changes_while_questions_are_under_way_do_not_multiply_them() -> None:
     permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
     for _ in range(3):
         permissions.changed()
-    assert len(router.waiting) == 3 * WATCHES
+    assert len(router.waiting) == WATCHES
     router.answer(None)
+    router.loop.run()
+    assert len(router.waiting) == WATCHES, "once more: the first may have been asked before the last change"
+    router.answer(None)
+    router.loop.run()
     assert not router.waiting
+
+
+def test_a_change_asks_for_very_many_watches_portion_by_portion() -> None:
+    """5,000 at once held up logins and puts for seconds."""
+    router, stream = Asked(), Stream(1_000)
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    permissions.changed()
+    asked = 0
+    while router.waiting:
+        assert len(router.waiting) <= 200
+        asked += len(router.waiting)
+        router.answer(EtcdError(errors.PERMISSION_DENIED))
+        router.loop.run()
+    assert asked == 1_000
+    assert not stream.watches
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -170,6 +193,7 @@ def test_every_watch_of_a_question_that_failed_twice_is_asked_for_again(newest_f
         router.waiting.reverse()
     router.answer(EtcdError(errors.TIMEOUT))
     assert router.later() == 1
+    router.loop.run()
     assert len(router.waiting) == WATCHES - 1
     router.answer(EtcdError(errors.PERMISSION_DENIED))
     assert sorted(stream.canceled) == list(range(WATCHES))
@@ -210,56 +234,95 @@ def test_a_watch_from_a_negative_revision_is_refused_before_anybody_is_judged() 
 
 
 class Asking(Refusing):
-    """A hub that asks for each watch, refused at once while ``full``."""
+    """A hub that asks for watches, refused at once while ``full``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.full = False
-        self.asked: list[Then] = []
+        self.full = self.paused = False
+        self.asked: list[tuple[int, Then]] = []
 
-    def may_watch(self, call: Any, key: bytes, range_end: bytes, then: Then) -> bool:
+    def may_watch(self, call: Any, ranges: Sequence[tuple[bytes, bytes]], then: Then) -> bool:
         if self.full:
-            then(EtcdError(errors.TOO_MANY_REQUESTS))
+            then([EtcdError(errors.TOO_MANY_REQUESTS)] * len(ranges))
         else:
-            self.asked.append(then)
+            self.asked.append((len(ranges), then))
         return True
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def read_on(self) -> None:
+        self.paused = False
+
+
+CREATE = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
 
 
 def test_a_stream_goes_on_after_a_question_that_was_refused_at_once() -> None:
     hub = Asking()
     stream = WatchStream(hub, hub, MethodStats())  # type: ignore[arg-type]
-    create = rpc_pb2.WatchRequest(create_request=rpc_pb2.WatchCreateRequest(key=b"k"))
     hub.full = True
-    stream.request(create)
+    stream.request(CREATE)
     assert len(hub.sent) == 1
     hub.full = False
-    stream.request(create)
-    (judged,) = hub.asked
+    stream.request(CREATE)
+    ((_, judged),) = hub.asked
     for _ in range(2000):
-        stream.request(create)
+        stream.request(CREATE)
     hub.full = True
-    judged(EtcdError(errors.PERMISSION_DENIED))
+    judged([EtcdError(errors.PERMISSION_DENIED)])
     assert len(hub.sent) == 2002
     assert not stream.deferred
 
 
-def test_requests_that_wait_for_a_permission_are_taken_once_each() -> None:
-    hub, looks, waiting = Asking(), [0], 50
-
-    class Request:
-        create_request = rpc_pb2.WatchCreateRequest(key=b"k")
-
-        def ByteSize(self) -> int:
-            looks[0] += 1
-            return 10
-
-        def WhichOneof(self, name: str) -> str:
-            return "create_request"
-
+def test_very_many_watches_are_asked_for_together_and_read_no_further_meanwhile() -> None:
+    """12,000, as a client sends them when it comes back, ended its stream: they were asked for one by one."""
+    hub = Asking()
     stream = WatchStream(hub, hub, MethodStats())  # type: ignore[arg-type]
-    for _ in range(waiting):
-        stream.request(Request())
+    for place in range(12_000):
+        stream.request(CREATE)
+        if place % 100 == 50:
+            stream.request(rpc_pb2.WatchRequest(cancel_request=rpc_pb2.WatchCancelRequest(watch_id=7)))
+    assert hub.paused, "its client is not asked for more"
+    questions = 0
     while hub.asked:
-        hub.asked.pop()(EtcdError(errors.PERMISSION_DENIED))
-    assert len(hub.sent) == waiting
-    assert looks[0] <= 2 * waiting
+        ((ranges, judged),) = hub.asked
+        hub.asked.clear()
+        questions += 1
+        judged([EtcdError(errors.PERMISSION_DENIED)] * ranges)
+    assert len(hub.sent) == 12_000
+    assert questions <= 62
+    assert not hub.paused
+
+
+def test_each_of_several_watches_has_its_own_answer_in_order() -> None:
+    router, told = Asked(), list[Sequence[EtcdError | None]]()
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    router.principals.enabled = True
+    call = SimpleNamespace(closed=False, principal=None)
+    assert permissions.may_watch(call, [(b"a", b""), (b"b", b""), (b"c", b"")], told.append)
+    router.answer(None, EtcdError(errors.PERMISSION_DENIED), EtcdError(errors.TIMEOUT))
+    assert not told
+    router.later()
+    assert len(router.waiting) == 1, "only what no node has judged is asked for again"
+    router.answer(None)
+    (found,) = told
+    assert [error and error.kind for error in found] == [None, errors.PERMISSION_DENIED, None]
+
+
+def test_watches_that_were_judged_before_a_change_are_asked_for_again() -> None:
+    router, told = Asked(), list[Sequence[EtcdError | None]]()
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    router.principals.enabled = True
+    call = SimpleNamespace(closed=False, principal=None)
+    permissions.may_watch(call, [(b"a", b""), (b"b", b"")], told.append)
+    late = router.waiting.pop()
+    router.answer(None)
+    permissions.changed()  # the first one is not created yet, so nobody asks for it
+    router.waiting.append(late)
+    router.answer(None)
+    router.answer(None)
+    assert not told
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    (found,) = told
+    assert [error and error.kind for error in found] == [errors.PERMISSION_DENIED] * 2

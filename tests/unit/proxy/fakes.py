@@ -65,6 +65,7 @@ class FakeCall:
         self.status: tuple[int, str] | None = None
         self.on_drain: Callable[[], None] | None = None
         self.unread = 0
+        self.paused = False
         self.id = 1
         self.connection: Any = self  # unless a test gives it one: of this call alone
         self.streams = {1: self}
@@ -97,6 +98,12 @@ class FakeCall:
         assert not self.closed, "answered twice"
         self.closed = True
         self.status = (status, message)
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def read_on(self) -> None:
+        self.paused = False
 
     def pending_bytes(self) -> int:
         return self.unread

@@ -6,6 +6,7 @@ import gzip
 
 import pytest
 
+from proxy.grpc.kinds import StreamCall
 from proxy.grpc.wire import (
     SMALL_BYTES,
     encode_message,
@@ -226,3 +227,19 @@ def test_messages_are_percent_encoded() -> None:
 def test_a_short_answer_written_in_one_go_is_what_a_longer_one_is_joined_from(size: int) -> None:
     message = bytes(range(256))[:size]
     assert small_reply(7, message) == reply_head(7, len(message)) + message + reply_tail(7)
+
+
+def test_a_paused_stream_is_asked_for_more_only_when_its_handler_reads_on(talk: Talk) -> None:
+    talk.headers(1, path="/a.B/Bidi")
+    (call,) = talk.stream.calls
+    assert isinstance(call, StreamCall)
+    call.pause()
+    call.pause()
+    for _ in range(60):
+        talk.data(1, message(bytes(16_000)), end=False)
+    assert not [frame for frame in talk.take() if frame.kind == f.WINDOW_UPDATE and frame.stream_id == 1]
+    assert len(talk.stream.heard) == 61, "what has come is handed over"
+    call.read_on()
+    call.read_on()
+    (asked,) = (frame for frame in talk.take() if frame.kind == f.WINDOW_UPDATE and frame.stream_id == 1)
+    assert int.from_bytes(asked.payload) == 60 * 16_005
