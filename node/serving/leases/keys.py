@@ -14,6 +14,7 @@ from node.slicing.slicer import Slices
 from node.storage import StateStore
 
 _STEP = 32  # up to 15 us each
+_PIECE = 4_096  # keys that leave together: a front that hears nothing for seconds gives up
 _KEYS = b"\x2a"  # LeaseTimeToLiveResponse.keys, its last field
 
 
@@ -30,7 +31,12 @@ def answer_keys(
 
 
 def _in_slices(link: FrontLink, rid: int, parts: list[bytes], keys: Iterator[bytes]) -> Slices:
+    listed = 0
     while some := list(islice(keys, _STEP)):
         parts.append(b"".join([field(_KEYS, key) for key in some if key]))
+        listed += len(some)
+        if listed >= _PIECE:
+            link.pieces(rid, Status.PARTIAL, parts)
+            parts, listed = [], 0
         yield
     link.pieces(rid, Status.OK, parts)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, Method
+from cluster.wire.messages import HEAD, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.leases.keepalive import KeepAlive
 from proxy.shared.context import Call, Context, Registry, Serve, UnaryHandler
@@ -45,8 +45,12 @@ def _grant(context: Context) -> UnaryHandler:
 
 def _time_to_live(context: Context) -> Serve:
     def with_keys(waiting: Waiting, status: int, body: bytes) -> None:
+        if status == Status.PARTIAL:
+            waiting.pieces = [*(waiting.pieces or ()), body]
+            return
         if context.failed(waiting, status, body):
             return
+        body = b"".join((*(waiting.pieces or ()), body))
         ttl, stats = body[HEAD.size :], waiting.stats
         if context.placement.alone:  # a table that the sequencer had applied has come before its answer
             if not waiting.call.closed:

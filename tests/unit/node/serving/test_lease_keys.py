@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from cluster.raft import Role
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
+from node.serving.leases import keys
 from node.serving.leases.keys import answer_keys
 from node.storage import StateStore
 from node.storage.state.reader import Reader
@@ -86,6 +88,24 @@ def test_the_keys_are_those_of_the_headers_revision_however_long_it_takes(
     at, found = replica.answer()
     assert (at, found.ID, found.TTL, found.grantedTTL) == (revision, 7, 5, 60)
     assert found.keys == [b"k%04d" % n for n in range(KEYS) if n != 3]
+
+
+def test_very_many_keys_come_in_pieces_so_that_the_front_waits_for_them(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 300,000, the front gave up after 7 s, each time."""
+    monkeypatch.setattr(keys, "_PIECE", 320)
+    work = answer_keys(replica.store, replica.link, 1, 1, pb.LeaseTimeToLiveResponse(ID=7, TTL=5))
+    assert work is not None
+    found: list[tuple[int, bytes]] = []
+    for _ in chain(work, (None,)):
+        if replica.link.pending:
+            replica.link.flush()
+            found += [(status, body) for _, status, body in messages.decode_answers(replica.frames.pop())[1]]
+    statuses, bodies = zip(*found, strict=True)
+    assert statuses == (Status.PARTIAL,) * 3 + (Status.OK,)
+    answer = pb.LeaseTimeToLiveResponse.FromString(b"".join(bodies)[HEAD.size :])
+    assert (answer.TTL, len(answer.keys)) == (5, KEYS)
 
 
 def test_a_few_keys_are_listed_at_once(replica: Replica) -> None:

@@ -179,6 +179,23 @@ def test_g2_a_transaction_that_shows_what_is_below_the_pruning_is_refused(plain:
     assert "compacted" in call.status[1]
 
 
+def test_the_keys_of_a_lease_may_come_in_pieces() -> None:
+    net = Net()
+    start_two(net)
+    call = called(net, "LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=7, keys=True))
+    net.run()
+    (question,) = net.nodes[1].take(Method.LEASE_TTL)
+    found = pb.LeaseTimeToLiveResponse(ID=7, TTL=5, keys=[b"a", b"b", b"c"])
+    answer = HEAD.pack(5, 1) + found.SerializeToString()
+    for at in range(0, len(answer), 10):
+        net.nodes[1].answer(question.rid, Status.PARTIAL, answer[at : at + 10])
+        net.run()
+        assert not call.replies
+    net.nodes[1].answer(question.rid, Status.OK, b"")
+    net.run()
+    assert list(pb.LeaseTimeToLiveResponse.FromString(call.replies[0]).keys) == [b"a", b"b", b"c"]
+
+
 def test_keys_of_a_lease_that_leave_a_lone_shard_with_the_first_move_are_asked_for() -> None:
     """Its leader had applied the move when it answered: the front had not when it asked."""
     net = Net()
