@@ -9,6 +9,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
 from cluster.features import downgrade
+from cluster.features.auth.reads import Show
 from cluster.pb import rpc_pb2
 from cluster.version import ETCD_VERSION
 from cluster.wire.messages import HEAD, Method
@@ -167,9 +168,20 @@ def _defragment(context: Context) -> Serve:
             waiting.stats.ok += 1
             call.reply(b"")  # no header, as etcd's
 
-    def handle(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+    def begin(call: Call, stats: MethodStats) -> None:
         context.defragmenting.begins(call)
         ask(call, 0, stats)
+
+    def judged(waiting: Waiting, status: int, body: bytes) -> None:
+        if not (waiting.call.closed or context.failed(waiting, status, body)):
+            begin(waiting.call, waiting.stats)
+
+    def handle(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        if router.principals.judged(call):
+            # before health checks are told. What is asked needs the same permission
+            router.local(call, Method.AUTH_SHOW, bytes((Show.STATUS,)), 0, stats, judged)
+        else:
+            begin(call, stats)
 
     return handle
 

@@ -6,8 +6,9 @@ import dataclasses
 import json
 
 from cluster import errors
+from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import Method
+from cluster.wire.messages import Method, Status
 from proxy.services.health import HealthWatch
 from proxy.services.range_stream import RangeStream
 from proxy.services.table import register_all
@@ -98,6 +99,25 @@ def test_nodes_tell_that_another_front_was_asked_or_that_the_client_has_gone() -
     assert watch.replies[3:] == [NOT_SERVING]
     nodes_say(found, 0)
     assert watch.replies[4:] == [SERVING]
+
+
+def test_health_checks_see_nothing_of_a_defragmentation_that_is_not_permitted() -> None:
+    found = served(stop_on_defrag=True)
+    found.net.router.principals.enabled = True
+    watch = found.call("Watch", b"")
+    for permitted in (False, True):
+        asked = found.call("Defragment", rpc_pb2.DefragmentRequest())
+        found.net.run()
+        assert watch.replies == [SERVING]
+        (request,) = found.node.take(Method.AUTH_SHOW)
+        if permitted:
+            found.node.ok(request)
+        else:
+            found.node.answer(request.rid, Status.ERROR, EtcdError(errors.USER_EMPTY).encode())
+        found.net.run()
+        assert asked.closed is not permitted
+    assert watch.replies == [SERVING, NOT_SERVING]
+    assert found.node.take(Method.DEFRAGMENT)
 
 
 def test_a_host_serves_while_it_defragments_unless_the_gate_is_open() -> None:
