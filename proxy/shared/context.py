@@ -52,6 +52,7 @@ class Context:
         self.comparisons = self.corrupt_found = 0  # of all replicas: proxy.services.upkeep.corruption
         self.unpromoted: Counter[str] = Counter()  # refused promotions of learners, by reason
         self.defragmenting = Defragmenting(settings.stop_on_defrag)
+        self.leases_renewed = 0
         self.stepped = Stepped(router.loop)
         self.listing = Listing(router)
         self.stopping = False

@@ -158,6 +158,7 @@ class KeepAlive:
                 continue
             if ttl != last_ttl:
                 last_ttl, ttl_field = ttl, b"\x18" + varint(ttl) if ttl else b""
+            self._context.leases_renewed += ttl > 0
             self._told(asked, b"%b%b%b" % (header, asked.id_field, ttl_field))
 
     def _decided(self, waiting: Waiting, status: int, body: bytes) -> None:
@@ -169,7 +170,9 @@ class KeepAlive:
             self._alone(asked)
             return
         revision, term = HEAD.unpack_from(body)
-        self._told(asked, self._router.header(revision, term) + body[HEAD.size :])
+        answer = body[HEAD.size :]
+        self._context.leases_renewed += rpc_pb2.LeaseKeepAliveResponse.FromString(answer).TTL > 0
+        self._told(asked, self._router.header(revision, term) + answer)
 
     def _told(self, asked: _Asked, answer: bytes) -> None:
         call = asked.call

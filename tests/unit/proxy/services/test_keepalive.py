@@ -304,3 +304,16 @@ def test_nothing_of_a_client_that_goes_away_unanswered_is_left_to_the_garbage_co
         call.connection, call.streams = None, {}  # the fake's own
         del call
         alive.answer(asked[0][0], 60, 60)
+
+
+def test_only_leases_that_are_there_count_as_renewed() -> None:
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1, 2, 3)
+    ((request, _),) = alive.asked()
+    alive.answer(request, 5, 0, LEASE_DUE)
+    (request,) = alive.node.take(Method.LEASE_KEEPALIVE)
+    alive.node.ok(request, 4, rpc_pb2.LeaseKeepAliveResponse(ID=3, TTL=7).SerializeToString())
+    alive.net.run()
+    assert told(call) == [(1, 5), (2, 0), (3, 7)]
+    assert alive.net.context.leases_renewed == 2
