@@ -16,7 +16,7 @@ and nodes ask the other methods for themselves, a client never does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, cast
 
 from google.protobuf.message import DecodeError
@@ -25,7 +25,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import answered
 from cluster.features.auth.changes import Change
-from cluster.features.auth.permissions import NOTHING, Ranges
+from cluster.features.auth.permissions import EVERYTHING, NOTHING, Ranges
 from cluster.features.auth.principal import INVALID, Kind, Principal
 from cluster.features.auth.reads import LEASE, RANGE, Show
 from cluster.features.auth.state import AuthState, User
@@ -43,9 +43,10 @@ class Leases(Protocol):
 
 
 class AllLeases(Leases, Protocol):
-    """And which leases exist, where they are listed."""
+    """And those of all leases, where they are listed."""
 
-    def leases(self) -> Iterable[tuple[int, int, int]]: ...
+    def leased_keys(self, but: Ranges) -> Iterable[bytes]:
+        """The keys on any lease that are not within ``but``. There may be very many: b"" now and then."""
 
 
 @answered
@@ -64,6 +65,12 @@ def judge(state: AuthState, principal: Principal, method: int, body: bytes, leas
     except DecodeError:
         text = errors.MALFORMED_REQUEST.text.format(reason="unexpected EOF")
         raise EtcdError(errors.MALFORMED_REQUEST, text) from None
+
+
+def may_list(state: AuthState, principal: Principal, leases: AllLeases) -> Iterator[None]:
+    """:func:`judge` for a list of all leases, in steps: there may be very many."""
+    if state.enabled and principal.kind != Kind.FRONT:
+        yield from _Asked(state, _checked(state, principal), leases).reads_any()
 
 
 def _checked(state: AuthState, principal: Principal) -> Principal:
@@ -151,19 +158,31 @@ class _Asked:
         self._each(self.writes, 1, leases)
 
     def _each(self, judged: Callable[[bytes], None], which: int, leases: Iterable[int]) -> None:
+        held = self._held(which)
+        if not held.everything:
+            for lease in leases:
+                for key in self.leases.lease_keys(lease, 1, but=held):  # the first one outside refuses
+                    judged(key)
+
+    def _held(self, which: int) -> Ranges:
+        """The keys that need not be looked at."""
         self.named()
         user = self._state.users.get(self._principal.user)
         if user is not None and self._state.is_root(user):  # whatever its token's age
-            return
+            return EVERYTHING
         try:
-            held = self._state.rights(self.valid())[which]
+            return self._state.rights(self.valid())[which]
         except EtcdError:  # which any key says
-            held = NOTHING
-        if held.everything:
-            return
-        for lease in leases:
-            for key in self.leases.lease_keys(lease, 1, but=held):  # the first one outside refuses
-                judged(key)
+            return NOTHING
+
+    def reads_any(self) -> Iterator[None]:
+        """Each key on any lease."""
+        held = self._held(0)
+        if not held.everything:
+            for key in cast(AllLeases, self.leases).leased_keys(held):
+                if key:
+                    self.reads(key)
+                yield
 
 
 def _range(asked: _Asked, request: Any) -> None:
@@ -220,8 +239,8 @@ def _time_to_live(asked: _Asked, request: Any) -> None:
 
 
 def _all_leases(asked: _Asked, _: Any) -> None:
-    leases = cast(AllLeases, asked.leases)
-    asked.reads_all(lease for lease, _, _ in leases.leases())
+    for _ in asked.reads_any():
+        pass
 
 
 def _show(asked: _Asked, body: bytes) -> None:

@@ -18,10 +18,13 @@ A change of users and roles is acknowledged once every shard's leader has applie
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.features.auth.judge import JUDGED, judge
-from cluster.features.auth.principal import NOBODY, SAID, Kind, split
+from cluster.features.auth.judge import JUDGED, judge, may_list
+from cluster.features.auth.principal import NOBODY, SAID, Kind, Principal, split
+from cluster.features.auth.reads import Show
 from cluster.settings import NodeSettings
 from cluster.wire.messages import Method
 from node.kinds import METHOD, WRITES
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from node.upkeep.expiry import Expiry
 
 _NOBODY = NOBODY.encode()
+_MAY_LIST = bytes((Show.MAY_LIST,))
+_AT_ONCE = 16  # steps of a judgement about all leases, of some 0.1 ms at most
 _QUESTIONS = frozenset((Method.LEASE_KEEPALIVE, Method.LEASE_KEEPALIVES, Method.LEASE_TTL))
 _AT_LEADER = frozenset(
     (
@@ -138,6 +143,9 @@ class Admission:
             serve = node.serve.reading(inner)
 
             def judged(link: FrontLink, rid: int, revision: int, request: bytes) -> Slices | None:
+                if inner == Method.LEASE_LEASES or (
+                        inner == Method.AUTH_SHOW and request[:1] == _MAY_LIST):
+                    return self._listed(principal, lambda: serve(link, rid, revision, request))
                 judge(node.guard.state, principal, inner, request, node.store)
                 return serve(link, rid, revision, request)
 
@@ -149,3 +157,24 @@ class Admission:
         if not link.watches or method not in JUDGED:
             return False
         return self.take(link, rid, method | SAID, timeout_ms, _NOBODY + body)
+
+    def _listed(self, principal: Principal, serve: Callable[[], Slices | None]) -> Slices | None:
+        """A list of all leases, once its client is judged: at once, unless there are very many."""
+        steps = self._judging(principal)
+        if sum(1 for _ in islice(steps, _AT_ONCE)) < _AT_ONCE:
+            return serve()
+        return _in_steps(steps, serve)
+
+    def _judging(self, principal: Principal) -> Iterator[None]:
+        node, seen = self._node, -1
+        while node.guard.state.revision != seen:  # again if users have changed meanwhile
+            seen = node.guard.state.revision
+            yield from may_list(node.guard.state, principal, node.store)
+
+
+def _in_steps(steps: Iterator[None], serve: Callable[[], Slices | None]) -> Slices:
+    for _ in steps:
+        yield
+    work = serve()
+    if work is not None:
+        yield from work

@@ -174,6 +174,20 @@ class StateRows:
 
         return (row for row, _ in self.rows(prefix, upper, outside if but is not None else None))
 
+    def all_attachments(self, but: Ranges, step: int) -> Iterator[tuple[int, bytes]]:
+        """The same of every lease, as ``(lease, key)``, and one of ``step`` that are passed over."""
+        looked = 0
+
+        def outside(row: bytes) -> bytes:
+            nonlocal looked
+            looked += 1
+            if looked % step == 0:
+                return row
+            key = but.behind(row[9:])
+            return _after(row[:9]) if key is None else row[:9] + key
+
+        return ((LEASE_KEY.unpack_from(row)[1], row[9:]) for row, _ in self.rows(b"l", b"m", outside))
+
     def hangs_many(self, lease: int, many: int) -> bool:
         """Whether more than ``many`` keys are attached to a lease, or were once."""
         return sum(1 for _ in islice(self.attachment_rows(lease), many + 1)) > many

@@ -295,6 +295,9 @@ class Store:
     def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
         return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]
 
+    def leased_keys(self, but: Ranges) -> Iterator[bytes]:
+        return iter([k for lease in self._now.leases for k in self.lease_keys(lease) if but.behind(k) == k])
+
     def attached(self, lease: int) -> Iterator[bytes]:
         return iter(self.lease_keys(lease))
 

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster.errors import EtcdError
+from cluster.features.auth.permissions import Ranges
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Kind, Principal
-from cluster.features.auth.state import AuthState, Meta, User, meta_row, user_row
+from cluster.features.auth.reads import Show
+from cluster.features.auth.state import (
+    READ,
+    AuthState,
+    Meta,
+    Permission,
+    Role,
+    User,
+    meta_row,
+    role_row,
+    user_row,
+)
 from cluster.wire.messages import Method
 from node.kinds import WRITES
 from node.serving.auth import admission
@@ -25,6 +38,8 @@ class _Node:
         self.writes: Any = None
         self.store: Any = None
         self.confirmations: Any = None
+        self.serve: Any = None
+        self.reads: Any = None
         changes = SimpleNamespace(submit=lambda *given: self.changes.append(given[2:]))
         self.roster: Any = SimpleNamespace(changes=changes)
         self.changes: list[tuple[bytes, Principal]] = []
@@ -97,3 +112,53 @@ def test_every_write_that_is_judged_is_judged_where_it_is_evaluated() -> None:
     judged_writes = admission.JUDGED & WRITES
     assert len(judged_writes) > 8
     assert judged_writes <= admission._AT_LEADER
+
+
+class _Leased:
+    """The keys of very many leases."""
+
+    def __init__(self, keys: int) -> None:
+        self.looked = 0
+        self._keys = keys
+
+    def leased_keys(self, but: Ranges) -> Iterator[bytes]:
+        for _ in range(self._keys):
+            self.looked += 1
+            yield b""
+        if but.behind(b"k") == b"k":
+            yield b"k"
+
+
+@pytest.mark.parametrize(
+    ("method", "body"), [(Method.LEASE_LEASES, b""), (Method.AUTH_SHOW, bytes((Show.MAY_LIST,)))]
+)
+@pytest.mark.parametrize("keys", [0, 1_000])
+def test_very_many_leases_are_judged_in_steps(method: Method, body: bytes, keys: int) -> None:
+    """30,000 of them held the loop for 3 s, whichever user asked."""
+    users = AuthState()
+    users.take([user_row(User("alice", b"", True, ("r",), 1)), meta_row(Meta(True, 5))])
+    node = _Node()
+    node.settings = SimpleNamespace(shard=0)
+    node.guard.state, leased = users, _Leased(keys)
+    node.store = leased
+    served: list[int] = []
+    submitted: list[Any] = []
+    node.serve = SimpleNamespace(reading=lambda inner: lambda *given: served.append(inner))
+    node.reads = SimpleNamespace(submit=lambda *given: submitted.append(given[4]))
+    alice = Principal(Kind.CERTIFICATE, "alice").encode()
+    link: Any = SimpleNamespace(watches=True)
+    assert node.admission.take(link, 1, method | SAID, 0, alice + body)
+    (judged,) = submitted
+
+    def steps() -> int:
+        before = leased.looked
+        work = judged(None, 1, 0, body)
+        assert leased.looked - before <= 16
+        return sum(1 for _ in work or ())
+
+    with pytest.raises(EtcdError):
+        steps()
+    assert not served
+    users.take([role_row(Role("r", (Permission(b"k", b"", READ),)))])
+    assert steps() >= keys - 16
+    assert served == [method]

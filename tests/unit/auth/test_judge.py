@@ -78,8 +78,9 @@ class _Leases:
     def __init__(self) -> None:
         self.listed = 0
 
-    def leases(self) -> Iterable[tuple[int, int, int]]:
-        return ((lease, 60, 0) for lease in range(100))
+    def leased_keys(self, but: Ranges) -> Iterable[bytes]:
+        for lease in range(100):
+            yield from self.lease_keys(lease, 1, but=but)
 
     def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> Iterable[bytes]:
         assert but is not None

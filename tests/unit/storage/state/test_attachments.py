@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
+from cluster.features.auth.permissions import NOTHING, Ranges, interval
 from cluster.grain import GRAIN
 from node.storage import Applying, StateStore
 from node.storage.state.slices.stale_rows import drop_stale_rows
@@ -168,3 +169,19 @@ def test_rows_of_keys_that_left_a_lease_go_with_a_compaction(open_store: OpenSto
     compact(store, store.revision)
     assert [row[9:] for row, _ in store.rows(b"l", b"m") if row[8] == LEASE] == [b"stays"]
     assert len(list(store.rows(b"l", b"m"))) == 1 + 25
+
+
+def test_keys_on_any_lease_are_found_without_a_look_at_each_lease_or_key(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, *(records.lease_grant(lease, 60) for lease in range(1, 41)))
+    for lease in range(1, 41, 4):  # most have none
+        do(store, *(records.put(b"mine/%02d/%d" % (lease, n), 0, 1, b"", lease) for n in range(5)))
+    mine = Ranges([interval(b"mine/", b"mine0")])
+    assert not any(store.leased_keys(mine))
+    assert sum(1 for _ in store.leased_keys(mine, 2)) <= 11, "a look at each of ten leases"
+    assert sum(1 for _ in store.leased_keys(mine, 2)) >= 3, "but a pause now and then"
+    do(store, records.put(b"a", 0, 1, b"", 9), records.put(b"z", 0, 1, b"", 40))
+    do(store, records.put(b"stale", 0, 1, b"", 2), records.put(b"stale", 0, 2, b"", 0))
+    assert [key for key in store.leased_keys(mine) if key] == [b"a", b"z"]
+    every = [key for key in store.leased_keys(NOTHING) if key]
+    assert sorted(every) == sorted(key for lease in range(1, 41) for key in store.lease_keys(lease))
