@@ -25,6 +25,7 @@ _OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
 _PORTION = 200  # watches that are looked at after a change of users, until what is asked for them is answered
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
+_ANY = b"\0", b"\0"
 _One = Callable[[EtcdError | None], None]
 _Range = tuple[bytes, bytes]  # key, range_end
 _Watches = dict[ClientWatch, WatchStream]
@@ -97,10 +98,11 @@ class Permissions:
             watch, stream = self._unsure.popleft()
             if stream.watches.get(watch.id) is watch and not stream.closed:
                 shown = getattr(stream.call, "principal", None)
+                name = None if shown is None else shown.user()
                 subscription = watch.cohort.subscription
-                question = (
-                    None if shown is None else shown.user(), (subscription.key, subscription.range_end))
-                asked.setdefault(question, {})[watch] = stream
+                # without a user no range is permitted, or any
+                wanted = (subscription.key, subscription.range_end) if name else _ANY
+                asked.setdefault((name, wanted), {})[watch] = stream
         self._open = len(asked)
         self._failed = False
         for (name, wanted), watches in asked.items():

@@ -25,12 +25,12 @@ class Watch(SimpleNamespace):
 
 
 class Stream:
-    """A stream of watches that nobody shows anything for."""
+    """A stream of watches."""
 
     closed = False
 
-    def __init__(self, watches: int = WATCHES) -> None:
-        self.call = None
+    def __init__(self, watches: int = WATCHES, user: str | None = "alice") -> None:
+        self.call = SimpleNamespace(principal=SimpleNamespace(user=lambda: user))
         self.watches = {
             number: Watch(
                 id=number,
@@ -176,6 +176,15 @@ def test_a_change_asks_for_very_many_watches_portion_by_portion() -> None:
         router.answer(EtcdError(errors.PERMISSION_DENIED))
         router.loop.run()
     assert asked == 1_000
+    assert not stream.watches
+
+
+def test_one_question_stands_for_all_watches_without_a_user() -> None:
+    router, stream = Asked(), Stream(150, None)
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    permissions.changed()
+    assert len(router.waiting) == 1
+    router.answer(EtcdError(errors.USER_EMPTY))
     assert not stream.watches
 
 
