@@ -38,8 +38,8 @@ class Hub(Protocol):
 
 
 class WatchStream:
-    __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_next_id", "blocked", "call", "closed",
-                 "deferred", "hub", "progress_at", "stats", "watches")
+    __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_last_start", "_next_id", "blocked", "call",
+                 "closed", "deferred", "hub", "progress_at", "stats", "watches")
 
     def __init__(self, hub: Hub, call: Any, stats: MethodStats) -> None:
         self.hub = hub
@@ -54,6 +54,7 @@ class WatchStream:
         self._deferred_bytes = 0
         self._asking = False  # for permissions: later requests wait
         self._next_id = 0
+        self._last_start = 0  # the highest revision that a watch began with
         self._compacted: dict[int, bool] | None = None  # the last IDs that compactions ended
         call.on_drain = self.drained
 
@@ -154,6 +155,7 @@ class WatchStream:
         subscription = self.hub.subscribe(key, range_end, request.prev_kv, revision)
         watch = ClientWatch(watch_id, request.start_revision or cursor, cursor, request.progress_notify)
         self.watches[watch_id] = watch
+        self._last_start = max(self._last_start, watch.start)
         if self._compacted:
             self._compacted.pop(watch_id, None)
         if watch.progress:
@@ -180,7 +182,7 @@ class WatchStream:
         revision = self._promised(self.watches.values(), owed)
         if revision is None:
             return None
-        if any(revision < watch.start for watch in self.watches.values()):
+        if revision < self._last_start and any(revision < watch.start for watch in self.watches.values()):
             return 0
         self.send(self.hub.header(revision), PROGRESS_ID)
         return revision
@@ -191,8 +193,7 @@ class WatchStream:
         lowest = None
         if self.blocked:
             return None
-        for watch in watches:
-            cohort = watch.cohort
+        for cohort in {watch.cohort: None for watch in watches}:
             if not cohort.synced:
                 return None
             through = cohort.subscription.through()

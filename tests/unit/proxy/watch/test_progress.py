@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.watch.cohort import Cohort
 from proxy.watch.stream import WatchStream
 from tests.unit.proxy.watch.watching import Client, World
 
@@ -87,6 +88,28 @@ def test_progress_requests_that_wait_share_an_answer_and_later_ones_do_not_put_i
     world.settle()
     assert [(r.watch_id, r.header.revision) for r in client.fresh() if not r.events] == [(-1, 4)]
     assert len(looks) < 10
+
+
+def test_very_many_watches_of_one_range_are_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request each 0.2 s, for 60,000 watches, made turns of half a second."""
+    world = World()
+    client = Client(world)
+    for _ in range(1_000):
+        client.create(b"k")
+    world.settle()
+    client.fresh()
+    looks = [0]
+    synced = Cohort.synced.fget  # type: ignore[attr-defined]
+
+    def counted(self: Cohort) -> bool:
+        looks[0] += 1
+        return bool(synced(self))
+
+    monkeypatch.setattr(Cohort, "synced", property(counted))
+    client.ask_progress()
+    world.net.run()
+    assert [r.watch_id for r in client.fresh()] == [-1]
+    assert looks[0] < 10
 
 
 def test_a_stream_that_ends_asks_for_no_progress_any_more() -> None:
