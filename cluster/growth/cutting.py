@@ -75,7 +75,7 @@ def cut(
 def had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
     """Whether a shard has a past of a span."""
     return any(
-        shard in ((past.owner,) if past.owner != BASE else table.base.shards_of(past.start, past.end))
+        shard in ((past.owner,) if past.owner != BASE else table.base_shards(past.start, past.end))
         for past in table.past if past.meets(start, end))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
-from cluster.placement.table import BASE, END, Piece, Table, before, bounds
+from cluster.placement.table import BASE, END, Piece, Table, before
 
 _FIRST_KEY = b"\0"
 _EVER = 1 << 64
@@ -66,8 +66,7 @@ class Owned:
             return owner == self.shard
         start = self._cuts[at]
         end = self._cuts[at + 1] if at + 1 < len(self._cuts) else END
-        single = bounds(start, b"") == (start, end)
-        return self.shard in self.table.base.shards_of(start, b"" if single else end)
+        return self.shard in self.table.base_shards(start, end)
 
     def shows(self, key: bytes, revision: int = 0) -> bool:
         """Whether a key's versions are shown by a read at a revision; 0: by one of the newest."""

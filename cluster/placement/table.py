@@ -223,12 +223,13 @@ class Table:
         """What a shard owns of a span now, in order. The base may place others' keys there, too."""
         return [
             piece for piece in self.present(start, end) if piece.owner == shard or (
-                piece.owner == BASE and shard in self.base.shards_of(piece.start, piece.end))]
+                piece.owner == BASE and shard in self.base_shards(piece.start, piece.end))]
 
     def owns_anything(self, shard: int) -> bool:
-        """Now. The base's own shards do while spans leave anything uncovered."""
+        """Now. The base's own shards do while it places any of what spans leave uncovered there."""
         return any(span.owner == shard for span in self.spans) or (
-            shard < self.base.shards and next(uncovered(self.spans, END, END), None) is not None)
+            shard < self.base.shards
+            and any(shard in self.base_shards(*gap) for gap in uncovered(self.spans, END, END)))
 
     def may_be_asked_of(self, shard: int) -> bool:
         """Whether it owns keys now, or had a span at a revision that is not pruned (G10)."""
@@ -239,7 +240,11 @@ class Table:
         return max([
             past.last for past in self.past if past.meets(start, end) and (
                 past.owner == shard
-                or (past.owner == BASE and shard in self.base.shards_of(past.start, past.end)))], default=0)
+                or (past.owner == BASE and shard in self.base_shards(past.start, past.end)))], default=0)
+
+    def base_shards(self, start: bytes, end: bytes) -> tuple[int, ...]:
+        """Where the base places keys of a span, by its bounds: a single key has one shard."""
+        return self.base.shards_of(start, b"" if bounds(start, b"") == (start, end) else end)
 
     def _check(self, revision: int) -> None:
         if revision < self.pruned:  # G2: another table of the same past may be pruned less

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.effects.records import ITEM
 from cluster.errors import EtcdError
+from cluster.growth.cutting import had
 from cluster.placement import Placement, Table, changes
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved
@@ -243,6 +244,31 @@ def test_the_base_of_many_shards_moves_as_a_whole() -> None:
     assert all(table.owners_at(key, b"", 5) == (table.base.shard_of(key),) for key in keys)
     with pytest.raises(AssertionError, match="has a past"):
         changes.take_move(table, Move(2, b"/x1/", b"/x10", (3,), table.base.shard_of(b"/x1/k")), AT)
+
+
+def test_a_key_that_moved_alone_has_a_past_of_its_one_owner() -> None:
+    table = Table.initial(Base(3))
+    table = changes.take_shard(table, 3, State.FORMING, 3, (1,))
+    table = changes.take_shard(table, 3, State.SERVING, 0, ())
+    owner = table.base.shard_of(b"/a/x")
+    others = {0, 1, 2} - {owner}
+    table = switched(table, Move(1, b"/a/x", b"/a/x\0", (owner,), 3))
+    assert table.past_of(owner, END, END) == AT
+    assert not any(table.past_of(shard, END, END) or had(table, shard, END, END) for shard in others)
+    assert had(table, owner, b"/a/x", b"/a/x\0")
+    for shard in others:
+        changes.take_move(table, Move(2, b"/a/x", b"/a/x\0", (3,), shard), AT)
+
+
+def test_a_key_that_alone_is_where_it_was_keeps_one_shard() -> None:
+    shards = {shard: Shard(State.SERVING, shard, ()) for shard in range(4)}
+    spans = (Piece(END, b"/a/x", 3, 1), Piece(b"/a/x\0", END, 3, 1))
+    table = Table(Base(3), shards, spans)
+    owner = table.base.shard_of(b"/a/x")
+    for shard in range(3):
+        owned = [(piece.start, piece.end) for piece in table.pieces_of(shard, END, END)]
+        assert owned == ([(b"/a/x", b"/a/x\0")] if shard == owner else [])
+        assert table.owns_anything(shard) == table.may_be_asked_of(shard) == (shard == owner)
 
 
 def test_there_are_at_most_so_many_spans() -> None:
