@@ -132,7 +132,8 @@ def _change_shard(leader: Leader, body: bytes) -> Outcome:
         shard = request.shard
         births.check_retire(told.growth, told.table, shard, request.with_keys)
         if told.table.owns_anything(shard):  # it does not retire before these have moved
-            moves.check_room(told.table, (shard,), END, END, told.room())
+            pieces = told.table.pieces_of(shard, END, END)  # other shards' keys in them have to move, too
+            moves.check_room(told.table, [(piece.start, piece.end) for piece in pieces], told.room())
         items = leader.log_shard(shard, State.RETIRING)
     return Outcome(items, False, answer, [], leader.view.revision)
 
@@ -147,7 +148,7 @@ def _change_move(leader: Leader, body: bytes) -> Outcome:
         moving = moves.check_settled(told.moving)
         assert table is not None, "what has grown has a layout"
         move = moves.check_move(table, wish, leader.view.revision)
-        moves.check_room(table, move.sources, move.start, move.end, told.room())
+        moves.check_room(table, [(move.start, move.end)], told.room())
         number, items = move.number, leader.log_move(move)
     else:
         number = moves.read_cancel(body[1:])

@@ -136,13 +136,15 @@ def check_move(table: Table, wish: Wish, revision: int) -> Move:
     return move
 
 
-def check_room(table: Table, sources: Collection[int], start: bytes, end: bytes, room: Room) -> None:
-    """EtcdError: there is no room for a copy of what they own of the span. Only the size of whole shards is
-    known; other copies wait where they find no room (``node.upkeep.space.copies``)."""
+def check_room(table: Table, spans: Collection[tuple[bytes, bytes]], room: Room) -> None:
+    """EtcdError: there is no room for a copy of these spans, which are in order. Only the size of whole
+    shards is known; other copies wait where they find no room (``node.upkeep.space.copies``)."""
     if room.refuses:
         raise EtcdError(errors.NO_SPACE)
+    sources = {shard for span in spans for shard in table.owners_of(*span)}
     size = sum(room.sizes.get(shard, 0) for shard in sources
-               if table.pieces_of(shard, start, end) == table.pieces_of(shard, END, END))
+               if [piece for span in spans for piece in table.pieces_of(shard, *span)]
+               == table.pieces_of(shard, END, END))
     for what, left, remedy in (("the quota", room.quota, "raise --quota-backend-bytes"),
                                ("the leader's disk", room.disk, "enlarge the disk")):
         if left <= 0 or size > left:

@@ -48,7 +48,7 @@ class Ended:
 
 
 def part_from(table: Table, key: bytes) -> tuple[bytes, bytes]:
-    """The span that a split at a key moves: see SplitRequest."""
+    """The span that a split at a key moves: see SplitRequest. EtcdError: other shards have keys in it."""
     for span in table.spans:
         if span.start <= key and before(key, span.end):
             return key, span.end
@@ -57,7 +57,12 @@ def part_from(table: Table, key: bytes) -> tuple[bytes, bytes]:
         return key, end
     prefix = table.base.prefix_of(key)
     is_directory = prefix.endswith(b"/")  # else a key that has none, which is placed alone
-    return key, lower(end, prefix[:-1] + b"0" if is_directory else key + b"\0")
+    end = lower(end, prefix[:-1] + b"0" if is_directory else key + b"\0")
+    if len(owners := table.owners_of(key, end)) > 1:
+        shards = " and ".join(map(str, owners))
+        raise moves.refused(f"a split here would move keys of shards {shards}: a hash places each directory "
+                            f"below this one; to move all, use `shard move`")
+    return key, end
 
 
 def _check(context: Context) -> None:

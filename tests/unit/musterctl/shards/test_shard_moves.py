@@ -182,6 +182,12 @@ def test_where_directories_are_hashed_a_split_stays_in_its_own() -> None:
     table = Table.initial(Base(3))
     assert part_from(table, b"/a/b/k") == (b"/a/b/k", b"/a/b0")
     assert part_from(table, b"lone") == (b"lone", b"lone\0")
+    for key in (b"/a/1", b"/a", b"a/", b"/"):
+        with pytest.raises(EtcdError, match=r"would move keys of shards 0 and 1 and 2: .* use `shard move`"):
+            part_from(table, key)
+    table = take_shard(take_shard(table, 3, State.FORMING, 3, (1,)), 3, State.SERVING, 0, ())
+    moved = take_moved(take_move(table, Move(1, b"/", b"0", (0, 1, 2), 3), 1), Moved(1, True, 1, 0), 1)
+    assert part_from(moved, b"/a/1") == (b"/a/1", b"0"), "the span's owner has them all"
 
 
 def test_refusals_are_passed_on_and_lost_answers_say_where_to_look(
@@ -332,5 +338,32 @@ def test_what_a_base_of_several_shards_owns_goes_to_a_born_one_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = shown_as(monkeypatch, Cluster(base=2, born=1))
-    assert run(capsys, "retire", "1")[0] == 0
+    assert run(capsys, "retire", "1", "--with-others")[0] == 0
     assert made.begun == [Move(1, FIRST, END, (0, 1), 2)]
+
+
+@pytest.mark.parametrize("retires", [False, True])
+def test_keys_that_a_hash_spreads_take_others_along_only_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], retires: bool
+) -> None:
+    made = shown_as(monkeypatch, Cluster(base=3, born=1))
+    made.change(take_move, Move(1, b"m", b"n", (0, 1, 2), 3), 1)
+    made.change(take_moved, Moved(1, True, 1, 0), 1)
+    if retires:
+        made.change(take_shard, 1, State.RETIRING, 0, ())
+    code, _, err = run(capsys, "retire", "1", "--to", "3")
+    assert code == 1
+    assert "the keys of shard 1 lie among those of 0 and 2" in err
+    assert "--with-others" in err
+    assert made.table.shards[1].state == (State.RETIRING if retires else State.SERVING)
+    assert not made.begun
+    assert run(capsys, "retire", "1", "--to", "3", "--with-others", "--no-wait")[0] == 0
+    assert [(move.start, move.end) for move in made.begun] == [(FIRST, b"m"), (b"n", END)]
+
+
+def test_a_first_shard_needs_an_added_one_to_retire(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown_as(monkeypatch, Cluster(base=3, born=0))
+    code, _, err = run(capsys, "retire", "1", "--with-others")
+    assert (code, "cannot move: there is no other: add one first" in err) == (1, True)

@@ -52,8 +52,14 @@ def retire(invocation: Invocation) -> None:
     if known is not None and known.state == State.DROPPED:  # an earlier call was interrupted, perhaps
         _show(s, shard, known.state)
         return
-    for start, end in owned_by(table, shard):  # before it is no target any more, which has no way back
-        taker(table, start, end, to)
+    owned = owned_by(table, shard)
+    others = {owner for span in owned for owner in table.owners_of(*span)} - {shard}
+    if shard and others and not invocation.flags.switch("with-others"):
+        told = " and ".join(map(str, sorted(others)))
+        raise Exit(1, f"the keys of shard {shard} lie among those of {told}, which would move "
+                      f"along: --with-others allows that")
+    for span in owned:  # before it is no target any more, which has no way back
+        taker(table, *span, to)
     if known is None or known.state != State.RETIRING:
         request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)
         s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
@@ -99,7 +105,7 @@ def taker(table: Table, start: bytes, end: bytes, to: int | None, turn: int = 0)
     owners = table.owners_of(start, end)
     wanted = [to] if to is not None else [
         shard for shard, known in sorted(table.shards.items())
-        if known.state == State.SERVING and owners != (shard,)]
+        if known.state == State.SERVING and shard not in owners]
     reasons = {shard: _reason(table, start, end, shard) for shard in wanted}
     able = [shard for shard, reason in reasons.items() if not reason]
     if not able:

@@ -171,6 +171,23 @@ def test_a_shard_that_is_larger_than_what_is_left_stays(host: Host, room: moves.
     move(leader, start[:-1], start, 2)  # of shard 0, which owns other keys as well
 
 
+def test_a_shard_whose_keys_a_hash_spreads_needs_room_for_all_that_move_with_them(host: Host) -> None:
+    leader, _ = leader_of(host)
+    start, end = span(host, 0)
+    host.room = moves.Room(quota=999, sizes={0: 600, 1: 500, 2: 400})
+    with pytest.raises(EtcdError, match="and needs about 1500"):
+        retire(leader, 1)
+    table = leader.told.table
+    assert table is not None
+    leader.told.placed(replace(
+        table, spans=(Piece(start, end, 0, 1),), generation=table.generation + 1))
+    host.room = moves.Room(quota=899, sizes={0: 600, 1: 500, 2: 400})
+    with pytest.raises(EtcdError, match="and needs about 900"):  # of shard 0 some stay
+        retire(leader, 1)
+    host.room = moves.Room(quota=900, sizes={0: 600, 1: 500, 2: 400})
+    retire(leader, 1)
+
+
 @pytest.mark.parametrize("room", [moves.Room(quota=0), moves.Room(disk=-5)])
 def test_without_any_room_nothing_moves(host: Host, room: moves.Room) -> None:
     leader, _ = leader_of(host)
