@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cluster.growth.bounds import Bounds
 from cluster.growth.facts import Shard
-from cluster.growth.sample import Span, Weighed
+from cluster.growth.sample import MOST_KEY_BYTES, Span, Weighed
 from cluster.placement.table import BASE, END, Table, before, bounds
 
 _MOST_TRIED = 12  # spans that are looked at closely
@@ -109,7 +109,7 @@ def _spans(
             yield abs(share - wanted) + worse, place, END, share
     for name, share in sums.items():
         if fits(share):
-            end = _behind(name) if name.endswith(b"/") else name + b"\0"
+            end = behind(name) if name.endswith(b"/") or may_be_cut(name) else name + b"\0"
             yield abs(share - wanted) + _NEAR, name, end, share
 
 
@@ -124,9 +124,15 @@ def _above(key: bytes, common: int) -> Iterator[bytes]:
         yield key[: at + 1]
 
 
-def _behind(prefix: bytes) -> bytes:
-    """The first key behind all that begin with a prefix, which ends with a slash."""
-    return prefix[:-1] + bytes((prefix[-1] + 1,))
+def behind(prefix: bytes) -> bytes:
+    """The first key behind all that begin with a prefix."""
+    rest = prefix.rstrip(b"\xff")
+    return rest[:-1] + bytes((rest[-1] + 1,)) if rest else END
+
+
+def may_be_cut(key: bytes) -> bool:
+    """Whether a key of the sample may stand for several, of which it is the beginning."""
+    return len(key) >= MOST_KEY_BYTES
 
 
 def _common(low: bytes, high: bytes) -> int:

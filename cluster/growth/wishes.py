@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cluster.features.births import MOST_SHARDS, running
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import Cut, cut, had, hottest, size_bytes
+from cluster.growth.cutting import Cut, cut, had, hottest, may_be_cut, size_bytes
 from cluster.growth.facts import Facts, Shard
 from cluster.placement.table import END, Piece, State
 
@@ -64,6 +64,9 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
         return _say(hot, f"{begins}, most of it for the order of the other shards: no shard or move helps; "
                          f"give that host faster CPUs, or clients fewer writes")
     key, share = hottest(told.sample)
+    if share > limits.one_key and may_be_cut(key):
+        return _say(hot, f"{begins}, {share:.0%} of that for keys that begin with {_shown(key)}, which this "
+                         f"advice does not tell apart: if they are several, move some of them")
     if share > limits.one_key:
         return _say(hot, f"{begins}, {share:.0%} of that for the one key {_shown(key)}: no move helps")
     movable = load - order

@@ -9,12 +9,12 @@ import pytest
 
 from cluster.growth import cutting
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import cut, size_bytes
+from cluster.growth.cutting import behind, cut, size_bytes
 from cluster.growth.facts import Facts, Host, Shard
 from cluster.growth.foreseen import Came, Foreseen
 from cluster.growth.limits import Debt, Past
 from cluster.growth.policy import Policy
-from cluster.growth.sample import Weighed
+from cluster.growth.sample import MOST_KEY_BYTES, Sample, Weighed
 from cluster.growth.wishes import Kind, Wish, wish
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
@@ -284,6 +284,43 @@ def test_what_no_number_or_stack_can_hold_is_refused(data: bytes) -> None:
     for kind in (Host, Shard):
         with pytest.raises(ValueError):
             kind.decode(data)
+
+
+def sampled(loads: dict[bytes, float]) -> Shard:
+    """A hot shard, as a node samples these keys."""
+    seen = Sample()
+    for turn in range(10):
+        for key, weight in loads.items():
+            seen.take(1000 + turn * 5500, key, weight)
+    return replace(HOT, sample=tuple(seen.weighed(60_000)))
+
+
+@pytest.mark.parametrize("last", [b"m", b"\xff"])
+def test_of_a_key_too_long_for_the_sample_all_that_begin_like_it_move(last: bytes) -> None:
+    long = b"m" * (MOST_KEY_BYTES - 3) + last * 40
+    told = sampled({b"a": 27.0, long: 46.0, b"z": 27.0})
+    found = cut(two(), 0, told, 0.45, LIMITS)
+    assert found is not None
+    assert found.share == pytest.approx(0.46)
+    assert found.start <= long < found.end
+    assert not found.start <= b"z" < found.end
+    exact = b"m" * (MOST_KEY_BYTES - 1)
+    found = cut(two(), 0, sampled({b"a": 27.0, exact: 46.0, b"z": 27.0}), 0.45, LIMITS)
+    assert found is not None
+    assert (found.start, found.end) == (exact, exact + b"\0")
+
+
+def test_behind_a_prefix_is_the_next_one_or_the_end() -> None:
+    assert [behind(prefix) for prefix in (b"/a/", b"a\xff\xff", b"\xff")] == [b"/a0", b"b", END]
+
+
+def test_hot_keys_too_long_to_tell_apart_are_not_called_one() -> None:
+    names = [b"/tenants/" + b"t" * 300 + b"/%03d" % number for number in range(40)]
+    wished = wish(facts(shards={0: sampled(dict.fromkeys(names, 1.0)), 1: COOL}), LIMITS)
+    assert wished is not None
+    assert wished.kind == Kind.SAY
+    assert f"100% of that for keys that begin with '/tenants/{'t' * 247}'" in wished.text
+    assert "one key" not in wished.text
 
 
 def test_a_sample_that_cannot_be_cut_is_little_work(monkeypatch: pytest.MonkeyPatch) -> None:
