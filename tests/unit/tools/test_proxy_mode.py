@@ -217,6 +217,29 @@ def test_members_that_come_and_go_are_written_down(tmp_path: Path) -> None:
     asyncio.run(until_written(TWO, THREE))
 
 
+def test_a_member_that_cannot_be_dialled_is_left_out(tmp_path: Path) -> None:
+    """etcd takes these URLs at MemberAdd, and no host can use them."""
+    settings = built(tmp_path, "--proxy-refresh-interval=100")
+    cluster = Cluster()
+    members = Members(settings, [ONE], LOG, cluster.ask)
+    cluster.says = {1: running(ONE, "http://:2380", "unixs://a:1")}
+
+    async def look() -> None:
+        task = asyncio.ensure_future(members.refresh(running(ONE)))
+        async with asyncio.timeout(60):
+            while not members.peers:
+                await asyncio.sleep(0.01)
+        cluster.says = {1: running(ONE, TWO, "http://:2380")}
+        async with asyncio.timeout(60):
+            while len(members.peers) != 2:
+                await asyncio.sleep(0.01)
+        task.cancel()
+
+    asyncio.run(look())
+    assert [peer.peer_urls for peer in members.peers] == [(ONE,), (TWO,)]
+    assert kind.read(settings.data_dir) == (ONE, TWO), "the next start can use them"
+
+
 @pytest.mark.parametrize(("cluster_id", "shards"), [(8, 2), (7, 4)])  # (with the same token)
 def test_another_cluster_is_served_once_no_member_of_the_first_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster_id: int, shards: int
