@@ -113,6 +113,7 @@ class Reads:
         self.waiting = Waiting(limit)
         self.generation = 0  # of the table applied here; 0: no key has moved
         self._table: Table | None = None
+        self._row = b""  # the table for fronts, once one needs it: many reads may at once
         self._early: list[_Late] = []  # reads by newer tables than that
         self._late: dict[tuple[bytes, int], _Late] = {}  # reads that wait
         self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
@@ -141,7 +142,7 @@ class Reads:
 
     def placed(self, table: Table) -> None:
         """A table is applied: before any read goes by it."""
-        self._table, self.generation = table, table.moved
+        self._table, self._row, self.generation = table, b"", table.moved
         early, self._early = self._early, []
         for late in early:
             late()
@@ -163,7 +164,8 @@ class Reads:
         if mine is None or agree(mine, table, late.method, late.request):
             return True
         if generation < self.generation:
-            link.answer(rid, Status.MOVED, mine.encode())
+            self._row = self._row or mine.encode()
+            link.answer(rid, Status.MOVED, self._row)
             self._mark_dirty(link)
         elif len(self._early) >= self.waiting.limit:
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))

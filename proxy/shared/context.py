@@ -57,13 +57,16 @@ class Context:
         self.listing = Listing(router)
         self.stopping = False
         self.on_table: list[Callable[[Table, Table], None]] = []  # with the older one, and it
+        self._row = b""  # the last one that came
         self.on_tick: list[Callable[[float], None]] = [self.listing.tick]  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
 
     def _placed(self, row: bytes) -> None:
         """A node has applied this table: others may be behind. ValueError."""
-        self.follow(Table.decode(row))
+        if row != self._row:  # with each read that has to go elsewhere it comes again
+            self.follow(Table.decode(row))
+            self._row = row
 
     def follow(self, table: Table) -> None:
         """From here on this front goes by a table, if it is newer."""

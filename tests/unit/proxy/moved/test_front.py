@@ -74,6 +74,24 @@ def test_g7_a_read_that_meets_moved_goes_to_the_new_owner_by_the_table_that_came
     assert order.net.context.stats["unary", "etcdserverpb.KV", "Range"].started == 1
 
 
+def test_a_table_that_comes_with_many_reads_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    order, table, before, now = served()
+    for _ in range(3):
+        get(order, serializable=True)
+    decoded, follow = list[Table](), order.net.context.follow
+
+    def counted(told: Table) -> None:
+        decoded.append(told)
+        follow(told)
+
+    monkeypatch.setattr(order.net.context, "follow", counted)
+    for request in before.take(Method.RANGE):
+        before.answer(request.rid, Status.MOVED, table.encode())
+    order.net.run()
+    assert decoded == [table]
+    assert [request.method for request in now.take()] == [Method.PLACED] + [Method.RANGE] * 3
+
+
 def start_two(net: Net) -> None:
     """Start a front whose store has one shard, and nodes of the second one to be."""
     net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}

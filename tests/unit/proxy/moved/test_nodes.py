@@ -69,6 +69,28 @@ def test_a_front_that_has_not_heard_of_a_change_is_told_and_gets_no_answer(
     assert replica.served == [2, 3]
 
 
+def test_many_reads_by_an_older_table_have_the_newer_one_encoded_once(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, encode = list[Table](), Table.encode
+
+    def counted(table: Table) -> bytes:
+        encoded.append(table)
+        return encode(table)
+
+    monkeypatch.setattr(Table, "encode", counted)
+    owner = MOVED.owner(b"x")
+    later = take_move(MOVED, Move(2, b"x", b"x\0", (owner,), 1 - owner), 7)
+    replica = Replica(MOVED)
+    for rid in range(3):
+        replica.read(b"k", rid=rid)
+    replica.reads.placed(later)
+    replica.read(b"k", rid=3)
+    assert encoded[-2:] == [MOVED, later]
+    assert encoded.count(MOVED) == 1
+    assert [body for _, _, body in replica.link.answers] == [encode(MOVED)] * 3 + [encode(later)]
+
+
 @pytest.mark.parametrize(("shown", "moved"), [
     (Show.LOGIN, False), (Show.USER_LIST, False), (Show.ROLE_GET, False), (Show.STATUS, False),
     (Show.MAY_WATCH, True), (Show.MAY_REVOKE, True), (Show.MAY_LIST, True)])
