@@ -14,6 +14,7 @@ import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
@@ -25,11 +26,12 @@ from tools.musterctl.usage import usage
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+_SHELLS_SIGNAL = 128  # added to a signal's number
+
 
 def main() -> NoReturn:
     """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     _open_streams()
     try:
         code = run(sys.argv[1:])
@@ -72,11 +74,25 @@ class _Input(io.FileIO):
 
 class _Output(io.FileIO):
     def write(self, data: Buffer, /) -> int:
-        with _failing_as(OutputError):
-            written = super().write(data)
+        try:
+            with _failing_as(OutputError):
+                written = super().write(data)
+        except OutputError as error:
+            if error.errno == errno.EPIPE:
+                _end_unread()
+            raise
         if written is None:
             raise OutputError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         return written
+
+
+def _end_unread() -> NoReturn:
+    """Nobody reads the output any more (``| head``): end by the signal, which is ignored so that a broken
+    connection is an error like any other."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGPIPE)
+    os._exit(_SHELLS_SIGNAL + signal.SIGPIPE)
 
 
 def _open_streams() -> None:
@@ -84,10 +100,12 @@ def _open_streams() -> None:
     if sys.stdin is not None:
         given = io.BufferedReader(_Input(sys.stdin.fileno(), "rb", closefd=False))
         sys.stdin = io.TextIOWrapper(given, sys.stdin.encoding, sys.stdin.errors, newline="\n")
-    if sys.stdout is not None:
-        output = io.BufferedWriter(_Output(sys.stdout.fileno(), "wb", closefd=False))
-        sys.stdout = io.TextIOWrapper(
-            output, sys.stdout.encoding, sys.stdout.errors, line_buffering=bool(sys.stdout.line_buffering))
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None:
+            output = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
+            setattr(sys, name, io.TextIOWrapper(
+                output, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering)))
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

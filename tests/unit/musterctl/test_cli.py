@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,37 @@ def test_streams_that_are_full_or_closed(words: str, code: int, said: bytes) -> 
     line = ["sh", "-c", f"{sys.executable} -m tools.musterctl {words}"]
     ended = subprocess.run(line, check=False, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (code, said)
+
+
+@pytest.mark.parametrize(("step", "code", "said"), [
+    ("fail", 1, b"BrokenPipeError: [Errno 32] Broken pipe"),
+    ("say", -signal.SIGPIPE, b""),
+    ("say_beside", 128 + signal.SIGPIPE, b""),
+])  # fmt: skip
+def test_a_connections_broken_pipe_is_an_error_and_the_outputs_ends_it(
+    step: str, code: int, said: bytes
+) -> None:
+    """The signal, which ends a program without a word, is for an output that nobody reads."""
+    program = (
+        "import os, socket, threading\n"
+        "from tools.musterctl import cli\n"
+        "def fail(line):\n"
+        "    ours, other = socket.socketpair()\n"
+        "    other.close()\n"
+        "    ours.send(b'.')\n"
+        "def say(line): print('.', flush=True)\n"
+        "def say_beside(line):\n"
+        "    thread = threading.Thread(target=say, args=('',))\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+        f"cli.run = {step}\n"
+        "cli.main()")  # fmt: skip
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as unread:
+        ended = subprocess.run(
+            [sys.executable, "-c", program], check=False, stdout=unread, stderr=subprocess.PIPE, timeout=60)
+    assert (ended.returncode, b"".join(ended.stderr.splitlines()[-1:])) == (code, said)
 
 
 def test_what_fails_elsewhere_is_no_failed_output() -> None:
