@@ -180,13 +180,9 @@ def credentials(user: str, password: str, prompt: str = "Password: ") -> tuple[s
         return user, password
     name, colon, password = user.partition(":")
     if not colon:
-        import getpass
+        from tools.musterctl import passwords
 
-        if sys.stdin.isatty():
-            password = getpass.getpass(prompt)
-        else:
-            print(prompt, flush=True)
-            password = sys.stdin.readline().rstrip("\n")
+        password = passwords.ask(prompt)
     return name, password
 
 

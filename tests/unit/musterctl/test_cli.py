@@ -14,7 +14,7 @@ import pytest
 from muster_client.pb import kv_pb2, rpc_pb2
 
 from tools.muster.host.identity import restoring
-from tools.musterctl import API_VERSION, cli
+from tools.musterctl import API_VERSION, cli, passwords
 from tools.musterctl.command import Exit, Flags, Invocation, find
 from tools.musterctl.commands import auth
 from tools.musterctl.commands import table as commands
@@ -26,7 +26,7 @@ from tools.musterctl.usage import usage, version
 
 def test_two_passwords_that_differ_are_refused_in_etcdctls_words(monkeypatch: pytest.MonkeyPatch) -> None:
     typed = iter(("a", "b"))
-    monkeypatch.setattr(auth, "_prompt", lambda words: next(typed))
+    monkeypatch.setattr(passwords, "ask", lambda words: next(typed))
     command, args = find(commands.root(), ["user", "add", "u"])
     with pytest.raises(Exit, match=r"given passwords are different$"):
         auth.user_add(Invocation(command, Flags(command.all_flags()), args, args))

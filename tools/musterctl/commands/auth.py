@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ from muster_client.pb import auth_pb2
 from muster_client.pb import rpc_pb2 as pb
 
 from cluster.gotext import prefix_end, text
+from tools.musterctl import passwords
 from tools.musterctl.client import Client, RequestError, Session, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.printing import print_auth
@@ -98,19 +98,12 @@ def _new_password(invocation: Invocation, name: str) -> str:
     if not invocation.flags.switch("interactive"):
         words = sys.stdin.readline().split()
         return words[0] if words else ""
-    password = _prompt(f"Password of {name}: ")
+    password = passwords.ask(f"Password of {name}: ")
     if not password:
         raise Exit(128, "empty password")
-    if password != _prompt(f"Type password of {name} again for confirmation: "):
+    if password != passwords.ask(f"Type password of {name} again for confirmation: "):
         raise Exit(128, "given passwords are different")
     return password
-
-
-def _prompt(words: str) -> str:
-    if sys.stdin.isatty():
-        return getpass.getpass(words)
-    print(words, flush=True)
-    return sys.stdin.readline().rstrip("\n")
 
 
 def user_get(invocation: Invocation) -> None:

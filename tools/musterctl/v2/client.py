@@ -15,7 +15,6 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 from muster_client.wire.endpoints import trusting
 
 from cluster import gotext
+from tools.musterctl import passwords
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
 from tools.musterctl.v2.line import Values
@@ -290,26 +290,7 @@ def credentials(text: str, prompt: str) -> tuple[str, str]:
 
 
 def ask_password(prompt: str) -> str:
-    """A line from standard input, not shown on a terminal."""
-    sys.stdout.write(prompt)
-    sys.stdout.flush()
-    restore: Callable[[], None] | None = None
-    if sys.stdin.isatty():
-        import termios
-
-        before = termios.tcgetattr(sys.stdin)
-        hidden = [*before]
-        hidden[3] &= ~termios.ECHO
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, hidden)
-
-        def shown() -> None:
-            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
-
-        restore = shown
-    try:
-        return sys.stdin.readline().rstrip("\r\n")
-    finally:
-        if restore is not None:
-            restore()
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+    password = passwords.ask(prompt, gap="")
+    if not sys.stdin.isatty():
+        print(flush=True)
+    return password
