@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from cluster.bolt.status import Status
 
 _TELL_EVERY_S = 1.0
+_CHECKSUM_BYTES = 32
+_PAGE_BYTES = 512  # a file of etcd is a multiple of it; the checksum follows
 Found = TypeVar("Found")
 
 
@@ -130,14 +133,15 @@ def save(invocation: Invocation) -> None:
                 file.write(chunk.blob)
                 server_version = chunk.version
                 progress.tell(file.tell(), file.tell() + chunk.remaining_bytes)
+            if file.tell() % _PAGE_BYTES != _CHECKSUM_BYTES:  # a stream may end early without an error
+                raise Exit(5, f"sha256 checksum not found [bytes: {file.tell()}]")
             file.flush()
             os.fsync(file.fileno())
         os.rename(part, path)
     except RequestError as error:
         raise Exit(5, str(error)) from None
     except OSError as error:
-        reason = f"open {part}: {(error.strerror or '').lower()}"
-        raise Exit(5, f"could not open {part} ({reason})") from None
+        raise Exit(5, _unwritten(error, part, path)) from None
     finally:
         progress.end()
         with suppress(OSError):  # as etcdctl: a partial file is of no use
@@ -145,6 +149,15 @@ def save(invocation: Invocation) -> None:
     print(f"Snapshot saved at {path}")
     if server_version:
         print(f"Server version {server_version}")
+
+
+def _unwritten(error: OSError, part: str, path: str) -> str:
+    """Which step failed, in etcdctl's words."""
+    reason = (error.strerror or "").lower()
+    if error.filename2:
+        reason = "file exists" if error.errno == errno.EISDIR else reason
+        return f"could not rename {part} to {path} (rename {part} {path}: {reason})"
+    return f"could not open {part} (open {part}: {reason})" if error.filename else f"write {part}: {reason}"
 
 
 def _save_offline(data_dir: str, path: str, uneven: bool) -> None:

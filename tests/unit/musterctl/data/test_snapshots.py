@@ -1,0 +1,53 @@
+"""``snapshot save``: what is no whole snapshot, and files that cannot be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from muster_client.pb import rpc_pb2 as pb
+
+from tests.unit.library.scripted import scripted
+from tools.musterctl import cli
+
+WHOLE = b"x" * 512 + b"y" * 32
+
+
+def cut(request: pb.SnapshotRequest, context: grpc.ServicerContext) -> Iterator[pb.SnapshotResponse]:
+    yield pb.SnapshotResponse(remaining_bytes=1_000, blob=b"x" * 512)
+
+
+def whole(request: pb.SnapshotRequest, context: grpc.ServicerContext) -> Iterator[pb.SnapshotResponse]:
+    yield pb.SnapshotResponse(remaining_bytes=0, blob=WHOLE)
+
+
+def test_a_stream_that_ends_early_replaces_no_snapshot(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "saved.db"
+    with scripted({"Maintenance/Snapshot": whole}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", str(saved)]) == 0
+    with scripted({"Maintenance/Snapshot": cut}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", str(saved)]) == 5
+    assert capsys.readouterr().err == "Error: sha256 checksum not found [bytes: 512]\n"
+    assert saved.read_bytes() == WHOLE
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize(("name", "linked", "said"), [
+    ("folder", "", "could not rename {0}.part to {0} (rename {0}.part {0}: file exists)"),
+    ("saved", "/dev/full", "write {0}.part: no space left on device"),
+    ("none/saved", "", "could not open {0}.part (open {0}.part: no such file or directory)"),
+])  # fmt: skip
+def test_what_cannot_be_written_is_told_in_etcdctls_words(
+    name: str, linked: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    if linked:
+        (tmp_path / f"{name}.part").symlink_to(linked)
+    path = str(tmp_path / name)
+    with scripted({"Maintenance/Snapshot": whole}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", path]) == 5
+    assert capsys.readouterr().err == f"Error: {said.format(path)}\n"
