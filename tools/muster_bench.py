@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import cli
 from cluster.settings import Common, NodeSettings, dumps
 from node.links.siblings import NodeLinks
+from tools.muster.machine import streams
 from tools.muster.machine.disk import seal
 from tools.muster.machine.process.handed import hand
 from tools.muster.machine.real import RealMachine
@@ -50,6 +51,7 @@ class RealGround:
 
 def main() -> None:
     """Entry point of the console script."""
+    streams.open_closed()
     cli.main(RealGround())
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tools.muster.config.parse import ConfigError, UsageError
+from tools.muster.machine import streams
 
 COMMANDS = {
     "local": "run several hosts on this machine, and control them",
@@ -26,6 +27,7 @@ COMMANDS = {
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the ``muster`` script."""
+    streams.open_closed()
     sys.exit(run(list(sys.argv[1:] if args is None else args)))
 
 

@@ -43,6 +43,29 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-", "<&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(closed: str, tmp_path: Path) -> None:
+    """A socket or a lock file took their numbers; libuv and the log ended the process then."""
+    (tmp_path / "program.py").write_text(
+        "import subprocess, sys\n"
+        "from tools.muster import cli\n"
+        "look = 'import os; found = [os.readlink(f\"/proc/self/fd/{n}\") for n in range(3)];'\n"
+        "tell = 'open(\"said\", \"w\").write(chr(10).join(found))'\n"
+        "cli._dispatch = lambda line: subprocess.call([sys.executable, '-c', look + tell])\n"
+        "cli.main()")  # fmt: skip
+    kept = tmp_path / "kept"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with kept.open("wb") as out:
+        ended = subprocess.run(
+            ["sh", "-c", f"{sys.executable} program.py {closed}"], check=False, cwd=tmp_path, stdout=out,
+            stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60,
+            env={**os.environ, "PYTHONPATH": path})  # fmt: skip
+    assert ended.returncode == 0
+    output = str(kept) if closed in ("2>&-", "<&- 2>&-") else os.devnull
+    assert (tmp_path / "said").read_text().splitlines() == [os.devnull, output, os.devnull]
+
+
+
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
