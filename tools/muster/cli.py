@@ -7,6 +7,7 @@ stderr.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -24,10 +25,14 @@ COMMANDS = {
     "help": "print this",
 }
 
+_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM)  # as by programs in Go
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the ``muster`` script."""
     streams.open_closed()
+    for number in _IGNORED:
+        signal.signal(number, lambda *_: None)  # SIG_IGN would hold for other programs that this one starts
     sys.exit(run(list(sys.argv[1:] if args is None else args)))
 
 

@@ -4,6 +4,7 @@ runs."""
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +42,20 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         timeout=60,
         env={**kept, "PYTHONPATH": str(ROOT), **environ}, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM])
+def test_signals_that_a_program_in_go_ignores_end_no_host(number: signal.Signals, tmp_path: Path) -> None:
+    program = (
+        "import os, subprocess\n"
+        "from tools.muster import cli\n"
+        "def run(line):\n"
+        f"    os.kill(os.getpid(), {number})\n"
+        f"    return -subprocess.call(['sh', '-c', 'kill -{number} $$'])\n"
+        "cli._dispatch = run\n"
+        "cli.main()")  # fmt: skip
+    ended = subprocess.run([sys.executable, "-c", program], check=False, timeout=60, cwd=ROOT)
+    assert ended.returncode == number  # that of the other program, which has the default action
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", ">&-", "2>&-", "<&- 2>&-"])

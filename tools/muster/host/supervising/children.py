@@ -167,6 +167,8 @@ class Child:
             self.state = event
         elif kind == "drained":
             self._drained.set()
+            if not self.stopping:  # the signal is a stranger's: the front has ended for good
+                self.signal(signal.SIGTERM)
         elif kind == "fatal":
             self.fatal = str(event.get("error", ""))
         self.on_change(self, event)

@@ -117,6 +117,19 @@ def test_a_front_in_node_0s_process_ends_before_all_nodes(tmp_path: Path) -> Non
     assert host.noted()[-4:] == ["node_0 drains", "node_0 drained", "node_1 down", "node_0 down"]
 
 
+def test_a_front_that_a_strangers_signal_ended_is_started_again(tmp_path: Path, quick: None) -> None:
+    """Its node went on, ready as before, and the port answered nobody any more."""
+    host = Host(tmp_path, node_0=DRAINS % "say(event='drained')", serving="node_0")
+
+    async def scenario() -> None:
+        (node,) = host.supervisor.children
+        await host.until(lambda: node.ready)
+        os.kill(node.pid, signal.SIGUSR1)
+        await host.until(lambda: node.starts == 2 and node.ready)
+
+    assert host.run(scenario) == 0
+
+
 def test_a_front_that_does_not_end_holds_the_nodes_up_for_its_limit_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
