@@ -1,11 +1,22 @@
-"""Lines of JSON from a client process to its parent."""
+"""A client process: how its parent starts it, and its lines of JSON to that one."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+from asyncio import subprocess
+from pathlib import Path
 from typing import Any
+
+
+async def started(module: str, *arguments: str) -> subprocess.Process:
+    """One of ours; pipes are its standard input and output. Nothing of the working directory is run."""
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return await subprocess.create_subprocess_exec(
+        sys.executable, "-P", "-m", module, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        limit=1 << 28, env={**os.environ, "PYTHONPATH": path})
 
 
 def say(event: str, **fields: Any) -> None:

@@ -29,7 +29,6 @@ import asyncio
 import json
 import os
 import platform
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,6 +39,7 @@ from typing import Any
 
 import psutil
 
+from bench import parent
 from bench.client import Endpoint
 from bench.load.spec import WATCHES, Spec
 from bench.load.stats import Latencies
@@ -245,10 +245,7 @@ class _Process:
 
     @classmethod
     async def start(cls, spec: Spec) -> _Process:
-        return cls(await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "bench.load.worker", spec.dumps(), stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, limit=1 << 28,
-        ))
+        return cls(await parent.started("bench.load.worker", spec.dumps()))
 
     def tell(self, order: str) -> None:
         assert self._process.stdin is not None

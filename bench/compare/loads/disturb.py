@@ -26,7 +26,7 @@ from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.streams import CatchUps
 from bench.load.traffic.workloads import RANGE
-from bench.parent import say
+from bench.parent import say, started
 from cluster.pb import rpc_pb2 as pb
 
 SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
@@ -68,9 +68,7 @@ async def _long_work(
     spec: Spec, disturbance: str, part: float
 ) -> AsyncIterator[tuple[Done, asyncio.Future[None]]]:
     """The process of the long work, once it is under way."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.compare.loads.disturb", spec.dumps(), disturbance, str(part),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    process = await started("bench.compare.loads.disturb", spec.dumps(), disturbance, str(part))
     assert process.stdin is not None
     assert process.stdout is not None
     stdout = process.stdout

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from bench.parent import started
 
 SAYING = "from bench.parent import say; say('progress', operations=1); say('sent')"
 
@@ -20,3 +26,17 @@ def test_a_parent_that_has_ended_is_no_error() -> None:
     done = subprocess.run([sys.executable, "-c", SAYING], stdout=writer, stderr=subprocess.PIPE, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_client_process_runs_nothing_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+
+    async def scenario() -> None:
+        process = await started("json.tool")
+        told, _ = await process.communicate(b"{}")
+        assert told == b"{}\n"
+
+    asyncio.run(scenario())
