@@ -28,6 +28,19 @@ def in_json(_logger: Any, _method: str, line: Line) -> str:
 
 
 def text(_logger: Any, _method: str, line: Line) -> str:
-    """For people: tabs between the parts, as etcd's console format."""
-    head = f"{line.pop('ts')}\t{line.pop('level')}\t{line.pop('caller')}\t{line.pop('msg')}"
-    return head + "".join(f"\t{name}={value}" for name, value in line.items())
+    """For people: tabs between the parts, as etcd's console format. A client's text makes no line of its own,
+    and does nothing to a terminal; a traceback's lines behind its first are indented."""
+    head = [str(line.pop(name)) for name in ("ts", "level", "caller")]
+    parts = [*head, _shown(line.pop("msg")), *(f"{name}={_value(name, line[name])}" for name in line)]
+    return "\t".join(parts)
+
+
+def _value(name: str, value: Any) -> str:
+    if name == "exception":
+        return "\n\t".join(map(_shown, str(value).splitlines()))
+    return _shown(value)
+
+
+def _shown(value: Any) -> str:
+    said = str(value)
+    return said if said.isprintable() else json.dumps(said)
