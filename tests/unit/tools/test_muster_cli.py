@@ -24,7 +24,7 @@ from tests.ports import free_ports
 from tools.muster import cli, proxy_cli
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Support
-from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
 from tools.muster.config.settings import ServerConfig, build
 from tools.muster.host import ports, rundir
 from tools.muster.local import commands as local_cli
@@ -42,6 +42,11 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         timeout=60,
         env={**kept, "PYTHONPATH": str(ROOT), **environ}, check=False,
     )  # fmt: skip
+
+
+def test_a_digit_that_is_no_ascii_is_no_number() -> None:
+    with pytest.raises(UsageError, match='invalid value "²" for flag -shard: parse error'):
+        local_cli._number(Values({"shard": "²"}), "shard")
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM])

@@ -275,12 +275,24 @@ def test_units_and_shapes_of_the_file(tmp_path: Path, text: str, flag: str, valu
 @pytest.mark.parametrize(
     "text",
     ["name: [a", "- a\n- b", "name: [a, b]", "heartbeat-interval: soon", "name: {a: b}",
-     "client-transport-security: x", "discovery-config: {client: [a]}", "discovery-fallback: maybe"],
+     "client-transport-security: x", "discovery-config: {client: [a]}", "discovery-fallback: maybe",
+     "heartbeat-interval: 0b_", pytest.param("name: " + 3000 * "[", id="deep")],
 )  # fmt: skip
 def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as e:
         in_file(tmp_path, text)
     assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["2024-02-30", "2024-01-01T10:00:00Z"])
+def test_a_date_in_a_file_is_text(tmp_path: Path, text: str) -> None:
+    assert in_file(tmp_path, f"initial-cluster-token: {text}")["initial-cluster-token"] == text
+
+
+@pytest.mark.parametrize("text", [",", "http://a:1,", ",http://a:1"])
+def test_an_empty_url_is_refused_as_by_etcd(text: str) -> None:
+    with pytest.raises(UsageError, match="URL scheme must be http, https, unix, or unixs: "):
+        parse(f"--advertise-client-urls={text}")
 
 
 def test_a_file_that_is_not_there() -> None:

@@ -11,7 +11,7 @@ from cluster.settings import PeerTls
 from proxy.auth.tokens import options_of, tokens_of
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.gates import gates_of, warnings_of
-from tools.muster.config.kinds import Support
+from tools.muster.config.kinds import AUTO, Support
 from tools.muster.config.parse import ConfigError, Values, convert
 from tools.muster.config.urls import Url
 
@@ -19,7 +19,8 @@ LEAST_ORDER_LOG_BYTES = 256 << 20  # half of it is well above what a host keeps 
 MIN_PROGRESS_INTERVAL_MS = 100
 _LEAST_COST, _MOST_COST, _USUAL_COST = 4, 31, 10  # bcrypt's
 _LEAST_MS = 1000
-_LEAST = {"max-client-snapshots": 1, "max-control-frames": 100, "max-stream-resets": 100}
+_LEAST = {"max-client-connections": 1, "max-client-snapshots": 1, "max-connection-snapshots": 1,
+          "max-control-frames": 100, "max-stream-resets": 100}
 _ZERO_IS_DEFAULT = ("auth-token-ttl", "max-concurrent-streams", "snapshot-count", "snapshot-catchup-entries")
 # the largest one leaves room in a block of 33 frames of HTTP/2
 _LEAST_HEADER_BYTES, _MOST_HEADER_BYTES = 4096, 524_288
@@ -171,11 +172,13 @@ def check_limits(values: Values) -> None:
         Bounds.parse(values["growth-bounds"])
     except ValueError as error:
         raise ConfigError(f"--growth-bounds: {error}") from error
-    for name in ("client-head-timeout", "http1-idle-timeout", "lease-checkpoint-interval"):
+    for name in (
+        "client-head-timeout", "client-stall-timeout", "http1-idle-timeout", "lease-checkpoint-interval",
+    ):
         if values[name] < _LEAST_MS:
             raise ConfigError(f"--{name} must be at least 1s")
     for name, least in _LEAST.items():
-        if values[name] < least:
+        if values[name] != AUTO and values[name] < least:
             raise ConfigError(f"--{name} must be at least {least}")
     if not _LEAST_HEADER_BYTES <= values["max-header-bytes"] <= _MOST_HEADER_BYTES:
         raise ConfigError(

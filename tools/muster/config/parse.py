@@ -47,6 +47,16 @@ class ConfigError(Exception):
     """A wrong setting: exit code 1."""
 
 
+class _Loader(yaml.SafeLoader):
+    """A date is text, as at etcd."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 @dataclass(slots=True)
 class Values:
     """Values by flag name; ``sources``: where each given one came from."""
@@ -84,10 +94,16 @@ def convert(flag: Flag, text: str) -> Any:
     if kind is Kind.DURATION:
         return duration_ms(text)
     if kind is Kind.URLS or kind is Kind.LIST:
-        return tuple(part.strip() for part in text.split(",") if part.strip())
+        return _parts(text, kind)
     if kind is Kind.ENUM and text not in flag.choices:
         raise ValueError(text)
     return text
+
+
+def _parts(text: str, kind: Kind) -> tuple[str, ...]:
+    """An empty URL is told of later."""
+    parts = tuple(map(str.strip, text.split(","))) if text else ()
+    return parts if kind is Kind.URLS else tuple(filter(None, parts))
 
 
 def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -200,10 +216,10 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
 def _from_file(table: Mapping[str, Flag], path: str) -> Values:
     try:
         with open(path, encoding="utf-8") as f:
-            document = yaml.safe_load(f)
+            document = yaml.load(f, _Loader)
     except OSError as e:
         raise ConfigError(f"cannot read --config-file {path}: {e.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
+    except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"cannot parse --config-file {path}: {' '.join(str(e).split())}") from None
     if document is None:
         document = {}

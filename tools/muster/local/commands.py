@@ -81,7 +81,7 @@ def run(args: list[str], on_ready: OnReady | None = None, ports_by: str = "--bas
     if command == "status" or not words or extra:
         raise UsageError(_COMMANDS)
     for word in words:
-        if not word.isdigit():
+        if not _is_number(word):
             raise UsageError(f'"{word}" is not the number of a host')
     hosts = [found.host(int(word)) for word in words]
     with ThreadPoolExecutor(len(hosts)) as pool:  # hosts at once, not one after the other
@@ -180,8 +180,12 @@ def _start(host: layout.LocalHost, values: Values) -> str:
         f"{local.start(values['data-dir'], host, wait_s=values['wait'] / 1000)})")
 
 
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit()
+
+
 def _number(values: Values, flag: str) -> int:
-    if not values[flag].isdigit():
+    if not _is_number(values[flag]):
         raise UsageError(f'invalid value "{values[flag]}" for flag -{flag}: parse error')
     return int(values[flag])
 
