@@ -12,7 +12,8 @@ from typing import NoReturn
 from muster_client.errors import LeaseLost
 from muster_client.queueing import Leadership, Lock
 
-from cluster.gotext import quote, raw
+from cluster.gotext import raw
+from tools.musterctl import programs
 from tools.musterctl.client import Client, RequestError, failing_with, session
 from tools.musterctl.client import Session as Setting
 from tools.musterctl.command import Exit, Invocation
@@ -68,34 +69,14 @@ def _execute(place: Lock, command: list[str]) -> None:
         "ETCD_LOCK_REV": str(place.revision),
         **os.environ,
     }
-    code, reason = 0, ""
     try:
         with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as process:
             code = process.wait()  # signals end it not: the command decides when it ends
-        reason = f"exit status {code}" if code > 0 else f"signal: {_signal(-code)}" if code < 0 else ""
-    except FileNotFoundError:
-        code = 1
-        where = "no such file or directory" if "/" in command[0] else "executable file not found in $PATH"
-        reason = (
-            f"fork/exec {command[0]}: {where}"
-            if "/" in command[0]
-            else f"exec: {quote(os.fsencode(command[0]))}: {where}")
-    except OSError as error:
-        code, reason = 1, f"fork/exec {command[0]}: {(error.strerror or '').lower()}"
+        reason = programs.ended(code)
+    except (OSError, ValueError) as error:
+        code, reason = 1, programs.not_started(command, error)
     if reason:
         raise Exit(code if code > 0 else 255, reason)
-
-
-def _signal(number: int) -> str:
-    return {
-        1: "hangup",
-        2: "interrupt",
-        3: "quit",
-        6: "aborted",
-        9: "killed",
-        13: "broken pipe",
-        15: "terminated",
-    }.get(number, f"signal {number}")
 
 
 def elect(invocation: Invocation) -> None:

@@ -18,6 +18,7 @@ from muster_client.pb import rpc_pb2
 from muster_client.raw import Answers, Raw
 
 from cluster.gotext import prefix_end, quote, raw, text
+from tools.musterctl import programs
 from tools.musterctl.cli import OutputError, said
 from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, FlagError, Flags, Invocation
@@ -128,14 +129,12 @@ def _execute(command: list[str], revision: int, deleted: bool, key: bytes, value
     }
     try:
         code = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=False).returncode
-    except FileNotFoundError:
-        reason = f"exec: {quote(command[0])}: executable file not found in $PATH"
-    except OSError as error:
-        reason = f"fork/exec {command[0]}: {(error.strerror or '').lower()}"
+    except (OSError, ValueError) as error:
+        reason = programs.not_started(command, error)
     else:
-        if code == 0:
+        reason = programs.ended(code)
+        if not reason:
             return
-        reason = f"exit status {code}" if code > 0 else f"signal: {-code}"
     print(f"command [{' '.join(map(quote, command))}] error ({reason})", file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(1)

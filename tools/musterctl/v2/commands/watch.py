@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 
-from cluster import gotext
+from tools.musterctl import programs
 from tools.musterctl.v2.client import BAD_ARGS, SERVER_ERROR, Refused, connect, fail
 from tools.musterctl.v2.commands.kv import key_of
 from tools.musterctl.v2.exchange import RequestError
@@ -74,12 +74,8 @@ def _start(words: list[str], change: Change) -> None:
     }
     try:
         process = subprocess.Popen(words, env=environment, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        reason = (error.strerror or "").lower()
-        if "/" in words[0]:
-            sys.stderr.write(f"fork/exec {words[0]}: {reason}")
-        else:
-            sys.stderr.write(f"exec: {gotext.quote(words[0])}: executable file not found in $PATH")
+    except (OSError, ValueError) as error:
+        sys.stderr.write(programs.not_started(words, error))
         sys.stderr.flush()
         os._exit(1)
     threading.Thread(target=process.wait, daemon=True).start()
