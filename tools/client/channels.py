@@ -16,7 +16,7 @@ from muster_client.wire import engine
 from muster_client.wire.connections import Connection, Connections
 from muster_client.wire.endpoints import Endpoint, Limits
 
-from tools.client.diagnose import Target, explain_all, host_port
+from tools.client.diagnose import Target, explain_all, host_port, port_of
 from tools.client.files import Files, Tls
 
 LOOK_S = 0.2
@@ -175,8 +175,8 @@ def _endpoint(config: Config, target: Target, files: Files | None) -> Endpoint:
     if target.unix:
         return Endpoint(target.name, path=target.address, tls=tls, limits=limits)
     host, port = host_port(target.address)
-    # nobody listens on port 0: what is no number is told of by `diagnose`
-    return Endpoint(target.name, host, int(port) if port.isdigit() else 0, tls=tls, limits=limits)
+    # nobody listens on port 0: what is no port is told of by `diagnose`
+    return Endpoint(target.name, host, port_of(port) or 0, tls=tls, limits=limits)
 
 
 def _say_state(endpoint: str, trouble: str) -> None:

@@ -100,6 +100,11 @@ def host_port(address: str) -> tuple[str, str]:
     return host.strip("[]"), port
 
 
+def port_of(text: str) -> int | None:
+    """None: it is none."""
+    return int(text) if text.isascii() and text.isdigit() and int(text) < 65536 else None
+
+
 def connect(target: Target, timeout_s: float) -> socket.socket:
     """A connection without TLS yet. OSError."""
     if target.unix:
@@ -111,7 +116,13 @@ def connect(target: Target, timeout_s: float) -> socket.socket:
             connection.close()
             raise
         return connection
-    return socket.create_connection(host_port(target.address), timeout_s)
+    host, port = host_port(target.address)
+    if port_of(port) is None and port.isascii() and port.isdigit():
+        raise OSError(f"address {port}: invalid port")  # getaddrinfo would take a part of it
+    try:
+        return socket.create_connection((host, port), timeout_s)
+    except UnicodeError:  # a label that is empty or too long
+        raise socket.gaierror(socket.EAI_NONAME, "") from None
 
 
 def _words(error: OSError) -> str:

@@ -128,6 +128,9 @@ def run(line: list[str]) -> int:
     except Exit as end:
         sys.stdout.flush()
         return said(end)
+    except UnicodeEncodeError:  # an argument for one of gRPC's strings
+        wrong = "grpc: error while marshaling: string field contains invalid UTF-8"
+        return said(Exit(1, f"rpc error: code = Internal desc = {wrong}"))
     return 0
 
 

@@ -163,6 +163,14 @@ def test_a_restore_onto_a_full_disk_says_nothing_of_opening_the_file(
     assert capsys.readouterr().err == "Error: saved.db: no space left on device\n"
 
 
+@pytest.mark.parametrize("line", [
+    "user add \udcff:x", "user get \udcff", "role add \udcff", "member add n --peer-urls http://\udcff:1",
+])  # fmt: skip
+def test_an_argument_that_is_no_utf_8(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run([*line.split(), "--endpoints=127.0.0.1:1", "--command-timeout=1s"]) == 1
+    assert "string field contains invalid UTF-8" in capsys.readouterr().err
+
+
 def test_a_token_excludes_a_password(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["get", "a", "--auth-jwt-token=x", "--user=u:p"]) == 128
     assert capsys.readouterr().err == "Error: --auth-jwt-token excludes --user and --password\n"

@@ -90,6 +90,15 @@ def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     assert explain(Target("nosuch:2379", "nosuch:2379"), _LIMIT_S) == "no such host"
 
 
+@pytest.mark.parametrize(("address", "reason"), [
+    ("a..b:1", "no such host"),
+    ("127.0.0.1:88915", "address 88915: invalid port"),
+    ("127.0.0.1:\u00b2", "the port is not a number"),
+])  # fmt: skip
+def test_an_address_that_cannot_be(address: str, reason: str) -> None:
+    assert explain(Target(address, address), 5.0) == reason
+
+
 def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
     target = Config((), True, "", "", "", "", "", 1, 1).target(f"unix://{tmp_path}/nosuch")
     assert explain(target, _LIMIT_S) == "no such file or directory"
