@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from hashlib import sha1
 
+from cluster.gotext import raw
+
 
 def member_id(peer_urls: Iterable[str], token: str) -> int:
     """The ID of a member of a cluster that bootstraps with ``token`` (or its discovery URL)."""
@@ -23,4 +25,4 @@ def cluster_id(member_ids: Iterable[int]) -> int:
 
 
 def _first_eight(text: str) -> int:
-    return int.from_bytes(sha1(text.encode()).digest()[:8], "big")
+    return int.from_bytes(sha1(raw(text)).digest()[:8], "big")

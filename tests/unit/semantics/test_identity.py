@@ -1,5 +1,7 @@
 """IDs against those that etcd itself printed."""
 
+from hashlib import sha1
+
 from cluster.members.identity import added_member_id, cluster_id, member_id
 
 
@@ -25,3 +27,7 @@ def test_an_added_member_depends_on_the_time() -> None:
     urls = ["http://10.0.0.1:2380"]
     assert added_member_id(urls, 1_700_000_000) != added_member_id(urls, 1_700_000_001)
     assert added_member_id(urls, 1_700_000_000) == member_id(urls, "1700000000")
+
+
+def test_a_token_of_any_bytes() -> None:
+    assert member_id(["http://a:1"], "\udcff") == int.from_bytes(sha1(b"http://a:1\xff").digest()[:8], "big")

@@ -44,6 +44,11 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
     )  # fmt: skip
 
 
+def test_a_gateway_at_a_name_that_cannot_be(tmp_path: Path) -> None:
+    ended = muster(tmp_path, "gateway", "start", "--listen-addr=a..b:1")
+    assert (ended.returncode, ended.stderr) == (1, "muster: listen tcp: lookup a..b: no such host\n")
+
+
 def test_a_digit_that_is_no_ascii_is_no_number() -> None:
     with pytest.raises(UsageError, match='invalid value "²" for flag -shard: parse error'):
         local_cli._number(Values({"shard": "²"}), "shard")

@@ -136,6 +136,8 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ("--max-header-bytes=4095", "--max-header-bytes must be at least 4096 and at most 524288"),
         ("--max-header-bytes=524289", "--max-header-bytes must be at least 4096 and at most 524288"),
         ("--max-client-snapshots=0", "--max-client-snapshots must be at least 1"),
+        ("--name=n\udcff", r'--name="n\xff" is no UTF-8'),
+        ("--data-dir=n\udcff", r'--data-dir="n\xff" is no UTF-8'),
         ("--max-connection-snapshots=0", "--max-connection-snapshots must be at least 1"),
         ("--max-client-connections=0", "--max-client-connections must be at least 1"),
         ("--client-stall-timeout=0s", "--client-stall-timeout must be at least 1s"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from cluster.features.autocompact import retention_of
+from cluster.gotext import quote
 from cluster.growth.bounds import Bounds
 from cluster.settings import PeerTls
 from proxy.auth.tokens import options_of, tokens_of
@@ -38,6 +39,15 @@ def check_support(values: Values) -> list[str]:
             warnings.append(f"--{flag.name} has no effect in muster ({flag.help})")
     gates_of(values["feature-gates"])
     return warnings + warnings_of(values["feature-gates"])
+
+
+def _check_texts(values: Values) -> None:
+    """Names of members and of files are UTF-8 here; etcd takes any bytes."""
+    for name in ("name", "data-dir", "wal-dir"):
+        try:
+            values[name].encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"--{name}={quote(values[name])} is no UTF-8") from None
 
 
 def check_timing(values: Values) -> None:
@@ -165,7 +175,8 @@ def progress_interval(values: Values) -> list[str]:
 
 
 def check_limits(values: Values) -> None:
-    """Values that would shut out every client are refused."""
+    """Values that would shut out every client are refused, and those that no node can have."""
+    _check_texts(values)
     if values["order-log-bytes"] < LEAST_ORDER_LOG_BYTES:
         raise ConfigError(f"--order-log-bytes must be at least {LEAST_ORDER_LOG_BYTES}")
     try:

@@ -87,6 +87,8 @@ async def _serve(host: str, port: int, endpoints: list[Endpoint], retry_s: float
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise ConfigError(f"listen tcp {host}:{port}: bind: {reason}") from None
+    except UnicodeError:  # a label that is empty or too long
+        raise ConfigError(f"listen tcp: lookup {host}: no such host") from None
     looks = loop.create_task(forwarder.look(retry_s))
     notify("READY=1")
     log.info("ready to proxy client requests", endpoints=[str(one) for one in endpoints])

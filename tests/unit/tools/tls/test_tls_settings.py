@@ -173,7 +173,7 @@ def test_a_certificate_of_a_hosts_own_is_made_once(tmp_path: Path) -> None:
     asked = build(
         "--auto-tls",
         f"--data-dir={tmp_path}/d",
-        "--listen-client-urls=https://127.0.0.1:2379,https://localhost:2379,https://[::1]:2379",
+        "--listen-client-urls=https://127.0.0.1:2379,https://localhost:2379,https://[::1]:2379,https://h\xf6st:1",
         "--advertise-client-urls=https://127.0.0.1:2379",
     )
     first = auto_tls.with_certificate(asked)
@@ -187,7 +187,7 @@ def test_a_certificate_of_a_hosts_own_is_made_once(tmp_path: Path) -> None:
     assert (folder / "cert.pem").read_bytes() == made
     certificate = x509.load_pem_x509_certificate(made)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert [str(name.value) for name in names] == ["127.0.0.1", "localhost", "::1"]
+    assert [str(name.value) for name in names] == ["127.0.0.1", "localhost", "::1", "xn--hst-sna"]
     assert 364 <= (certificate.not_valid_after_utc - certificate.not_valid_before_utc).days <= 366
 
 
