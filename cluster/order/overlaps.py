@@ -69,6 +69,8 @@ class _Spans:
         keys = spans if single else [span for span in spans if not span[1]]
         for key, _ in keys:
             counts[key] = counts.get(key, 0) + 1
+        if single and self._singles is None:
+            return
         if self._singles is not None:
             self._singles.add([key for key, _ in keys])
         if not single:
@@ -84,6 +86,8 @@ class _Spans:
                 counts[key] -= 1
             else:
                 del counts[key]
+        if single and self._singles is None:
+            return
         if self._singles is not None:
             self._singles.remove([key for key, _ in keys])
         if not single:

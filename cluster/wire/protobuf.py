@@ -60,16 +60,13 @@ def read_varint(buf: bytes, pos: int) -> tuple[int, int]:
     if byte < 0x80:
         return byte, pos
     value = byte & 0x7F
-    shift = 7
-    while True:
+    for shift in range(7, 70, 7):
         byte = buf[pos]
         pos += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, pos
-        shift += 7
-        if shift == 70:
-            raise IndexError("a varint of more than ten bytes")
+    raise IndexError("a varint of more than ten bytes")
 
 
 def key_value(

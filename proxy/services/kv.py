@@ -213,6 +213,7 @@ def _txn(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Txn")
     router = context.router
     limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
+    most_fields = 3 * max_ops
     placement, shard0 = context.placement, router.routes[0]
 
     def txn(call: Call, data: bytes, stats: MethodStats = stats) -> None:
@@ -220,7 +221,7 @@ def _txn(context: Context) -> UnaryHandler:
         if shard0.leader_link is None and context.no_leader(call, stats):
             return
         if len(data) <= limit:
-            plain = plain_txn.read(data, max_ops)
+            plain = None if plain_txn.has_more(data, most_fields) else plain_txn.read(data)
             if plain is not None and plain.ops() <= max_ops:
                 shard = 0 if placement.alone else _plain_shard(placement, plain)
                 if router.compacted and plain.read_only and plain.serializable and (

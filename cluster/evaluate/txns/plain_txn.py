@@ -36,7 +36,7 @@ Said = tuple[int, bytes | None, bytes, bytes]
 _TARGETS = (VERSION, CREATE, MOD, VALUE, LEASE)  # by Compare.CompareTarget
 _GIVEN = (0x20, 0x28, 0x30, 0x3A, 0x40)  # tag of the field that a target is compared with
 _ABSENT = Current(0, 0, 0, 0)
-ANY_OPS = 1 << 62
+_FIELD_BYTES = 5  # of a compare, at least; an operation has seven
 _SMALL = [bytes((i,)) for i in range(0x80)]
 # in Said: a get of what this very transaction has put, of a key that was there or was not
 _OWN, _OWN_NEW = 1, 2
@@ -88,18 +88,21 @@ _plain: Callable[[tuple[list[Compare], list[Op], list[Op], bool, bool]], Plain] 
 )
 
 
-def read(data: bytes, most_ops: int = ANY_OPS) -> Plain | None:
-    """A TxnRequest of this form; None: it must be parsed. ``most_ops``: one of many more is not read."""
+def has_more(data: bytes, fields: int) -> bool:
+    """Whether a TxnRequest may have more compares and operations; that of this form that has them says yes.
+    Reading very many of these holds the loop."""
+    return len(data) > _FIELD_BYTES * fields and data.count(b"\n") > fields  # each has a key's tag
+
+
+def read(data: bytes) -> Plain | None:
+    """A TxnRequest of this form; None: it must be parsed."""
     compares: list[Compare] = []
     success: list[Op] = []
     failure: list[Op] = []
     changes, serializable = 0, True
-    pos, end, left = 0, len(data), 3 * most_ops
+    pos, end = 0, len(data)
     try:
         while pos < end:
-            left -= 1
-            if left < 0:
-                return None
             tag, size = data[pos], data[pos + 1]
             at = pos + 2
             if size >= 0x80:

@@ -198,10 +198,11 @@ def test_a_number_that_does_not_end_is_left_to_the_parser(before: bytes) -> None
     assert plain_txn.read(before + b"\xff" * 2_000_000) is None
 
 
-def test_one_of_many_more_operations_than_are_allowed_is_left_to_the_parser() -> None:
-    body = b"\x12\x05\x0a\x03\x0a\x01k" * 24
-    assert plain_txn.read(body, 8) is not None  # the limit itself is judged behind it
-    assert plain_txn.read(body + body[:7], 8) is None
+def test_one_of_many_more_operations_than_are_allowed_is_told_before_it_is_read() -> None:
+    for field in (b"\x12\x05\x0a\x03\x0a\x01k", b"\x0a\x03\x1a\x01k"):
+        assert plain_txn.read(field * 24) is not None
+        assert not plain_txn.has_more(field * 24, 24)
+        assert plain_txn.has_more(field * 25, 24)
 
 
 @pytest.mark.parametrize("ops", [
