@@ -61,9 +61,6 @@ class _Spans:
         self._singles: _Sorted | None = None  # of them, once a range was asked about
         self._begins, self._ends = _Sorted(), _Sorted()  # a range to the end of the keys has no end
 
-    def __bool__(self) -> bool:
-        return bool(self.counts) or bool(self._begins)
-
     def add(self, spans: Sequence[Span], single: bool) -> None:
         counts = self.counts
         keys = spans if single else [span for span in spans if not span[1]]

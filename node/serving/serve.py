@@ -37,8 +37,8 @@ from node.storage import Compacted, StateStore
 if TYPE_CHECKING:
     from node.upkeep.expiry import Expiry
 
-_HISTORY_SCAN = 256  # changes of other keys in a slice, or 32 events: 0.1 to 0.3 ms
-_HISTORY_SLICES = 200  # in an answer: a front asks a silent node again, for the same
+_HISTORY_SCAN = 128  # changes of other keys in a slice, or 16 events: 0.1 to 0.5 ms
+_HISTORY_SLICES = 100  # in an answer: a front asks a silent node again, for the same
 _FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks for them in many parts
 
 

@@ -132,12 +132,14 @@ class GatewayCall(InnerCall):
     def begin(self, registry: Served) -> None:
         room, body = self._room, self._request.body
         self._count(len(body))
-        if len(body) > LARGE_BYTES and room.memory.crowded(self):
+        if len(body) > LARGE_ANSWER_BYTES and room.memory.crowded(self):
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
             return
-        self._request.body = b""
-        room.work(len(body), lambda: ([], None) if self.gone else requests_of(self._target, body),
-                  lambda read: self._open(registry, read))
+        room.work(len(body), self._read_body, lambda read: self._open(registry, read))
+
+    def _read_body(self) -> Requests:
+        body, self._request.body = self._request.body, b""
+        return ([], None) if self.gone else requests_of(self._target, body)
 
     def _open(self, registry: Served, read: Requests | Exception) -> None:
         if self.gone or self.closed:
@@ -269,6 +271,7 @@ class GatewayCall(InnerCall):
 
     def _done(self) -> None:
         self.gone = True
+        self._request.body = b""  # it may wait for a thread
         self._going_on = None
         self._request.on_close = self._request.on_drain = None  # else the two refer to each other
         self._count(0)

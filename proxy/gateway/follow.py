@@ -90,7 +90,7 @@ class FollowedCall(TalkedCall):
         return len(self._objects)
 
     def _requests(self, text: bytes) -> Requests:
-        return requests_of(self._target, text)
+        return ([], None) if self.gone else requests_of(self._target, text)
 
     def _next(self) -> bool:
         if super()._next():

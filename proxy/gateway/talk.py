@@ -148,7 +148,7 @@ class TalkedCall(GatewayCall):
         return len(text) <= LARGE_BYTES
 
     def _requests(self, text: bytes) -> Requests:
-        return requests_of(self._target, text + b"\n")  # a copy: not in the loop
+        return ([], None) if self.gone else requests_of(self._target, text + b"\n")  # a copy: not in the loop
 
     def _read(self, read: Requests | Exception) -> None:
         if self.gone or self.closed:

@@ -221,7 +221,7 @@ def _txn(context: Context) -> UnaryHandler:
         if shard0.leader_link is None and context.no_leader(call, stats):
             return
         if len(data) <= limit:
-            plain = None if plain_txn.has_more(data, most_fields) else plain_txn.read(data)
+            plain = plain_txn.read_few(data, most_fields)
             if plain is not None and plain.ops() <= max_ops:
                 shard = 0 if placement.alone else _plain_shard(placement, plain)
                 if router.compacted and plain.read_only and plain.serializable and (

@@ -84,10 +84,13 @@ class Permissions:
         then(None if status == _OK else EtcdError.decode(body))
 
     def changed(self) -> None:
-        """Ask for all watches, portion by portion: 5,000 at once held up everything else for seconds."""
+        """Ask for all watches, portion by portion: 5,000 at once held up everything else for seconds. First
+        come those that were not asked for since an earlier change: many changes put off none."""
         self.changes += 1
-        self._unsure = deque(
-            (watch, stream) for stream in self._streams for watch in stream.watches.values())
+        left = dict(self._unsure)
+        self._unsure.extend(
+            (watch, stream) for stream in self._streams for watch in stream.watches.values()
+            if watch not in left)
         self._go_on()
 
     def _go_on(self) -> None:

@@ -21,7 +21,7 @@ _COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is 
 _TOGETHER = 200  # requests whose permissions are asked for together, and that are taken in one turn
 # of requests that wait: beyond so many its client is not asked for more. Beyond the others its stream ends:
 # only compressed requests, or JSON, bring so much unasked
-_PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 8 << 20
+_PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 2 << 20
 _EACH = 64  # bytes that one takes besides its own
 
 

@@ -17,7 +17,7 @@ def ask(prompt: str, gap: str = "\n") -> str:
     """``gap`` is printed behind the prompt where there is no terminal. Nothing at the input's end."""
     if not sys.stdin.isatty():
         print(prompt, end=gap, flush=True)
-        return sys.stdin.readline().rstrip("\n")
+        return sys.stdin.readline().rstrip("\r\n")
     with _echo_given_back():
         try:
             return getpass.getpass(prompt)

@@ -89,9 +89,25 @@ _plain: Callable[[tuple[list[Compare], list[Op], list[Op], bool, bool]], Plain] 
 
 
 def has_more(data: bytes, fields: int) -> bool:
-    """Whether a TxnRequest may have more compares and operations; that of this form that has them says yes.
-    Reading very many of these holds the loop."""
-    return len(data) > _FIELD_BYTES * fields and data.count(b"\n") > fields  # each has a key's tag
+    """Whether a TxnRequest has more compares and operations: reading very many holds the loop. What is none
+    has not."""
+    if len(data) <= _FIELD_BYTES * fields:
+        return False
+    pos = 0
+    try:
+        for _ in range(fields):
+            size, after = read_varint(data, pos + 1)
+            pos = after + size
+            if pos >= len(data):
+                return False
+    except IndexError:
+        return False
+    return True
+
+
+def read_few(data: bytes, fields: int) -> Plain | None:
+    """:func:`read`, unless there are more compares and operations than that."""
+    return None if has_more(data, fields) else read(data)
 
 
 def read(data: bytes) -> Plain | None:

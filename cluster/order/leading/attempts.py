@@ -23,6 +23,7 @@ from cluster.order.leading.shard_batch import Answer
 from cluster.order.leading.verdicts import are_many, decide
 from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt
+from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Base, Grant, Prepare, Row, encode_attempt
 from cluster.order.sequencing.granted import RowsOf, rows_in_steps, rows_of
 from cluster.order.shown import ShownRows
@@ -177,12 +178,14 @@ class Attempts(Generic[T]):
     def activated(self, held: Queued[Waiting[T] | Preparing[T]], payload: Preparing[T], begun: int) -> None:
         if payload.prepare.leases:  # what ran before it may have hung more keys on the lease
             self._table.widen(held, self._wanted(payload.prepare))
+            own = Overlaps()  # a lease may have very many keys
+            own.add(held.footprint)
             behind = False
             for other in self._table:
                 if other is held:
                     behind = True
                     continue
-                if not other.footprint.conflicts(held.footprint):
+                if not own.meets(other.footprint):
                     continue
                 if behind and other.attempt is None:
                     self._table.suspend(other)  # it came later: it waits for this lock now

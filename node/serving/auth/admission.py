@@ -143,8 +143,7 @@ class Admission:
             serve = node.serve.reading(inner)
 
             def judged(link: FrontLink, rid: int, revision: int, request: bytes) -> Slices | None:
-                if inner == Method.LEASE_LEASES or (
-                        inner == Method.AUTH_SHOW and request[:1] == _MAY_LIST):
+                if _is_of_all_leases(inner, request):
                     return self._listed(principal, lambda: serve(link, rid, revision, request))
                 judge(node.guard.state, principal, inner, request, node.store)
                 return serve(link, rid, revision, request)
@@ -170,6 +169,10 @@ class Admission:
         while node.guard.state.revision != seen:  # again if users have changed meanwhile
             seen = node.guard.state.revision
             yield from may_list(node.guard.state, principal, node.store)
+
+
+def _is_of_all_leases(method: int, request: bytes) -> bool:
+    return method == Method.LEASE_LEASES or (method == Method.AUTH_SHOW and request[:1] == _MAY_LIST)
 
 
 def _in_steps(steps: Iterator[None], serve: Callable[[], Slices | None]) -> Slices:

@@ -7,7 +7,7 @@ and then checks again.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 from rocksdict import Rdict
@@ -16,7 +16,7 @@ from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.protobuf import tombstone
 from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import DELETE, INVERTED, MAX32, MAX64, PUT, escape, version_row
-from node.storage.state.decoded import PART, Growing
+from node.storage.state.decoded import PART, Growing, Part
 from node.storage.state.reads import all_changes
 from node.storage.state.versions import Versions
 
@@ -48,59 +48,39 @@ def history_slices(
 ) -> Generator[None, None, HistorySlice]:
     """See :meth:`StateStore.history_slices`."""
     # Nothing is applied or removed within this call, so position and rows belong together (H16).
-    source, position = store.database, store.position
+    position = store.position
     if from_revision < position.compact_revision:
         raise Compacted(position.compact_revision)
     slice_ = HistorySlice([], position.revision + 1, position.revision, position.compact_revision)
     if from_revision > position.revision:
         slice_.next_revision = from_revision
         return slice_
-    steps = _of_range(store, start, end, from_revision, position.revision) if end else _of_key(
+    look = _Look(store, from_revision, slice_, max_events, max_bytes, want_prev, max_scan)
+    steps = _OfRange(store, start, end).steps(from_revision, position.revision) if end else _of_key(
         store, start, from_revision, position.revision)
-    events = slice_.events
-    scanned = size = 0
-    pause_at = max_scan
     last = from_revision
-
-    def interrupted(revision: int) -> bool:
-        """After a pause. H16: versions may be gone by now."""
-        if store.database is not source:  # a snapshot was installed: from here on it is asked again
-            slice_.next_revision = revision
-            slice_.events = [event for event in events if event[0] < revision]
-            return True
-        if from_revision < store.position.compact_revision:
-            raise Compacted(store.position.compact_revision)
-        return False
-
     try:
         for cost, changes, done in steps:
-            scanned += cost
+            look.scanned += cost
             for change in changes:
-                revision, _, _, key = change
-                if revision != last:
-                    # between two revisions, never within one
-                    if scanned >= max_scan or len(events) >= max_events or size >= max_bytes:
-                        slice_.next_revision = revision
+                if change[0] != last:  # between two revisions, never within one
+                    if look.is_full:
+                        slice_.next_revision = change[0]
                         return slice_
-                    last = revision
-                elif scanned >= pause_at:
-                    pause_at = scanned + max_scan
+                    last = change[0]
+                elif look.pauses():
                     yield
-                    if interrupted(revision):
+                    if look.interrupted(change[0]):
                         return slice_
-                event = _event(store, source, change, want_prev)
-                events.append(event)
-                scanned += _EVENT_COST
-                size += len(event[3]) + len(event[4]) + len(key)
-            if scanned < max_scan and len(events) < max_events and size < max_bytes:
+                look.add(change)
+            if not look.is_full:
                 continue
-            if from_revision < done <= position.revision and (not events or events[-1][0] < done):
+            if look.ends_below(done):
                 slice_.next_revision = done
                 break
-            if scanned >= pause_at:
-                pause_at = scanned + max_scan
+            if look.pauses():
                 yield
-                if interrupted(done):
+                if look.interrupted(done):
                     break
     except Compacted:
         raise
@@ -109,64 +89,136 @@ def history_slices(
     return slice_
 
 
-def _of_range(
-    store: Versions, start: bytes, end: bytes, from_revision: int, last_revision: int
-) -> Iterator[_Step]:
-    source, decoded, owned = store.database, store.decoded, store.owned
+class _Look:
+    """What was looked at for a slice, and how much may be."""
 
-    def wanted(changes: Iterable[_Change], at: int) -> list[_Change]:
-        return [change for change in changes if start <= change[3] and (end == b"\0" or change[3] < end)
-                and change[0] >= at and (owned is None or owned.shows(change[3], change[0]))]  # G6
+    def __init__(self, store: Versions, from_revision: int, found: HistorySlice, max_events: int,
+                 max_bytes: int, want_prev: bool, max_scan: int) -> None:
+        self._store, self._source = store, store.database
+        self._from = from_revision
+        self._slice = found
+        self._limits = max_events, max_bytes, max_scan
+        self._want_prev = want_prev
+        self._pause_at = max_scan
+        self.scanned = self._size = 0
 
-    at = from_revision
-    while at <= last_revision:
-        number = at // PART
-        if (part := decoded.known(number)) is not None:
-            keys, places = part
-            if end == b"\0":
-                found = [i for i, key in enumerate(keys) if key >= start]
+    def add(self, change: _Change) -> None:
+        event = _event(self._store, self._source, change, self._want_prev)
+        self._slice.events.append(event)
+        self.scanned += _EVENT_COST
+        self._size += len(event[3]) + len(event[4]) + len(change[3])
+
+    @property
+    def is_full(self) -> bool:
+        max_events, max_bytes, max_scan = self._limits
+        return (self.scanned >= max_scan or len(self._slice.events) >= max_events
+                or self._size >= max_bytes)
+
+    def ends_below(self, revision: int) -> bool:
+        """Whether the slice may end there: it brings something, and nothing of that revision."""
+        events = self._slice.events
+        return self._from < revision <= self._slice.applied_revision and (
+            not events or events[-1][0] < revision)
+
+    def pauses(self) -> bool:
+        """Whether it is time to."""
+        if self.scanned < self._pause_at:
+            return False
+        self._pause_at = self.scanned + self._limits[2]
+        return True
+
+    def interrupted(self, revision: int) -> bool:
+        """After a pause. H16: versions may be gone by now."""
+        if self._store.database is not self._source:  # a snapshot was installed: it is asked again from here
+            self._slice.next_revision = revision
+            self._slice.events = [event for event in self._slice.events if event[0] < revision]
+            return True
+        if self._from < self._store.position.compact_revision:
+            raise Compacted(self._store.position.compact_revision)
+        return False
+
+
+class _OfRange:
+    """The changes of a range: those that were decoded before, and those between."""
+
+    def __init__(self, store: Versions, start: bytes, end: bytes) -> None:
+        self._source, self._decoded, self._owned = store.database, store.decoded, store.owned
+        self._start, self._end = start, end
+
+    def steps(self, from_revision: int, last_revision: int) -> Iterator[_Step]:
+        at = from_revision
+        while at <= last_revision:
+            part = self._decoded.known(at // PART)
+            if part is None:
+                at = yield from self._read(at, last_revision)
             else:
-                found = [i for i, key in enumerate(keys) if start <= key < end]
-            following = (number + 1) * PART
-            yield 1 + (len(keys) >> _KNOWN_SHIFT), wanted(
-                [(*places[i], keys[i]) for i in found], at), following
-            at = following
-            continue
-        following = last_revision + 1
+                following = (at // PART + 1) * PART
+                yield 1 + (len(part.keys) >> _KNOWN_SHIFT), self._of_part(part, at), following
+                at = following
+
+    def _of_part(self, part: Part, at: int) -> list[_Change]:
+        start, end, (keys, places) = self._start, self._end, part
+        if end == b"\0":
+            found = [i for i, key in enumerate(keys) if key >= start]
+        else:
+            found = [i for i, key in enumerate(keys) if start <= key < end]
+        changes = [(*places[i], keys[i]) for i in found]
+        return self._shown([change for change in changes if change[0] >= at])
+
+    def _wanted(self, changes: list[_Change]) -> list[_Change]:
+        start, end = self._start, self._end
+        return self._shown([
+            change for change in changes if start <= change[3] and (end == b"\0" or change[3] < end)])
+
+    def _shown(self, changes: list[_Change]) -> list[_Change]:
+        owned = self._owned
+        if owned is None:
+            return changes
+        return [change for change in changes if owned.shows(change[3], change[0])]  # G6
+
+    def _read(self, at: int, last_revision: int) -> Generator[_Step, None, int]:
+        """Up to a part that was decoded before: the revision where that begins."""
+        decoded, number = self._decoded, at // PART
         growing = decoded.begun(at)
         some: list[_Change] = []
-        for change in all_changes(source, at, last_revision):
+        for change in all_changes(self._source, at, last_revision):
             revision = change[0]
             if revision // PART != number:
-                if growing is not None:
-                    growing.add(some)
-                    decoded.hold(number, growing)
+                self._complete(number, growing, some)
                 number = revision // PART
                 if some:
-                    yield len(some), wanted(some, at), number * PART
+                    yield len(some), self._wanted(some), number * PART
                     some = []
                 if decoded.known(number) is not None:
-                    following = number * PART
-                    break
+                    return number * PART
                 growing = Growing()
             elif len(some) >= _STEP:
-                between = False
-                if growing is not None:
-                    growing.add(some)
-                    if between := revision != some[-1][0]:
-                        decoded.later(revision, growing)
-                yield len(some), wanted(some, at), revision
-                if between:
+                is_put_off = self._put_off(revision, growing, some)
+                yield len(some), self._wanted(some), revision
+                if is_put_off:
                     growing = decoded.begun(revision)
                 some = []
             some.append(change)
-        else:
-            if growing is not None and (number + 1) * PART <= following:
-                growing.add(some)
-                decoded.hold(number, growing)
+        if (number + 1) * PART <= last_revision + 1:
+            self._complete(number, growing, some)
         if some:
-            yield len(some), wanted(some, at), following
-        at = following
+            yield len(some), self._wanted(some), last_revision + 1
+        return last_revision + 1
+
+    def _complete(self, number: int, growing: Growing | None, rest: list[_Change]) -> None:
+        if growing is not None:
+            growing.add(rest)
+            self._decoded.hold(number, growing)
+
+    def _put_off(self, revision: int, growing: Growing | None, some: list[_Change]) -> bool:
+        """Whether another may go on with the part at a revision, if this one does not."""
+        if growing is None:
+            return False
+        growing.add(some)
+        if revision == some[-1][0]:
+            return False
+        self._decoded.later(revision, growing)
+        return True
 
 
 def _of_key(store: Versions, key: bytes, from_revision: int, last_revision: int) -> Iterator[_Step]:

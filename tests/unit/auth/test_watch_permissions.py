@@ -335,3 +335,16 @@ def test_watches_that_were_judged_before_a_change_are_asked_for_again() -> None:
     router.answer(EtcdError(errors.PERMISSION_DENIED))
     (found,) = told
     assert [error and error.kind for error in found] == [errors.PERMISSION_DENIED] * 2
+
+
+def test_changes_one_after_the_other_put_off_no_watch() -> None:
+    """Each began with the first ones again: the last ones of 60,000 were asked for once changes ended."""
+    router, stream = Asked(), Stream(1_000)
+    permissions = Permissions(router, [stream])  # type: ignore[arg-type, list-item]
+    asked = set()
+    for _ in range(6):
+        permissions.changed()
+        asked.update(waiting.body for waiting in router.waiting)
+        router.answer(None)
+        router.loop.run()
+    assert len(asked) == 1_000

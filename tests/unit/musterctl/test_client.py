@@ -162,7 +162,8 @@ def test_what_a_server_says_of_its_storage_is_told_of_a_backup(
     version: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An etcd since 3.6 names it, in each part."""
-    parts = [rpc_pb2.SnapshotResponse(blob=b, version=version).SerializeToString() for b in (b"a", b"b")]
+    blobs = (b"a" * 512, b"b" * 32)  # a page, and a checksum
+    parts = [rpc_pb2.SnapshotResponse(blob=b, version=version).SerializeToString() for b in blobs]
     handler = grpc.method_handlers_generic_handler(
         "etcdserverpb.Maintenance",
         {"Snapshot": grpc.unary_stream_rpc_method_handler(lambda request, context: iter(parts))},
@@ -175,7 +176,7 @@ def test_what_a_server_says_of_its_storage_is_told_of_a_backup(
         assert cli.run(["--endpoints", f"127.0.0.1:{port}", "snapshot", "save", str(path)]) == 0
     finally:
         server.stop(None)
-    assert path.read_bytes() == b"ab"
+    assert path.read_bytes() == b"a" * 512 + b"b" * 32
     assert path.stat().st_mode & 0o777 == 0o600
     told = f"Snapshot saved at {path}\n" + (f"Server version {version}\n" if version else "")
     assert capsys.readouterr().out == told

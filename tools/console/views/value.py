@@ -47,6 +47,7 @@ class ValuePane:
         self._overtaken = False
         self._history_open = False
         self._asked = self._told = 0  # reads, by number: the last one, and the one that is shown
+        self._forms_asked = 0
         self.box = div("mc-pane")
 
     async def show(self, key: bytes) -> None:
@@ -213,12 +214,14 @@ class ValuePane:
             return
         assert self.kv is not None
         key, kv = self.key, self.kv
+        self._forms_asked += 1
+        asked = self._forms_asked
         try:
             await asyncio.to_thread(values.show, kv.value, form)  # YAML may take seconds
         except NotSo as error:
             self._not(form, error)
             return
-        if key == self.key and kv is self.kv and not self.editing:
+        if asked == self._forms_asked and key == self.key and kv is self.kv and not self.editing:
             self.form = form
             self._draw(self._whole)
 

@@ -185,17 +185,16 @@ def _shard_command() -> Command:
             Command(
                 "moves", "Lists the running move and the last ended ones", "hosts.shard_moves:moves",
                 long="A host lists the moves that ended since it started."),
-            Command(
-                "cancel <move>", "Ends a move before it switches", "hosts.shard_moves:cancel",
-                long="No key changes its shard then."),
+            Command("cancel <move>", "Ends a move before it switches", "hosts.shard_moves:cancel",
+                    long="No key changes its shard then."),
             Command(
                 "retire [options] <shard>", "Moves a shard's keys away, and removes its nodes",
                 "hosts.shard_changes:retire",
                 (number("to", "the shard that gets the keys; default: the others by turns"),
                  switch("with-others", "move also keys of other shards that lie among its own"),
                  switch("no-wait", "return once the shard owns no keys, not once it is dropped")),
-                long="Its id is never used again. Run it again if it was interrupted.\n"
-                "With several first shards a hash spreads keys over them: theirs can leave only together."),
+                long="Its id is never used again. Run it again if it was interrupted. With several first\n"
+                "shards a hash spreads keys over them: theirs can leave only together."),
             _ADVICE,
             Command(
                 "of [options] <key> [range_end]", "Prints the shards that a key or a range can touch",

@@ -143,6 +143,22 @@ def test_what_is_under_way_is_not_cut_off(service: tuple[Service, list[str]]) ->
     channel.close()
 
 
+class Passes(grpc.UnaryStreamClientInterceptor):  # type: ignore[type-arg]
+    """Hands answers on as many interceptors do: what it returns is no call."""
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        yield from continuation(client_call_details, request)
+
+
+def test_a_stream_may_be_intercepted_by_what_tells_no_end(service: tuple[Service, list[str]]) -> None:
+    served, (first, _) = service
+    served.goes_on.set()
+    channel = ServiceChannel(
+        Found(first), lambda address: grpc.intercept_channel(grpc.insecure_channel(address), Passes()))
+    assert list(channel.unary_stream("/s/Names")(b"")) == [b"one", b"one"]
+    channel.close()
+
+
 def test_a_close_ends_what_is_under_way(service: tuple[Service, list[str]]) -> None:
     _, (first, second) = service
     found, opened = Found(first), Opened()

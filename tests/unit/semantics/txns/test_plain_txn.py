@@ -203,6 +203,10 @@ def test_one_of_many_more_operations_than_are_allowed_is_told_before_it_is_read(
         assert plain_txn.read(field * 24) is not None
         assert not plain_txn.has_more(field * 24, 24)
         assert plain_txn.has_more(field * 25, 24)
+    lines = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"a", value=b"\n" * 1000))] * 3)
+    assert not plain_txn.has_more(lines.SerializeToString(), 3)
+    assert plain_txn.has_more(lines.SerializeToString(), 2)
+    assert not plain_txn.has_more(b"\x12" + b"\xff" * 1000, 3)
 
 
 @pytest.mark.parametrize("ops", [

@@ -239,13 +239,16 @@ class Place:
 
     async def _left(self, lease: Lease, key: bytes) -> None:
         """Out of the line of a lease that stays."""
+        if not (self._revision or self._unsure or self._standing is not None):
+            return  # it stands nowhere: a key of this name is another's
         if self._standing is not None:  # what is deleted before it comes would stay
             await asyncio.wait((self._standing,), timeout=_ANSWERED_IN_S)
             self._standing.cancel()
             await asyncio.gather(self._standing, return_exceptions=True)
             self._standing = None
         unsure, self._unsure = self._unsure, False
-        await late.left(self._client, lease, key, self._revision, unsure=unsure)
+        revision, self._revision = self._revision, 0
+        await late.left(self._client, lease, key, revision, unsure=unsure)
 
 
 class Lock(Place):

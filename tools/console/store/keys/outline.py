@@ -232,7 +232,7 @@ class Outline:
         if known:
             node.entries[at] = entry
             return True
-        if gone or (node.after is not None and at == len(node.entries)) or (node.skipped and at == 0):
+        if gone or (node.after is not None and path >= node.after) or (node.skipped and at == 0):
             return False
         node.entries.insert(at, entry)
         if cut := node.entries[WINDOW + tree.PAGE :]:

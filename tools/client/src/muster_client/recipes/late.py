@@ -78,14 +78,19 @@ def leaving(lease: Lease, key: bytes) -> Iterator[None]:
 
 async def stands(client: Client, lease: Lease, key: bytes) -> None:
     """The owner stands in line again: what comes from now on is its own, whichever put it was."""
-    for name, ended in lease.leaving.copy():
-        if name == key:
+    while named := [ended for name, ended in lease.leaving if name == key]:
+        for ended in named:
             await asyncio.shield(asyncio.wrap_future(ended))
     if (waiting := lease.late.get(key)) is not None:
-        lease.late[key] = None
-        waiting.cancel()
-        await engine.run(asyncio.sleep(0))  # behind the cancellation: it sees no other key
-        await deleted(client, key)  # one that it has seen may be about to be deleted
+        with leaving(lease, key):  # others of this name stand behind it: their keys are not meant
+            lease.late[key] = None
+            waiting.cancel()
+            try:
+                await engine.run(asyncio.sleep(0))  # behind the cancellation: it sees no other key
+                await deleted(client, key)  # one that it has seen may be about to be deleted
+            except BaseException:
+                _expect(client, lease, key, 0)
+                raise
 
 
 def _expect(client: Client, lease: Lease, key: bytes, revision: int) -> None:

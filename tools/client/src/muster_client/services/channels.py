@@ -43,7 +43,7 @@ class _Lines:
 
     def __init__(self, discovery: Picks, opened: Callable[[str], Any]) -> None:
         self._discovery, self._opened = discovery, opened
-        self._lock = threading.Lock()  # stubs are used by many threads
+        self._lock = threading.RLock()  # stubs are used by many threads, and a call may end within
         self._there: Collection[str] = ()
         self._by_address: dict[str, _Line] = {}
         self._leaving: set[_Line] = set()
@@ -151,8 +151,9 @@ class ServiceChannel:
             channel.close()
 
     def _tells(self, call: Any, ended: Callable[[], None]) -> bool:
-        """Whether a call will tell its end; false: it is over."""
-        return bool(call.add_callback(ended))
+        """Whether a call will tell its end; false: it is over, or an interceptor's that tells nothing."""
+        tells = getattr(call, "add_callback", None)
+        return tells is not None and bool(tells(ended))
 
     def _ended(self, line: _Line) -> None:
         if self._lines.ended(line):
@@ -182,8 +183,10 @@ class AioServiceChannel(ServiceChannel):
         await asyncio.gather(*self._closing)
 
     def _tells(self, call: Any, ended: Callable[[], None]) -> bool:
-        call.add_done_callback(lambda _: ended())
-        return True
+        tells = getattr(call, "add_done_callback", None)
+        if tells is not None:
+            tells(lambda _: ended())
+        return tells is not None
 
     def _close(self, channel: Any) -> None:
         closing = asyncio.ensure_future(channel.close())

@@ -160,6 +160,8 @@ class _Quick(Generic[Answer]):
     def _done(self, error: CallError | None, answer: bytes) -> None:
         if self._cancelled:
             return
+        if error is not None and self._told.cancelled():
+            return  # nobody asks for it any more
         if error is not None:
             self._go_on(_Failed(self._connection, self._token, error))
             return

@@ -167,6 +167,20 @@ def test_two_clicks_read_a_page_once() -> None:
     asyncio.run(run())
 
 
+def test_the_last_key_of_a_page_comes_back_where_it_was() -> None:
+    """A lock that was given up and taken again was neither on this page nor on the next one."""
+    async def run() -> None:
+        store = Store(*many(300))
+        shown = await opened(store, TOP)
+        shown.apply([store.delete(b"/a/0199"), store.put(b"/a/0199")])
+        assert "k /a/0199" in names(shown)
+        await shown.more(TOP)
+        assert names(shown).count("k /a/0199") == 1
+        assert "k /a/0200" in names(shown)
+
+    asyncio.run(run())
+
+
 def test_a_key_made_between_two_pages_is_on_the_second() -> None:
     async def run() -> None:
         store = Store(*many(300))
