@@ -325,11 +325,13 @@ def test_a_key_that_comes_behind_the_next_owner_is_deleted() -> None:
 
     async def main() -> None:
         async with m.Client(address) as client, await client.lease(60) as lease:
-            key = b"l/%x" % lease.id
+            key, first = b"l/%x" % lease.id, client.lock("l", lease=lease)
             with pytest.raises(m.Unavailable):
-                await client.lock("l", lease=lease).acquire()
+                await first.acquire()
             async with client.lock("l", lease=lease):
                 assert not line.deletes(key)
+                await first.release()
+                assert not line.deletes(key), "it was given up before: the key is another's"
                 same = client.lock("l", lease=lease)
                 await same.acquire()
                 assert not line.deletes(key), "it is held here"

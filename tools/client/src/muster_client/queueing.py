@@ -42,6 +42,7 @@ class Place:
         self.prefix = ranges.data(name) + b"/"
         self._lease = lease
         self._revision = self._modified = 0  # of the key: of its creation, and of its last value
+        self._stood = False  # in line, since it left it last
         self._unsure = False  # the key may be there, or yet come
         self._standing: asyncio.Task[TxnResult] | None = None  # puts it, under a lease that was given
         self._leaving: asyncio.Task[None] | None = None  # of a caller that was cancelled
@@ -105,7 +106,7 @@ class Place:
             self._lease = await self._client.lease(self._ttl_s)
         self._lease.check()
         self._origin = engine.Origin()
-        self._revision, self._unsure = 0, False
+        self._revision, self._unsure, self._stood = 0, False, True
         await late.stands(self._client, self._lease, self.key)
         self._unsure = True
         if self._given is None:
@@ -239,16 +240,20 @@ class Place:
 
     async def _left(self, lease: Lease, key: bytes) -> None:
         """Out of the line of a lease that stays."""
-        if not (self._revision or self._unsure or self._standing is not None):
-            return  # it stands nowhere: a key of this name is another's
+        if not self._stood:
+            return  # a key of this name is another's
+        self._stood = False
         if self._standing is not None:  # what is deleted before it comes would stay
             await asyncio.wait((self._standing,), timeout=_ANSWERED_IN_S)
             self._standing.cancel()
             await asyncio.gather(self._standing, return_exceptions=True)
             self._standing = None
         unsure, self._unsure = self._unsure, False
-        revision, self._revision = self._revision, 0
-        await late.left(self._client, lease, key, revision, unsure=unsure)
+        try:
+            await late.left(self._client, lease, key, self._revision, unsure=unsure)
+        except MusterError:
+            self._stood = True  # it may be given up once more
+            raise
 
 
 class Lock(Place):
