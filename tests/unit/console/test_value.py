@@ -41,7 +41,7 @@ def pane(store: Any, **values: Any) -> Any:
     """One that notes what it draws."""
     made = bare(ValuePane, page=Page(store), revision=0, key=b"/a", kv=None, form="text", editing=False)
     made._overtaken = made._history_open = False
-    made._asked = made._told = 0
+    made._asked = made._told = made._forms_asked = 0
     made.box = SimpleNamespace(is_deleted=False)
     made.drawn = list[object]()
     made._draw = made.drawn.append
