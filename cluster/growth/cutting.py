@@ -8,6 +8,7 @@ from itertools import accumulate
 from math import inf
 from typing import NamedTuple
 
+from cluster.gotext import prefix_end
 from cluster.growth.bounds import Bounds
 from cluster.growth.facts import Shard
 from cluster.growth.sample import MOST_KEY_BYTES, Span, Weighed
@@ -109,7 +110,7 @@ def _spans(
             yield abs(share - wanted) + worse, place, END, share
     for name, share in sums.items():
         if fits(share):
-            end = behind(name) if name.endswith(b"/") or may_be_cut(name) else name + b"\0"
+            end = prefix_end(name) if name.endswith(b"/") or may_be_cut(name) else name + b"\0"
             yield abs(share - wanted) + _NEAR, name, end, share
 
 
@@ -122,12 +123,6 @@ def _above(key: bytes, common: int) -> Iterator[bytes]:
         if not 0 <= at < len(key) - 1:
             return
         yield key[: at + 1]
-
-
-def behind(prefix: bytes) -> bytes:
-    """The first key behind all that begin with a prefix."""
-    rest = prefix.rstrip(b"\xff")
-    return rest[:-1] + bytes((rest[-1] + 1,)) if rest else END
 
 
 def may_be_cut(key: bytes) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.spans import Span, bounds
@@ -68,12 +68,8 @@ class _Spans:
             counts[key] = counts.get(key, 0) + 1
         if single and self._singles is None:
             return
-        if self._singles is not None:
-            self._singles.add([key for key, _ in keys])
-        if not single:
-            begins, ends = _bounds_of_ranges(spans)
-            self._begins.add(begins)
-            self._ends.add(ends)
+        for held, found in self._in_order(keys, spans, single):
+            held.add(found)
 
     def remove(self, spans: Sequence[Span], single: bool) -> None:
         counts = self.counts
@@ -85,12 +81,19 @@ class _Spans:
                 del counts[key]
         if single and self._singles is None:
             return
+        for held, found in self._in_order(keys, spans, single):
+            held.remove(found)
+
+    def _in_order(
+        self, keys: Sequence[Span], spans: Sequence[Span], single: bool
+    ) -> Iterator[tuple[_Sorted, list[bytes]]]:
+        """What is held in order, each with what these spans bring to it; ``keys``: those of single keys."""
         if self._singles is not None:
-            self._singles.remove([key for key, _ in keys])
+            yield self._singles, [key for key, _ in keys]
         if not single:
             begins, ends = _bounds_of_ranges(spans)
-            self._begins.remove(begins)
-            self._ends.remove(ends)
+            yield self._begins, begins
+            yield self._ends, ends
 
     def meets(self, span: Span) -> bool:
         low, high = bounds(span)

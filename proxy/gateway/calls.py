@@ -139,7 +139,11 @@ class GatewayCall(InnerCall):
 
     def _read_body(self) -> Requests:
         body, self._request.body = self._request.body, b""
-        return ([], None) if self.gone else requests_of(self._target, body)
+        return self._asked_in(body)
+
+    def _asked_in(self, text: bytes) -> Requests:
+        """:func:`requests_of`, unless the client has left while this waited for a thread."""
+        return ([], None) if self.gone else requests_of(self._target, text)
 
     def _open(self, registry: Served, read: Requests | Exception) -> None:
         if self.gone or self.closed:

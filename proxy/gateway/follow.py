@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import Requests, Room, requests_of
+from proxy.gateway.calls import Requests, Room
 from proxy.gateway.paths import Target
 from proxy.gateway.talk import TalkedCall
 from proxy.grpc.inner import Served
@@ -90,7 +90,7 @@ class FollowedCall(TalkedCall):
         return len(self._objects)
 
     def _requests(self, text: bytes) -> Requests:
-        return ([], None) if self.gone else requests_of(self._target, text)
+        return self._asked_in(text)
 
     def _next(self) -> bool:
         if super()._next():

@@ -9,7 +9,7 @@ from collections import deque
 from functools import partial
 
 from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Requests, Room, requests_of
+from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Requests, Room
 from proxy.gateway.go_json import Mistake
 from proxy.gateway.paths import BOTH, Target
 from proxy.grpc import wire
@@ -148,7 +148,7 @@ class TalkedCall(GatewayCall):
         return len(text) <= LARGE_BYTES
 
     def _requests(self, text: bytes) -> Requests:
-        return ([], None) if self.gone else requests_of(self._target, text + b"\n")  # a copy: not in the loop
+        return self._asked_in(text + b"\n")  # a copy: not in the loop
 
     def _read(self, read: Requests | Exception) -> None:
         if self.gone or self.closed:

@@ -18,7 +18,7 @@ from proxy.watch.subscription import Subscription
 
 Then = Callable[[Sequence[EtcdError | None]], None]  # what becomes of each range
 _COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is still answered
-_TOGETHER = 200  # requests whose permissions are asked for together, and that are taken in one turn
+_TOGETHER = 200  # requests whose permissions are asked for together
 # of requests that wait: beyond so many its client is not asked for more. Beyond the others its stream ends:
 # only compressed requests, or JSON, bring so much unasked
 _PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 2 << 20

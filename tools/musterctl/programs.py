@@ -30,7 +30,7 @@ def not_started(words: Sequence[str], error: OSError | ValueError) -> str:
 
 
 def ended(code: int) -> str:
-    """"": well."""
+    """Why it was no success; empty: it was."""
     if code < 0:
         return f"signal: {_SIGNALS.get(-code, f'signal {-code}')}"
     return f"exit status {code}" if code else ""

@@ -157,18 +157,18 @@ class _OfRange:
                 at = following
 
     def _of_part(self, part: Part, at: int) -> list[_Change]:
-        start, end, (keys, places) = self._start, self._end, part
-        if end == b"\0":
-            found = [i for i, key in enumerate(keys) if key >= start]
-        else:
-            found = [i for i, key in enumerate(keys) if start <= key < end]
-        changes = [(*places[i], keys[i]) for i in found]
+        changes = [(*part.places[i], part.keys[i]) for i in self._within(part.keys)]
         return self._shown([change for change in changes if change[0] >= at])
 
     def _wanted(self, changes: list[_Change]) -> list[_Change]:
+        return self._shown([changes[i] for i in self._within([change[3] for change in changes])])
+
+    def _within(self, keys: list[bytes]) -> list[int]:
+        """The places of those in the range."""
         start, end = self._start, self._end
-        return self._shown([
-            change for change in changes if start <= change[3] and (end == b"\0" or change[3] < end)])
+        if end == b"\0":
+            return [i for i, key in enumerate(keys) if key >= start]
+        return [i for i, key in enumerate(keys) if start <= key < end]
 
     def _shown(self, changes: list[_Change]) -> list[_Change]:
         owned = self._owned

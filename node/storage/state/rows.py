@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -40,6 +41,12 @@ def position_of(database: Rdict, path: str) -> Position:
 def _after(prefix: bytes) -> bytes:
     """The first row key behind all that begin with ``prefix``."""
     return (int.from_bytes(prefix, "big") + 1).to_bytes(len(prefix), "big")
+
+
+def _outside(but: Ranges, row: bytes) -> bytes:
+    """An attachment's row, or the first one behind it that may be of a key that is not within ``but``."""
+    key = but.behind(row[9:])
+    return _after(row[:9]) if key is None else row[:9] + key
 
 
 def open_to_read(path: Path, cache_bytes: int) -> Rdict:
@@ -165,14 +172,8 @@ class StateRows:
         """Rows of the keys that were ever attached to a lease, stale ones too, in order; ``row[9:]``: the
         key. Of the moment of the first row, not of the call. ``but``: none of keys within."""
         prefix = LEASE_KEY.pack(b"l", lease)
-        upper = _after(prefix)
-
-        def outside(row: bytes) -> bytes:
-            assert but is not None
-            key = but.behind(row[9:])
-            return upper if key is None else prefix + key
-
-        return (row for row, _ in self.rows(prefix, upper, outside if but is not None else None))
+        outside = None if but is None else partial(_outside, but)
+        return (row for row, _ in self.rows(prefix, _after(prefix), outside))
 
     def all_attachments(self, but: Ranges, step: int) -> Iterator[tuple[int, bytes]]:
         """The same of every lease, as ``(lease, key)``, and one of ``step`` that are passed over."""
@@ -181,10 +182,7 @@ class StateRows:
         def outside(row: bytes) -> bytes:
             nonlocal looked
             looked += 1
-            if looked % step == 0:
-                return row
-            key = but.behind(row[9:])
-            return _after(row[:9]) if key is None else row[:9] + key
+            return row if looked % step == 0 else _outside(but, row)
 
         return ((LEASE_KEY.unpack_from(row)[1], row[9:]) for row, _ in self.rows(b"l", b"m", outside))
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from cluster.gotext import prefix_end
 from cluster.growth import cutting
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import behind, cut, size_bytes
+from cluster.growth.cutting import cut, size_bytes
 from cluster.growth.facts import Facts, Host, Shard
 from cluster.growth.foreseen import Came, Foreseen
 from cluster.growth.limits import Debt, Past
@@ -311,7 +312,7 @@ def test_of_a_key_too_long_for_the_sample_all_that_begin_like_it_move(last: byte
 
 
 def test_behind_a_prefix_is_the_next_one_or_the_end() -> None:
-    assert [behind(prefix) for prefix in (b"/a/", b"a\xff\xff", b"\xff")] == [b"/a0", b"b", END]
+    assert [prefix_end(prefix) for prefix in (b"/a/", b"a\xff\xff", b"\xff")] == [b"/a0", b"b", END]
 
 
 def test_hot_keys_too_long_to_tell_apart_are_not_called_one() -> None:

@@ -1,4 +1,5 @@
-"""Transactions of single keys: the same effect, answer and refusals as through the message, for every request."""
+"""Transactions of single keys: the same effect, answer and refusals as through the message, whatever is
+asked."""
 
 from __future__ import annotations
 
