@@ -151,14 +151,15 @@ class KeepAlive:
             return
         revision, term = HEAD.unpack_from(body)
         header = self._router.header(revision, term)
+        ttls = Struct(f"<{len(batch)}q").unpack_from(body, HEAD.size)
+        self._context.leases_renewed += len(ttls) - ttls.count(0) - ttls.count(LEASE_DUE)
         last_ttl, ttl_field = 0, b""
-        for asked, ttl in zip(batch, Struct(f"<{len(batch)}q").unpack_from(body, HEAD.size), strict=True):
+        for asked, ttl in zip(batch, ttls, strict=True):
             if ttl == LEASE_DUE:
                 self._renew(asked)
                 continue
             if ttl != last_ttl:
                 last_ttl, ttl_field = ttl, b"\x18" + varint(ttl) if ttl else b""
-            self._context.leases_renewed += ttl > 0
             self._told(asked, b"%b%b%b" % (header, asked.id_field, ttl_field))
 
     def _decided(self, waiting: Waiting, status: int, body: bytes) -> None:
