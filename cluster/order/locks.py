@@ -43,6 +43,7 @@ class LockTable(Generic[P]):
         self._attempts: dict[Attempt, Queued[P]] = {}
         self._overlaps = Overlaps()
         self._waiting = 0  # entries that are not active
+        self._freed = False  # something was removed since they were looked at
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -113,6 +114,7 @@ class LockTable(Generic[P]):
 
     def _remove(self, entry: Queued[P]) -> None:
         del self._entries[entry]
+        self._freed = True
         self._overlaps.remove(entry.footprint)
         self._waiting -= not entry.active
         if entry.attempt is not None:
@@ -122,23 +124,33 @@ class LockTable(Generic[P]):
         self._overlaps.remove(entry.footprint)
         entry.footprint = footprint
         self._overlaps.add(footprint)
+        self._freed = True
 
     def suspend(self, entry: Queued[P]) -> None:
         self._waiting += entry.active
         entry.active = False
 
-    def activate(self) -> list[Queued[P]]:
-        if not self._waiting:
-            return []
-        fresh = []
+    def in_order(self) -> Iterator[tuple[Queued[P], bool]]:
+        """Each active entry, in order, and whether it is so from now on: nothing before it conflicts now.
+        An entry that its owner removes before he asks for the next one holds back none behind it."""
+        looks = self._freed and self._waiting > 0
+        if looks or self.requests:
+            yield from self._pass(looks)
+        if self._freed and self._waiting and not looks:
+            yield from self._pass(looks=True)
+        self._freed = False
+
+    def _pass(self, looks: bool) -> Iterator[tuple[Queued[P], bool]]:
         before = Overlaps()
-        for entry in self._entries:
-            if not entry.active and not before.meets(entry.footprint):
+        for entry in tuple(self._entries):
+            fresh = looks and not entry.active and not before.meets(entry.footprint)
+            if fresh:
                 entry.active = True
-                fresh.append(entry)
-            before.add(entry.footprint)
-        self._waiting -= len(fresh)
-        return fresh
+                self._waiting -= 1
+            if entry.active:
+                yield entry, fresh
+            if looks and self._waiting and entry in self._entries:
+                before.add(entry.footprint)
 
     def _check(self, entry: Queued[P]) -> None:
         own = Overlaps()

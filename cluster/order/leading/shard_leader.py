@@ -361,24 +361,21 @@ class ShardLeader(Generic[T]):
     def _advance(self) -> None:
         """Something left the table, or was applied: evaluate what may go on, as far as the entry has room."""
         self._held_up = False
-        progress = True
-        while progress:
-            progress = False
-            for held in self._table.activate():
-                payload = held.payload
-                if isinstance(payload, Preparing):
+        for held, fresh in self._table.in_order():
+            payload = held.payload
+            if isinstance(payload, Preparing):
+                if fresh:
                     self.attempts.activated(held, payload, self._begun)
-                else:
-                    payload.batch = 0
-            for held in list(self._table) if self._table.requests else ():
-                payload = held.payload
-                if held.active and isinstance(payload, Waiting) and payload.batch <= self._applied_batch:
-                    if self._open.size >= MAX_ENTRY_BYTES or not self._may_log:
-                        self._held_up = True  # :meth:`run` goes on with it
-                        break
-                    before, p = len(self._table), payload
-                    self._evaluate(p.token, p.method, p.body, held, p.looked, p.who)
-                    progress = progress or len(self._table) < before
+                continue
+            if fresh:
+                payload.batch = 0
+            if payload.batch > self._applied_batch:
+                continue
+            if self._open.size >= MAX_ENTRY_BYTES or not self._may_log:
+                self._held_up = True  # :meth:`run` goes on with it
+            else:
+                self._evaluate(
+                    payload.token, payload.method, payload.body, held, payload.looked, payload.who)
         self.let_go()
 
     @property

@@ -19,10 +19,10 @@ def test_i11_a_prepare_leaves_by_its_own_way_only() -> None:
     with pytest.raises(AssertionError, match="I11"):
         table.remove(lock)
     assert table.locks(Footprint([(b"a", b"")]))
-    assert table.activate() == []
+    assert list(table.in_order()) == [(lock, False)]
     table.unlock(lock)
     assert table.find(Attempt(1, 1)) is None
-    assert table.activate() == [waiting]
+    assert list(table.in_order()) == [(waiting, True)]
     table.remove(waiting)
     assert not len(table)
 
@@ -36,7 +36,7 @@ def test_very_many_that_waited_under_a_lock_of_a_range_go_on_in_n_log_n_steps() 
 
         def work() -> None:
             table.unlock(lock)
-            assert table.activate() == waiting
+            assert list(table.in_order()) == [(one, True) for one in waiting]
 
         return work
 
