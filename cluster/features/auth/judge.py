@@ -67,6 +67,26 @@ def judge(state: AuthState, principal: Principal, method: int, body: bytes, leas
         raise EtcdError(errors.MALFORMED_REQUEST, text) from None
 
 
+class _NoLeases:
+    """Where nothing is known of what hangs on them yet."""
+
+    def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> Iterable[bytes]:
+        return ()
+
+
+_NO_LEASES = _NoLeases()
+
+
+@answered
+def judge_ahead(state: AuthState, principal: Principal, method: int, body: bytes | None) -> None:
+    """:func:`judge` before anything is locked: what this refuses is refused whatever hangs on its leases.
+    ``body`` None: only who asks for keys is judged, since the request is long."""
+    if body is not None:
+        judge(state, principal, method, body, _NO_LEASES)
+    elif state.enabled and principal.kind != Kind.FRONT:
+        _Asked(state, _checked(state, principal), _NO_LEASES).valid()
+
+
 def may_list(state: AuthState, principal: Principal, leases: AllLeases) -> Iterator[None]:
     """:func:`judge` for a list of all leases, in steps: there may be very many."""
     if state.enabled and principal.kind != Kind.FRONT:

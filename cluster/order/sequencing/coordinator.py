@@ -1,6 +1,6 @@
 """The sequencer's part in transactions over several shards: admit, prepare, evaluate, append (section 5).
 
-1. A transaction is admitted when it overlaps nothing that is under way or queued before it.
+1. A transaction that its client may ask for is admitted when it overlaps nothing under way or queued before.
 2. Each attempt has a fresh id. ``prepare`` goes to the leader of every touched shard, also of those only read
    (H4), once each has a leader of the latest term in O (H19); shard 0's part is read when the record is made
    (C4).
@@ -10,8 +10,6 @@
    is released again, if it was appended the shard is told where (report, hole 2).
 5. An id that was released is dead: it is never appended (H5). One that was appended is never released. A
    leader that asks about a lock is told "release once you have applied order index i" (hole 3).
-
-Pure: messages to leaders come out of :meth:`Coordinator.take_messages`.
 """
 
 from __future__ import annotations
@@ -58,6 +56,7 @@ from cluster.wire.messages import Method
 
 T = TypeVar("T")
 Look: TypeAlias = "Ahead | Survey"
+Append: TypeAlias = Callable[[bytes, Outcome, Wide[T]], None]  # an item, and who is answered
 
 MAX_WAITING = 10_000  # transactions at one sequencer; beyond it TooManyRequests
 _MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
@@ -207,7 +206,7 @@ class Coordinator(Generic[T]):
         # one of an older term: its multi may be in the log before this term's first record, which ends it
         return self._fates.of(attempt) if attempt.term == self.term else None
 
-    def run(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+    def run(self, now_ms: int, append: Append[T]) -> None:
         """Append what is complete, as far as a record has room; start what may be; repeat unanswered
         prepares.
 
@@ -235,7 +234,7 @@ class Coordinator(Generic[T]):
         return min(
             wide.deadline_ms, wide.started_ms + self._patience_ms(wide), wide.sent_ms + self._resend_ms)
 
-    def _admit(self, now_ms: int, append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+    def _admit(self, now_ms: int, append: Append[T]) -> None:
         if not self._queue:
             return
         waiting: list[Wide[T]] = []
@@ -245,6 +244,9 @@ class Coordinator(Generic[T]):
             if self._over(wide, now_ms):
                 if wide.switch is not None:
                     wide.switch.ended(False)
+                continue
+            if (error := wide.refusal(self._users)) is not None:
+                self._refuse(wide, error, append)
                 continue
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
@@ -359,7 +361,7 @@ class Coordinator(Generic[T]):
                 self._has_leader.pop(shard, None)
         self._restart(wide)
 
-    def _complete(self, wide: Wide[T], append: Callable[[bytes, Outcome, Wide[T]], None]) -> None:
+    def _complete(self, wide: Wide[T], append: Append[T]) -> None:
         if self._room <= 0:
             return  # with the next record
         attempt = wide.attempt
@@ -394,14 +396,17 @@ class Coordinator(Generic[T]):
             self._restart(wide)
             return
         except EtcdError as e:
-            # under its locks, which go now: nothing of it is logged, and no lease counts as revoked (I15)
-            self.completed += 1
-            self._release(wide)
-            append(b"", Outcome(b"", False, e.encode(), [], -1), wide)
+            self._release(wide)  # judged under its locks, which go now
+            self._refuse(wide, e, append)
             return
         if self.hold is not None:
             self.hold.written(key for key, _ in outcome.writes)
         self._append(wide, item, outcome, append)
+
+    def _refuse(self, wide: Wide[T], error: EtcdError, append: Append[T]) -> None:
+        """Nothing of it is logged, and no lease counts as revoked (I15)."""
+        self.completed += 1
+        append(b"", Outcome(b"", False, error.encode(), [], -1), wide)
 
     def _counts(self, wide: Wide[T]) -> bool:
         """Whether what was granted to an attempt still counts."""
@@ -413,9 +418,7 @@ class Coordinator(Generic[T]):
         # or rights have changed meanwhile
         return set(wide.looks_at).issuperset(leases_looked_at(wide, self._users))
 
-    def _complete_switch(
-        self, wide: Wide[T], switch: Switch, append: Callable[[bytes, Outcome, Wide[T]], None]
-    ) -> None:
+    def _complete_switch(self, wide: Wide[T], switch: Switch, append: Append[T]) -> None:
         assert wide.attempt is not None
         if switch.hold is not None and switch.hold.broken:  # G4
             self._restart(wide)
@@ -428,10 +431,7 @@ class Coordinator(Generic[T]):
         self.generations.appended()
         switch.ended(True)
 
-    def _append(
-        self, wide: Wide[T], item: bytes, outcome: Outcome,
-        append: Callable[[bytes, Outcome, Wide[T]], None],
-    ) -> None:
+    def _append(self, wide: Wide[T], item: bytes, outcome: Outcome, append: Append[T]) -> None:
         assert wide.attempt is not None
         del self._running[wide.attempt]
         self._looks.ended(wide.attempt)

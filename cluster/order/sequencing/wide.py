@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from cluster.errors import EtcdError
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.plain_txn import Plain
 from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.features.auth.judge import judge_ahead
 from cluster.features.auth.principal import NOBODY, Principal
+from cluster.features.auth.state import AuthState
 from cluster.order.log import Attempt
 from cluster.order.moving.switch import Switch
 from cluster.order.prepare import Grant, Touch
@@ -60,6 +63,19 @@ class Wide(Generic[T]):
     switch: Switch | None = None  # it is one
     surveyed_by: int = 0  # of placement, the table
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
+    judged: bool = False  # by :meth:`refusal`
+
+    def refusal(self, users: AuthState) -> EtcdError | None:
+        """Why it may not begin: judged once before it locks anything, and again under its locks. Otherwise
+        requests of clients without rights would hold up all others'."""
+        if self.judged or self.token is None or not users.enabled:
+            return None
+        self.judged = True
+        try:
+            judge_ahead(users, self.who, self.method, self.body if self.large is None else None)
+        except EtcdError as e:
+            return e
+        return None
 
     @property
     def pinned(self) -> dict[int, int]:

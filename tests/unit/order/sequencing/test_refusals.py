@@ -11,8 +11,9 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.replica import Leader
+from cluster.evaluate.txns.draft import LARGE_OPS
 from cluster.evaluate.txns.transactions import DueAnswer
-from cluster.features.auth.principal import Kind, Principal
+from cluster.features.auth.principal import NOBODY, Kind, Principal
 from cluster.features.auth.state import (
     AuthState,
     Meta,
@@ -139,6 +140,54 @@ def test_an_expiry_that_is_logged_lets_its_lease_be_granted_anew() -> None:
     two.leader.expire(LEASE)
     two.leader.seal()
     two.grant()
+
+
+# -- what locks nothing, or is judged again
+
+
+def delete_all() -> tuple[int, bytes]:
+    return Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"\0", range_end=b"\0").SerializeToString()
+
+
+def very_many() -> tuple[int, bytes]:
+    """A transaction that is evaluated in parts: only its client is judged ahead."""
+    ops = [pb.RequestOp(request_put=pb.PutRequest(key=b"%06d" % n)) for n in range(LARGE_OPS + 1)]
+    return Method.TXN, pb.TxnRequest(success=ops).SerializeToString()
+
+
+@pytest.mark.parametrize(("who", "what", "refusal"), [
+    (NOBODY, delete_all(), errors.USER_EMPTY),
+    (NOBODY, very_many(), errors.USER_EMPTY),
+    (NOBODY, (Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=LEASE).SerializeToString()), errors.USER_EMPTY),
+    (Principal(Kind.INVALID), delete_all(), errors.INVALID_AUTH_TOKEN),
+    (Principal(Kind.INVALID), very_many(), errors.INVALID_AUTH_TOKEN),
+    (Principal(Kind.SIMPLE, "alice", 4), very_many(), errors.INVALID_AUTH_TOKEN),
+    (ALICE, delete_all(), errors.PERMISSION_DENIED),
+])
+def test_a_client_without_rights_locks_nothing(
+    who: Principal, what: tuple[int, bytes], refusal: errors.ErrorKind
+) -> None:
+    """2,000 deletes of all keys without a login stopped all other requests over shards for seconds."""
+    two, (method, body) = Two(), what
+    two.auth.take([user_row(User("alice", b"", True, (), 5)), meta_row(Meta(True, 5))])
+    assert two.coordinator.submit("asked", method, body, who=who)
+    two.coordinator.take_unlooked()
+    two.sequencer.run(0, due=True)
+    assert two.coordinator.take_messages() == []
+    assert two.entry.said == [("asked", Status.ERROR, EtcdError(refusal).encode())]
+    assert not two.coordinator.busy
+
+
+def test_who_loses_its_rights_before_its_locks_are_granted_is_refused() -> None:
+    two, (method, body) = Two(), delete_all()
+    may_write(two.auth, (b"\0", b"\0"))
+    assert two.coordinator.submit("asked", method, body, who=ALICE)
+    two.sequencer.run(0, due=True)
+    (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    may_write(two.auth)
+    two.coordinator.granted(prepare.attempt, 1, Grant(TERM, [[] for _ in prepare.touches], []))
+    two.sequencer.run(0, due=True)
+    assert two.entry.said == [("asked", Status.ERROR, EtcdError(errors.PERMISSION_DENIED).encode())]
 
 
 # -- puts under leases
