@@ -16,6 +16,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from cluster import errors
 from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
 from cluster.evaluate.spans import Intervals
@@ -85,6 +86,7 @@ class Draft:
         self._batch = 0  # and what is pending of this batch and later ones
         self._plan: Plan | None = None
         self._outcome: Outcome | None = None  # its revision pending; None: refused
+        self._too_large: EtcdError | None = None  # what it touches: no change of anything else helps
         self._writes: list[tuple[bytes, _Cut | None]] = []  # of it, as far as the leader's overlay keeps them
         self._moved = True  # what it touches has changed
         self._rounds = 0
@@ -127,7 +129,7 @@ class Draft:
 
     def _evaluate(self) -> Steps[None]:
         view = self._sees
-        self._moved, self._outcome = False, None
+        self._moved, self._outcome, self._too_large = False, None, None
         try:
             self._begin()
             self._plan = yield from plan_of(view, self._request, Turn())
@@ -140,8 +142,8 @@ class Draft:
             self._writes = yield from self._cut(self._outcome.writes)
         except Unlooked:  # of range compares over very many rows
             self.fit = False
-        except EtcdError:
-            pass  # judged again in the turn
+        except EtcdError as e:  # judged again in the turn
+            self._too_large = e if e.kind is errors.REQUEST_TOO_LARGE else None
 
     def _cut(self, writes: list[tuple[bytes, Version | None]]) -> Steps[list[tuple[bytes, _Cut | None]]]:
         found: list[tuple[bytes, _Cut | None]] = []
@@ -182,6 +184,8 @@ class Draft:
         if not self.fit or self._looks_again():
             self.fit = self.fit and self._rounds < ROUNDS
             return None
+        if self._too_large is not None:
+            raise self._too_large
         assert self._plan is not None, "it was evaluated"
         if self._outcome is None or not self._allowed():
             finish(check_plan(self._sees, self._plan))

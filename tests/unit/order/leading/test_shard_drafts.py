@@ -11,7 +11,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.steps import STEP_OPS
 from cluster.evaluate.txns import pending
-from cluster.evaluate.txns.draft import ROUNDS, Draft
+from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.view import Current
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
@@ -97,7 +97,7 @@ def test_no_turn_looks_at_more_keys_than_a_step(turns: Turns) -> None:
 def test_one_that_keeps_too_large_values_is_refused(
     turns: Turns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each look ends where they are too large, and so does its last turn."""
+    """At its first look: eight looks and one turn for all of it made its leader fall."""
     monkeypatch.setattr(pending, "MOST_KEPT_BYTES", 100)
     request = very_many(OPS)
     for part in (inner.request_txn for outer in request.success for inner in outer.request_txn.success):
@@ -107,12 +107,12 @@ def test_one_that_keeps_too_large_values_is_refused(
                 op.request_put.ClearField("value")
                 op.request_put.ignore_value = True
     monkeypatch.setattr(sys.modules[__name__], "BODY", request.SerializeToString())
+    turns.part.keys = 0
     draft = turns.submit()
-    for _ in range(ROUNDS + 1):
-        turns.work_off(draft)
-        turns.leader.resume("large", draft)
-        if not turns.leader.take_unlooked():
-            break
+    turns.work_off(draft)
+    turns.leader.resume("large", draft)
+    turns.over()
+    assert 0 < turns.longest <= 2 * STEP_OPS
     turns.leader.seal()
     turns.leader.logged(9)
     (reply,) = turns.leader._sealed.entries[0].replies
