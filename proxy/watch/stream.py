@@ -35,6 +35,7 @@ class Hub(Protocol):
     def want_progress(self, stream: WatchStream) -> None: ...
     def ask_progress(self, stream: WatchStream) -> None: ...
     def may_watch(self, call: Any, ranges: Sequence[tuple[bytes, bytes]], then: Then) -> bool: ...
+    def resume_later(self, stream: WatchStream) -> None: ...
 
 
 class WatchStream:
@@ -75,13 +76,15 @@ class WatchStream:
             self.call.pause()
 
     def resume_deferred(self) -> None:
-        """Take what waited, up to requests that wait for permissions."""
-        while self.deferred and not (self._asking or self.closed) and self.hub.store_revision():
+        """Take some of what waited, and the rest in later turns, unless these wait for permissions."""
+        if self.deferred and not (self._asking or self.closed) and self.hub.store_revision():
             some = [self.deferred.popleft() for _ in range(min(len(self.deferred), _TOGETHER))]
             self._deferred_bytes -= sum(map(len, some)) + _EACH * len(some)
             if self._deferred_bytes <= _PAUSE_BYTES:
                 self.call.read_on()
             self._take_together([WatchRequest.FromString(data) for data in some])
+            if self.deferred and not self._asking:
+                self.hub.resume_later(self)
 
     def _take_together(self, requests: Sequence[Any]) -> None:
         """Take these in order, once it is known which of their watches the client may have."""
