@@ -1,4 +1,4 @@
-"""A client process: how its parent starts it, and its lines of JSON to that one."""
+"""A process of this program: how its parent starts it, and its lines of JSON to that one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import json
 import os
 import sys
 from asyncio import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+MODULE = (sys.executable, "-P", "-m")  # the command that runs one; nothing of the working directory is run
+
+
+def environment(of: Mapping[str, str]) -> dict[str, str]:
+    """In which :data:`MODULE` finds this program's modules."""
+    root = str(Path(__file__).resolve().parents[1])
+    return {**of, "PYTHONPATH": os.pathsep.join([root, *filter(None, [of.get("PYTHONPATH")])])}
+
 
 async def started(module: str, *arguments: str) -> subprocess.Process:
-    """One of ours; pipes are its standard input and output. Nothing of the working directory is run."""
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    """A module's process; pipes are its standard input and output."""
     return await subprocess.create_subprocess_exec(
-        sys.executable, "-P", "-m", module, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        limit=1 << 28, env={**os.environ, "PYTHONPATH": path})
+        *MODULE, module, *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, limit=1 << 28,
+        env=environment(os.environ))
 
 
 def say(event: str, **fields: Any) -> None:

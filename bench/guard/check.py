@@ -120,7 +120,7 @@ def _cluster(data_dir: Path | None, flags: Sequence[str], shards: int, counts_li
             shutil.copyfile(traced.__file__, site / "sitecustomize.py")
             path = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
             environment = {"PYTHONPATH": os.pathsep.join(path), traced.FOLDER: str(lines)}
-        system = start_muster(home / "data", shards=shards, flags=flags, environment=environment)
+        system = start_muster(home / "data", shards=shards, flags=flags, more=environment)
         stack.callback(system.stop)
         events = stack.enter_context(Events(servers.sample(system.pids)))
         yield _Cluster(system, events, str(lines) if counts_lines else "")

@@ -9,7 +9,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +20,11 @@ import psutil
 
 from bench.client import parse_endpoint
 from bench.counters import http_get
+from bench.parent import MODULE, environment
 from bench.systems.servers import discover
 
 START_LIMIT_S = 60.0
-_MUSTER = (sys.executable, "-m", "tools.muster.cli")
+_MUSTER = (*MODULE, "tools.muster.cli")
 _PORTS = (*range(8_000, 11_000), *range(32_000, 32_768))
 STOP_LIMIT_S = 3.0  # members that stop together cannot hand leadership over, and wait for it
 
@@ -91,11 +91,11 @@ class System:
         self.commands.append((name, command))
         self.data_dir.mkdir(parents=True, exist_ok=True)
         log = self.data_dir / f"{name}.log"
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
+        outer = {k: v for k, v in os.environ.items() if not k.startswith(("ETCD_", "MUSTER_"))}
         with log.open("wb") as out:
             self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
                                                    stderr=subprocess.STDOUT, start_new_session=True,
-                                                   env={**environment, **self.environment}))
+                                                   env=environment({**outer, **self.environment})))
         self.logs.append(log)
 
     def _wait_ready(self) -> None:
@@ -200,13 +200,13 @@ def start_etcd(data_dir: Path, *, members: int = 3, binary: str | None = None,
 
 def start_muster(data_dir: Path, *, hosts: int = 3, shards: int = 1, flags: Sequence[str] = (),
                  name: str = "muster", keys: bool = False,
-                 environment: Mapping[str, str] | None = None) -> System:
-    """Start ``muster local``; with ``keys`` its hosts share a peer key file."""
+                 more: Mapping[str, str] | None = None) -> System:
+    """Start ``muster local``; with ``keys`` its hosts share a peer key file. ``more``: environment."""
     if keys:
         flags = _with_keys(flags, data_dir / "peer.key")
     base = _free_block(100 * (hosts - 1) + 50)
     system = System(name, _version(_MUSTER, "muster"), [f"127.0.0.1:{base + 100 * i}" for i in range(hosts)],
-                    [], data_dir, shards=shards, flags=tuple(flags), environment=environment or {})
+                    [], data_dir, shards=shards, flags=tuple(flags), environment=more or {})
     system.start([("local", [
         *_MUSTER, "local", "--hosts", str(hosts), "--shards", str(shards), "--data-dir",
         str(data_dir / "data"), "--base-port", str(base), *flags])])
@@ -240,7 +240,8 @@ def start_secure(name: str, program: Sequence[str], data_dir: Path, *, hosts: in
 def _with_keys(flags: Sequence[str], path: Path) -> list[str]:
     """The flags of ``muster local`` with a new key file for its hosts, behind ``--``."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([*_MUSTER, "peer-keys", str(path)], check=True, timeout=30, stdout=subprocess.DEVNULL)
+    subprocess.run([*_MUSTER, "peer-keys", str(path)], check=True, timeout=30, stdout=subprocess.DEVNULL,
+                   env=environment(os.environ))
     return [*flags, *(() if "--" in flags else ("--",)), "--peer-key-file", str(path)]
 
 
@@ -320,7 +321,8 @@ def _free_block(size: int) -> int:
 
 def _version(command: Sequence[str], wanted: str) -> str:
     """The line of ``--version`` that names the program; of etcd that of Go, too."""
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=20, check=False,
+                          env=environment(os.environ))
     heads = (wanted, "Go Version") if wanted == "etcd" else (wanted,)
     lines = [line for line in done.stdout.splitlines() if line.startswith(heads)]
     return ", ".join(lines) or "unknown version"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench.parent import started
+from bench.systems import systems
 
 SAYING = "from bench.parent import say; say('progress', operations=1); say('sent')"
 
@@ -40,3 +41,14 @@ def test_a_client_process_runs_nothing_of_the_working_directory(
         assert told == b"{}\n"
 
     asyncio.run(scenario())
+
+
+def test_a_server_that_is_measured_runs_nothing_of_it_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    assert systems._version(systems._MUSTER, "muster").startswith("muster")
+    found = systems.System("muster", "", [], [], tmp_path / "data")
+    found._spawn("log", [*systems._MUSTER, "--version"])
+    assert found.processes[0].wait(30) == 0
