@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from tools.muster.config.parse import ConfigError, UsageError
-from tools.muster.machine import streams
+from tools.muster.machine import signals, streams
 
 COMMANDS = {
     "local": "run several hosts on this machine, and control them",
@@ -25,13 +25,11 @@ COMMANDS = {
     "help": "print this",
 }
 
-_IGNORED = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM)  # as by programs in Go
-
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the ``muster`` script."""
     streams.open_closed()
-    for number in _IGNORED:
+    for number in signals.IGNORED:
         signal.signal(number, lambda *_: None)  # SIG_IGN would hold for other programs that this one starts
     sys.exit(run(list(sys.argv[1:] if args is None else args)))
 

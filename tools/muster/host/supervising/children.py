@@ -24,6 +24,7 @@ from typing import Any
 
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 from tools.muster.machine.process.handed import hand
+from tools.muster.machine.signals import IGNORED
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
 STEADY_S = 10.0  # a child that ran this long starts again at once, whatever its earlier crashes
@@ -219,7 +220,8 @@ def die_with(parent: int) -> None:
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGHUP, *IGNORED):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def python(module: str, *arguments: str) -> list[str]:

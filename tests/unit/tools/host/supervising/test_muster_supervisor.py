@@ -20,6 +20,7 @@ from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host
 from tools.muster.host.supervising import children, supervisor
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.supervisor import AGAIN, StopLimits, Supervisor
+from tools.muster.machine.signals import IGNORED
 
 
 @pytest.fixture
@@ -352,6 +353,18 @@ def test_a_terminal_that_is_gone_ends_no_child_by_itself(tmp_path: Path) -> None
     with hangups(signal.SIG_IGN), supervised(tmp_path) as (process, pids):
         for pid in (process.pid, *pids):
             os.kill(pid, signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
+    notes = (tmp_path / "notes").read_text(encoding="utf-8").splitlines()
+    assert sorted(notes) == ["front_0 down", "front_0 up", "node_0 down", "node_0 up"]
+
+
+def test_signals_that_a_program_in_go_ignores_end_no_child(tmp_path: Path) -> None:
+    """``pkill -USR2 -f muster`` ended all nodes and fronts at once."""
+    with supervised(tmp_path) as (process, pids):
+        for pid in pids:
+            for number in IGNORED:
+                os.kill(pid, number)
         process.send_signal(signal.SIGTERM)
         assert process.wait(LIMIT_S) == 0
     notes = (tmp_path / "notes").read_text(encoding="utf-8").splitlines()
