@@ -276,7 +276,8 @@ def test_units_and_shapes_of_the_file(tmp_path: Path, text: str, flag: str, valu
     "text",
     ["name: [a", "- a\n- b", "name: [a, b]", "heartbeat-interval: soon", "name: {a: b}",
      "client-transport-security: x", "discovery-config: {client: [a]}", "discovery-fallback: maybe",
-     "heartbeat-interval: 0b_", pytest.param("name: " + 3000 * "[", id="deep")],
+     "heartbeat-interval: 0b_", 'heartbeat-interval: !!int ""', "name: !!bool x", "name: !!timestamp x",
+     pytest.param("name: " + 3000 * "[", id="deep")],
 )  # fmt: skip
 def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError) as e:
@@ -284,8 +285,8 @@ def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("text", ["2024-02-30", "2024-01-01T10:00:00Z"])
-def test_a_date_in_a_file_is_text(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["2024-02-30", "2024-01-01T10:00:00Z", "1:02", "12:30", "190:20:30.15"])
+def test_a_date_or_a_time_in_a_file_is_text(tmp_path: Path, text: str) -> None:
     assert in_file(tmp_path, f"initial-cluster-token: {text}")["initial-cluster-token"] == text
 
 

@@ -7,6 +7,7 @@ flags.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,12 +48,16 @@ class ConfigError(Exception):
     """A wrong setting: exit code 1."""
 
 
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
 class _Loader(yaml.SafeLoader):
-    """A date is text, as at etcd."""
+    """A date is text, as at etcd, and so is ``1:02``, which YAML 1.1 takes for 62."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [found for found in resolvers if found[0] != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, re.compile(f"(?!.*:){pattern.pattern}", pattern.flags) if tag in _NUMBERS else pattern)
+            for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -221,6 +226,8 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         raise ConfigError(f"cannot read --config-file {path}: {e.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"cannot parse --config-file {path}: {' '.join(str(e).split())}") from None
+    except (LookupError, AttributeError, TypeError):  # PyYAML's, of a tag on what it is not for: !!bool x
+        raise ConfigError(f"cannot parse --config-file {path}: a value is not of its tag") from None
     if document is None:
         document = {}
     if not isinstance(document, dict):
