@@ -193,6 +193,8 @@ def test_a_mirror_is_used_again() -> None:
     async def main(mirror: m.Mirror) -> None:
         async with mirror:
             assert mirror["a"].text == "1"
+            with pytest.raises(RuntimeError, match="entered already"):
+                await mirror.__aenter__()  # its first task would go on for ever
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await mirror.wait_for(8)

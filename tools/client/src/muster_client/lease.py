@@ -30,6 +30,7 @@ log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
 _NOT_FOUND = "etcdserver: requested lease not found"
 _EXISTS = "etcdserver: lease already exists"
+_REVOKES, _AGAIN_S = 3, 4.0  # of a lease whose grant was cancelled: a server gives up a grant within 7 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,19 +129,20 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
     chosen, id = bool(id), id or secrets.randbits(62) + 1
     sent: list[float] = []  # of each attempt
     try:
-        answer = await caller.unary(
-            _GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout,
-            on_send=lambda: sent.append(clock()))
-        kept = Kept(id, answer.TTL, sent[-1])
+        try:
+            answer = await caller.unary(
+                _GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout,
+                on_send=lambda: sent.append(clock()))
+            kept = Kept(id, answer.TTL, sent[-1])
+        except ServerError as error:
+            if error.message != _EXISTS or (chosen and len(sent) == 1):
+                raise
+            # an earlier attempt did it, the first at the earliest
+            kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
     except asyncio.CancelledError:
         if sent and not chosen:  # one that the caller chose may be another's
             _abandon(caller, id)
         raise
-    except ServerError as error:
-        if error.message != _EXISTS or (chosen and len(sent) == 1):
-            raise
-        # an earlier attempt did it, the first at the earliest
-        kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
     try:
         return await _kept(caller, keeper, kept)
     except asyncio.CancelledError:
@@ -176,10 +178,17 @@ async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:
 
 
 def _abandon(caller: Caller, id: int) -> None:
-    """Revoke a lease that nobody has: it would stay for its time to live."""
+    """Revoke a lease that nobody has: it would stay for its time to live. Its grant may be done later yet, at
+    a member that is slow."""
     async def revoked() -> None:
-        with contextlib.suppress(MusterError):
-            await caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=id))
+        for _ in range(_REVOKES):
+            try:
+                await caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=id))
+                return
+            except LeaseNotFound:
+                await asyncio.sleep(_AGAIN_S)
+            except MusterError:
+                return
 
     if not engine.has_ended():
         engine.submit(revoked())

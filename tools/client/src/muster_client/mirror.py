@@ -81,6 +81,8 @@ class Mirror(Mapping[bytes, KeyValue]):
             await self._moved.wait()
 
     async def __aenter__(self) -> Self:
+        if self._task is not None and not (self._task.done() or self._origin.is_parent):
+            raise RuntimeError("it is entered already: each user needs an object of its own")
         self._held, self._revision = await self._whole()
         self._failure = self._failed_at = None
         self._moved = asyncio.Event()  # it may have been used in another loop before

@@ -81,7 +81,7 @@ class Config(Generic[Model]):
         self._changed = asyncio.Condition()  # as in the mirror
         try:
             self.revision = self._mirror.revision
-            self._value = self._built()
+            self._value, self.error = self._built(), None
         except BaseException:
             await self._mirror.__aexit__(None, None, None)
             raise

@@ -65,6 +65,13 @@ def instance_of(kv: KeyValue) -> Instance | None:
         return None
 
 
+async def _ended(watch: Watch, lease: Lease) -> None:
+    try:
+        await watch.close()
+    finally:
+        await lease.revoke()
+
+
 class Registration:
     """An instance that is found while it lives; in ``async with``.
 
@@ -130,8 +137,7 @@ class Registration:
             watched = await self._is_watched(watch)
             await self._look(self._lease)
         except BaseException:
-            await to_its_end(watch.close())
-            await to_its_end(self._lease.revoke())
+            await to_its_end(_ended(watch, self._lease))  # one step: a second cancel skips nothing of it
             raise
         following = asyncio.create_task(self._follow(self._lease))
         self._tasks = (following, asyncio.create_task(self._see(watch))) if watched else (following,)
