@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import filterfalse
 from operator import itemgetter
 from typing import Any
 
@@ -102,9 +103,10 @@ def _add_writes(
 ) -> None:
     countable = not wide.rows
     shown_too = countable and not wide.footprint.single and _shows_deleted(wide.method, request)
-    spans = dict.fromkeys(wide.footprint.writes)
-    # where all rows are sent, those of ranges that overlap are read once
-    for key, end in merged(spans) if wide.rows else spans:
+    spans: Iterable[Span] = dict.fromkeys(wide.footprint.writes)
+    if wide.rows:  # all are sent: those of ranges that overlap are read once, and keep a value only for one
+        spans = [*merged(filter(valued.meets, spans)), *merged(filterfalse(valued.meets, spans))]
+    for key, end in spans:
         is_range = bool(end)
         _ask(found, placement,
              Touch(key, end, True, 0, countable and not shown_too and is_range, shown_too and is_range,

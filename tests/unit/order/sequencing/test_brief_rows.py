@@ -197,6 +197,21 @@ def test_a_row_is_granted_once_however_often_it_is_named(rows: bool) -> None:
     assert size < 2 * 3 * (len(VALUE) + 100)  # either shard holds all three here
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_delete_that_shows_its_rows_brings_no_values_to_its_neighbours(first: bool) -> None:
+    """Those of untouched gigabytes were granted where all rows are sent."""
+    a, b, c = sorted(KEYS[:3])
+    deletes = [
+        pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=a, range_end=b, prev_kv=first)),
+        pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b, range_end=c, prev_kv=not first)),
+    ]
+    body = pb.TxnRequest(success=deletes).SerializeToString()
+    (brief, whole), size = views(Wide("c", Method.TXN, body, footprint(Method.TXN, body), [], rows=True))
+    done = [requests.txn(view, body, 128) for view in (brief, whole)]
+    assert (done[0].items, done[0].tail) == (done[1].items, done[1].tail)
+    assert size < 2 * (len(VALUE) + 300)  # of either shard one value
+
+
 def test_a_key_that_is_compared_and_put_is_touched_once_in_a_survey() -> None:
     request = pb.TxnRequest(compare=[compared(KEYS[0], 3, 0)] * 9, success=[
         pb.RequestOp(request_put=pb.PutRequest(key=KEYS[0], value=b"new"))])
