@@ -198,8 +198,8 @@ class Grant:
         return b"".join(parts)
 
     @classmethod
-    def decode(cls, data: bytes) -> Grant:
-        """struct.error if it is cut short."""
+    def decode(cls, data: bytes, member_id: int = 0) -> Grant:
+        """``member_id``: of the host that said so. struct.error if it is cut short."""
         term, count = _ATTEMPT.unpack_from(data)
         pos, revision = _ATTEMPT.size, 0
         if count & _OF_SWITCH:
@@ -228,7 +228,7 @@ class Grant:
             (n,) = _U32.unpack_from(data, pos)
             pos += 4
             lease_keys.append([chunk() for _ in range(n)])
-        return cls(term, rows, lease_keys, counts, verdicts, revision=revision)
+        return cls(term, rows, lease_keys, counts, verdicts, member_id, revision)
 
 
 def encode_attempt(attempt: Attempt) -> bytes:

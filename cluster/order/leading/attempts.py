@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from cluster.errors import EtcdError
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.overlay import AppliedState
 from cluster.evaluate.replica import Ahead
@@ -44,9 +45,13 @@ class Reading:
         self._store = store
         self._prepare = prepare
         self.rows: RowsOf | None = None  # once they are read
+        self.error: EtcdError | None = None  # or why they are not
 
     def steps(self) -> Steps[None]:
-        self.rows = yield from rows_in_steps(self._store, self._prepare)
+        try:
+            self.rows = yield from rows_in_steps(self._store, self._prepare)
+        except EtcdError as e:
+            self.error = e
 
 
 # token, TxnRequest or whose prepare it is
@@ -132,6 +137,9 @@ class Attempts(Generic[T]):
         ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
         if held is not None and isinstance(held.payload, Preparing):
             if isinstance(looked, Reading):
+                if looked.error is not None:
+                    self._answers.append((held.payload.token, Status.ERROR, looked.error.encode()))
+                    return False
                 held.payload.rows, self._ungranted[attempt] = looked.rows, held
                 return True
             held.payload.looked, self._ungranted[attempt] = looked, held
@@ -230,7 +238,11 @@ class Attempts(Generic[T]):
             if len(prepare.touches) > _MANY_TOUCHES and payload.rows is None:
                 self._unlooked.append((payload.token, attempt, Reading(store, prepare)))
                 continue
-            rows, counts, pinned = payload.rows or rows_of(store, prepare)
+            try:
+                rows, counts, pinned = payload.rows or rows_of(store, prepare)
+            except EtcdError as e:  # its lock stays until the sequencer lets it go
+                self._answers.append((payload.token, Status.ERROR, e.encode()))
+                continue
             payload.rows = rows, counts, pinned
             if self._waits(payload):
                 self._ungranted[attempt] = held

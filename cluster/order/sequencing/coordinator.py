@@ -59,7 +59,6 @@ Look: TypeAlias = "Ahead | Survey"
 Append: TypeAlias = Callable[[bytes, Outcome, Wide[T]], None]  # an item, and who is answered
 
 MAX_WAITING = 10_000  # transactions at one sequencer; beyond it TooManyRequests
-_MOST_PATIENCE = 6  # an attempt is given up after ten heartbeats, and at most so many times doubled
 
 
 class Coordinator(Generic[T]):
@@ -194,6 +193,12 @@ class Coordinator(Generic[T]):
             wide.sent_ms = min(wide.sent_ms, now_ms - self._resend_ms + 1)
             self._looks.by(now_ms + 1)
 
+    def cannot_grant(self, attempt: Attempt, error: EtcdError) -> None:
+        """A participant's: what this asks for is too large, in any attempt."""
+        if (wide := self._running.get(attempt)) is not None:
+            wide.error = error
+            self._looks.by(0)
+
     def _answer_unknown(self, attempt: Attempt, shard: int) -> None:
         """A lock that nothing here waits for: release it again unless it was appended: its multi ends it."""
         if attempt not in self._fates and not self._fates.of(attempt):
@@ -207,8 +212,7 @@ class Coordinator(Generic[T]):
         return self._fates.of(attempt) if attempt.term == self.term else None
 
     def run(self, now_ms: int, append: Append[T]) -> None:
-        """Append what is complete, as far as a record has room; start what may be; repeat unanswered
-        prepares.
+        """Append what is complete and has room in a record, start what may be, repeat unanswered prepares.
 
         ``append(item, outcome, wide)`` logs the multi in the open batch. A refusal (EtcdError) has no item:
         it is answered with that batch, for it may rest on what is logged there (I7).
@@ -217,13 +221,16 @@ class Coordinator(Generic[T]):
         for wide in self._looks.at(self._running, now_ms):
             if self._over(wide, now_ms):
                 self._release(wide)
+            elif wide.error is not None:
+                self._release(wide)
+                self._refuse(wide, wide.error, append)
             elif wide.switch is not None and wide.switch.ask_target(
                     wide, self.generations.last, self._view):
                 self._send(wide, now_ms)
             elif len(wide.grants) == len(wide.participants):
                 if not wide.looking:
                     self._complete(wide, append)
-            elif now_ms - wide.started_ms >= self._patience_ms(wide):
+            elif now_ms - wide.started_ms >= wide.patience_ms(self._give_up_ms):
                 self._give_up(wide)
             elif now_ms - wide.sent_ms >= self._resend_ms:
                 self._send(wide, now_ms)
@@ -231,8 +238,8 @@ class Coordinator(Generic[T]):
         self._admit(now_ms, append)
 
     def _due_of(self, wide: Wide[T]) -> int:
-        return min(
-            wide.deadline_ms, wide.started_ms + self._patience_ms(wide), wide.sent_ms + self._resend_ms)
+        patience_ms = wide.patience_ms(self._give_up_ms)
+        return min(wide.deadline_ms, wide.started_ms + patience_ms, wide.sent_ms + self._resend_ms)
 
     def _admit(self, now_ms: int, append: Append[T]) -> None:
         if not self._queue:
@@ -345,13 +352,6 @@ class Coordinator(Generic[T]):
     def _over(self, wide: Wide[T], now_ms: int) -> bool:
         """Whether its client waits no more: nothing of it is logged (review (b), Multi)."""
         return wide.deadline_ms <= now_ms or (wide.token is not None and self._gone(wide.token))
-
-    def _patience_ms(self, wide: Wide[T]) -> int:
-        """How long its prepares may take: ten heartbeats, as without a leader (H19), a switch its limit; then
-        four times as long with each attempt, for a read of very many rows would be slow again. An end of
-        leases has 40 at most: the shard that it waits for may only look alive."""
-        longer = min(2 * wide.given_up, 2 if wide.leases else _MOST_PATIENCE)
-        return self._give_up_ms << longer if wide.switch is None else wide.switch.limit_ms
 
     def _give_up(self, wide: Wide[T]) -> None:
         """Nothing is locked for participants that were too slow until their leaders are heard again (H19)."""

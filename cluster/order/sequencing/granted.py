@@ -6,6 +6,8 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.evaluate.before import Before
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.overlay import AppliedState, Overlay
@@ -20,6 +22,10 @@ from cluster.order.prepare import Grant, Prepare, Row, Touch
 from cluster.order.sequencing.fetching import Fetched
 from cluster.order.shown import few_rows
 from cluster.placement import Placement
+
+# of a grant's values: a message between nodes has 1 GiB at most, and a leader holds three copies. 128
+# operations on values of the largest request have 192 MiB
+MOST_GRANTED_BYTES = 256 << 20
 
 
 class Unread(Exception):
@@ -230,7 +236,8 @@ _STEP_KEYS = 16  # looked up in a step of 0.1 ms
 
 
 def rows_of(store: AppliedState, prepare: Prepare) -> RowsOf:
-    """What a leader grants: the rows of each touch; numbers of those not sent, by place; places to pin."""
+    """What a leader grants: the rows of each touch; numbers of those not sent, by place; places to pin.
+    EtcdError: they have too many bytes."""
     return finish(rows_in_steps(store, prepare))
 
 
@@ -254,6 +261,7 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
     pinned: list[int] = []
     left, left_bytes = GRAIN.late_rows, GRAIN.late_bytes  # of all shown: what is fetched need not be here
     sent: dict[bytes, bool] = {}  # latest rows, each sent once; whether without its value
+    size = 0
     for at, touch in enumerate(prepare.touches):
         if at % _STEP_KEYS == _STEP_KEYS - 1:
             yield
@@ -282,5 +290,9 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
                      for key, kv in store.scan(key, range_end, revision)]
         else:
             found = _latest(store, touch, sent)
+        if found and not touch.brief:
+            size += sum([len(kv) for _, kv in found])
+            if size > MOST_GRANTED_BYTES:
+                raise EtcdError(errors.REQUEST_TOO_LARGE)
         rows.append(found)
     return rows, counts, pinned

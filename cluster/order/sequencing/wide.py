@@ -23,6 +23,7 @@ from cluster.placement import Table
 T = TypeVar("T")
 
 NEVER = 1 << 62
+_MOST_PATIENCE = 6  # the least patience is doubled so many times at most
 
 
 @dataclass(slots=True)
@@ -64,6 +65,7 @@ class Wide(Generic[T]):
     surveyed_by: int = 0  # of placement, the table
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
     judged: bool = False  # by :meth:`refusal`
+    error: EtcdError | None = None  # a participant cannot grant it
 
     def refusal(self, users: AuthState) -> EtcdError | None:
         """Why it may not begin: judged once before it locks anything, and again under its locks. Otherwise
@@ -76,6 +78,13 @@ class Wide(Generic[T]):
         except EtcdError as e:
             return e
         return None
+
+    def patience_ms(self, least_ms: int) -> int:
+        """How long its prepares may take: at first as without a leader (H19), a switch its limit; then four
+        times as long with each attempt, for a read of very many rows would be slow again. An end of leases
+        has four times the least at most: the shard that it waits for may only look alive."""
+        longer = min(2 * self.given_up, 2 if self.leases else _MOST_PATIENCE)
+        return least_ms << longer if self.switch is None else self.switch.limit_ms
 
     @property
     def pinned(self) -> dict[int, int]:

@@ -326,11 +326,11 @@ class OrderRole(OwnLog):
             if coordinator is None or attempt.term != coordinator.term:
                 return
             if status == Status.OK:
-                grant = Grant.decode(body)
-                grant.member_id = link.member_id
-                coordinator.granted(attempt, shard, grant)
+                coordinator.granted(attempt, shard, Grant.decode(body, link.member_id))
             elif status == Status.LOCKED:
                 coordinator.refused(attempt, shard, decode_attempt(body), self.node.now_ms())
+            elif status == Status.ERROR and (e := EtcdError.decode(body)).kind is errors.REQUEST_TOO_LARGE:
+                coordinator.cannot_grant(attempt, e)
 
         return answered
 
@@ -360,9 +360,8 @@ class OrderRole(OwnLog):
                 self.feeds.judged(entry.index, data)
                 run.append((entry.index, entry.term, data))
                 for step in fold.take(data, 0):
-                    if isinstance(step, Change):
-                        if step.items:
-                            changes.append((step.revision, step.items, 0, step.sub if step.attempt else -1))
+                    if isinstance(step, Change) and step.items:
+                        changes.append((step.revision, step.items, 0, step.sub if step.attempt else -1))
                     elif isinstance(step, Control):
                         changes.append((step.revision, step.item, 0, -1))
                 size += len(data)

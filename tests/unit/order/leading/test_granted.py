@@ -9,16 +9,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import footprint, inverted
 from cluster.evaluate.spans import Span, holds, merged
 from cluster.evaluate.txns.transactions import finish
 from cluster.grain import GRAIN
+from cluster.order.leading import attempts
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.leading.verdicts import HOLDS, THERE
 from cluster.order.log import Attempt
-from cluster.order.prepare import Grant, Prepare
+from cluster.order.prepare import Grant, Prepare, Touch
+from cluster.order.sequencing import granted
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
 from tests.unit.order.leading.several import KEYS, PLACEMENT, TERM, VALUES, Part, Store
@@ -303,3 +306,29 @@ def test_large_values_of_single_keys_are_fetched_and_not_granted() -> None:
         assert store.run(request).tail == expected
     assert store.pieces > 10
     assert store.granted_bytes < 2 * 200_000 + 2 * 90_000 + 2_000
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_values_beyond_a_message_are_not_granted(many: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 of 1.4 MB, kept by puts that name no value, made their leader fall; each resend did so again."""
+    monkeypatch.setattr(granted, "MOST_GRANTED_BYTES", 1000)
+    monkeypatch.setattr(attempts, "_MANY_TOUCHES", 0 if many else 512)  # they are read in steps, or at once
+    leader, _ = leader_of_many()
+    keys = [b"k%03d" % at for at in range(100)]
+    prepare = Prepare(Attempt(5, 1), 0, 1, [Touch(key, b"", write=True) for key in keys])
+    leader.prepare("sequencer", prepare)
+    for _, attempt, looked in leader.take_unlooked():
+        finish(looked.steps())
+        leader.looked_at(attempt, looked)
+    too_large = EtcdError(errors.REQUEST_TOO_LARGE).encode()
+    assert leader.take_answers() == [("sequencer", Status.ERROR, too_large)]
+    assert leader.undecided() == [prepare.attempt]
+    leader.release(prepare.attempt)
+    assert not leader.undecided()
+    brief = Prepare(Attempt(5, 2), 0, 1, [Touch(key, b"", write=True, brief=True) for key in keys])
+    leader.prepare("sequencer", brief)
+    for _, attempt, looked in leader.take_unlooked():
+        finish(looked.steps())
+        leader.looked_at(attempt, looked)
+    ((_, status, _),) = leader.take_answers()
+    assert status == Status.OK

@@ -190,6 +190,20 @@ def test_who_loses_its_rights_before_its_locks_are_granted_is_refused() -> None:
     assert two.entry.said == [("asked", Status.ERROR, EtcdError(errors.PERMISSION_DENIED).encode())]
 
 
+def test_what_a_shard_cannot_grant_is_refused_and_lets_go() -> None:
+    two, (method, body) = Two(), delete_all()
+    may_write(two.auth, (b"\0", b"\0"))
+    assert two.coordinator.submit("asked", method, body, who=ALICE)
+    two.sequencer.run(0, due=True)
+    (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    two.coordinator.cannot_grant(prepare.attempt, EtcdError(errors.REQUEST_TOO_LARGE))
+    two.sequencer.run(0, due=True)
+    assert two.entry.said == [("asked", Status.ERROR, EtcdError(errors.REQUEST_TOO_LARGE).encode())]
+    (release,) = two.coordinator.take_messages()
+    assert (release.shard, release.method) == (1, Method.RELEASE)
+    assert not two.coordinator.busy
+
+
 # -- puts under leases
 
 
