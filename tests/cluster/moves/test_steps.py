@@ -30,6 +30,7 @@ from typing import Any
 import grpc
 import pytest
 
+from cluster.order.moving.mover import FIRST_PAUSE_MS
 from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, local_cluster, until
 from tests.cluster.moves.moving import (
@@ -64,6 +65,9 @@ _ROWS = 6400  # that a source drops
 # Answers of the sequencer, by which a source has granted and the target is asked, before the switch is given
 # up. Machines differ, so tries take them in turn
 _GRANTED = (8, 4, 16, 2)
+# Switches of the move that fail before, by fours of tries: the next one has 50 ms, then 100, then 200
+_FAILED = (0, 2, 3)
+_STANDS_BEFORE_S = 0.7  # a switch that is to fail
 _LOOKS = 20  # one after the other: what was sent before the first one has come by the last
 
 
@@ -214,6 +218,18 @@ class Move:
         stack.enter_context(standing(self.nodes.leader(0)))
         return all(self.locks(self.source) for _ in range(_LOOKS))
 
+    def tires(self) -> bool:
+        """Whether some switches have failed: the next one has longer, so that on a full machine the sequencer
+        still stands still before that ends. The target's leader stands at the end of each pause alone; after
+        all of it, another one would be elected."""
+        for failed in range(1, _FAILED[min(self.tried // 4, len(_FAILED) - 1)] + 1):
+            with standing(self.nodes.leader(self.target)):
+                resume(self.held)
+                if not looked(lambda failed=failed: self.said().get("failed_switches", 0) >= failed):
+                    return False
+            time.sleep((FIRST_PAUSE_MS << failed - 1) / 1000 - _STANDS_BEFORE_S)
+        return True
+
     def appends(self, stack: ExitStack) -> bool:
         """Whether the switch is in the sequencer's log, whose followers stand still from here on."""
         with self.load.resting:  # what is not in order would have to be before the switch
@@ -239,8 +255,9 @@ def locked(move: Move, victims: list[int]) -> Reached:
 @contextmanager
 def promised(move: Move, victims: list[int]) -> Reached:
     with ExitStack() as stack:
+        tired = move.tires()
         with standing(move.nodes.leader(move.target)):
-            freezes = move.freezes(stack, _GRANTED[(move.tried - 1) % len(_GRANTED)])
+            freezes = tired and move.freezes(stack, _GRANTED[(move.tried - 1) % len(_GRANTED)])
         yield victims if freezes and looked(lambda: move.locks(move.target)) else []
 
 

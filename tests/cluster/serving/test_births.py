@@ -27,6 +27,8 @@ CALM = ("--heartbeat-interval=100", "--election-timeout=2500")
 SOAK = os.environ.get("MUSTER_SOAK") == "1"
 ROOT = Path(__file__).parents[3]
 ROUNDS = 20 if SOAK else 1
+# of a host with up to 21 nodes, where three tests share two CPUs
+STARTS_S = 240 if SOAK else LIMIT_S
 
 
 def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess[str]:
@@ -212,7 +214,7 @@ def test_births_survive_kills_at_every_step(tmp_path: Path) -> None:
             else:
                 cluster.ok("kill", host)
                 cluster.run("start", host)
-            until(lambda: _settled(cluster), look_s=0.3)
+            until(lambda: _settled(cluster), STARTS_S, look_s=0.3)
         table = _table(cluster)
         born = [shard for shard in table if shard]
         assert len(born) >= ROUNDS

@@ -5,6 +5,7 @@ package robustness
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/anishathalye/porcupine"
 
@@ -32,6 +33,9 @@ func persisted(reports []report.ClientReport) ([]model.EtcdRequest, error) {
 	requests := make([]model.EtcdRequest, 0, len(seen))
 	for revision := int64(2); revision <= last; revision++ {
 		events, found := seen[revision]
+		if !found && compacted(reports, revision) {
+			return nil, fmt.Errorf("each watch of all keys came behind a compaction of revision %d", revision)
+		}
 		if !found {
 			return nil, fmt.Errorf("no watch of all keys has seen revision %d of %d", revision, last)
 		}
@@ -52,6 +56,27 @@ func persisted(reports []report.ClientReport) ([]model.EtcdRequest, error) {
 		}
 	}
 	return requests, nil
+}
+
+// compacted: each watch that might have seen a revision was told that it is compacted. A cluster that is killed
+// whole on a full machine serves those who write and compact a second before those who watch.
+func compacted(reports []report.ClientReport, revision int64) bool {
+	watches := 0
+	for _, client := range reports {
+		for _, watch := range client.Watch {
+			if watch.Request.Key != "" || !watch.Request.WithPrefix || watch.Request.Revision > revision {
+				continue
+			}
+			watches++
+			told := slices.ContainsFunc(watch.Responses, func(response model.WatchResponse) bool {
+				return strings.Contains(response.Error, "required revision has been compacted")
+			})
+			if !told {
+				return false
+			}
+		}
+	}
+	return watches > 0
 }
 
 // take adds what one watch has seen.
