@@ -16,7 +16,8 @@ MODULE = (sys.executable, "-P", "-m")  # the command that runs one; nothing of t
 def environment(of: Mapping[str, str]) -> dict[str, str]:
     """In which :data:`MODULE` finds this program's modules."""
     root = str(Path(__file__).resolve().parents[1])
-    return {**of, "PYTHONPATH": os.pathsep.join([root, *filter(None, [of.get("PYTHONPATH")])])}
+    path = filter(None, of.get("PYTHONPATH", "").split(os.pathsep))  # an empty part is the working directory
+    return {**of, "PYTHONPATH": os.pathsep.join([root, *path])}
 
 
 async def started(module: str, *arguments: str) -> subprocess.Process:

@@ -34,6 +34,7 @@ from typing import Any
 
 from tests import forked
 from tools.muster.host.supervising.children import die_with
+from tools.muster.machine.signals import IGNORED
 
 Given = tuple[str, list[str], dict[str, str], str, bool, int]
 Signals = dict[signal.Signals, Any]  # handlers
@@ -243,9 +244,10 @@ def _become(given: Given, descriptors: list[int], server: int, signals: Signals)
 
 
 def _end_with(server: int) -> None:
-    hangup = signal.getsignal(signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, *IGNORED)}
     die_with(server)
-    signal.signal(signal.SIGHUP, hangup)  # which that ignores, as muster's own processes do
+    for number, handler in before.items():  # which that ignores, as muster's own processes do
+        signal.signal(number, handler)
 
 
 def _enter(network: int) -> None:

@@ -47,6 +47,9 @@ _RANGE = struct.Struct("<QBII")  # revision to read at (0 latest), flags, key le
 REPORT = struct.Struct("<HQQQQ")  # shard, index, term, count, applied order index
 FATE = struct.Struct("<Q")  # order index of the attempt's multi, 0: it has and will have none
 WRITE, COUNT, SHOWN, BRIEF = 1, 2, 4, 8  # BRIEF is passed over by older programs
+# of values that a transaction is granted: a message between nodes has 1 GiB at most, and a leader holds three
+# copies. 128 operations in each of three lists, on values of the largest request, have 576 MiB
+MOST_GRANTED_BYTES = 640 << 20
 _MANY = 0xFFFFFFFF  # in the place of a number of rows: only their number follows, u64
 
 Row = tuple[bytes, bytes]  # key, KeyValue in wire form
@@ -175,8 +178,9 @@ class Grant:
     # of touches that were only counted, or pinned: their rows are empty
     counts: dict[int, int] = field(default_factory=dict)
     verdicts: bytes = b""  # of each compare one (``cluster.order.leading.verdicts``)
-    member_id: int = 0  # of the host that said so; not sent
+    member_id: int = 0  # of the host that said so; not sent, nor is its size
     revision: int = 0  # of a switch: at which this was read
+    size: int = field(default=0, compare=False)
 
     def encode(self) -> bytes:
         touches = len(self.rows) | (_OF_SWITCH if self.revision else 0)
@@ -228,7 +232,7 @@ class Grant:
             (n,) = _U32.unpack_from(data, pos)
             pos += 4
             lease_keys.append([chunk() for _ in range(n)])
-        return cls(term, rows, lease_keys, counts, verdicts, member_id, revision)
+        return cls(term, rows, lease_keys, counts, verdicts, member_id, revision, len(data))
 
 
 def encode_attempt(attempt: Attempt) -> bytes:

@@ -4,7 +4,6 @@ where others know one, and return once it knows one."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from random import random
@@ -25,7 +24,7 @@ from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
 from proxy.watch.permissions import Permissions
 from proxy.watch.progress import ProgressRequests
-from proxy.watch.stream import WatchStream
+from proxy.watch.stream import TOGETHER, WatchStream
 from proxy.watch.subscription import Room, Subscription
 
 _LOOKS = 200  # subscriptions over several shards, in a turn: 2 ms with 16 shards, without the events
@@ -51,7 +50,8 @@ class WatchHub:
         self._ending = Ending(router)
         self.permissions = Permissions(router, self.streams)
         self.may_watch = self.permissions.may_watch
-        self._resuming: deque[WatchStream] = deque()  # with requests that waited
+        self._resuming: dict[WatchStream, None] = {}  # with requests that waited
+        self._resumes = False  # in the next turn
         self._merging: dict[Subscription, None] = {}  # their events wait for several shards' watermarks
         self._looks: dict[Subscription, None] = {}  # of these, where a watermark has moved
         self._looking = False
@@ -82,6 +82,7 @@ class WatchHub:
 
     def close(self, stream: WatchStream) -> None:
         self.streams.pop(stream, None)
+        self._resuming.pop(stream, None)
         self._ticking.pop(stream, None)
         self._progress.forget(stream)
         stream.close()
@@ -207,16 +208,20 @@ class WatchHub:
                 self.resume_later(stream)
 
     def resume_later(self, stream: WatchStream) -> None:
-        """Some requests of one stream in each turn: 60,000 that wait as a front starts take 2 s in all."""
-        self._resuming.append(stream)
-        if len(self._resuming) == 1:
+        """Some requests in each turn: 60,000 that wait as a front starts take 2 s in all."""
+        self._resuming[stream] = None
+        if not self._resumes:
+            self._resumes = True
             self._router.loop.call_soon(self._resume)
 
     def _resume(self) -> None:
-        stream = self._resuming.popleft()
+        self._resumes, left = False, TOGETHER
+        while self._resuming and left > 0:
+            stream = next(iter(self._resuming))
+            del self._resuming[stream]
+            left -= stream.resume_deferred()
         if self._resuming:
-            self._router.loop.call_soon(self._resume)
-        stream.resume_deferred()
+            self.resume_later(next(iter(self._resuming)))
 
     def link_down(self, link: Link) -> None:
         self._joining.move(link.shard, link.parts.values())

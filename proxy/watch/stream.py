@@ -18,7 +18,7 @@ from proxy.watch.subscription import Subscription
 
 Then = Callable[[Sequence[EtcdError | None]], None]  # what becomes of each range
 _COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is still answered
-_TOGETHER = 200  # requests whose permissions are asked for together
+TOGETHER = 200  # requests whose permissions are asked for together, or that are taken in one turn
 # of requests that wait: beyond so many its client is not asked for more. Beyond the others its stream ends:
 # only compressed requests, or JSON, bring so much unasked
 _PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 2 << 20
@@ -75,16 +75,18 @@ class WatchStream:
         if self._deferred_bytes > _PAUSE_BYTES:
             self.call.pause()
 
-    def resume_deferred(self) -> None:
-        """Take some of what waited, and the rest in later turns, unless these wait for permissions."""
+    def resume_deferred(self) -> int:
+        """Take some of what waited, the rest in later turns unless these wait for permissions. How many."""
         if self.deferred and not (self._asking or self.closed) and self.hub.store_revision():
-            some = [self.deferred.popleft() for _ in range(min(len(self.deferred), _TOGETHER))]
+            some = [self.deferred.popleft() for _ in range(min(len(self.deferred), TOGETHER))]
             self._deferred_bytes -= sum(map(len, some)) + _EACH * len(some)
             if self._deferred_bytes <= _PAUSE_BYTES:
                 self.call.read_on()
             self._take_together([WatchRequest.FromString(data) for data in some])
             if self.deferred and not self._asking:
                 self.hub.resume_later(self)
+            return len(some)
+        return 0
 
     def _take_together(self, requests: Sequence[Any]) -> None:
         """Take these in order, once it is known which of their watches the client may have."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ class Shares:
 
     def start(self, connections: int) -> None:
         """Start the processes, for so many connections in all."""
+        os.environ["PYTHONSAFEPATH"] = "1"  # as -P: they, too, run nothing of the working directory
         spawning = multiprocessing.get_context("spawn")
         for number, count in enumerate(parts(connections, self._processes)):
             self._shares.append(_Share(spawning, number, count, self._given))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.overlay import AppliedState
@@ -26,7 +27,7 @@ from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Base, Grant, Prepare, Row, encode_attempt
-from cluster.order.sequencing.granted import RowsOf, rows_in_steps, rows_of
+from cluster.order.sequencing.granted import RowsOf, TooLarge, rows_in_steps, rows_of
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Status
@@ -45,13 +46,13 @@ class Reading:
         self._store = store
         self._prepare = prepare
         self.rows: RowsOf | None = None  # once they are read
-        self.error: EtcdError | None = None  # or why they are not
+        self.too_large = False  # they are
 
     def steps(self) -> Steps[None]:
         try:
             self.rows = yield from rows_in_steps(self._store, self._prepare)
-        except EtcdError as e:
-            self.error = e
+        except TooLarge:  # kept, the error would keep the rows
+            self.too_large = True
 
 
 # token, TxnRequest or whose prepare it is
@@ -103,6 +104,8 @@ class Attempts(Generic[T]):
             held.payload.token = token
             if held.payload.answer is not None:
                 self._answers.append((token, Status.OK, held.payload.answer))
+            elif held.payload.too_large:
+                self._refuse(held.payload)
             return False
         if self._may_have_ended(prepare):
             self._answers.append((token, Status.LOCKED, encode_attempt(attempt)))
@@ -137,8 +140,8 @@ class Attempts(Generic[T]):
         ahead, held = self._ahead.pop(attempt, None), self._table.find(attempt)
         if held is not None and isinstance(held.payload, Preparing):
             if isinstance(looked, Reading):
-                if looked.error is not None:
-                    self._answers.append((held.payload.token, Status.ERROR, looked.error.encode()))
+                if looked.too_large:
+                    self._refuse(held.payload)
                     return False
                 held.payload.rows, self._ungranted[attempt] = looked.rows, held
                 return True
@@ -240,8 +243,8 @@ class Attempts(Generic[T]):
                 continue
             try:
                 rows, counts, pinned = payload.rows or rows_of(store, prepare)
-            except EtcdError as e:  # its lock stays until the sequencer lets it go
-                self._answers.append((payload.token, Status.ERROR, e.encode()))
+            except TooLarge:
+                self._refuse(payload)
                 continue
             payload.rows = rows, counts, pinned
             if self._waits(payload):
@@ -253,6 +256,11 @@ class Attempts(Generic[T]):
             keys = [store.lease_keys(lease) for lease in prepare.leases]
             payload.answer = Grant(self._term, rows, keys, counts, verdicts).encode()
             self._answers.append((payload.token, Status.OK, payload.answer))
+
+    def _refuse(self, payload: Preparing[T]) -> None:
+        """Its lock stays until the sequencer lets it go."""
+        payload.too_large = True
+        self._answers.append((payload.token, Status.ERROR, EtcdError(errors.REQUEST_TOO_LARGE).encode()))
 
     def _waits(self, payload: Preparing[T]) -> bool:
         """For what is not applied yet, or, with rows to pin, for others' to be let go."""

@@ -32,6 +32,7 @@ class Preparing(Generic[T]):
     answer: bytes | None = None
     looked: RangeCompares | None = None
     rows: RowsOf | None = None  # that its grant shows, if they were read ahead
+    too_large: bool = False  # they are
 
 
 @dataclass(slots=True, frozen=True)

@@ -165,7 +165,7 @@ class Coordinator(Generic[T]):
             if wide.draft is not None and wide.grants[shard].term != grant.term:
                 self._restart(wide)  # its draft rests on what another leader granted
             else:
-                wide.grants[shard] = grant
+                wide.take(shard, grant)
                 self._looks.granted(wide)
 
     def refused(self, attempt: Attempt, shard: int, holder: Attempt, now_ms: int) -> None:
@@ -289,7 +289,7 @@ class Coordinator(Generic[T]):
             return False
         self._number += 1
         wide.attempt = Attempt(self.term, self._number)
-        wide.grants, wide.asked, wide.prepares = {}, {}, {}
+        wide.grants, wide.asked, wide.prepares, wide.error = {}, {}, {}, None
         wide.touches, wide.looks_at = touches, looks_at
         wide.generation = self.generations.number
         wide.participants = tuple(sorted(touches))
@@ -457,7 +457,7 @@ class Coordinator(Generic[T]):
     def take_unlooked(self) -> list[tuple[Wide[T], Look]]:
         """Transactions that are surveyed, looked at or evaluated ahead; then :meth:`looked_at` each."""
         unlooked, self._unlooked = self._unlooked, []
-        return unlooked
+        return [(wide, ahead) for wide, ahead in unlooked if wide.looking]
 
     def looks(self, wide: Wide[T], ahead: Look) -> bool:
         return wide.looking and (wide.draft is ahead or not isinstance(ahead, WideDraft))

@@ -6,8 +6,6 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from cluster import errors
-from cluster.errors import EtcdError
 from cluster.evaluate.before import Before
 from cluster.evaluate.footprint import overlap
 from cluster.evaluate.overlay import AppliedState, Overlay
@@ -18,14 +16,14 @@ from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Current, Late, Version, View
 from cluster.features.auth.permissions import Ranges
 from cluster.grain import GRAIN
-from cluster.order.prepare import Grant, Prepare, Row, Touch
+from cluster.order.prepare import MOST_GRANTED_BYTES, Grant, Prepare, Row, Touch
 from cluster.order.sequencing.fetching import Fetched
 from cluster.order.shown import few_rows
 from cluster.placement import Placement
 
-# of a grant's values: a message between nodes has 1 GiB at most, and a leader holds three copies. 128
-# operations on values of the largest request have 192 MiB
-MOST_GRANTED_BYTES = 256 << 20
+
+class TooLarge(Exception):
+    """A grant would have more bytes of values than ``MOST_GRANTED_BYTES``."""
 
 
 class Unread(Exception):
@@ -237,7 +235,7 @@ _STEP_KEYS = 16  # looked up in a step of 0.1 ms
 
 def rows_of(store: AppliedState, prepare: Prepare) -> RowsOf:
     """What a leader grants: the rows of each touch; numbers of those not sent, by place; places to pin.
-    EtcdError: they have too many bytes."""
+    TooLarge."""
     return finish(rows_in_steps(store, prepare))
 
 
@@ -290,9 +288,9 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
                      for key, kv in store.scan(key, range_end, revision)]
         else:
             found = _latest(store, touch, sent)
-        if found and not touch.brief:
+        if not touch.brief:
             size += sum([len(kv) for _, kv in found])
             if size > MOST_GRANTED_BYTES:
-                raise EtcdError(errors.REQUEST_TOO_LARGE)
+                raise TooLarge
         rows.append(found)
     return rows, counts, pinned

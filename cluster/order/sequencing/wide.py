@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.txns.draft import Draft
@@ -16,13 +17,14 @@ from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
 from cluster.order.log import Attempt
 from cluster.order.moving.switch import Switch
-from cluster.order.prepare import Grant, Touch
+from cluster.order.prepare import MOST_GRANTED_BYTES, Grant, Touch
 from cluster.order.sequencing.fetching import Fetched
 from cluster.placement import Table
 
 T = TypeVar("T")
 
 NEVER = 1 << 62
+_LARGE_BYTES = 1 << 20  # a grant that counts; a transaction has 64 participants at most
 _MOST_PATIENCE = 6  # the least patience is doubled so many times at most
 
 
@@ -74,10 +76,19 @@ class Wide(Generic[T]):
             return None
         self.judged = True
         try:
-            judge_ahead(users, self.who, self.method, self.body if self.large is None else None)
+            long = self.looking or self.large is not None
+            judge_ahead(users, self.who, self.method, None if long else self.body)
         except EtcdError as e:
+            self.looking = False  # a survey is given up
             return e
         return None
+
+    def take(self, shard: int, grant: Grant) -> None:
+        """A participant grants. What all bring may be too much, too."""
+        self.grants[shard] = grant
+        if grant.size > _LARGE_BYTES and sum([g.size for g in self.grants.values()]) > MOST_GRANTED_BYTES:
+            self.error = EtcdError(errors.REQUEST_TOO_LARGE)
+            self.grants[shard] = Grant(grant.term, [], [])
 
     def patience_ms(self, least_ms: int) -> int:
         """How long its prepares may take: at first as without a leader (H19), a switch its limit; then four

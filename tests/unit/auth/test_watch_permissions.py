@@ -13,6 +13,7 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from proxy.auth.shown import Principals
 from proxy.routing.waiting import MethodStats, Waiting
+from proxy.watch.hub import WatchHub
 from proxy.watch.permissions import Permissions
 from proxy.watch.stream import Then, WatchStream
 from tests.unit.proxy.fakes import ManualLoop
@@ -362,3 +363,49 @@ def test_changes_one_after_the_other_put_off_no_watch() -> None:
         router.answer(None)
         router.loop.run()
     assert len(asked) == 1_000
+
+
+class Resuming(WatchHub):
+    """A hub as far as it lets streams go on."""
+
+    def __init__(self) -> None:
+        self._resuming: dict[Any, None] = {}
+        self._resumes = False
+        self.turns: list[Any] = []
+        self._router: Any = SimpleNamespace(loop=SimpleNamespace(call_soon=self.turns.append))
+        self.taken = 0
+
+
+class Late:
+    """A stream with so many requests that waited."""
+
+    def __init__(self, hub: Resuming, left: int) -> None:
+        self.hub, self.left = hub, left
+
+    def resume_deferred(self) -> int:
+        some = min(self.left, 200)
+        self.left -= some
+        self.hub.taken += some
+        if self.left:
+            self.hub.resume_later(self)  # type: ignore[arg-type]
+        return some
+
+
+@pytest.mark.parametrize(("waiting", "turns"), [
+    ([1] * 500, [200, 200, 100]), ([450], [200, 200, 50]), ([450, 1, 1], [200, 202, 50]), ([0, 0, 1], [1]),
+])
+def test_a_front_takes_some_requests_in_a_turn_of_however_many_streams(
+    waiting: list[int], turns: list[int]
+) -> None:
+    hub = Resuming()
+    streams = [Late(hub, left) for left in waiting]
+    for stream in 3 * streams:  # once for each link that comes up
+        hub.resume_later(stream)  # type: ignore[arg-type]
+    found = []
+    while hub.turns:
+        (turn,) = hub.turns
+        hub.turns.clear()
+        before = hub.taken
+        turn()
+        found.append(hub.taken - before)
+    assert found == turns

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.parent import started
+from bench.parent import environment, started
 from bench.systems import systems
 
 SAYING = "from bench.parent import say; say('progress', operations=1); say('sent')"
@@ -52,3 +52,9 @@ def test_a_server_that_is_measured_runs_nothing_of_it_either(
     found = systems.System("muster", "", [], [], tmp_path / "data")
     found._spawn("log", [*systems._MUSTER, "--version"])
     assert found.processes[0].wait(30) == 0
+
+
+def test_an_empty_part_of_the_path_is_not_the_working_directory() -> None:
+    found = environment({"PYTHONPATH": ":/opt/lib", "HOME": "/root"})
+    assert found["PYTHONPATH"].split(os.pathsep) == [str(Path(__file__).resolve().parents[3]), "/opt/lib"]
+    assert found["HOME"] == "/root"

@@ -510,6 +510,37 @@ def test_a_transaction_that_reads_is_not_cancelled_at_the_server(reads: bool) ->
 
 
 @pytest.mark.parametrize("chosen", [0, 7])
+def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time was over. Of two attempts one may be done behind a revoke that found the other's."""
+    monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(calls, "_ATTEMPT_S", 0.1)
+    granted, revoked, goes_on = list[int](), list[int](), threading.Event()
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        granted.append(request.ID)
+        goes_on.wait(10)
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            with pytest.raises(m.MusterError) as error:
+                await client.lease(60, id=chosen, timeout=0.35)
+            assert error.value.maybe_done
+            assert len(set(granted)) == 1 < len(granted)
+            if not chosen:
+                await until(lambda: len(revoked) == 3)
+            goes_on.set()
+        assert revoked == ([] if chosen else 3 * granted[:1])
+
+    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("chosen", [0, 7])
 def test_a_lease_whose_grant_is_cancelled_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the caller chose its ID: that may be another's. Its revoke may come before the grant is done."""
     monkeypatch.setattr(leases, "_AGAIN_S", 0.01)

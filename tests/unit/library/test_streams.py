@@ -205,6 +205,22 @@ def test_a_mirror_is_used_again() -> None:
             asyncio.run(main(mirror))
 
 
+def test_two_that_enter_a_mirror_together_are_one_too_many() -> None:
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        return pb.RangeResponse(header=HEADER)
+
+    async def main() -> None:
+        mirror = m.Client(address).mirror("a")
+        first, second = await asyncio.gather(
+            mirror.__aenter__(), mirror.__aenter__(), return_exceptions=True)
+        assert first is mirror
+        assert isinstance(second, RuntimeError)
+        await mirror.__aexit__(None, None, None)
+
+    with scripted({"Watch/Watch": watched, "KV/Range": read}) as address:
+        asyncio.run(main())
+
+
 def test_a_mirror_begins_again_where_a_compaction_overtakes_it() -> None:
     """Between two pages."""
     asked: list[int] = []

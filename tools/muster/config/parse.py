@@ -226,7 +226,7 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         raise ConfigError(f"cannot read --config-file {path}: {e.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         raise ConfigError(f"cannot parse --config-file {path}: {' '.join(str(e).split())}") from None
-    except (LookupError, AttributeError, TypeError):  # PyYAML's, of a tag on what it is not for: !!bool x
+    except (LookupError, AttributeError, TypeError, ArithmeticError):  # of a tag on another thing: !!bool x
         raise ConfigError(f"cannot parse --config-file {path}: a value is not of its tag") from None
     if document is None:
         document = {}

@@ -3,6 +3,8 @@ or walked."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -322,6 +324,8 @@ def test_values_beyond_a_message_are_not_granted(many: bool, monkeypatch: pytest
         leader.looked_at(attempt, looked)
     too_large = EtcdError(errors.REQUEST_TOO_LARGE).encode()
     assert leader.take_answers() == [("sequencer", Status.ERROR, too_large)]
+    leader.prepare("again", prepare)  # the answer was lost
+    assert leader.take_answers() == [("again", Status.ERROR, too_large)]
     assert leader.undecided() == [prepare.attempt]
     leader.release(prepare.attempt)
     assert not leader.undecided()
@@ -332,3 +336,23 @@ def test_values_beyond_a_message_are_not_granted(many: bool, monkeypatch: pytest
         leader.looked_at(attempt, looked)
     ((_, status, _),) = leader.take_answers()
     assert status == Status.OK
+
+
+def test_what_is_refused_is_not_kept_by_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that is kept has the frames of its way, with all rows; the collector comes very rarely."""
+    monkeypatch.setattr(granted, "MOST_GRANTED_BYTES", 1000)
+    part = Part()
+    keys = [b"k%03d" % at for at in range(100)]
+    for key in keys:
+        part.execute(Method.PUT, pb.PutRequest(key=key, value=b"v").SerializeToString())
+    prepare = Prepare(Attempt(5, 1), 0, 1, [Touch(key, b"", write=True) for key in keys])
+    reading = attempts.Reading(part, prepare)  # type: ignore[arg-type]
+    finish(reading.steps())
+    assert reading.too_large
+    kept = weakref.ref(reading)
+    gc.disable()
+    try:
+        del reading
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -29,6 +29,7 @@ from cluster.order.leading.pending import Elsewhere
 from cluster.order.leading.rights import Rights
 from cluster.order.log import Cut, Fold
 from cluster.order.prepare import Grant, Prepare, Touch, decode_attempt
+from cluster.order.sequencing import wide
 from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.fetching import Fetching
 from cluster.order.sequencing.reports import Reports
@@ -155,6 +156,19 @@ def very_many() -> tuple[int, bytes]:
     return Method.TXN, pb.TxnRequest(success=ops).SerializeToString()
 
 
+def monkeypatch_judge(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
+    """The requests that are judged ahead from now on; None: only who asks."""
+    judged: list[bytes | None] = []
+    judge_ahead = wide.judge_ahead
+
+    def noted(state: AuthState, who: Principal, method: int, body: bytes | None) -> None:
+        judged.append(body)
+        judge_ahead(state, who, method, body)
+
+    monkeypatch.setattr(wide, "judge_ahead", noted)
+    return judged
+
+
 @pytest.mark.parametrize(("who", "what", "refusal"), [
     (NOBODY, delete_all(), errors.USER_EMPTY),
     (NOBODY, very_many(), errors.USER_EMPTY),
@@ -165,14 +179,16 @@ def very_many() -> tuple[int, bytes]:
     (ALICE, delete_all(), errors.PERMISSION_DENIED),
 ])
 def test_a_client_without_rights_locks_nothing(
-    who: Principal, what: tuple[int, bytes], refusal: errors.ErrorKind
+    who: Principal, what: tuple[int, bytes], refusal: errors.ErrorKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """2,000 deletes of all keys without a login stopped all other requests over shards for seconds."""
     two, (method, body) = Two(), what
     two.auth.take([user_row(User("alice", b"", True, (), 5)), meta_row(Meta(True, 5))])
+    judged = monkeypatch_judge(monkeypatch)
     assert two.coordinator.submit("asked", method, body, who=who)
-    two.coordinator.take_unlooked()
     two.sequencer.run(0, due=True)
+    assert judged == ([None] if what == very_many() else [body])
+    assert not two.coordinator.take_unlooked()  # nor is it looked at any more
     assert two.coordinator.take_messages() == []
     assert two.entry.said == [("asked", Status.ERROR, EtcdError(refusal).encode())]
     assert not two.coordinator.busy
@@ -202,6 +218,24 @@ def test_what_a_shard_cannot_grant_is_refused_and_lets_go() -> None:
     (release,) = two.coordinator.take_messages()
     assert (release.shard, release.method) == (1, Method.RELEASE)
     assert not two.coordinator.busy
+
+
+def test_what_all_shards_grant_together_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the sequencer holds what none of them would send alone."""
+    monkeypatch.setattr(wide, "_LARGE_BYTES", 10)
+    monkeypatch.setattr(wide, "MOST_GRANTED_BYTES", 1000)
+    two, (method, body) = Two(), delete_all()
+    may_write(two.auth, (b"\0", b"\0"))
+    for size, status in ((900, Status.OK), (1100, Status.ERROR)):
+        assert two.coordinator.submit("asked", method, body, who=ALICE)
+        two.sequencer.run(0, due=True)
+        (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()
+                      if m.method == Method.PREPARE]
+        two.coordinator.granted(
+            prepare.attempt, 1, Grant(TERM, [[] for _ in prepare.touches], [], size=size))
+        two.sequencer.run(0, due=True)
+        assert two.entry.said.pop()[1] == status
+        two.coordinator.logged(9)
 
 
 # -- puts under leases

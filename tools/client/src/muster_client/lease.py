@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -128,6 +128,7 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
     """A new lease, kept alive from now on; ``id`` 0: by lot."""
     chosen, id = bool(id), id or secrets.randbits(62) + 1
     sent: list[float] = []  # of each attempt
+    there = False  # certainly
     try:
         try:
             answer = await caller.unary(
@@ -137,16 +138,16 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
         except ServerError as error:
             if error.message != _EXISTS or (chosen and len(sent) == 1):
                 raise
-            # an earlier attempt did it, the first at the earliest
+            there = True  # an earlier attempt did it, the first at the earliest
             kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
-    except asyncio.CancelledError:
-        if sent and not chosen:  # one that the caller chose may be another's
-            _abandon(caller, id)
+    except (asyncio.CancelledError, MusterError) as error:
+        if not chosen and (there or getattr(error, "maybe_done", True)):  # a chosen one may be another's
+            _abandon(caller, id, sent)
         raise
     try:
         return await _kept(caller, keeper, kept)
     except asyncio.CancelledError:
-        _abandon(caller, id)
+        _abandon(caller, id, sent, chosen=chosen)
         raise
 
 
@@ -177,17 +178,22 @@ async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:
     return Lease(caller, keeper, kept)
 
 
-def _abandon(caller: Caller, id: int) -> None:
-    """Revoke a lease that nobody has: it would stay for its time to live. Its grant may be done later yet, at
-    a member that is slow."""
+def _abandon(caller: Caller, id: int, sent: Sequence[float], *, chosen: bool = False) -> None:
+    """Revoke a lease that nobody has: it would stay for its time to live. Attempts of its grant may be done
+    later yet, at members that are slow. Under an ID that the caller chose another lease may be there then."""
     async def revoked() -> None:
-        for _ in range(_REVOKES):
+        for again in range(1 if chosen else _REVOKES):
+            if not sent:  # looked at behind the end of the grant, in this loop
+                return
+            if again:
+                await asyncio.sleep(_AGAIN_S)
             try:
                 await caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=id))
-                return
             except LeaseNotFound:
-                await asyncio.sleep(_AGAIN_S)
+                continue
             except MusterError:
+                return
+            if len(sent) == 1:
                 return
 
     if not engine.has_ended():

@@ -38,6 +38,7 @@ class Mirror(Mapping[bytes, KeyValue]):
         self._held: dict[bytes, KeyValue] = {}
         self._revision = 0
         self._task: asyncio.Task[None] | None = None
+        self._entering = False
         self._failure: BaseException | None = None
         self._failed_at: TracebackType | None = None
         self._moved = asyncio.Event()
@@ -81,9 +82,14 @@ class Mirror(Mapping[bytes, KeyValue]):
             await self._moved.wait()
 
     async def __aenter__(self) -> Self:
-        if self._task is not None and not (self._task.done() or self._origin.is_parent):
+        if self._entering or (self._task is not None and not (
+                self._task.done() or self._task.get_loop().is_closed() or self._origin.is_parent)):
             raise RuntimeError("it is entered already: each user needs an object of its own")
-        self._held, self._revision = await self._whole()
+        self._entering = True
+        try:
+            self._held, self._revision = await self._whole()
+        finally:
+            self._entering = False
         self._failure = self._failed_at = None
         self._moved = asyncio.Event()  # it may have been used in another loop before
         self._task, self._origin = asyncio.create_task(self._follow()), engine.Origin()
