@@ -8,6 +8,7 @@ record       from, to                when lost
 ===========  ======================  =====================================================================
 PREPARE      sequencer -> leader     sent again every few heartbeats until answered or given up
 (answer OK)  GRANT                   the next PREPARE is answered again
+(answer)     ERROR: too many bytes   likewise; a sequencer that does not know it gives the attempt up
 (answer)     LOCKED, NOT_LEADER      likewise; LOCKED names the attempt that is in the way, or this one: it
                                      was sent before this leader's term, and is to be sent again
 RELEASE      sequencer -> leader     the leader asks (QUERY) about a lock held for long

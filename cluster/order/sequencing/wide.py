@@ -84,11 +84,13 @@ class Wide(Generic[T]):
         return None
 
     def take(self, shard: int, grant: Grant) -> None:
-        """A participant grants. What all bring may be too much, too."""
-        self.grants[shard] = grant
-        if grant.size > _LARGE_BYTES and sum([g.size for g in self.grants.values()]) > MOST_GRANTED_BYTES:
+        """A participant grants. What all bring to a transaction may be too much, too."""
+        grants = self.grants
+        grants[shard] = grant
+        if (grant.size > _LARGE_BYTES and not self.footprint.leases
+                and sum([one.size for one in grants.values()]) > MOST_GRANTED_BYTES):
             self.error = EtcdError(errors.REQUEST_TOO_LARGE)
-            self.grants[shard] = Grant(grant.term, [], [])
+            self.grants = {at: Grant(one.term, [], []) for at, one in grants.items()}
 
     def patience_ms(self, least_ms: int) -> int:
         """How long its prepares may take: at first as without a leader (H19), a switch its limit; then four
@@ -122,7 +124,9 @@ class Looks(Generic[T]):
         self._due_ms = min(self._due_ms, wide.deadline_ms, now_ms + self._heartbeat_ms)
 
     def granted(self, wide: Wide[T]) -> None:
-        if wide.attempt is not None and len(wide.grants) == len(wide.participants):
+        if wide.error is not None:
+            self.by(0)
+        elif wide.attempt is not None and len(wide.grants) == len(wide.participants):
             self._ready[wide.attempt] = wide
 
     def ended(self, attempt: Attempt) -> None:

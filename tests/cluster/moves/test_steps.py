@@ -65,7 +65,7 @@ _ROWS = 6400  # that a source drops
 # Answers of the sequencer, by which a source has granted and the target is asked, before the switch is given
 # up. Machines differ, so tries take them in turn
 _GRANTED = (8, 4, 16, 2)
-# Switches of the move that fail before, by fours of tries: the next one has 50 ms, then 100, then 200
+# Switches of the move that fail before, in tries 1 to 3, 4 to 7, later ones: the next has 50 ms, 100, 200
 _FAILED = (0, 2, 3)
 _STANDS_BEFORE_S = 0.7  # a switch that is to fail
 _LOOKS = 20  # one after the other: what was sent before the first one has come by the last

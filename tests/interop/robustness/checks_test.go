@@ -22,6 +22,13 @@ func watched(events ...model.WatchEvent) report.ClientReport {
 	}}}
 }
 
+func ended(events ...model.WatchEvent) report.ClientReport {
+	found := watched(events...)
+	last := model.WatchResponse{Error: "etcdserver: mvcc: required revision has been compacted"}
+	found.Watch[0].Responses = append(found.Watch[0].Responses, last)
+	return found
+}
+
 func put(key, value string, revision int64) report.ClientReport {
 	options := model.PutOptions{Key: key, Value: model.ToValueOrHash(value)}
 	return report.ClientReport{KeyValue: []porcupine.Operation{{
@@ -36,6 +43,7 @@ func put(key, value string, revision int64) report.ClientReport {
 
 func TestHistory(t *testing.T) {
 	a, b := event(model.PutOperation, "a", "1", 2), event(model.PutOperation, "b", "2", 3)
+	later := event(model.PutOperation, "c", "4", 4)
 	gone := event(model.DeleteOperation, "a", "", 3)
 	type reports = []report.ClientReport
 	for name, given := range map[string]struct {
@@ -45,6 +53,9 @@ func TestHistory(t *testing.T) {
 		"all is there":                 {reports{watched(a, b), put("a", "1", 2), put("b", "2", 3)}, ""},
 		"each has seen a part":         {reports{watched(a), watched(b), put("b", "2", 3)}, ""},
 		"none has seen a revision":     {reports{watched(b), put("b", "2", 3)}, "no watch"},
+		"all came behind a compaction": {reports{ended(a), ended(a), put("c", "4", 4)}, "behind a compaction"},
+		"one passed it by before":      {reports{ended(a), ended(a, later), put("c", "4", 4)}, "no watch"},
+		"one was not told":             {reports{ended(a), watched(a), put("c", "4", 4)}, "no watch"},
 		"the last write is nowhere":    {reports{watched(a), put("b", "2", 3)}, "no watch"},
 		"they contradict each other":   {reports{watched(a, b), watched(a, gone), put("b", "2", 3)}, "other"},
 		"another value than answered":  {reports{watched(a, b), put("b", "3", 3)}, "was answered"},

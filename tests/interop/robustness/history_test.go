@@ -68,9 +68,14 @@ func compacted(reports []report.ClientReport, revision int64) bool {
 				continue
 			}
 			watches++
-			told := slices.ContainsFunc(watch.Responses, func(response model.WatchResponse) bool {
-				return strings.Contains(response.Error, "required revision has been compacted")
-			})
+			told := false
+			for _, response := range watch.Responses {
+				if len(response.Events) > 0 && response.Events[len(response.Events)-1].Revision >= revision ||
+					response.IsProgressNotify && response.Revision >= revision {
+					return false // it has passed by
+				}
+				told = told || strings.Contains(response.Error, "required revision has been compacted")
+			}
 			if !told {
 				return false
 			}

@@ -511,9 +511,9 @@ def test_a_transaction_that_reads_is_not_cancelled_at_the_server(reads: bool) ->
 
 @pytest.mark.parametrize("chosen", [0, 7])
 def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time was over. Of two attempts one may be done behind a revoke that found the other's."""
+    """Its time was over. One of two attempts may be done behind a revoke that failed or found the other's."""
     monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
-    monkeypatch.setattr(calls, "_ATTEMPT_S", 0.1)
+    monkeypatch.setattr(calls, "_ATTEMPT_S", 0.3)
     granted, revoked, goes_on = list[int](), list[int](), threading.Event()
 
     def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
@@ -523,18 +523,22 @@ def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch:
 
     def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
         revoked.append(request.ID)
+        if len(revoked) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
         return pb.LeaseRevokeResponse()
 
     async def main() -> None:
         async with m.Client(address) as client:
+            with pytest.raises(m.MusterError):
+                await client.get("a")  # now it is connected
             with pytest.raises(m.MusterError) as error:
-                await client.lease(60, id=chosen, timeout=0.35)
+                await client.lease(60, id=chosen, timeout=0.9)
             assert error.value.maybe_done
             assert len(set(granted)) == 1 < len(granted)
             if not chosen:
-                await until(lambda: len(revoked) == 3)
+                await until(lambda: len(revoked) >= 3)
             goes_on.set()
-        assert revoked == ([] if chosen else 3 * granted[:1])
+        assert set(revoked) == (set() if chosen else set(granted))
 
     with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
         asyncio.run(main())

@@ -238,6 +238,20 @@ def test_what_all_shards_grant_together_has_a_bound(monkeypatch: pytest.MonkeyPa
         two.coordinator.logged(9)
 
 
+def test_an_end_of_leases_is_never_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would never end: an expiry is asked for again, and has nobody to be told."""
+    monkeypatch.setattr(wide, "_LARGE_BYTES", 10)
+    monkeypatch.setattr(wide, "MOST_GRANTED_BYTES", 1000)
+    two = Two()
+    assert two.coordinator.submit(None, Method.LEASE_REVOKE, b"", [LEASE])
+    two.sequencer.run(0, due=True)
+    (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    two.coordinator.granted(prepare.attempt, 1, Grant(TERM, [], [[b"k0"]], size=2000))
+    two.sequencer.run(0, due=True)
+    assert two.leader.dirty
+    assert not two.coordinator.busy
+
+
 # -- puts under leases
 
 

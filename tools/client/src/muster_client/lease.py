@@ -20,6 +20,7 @@ from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
 from muster_client.wire.following import OnAgain
 from muster_client.wire.keeper import Keeper, Kept, clock
+from muster_client.wire.retries import passes
 
 # Granting twice under one ID is refused, and revoking twice does nothing: both can be repeated
 _GRANT = Method("Lease/LeaseGrant", pb.LeaseGrantResponse, repeatable=True)
@@ -147,7 +148,8 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
     try:
         return await _kept(caller, keeper, kept)
     except asyncio.CancelledError:
-        _abandon(caller, id, sent, chosen=chosen)
+        if not chosen:
+            _abandon(caller, id, sent)
         raise
 
 
@@ -178,23 +180,23 @@ async def _kept(caller: Caller, keeper: Keeper, kept: Kept) -> Lease:
     return Lease(caller, keeper, kept)
 
 
-def _abandon(caller: Caller, id: int, sent: Sequence[float], *, chosen: bool = False) -> None:
-    """Revoke a lease that nobody has: it would stay for its time to live. Attempts of its grant may be done
-    later yet, at members that are slow. Under an ID that the caller chose another lease may be there then."""
+def _abandon(caller: Caller, id: int, sent: Sequence[float]) -> None:
+    """Revoke a lease that nobody has, of an ID by lot: it would stay for its time to live. Attempts of its
+    grant may be done later yet, at members that are slow. An ID that the caller chose may be another's."""
     async def revoked() -> None:
-        for again in range(1 if chosen else _REVOKES):
+        for again in range(_REVOKES):
             if not sent:  # looked at behind the end of the grant, in this loop
                 return
             if again:
                 await asyncio.sleep(_AGAIN_S)
             try:
                 await caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=id))
-            except LeaseNotFound:
-                continue
-            except MusterError:
-                return
-            if len(sent) == 1:
-                return
+            except MusterError as error:
+                if not (isinstance(error, LeaseNotFound) or passes(error)):
+                    return
+            else:
+                if len(sent) == 1:
+                    return
 
     if not engine.has_ended():
         engine.submit(revoked())
