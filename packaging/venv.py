@@ -2,8 +2,9 @@
 
 Half of muster's CPU goes into the interpreter. A build without profile-guided optimisation, such as pyenv's
 default, takes 17 to 20 % more CPU for a put. So ``python3`` is measured in turns with the system's, which is
-taken if clearly quicker: ``sysconfig`` does not tell how Debian's was built. On a busy machine the slower one
-may win: ``make setup PYTHON=python3.12`` names one.
+taken if clearly quicker: ``sysconfig`` does not tell how Debian's was built. One that other users cannot
+start, as in a home that is closed, has to be clearly quicker itself: hosts of theirs could not run. On a busy
+machine the slower one may win: ``make setup PYTHON=python3.12`` names one.
 
 Standard library only. Status 1 and one line if no interpreter will do.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -62,23 +64,38 @@ def measured(python: str) -> tuple[tuple[int, int], float, str] | None:
     return (int(major), int(minor)), float(seconds), path.strip()
 
 
+def anybodys(path: str) -> bool:
+    """Whether each user can start this program."""
+    real = os.path.realpath(path)
+    folders = [real]
+    while folders[-1] != os.path.dirname(folders[-1]):
+        folders.append(os.path.dirname(folders[-1]))
+    return all(os.stat(one).st_mode & stat.S_IXOTH for one in folders)
+
+
 def choose(
-    first: str, others: tuple[str, ...], measure: Callable[[str], tuple[tuple[int, int], float, str] | None]
+    first: str, others: tuple[str, ...], measure: Callable[[str], tuple[tuple[int, int], float, str] | None],
+    shared: Callable[[str], bool] = anybodys,
 ) -> str:
-    """``first``, or another one that is clearly quicker, or new enough unlike ``first``. LookupError."""
-    best: tuple[float, str] | None = None
+    """``first``, or another one that is clearly quicker, or new enough unlike ``first``. Those for all users
+    count as before the others. LookupError."""
+    quickest: list[tuple[float, str]] = []
     turns = [[measure(python) for python in (first, *others)] for _ in range(TURNS if others else 1)]
     for measurements in zip(*turns, strict=True):
         found = [one for one in measurements if one is not None and one[0] >= OLDEST]
         if not found:
             continue
         _, seconds, path = min(found, key=lambda one: one[1])
-        if best is None or seconds < CLEARLY * best[0]:
-            best = (seconds, path)
-    if best is None:
+        quickest.append((seconds, path))
+    if not quickest:
         raise LookupError(
             f"muster needs Python {OLDEST[0]}.{OLDEST[1]} or newer, with its module venv; "
             f"try: make PYTHON=python3.12")
+    quickest.sort(key=lambda one: not shared(one[1]))  # stable
+    best = quickest[0]
+    for one in quickest[1:]:
+        if one[0] < CLEARLY * best[0]:
+            best = one
     return best[1]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.version import InvalidVersion, Version
@@ -24,13 +25,37 @@ def _measures(**found: tuple[tuple[int, int], float]):
     return lambda python: (*found[python], f"/bin/{python}") if python in found else None
 
 
+def _choose(*given: Any, closed: str = "") -> str:
+    return venv.choose(*given, lambda path: path not in closed.split())
+
+
 def test_the_first_is_taken_unless_another_is_clearly_quicker():
-    assert venv.choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.95))) == "/bin/a"
-    assert venv.choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.8))) == "/bin/b"
+    assert _choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.95))) == "/bin/a"
+    assert _choose("a", ("b",), _measures(a=((3, 11), 1.0), b=((3, 11), 0.8))) == "/bin/b"
     assert (
-        venv.choose("a", ("b", "c"), _measures(a=((3, 11), 1.0), b=((3, 12), 0.8), c=((3, 13), 0.7)))
+        _choose("a", ("b", "c"), _measures(a=((3, 11), 1.0), b=((3, 12), 0.8), c=((3, 13), 0.7)))
         == "/bin/c"
     )
+
+
+@pytest.mark.parametrize(("closed", "of_b", "chosen"), [
+    ("/bin/a", 1.05, "/bin/b"), ("/bin/a", 1.2, "/bin/a"), ("/bin/b", 0.95, "/bin/a"),
+    ("/bin/b", 0.8, "/bin/b"), ("/bin/a /bin/b", 0.95, "/bin/a"), ("/bin/a /bin/b", 0.8, "/bin/b"),
+])
+def test_one_that_other_users_cannot_start_has_to_be_clearly_quicker(
+    closed: str, of_b: float, chosen: str
+) -> None:
+    """Hosts of another user ended, where a full machine had taken root's own Python for the quicker one."""
+    measure = _measures(a=((3, 11), 1.0), b=((3, 11), of_b))
+    assert _choose("a", ("b",), measure, closed=closed) == chosen
+
+
+def test_a_program_in_a_closed_folder_is_not_anybodys(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("")
+    (tmp_path / "python").chmod(0o755)
+    tmp_path.chmod(0o700)
+    assert not venv.anybodys(str(tmp_path / "python"))
+    assert venv.anybodys("/usr/bin/env")
 
 
 def test_one_slow_turn_decides_nothing():
@@ -40,14 +65,14 @@ def test_one_slow_turn_decides_nothing():
     def measure(python: str) -> tuple[tuple[int, int], float, str]:
         return (3, 11), next(slow) if python == "b" else 1.0, f"/bin/{python}"
 
-    assert venv.choose("a", ("b",), measure) == "/bin/b"
+    assert _choose("a", ("b",), measure) == "/bin/b"
 
 
 def test_one_that_is_too_old_or_not_there_is_passed_over():
-    assert venv.choose("a", ("b",), _measures(a=((3, 9), 0.1), b=((3, 11), 1.0))) == "/bin/b"
-    assert venv.choose("a", ("b",), _measures(b=((3, 13), 1.0))) == "/bin/b"
+    assert _choose("a", ("b",), _measures(a=((3, 9), 0.1), b=((3, 11), 1.0))) == "/bin/b"
+    assert _choose("a", ("b",), _measures(b=((3, 13), 1.0))) == "/bin/b"
     with pytest.raises(LookupError, match=r"3\.11 or newer"):
-        venv.choose("a", ("b",), _measures(a=((3, 9), 0.1)))
+        _choose("a", ("b",), _measures(a=((3, 9), 0.1)))
 
 
 def test_a_real_interpreter_is_measured_and_one_that_fails_is_not():
