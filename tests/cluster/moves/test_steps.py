@@ -211,7 +211,7 @@ class Move:
         """Whether the sequencer stands still from here on while the source has its lock, ``after`` so many
         answers of the sequencer."""
         resume(self.held)
-        if not looked(lambda: self.locks(self.source)):
+        if not looked(lambda: self.said().get("step") == "switching"):
             return False
         for _ in range(after):
             self.said()
