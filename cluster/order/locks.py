@@ -132,7 +132,7 @@ class LockTable(Generic[P]):
 
     def in_order(self) -> Iterator[tuple[Queued[P], bool]]:
         """Each active entry, in order, and whether it is so from now on: nothing before it conflicts now.
-        An entry that its owner removes before he asks for the next one holds back none behind it."""
+        An entry that is removed before the next one is asked for holds back none behind it."""
         looks = self._freed and self._waiting > 0
         if looks or self.requests:
             yield from self._pass(looks)
