@@ -215,7 +215,8 @@ def test_yaml_keeps_its_comments_and_json_is_not_made_yaml() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a: [", "a: 2024-02-30\n", "[" * 5000, "!!int ''", "!!bool x", "!!timestamp x"]
+    "text", ["a: [", "a: 2024-02-30\n", "[" * 5000, "!!int ''", "!!bool x", "!!timestamp x",
+             "!!float " + ":".join(["59"] * 300)]
 )
 def test_what_is_no_yaml_is_not_saved_as_such(text: str) -> None:
     with pytest.raises(values.NotSo):

@@ -16,7 +16,8 @@ SHOWN_BYTES = 256 * 1024  # of a larger value only so much is sent to a browser
 KUBERNETES = b"k8s\0"
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # not each build has the fast ones
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-NO_YAML = (ValueError, LookupError, AttributeError, TypeError, RecursionError, yaml.YAMLError)
+NO_YAML = (
+    ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError, yaml.YAMLError)
 """What the library raises: its constructors look at no date or tag before they take it apart."""
 _DEEPEST = 12
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
