@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 OLDEST = (3, 11)
 ELSEWHERE = ("/usr/bin/python3", "/usr/local/bin/python3")
@@ -66,11 +67,8 @@ def measured(python: str) -> tuple[tuple[int, int], float, str] | None:
 
 def anybodys(path: str) -> bool:
     """Whether each user can start this program."""
-    real = os.path.realpath(path)
-    folders = [real]
-    while folders[-1] != os.path.dirname(folders[-1]):
-        folders.append(os.path.dirname(folders[-1]))
-    return all(os.stat(one).st_mode & stat.S_IXOTH for one in folders)
+    real = Path(path).resolve()
+    return all(one.stat().st_mode & stat.S_IXOTH for one in (real, *real.parents))
 
 
 def choose(

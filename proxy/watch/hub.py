@@ -210,6 +210,9 @@ class WatchHub:
     def resume_later(self, stream: WatchStream) -> None:
         """Some requests in each turn: 60,000 that wait as a front starts take 2 s in all."""
         self._resuming[stream] = None
+        self._resume_soon()
+
+    def _resume_soon(self) -> None:
         if not self._resumes:
             self._resumes = True
             self._router.loop.call_soon(self._resume)
@@ -221,7 +224,7 @@ class WatchHub:
             del self._resuming[stream]
             left -= stream.resume_deferred()
         if self._resuming:
-            self.resume_later(next(iter(self._resuming)))
+            self._resume_soon()
 
     def link_down(self, link: Link) -> None:
         self._joining.move(link.shard, link.parts.values())
