@@ -326,6 +326,8 @@ class Tree:
                 made.children = node.children
             else:
                 self._forget_below(node)
+        if made.children is not None:  # the next row is of a node in it, as a rule
+            self._near, self._near_children = path, made.children
         if expires_ns:
             if self._expiring.get(path) != expires_ns:
                 self._expiring[path] = expires_ns

@@ -14,8 +14,20 @@ def lines(text: str) -> list[Run]:
     return [run(line) for line in text.strip().splitlines()]
 
 
+_DEEP = "deep" + "/a" * 700
+
 # each tool has a server of its own, so that indexes are the same on both
 TWIN: dict[str, list[Run]] = {
+    "depths": [
+        run(f"set /{_DEEP} 1"),
+        *lines("""
+            ls -r /
+            ls -r -p /deep
+            -o json ls -r /deep
+            rm -r /deep
+        """),
+        run(f"get /{_DEEP}"),
+    ],
     "values": [
         *lines("""
             set a 1

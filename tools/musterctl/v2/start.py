@@ -13,6 +13,7 @@ from tools.musterctl.v2.line import HELP, DoubledError, LineError, Values, optio
 from tools.musterctl.v2.table import COMMANDS, GLOBAL, Command, find
 
 _NO_TOPIC = 3
+_DEEPEST = 20_000  # calls: a key of 4096 bytes has 2,047 levels, and JSON of it twice that
 _HELP_OF_HELP = """NAME:
     - Shows a list of commands or help for one command
 
@@ -76,6 +77,7 @@ def _one(command: Command, parent: Command | None, given: Values, words: list[st
     if options.switch("help"):
         return _show(text)
     module, function = command.run.split(":")
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEPEST))
     getattr(import_module(f"tools.musterctl.v2.commands.{module}"), function)(Run(given, options, args))
 
 
