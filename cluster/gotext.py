@@ -128,13 +128,9 @@ def _whole(digits: str, base: int = 10) -> int:
 
 def parse_hex(value: str) -> int:
     """Go's strconv.ParseUint, of base 16. GoError."""
-    digits = value.lower()
-    try:
-        number = int(digits, 16) if digits.isalnum() and digits.isascii() else -1
-    except ValueError:
-        number = -1
-    if number < 0:
+    if not value or value.strip("0123456789abcdefABCDEF"):
         raise GoError(f"strconv.ParseUint: parsing {quote(value)}: invalid syntax")
+    number = int(value, 16)
     if number >= 1 << 64:
         raise GoError(f"strconv.ParseUint: parsing {quote(value)}: value out of range")
     return number

@@ -229,7 +229,7 @@ TWIN = {
         *in_formats("endpoint health", "simple", "json", "fields", "table", "protobuf"),
         *runs("endpoint health --cluster", "endpoint status --cluster", "endpoint hashkv --cluster"),
         *runs("move-leader", "move-leader xyz", "move-leader 1 2", "move-leader -1"),
-        *runs("move-leader 11112222333344445"),
+        *runs("move-leader 11112222333344445", "move-leader 0x1", "member remove 0x1"),
         # etcdctl 3.5.1 takes a variable beside what it has set itself for a conflict here
         *(
             run(f"--endpoints={{ep}} move-leader 77 -w {kind}", ETCDCTL_ENDPOINTS="")
