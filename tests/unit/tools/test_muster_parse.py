@@ -261,6 +261,8 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("quota-backend-bytes: -1", "quota-backend-bytes", -1),
         ("quota-backend-bytes: 8.589934592e+09", "quota-backend-bytes", 8_589_934_592),  # as charts render it
         ("quota-backend-bytes: 1e9", "quota-backend-bytes", 1_000_000_000),
+        ("watch-progress-notify-interval: 6e+11", "watch-progress-notify-interval", 600_000),
+        ("watch-progress-notify-interval: 5000000000.0", "watch-progress-notify-interval", 5000),
         ("discovery-fallback: exit", "discovery-fallback", "exit"),
         ("Client-Transport-Security: {Cert-File: /c}", "cert-file", "/c"),
         ("Feature-Gates: {LeaseCheckpoint: true}", "feature-gates", "LeaseCheckpoint=true"),

@@ -297,11 +297,12 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
     """A file's value as on the command line."""
     if isinstance(node, bool):
         return "true" if node else "false"
-    if flag.kind is Kind.DURATION and isinstance(node, int):
-        return f"{node}ns"  # etcd's file format: bare numbers are nanoseconds
-    if flag.kind in (Kind.UINT, Kind.INT, Kind.COUNT) and not isinstance(node, (list, dict)):
+    if flag.kind in (Kind.UINT, Kind.INT, Kind.COUNT, Kind.DURATION) and not isinstance(node, (list, dict)):
         whole = _whole(node)
-        return str(node) if whole is None else str(whole)
+        node = node if whole is None else whole
+        if flag.kind is Kind.DURATION and isinstance(node, int):
+            return f"{node}ns"  # etcd's file format: bare numbers are nanoseconds
+        return str(node)
     if isinstance(node, list):
         if flag.kind is not Kind.LIST:
             raise ConfigError(f"key {flag.name} in {path}: a list is not possible here")
