@@ -226,6 +226,34 @@ def test_a_release_goes_on_where_its_caller_is_cancelled(given: bool) -> None:
         asyncio.run(main())
 
 
+def test_a_try_that_is_cancelled_as_it_gives_up_leaves_the_line() -> None:
+    """Its revoke is answered by nobody at first; else its key would keep others waiting for a minute."""
+    second, revokes, goes_on = held(5), list[int](), threading.Event()
+    second.responses[1].response_range.kvs[0].create_revision = 3
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revokes.append(request.ID)
+        if len(revokes) == 1:
+            goes_on.wait(10)
+            context.abort(Code.UNAVAILABLE, "etcdserver: no leader")
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lock = client.lock("l")
+            trying = asyncio.create_task(lock.try_acquire())
+            await until(lambda: revokes)
+            trying.cancel()
+            await asyncio.sleep(0)
+            goes_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await trying
+            await until(lambda: len(revokes) == 2 and not lock._taken.locked())
+
+    with scripted(Line(second).methods | {"Lease/LeaseRevoke": revoke}) as address:
+        asyncio.run(main())
+
+
 def test_a_lease_is_not_renewed_where_its_revoker_is_cancelled() -> None:
     async def main() -> None:
         async with m.Client(address) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -171,3 +172,27 @@ def test_the_end_of_a_call_waits_for_no_farewell_of_tls(tmp_path: Path) -> None:
         assert time.monotonic() - began < 20  # asyncio waits for a farewell for 30 s
         over.set()
         thread.join()
+
+
+def test_a_wait_looks_whether_its_host_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no time limit: a host that lost its power would never be noticed."""
+    found, connect = list[int](), asyncio.open_connection
+
+    class Writer:
+        def __init__(self, writer: asyncio.StreamWriter) -> None:
+            self._writer = writer
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "drain":  # behind what is set, before the answer
+                connection = self._writer.get_extra_info("socket")
+                found.append(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+            return getattr(self._writer, name)
+
+    async def connected(*args: Any, **others: Any) -> Any:
+        reader, writer = await connect(*args, **others)
+        return reader, Writer(writer)
+
+    monkeypatch.setattr(asyncio, "open_connection", connected)
+    with host(lambda asked: (200, NODE)) as (url, _):
+        Client(url).wait("/a")
+    assert found == [1]

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import grpc
 import muster_client as m
 import pytest
 from muster_client import ops
 from muster_client.model import Found, KeyValue, TxnResult
+from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.recipes import late
 from muster_client.recipes.barriers import DoubleBarrier
 from muster_client.wire import engine
 
-from tests.unit.library.scripted import Code, scripted, until
+from tests.unit.library.scripted import Code, say_nothing, scripted, until
 from tests.unit.library.test_places import Line, there
 
 
@@ -68,8 +71,8 @@ def test_one_that_leaves_repeats_its_delete(monkeypatch: pytest.MonkeyPatch) -> 
         gone.append(key)
         return 5
 
-    async def others(barrier: DoubleBarrier) -> list[KeyValue]:
-        return [KeyValue(b"/b/waiters/%d" % at, b"", at, at, 1) for at in lines.pop(0)]
+    async def others(barrier: DoubleBarrier) -> tuple[list[KeyValue], int]:
+        return [KeyValue(b"/b/waiters/%d" % at, b"", at, at, 1) for at in lines.pop(0)], 4
 
     async def nothing(*_: object) -> None:
         pass
@@ -83,6 +86,37 @@ def test_one_that_leaves_repeats_its_delete(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(DoubleBarrier, "_gone", nothing)
     asyncio.run(barrier.leave())
     assert gone == [key]
+
+
+def test_one_that_leaves_waits_from_the_revision_of_its_look() -> None:
+    """That of the other's key is compacted when it has been inside for long: each watch would end at once."""
+    def line(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        kvs = [kv_pb2.KeyValue(key=b"b/waiters/%d" % at, create_revision=at, mod_revision=at)
+               for at in (1, 2)]  # fmt: skip
+        return pb.RangeResponse(header=pb.ResponseHeader(revision=90), kvs=kvs, count=2)
+
+    begins = list[int]()
+
+    def watch(
+        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
+        begins.append(next(requests).create_request.start_revision)
+        yield pb.WatchResponse(created=True)
+        say_nothing(context)
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            barrier = client.double_barrier("b", 2, lease=lease)
+            barrier._key, barrier._lease, barrier._opened = b"b/waiters/1", lease, 4
+            leaving = asyncio.create_task(barrier.leave())
+            await until(lambda: begins)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+        assert begins == [91]
+
+    with scripted(Line().methods | {"KV/Range": line, "Watch/Watch": watch}) as address:
+        asyncio.run(main())
 
 
 def test_a_barrier_is_opened_also_where_its_holder_is_cancelled_twice() -> None:

@@ -198,18 +198,23 @@ class Place:
         try:
             if await self._stand(value):
                 if not wait:
-                    await self._leave()
+                    await self._depart()
                     return False
                 await self._turn()
         except BaseException:
             try:
-                self._leaving = asyncio.create_task(self._leave())
-                await asyncio.shield(self._leaving)
+                await self._depart()
             except MusterError as error:
                 log.warning(
                     "%r stays in the line until it can be deleted, or its lease ends: %s", self.prefix, error)
             raise
         return True
+
+    async def _depart(self) -> None:
+        """Out of the line; this goes on where its caller is cancelled."""
+        if self._leaving is None or self._leaving.done():
+            self._leaving = asyncio.create_task(self._leave())
+        await asyncio.shield(self._leaving)
 
     async def _give_up(self) -> None:
         """Out of the line, if it stands there, also where the caller is cancelled: others wait. Then they may

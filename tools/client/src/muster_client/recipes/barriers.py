@@ -165,26 +165,31 @@ class DoubleBarrier:
         if self._lease is None:
             return
         try:
-            while kvs := await self._others():
+            while True:
+                kvs, revision = await self._others()
+                if not kvs:
+                    break
                 lowest = min(kvs, key=lambda kv: kv.mod_revision)
                 highest = max(kvs, key=lambda kv: kv.mod_revision)
                 if lowest.key != self._key:
                     await late.deleted(self._client, self._key)
-                    await self._gone(lowest)
+                    await self._gone(lowest.key, revision)
                 elif len(kvs) > 1:
-                    await self._gone(highest)
+                    await self._gone(highest.key, revision)
                 else:
                     await self._client.delete(self._ready)
                     break
         finally:
             await to_its_end(self._out())
 
-    async def _others(self) -> list[KeyValue]:
-        """The clients that entered together and are still inside, with this one."""
-        return [kv async for kv in self._client.range(self._line) if kv.create_revision <= self._opened]
+    async def _others(self) -> tuple[list[KeyValue], int]:
+        """The clients that entered together and are still inside, with this one, and the revision of that."""
+        pages = self._client.range(self._line)
+        return [kv async for kv in pages if kv.create_revision <= self._opened], pages.revision
 
-    async def _gone(self, one: KeyValue) -> None:
-        async with self._client.watch(one.key, revision=one.mod_revision + 1, snapshots=True) as watch:
+    async def _gone(self, key: bytes, revision: int) -> None:
+        """Wait until a key is deleted, or perhaps so, behind a revision."""
+        async with self._client.watch(key, revision=revision + 1, snapshots=True) as watch:
             async for event in watch:
                 if isinstance(event, Delete | Snapshot):
                     return

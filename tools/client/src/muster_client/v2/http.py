@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ async def asked(
         reader, writer = await asyncio.open_connection(
             parts.hostname, port, ssl=secure,
             server_hostname=(server_name or parts.hostname) if secure else None)
+        _kept_alive(writer.get_extra_info("socket"))
         request.sent = True
         if request.waits or request.method != "GET":
             limit.reschedule(None)
@@ -88,6 +90,15 @@ async def asked(
             writer.transport.abort()  # TLS would wait for the server's farewell
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def _kept_alive(connection: socket.socket) -> None:
+    """A wait has no time limit: it ends where the host is gone for a minute."""
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10), (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ):  # fmt: skip
+        connection.setsockopt(level, option, value)
 
 
 async def _exchanged(
