@@ -29,6 +29,7 @@ from proxy.listener.shard_endpoints import register as register_shards
 from proxy.listener.traffic import GrpcAlone, HttpAlone, Serves
 from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
+from proxy.metrics.scrapes import REST_S
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
 from proxy.routing.reads.arrival import Arrival
@@ -77,7 +78,8 @@ class Front:
         self.siblings = Siblings(
             common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look
         )
-        self.metrics.in_thread = self._in_thread
+        self.metrics.in_thread = self.metrics.scrapes.in_thread = self._in_thread
+        self.metrics.scrapes.rest = lambda then: loop.call_later(REST_S, then)
         self.metrics.gather = self.siblings.gather
         register_http(self.registry, self.context, self.metrics)
         register_shards(self.registry, self.context)

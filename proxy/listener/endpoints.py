@@ -31,7 +31,7 @@ def register_http(
     """Register the paths; ``metrics_only``: those of ``--listen-metrics-urls``."""
     checks = Checks(context)
     health = Health(context, checks, metrics)
-    registry.http("/metrics", metrics.serve)
+    registry.http("/metrics", metrics.scrapes.serve)
     registry.http("/health", health.serve)
     for name, listed in (
         ("livez", ("serializable_read",)),

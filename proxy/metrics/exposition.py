@@ -3,11 +3,10 @@ samples, and asks the nodes for theirs."""
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import json
 import os
 import platform
-import re
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING
 import prometheus_client
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
 
 from cluster.errors import Code
 from cluster.faults import faults
@@ -24,9 +22,9 @@ from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from cluster.wire.messages import HEAD, Method
 from proxy.grpc.registry import Registry
-from proxy.http.requests import HttpRequest
 from proxy.metrics.move_facts import move_samples
 from proxy.metrics.node_metrics import Figures, has_gone, node_samples
+from proxy.metrics.scrapes import Scrapes, at_once
 from proxy.metrics.shard_facts import ShardFacts, ask_own, gather, samples
 from proxy.routing.router import Waiting
 from proxy.shared.context import INNER, Context
@@ -73,20 +71,18 @@ class Metrics:
         for grpc_type, service, methods in _KNOWN:
             for method in methods:
                 context.method(grpc_type, service, method)
-        self.registry = CollectorRegistry()
-        self.registry.register(self)
         self._process = CollectorRegistry()
         prometheus_client.ProcessCollector(registry=self._process)
         prometheus_client.PlatformCollector(registry=self._process)
         prometheus_client.GCCollector(registry=self._process)
         self._of_process: list[Metric] = []  # as :meth:`look` has found it
-        self._of_fronts: list[Metric] = []  # of the scrape under way
         # adds the host's other fronts (proxy.metrics.siblings)
         self.gather: Callable[[Callable[[Iterable[Metric]], None]], None] = lambda done: done(self.own())
         self.of_v2: Callable[[], Iterable[Metric]] = tuple  # of requests of version 2
         self.of_proxy: Callable[[], Iterable[Metric]] = tuple  # of a proxy
         # calls the first in a thread, then the second on the loop
-        self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = _at_once
+        self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = at_once
+        self.scrapes = Scrapes(self._gathered)
 
     def healthcheck(self, kind: str, name: str, passed: bool | None) -> None:
         counts = self._healthchecks.setdefault((kind, name), [0, 0, 0])
@@ -94,8 +90,8 @@ class Metrics:
             counts[0] = int(passed)
             counts[1 if passed else 2] += 1
 
-    def serve(self, request: HttpRequest) -> None:
-        """GET /metrics: with the nodes' figures, if they answer."""
+    def _gathered(self, done: Callable[[Iterable[Metric]], None]) -> None:
+        """``done`` gets all families: with the nodes' figures, if they answer."""
         asked = [shard for shard in self._context.router.routes if self._is_own(shard)]
         missing = len(asked)
         for shard in self._nodes.keys() - set(asked):
@@ -123,16 +119,10 @@ class Metrics:
             finish()
 
         def finish() -> None:
-            self.in_thread(self.look, lambda: self.gather(respond))
+            self.in_thread(self.look, lambda: self.gather(told))
 
-        def respond(of_fronts: Iterable[Metric]) -> None:
-            if not request.closed:
-                self._of_fronts = list(of_fronts)
-                encoder, content_type = _encoder(request.headers.get("accept", ""))
-                body, fields = encoder(self.registry), list[tuple[str, str]]()
-                if "gzip" in request.headers.get("accept-encoding", ""):  # 0.2 ms: a tenth is sent
-                    body, fields = gzip.compress(body, 1), [("content-encoding", "gzip")]
-                request.respond(200, body, fields, content_type)
+        def told(of_fronts: Iterable[Metric]) -> None:
+            done(itertools.chain(of_fronts, self._of_host()))
 
         if not asked:
             gather(self._context, gathered)
@@ -147,12 +137,8 @@ class Metrics:
             return False
         return (route.home if self._context.common.member_id else route.replica) is not None
 
-    def describe(self) -> Iterable[Metric]:
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """prometheus_client's collector: what was gathered for this scrape, and the host's own."""
-        yield from self._of_fronts
+    def _of_host(self) -> Iterator[Metric]:
+        """What was gathered for this scrape, and the host's own."""
         yield from self._member()
         yield from self._store()
         yield from node_samples(self._nodes, self._context.common.member_id)
@@ -322,40 +308,6 @@ class Metrics:
 def _rows(rows: Iterable[Row], figures: Mapping[str, float]) -> Iterator[Metric]:
     for family, name, text, figure in rows:
         yield family(name, text, figures[figure])
-
-
-def _at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
-    work()
-    then()
-
-
-def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
-    """The exposition format that a scraper asks for, with its content type; plain text if prometheus_client
-    cannot read the header."""
-    try:
-        encoder, content_type = choose_encoder(accept)
-    except (ValueError, TypeError, LookupError):
-        encoder, content_type = generate_latest, CONTENT_TYPE_LATEST
-    if content_type.startswith("text/plain"):
-        return lambda registry: go_numbers(encoder(registry)), content_type
-    return encoder, content_type  # OpenMetrics wants 1.0
-
-
-_BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
-_COUNTER = re.compile(
-    rb"^(# TYPE etcd_(?:server_(?:health_success|health_failures|learner_promote_(?:successes|failures))"
-    rb"|network_snapshot_(?:send|receive)_(?:success|failures)) )gauge")
-_LAST = re.compile(rb"(?<=\d)\.0$")
-
-
-def go_numbers(text: bytes) -> bytes:
-    """Whole numbers, and bounds of buckets, as Go's library writes them: 1, not 1.0. Counters without _total
-    are declared as such."""
-    return b"".join(
-        _COUNTER.sub(rb"\1counter", line)
-        if line.startswith(b"#")
-        else _LAST.sub(b"", _BOUND.sub(rb"\1", line))
-        for line in text.splitlines(True))
 
 
 Row = tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str, str]  # family, name, help, figure

@@ -15,6 +15,8 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
+from cluster.faults import HANDLER_MISTAKES, faults
+
 LIMIT_S = 0.5
 _MOST_BYTES = 4 << 20
 Families = list[list[Any]]  # name, documentation, type, [[sample's name, labels, value], ...]
@@ -80,7 +82,10 @@ class Siblings:
         others = [i for i in range(self._count) if i != self._index]
         answers = await asyncio.gather(*[self._ask(i) for i in others])
         found = {i: families for i, families in zip(others, answers, strict=True) if families is not None}
-        found[self._index] = encode(self._own())
+        try:
+            found[self._index] = encode(self._own())
+        except HANDLER_MISTAKES as error:
+            faults.met("counting for metrics", error)
         done(labelled(found))
 
     async def _ask(self, index: int) -> Families | None:

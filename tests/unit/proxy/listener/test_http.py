@@ -16,7 +16,8 @@ from proxy.grpc.registry import Clients, Registry
 from proxy.http.requests import HttpRequest
 from proxy.listener.endpoints import register_http
 from proxy.listener.filter import FilteredRegistry
-from proxy.metrics.exposition import Metrics, go_numbers
+from proxy.metrics.exposition import Metrics
+from proxy.metrics.scrapes import go_numbers
 from tests.unit.proxy.fakes import Net
 
 

@@ -1,0 +1,139 @@
+"""GET /metrics, for all scrapers of a front: one collection at a time, and a rest behind it. Requests that
+come meanwhile share the next one. Each costs some 30 ms, half of it in a thread; any client may ask.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
+
+from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.http.requests import HttpRequest
+
+REST_S = 0.1
+
+
+class _Form(NamedTuple):
+    """Of an answer: requests of one form share its body."""
+
+    content_type: str
+    zipped: bool
+
+
+class Scrapes:
+    """Answers requests with what ``collect`` gives, later."""
+
+    def __init__(self, collect: Callable[[Callable[[Iterable[Metric]], None]], None]) -> None:
+        self._collect = collect
+        self._waiting: list[HttpRequest] = []
+        self._busy = False
+        # calls the first in a thread, then the second on the loop
+        self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = at_once
+        self.rest: Callable[[Callable[[], None]], None] = lambda then: then()  # calls it after REST_S
+
+    def serve(self, request: HttpRequest) -> None:
+        self._waiting.append(request)
+        if not self._busy:
+            self._busy = True
+            self._begin()
+
+    def _begin(self) -> None:
+        requests, self._waiting = [one for one in self._waiting if not one.closed], []
+        if not requests:
+            self._busy = False
+            return
+
+        def collected(families: Iterable[Metric]) -> None:
+            try:
+                self._encode(requests, list(families))
+            except HANDLER_MISTAKES as error:
+                faults.met("collecting metrics", error)
+                self._answer(requests, {}, {})
+
+        self._collect(collected)
+
+    def _encode(self, requests: list[HttpRequest], families: list[Metric]) -> None:
+        forms: dict[int, _Form] = {}
+        encoders: dict[_Form, Callable[[CollectorRegistry], bytes]] = {}
+        for number, request in enumerate(requests):
+            encoder, content_type = _encoder(request.headers.get("accept", ""))
+            form = _Form(content_type, "gzip" in request.headers.get("accept-encoding", ""))
+            forms[number] = form
+            encoders[form] = encoder
+        registry, bodies = CollectorRegistry(), dict[_Form, bytes]()
+        registry.register(_Collected(families))
+
+        def encode() -> None:
+            for form, encoder in encoders.items():
+                text = encoder(registry)
+                bodies[form] = gzip.compress(text, 1) if form.zipped else text  # 0.2 ms: a tenth is sent
+
+        self.in_thread(encode, lambda: self._answer(requests, forms, bodies))
+
+    def _answer(
+        self, requests: list[HttpRequest], forms: dict[int, _Form], bodies: dict[_Form, bytes]
+    ) -> None:
+        for number, request in enumerate(requests):
+            if request.closed:
+                continue
+            form = forms.get(number)
+            body = None if form is None else bodies.get(form)
+            if form is None or body is None:
+                request.respond(500, b"metrics cannot be collected; the log says why\n", (), "text/plain")
+            else:
+                fields = [("content-encoding", "gzip")] if form.zipped else []
+                request.respond(200, body, fields, form.content_type)
+        self.rest(self._begin)
+
+
+class _Collected:
+    """prometheus_client's collector."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
+    work()
+    then()
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """The exposition format that a scraper asks for, with its content type; plain text if prometheus_client
+    cannot read the header."""
+    try:
+        encoder, content_type = choose_encoder(accept)
+    except (ValueError, TypeError, LookupError):
+        encoder, content_type = generate_latest, CONTENT_TYPE_LATEST
+    if content_type.startswith("text/plain"):
+        return lambda registry: go_numbers(encoder(registry)), content_type
+    return encoder, content_type  # OpenMetrics wants 1.0
+
+
+_BOUND = re.compile(rb'(\ble="\d+)\.0(?=")')
+_COUNTER = re.compile(
+    rb"^(# TYPE etcd_(?:server_(?:health_success|health_failures|learner_promote_(?:successes|failures))"
+    rb"|network_snapshot_(?:send|receive)_(?:success|failures)) )gauge")
+_LAST = re.compile(rb"(?<=\d)\.0$")
+
+
+def go_numbers(text: bytes) -> bytes:
+    """Whole numbers, and bounds of buckets, as Go's library writes them: 1, not 1.0. Counters without _total
+    are declared as such."""
+    return b"".join(
+        _COUNTER.sub(rb"\1counter", line)
+        if line.startswith(b"#")
+        else _LAST.sub(b"", _BOUND.sub(rb"\1", line))
+        for line in text.splitlines(True))

@@ -1,0 +1,85 @@
+"""GET /metrics of many clients: one collection at a time."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from cluster.faults import faults
+from proxy.metrics.scrapes import Scrapes
+from tests.unit.proxy.listener.test_http import Request
+
+
+class Steps:
+    """What is under way: the test ends each."""
+
+    def __init__(self) -> None:
+        self.collections: list[Callable[[Iterable[Metric]], None]] = []
+        self.works: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self.rests: list[Callable[[], None]] = []
+        self.scrapes = Scrapes(self.collections.append)
+        self.scrapes.in_thread = lambda work, then: self.works.append((work, then))
+        self.scrapes.rest = self.rests.append
+
+    def ask(self, accept: str = "", encoding: str = "") -> Request:
+        request: Any = Request("/metrics")
+        request.headers |= {"accept": accept, "accept-encoding": encoding}
+        self.scrapes.serve(request)
+        return request
+
+    def end(self, value: int) -> None:
+        """The collection under way, and what is done with it."""
+        self.collections.pop()([GaugeMetricFamily("found", "A figure.", value)])
+        work, then = self.works.pop()
+        work()
+        then()
+
+
+def body(request: Request) -> bytes:
+    assert request.answer is not None
+    text = request.answer[1]
+    return gzip.decompress(text) if request.fields.get("content-encoding") == "gzip" else text
+
+
+def test_requests_that_come_meanwhile_share_the_next_collection() -> None:
+    steps = Steps()
+    first = steps.ask()
+    later = [steps.ask(), steps.ask(encoding="gzip"), steps.ask("application/openmetrics-text"), steps.ask()]
+    assert len(steps.collections) == 1
+    steps.end(1)
+    assert b"\nfound 1\n" in body(first)
+    assert [one.answer for one in later] == [None] * 4
+    assert not steps.collections, "a rest first: any client may ask, and each costs 30 ms"
+    later[3].closed = True
+    steps.rests.pop()()
+    assert len(steps.collections) == 1
+    steps.end(2)
+    assert [b"\nfound 2" in body(one) for one in later[:3]] == [True] * 3
+    assert body(later[2]).endswith(b"# EOF\n")
+    assert later[3].answer is None
+    steps.rests.pop()()
+    assert not steps.collections
+    last = steps.ask()
+    steps.end(3)
+    assert b"\nfound 3\n" in body(last)
+
+
+def test_what_cannot_be_collected_is_told_and_the_next_one_is() -> None:
+    steps = Steps()
+
+    def broken() -> Iterable[Metric]:
+        raise KeyError("no such figure")
+        yield
+
+    first = steps.ask()
+    steps.collections.pop()(broken())
+    assert first.answer is not None
+    assert first.answer[0] == 500
+    assert [where for where, _ in faults.take()] == ["collecting metrics"]
+    second = steps.ask()
+    steps.rests.pop()()
+    steps.end(4)
+    assert b"\nfound 4\n" in body(second)
