@@ -23,6 +23,8 @@ TEXT = "text/plain; charset=utf-8"
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 _AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
 _PIECES = 16  # of a body that h11 reads in the time of a request
+KB_BITS = 10
+_FIELDS_BITS = 4  # so many fields take as long as a request
 _MOST_FIELDS = 1000  # of a head; h11 takes 10 us for each
 LINE_ENDS = (b"\r", b"\n")  # behind a body, where they do not count (RFC 9112 section 2.2)
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
@@ -127,7 +129,7 @@ class ByH11:
         self.last_active = now
         self._half_since = 0.0  # when the beginning of a head was found; 0: there is none
 
-    def _advance(self) -> None:
+    def _go_behind(self) -> None:
         raise NotImplementedError
 
     def lost(self) -> None:
@@ -219,10 +221,11 @@ class ByH11:
         return True
 
     def _dispatch(self) -> None:
-        self._served += 1
-        self._half_since = 0.0
         head = self._head
         assert head is not None, "h11 gives EndOfMessage only after Request"
+        size, fields = _size_of(head) + len(self._body), len(head.headers)
+        self._served += 1 + (size >> KB_BITS) + (fields >> _FIELDS_BITS)
+        self._half_since = 0.0
         body, self._body = bytes(self._body), bytearray()
         self._head = None
         headers: dict[str, str] = {}
@@ -284,13 +287,13 @@ class ByH11:
         stays = self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE
         if done and not line_end and not self._draining:
             self._h11.start_next_cycle()
-            self._advance()
+            self._go_behind()
         elif (line_end or stays) and not self._draining:
             self._raw, self._given = self._h11.trailing_data[0] + self._left(), False
             self._h11, self._old = self._fresh(), None
             if self._ended and not self._raw:
                 self._give(b"")
-            self._advance()
+            self._go_behind()
         else:
             self.output.close()
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.by_h11 import LINE_ENDS, TEXT, ByH11, FindHandler, Output, serve
+from proxy.http.by_h11 import KB_BITS, LINE_ENDS, TEXT, ByH11, FindHandler, Output, serve
 from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakeWhole, begins_plain, take
 from proxy.http.http2 import Limits
 from proxy.http.requests import AtOnce, HttpRequest
 
-TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms
+TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms; a KB of one counts as one more
 _MOST_PIECES = 1000  # that wait behind an answer before they are joined
 TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
 _PUT = b"P"[0]
@@ -210,6 +210,11 @@ class Http1Connection(ByH11):
         elif now - self._half_since > self._limits.head_timeout_s:
             self.output.close()
 
+    def _go_behind(self) -> None:
+        """Go on behind an answer. It may come in another's turn, with those of many connections."""
+        if self._advancing or not (self.backlog and self.output.later()):
+            self._advance()
+
     def _advance(self) -> None:
         if not self._advancing:
             self._advancing = True
@@ -224,7 +229,8 @@ class Http1Connection(ByH11):
             if self.request is not None:  # what is behind it waits, whatever that is
                 return
             if self._served >= TURN_REQUESTS:
-                self.output.again()
+                if self._ended or self.backlog:
+                    self.output.again()
                 return
             if self._h11.their_state is h11.ERROR or self._h11.our_state in _OVER:
                 return
@@ -263,7 +269,7 @@ class Http1Connection(ByH11):
         return not (self._given or self._ended) and begins_plain(self._raw, self._at)
 
     def _serve_plain(self, plain: Plain) -> None:
-        self._served += 1
+        self._served += 1 + (plain.end - self._at >> KB_BITS)
         self._half_since = 0.0
         self._at = plain.end
         if 2 * plain.end >= len(self._raw):  # many small requests are not moved for each of them
@@ -298,4 +304,4 @@ class Http1Connection(ByH11):
         if self._draining:
             self.output.close()
         elif self._raw or self._ended:
-            self._advance()
+            self._go_behind()

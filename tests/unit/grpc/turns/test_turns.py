@@ -200,9 +200,13 @@ class Turns(Output):
     def __init__(self) -> None:
         super().__init__()
         self.asked = 0
+        self.spent = False
 
     def again(self) -> None:
         self.asked += 1
+
+    def later(self) -> bool:
+        return self.spent
 
 
 def test_pipelined_http1_requests_are_answered_in_turns_and_in_order() -> None:
@@ -224,6 +228,44 @@ def test_pipelined_http1_requests_are_answered_in_turns_and_in_order() -> None:
         connection.go_on()
         assert len(served) - before <= TURN_REQUESTS
     assert served == [str(number) for number in range(100)]
+
+
+@pytest.mark.parametrize("field", [b"", b"Connection: keep-alive\r\nConnection: keep-alive\r\n"])
+def test_long_pipelined_requests_count_as_many(field: bytes) -> None:
+    """A query of 16 KB costs up to a thousand times what a short one does. ``field``: h11 reads the head."""
+    served: list[str] = []
+
+    def serve(request: HttpRequest) -> None:
+        served.append(request.path)
+        request.respond(200, b"fine")
+
+    output = Turns()
+    connection = Http1Connection({"/a": serve}.get, Limits(), output, "peer", 0.0)
+    head = b"GET /a?" + b"a=1&" * 4000 + b" HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n"
+    connection.receive(4 * head, 0.0)
+    for done in range(1, 5):
+        assert len(served) == done
+        connection.go_on()
+
+
+def test_what_is_behind_an_answer_waits_where_the_turn_is_spent() -> None:
+    """The answer may come with those of many other connections, each with requests behind it."""
+    waiting: list[HttpRequest] = []
+    served: list[str] = []
+
+    def serve(request: HttpRequest) -> None:
+        served.append(request.path)
+        request.respond(200, b"fine")
+
+    output = Turns()
+    connection = Http1Connection({"/later": waiting.append, "/a": serve}.get, Limits(), output, "peer", 0.0)
+    asked = [b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path for path in (b"/later", b"/a")]
+    connection.receive(b"".join(asked), 0.0)
+    output.spent = True
+    waiting.pop().respond(200, b"at last")
+    assert not served
+    connection.go_on()
+    assert served == ["/a"]
 
 
 def test_cached_header_blocks_are_bounded_by_what_they_decode_to() -> None:
