@@ -19,8 +19,11 @@ _{name}() {{
         [[ $word == -* ]] && continue
         [[ -n ${{_{name}_words[$at $word]+set}} ]] && at="$at $word"
     done
-    local words="${{_{name}_words[$at]}} ${{_{name}_words[global]}}"
-    COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+    local begun="${{COMP_WORDS[COMP_CWORD]}}" may=""
+    for word in ${{_{name}_words[$at]}} ${{_{name}_words[global]}}; do
+        [[ $word == -* && $begun != -* ]] || may+=" $word"  # files are completed where nothing is left
+    done
+    COMPREPLY=($(compgen -W "$may" -- "$begun"))
 }}
 complete -o default -F _{name} {name}
 """
@@ -44,6 +47,7 @@ Register-ArgumentCompleter -Native -CommandName {name} -ScriptBlock {{
     }}
     (${title}Words[$path] + ' ' + ${title}Words['global']) -split ' ' |
         Where-Object {{ $_ -like "$wordToComplete*" }} |
+        Where-Object {{ $wordToComplete -like '-*' -or $_ -notlike '-*' }} |
         ForEach-Object {{ [System.Management.Automation.CompletionResult]::new($_) }}
 }}
 """
