@@ -22,7 +22,8 @@ from node.upkeep.counters import counters
 from proxy.gateway.encode import http_status
 from proxy.gateway.paths import TARGETS
 from proxy.listener.proxied import Proxied
-from proxy.metrics.exposition import Metrics, go_numbers
+from proxy.metrics.exposition import Metrics
+from proxy.metrics.scrapes import go_numbers
 from proxy.v2.traffic import Traffic
 
 # -- metrics.md
@@ -138,8 +139,7 @@ def families() -> list[Metric]:
     front.look()
     front._shards = [_Every(0, shard=0, up=True, role="leader", move={"hosts": {"p": _Every(0)}})]
     front._nodes = {0: _node()}
-    front._of_fronts = list(front.own())
-    return list(front.collect())
+    return [*front.own(), *front.of_host()]
 
 
 def series(family: Metric) -> tuple[str, str]:

@@ -122,7 +122,7 @@ class Metrics:
             self.in_thread(self.look, lambda: self.gather(told))
 
         def told(of_fronts: Iterable[Metric]) -> None:
-            done(itertools.chain(of_fronts, self._of_host()))
+            done(itertools.chain(of_fronts, self.of_host()))
 
         if not asked:
             gather(self._context, gathered)
@@ -137,7 +137,7 @@ class Metrics:
             return False
         return (route.home if self._context.common.member_id else route.replica) is not None
 
-    def _of_host(self) -> Iterator[Metric]:
+    def of_host(self) -> Iterator[Metric]:
         """What was gathered for this scrape, and the host's own."""
         yield from self._member()
         yield from self._store()

@@ -35,7 +35,7 @@ class Scrapes:
         self._busy = False
         # calls the first in a thread, then the second on the loop
         self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = at_once
-        self.rest: Callable[[Callable[[], None]], None] = lambda then: then()  # calls it after REST_S
+        self.rest: Callable[[Callable[[], None]], object] = lambda then: then()  # calls it after REST_S
 
     def serve(self, request: HttpRequest) -> None:
         self._waiting.append(request)

@@ -336,8 +336,9 @@ class Snapshots:
         snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
         node.log.begin_install(snapshot)
         node.store.install(receiving.sink)  # forward only, or SnapshotRefused
+        begins = node.raft.snapshot_installed(snapshot)  # it looks into the stored log as that was
         node.log.finish_install(snapshot)  # H8: a matching suffix, which may be acknowledged, stays
-        if not node.raft.snapshot_installed(snapshot):
+        if not begins:
             node.raft.compacted(snapshot.index)
         node.state_replaced()
         self.installed += 1

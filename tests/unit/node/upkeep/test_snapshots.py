@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.raft import Configuration, Role
-from node.storage import StateStore, snapshot
+from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
+from cluster.raft.types import Entry, HardState
+from node.storage import RaftLog, StateStore, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.snapshots import Snapshots
@@ -253,6 +254,26 @@ def test_one_that_is_no_news_is_refused_before_the_log_hears_of_it(
     world.run(5.0)
     assert (hosts[2].snapshots.installed, hosts[1].snapshots.failed, begun) == (0, 1, [])
     assert hosts[2].directories() == []
+
+
+def test_entries_on_disk_that_contradict_a_state_go_from_raft_too(
+    tmp_path: Path, world: World, hosts: dict[int, Host]
+) -> None:
+    """Nothing of them is in memory after a restart: Raft has to ask the disk before that begins anew."""
+    stored = RaftLog.open(tmp_path / "log", initial=GROUP, no_fsync=True)
+    stored.append([Entry(index, 1, 1, b"old") for index in range(1, 11)], HardState(1, 0, 2))
+    stored.close()
+    hosts[2].log = log = RaftLog.open(tmp_path / "log", initial=GROUP, no_fsync=True)
+    hosts[2].raft = raft = Raft(Config(2), log, lambda: 0.5, 0)
+    raft.applied(2)
+    at = hosts[1].store.position
+    receiving: Any = SimpleNamespace(sink=None, configuration=GROUP)
+    hosts[2].store.install = lambda sink: None  # type: ignore[method-assign, assignment]
+    hosts[2].snapshots._install(receiving, at._replace(shard_index=5, term=2))
+    assert (raft.last_index, raft.log.last_term) == (log.last_index(), log.term(5)) == (5, 2)
+    raft.step(Message(Kind.APPEND, 1, 2, 2, 5, 2, 5, entries=[Entry(6, 2, 1, b"new")]), 5000)
+    assert raft.last_index == 6
+    log.close()
 
 
 def test_a_disk_that_fails_while_it_is_synced_refuses_it(
