@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -24,7 +25,9 @@ _METHODS = {
     "ES512", "EdDSA",
 }
 OPTIONS = frozenset(("sign-method", "priv-key", "pub-key", "ttl"))  # others have no effect, as in etcd
-_UNVERIFIED: Any = dict.fromkeys(("verify_exp", "verify_aud", "verify_sub", "verify_jti"), False)
+# "iat" of a clock that is ahead is no fault, as at etcd since 3.6
+_UNVERIFIED: Any = dict.fromkeys(
+    ("verify_exp", "verify_iat", "verify_aud", "verify_sub", "verify_jti"), False)
 _DEFAULT_TTL_S = 300.0
 
 
@@ -53,13 +56,20 @@ class WebTokens:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 claims = jwt.decode(text, self._verifies, algorithms=[self._method], options=_UNVERIFIED)
-            user, revision = claims["username"], int(claims["revision"])
-            until_s = float(claims.get("exp", "inf"))
+            user, revision = claims["username"], int(_number(claims["revision"]))
+            until_s = float(_number(claims["exp"])) if "exp" in claims else math.inf
         except (jwt.InvalidTokenError, KeyError, TypeError, ValueError, OverflowError):
             return INVALID, now_s
         if now_s >= until_s or not isinstance(user, str) or not 0 <= revision < 1 << 64:
             return INVALID, now_s
         return Principal(Kind.JWT, user, revision), until_s
+
+
+def _number(claim: object) -> float:
+    """A claim that is one, as JSON has numbers. TypeError."""
+    if isinstance(claim, bool) or not isinstance(claim, int | float) or not math.isfinite(claim):
+        raise TypeError("the claim is no number")
+    return claim
 
 
 def _keys(method: str, options: dict[str, str]) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
@@ -15,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from cluster.features.auth.principal import INVALID
+from cluster.features.auth.principal import INVALID, Kind, Principal
 from proxy.auth.jwt import WebTokens
 from proxy.auth.tokens import options_of, tokens_of
 from tools.muster.config.checks import check_users
@@ -94,6 +95,25 @@ def test_a_token_lasts_as_long_as_its_options_say(ttl: str, lasts_s: int) -> Non
     text = tokens.give("u", 5)
     assert (tokens.read(text, NOW_S + lasts_s - 1)[0] == INVALID) is False
     assert tokens.read(text, NOW_S + lasts_s)[0] == INVALID
+
+
+@pytest.mark.parametrize(
+    ("claims", "counts"),
+    [
+        ({}, True), ({"iat": 1 << 40}, True), ({"exp": NOW_S + 1.5}, True), ({"revision": 5.0}, True),
+        ({"nbf": 1 << 40}, False), ({"revision": "5"}, False), ({"revision": True}, False),
+        ({"exp": "x"}, False), ({"exp": float("nan")}, False), ({"username": 5}, False),
+        ({"exp": 10**400}, False),
+    ],
+)  # fmt: skip
+def test_a_token_of_another_issuer_counts_as_at_etcd(
+    claims: dict[str, object], counts: bool, tmp_path: Path
+) -> None:
+    secret = b"s" * 64
+    (tmp_path / "secret").write_bytes(secret)
+    tokens = WebTokens({"sign-method": "HS256", "priv-key": str(tmp_path / "secret")}, lambda: NOW_S)
+    text = jwt.encode({"username": "u", "revision": 5} | claims, secret, algorithm="HS256")
+    assert (tokens.read(text, NOW_S)[0] == Principal(Kind.JWT, "u", 5)) is counts
 
 
 @pytest.mark.usefixtures("keys")
