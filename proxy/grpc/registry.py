@@ -73,6 +73,7 @@ class Registry:
         self._services: set[bytes] = set()
         self._http: dict[str, HttpHandler] = {}
         self._http_prefixes: list[tuple[str, HttpHandler]] = []
+        self.find_other: Callable[[str], HttpHandler | None] | None = None  # of paths that are not listed
         self.early: frozenset[str] = frozenset()  # paths whose handlers follow the body over HTTP/2
         self.at_once: AtOnce | None = None  # answers requests of HTTP/1.1 as they are read
         self.find_plain: FindPlain | None = None  # finds what serves plain ones of HTTP/1.1, before http
@@ -115,6 +116,8 @@ class Registry:
             for prefix, handler in self._http_prefixes:
                 if path.startswith(prefix):
                     return handler
+            if self.find_other is not None:
+                return self.find_other(path)
         return found
 
     def http_route(self, headers: HeaderBlock) -> Route | None:

@@ -1,6 +1,7 @@
 """``/new?size=N``, as of the public service of etcd's project: a new directory with a random name below
 ``_etcd/registry``, in which the hosts of a cluster find each other; the answer is its URL at the address
-asked. It is judged as a write: where users of version 2 count, a guest needs the right to it."""
+asked, ``/TOKEN``, which stands for ``/v2/keys/_etcd/registry/TOKEN``. It is judged as a write: where users of
+version 2 count, a guest needs the right to it."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from cluster.features.v2.refusals import Code
 from cluster.features.v2.requests import PROVE, Answer, Op, Write
 from cluster.features.v2.tree import KEYS
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import TEXT, HttpCall, allowed
@@ -23,6 +24,7 @@ from proxy.v2.waiting.feed import Feed
 
 _REGISTRY = "/_etcd/registry/"
 _TOKEN_BYTES = 16
+_AT_TOKEN = re.compile(r"/([0-9a-f]{32}|[0-9a-f]{40})(/.*)?", re.DOTALL)  # the public one's had 40 digits
 _SIZE = 3  # by default
 _MOST = 1000  # hosts; no cluster has so many
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
@@ -57,10 +59,10 @@ class Directories:
             self._make(request, str(int(text)), host)
 
     def _make(self, request: HttpRequest, size: str, host: str) -> None:
-        directory = _REGISTRY + self._random_bytes(_TOKEN_BYTES).hex()
-        url = f"{'https' if request.secure else 'http'}://{host}{PREFIX}{directory}"
+        token = self._random_bytes(_TOKEN_BYTES).hex()
+        url = f"{'https' if request.secure else 'http'}://{host}/{token}"
         wish = Write(
-            op=Op.CREATE, path=KEYS + f"{directory}/_config/size".encode(), value=size.encode(),
+            op=Op.CREATE, path=KEYS + f"{_REGISTRY}{token}/_config/size".encode(), value=size.encode(),
             directory=False, prev_value=b"", prev_index=0, expires_ns=0, refresh=False, recursive=False,
             now_ns=self._now_ns(), who=self._credentials.of(request), slash=False)
 
@@ -81,3 +83,13 @@ class Directories:
 
     def _refuse(self, request: HttpRequest, status: int, body: bytes) -> None:
         request.respond(status, body, [("X-Content-Type-Options", "nosniff")], TEXT)
+
+
+def by_token(keys: HttpHandler) -> Callable[[str], HttpHandler | None]:
+    """What finds the handler of a path: of one below a token it asks ``keys`` for the directory."""
+
+    def serve(request: HttpRequest) -> None:
+        request.path = f"{PREFIX}{_REGISTRY}{request.path[1:]}"
+        keys(request)
+
+    return lambda path: serve if _AT_TOKEN.fullmatch(path) is not None else None

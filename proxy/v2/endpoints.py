@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from proxy.shared.context import Context
 from proxy.shared.unreached import OWN
-from proxy.v2.directories import Directories
+from proxy.v2.directories import Directories, by_token
 from proxy.v2.keys import Keys
 from proxy.v2.members import PATH, Members
 from proxy.v2.plain.heads import Heads
@@ -52,5 +52,6 @@ def register_v2(registry: FilteredRegistry, context: Context,
     registry.http("/v2/stats/store", keys.counts)
     if context.settings.discovery_service and not context.settings.read_only:
         registry.http("/new", Directories(context, keys.credentials, keys.feed, random_bytes).new)
+        registry.find_other = by_token(keys.serve)
     context.on_stop.append(keys.waits.end)
     return keys.traffic

@@ -171,13 +171,14 @@ def test_a_directory_is_made_by_the_service_and_is_good_for_a_start(service: Ser
     answer = service.ask("GET", "/new?size=1")
     assert (answer.status, answer.headers["content-type"]) == (200, "text/plain; charset=utf-8")
     url = answer.body
-    assert re.fullmatch(rf"http://{service.address}/v2/keys/_etcd/registry/[0-9a-f]{{32}}", url)
+    assert re.fullmatch(rf"http://{service.address}/[0-9a-f]{{32}}", url)
     path = url.removeprefix(f"http://{service.address}")
     assert json.loads(service.ask("GET", f"{path}/_config/size").body)["node"]["value"] == "1"
     host = comes(tmp_path, "h0", url)
     try:
         until(lambda: serves(Server(f"127.0.0.1:{host.port}")))
-        assert list(registered_at(service, path).values()) == [f"h0=http://127.0.0.1:{host.port + 1}"]
+        found = registered_at(service, f"/v2/keys/_etcd/registry{path}")
+        assert list(found.values()) == [f"h0=http://127.0.0.1:{host.port + 1}"]
         assert Server(f"127.0.0.1:{host.port}").ask("GET", "/new").status == 404, "it was not told to"
     finally:
         host.kill()

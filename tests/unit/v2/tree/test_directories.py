@@ -12,7 +12,7 @@ from cluster.features.v2.requests import PROVE, Answer, Op, Write
 from cluster.features.v2.tree import KEYS
 from cluster.wire.messages import Method, Status
 from proxy.http.requests import HttpRequest
-from proxy.v2.directories import Directories
+from proxy.v2.directories import Directories, by_token
 from proxy.v2.keys import Keys
 from tests.unit.proxy.fakes import Net, Request
 
@@ -78,7 +78,7 @@ def test_a_directory_is_made_whose_url_is_answered(query: str, size: bytes, secu
     scheme = "https" if secure else "http"
     token = "ab" * 16
     assert request.status == 200
-    assert request.answer == f"{scheme}://a.example:2379/v2/keys/_etcd/registry/{token}".encode()
+    assert request.answer == f"{scheme}://a.example:2379/{token}".encode()
     (write,) = written
     assert (write.op, write.value) == (Op.CREATE, size)
     assert write.path == KEYS + f"/_etcd/registry/{token}/_config/size".encode()
@@ -122,3 +122,19 @@ def test_users_of_version_3_are_none_of_version_2s() -> None:
     front = Front()
     front.net.context.principals.enabled = True
     assert front.ask().status == 401
+
+
+@pytest.mark.parametrize(("path", "at"), [
+    ("/" + "ab" * 16, "/v2/keys/_etcd/registry/" + "ab" * 16),
+    ("/" + "ab" * 20 + "/_config/size", "/v2/keys/_etcd/registry/" + "ab" * 20 + "/_config/size"),
+    ("/" + "ab" * 16 + "x", None), ("/" + "AB" * 16, None), ("/x/" + "ab" * 16, None), ("/ab", None),
+])  # fmt: skip
+def test_a_token_stands_for_its_directory(path: str, at: str | None) -> None:
+    asked: list[str] = []
+    serve = by_token(lambda request: asked.append(request.path))(path)
+    assert (serve is None) is (at is None)
+    if serve is not None:
+        request = Asked("", {})
+        request.path = path
+        serve(request)
+        assert asked == [at]
