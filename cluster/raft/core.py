@@ -206,6 +206,17 @@ class Raft(Election):
             self._acknowledge(self.leader_id, position.index)
         return reset
 
+    def say_committed(self) -> None:
+        """A snapshot was refused, as the state has all of it: acknowledge to the leader what is committed.
+
+        It may have missed the answer to an install. Until it hears of that index again, it sends snapshots,
+        and counts this replica for nothing. As with any ack, the log's sync comes first (I2), and the leader
+        of this term looks whether its log has that entry. Learners answer, too.
+        """
+        if self.leader_id and self._role == Role.FOLLOWER:
+            self._acknowledge(self.leader_id, self.log.commit)
+            self._due = True
+
     def ready(self) -> Ready | None:
         """What the driver has to do now, each thing handed out once; None: nothing."""
         if not self._due and not self._now_out:

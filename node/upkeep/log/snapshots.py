@@ -277,6 +277,8 @@ class Snapshots:
                 self._finish_next()
                 return
             receiving.sink.write(data)
+            if receiving.sink.position.order_index:  # the header is here
+                self._check_news(receiving.sink.position)
         except (SnapshotRefused, OSError) as e:
             self._abandon()
             self._refuse(peer, transfer, receiving.received, e)
@@ -329,10 +331,7 @@ class Snapshots:
         node = self._node
         if node.raft.role is Role.LEADER:  # elected meanwhile: what it evaluates stands on the state it has
             raise SnapshotRefused("this node leads now")
-        if position.order_index <= node.store.position.order_index:  # before the log hears of it
-            raise SnapshotRefused(
-                f"it is at {position.order_index}, this node at {node.store.position.order_index}"
-            )
+        self._check_news(position)  # before the log hears of it
         snapshot = SnapshotPosition(position.shard_index, position.term, receiving.configuration)
         node.log.begin_install(snapshot)
         node.store.install(receiving.sink)  # forward only, or SnapshotRefused
@@ -343,6 +342,15 @@ class Snapshots:
         node.state_replaced()
         self.installed += 1
         log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
+
+    def _check_news(self, position: Position) -> None:
+        """SnapshotRefused if it is no news. Its sender may have missed the answer to an install, and would
+        send states for ever: let Raft answer again."""
+        node, here = self._node, self._node.store.position.order_index
+        if position.order_index <= here:
+            node.raft.say_committed()
+            node.wake()
+            raise SnapshotRefused(f"it is at {position.order_index}, this node at {here}")
 
     def close(self) -> None:
         """Drop what is under way. What is being synced is dropped when that is done, or at the next start."""

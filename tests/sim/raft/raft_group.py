@@ -248,17 +248,21 @@ class Group:
         assert position.index >= least
         ok = self.calm or self.random.random() > 0.3
         target = self.nodes[peer]
+        refused: list[SnapshotPosition] = []
         if ok and (node.id, peer) not in self.blocked:
-            self.at(self._delay(), self.on(target, lambda: self._install(target, position)))
+            self.at(self._delay(), self.on(target, lambda: self._install(target, position, refused)))
         if self.calm or self.random.random() > 0.1:
             raft = node.raft
-            self.at(60, self.on(node, lambda: raft.snapshot_sent(peer, ok)))
+            self.at(60, self.on(node, lambda: raft.snapshot_sent(peer, ok and not refused)))
         else:  # the sender learns only much later
             raft = node.raft
             self.at(1_000, self.on(node, lambda: raft.snapshot_sent(peer, False)))
 
-    def _install(self, node: SimNode, position: SnapshotPosition) -> None:
+    def _install(self, node: SimNode, position: SnapshotPosition, refused: list[SnapshotPosition]) -> None:
         if position.index <= node.raft.applied_index:
+            self._did("snapshot refused")
+            refused.append(position)
+            node.raft.say_committed()
             return
         self._did("snapshot installed")
         node.state = position

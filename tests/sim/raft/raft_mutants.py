@@ -231,6 +231,13 @@ class SnapshotDropsTheMatchingSuffix(Raft):
         return super().snapshot_installed(position)
 
 
+class SaysNothingOfAStateItHas(Raft):
+    """The leader that missed the answer to an install would send that state for ever."""
+
+    def say_committed(self) -> None:
+        """Nothing."""
+
+
 class AppliesWhatItsOwnDiskLacks(Raft):
     """H10: the state would be ahead of the log after a crash."""
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cluster.raft import Configuration, ConfigurationRefused, Kind, Message, Raft
+from cluster.raft import Configuration, ConfigurationRefused, Kind, Message, Raft, Role
 from tests.sim.raft import raft_mutants as mutants
 from tests.unit.raft.raft_harness import Group, Replica
 
@@ -136,6 +136,54 @@ def a_note_of_an_entry_that_a_power_cut_took(raft_class: type[Raft]) -> Group:
     leader.start(group.now, applied=1)
     leader.drain()
     return group
+
+
+def the_answer_to_an_install_is_lost(raft_class: type[Raft], learner: bool = False) -> Group:
+    """S3 installs what S1 has compacted, and nothing that it says of that arrives; S2 is gone meanwhile.
+
+    A state is refused where it is not newer, which says nothing to Raft.
+    """
+    group = Group(1, learners=[2, 3], raft_class=raft_class) if learner else Group(3, raft_class=raft_class)
+    leader, late = group.elect(1), group[3]
+    group.cut = {3}
+    for i in range(5):
+        leader.raft.propose(b"%d" % i)
+    group.settle()
+    leader.storage.compact(leader.raft.position_at(6))
+    leader.raft.compacted(6)
+    group.cut = {2}
+    group.pass_time(200)
+    assert leader.snapshots_to == [(3, 6)]
+    group.drop = lambda m: m.kind == Kind.APPEND_ACK
+    position = leader.raft.position_at(6)
+    assert late.raft.snapshot_installed(position)
+    late.storage.reset(position)
+    group.settle()
+    group.drop = lambda m: False
+    if not learner:
+        leader.raft.propose(b"last")
+    for _ in range(5):
+        leader.raft.snapshot_sent(3, False)
+        group.pass_time(200)
+        if len(leader.snapshots_to) > 1:
+            leader.snapshots_to.pop()
+            late.raft.say_committed()
+            group.settle()
+    return group
+
+
+@pytest.mark.parametrize("learner", [False, True])
+def test_a_lost_answer_to_an_install_is_given_again(learner: bool) -> None:
+    group = the_answer_to_an_install_is_lost(Raft, learner)
+    peer = group[1].raft.peers()[3]
+    assert (peer.state, peer.match) == ("replicate", group[1].raft.last_index)
+    assert group[3].data() == ([] if learner else [b"last"])
+    group.check_applied()
+
+
+def test_without_that_answer_nothing_is_committed_any_more() -> None:
+    group = the_answer_to_an_install_is_lost(mutants.SaysNothingOfAStateItHas)
+    assert (group[1].raft.role, group[1].raft.commit_index, group[1].raft.last_index) == (Role.LEADER, 6, 7)
 
 
 SCENARIOS = [

@@ -256,3 +256,30 @@ def test_a_snapshot_of_a_later_term_ends_the_older_one() -> None:
     term = leader.raft.term
     assert leader.raft.snapshot_installed(SnapshotPosition(9, term + 3, THREE))
     assert (leader.raft.role, leader.raft.term, leader.raft.vote) == (Role.FOLLOWER, term + 3, 0)
+
+
+def test_what_is_committed_is_said_again_once_it_is_synced_and_to_a_leader_alone() -> None:
+    group = Group(learners=[4])
+    leader = group.elect(1)
+    group.settle()
+    leader.raft.say_committed()
+    assert leader.drain() == []
+    leader.raft.propose(b"x")
+    append = next(m for m in leader.drain() if m.to == 4)
+    late = group[4]
+    late.slow_disk = True
+    late.raft.step(append._replace(commit=2), group.now)
+    late.drain()
+    late.raft.say_committed()
+    assert (late.raft.commit_index, late.drain()) == (2, []), "I2"
+    acks = [m for m in late.sync() if m.kind == Kind.APPEND_ACK]
+    term = leader.raft.term
+    assert [(m.to, m.term, m.index, m.log_term) for m in acks] == [(1, term, 2, term)] * 2
+    late.raft.step(Message(Kind.HEARTBEAT, 2, 4, term + 1), group.now)
+    late.drain()
+    late.sync()
+    late.raft.say_committed()
+    assert [(m.to, m.term, m.index) for m in late.drain()] == [(2, term + 1, 2)]
+    late.start(group.now)
+    late.raft.say_committed()
+    assert [m.kind for m in late.drain()] == [], "it knows no leader yet"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
+from cluster.grain import GRAIN
 from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
 from cluster.raft.types import Entry, HardState
 from node.storage import RaftLog, StateStore, snapshot
@@ -73,10 +74,12 @@ class Host:
         self.store = StateStore.open(self.state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.stopping = False
         self.hosts: dict[int, Host] = {}
+        self.said: list[float] = []  # when Raft was asked to answer its leader again
         self.wanting: set[int] = set()  # peers that Raft sends states to until they have one
         self.log = SimpleNamespace(begin_install=lambda at: None, finish_install=lambda at: None)
         self.raft = SimpleNamespace(
             role=Role.FOLLOWER, snapshot_sent=self._sent, snapshot_installed=lambda at: True,
+            say_committed=lambda: self.said.append(world.now),
             position_at=lambda index: SimpleNamespace(configuration=GROUP))
         self.peers = SimpleNamespace(send=self._send)
         self.snapshots = Snapshots(self, CatchingUp())  # type: ignore[arg-type]
@@ -254,6 +257,25 @@ def test_one_that_is_no_news_is_refused_before_the_log_hears_of_it(
     world.run(5.0)
     assert (hosts[2].snapshots.installed, hosts[1].snapshots.failed, begun) == (0, 1, [])
     assert hosts[2].directories() == []
+    assert len(hosts[2].said) == 1, "the leader may have missed the answer to an install"
+
+
+def test_one_that_is_no_news_is_refused_by_its_first_bytes(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    write = SnapshotSink.write
+
+    def counted(sink: SnapshotSink, data: bytes) -> None:
+        taken.append(len(data))
+        write(sink, data)
+
+    monkeypatch.setattr(SnapshotSink, "write", counted)
+    hosts[2].put(60)
+    with GRAIN.finer(snapshot_chunk_bytes=1000):
+        hosts[1].snapshots.send_to(2, 0)
+        world.run(5.0)
+    assert (taken, len(hosts[2].said), hosts[1].snapshots.failed) == ([1000], 1, 1)
 
 
 def test_entries_on_disk_that_contradict_a_state_go_from_raft_too(
