@@ -160,7 +160,7 @@ class Call(Stream):
                 self._slot.leave(self)
             if self.held:
                 connection.answered(self)
-            if connection.draining:
+            if connection.exact:
                 connection.forget(self, None)
             else:
                 self.closed = True

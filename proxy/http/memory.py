@@ -1,8 +1,8 @@
 """What clients' connections hold of this front's memory: counted for each, bounded in all.
 
-A connection holds unanswered requests, untaken answers and open streams. Once all are beyond the limit, each
-beyond its share (the limit divided by the holders) is *crowded*: it gets no further requests in until it, or
-others, hold less. A client that asks for little never is.
+A connection holds unanswered requests, untaken answers, and open streams with their header blocks. Once all
+are beyond the limit, each beyond its share (the limit divided by the holders) is *crowded*: it gets no
+further requests in until it, or others, hold less. A client that asks for little never is.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Protocol
 # what an open stream counts for: its call, its request on the way, and a request of SMALL_BYTES
 STREAM_BYTES = 2048
 SMALL_BYTES = 1024  # smaller requests count by their streams alone
+HEAD_BYTES = 1024  # likewise header blocks
+FIELD_BYTES = 128  # what a field of a header block takes beside its octets
 STEP_BYTES = 16_384  # what a connection has changed by when it is counted again
 TOO_MANY = "etcdserver: too many requests"
 

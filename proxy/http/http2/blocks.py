@@ -24,6 +24,7 @@ from hpack.table import HeaderTable
 
 from proxy.http.http2 import huffman
 from proxy.http.http2.frames import ConnectionFault, ErrorCode
+from proxy.http.memory import FIELD_BYTES
 
 Field = tuple[bytes, bytes]
 
@@ -98,6 +99,11 @@ class HeaderBlock:
         made.volatile = volatile
         made._metadata = None
         return made
+
+    @property
+    def weight(self) -> int:
+        """Bytes of memory that it takes."""
+        return self.size + len(self.fields) * FIELD_BYTES
 
     @property
     def metadata(self) -> dict[bytes, bytes]:

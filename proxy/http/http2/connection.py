@@ -28,7 +28,7 @@ from proxy.http.http2.ends import DRAIN_PING, Ends
 from proxy.http.http2.frames import ConnectionFault, ErrorCode, PartialBlock, StreamFault, unpad
 from proxy.http.http2.guard import Budget, Limits
 from proxy.http.http2.stream import Stream
-from proxy.http.memory import Memory
+from proxy.http.memory import HEAD_BYTES, Memory
 
 # units of work in a turn of the loop, some 1 ms: a frame is one, 4 octets of a new header block another
 # (short fields take 0.2 us an octet)
@@ -122,7 +122,7 @@ class Connection(Ends):
         low_connection = self.limits.connection_window_bytes >> 1
         low_stream = self.stream_window >> 1
         max_queued = self.limits.max_queued_bytes
-        max_list = self.limits.max_header_list_bytes
+        max_list = min(self.limits.max_header_list_bytes, HEAD_BYTES)
         max_streams = self.limits.max_concurrent_streams
         crowded = self.crowded
         most = self.turn_work
@@ -294,6 +294,9 @@ class Connection(Ends):
             raise StreamFault(ErrorCode.PROTOCOL_ERROR, "content-length without DATA")  # section 8.1.1
         self.streams[stream_id] = stream = self._open_stream(self, stream_id, block)
         stream.remote_closed = ended
+        if block.size > HEAD_BYTES:  # of a cached one, too: the cache may lose it before the stream ends
+            self.heads += block.weight
+            self.exact = True
         if self.crowded:
             self.memory.refused += 1
             stream.turned_away()
@@ -388,7 +391,8 @@ class Connection(Ends):
         if len(payload) < 8:
             raise ConnectionFault(ErrorCode.FRAME_SIZE_ERROR, "GOAWAY is too short")
         self._control.pay(self.now)
-        self.draining, self._next_id = True, -1  # the client opens nothing more; what is open is answered
+        # the client opens nothing more; what is open is answered
+        self.draining, self.exact, self._next_id = True, True, -1
         self._finish_if_idle("the client is leaving")
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:

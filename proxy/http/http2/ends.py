@@ -9,7 +9,7 @@ from proxy.http.http2.frames import ConnectionFault, ErrorCode, PartialBlock, St
 from proxy.http.http2.guard import Budget, KeepAlive, Limits, ResetIds
 from proxy.http.http2.outbound import Outbound
 from proxy.http.http2.stream import Stream
-from proxy.http.memory import Memory
+from proxy.http.memory import HEAD_BYTES, Memory
 
 _KEEPALIVE_PING = b"\0muster\0"
 DRAIN_PING = b"\0goaway\0"
@@ -58,7 +58,8 @@ class Ends(Outbound):
         stream.closed = True
         if stream.held:
             self.answered(stream)
-        self.streams.pop(stream.id, None)
+        if self.streams.pop(stream.id, None) is not None and stream.headers.size > HEAD_BYTES:
+            self.heads -= stream.headers.weight
         if stream.queued:
             self.queued -= stream.queued
             stream.queued = 0
@@ -86,7 +87,7 @@ class Ends(Outbound):
         """After :meth:`drain`: nothing new is taken."""
         if not self._drain_ping or self.finished:
             return
-        self._drain_ping, self.draining, self._next_id = False, True, -1
+        self._drain_ping, self.draining, self.exact, self._next_id = False, True, True, -1
         self.write(frames.goaway(self._last_id, ErrorCode.NO_ERROR))
         self._finish_if_idle("drained")
 

@@ -23,9 +23,9 @@ class Outbound:
     """What a connection has to say, and what it holds of its front's memory (``proxy.http.memory``)."""
 
     __slots__ = (
-        "_prefix_due", "_prefix_said", "buffered", "counted", "finished", "gathered", "limits", "memory",
-        "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain", "queued", "ready",
-        "send_window", "shares", "streams", "unanswered", "unsent", "writable",
+        "_prefix_due", "_prefix_said", "buffered", "counted", "exact", "finished", "gathered", "heads",
+        "limits", "memory", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain",
+        "queued", "ready", "send_window", "shares", "streams", "unanswered", "unsent", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, notify: Callable[[], None], memory: Memory | None = None) -> None:
@@ -36,6 +36,8 @@ class Outbound:
         self.buffered = 0  # bytes of unfinished requests, counted by the layer above
         self.unanswered = 0  # bytes of requests that are being answered, but for small ones
         self.gathered = 0  # bytes of answers that have not all come from the nodes
+        self.heads = 0  # bytes of open streams' header blocks, but for small ones
+        self.exact = False  # it has large ones, or drains: each stream that ends is told to ``forget``
         self.queued = 0  # bytes of answers in all streams' queues
         self.unsent = 0  # bytes that the socket has not taken, as of the last write
         self.counted = 0
@@ -146,7 +148,7 @@ class Outbound:
 
     def recount(self) -> None:
         size = (self.buffered + self.unanswered + self.gathered + self.queued + self.unsent
-                + len(self.streams) * STREAM_BYTES)
+                + self.heads + len(self.streams) * STREAM_BYTES)
         if not -STEP_BYTES < size - self.counted < STEP_BYTES and not self.finished:
             self.memory.count(self, size)
 

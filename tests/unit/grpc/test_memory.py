@@ -92,6 +92,39 @@ def test_however_a_request_ends_its_window_is_given_back(how: str) -> None:
     assert given_back(talk) >= WINDOW // 2
 
 
+@pytest.mark.parametrize("fields", [{"x_large": "a" * 20_000}, {f"x_{at}": "" for at in range(600)}])
+def test_header_blocks_of_calls_without_a_request_count(fields: dict[str, str]) -> None:
+    """A client without rights opened calls, sent no request, and had all memory of the host."""
+    memory = Memory(1 << 20)
+    talk = Talk(memory=memory)
+    count = 0
+    while not memory.refused:
+        talk.headers(2 * count + 1, path="/a.B/Park", **fields)
+        talk.take()
+        count += 1
+        assert count < 100, "32 KB in each"
+    assert memory.used > memory.limit_bytes
+    for stream in list(talk.server.streams.values()):
+        stream.reset()
+    talk.take()
+    assert (talk.server.heads, memory.used < STEP_BYTES) == (0, True)
+
+
+def test_a_large_header_block_counts_for_each_call_until_its_answer() -> None:
+    """Also where they share one: the connection may forget it before they end."""
+    talk = Talk()
+    for stream_id in (1, 3, 5, 7):
+        talk.headers(stream_id, path="/a.B/Park", token="a" * 2_000)
+    talk.headers(9, path="/a.B/Park")
+    large = talk.server.streams[5].headers
+    assert (large, talk.server.heads) == (talk.server.streams[7].headers, 4 * large.weight)
+    for stream_id in (1, 9, 5, 7, 3):
+        talk.data(stream_id, message(b"x"))
+    for call, left in zip(talk.parked, (3, 3, 2, 1, 0), strict=True):
+        call.reply(b"done")
+        assert talk.server.heads == left * large.weight
+
+
 def test_what_was_gathered_for_a_small_answer_is_not_counted_once_that_is_given() -> None:
     talk = Talk()
     park(talk, 1)
@@ -399,7 +432,8 @@ def test_whatever_happens_to_calls_nothing_is_counted_once_all_have_ended(data: 
         what = data.draw(st.sampled_from(STEPS))
         if what == "open":
             path = data.draw(st.sampled_from(("/a.B/Park", "/a.B/Bidi", "/a.B/Echo")))
-            talk.headers(2 * step + 1, path=path)
+            head = "a" * data.draw(st.sampled_from((0, 2_000, 20_000)))
+            talk.headers(2 * step + 1, path=path, x_head=head)
             if (stream := talk.server.streams.get(2 * step + 1)) is not None:
                 open_ids.append(stream.id)
                 calls.append(stream)
@@ -435,7 +469,8 @@ def test_whatever_happens_to_calls_nothing_is_counted_once_all_have_ended(data: 
         server.receive(f.rst_stream(stream_id, 8), 100.0)
     _take_all_turns(talk)
     talk.take()
-    assert (server.buffered, server.unanswered, server.gathered, server.queued) == (0, 0, 0, 0)
+    held = server.buffered, server.unanswered, server.gathered, server.queued, server.heads
+    assert held == (0, 0, 0, 0, 0)
     assert not server.streams
     assert (memory.used, memory.holders) in ((0, 0), (server.counted, 1))
     assert server.counted < STEP_BYTES
