@@ -1,14 +1,16 @@
 """One JSON request as a call: its messages become protobuf, the answers become JSON, in the order of arrival.
-Large messages are translated in a thread: a megabyte of small rows takes tens of milliseconds."""
+Large messages are translated in a thread: a megabyte of small rows takes tens of milliseconds. Requests are
+translated step by step, and only as they are taken: a megabyte of small values takes two seconds."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from time import perf_counter
 from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
@@ -16,18 +18,20 @@ from cluster.histogram import Histogram
 from cluster.machine import Span
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
-from proxy.gateway.go_json import Mistake, Values
+from proxy.gateway.go_json import ELEMENTS, Mistake, Values
 from proxy.gateway.paths import BOTH, ONE, Target
 from proxy.grpc import wire
 from proxy.grpc.inner import InnerCall, Served
 from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 
-LARGE_BYTES = 16_384  # of a request that is translated in a thread: the worst takes 1 ms a KB
+LARGE_BYTES = 16_384  # of a text whose requests are translated in a thread
 LARGE_ANSWER_BYTES = 65_536  # of an answer: this program has made it
 _THREADS = 2  # of their own: an addresses' look-up waits for none of them
 TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
-Requests = tuple[list[bytes], Mistake | None]
+STEP_S = 0.002  # of a translation, and somewhat more:
+_UNTIMED = 8  # requests and stops between two looks at the clock
+_STOP_BYTES = 128 * ELEMENTS  # that a value takes between two stops
 _JSON = "application/json"
 _METADATA = ("Grpc-Metadata-Content-Type", "application/grpc")
 
@@ -57,38 +61,73 @@ class Room:
             lambda done: None if done.cancelled() else then(done.result()))
 
 
-def requests_of(target: Target, body: bytes) -> Requests:
-    """The requests in JSON as protobuf, and the mistake behind them, if there is one. Of a call with one
-    request the rest is ignored."""
-    values = Values(body)
-    found: list[bytes] = []
-    try:
-        while target.kind == BOTH or not found:
-            message = target.request()
-            fill(message, values.next())
-            found.append(message.SerializeToString())
-    except EOFError:
-        pass
-    except Mistake as mistake:
-        return found, mistake
-    return found, None
+def requests_of(target: Target, text: bytes, end: bytes = b"") -> Iterator[bytes | None]:
+    """The requests in JSON as protobuf; None: a stop within one. Of a call with one request the rest is
+    ignored."""
+    values = Values(text + end)
+    del text  # ``values`` has what it needs
+    while True:
+        message = target.request()
+        try:
+            value = yield from values.next()
+        except EOFError:
+            return
+        yield from fill(message, value)
+        yield message.SerializeToString()
+        if target.kind != BOTH:
+            return
+
+
+@dataclass(slots=True)
+class Asked:
+    """What is asked for in a text."""
+
+    _requests: Iterator[bytes | None]
+    found: deque[bytes] = field(default_factory=deque)  # not taken yet
+    mistake: Mistake | None = None  # behind these
+    ended: bool = False  # there are no others
+    slow: bool = False  # there is more than one step: the others are a thread's
+    value_bytes: int = 0  # of memory, of the value that is being translated
+
+    def step(self) -> None:
+        until = perf_counter() + STEP_S
+        try:
+            for done, request in enumerate(self._requests, 1):
+                if request is None:
+                    self.value_bytes += _STOP_BYTES
+                else:
+                    self.found.append(request)
+                    self.value_bytes = 0
+                if not done % _UNTIMED and perf_counter() >= until:
+                    self.slow = True
+                    return
+        except Mistake as mistake:
+            self.mistake = mistake
+        self.ended, self.value_bytes = True, 0
 
 
 class GatewayCall(InnerCall):
     """One request. ``counted`` is ``proxy.http.memory``'s."""
 
     __slots__ = (
-        "_began", "_busy", "_going_on", "_queue", "_queued", "_request", "_room", "_span", "_status",
-        "_target", "_timer", "_times", "counted", "gone", "started_http",
+        "_asked", "_began", "_begun", "_busy", "_deaf", "_going_on", "_queue", "_queued", "_registry",
+        "_request", "_room", "_size", "_span", "_status", "_target", "_timer", "_times", "_unread", "counted",
+        "gone", "started_http",
     )
 
     def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
-                 timeout_s: float | None) -> None:
+                 registry: Served, timeout_s: float | None = None) -> None:
         deadline = None if timeout_s is None else room.loop.time() + timeout_s
         super().__init__(target.method, metadata, request.peer, deadline)
         self._room = room
         self._request = request
         self._target = target
+        self._registry = registry
+        self._asked: Asked | None = None  # in the text that is being taken
+        self._size = 0  # bytes of that text
+        self._unread = 0  # bytes of it, and of others behind it
+        self._begun = False
+        self._deaf = False  # takes no further requests
         self._queue: deque[bytes] = deque()  # answers that wait for a translation
         self._queued = 0  # bytes of them
         self._busy = False
@@ -129,59 +168,116 @@ class GatewayCall(InnerCall):
             span, self._span = self._span, None
             span.end(status, message)
 
-    def begin(self, registry: Served) -> None:
-        room, body = self._room, self._request.body
-        self._count(len(body))
-        if len(body) > LARGE_ANSWER_BYTES and room.memory.crowded(self):
+    def begin(self) -> None:
+        """Take the requests of its body."""
+        body, self._request.body = self._request.body, b""
+        self._unread = len(body)
+        self._count()
+        if len(body) > LARGE_ANSWER_BYTES and self._room.memory.crowded(self):
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
             return
-        room.work(len(body), self._read_body, lambda read: self._open(registry, read))
+        self._ask(body)
+        self._go_on()
 
-    def _read_body(self) -> Requests:
-        body, self._request.body = self._request.body, b""
-        return self._asked_in(body)
+    def _ask(self, text: bytes, end: bytes = b"") -> None:
+        self._asked, self._size = Asked(requests_of(self._target, text, end)), len(text)
 
-    def _asked_in(self, text: bytes) -> Requests:
-        """:func:`requests_of`, unless the client has left while this waited for a thread."""
-        return ([], None) if self.gone else requests_of(self._target, text)
+    def _go_on(self) -> None:
+        """Translate requests and make them, as far as a turn allows: 40,000 watches in a body held the loop
+        for 2 s."""
+        until = 0.0
+        for _ in range(TURN_REQUESTS):
+            if self._deaf or self.gone or self.closed or self._waits():
+                return
+            asked = self._asked
+            if asked is not None and asked.found:
+                self._take(asked.found.popleft())
+            elif asked is not None and asked.mistake is not None:
+                self._deaf = True
+                if self._begun:
+                    self.half_close()
+                else:
+                    self._misread(asked.mistake)
+            elif asked is None or asked.ended:
+                self._asked = None
+                if not self._next():
+                    return
+            elif until and perf_counter() >= until:
+                break
+            else:
+                until = until or perf_counter() + STEP_S
+                apart = asked.slow or self._size > LARGE_BYTES
+                self._room.work(self._size, partial(self._step, asked), partial(self._stepped, apart),
+                                0 if apart else LARGE_BYTES)
+                if apart:
+                    return
+        self._room.loop.call_soon(self._again)
 
-    def _open(self, registry: Served, read: Requests | Exception) -> None:
+    def _again(self) -> None:
+        try:
+            self._go_on()
+        except HANDLER_MISTAKES as error:
+            self._deaf = True
+            self._fault(error)
+
+    def _step(self, asked: Asked) -> None:
+        if not self.gone:  # the step may have waited for a thread
+            asked.step()
+
+    def _stepped(self, apart: bool, fault: Exception | None) -> None:
         if self.gone or self.closed:
             return
-        if isinstance(read, Exception):
-            self._fault(read)
+        if fault is not None:
+            self._deaf = True
+            self._fault(fault)
             return
-        found, mistake = read
-        if mistake is not None and not found:
-            self._misread(mistake)
-            return
-        if not found and self._target.kind != BOTH:
-            found = [b""]  # a body of nothing is an empty request
-        self._count(sum(map(len, found)))
-        if all(map(self._fits, found)):
-            self.open(registry, found[0] if found else None)
-            self._say_all(deque(found[1:]))
+        self._count()
+        value_bytes = 0 if self._asked is None else self._asked.value_bytes
+        if value_bytes > LARGE_ANSWER_BYTES and self._room.memory.crowded(self):
+            self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
+        elif apart:  # it was in a thread: no loop waits for it
+            self._again()
 
-    def _fits(self, message: bytes) -> bool:
+    def _next(self) -> bool:
+        """Whether there is a further text."""
+        self._end_requests()
+        return False
+
+    def _end_requests(self) -> None:
+        self._deaf = True
+        if not self._begun:
+            self._begun = True
+            # a body of nothing is an empty request of a call with one
+            self.open(self._registry, None if self._target.kind == BOTH else b"")
+        self.half_close()
+
+    def _take(self, message: bytes) -> None:
         limit = self._room.max_message_bytes
         if len(message) > limit:
-            self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large(len(message), limit))
-        return len(message) <= limit
-
-    def _say_all(self, messages: deque[bytes]) -> None:
-        """The requests of a turn, then the others: 40,000 watches in a body held the loop for 2 s."""
-        for _ in range(min(TURN_REQUESTS, len(messages))):
-            self.say(messages.popleft())
-        if not messages:
+            self._refuse(wire.RESOURCE_EXHAUSTED, wire.too_large(len(message), limit))
+        elif self._begun:
+            self.say(message)
+        elif self._target.kind == BOTH:
+            self._begun = True
+            self.open(self._registry, message)
+        else:
+            self._begun = self._deaf = True
+            self._asked = None
+            self._unread += len(message) - self._size
+            self._count()
+            self.open(self._registry, message)
             self.half_close()
-        elif not (self.gone or self.closed or self._waits(partial(self._say_all, messages))):
-            self._room.loop.call_soon(self._say_all, messages)
 
-    def _waits(self, go_on: Callable[[], None]) -> bool:
-        """Whether further requests wait, as too many answers do; ``go_on`` takes them then."""
+    def _refuse(self, status: int, message: str) -> None:
+        self._deaf = True
+        self.finish(status, message)
+        self._gone()
+
+    def _waits(self) -> bool:
+        """Whether further requests wait, as too many answers do."""
         if self.pending_bytes() <= self.backlog_bytes():
             return False
-        self._going_on = go_on
+        self._going_on = self._again
         return True
 
     def _misread(self, mistake: Mistake) -> None:
@@ -198,7 +294,7 @@ class GatewayCall(InnerCall):
             self._span.sent(len(message))
         self._queue.append(message)
         self._queued += len(message)
-        self._count(self._queued)
+        self._count()
         self._pump()
 
     def ended(self, status: int, message: str) -> None:
@@ -233,7 +329,7 @@ class GatewayCall(InnerCall):
         if isinstance(line, Exception):
             self._fault(line)
             return
-        self._count(self._queued)
+        self._count()
         if self._target.kind == ONE:
             self._done()
             self._request.respond(200, line, [_METADATA], _JSON)
@@ -275,10 +371,9 @@ class GatewayCall(InnerCall):
 
     def _done(self) -> None:
         self.gone = True
-        self._request.body = b""  # it may wait for a thread
-        self._going_on = None
+        self._asked = self._going_on = None
         self._request.on_close = self._request.on_drain = None  # else the two refer to each other
-        self._count(0)
+        self._count()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -310,7 +405,7 @@ class GatewayCall(InnerCall):
     def gather(self, size: int) -> None:
         if not self.closed:
             self.gathered += size
-            self._count(self.gathered + self._queued)
+            self._count()
 
     @property
     def room_to_gather(self) -> bool:
@@ -321,5 +416,10 @@ class GatewayCall(InnerCall):
         memory = self._room.memory
         return memory.crowded(self) and memory.used - self.gathered > memory.limit_bytes
 
-    def _count(self, size: int) -> None:
-        self._room.memory.count(self, 0 if self.gone else size)
+    def _count(self) -> None:
+        size = 0
+        if not self.gone:
+            size = self._unread + self._queued + self.gathered
+            if self._asked is not None:
+                size += self._asked.value_bytes
+        self._room.memory.count(self, size)

@@ -13,23 +13,34 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from proxy.gateway.go_json import TOO_DEEP, Mistake, Number, is_text, kind_of, loads, whole_text
+from proxy.gateway.go_json import (
+    ELEMENTS,
+    TOO_DEEP,
+    Mistake,
+    Number,
+    Stops,
+    is_text,
+    kind_of,
+    loads,
+    whole_text,
+)
 
 Message = Any  # generated classes are made at run time
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
-_BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
+_NO_BASE64 = re.compile(rb"[^A-Za-z0-9+/\r\n]")
+_LINE_ENDS = re.compile(rb"[\r\n]*")
 _PACKAGE = "muster."  # of this copy's names
 
 
-def fill(message: Message, value: Any) -> None:
-    """Set the message's fields from a JSON value. Mistake: it does not fit."""
+def fill(message: Message, value: Any) -> Stops:
+    """Set the message's fields from a JSON value, with stops. Mistake: it does not fit."""
     try:
-        _fill(message, value)
+        yield from _fill(message, value)
     except RecursionError:  # since Python 3.12 its parser takes what is nested too deep for this
         raise Mistake(TOO_DEEP) from None
 
 
-def _fill(message: Message, value: Any) -> None:
+def _fill(message: Message, value: Any) -> Stops:
     if value is None:
         return
     if not isinstance(value, dict):
@@ -39,25 +50,43 @@ def _fill(message: Message, value: Any) -> None:
         if found is None and (found := value.get(field.name)) is None:
             continue
         if field.is_repeated:
-            _fill_list(message, field, found)
+            yield from _fill_list(message, field, found)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             inner = getattr(message, field.name)
             inner.Clear()
             inner.SetInParent()
-            _fill(inner, found)
+            yield from _fill(inner, found)
+        elif isinstance(found, list):
+            setattr(message, field.name, (yield from _scalars(field, found)))
         else:
             setattr(message, field.name, _scalar(field, found))
 
 
-def _fill_list(message: Message, field: FieldDescriptor, value: Any) -> None:
+def _fill_list(message: Message, field: FieldDescriptor, value: Any) -> Stops:
     if not isinstance(value, list):
         raise _wrong_type(value, "[]json.RawMessage")
     items = getattr(message, field.name)
-    for one in value:
+    for done, one in enumerate(value, 1):
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            _fill(items.add(), one)
+            yield from _fill(items.add(), one)
+        elif isinstance(one, list):
+            items.append((yield from _scalars(field, one)))
         else:
             items.append(_scalar(field, one))
+        if not done % ELEMENTS:
+            yield
+
+
+def _scalars(field: FieldDescriptor, value: list[Any]) -> Stops:
+    """Go reads a list of small numbers as bytes, too."""
+    if field.type != FieldDescriptor.TYPE_BYTES:
+        return _scalar(field, value)  # refused
+    found = bytearray()
+    for done, one in enumerate(value, 1):
+        found.append(_integer(_not_text(one), "uint8", 0, 255))
+        if not done % ELEMENTS:
+            yield
+    return bytes(found)
 
 
 def _scalar(field: FieldDescriptor, value: Any) -> Any:
@@ -113,8 +142,6 @@ def _string(value: Any) -> str:
 def _bytes(value: Any) -> bytes:
     if value is None:
         return b""
-    if isinstance(value, list):  # Go reads a list of small numbers as well
-        return bytes(_integer(_not_text(one), "uint8", 0, 255) for one in value)
     if not is_text(value):
         raise _wrong_type(value, "[]uint8")
     raw = value.encode("utf-8", "replace")
@@ -135,32 +162,27 @@ def _not_text(value: Any) -> Any:
 
 def _bad_base64(raw: bytes) -> int:
     """Where Go finds that this is no base64."""
-    held = 0  # characters of the group of four
-    at = 0
-    while at < len(raw):
-        char = raw[at]
-        if char in b"\r\n":
-            at += 1
-            continue
-        if char in _BASE64:
-            held = (held + 1) % 4
-            at += 1
-            continue
-        if char != 0x3D or held < 2:
+    bad = _NO_BASE64.search(raw)
+    at = len(raw) if bad is None else bad.start()
+    held = (at - raw.count(b"\r", 0, at) - raw.count(b"\n", 0, at)) % 4  # characters of the group of four
+    if bad is None:
+        return at - held
+    if raw[at] != 0x3D or held < 2:
+        return at
+    at = _behind_line_ends(raw, at + 1)
+    if held == 2:
+        if at == len(raw):
             return at
-        at += 1
-        if held == 2:
-            while at < len(raw) and raw[at] in b"\r\n":
-                at += 1
-            if at == len(raw):
-                return at
-            if raw[at] != 0x3D:
-                return at - 1
-            at += 1
-        while at < len(raw) and raw[at] in b"\r\n":
-            at += 1
-        return at  # behind the padding
-    return at - held
+        if raw[at] != 0x3D:
+            return at - 1
+        at = _behind_line_ends(raw, at + 1)
+    return at  # behind the padding
+
+
+def _behind_line_ends(raw: bytes, at: int) -> int:
+    found = _LINE_ENDS.match(raw, at)
+    assert found is not None, "the expression matches nothing, too"
+    return found.end()
 
 
 _READERS: dict[int, Callable[[Any], Any]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import Requests, Room
+from proxy.gateway.calls import Room
 from proxy.gateway.paths import Target
 from proxy.gateway.talk import TalkedCall
 from proxy.grpc.inner import Served
@@ -64,6 +64,7 @@ class Objects:
 
 class FollowedCall(TalkedCall):
     __slots__ = ("_last", "_objects")
+    _END = b""
 
     def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
                  registry: Served, timeout_s: float | None) -> None:
@@ -89,19 +90,9 @@ class FollowedCall(TalkedCall):
             self._fault(error)
         return len(self._objects)
 
-    def _requests(self, text: bytes) -> Requests:
-        return self._asked_in(text)
-
     def _next(self) -> bool:
         if super()._next():
             return True
         if self._last and not self._reading:
             self._end_requests()
         return False
-
-    def _end_requests(self) -> None:
-        self._deaf = True
-        if not self._begun:
-            self._begun = True
-            self.open(self._registry, None)
-        self.half_close()

@@ -1,11 +1,13 @@
-"""JSON as Go's ``encoding/json`` reads it, with Go's errors. Python's own parser, in C, reads a body. Only
-where that fails does :func:`mistake` walk it, for Go's error. A number stays text: it may not fit any
-type."""
+"""JSON as Go's ``encoding/json`` reads it, with Go's errors. Python's own parser, in C, reads a small body. A
+large one is walked: C would hold all threads for seconds. Where C fails, :func:`mistake` walks, for Go's
+error. A number stays text: it may not fit any type."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Generator
+from json.decoder import scanstring  # type: ignore[attr-defined]  # its stubs lack it
 from typing import Any, NoReturn
 
 from cluster.gotext import quote_char
@@ -13,8 +15,11 @@ from cluster.gotext import quote_char
 _SPACE = re.compile(r"[ \t\r\n]*")
 _PLAIN = re.compile(r'[^"\\\x00-\x1f]*')
 _DIGITS = re.compile(r"[0-9]*")
-_LITERALS = {"t": "true", "f": "false", "n": "null"}
+_LITERALS = {"t": ("true", True), "f": ("false", False), "n": ("null", None)}
 _MAX_DEPTH = 10_000
+_SMALL_BYTES = 4096  # read by C: some 2 ms
+_MOST_TEXT = 65_536  # characters of a text that stands for a value: nobody needs as many
+ELEMENTS = 64  # of a value, between two stops
 
 END_OF_STREAM = "unexpected EOF"  # of a stream's decoder
 END_OF_TEXT = "unexpected end of JSON input"  # of a whole text's
@@ -46,6 +51,18 @@ class Mistake(ValueError):
     ...
 
 
+Stops = Generator[None, None, Any]  # stops at each ``ELEMENTS``, and returns something
+
+
+def whole(stops: Stops) -> Any:
+    """What it returns, without a stop."""
+    while True:
+        try:
+            next(stops)
+        except StopIteration as end:
+            return end.value
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
@@ -57,16 +74,21 @@ class Values:
     """The values of a body, as Go's ``json.Decoder`` takes them."""
 
     def __init__(self, body: bytes) -> None:
-        self._body = body
-        self._text = body.decode("utf-8", "replace")
+        self._large = len(body) > _SMALL_BYTES
+        self._body = b"" if self._large else body  # for an error
+        # one character for each byte where it is walked, as errors show them
+        self._text = body.decode("latin-1") if self._large else body.decode("utf-8", "replace")
         self._at = 0
         self._taken = 0
 
-    def next(self) -> Any:
-        """EOFError: there is none; Mistake: no JSON."""
+    def next(self) -> Stops:
+        """The next value. EOFError: there is none; Mistake: no JSON."""
         at = _end(_SPACE, self._text, self._at)
         if at == len(self._text):
             raise EOFError
+        if self._large:
+            value, self._at = yield from _walk(self._text, at, END_OF_STREAM)
+            return value
         try:
             value, self._at = _decoded(self._text, at)
         except (ValueError, RecursionError):
@@ -84,6 +106,7 @@ def _decoded(text: str, at: int) -> tuple[Any, int]:
 
 def loads(text: str) -> Any:
     """The one value of a text, as by ``json.Unmarshal``. Mistake: no JSON."""
+    text = text[:_MOST_TEXT]
     at = _end(_SPACE, text, 0)
     try:
         value, end = _decoded(text, at)
@@ -101,7 +124,7 @@ def mistake(text: str, good: int, end: str) -> str:
     at = 0
     try:
         for _ in range(good + 1):
-            at = _value(text, _end(_SPACE, text, at), end)
+            _, at = whole(_walk(text, _end(_SPACE, text, at), end))
     except Mistake as error:
         return str(error)
     return TOO_DEEP  # Python's parser gives up nesting earlier than Go's
@@ -117,65 +140,92 @@ def _unexpected(text: str, at: int, where: str, end: str) -> str:
     return end if at >= len(text) else f"invalid character {quote_char(text[at])} {where}"
 
 
-def _value(text: str, at: int, end: str) -> int:
-    nested: list[str] = []  # the brackets that are open
+def _walk(text: str, at: int, end: str) -> Stops:
+    """The value there, and where it ends. ``text`` is :func:`mistake`'s."""
+    nested: list[Any] = []  # what is open
+    names: list[str] = []  # of the values that are awaited in objects
+    elements = 0
     while True:
+        elements += 1
+        if not elements % ELEMENTS:
+            yield
         char = text[at : at + 1]
+        value: Any
         if char in ("{", "[") and char:
-            nested.append(char)
+            value = {} if char == "{" else []
+            nested.append(value)
             if len(nested) > _MAX_DEPTH:
                 raise Mistake(f"invalid character {quote_char(char)} exceeded max depth")
             at = _end(_SPACE, text, at + 1)
             if text[at : at + 1] != ("}" if char == "{" else "]"):
                 if char == "{":
-                    at = _key(text, at, end)
+                    name, at = _key(text, at, end)
+                    names.append(name)
                 continue
             nested.pop()
             at += 1
         else:
-            at = _scalar(text, at, end)
+            value, at = _scalar(text, at, end)
         while nested:  # what may follow a value
             at = _end(_SPACE, text, at)
-            char, in_object = text[at : at + 1], nested[-1] == "{"
+            char, holder = text[at : at + 1], nested[-1]
+            in_object = isinstance(holder, dict)
+            if in_object:
+                holder[names.pop()] = value
+            else:
+                holder.append(value)
             if char == ",":
                 at = _end(_SPACE, text, at + 1)
                 if in_object:
-                    at = _key(text, at, end)
+                    name, at = _key(text, at, end)
+                    names.append(name)
                 break
             if char != ("}" if in_object else "]"):
                 where = "after object key:value pair" if in_object else "after array element"
                 raise Mistake(_unexpected(text, at, where, end))
-            nested.pop()
+            value = nested.pop()
             at += 1
         else:
-            return at
+            return value, at
 
 
-def _key(text: str, at: int, end: str) -> int:
+def _key(text: str, at: int, end: str) -> tuple[str, int]:
     if text[at : at + 1] != '"':
         raise Mistake(_unexpected(text, at, "looking for beginning of object key string", end))
-    at = _end(_SPACE, text, _string(text, at + 1, end))
+    name, at = _string(text, at + 1, end)
+    at = _end(_SPACE, text, at)
     if text[at : at + 1] != ":":
         raise Mistake(_unexpected(text, at, "after object key", end))
-    return _end(_SPACE, text, at + 1)
+    return name, _end(_SPACE, text, at + 1)
 
 
-def _scalar(text: str, at: int, end: str) -> int:
+def _scalar(text: str, at: int, end: str) -> tuple[Any, int]:
     char = text[at : at + 1]
     if char == '"':
         return _string(text, at + 1, end)
     if char and char in "-0123456789":
-        return _number(text, at, end)
-    word = _LITERALS.get(char)
-    if word is None:
+        stop = _number(text, at, end)
+        return Number(text[at:stop]), stop
+    if char not in _LITERALS:
         raise Mistake(_unexpected(text, at, "looking for beginning of value", end))
+    word, value = _LITERALS[char]
     for i, wanted in enumerate(word[1:], at + 1):
         if text[i : i + 1] != wanted:
             raise Mistake(_unexpected(text, i, f"in literal {word} (expecting {quote_char(wanted)})", end))
-    return at + len(word)
+    return value, at + len(word)
 
 
-def _string(text: str, at: int, end: str) -> int:
+def _string(text: str, at: int, end: str) -> tuple[str, int]:
+    try:
+        value, stop = scanstring(text, at)
+    except ValueError:
+        value, stop = "", _bad_string(text, at, end)
+    if not value.isascii():
+        value, _ = scanstring(text[at:stop].encode("latin-1", "replace").decode("utf-8", "replace"), 0)
+    return value, stop
+
+
+def _bad_string(text: str, at: int, end: str) -> int:
     while True:
         at = _end(_PLAIN, text, at)
         char = text[at : at + 1]

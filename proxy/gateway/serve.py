@@ -67,7 +67,7 @@ class Gateway:
                 followed = FollowedCall(self._room, request, target, metadata, self._registry, limit_s)
                 request.follow(followed.more)
                 return
-            GatewayCall(self._room, request, target, metadata, limit_s).begin(self._registry)
+            GatewayCall(self._room, request, target, metadata, self._registry, limit_s).begin()
 
     def _converse(self, request: HttpRequest) -> None:
         """A request by WebSocket, with messages as long as the client sends them."""

@@ -6,12 +6,9 @@ come."""
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 
-from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Requests, Room
-from proxy.gateway.go_json import Mistake
-from proxy.gateway.paths import BOTH, Target
+from proxy.gateway.calls import GatewayCall, Room
+from proxy.gateway.paths import Target
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
 from proxy.http.memory import TOO_MANY
@@ -81,98 +78,36 @@ class Conversation(HttpRequest):
 class TalkedCall(GatewayCall):
     """A call whose requests come bit by bit."""
 
-    __slots__ = (
-        "_begun", "_deaf", "_found", "_inbox", "_mistake", "_reading", "_registry", "_size", "_unread",
-    )
+    __slots__ = ("_inbox", "_reading")
+    _END = b"\n"  # of a message
 
     def __init__(self, room: Room, talk: HttpRequest, target: Target, metadata: dict[bytes, bytes],
                  registry: Served, timeout_s: float | None = None) -> None:
-        super().__init__(room, talk, target, metadata, timeout_s)
-        self._registry = registry
+        super().__init__(room, talk, target, metadata, registry, timeout_s)
         self._inbox: deque[bytes] = deque()  # unread messages
-        self._unread = 0  # bytes of these, and of the message being taken
-        self._size = 0  # of that message
-        self._found: deque[bytes] = deque()  # its requests that are left
-        self._mistake: Mistake | None = None  # behind them
         self._reading = False  # a message is being read or taken
-        self._begun = False
-        self._deaf = False  # ignores further messages
 
     def feed(self, message: bytes) -> None:
         if self._deaf or self.gone or self.closed:
             return
         self._inbox.append(message)
         self._unread += len(message)
-        self._count(self._unread)
+        self._count()
         if self._unread > self._room.max_untaken_bytes or self._room.memory.crowded(self):
-            self._deaf = True
-            self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
+            self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         elif not self._reading:
             self._reading = True
             self._go_on()
 
-    def _go_on(self) -> None:
-        """Read messages and make their requests, as far as a turn allows."""
-        for _ in range(TURN_REQUESTS):
-            if self._deaf or self.gone or self.closed or self._waits(self._again):
-                return
-            if self._found:
-                self._take(self._found.popleft())
-            elif self._mistake is not None:
-                self._deaf = True
-                if self._begun:
-                    self.half_close()
-                else:
-                    self._misread(self._mistake)
-            elif not self._next():
-                return
-        self._room.loop.call_soon(self._again)
-
-    def _again(self) -> None:
-        try:
-            self._go_on()
-        except HANDLER_MISTAKES as error:
-            self._deaf = True
-            self._fault(error)
-
     def _next(self) -> bool:
         self._unread -= self._size
         self._size = 0
-        self._count(self._unread)
+        self._count()
         if not self._inbox:
             self._reading = False
             return False
-        text = self._inbox.popleft()
-        self._size = len(text)
-        self._room.work(len(text), partial(self._requests, text), self._read)
-        return len(text) <= LARGE_BYTES
-
-    def _requests(self, text: bytes) -> Requests:
-        return self._asked_in(text + b"\n")  # a copy: not in the loop
-
-    def _read(self, read: Requests | Exception) -> None:
-        if self.gone or self.closed:
-            return
-        if isinstance(read, Exception):
-            self._deaf = True
-            self._fault(read)
-            return
-        found, self._mistake = read
-        self._found.extend(found)
-        if self._size > LARGE_BYTES:  # it was in a thread: no loop waits for it
-            self._again()
-
-    def _take(self, message: bytes) -> None:
-        if not self._fits(message):
-            self._deaf = True
-        elif self._begun:
-            self.say(message)
-        else:
-            self._begun = True
-            self.open(self._registry, message)
-            if self._target.kind != BOTH:
-                self._deaf = True
-                self.half_close()
+        self._ask(self._inbox.popleft(), self._END)
+        return True
 
 
 def _fields(request: HttpRequest) -> dict[str, str]:

@@ -130,7 +130,7 @@ async def _cancelled(end: Callable[[Front], Any]) -> None:
     front, target = Front(), TARGETS["/v3/kv/range"]
     front.registry.unary(target.method, lambda call, data: None)
     front.serve = lambda request: (  # type: ignore[method-assign]
-        GatewayCall(front.room, request, target, {}, None).begin(front.registry))
+        GatewayCall(front.room, request, target, {}, front.registry).begin())
     front.http1.receive(b"POST /v3/kv/range HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}", 0.0)
     assert not front.output.data
     heard = end(front) is not None

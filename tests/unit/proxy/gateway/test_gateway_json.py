@@ -12,12 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.pb import rpc_pb2
+from proxy.gateway import calls
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.encode import text as go_text
-from proxy.gateway.go_json import Mistake, Values, loads
+from proxy.gateway.go_json import Mistake, Values, loads, whole
 from proxy.gateway.paths import BOTH, MANY, TARGETS
 
+LARGE = b" " * 5000  # before a body that is walked
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(-1e99, 1e99), st.text()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+)
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 PUTS = st.builds(
     rpc_pb2.PutRequest,
@@ -46,7 +52,7 @@ TXNS = st.builds(
 def request(body: str, kind: type = rpc_pb2.PutRequest) -> object:
     """The message of a body."""
     message = kind()
-    fill(message, Values(body.encode()).next())
+    whole(fill(message, whole(Values(body.encode()).next())))
     return message
 
 
@@ -109,13 +115,64 @@ def test_mistakes_are_told_in_gos_words(body: str, message: str) -> None:
     assert mistake(body) == message
 
 
+@pytest.mark.parametrize("body", [
+    b'{"a":"\xc3\xa9"} \xc3\xa9', b'"\xff"\xff', b'{"a":"\\x"}', b'{"a":"\n"}', b"0 -", b"1.x",
+])  # fmt: skip
+def test_a_large_body_has_the_mistakes_of_a_small_one(body: bytes) -> None:
+    assert read(LARGE + body) == read(body)
+
+
+@given(VALUES, st.binary(max_size=3), st.binary(max_size=3))
+def test_a_large_body_has_the_values_of_a_small_one(value: object, head: bytes, tail: bytes) -> None:
+    """One is walked, the other is read by C."""
+    for ascii_only in (False, True):
+        text = json.dumps(value, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+        body = text + b'"' + head + b'"' + text + tail
+        assert read(LARGE + body) == read(body)
+
+
+def read(body: bytes) -> list[object]:
+    """All values of a body, and the mistake behind them."""
+    values, found = Values(body), list[object]()
+    try:
+        while True:
+            found.append(whole(values.next()))
+    except (EOFError, Mistake) as end:
+        return [*found, str(end)]
+
+
+@pytest.mark.parametrize(("text", "least"), [
+    (b"{}" * 1000, 1000),  # each
+    (b'{"create_request":{"filters":[' + b"0," * 1000 + b"0]}}", 30),  # read, and then put into the message
+    (b'{"create_request":{"key":[' + b"1," * 1000 + b"1]}}", 30),
+    (b'{"x":[' + b"[],{}," * 500 + b"1]}", 15),
+    (b'{"x":{' + b'"a":1,' * 1000 + b'"a":1}}', 15),
+])  # fmt: skip
+def test_a_large_text_is_translated_in_many_steps(
+    text: bytes, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Values of 12 MB held a thread for 24 s, and all of them for 3 s."""
+    monkeypatch.setattr(calls, "STEP_S", 0.0)
+    monkeypatch.setattr(calls, "_UNTIMED", 1)
+    asked, steps = calls.Asked(calls.requests_of(TARGETS["/v3/watch"], LARGE + text)), 0
+    while not asked.ended:
+        asked.step()
+        steps += 1
+    assert (asked.mistake, steps > least) == (None, True)
+
+
+def test_a_text_that_stands_for_a_number_is_bounded() -> None:
+    """Each of its characters was looked at: 12 MB took six seconds."""
+    assert mistake('{"lease":"[' + 100_000 * "0," + 'x"}') == "unexpected end of JSON input"
+
+
 def test_what_is_nested_too_deep_for_a_message_is_a_mistake() -> None:
     """The values, as Python 3.12 and later read them: 3.11 reads none so deep."""
     nested: object = {}
     for _ in range(1_000):
         nested = {"success": [{"requestTxn": nested}]}
     with pytest.raises(Mistake, match="exceeded max depth"):
-        fill(rpc_pb2.TxnRequest(), nested)
+        whole(fill(rpc_pb2.TxnRequest(), nested))
 
 
 def test_names_may_be_in_camel_case_and_unknown_ones_are_passed_over() -> None:
@@ -139,9 +196,9 @@ def test_enums_are_names_or_numbers() -> None:
 
 def test_a_body_is_several_values_until_it_ends() -> None:
     values = Values(b' {"a":1}\n[]5 ')
-    assert [values.next(), values.next(), values.next()] == [{"a": "1"}, [], "5"]
+    assert [whole(values.next()) for _ in range(3)] == [{"a": "1"}, [], "5"]
     with pytest.raises(EOFError):
-        values.next()
+        whole(values.next())
 
 
 def test_errors_are_told_twice_and_streams_errors_with_both_codes() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
@@ -48,11 +49,13 @@ class Watches:
 class Front:
     """A connection of HTTP/1.1, with the gateway's watches behind it."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int = 1 << 30) -> None:
         self.loop = asyncio.get_running_loop()
+        self.target = WATCH._replace(request=self.made)
+        self.begun = 0  # requests that were begun to be translated
         self.faults: list[Any] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
-        self.room = Room(self.loop, Memory(1 << 30), 1 << 20, 8 << 20)
+        self.room = Room(self.loop, Memory(memory_bytes), 1 << 20, 8 << 20)
         self.watches = Watches()
         self.registry = Registry(timed=True)
         self.registry.stream(WATCH.method, self.watches)
@@ -60,13 +63,21 @@ class Front:
         limits = Limits(max_body_bytes=4 << 20)
         self.http1 = Http1Connection(lambda path: self.serve, limits, self.output, "peer", 0.0)
 
+    def made(self) -> Any:
+        self.begun += 1
+        return WATCH.request()
+
+    def post(self, body: bytes) -> None:
+        head = b"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        self.http1.receive(head + body, 0.0)
+
     def serve(self, request: HttpRequest) -> None:
         if "upgrade" not in request.headers:
-            GatewayCall(self.room, request, WATCH, {}, None).begin(self.registry)
+            GatewayCall(self.room, request, self.target, {}, self.registry).begin()
             return
         talk = Conversation(request)
         assert talk.accept()
-        talk.call = TalkedCall(self.room, talk, WATCH, {}, self.registry)
+        talk.call = TalkedCall(self.room, talk, self.target, {}, self.registry)
 
     async def until(self, count: int) -> None:
         """Go on until so many requests have been taken."""
@@ -104,11 +115,59 @@ def test_a_body_with_very_many_requests_is_taken_in_turns() -> None:
 
 
 async def _body() -> None:
-    front, body = Front(), (CREATE * MANY).encode()
-    head = b"POST /v3/watch HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-    front.http1.receive(head + body, 0.0)
+    front = Front()
+    front.post((CREATE * MANY).encode())
     await front.until(MANY)
     assert front.watches.ended
+
+
+@pytest.mark.parametrize("count", [LARGE_BYTES // 2, 200_000], ids=["in the loop", "in a thread"])
+def test_requests_are_translated_as_they_are_taken_and_not_once_the_client_has_gone(count: int) -> None:
+    """Two bodies whose clients had left kept the gateway's threads from others for minutes."""
+    asyncio.run(_translated(count))
+
+
+async def _translated(count: int) -> None:
+    front = Front()
+    front.post(b"{}" * count)
+    await front.until(1)
+    assert front.begun < count
+    front.http1.lost()
+    await asyncio.to_thread(front.room._pool.shutdown)
+    begun = front.begun
+    await asyncio.sleep(0.01)
+    assert front.begun == begun < count
+
+
+def test_a_value_of_very_many_counts_while_it_is_translated() -> None:
+    """It takes forty times its length."""
+    asyncio.run(_counts())
+
+
+async def _counts() -> None:
+    front = Front(memory_bytes=1 << 20)
+    front.post(b'{"create_request":{"filters":[' + b"0," * 100_000 + b"0]}}")
+    async with asyncio.timeout(LIMIT_S):
+        while not front.output.data:
+            await asyncio.sleep(0.001)
+    assert b"too many requests" in front.output.data
+    assert (front.watches.got.total(), front.room.memory.used) == (0, 0)
+
+
+def test_a_handler_is_told_that_a_request_was_too_large() -> None:
+    """Its watches stayed."""
+    asyncio.run(_too_large())
+
+
+async def _too_large() -> None:
+    front, cancelled = Front(), list[Any]()
+    front.watches.cancelled = cancelled.append  # type: ignore[method-assign]
+    front.room.max_message_bytes = 1000
+    front.http1.receive(ASK, 0.0)
+    client = Connection(ConnectionType.CLIENT)
+    front.http1.receive(client.send(TextMessage(CREATE + CREATE.replace("YQ==", "YWFh" * 1000))), 0.0)
+    assert len(cancelled) == 1
+    assert b"received message larger than max" in front.output.data
 
 
 def test_nothing_of_a_call_whose_client_has_gone_is_left_to_the_garbage_collector() -> None:
