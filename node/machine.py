@@ -56,8 +56,8 @@ class NodeMachine(Machine, Protocol):
     def snapshot_of(self, store: StateStore, folder: Path) -> SnapshotSource:
         """A snapshot of the state, to be sent."""
 
-    def snapshot_into(self, folder: Path) -> SnapshotSink:
-        """What takes a snapshot in, beside the state."""
+    def snapshot_into(self, folder: Path, spare_bytes: int) -> SnapshotSink:
+        """What takes a snapshot in, beside the state, if the disk keeps so much room."""
 
     def remove_left_snapshots(self, folder: Path) -> None:
-        """Remove the sent snapshots of a process that ended."""
+        """Remove the snapshots that a process of this data directory was sending or receiving as it ended."""

@@ -24,6 +24,7 @@ def open_disks(
     settings: NodeSettings, machine: NodeMachine, voters: Configuration
 ) -> tuple[RaftLog, StateStore]:
     """The log, whose first configuration is ``voters``, and the state, which must fit together."""
+    machine.remove_left_snapshots(Path(settings.data_dir))  # first: they may have filled the disk
     log = machine.open_log(
         f"{settings.data_dir}/log", initial=voters, no_fsync=settings.unsafe_no_fsync,
         write_buffer_bytes=log_buffer_bytes(settings))

@@ -165,7 +165,6 @@ class Backups:
         self._wanted: set[tuple[bytes, int]] = set()  # preparing, and not cancelled
         self._serial = 0
         self._folder = Path(node.settings.data_dir) / "backups"
-        node.machine.remove_left_snapshots(self._folder)  # by a process that was killed
         self._others = Others(
             node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges.count))
         self.completed = 0

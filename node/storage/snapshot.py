@@ -9,8 +9,7 @@ Only ``state`` travels, never a log, a vote or a term (H8). The stream::
 ``etcdctl snapshot save`` takes a file for whole only if its payload is a multiple of 512 bytes. Chunks may be
 cut anywhere; the receiver checks every block as soon as it has it, and the whole at the end.
 
-A killed process leaves its directories: the next open of the store removes a sink's, and
-:meth:`SnapshotSource.remove_left` a source's.
+A killed process leaves its directories: ``remove_left`` of both classes removes them at the next start.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ MAGIC = b"mstrsnp1"
 BLOCK_BYTES = 64 << 10
 _DIGEST_BYTES = 32
 _ALIGNMENT = 512
+_LOOK_BYTES = 1 << 20  # are written between two looks at the room on the disk
 _serial = itertools.count(1)
 _live: set[Path] = set()  # checkpoints of this process that are being sent
 
@@ -149,7 +149,8 @@ class SnapshotSink:
     :meth:`finish`, then ``StateStore.install``; or :meth:`abandon`. Raises SnapshotRefused at the first byte
     that does not fit."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, spare_bytes: int = 0) -> None:
+        """``spare_bytes`` of the disk, or half of what is free, are left to others."""
         self.directory = Path(root) / f"incoming-{os.getpid()}-{next(_serial)}"
         self.directory.mkdir(parents=True)
         self.position = Position(0, 0, 0, 0, 0)
@@ -160,7 +161,21 @@ class SnapshotSink:
         self._number = -1
         self._file_fd = -1
         self._received = 0
+        self._spare_bytes = spare_bytes
+        self._size = 0  # of all files
+        self._unwritten = self._looked_at = 0  # bytes that they lack, and lacked at the last look at the disk
         self._end: bytes | None = None  # the digest, once everything before it is there
+
+    @staticmethod
+    def remove_left(root: str | Path) -> None:
+        """Remove what processes that ended were receiving: it may be what fills the disk.
+
+        One may be just about to end, and install: by its rename, or this one, the directory is gone for the
+        other.
+        """
+        for child in Path(root).glob("*incoming-*"):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(child.rename(child.with_name(f"left-{child.name}")), ignore_errors=True)
 
     def write(self, data: bytes) -> None:
         self._buffer += data
@@ -173,8 +188,7 @@ class SnapshotSink:
                 return
             if len(block) > self._left:
                 raise SnapshotRefused(f"a block reaches beyond the end of {self._name()}")
-            os.write(self._file_fd, block)
-            self._left -= len(block)
+            self._write_block(block)
             if not self._left:
                 self._next_file()
         if self._end is None and len(self._buffer) >= _DIGEST_BYTES:
@@ -182,6 +196,21 @@ class SnapshotSink:
             del self._buffer[:_DIGEST_BYTES]
             if self._end != self._digest.digest():
                 raise SnapshotRefused("the whole fails its checksum")
+
+    def _write_block(self, block: bytes) -> None:
+        if self._looked_at - self._unwritten >= _LOOK_BYTES:
+            self._check_room()
+        self._left -= len(block)
+        self._unwritten -= len(block)
+        while block:  # a disk that is nearly full takes a part
+            block = block[os.write(self._file_fd, block) :]
+
+    def _check_room(self) -> None:
+        """All nodes of a host end where its disk is full."""
+        self._looked_at = self._unwritten
+        free = directory.free_bytes(self.directory)
+        if free - self._unwritten < min(self._spare_bytes, free // 2):
+            raise SnapshotRefused(f"the disk has too little room for its {self._size} bytes")
 
     def finish(self) -> Position:
         """Check that it is whole and can be opened, make it durable, and return what it holds."""
@@ -230,6 +259,8 @@ class SnapshotSink:
         for name, _ in self._files:
             if "/" in name or name in ("", ".", ".."):
                 raise SnapshotRefused(f"{name!r} is no name of a file")
+        self._unwritten = self._size = sum(size for _, size in self._files)
+        self._check_room()
         self._next_file()
         return True
 

@@ -101,7 +101,6 @@ class Snapshots:
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
         self._outgoing = Path(node.settings.data_dir, "outgoing")
-        node.machine.remove_left_snapshots(self._outgoing)
 
     @property
     def installing(self) -> bool:
@@ -243,8 +242,10 @@ class Snapshots:
     def _begin(self, peer: int, transfer: int, configuration: bytes) -> None:
         self._abandon()
         members, now = Configuration.decode(configuration), self._node.loop.time()
+        settings = self._node.settings
         try:
-            sink = self._node.machine.snapshot_into(Path(self._node.settings.data_dir, "state"))
+            sink = self._node.machine.snapshot_into(
+                Path(settings.data_dir, "state"), settings.min_free_disk_bytes)
         except OSError as e:  # no room: the replica goes on with what it has
             self._refuse(peer, transfer, 0, e)
             return

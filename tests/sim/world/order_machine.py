@@ -155,7 +155,7 @@ class SimulatedMachine:
     def snapshot_of(self, store: Any, folder: Path) -> Any:
         return self._simulation.sources.create(store, str(folder))
 
-    def snapshot_into(self, folder: Path) -> Any:
+    def snapshot_into(self, folder: Path, spare_bytes: int) -> Any:
         return self._simulation.make_sink(str(folder))
 
     def remove_left_snapshots(self, folder: Path) -> None:

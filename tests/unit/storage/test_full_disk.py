@@ -7,14 +7,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cluster.effects import records
 from cluster.raft import Configuration, Entry, EntryKind
+from node.replica.opening import open_disks
 from node.storage import DiskFull, NoRoom, RaftLog, StateStore, SyncFailed
 from node.storage.defragment import room
 from tests.small_disk import mounted
+from tests.unit.machines import machine_on
 
 GROUP = Configuration(frozenset({1}))
 
@@ -112,3 +116,23 @@ def test_what_a_disk_has_no_room_for_is_not_defragmented_and_flushes_go_on(small
     store.defragment()
     assert store.size_bytes() < full / 2
     store.close()
+
+
+def test_a_start_first_removes_the_snapshots_that_filled_the_disk(small_disk: Path) -> None:
+    settings: Any = SimpleNamespace(
+        data_dir=str(small_disk), unsafe_no_fsync=True, genesis="", block_cache_bytes=1 << 20, shard=0,
+        write_buffer_bytes=1 << 20, range_cache_bytes=0, order_log_bytes=1 << 30)
+    lefts = "state/incoming-1-1", "state/left-incoming-1-1", "outgoing/checkpoint-1", "backups/checkpoint-2"
+    for left in lefts:
+        log, store = open_disks(settings, machine_on(), GROUP)
+        log.close()
+        store.close()
+        (small_disk / left).mkdir(parents=True)
+        fill(small_disk)
+        (small_disk / "filler").rename(small_disk / left / "000001.sst")
+        with pytest.raises(DiskFull):
+            RaftLog.open(small_disk / "log", initial=GROUP)
+    log, store = open_disks(settings, machine_on(), GROUP)
+    log.close()
+    store.close()
+    assert not [left for left in lefts if (small_disk / left).exists()]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
-from node.storage import Position, SnapshotRefused, StateStore, directory
+from node.storage import Position, SnapshotRefused, StateStore, directory, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state import store as state
 from tests.unit.storage.conftest import OpenStore
@@ -182,6 +182,51 @@ def test_a_torn_stream_is_refused(donor: StateStore, open_store: OpenStore, tmp_
     sink = SnapshotSink(open_store().root)
     with pytest.raises(SnapshotRefused):
         take(sink, chunks)
+    sink.abandon()
+
+
+@pytest.mark.parametrize(("free", "spare", "fits"), [
+    (1000, 0, True), (-1, 0, False), (1000, 1000, True), (1000, 1001, False), (1 << 20, 1 << 30, True)])
+def test_a_snapshot_needs_room_beside_what_stays_free(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int,
+    spare: int, fits: bool,
+) -> None:
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    size = sum(size for _, size in source._files)
+    assert 1000 < size < 1 << 20
+    monkeypatch.setattr(directory, "free_bytes", lambda of: size + free)
+    sink = SnapshotSink(open_store("to").root, spare)
+    chunk = source.next_chunk(1 << 20)
+    if fits:
+        sink.write(chunk)
+    else:
+        with pytest.raises(SnapshotRefused, match=f"the disk has too little room for its {size} bytes"):
+            sink.write(chunk)
+        assert not list(sink.directory.iterdir())
+    sink.abandon()
+    source.close()
+
+
+def test_a_snapshot_that_others_take_the_room_of_is_refused_before_the_disk_is_full(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(snapshot, "_LOOK_BYTES", 1000)
+    free = [1 << 30, 1 << 30, 0]
+    monkeypatch.setattr(directory, "free_bytes", lambda of: free.pop(0))
+    with pytest.raises(SnapshotRefused, match="too little room"):
+        receive(open_store("to"), sent(donor, tmp_path, 300))
+    assert not free
+
+
+def test_a_part_of_a_block_that_the_disk_takes_is_not_the_whole(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks, to = sent(donor, tmp_path), open_store("to")
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[: 1 + len(data) // 2]))
+        sink = receive(to, chunks)
+    assert sink.finish() == donor.position
     sink.abandon()
 
 

@@ -174,7 +174,7 @@ class _Streaming:
         self.ends: list[tuple[int, bytes]] = []  # status and body of an answer that ends it
         node: Any = SimpleNamespace(
             loop=SimpleNamespace(time=lambda: self.now, call_later=self._later),
-            machine=SimpleNamespace(perf_counter=lambda: self.now, remove_left_snapshots=lambda path: None),
+            machine=SimpleNamespace(perf_counter=lambda: self.now),
             raft=SimpleNamespace(last_index=0, term=1),
             serve=SimpleNamespace(ranges=SimpleNamespace(count=0)),
             settings=SimpleNamespace(data_dir=str(folder)),

@@ -69,7 +69,7 @@ class Host:
     def __init__(self, world: World, member_id: int, folder: Path) -> None:
         self.world, self.loop, self.member_id = world, world, member_id
         self.machine = machine_on(world)
-        self.settings = SimpleNamespace(data_dir=str(folder))
+        self.settings = SimpleNamespace(data_dir=str(folder), min_free_disk_bytes=1)
         self.state = folder / "state"
         self.store = StateStore.open(self.state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.stopping = False
@@ -159,7 +159,7 @@ def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(
 def test_a_replica_without_room_for_a_directory_refuses_and_serves_on(
     world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path) -> SnapshotSink:
+    def full(folder: Path, spare_bytes: int) -> SnapshotSink:
         raise OSError(28, "No space left on device", str(folder))
 
     with monkeypatch.context() as patch:
@@ -340,5 +340,5 @@ def test_what_a_killed_process_left_is_removed_at_the_start(world: World, hosts:
     hosts[1].store.close()
     snapshot._live.discard(left.directory)  # the process that made it is gone
     hosts[1].store = StateStore.open(hosts[1].state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
-    hosts[1].snapshots = Snapshots(hosts[1], CatchingUp())  # type: ignore[arg-type]
+    hosts[1].machine.remove_left_snapshots(hosts[1].state.parent)
     assert hosts[1].directories() == []

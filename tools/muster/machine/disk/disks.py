@@ -51,8 +51,10 @@ class NodesMachine(RealMachine):
     def snapshot_of(self, store: StateStore, folder: Path) -> SnapshotSource:
         return SnapshotSource.create(store, folder)
 
-    def snapshot_into(self, folder: Path) -> SnapshotSink:
-        return SnapshotSink(folder)
+    def snapshot_into(self, folder: Path, spare_bytes: int) -> SnapshotSink:
+        return SnapshotSink(folder, spare_bytes)
 
     def remove_left_snapshots(self, folder: Path) -> None:
-        SnapshotSource.remove_left(folder)
+        SnapshotSink.remove_left(folder / "state")
+        for name in ("outgoing", "backups"):
+            SnapshotSource.remove_left(folder / name)
