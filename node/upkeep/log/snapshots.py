@@ -44,6 +44,7 @@ _FRAME = struct.Struct("<BQQ")  # kind, transfer, offset
 _BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
 _STALLED_S = 10.0  # a transfer whose peer acknowledges nothing for so long is given up
 _LONGEST_REASON = 300  # of a peer's, in the log
+_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # behind one in vain: twice as long each time
 _SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender is to notice first
 
 
@@ -96,7 +97,8 @@ class Snapshots:
         # the one that a helper thread checks and syncs, the newest or an older one
         self._finishing: Receiving | None = None
         self._catching_up = catching_up
-        self._refusals = Repeats()
+        self._complaints = Repeats()
+        self._pauses: dict[int, float] = {}  # by peer: behind its next refusal
         self._serial = 0
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
@@ -132,8 +134,11 @@ class Snapshots:
         error = done.exception() if not done.cancelled() else None
         if done.cancelled() or node.stopping or error is not None:
             if error is not None:
-                log.error("a snapshot could not be made", error=str(error))
-            elif not done.cancelled():
+                if self._complaints.news(str(error), node.loop.time()):
+                    log.error("a snapshot could not be made", error=str(error))
+                self._not_sent(peer, pauses=True)
+                return
+            if not done.cancelled():
                 done.result().close()
             self._not_sent(peer)
             return
@@ -171,27 +176,40 @@ class Snapshots:
             sending.sent += len(chunk)
             sending.ended = not chunk
 
-    def _give_up(self, sending: Sending, reason: str) -> None:
-        log.warning("a snapshot was not delivered", peer=f"{sending.peer:x}", reason=reason)
-        self._finish(sending, False)
+    def _give_up(self, sending: Sending, reason: str, refused: bool = False) -> None:
+        if self._complaints.news((sending.peer, reason, refused), self._node.loop.time()):
+            log.warning("a snapshot was not delivered", peer=f"{sending.peer:x}", reason=reason)
+        self._finish(sending, False, refused)
 
-    def _finish(self, sending: Sending, ok: bool) -> None:
+    def _finish(self, sending: Sending, ok: bool, refused: bool = False) -> None:
         if self._sending.get(sending.peer) is sending:
             del self._sending[sending.peer]
         sending.source.close()
         if ok:
             self.sent += 1
+            self._pauses.pop(sending.peer, None)
             self._sends.done(sending.peer, self._node.loop.time() - sending.began_at)
             self._catching_up.sent(sending.peer, sending.source.position.shard_index)
             self._node.raft.snapshot_sent(sending.peer, True)
         else:
             self.failed += 1
             self._sends.failed(sending.peer)
-            self._not_sent(sending.peer)
+            self._not_sent(sending.peer, pauses=refused)
 
-    def _not_sent(self, peer: int) -> None:
+    def _not_sent(self, peer: int, pauses: bool = False) -> None:
+        """``pauses``: the next one is not sent at once. Each costs a flush, and its cause may last."""
         self._catching_up.sent(peer, None)
-        self._node.raft.snapshot_sent(peer, False)
+        if not pauses:
+            self._node.raft.snapshot_sent(peer, False)
+            return
+        pause_s = self._pauses.get(peer, _PAUSE_S)
+        self._pauses[peer] = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._node.loop.call_later(pause_s, self._paused, peer)
+
+    def _paused(self, peer: int) -> None:
+        if not self._node.stopping and peer not in self._preparing and peer not in self._sending:
+            self._node.raft.snapshot_sent(peer, False)
+            self._node.wake()
 
     def sweep(self) -> None:
         """Every second: give up transfers that do not move, and acknowledge the one that is being synced."""
@@ -235,7 +253,7 @@ class Snapshots:
             log.info("a peer installed a snapshot", peer=f"{peer:x}")
             self._finish(sending, True)
         else:
-            self._give_up(sending, text[:_LONGEST_REASON].decode(errors="replace"))
+            self._give_up(sending, text[:_LONGEST_REASON].decode(errors="replace"), refused=True)
 
     # -- receiving
 
@@ -289,7 +307,7 @@ class Snapshots:
         self._reply(receiving, _ACK)
 
     def _refuse(self, peer: int, transfer: int, received: int, error: Exception) -> None:
-        if self._refusals.news((peer, str(error)), self._node.loop.time()):
+        if self._complaints.news((peer, str(error)), self._node.loop.time()):
             log.warning("a snapshot was refused", peer=f"{peer:x}", reason=str(error))
         self._node.peers.send(
             peer, _SNAPSHOT, _FRAME.pack(_FAILED, transfer, received) + str(error).encode())

@@ -11,12 +11,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.effects import records
 from cluster.grain import GRAIN
 from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
 from cluster.raft.types import Entry, HardState
-from node.storage import RaftLog, StateStore, snapshot
+from node.storage import RaftLog, StateStore, SyncFailed, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.snapshots import Snapshots
@@ -40,6 +41,9 @@ class World:
 
     def at(self, after_s: float, call: Callable[[], object]) -> None:
         heapq.heappush(self._events, (self.now + after_s, next(self._serial), call))
+
+    def call_later(self, after_s: float, call: Callable[..., object], *args: object) -> None:
+        self.at(after_s, lambda: call(*args))
 
     def run(self, until: float) -> None:
         while self._events and self._events[0][0] <= until:
@@ -165,10 +169,46 @@ def test_a_replica_without_room_for_a_directory_refuses_and_serves_on(
     with monkeypatch.context() as patch:
         patch.setattr(hosts[2].machine, "snapshot_into", full)
         hosts[1].feed(2)
-        world.run(1.0)
-    assert hosts[1].snapshots.failed > 1
+        with capture_logs() as lines:
+            world.run(100.0)
+    assert hosts[1].snapshots.failed == 8, "after 1, 2, 4, 8, 16, 30 and 30 s"
+    assert [line["event"] for line in lines].count("a snapshot was not delivered") == 2, "one a minute"
     assert hosts[2].snapshots.installed == 0
-    world.run(2.0)
+    world.run(130.0)
+    assert hosts[2].snapshots.installed == 1
+    hosts[1].put(1)
+    monkeypatch.setattr(hosts[2].raft, "role", Role.LEADER)
+    hosts[1].feed(2)
+    world.run(132.5)
+    assert hosts[1].snapshots.failed == 10, "one that was installed ends the long pauses"
+
+
+def test_a_connection_that_was_lost_asks_for_no_pause(world: World, hosts: dict[int, Host]) -> None:
+    send, tries = hosts[1].peers.send, []
+
+    def lost(peer: int, kind: bytes, data: bytes) -> bool:
+        tries.append(world.now)
+        return len(tries) > 5 and bool(send(peer, kind, data))
+
+    hosts[1].peers.send = lost
+    hosts[1].feed(2)
+    world.run(1.0)
+    assert (hosts[1].snapshots.failed, hosts[2].snapshots.installed) == (5, 1)
+
+
+def test_a_disk_that_makes_no_snapshot_is_not_asked_at_once_again(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: StateStore, folder: Path) -> SnapshotSource:
+        raise SyncFailed("No space left on device")
+
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        patch.setattr(hosts[1].machine, "snapshot_of", full)
+        hosts[1].feed(2)
+        world.run(10.0)
+    assert [line["event"] for line in lines] == ["a snapshot could not be made"]
+    assert hosts[2].snapshots.installed == 0
+    world.run(20.0)
     assert hosts[2].snapshots.installed == 1
 
 
