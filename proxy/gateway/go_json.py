@@ -104,6 +104,18 @@ def _decoded(text: str, at: int) -> tuple[Any, int]:
     return value, end
 
 
+def first(body: bytes) -> Any:
+    """The first value of a body, where nobody is told Go's error. EOFError: there is none; ValueError."""
+    text = body.decode("utf-8", "replace")
+    at = _end(_SPACE, text, 0)
+    if at == len(text):
+        raise EOFError
+    try:
+        return _decoded(text, at)[0]
+    except RecursionError as error:
+        raise ValueError from error
+
+
 def loads(text: str) -> Any:
     """The one value of a text, as by ``json.Unmarshal``. Mistake: no JSON."""
     text = text[:_MOST_TEXT]

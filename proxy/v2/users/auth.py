@@ -23,6 +23,7 @@ from proxy.v2.users.credentials import Credentials
 from proxy.v2.waiting.feed import Feed
 
 PREFIX = "/v2/auth"
+_MOST_BODY_BYTES = 65_536  # read in one turn of the loop: some 20 ms
 
 Answered = Callable[[Answer], None]
 Send = Callable[[Who | None, Callable[[Waiting, int, bytes], None]], None]
@@ -61,6 +62,8 @@ class Auth:
             self._show(request, one, name)
         elif request.method == "DELETE":
             self._change(request, delete, name)
+        elif len(request.body) > _MOST_BODY_BYTES:
+            self._refuse(request, 500, errors.REQUEST_TOO_LARGE.text)
         else:
             self.if_root(request, lambda: put(request, name))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cluster.features.v2.user_changes import RoleWish
 from cluster.features.v2.users import Names, Permissions
-from proxy.gateway.go_json import Mistake, Values, is_text, whole_text
+from proxy.gateway.go_json import first, is_text, whole_text
 
 
 class BadBody(ValueError):
@@ -27,8 +27,8 @@ def role_of(body: bytes) -> tuple[str, RoleWish]:
 
 def _first(body: bytes) -> dict[str, Any]:
     try:
-        found = Values(body).next()
-    except (Mistake, EOFError):
+        found = first(body)
+    except (ValueError, EOFError):
         raise BadBody from None
     return _struct(found)
 

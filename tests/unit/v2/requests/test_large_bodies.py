@@ -1,0 +1,75 @@
+"""Large bodies of JSON hold the loop of a front no longer than small ones (proxy.v2)."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster import errors
+from proxy.gateway import go_json
+from proxy.http.requests import HttpRequest
+from proxy.v2.members import Members, peer_urls
+from proxy.v2.users.auth import Auth
+from proxy.v2.users.bodies import BadBody, role_of, user_of
+
+COMMON = SimpleNamespace(cluster_id=1, max_request_bytes=1 << 21)
+
+
+class Asked(HttpRequest):
+    """Keeps its answer."""
+
+    said: tuple[int, bytes] = (0, b"")
+
+    def respond(self, status: int, body: bytes, *_: Any, **__: Any) -> None:
+        self.said = status, body
+
+
+def asked(method: str, path: str, body: bytes) -> Asked:
+    return Asked(method, path, "", {"content-type": "application/json"}, body, "")
+
+
+def context() -> Any:
+    router = SimpleNamespace(v2_news=None)
+    return SimpleNamespace(
+        router=router, common=COMMON, settings=SimpleNamespace(strict_reconfig_check=True),
+        principals=SimpleNamespace(enabled=True), passwords=None)
+
+
+def test_a_large_body_about_members_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.v2.members.peer_urls", None)
+    root: Any = SimpleNamespace(if_root=lambda request, then: then())
+    members = Members(context(), root)
+    for method, path in (("POST", "/v2/members"), ("PUT", "/v2/members/1")):
+        request = asked(method, path, b'{"peerURLs":[' + b"1," * 10_000)
+        members.serve(request)
+        assert request.said[0] == 500
+        assert errors.REQUEST_TOO_LARGE.text.encode() in request.said[1]
+
+
+def test_a_large_body_about_users_is_not_read() -> None:
+    auth = Auth(context(), None, None)  # type: ignore[arg-type]
+    for serve, path in ((auth.users, "/v2/auth/users/a"), (auth.roles, "/v2/auth/roles/a")):
+        request = asked("PUT", path, b'{"grant":[' + b"1," * 40_000)
+        serve(request)
+        assert request.said[0] == 500
+        assert errors.REQUEST_TOO_LARGE.text.encode() in request.said[1]
+
+
+def test_broken_bodies_are_walked_for_an_error_that_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[str] = []
+    walk = go_json.mistake
+
+    def counted(*asked: Any) -> str:
+        walked.append("")
+        return walk(*asked)
+
+    monkeypatch.setattr(go_json, "mistake", counted)
+    for read in (user_of, role_of):
+        with pytest.raises(BadBody):
+            read(b'{"grant":[1,')
+    assert not walked, "nobody is told Go's error about it"
+    with pytest.raises(go_json.Mistake, match="unexpected end"):
+        peer_urls(b'{"peerURLs":[1,')
+    assert len(walked) == 1
