@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from cluster.gotext import json_string
+from cluster.gotext import json_escaped, json_string
 
 NS = 10**9
+_LONG = 1024  # bytes
 _SPECIAL_ASCII = bytes(range(32)) + b'"\\<>&'
 
 
 def quoted(text: bytes) -> str:
     """A string of JSON. What is no UTF-8 becomes ``\\ufffd``, byte by byte."""
+    if len(text) > _LONG:
+        return quoted_bytes(text).decode()
     return json_string(text.decode("utf-8", "surrogateescape"))
 
 
 def quoted_bytes(text: bytes) -> bytes:
     """The same in UTF-8. Hot path: half the time where nothing is escaped."""
-    return b'"%b"' % text if clear(text) else quoted(text).encode()
+    if clear(text):
+        return b'"%b"' % text
+    return b'"%b"' % json_escaped(text) if len(text) > _LONG else quoted(text).encode()
 
 
 def clear(text: bytes) -> bool:

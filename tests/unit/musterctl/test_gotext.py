@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,3 +166,18 @@ def test_json_strings_escape_what_go_escapes() -> None:
         == '"\\u003ca\\u003e\\u0026\\"\\\\\\n\\u0001\\u2028\u00e9"'
     )
     assert gotext.json_string(gotext.text(b"\xff")) == '"\\ufffd"'
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_long_json_strings_are_escaped_as_short_ones(seed: int) -> None:
+    chance = Random(seed)
+    pieces = [bytes((octet,)) for octet in range(256)]
+    pieces += [b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xe2\x80", b"\xc3\xa4", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80",
+               b"\xef\xbf\xbd", b"\xc0\x80", b"\xf4\x90\x80\x80"] * 9  # fmt: skip
+    for _ in range(2000):
+        value = b"".join(chance.choices(pieces, k=chance.randint(0, 9)))
+        short = gotext.json_string(gotext.text(value))
+        assert f'"{gotext.json_escaped(value).decode()}"' == short
+    value = b"".join(chance.choices(pieces, k=5000))
+    whole = "".join(gotext.json_string(char)[1:-1] for char in gotext.text(value))
+    assert gotext.json_string(gotext.text(value)) == f'"{whole}"'
