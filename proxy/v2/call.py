@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from cluster import errors
 from cluster.errors import EtcdError
 from proxy.gateway.encode import text
@@ -48,6 +50,24 @@ def said(request: HttpRequest, status: int, message: str, headers: Headers = ())
     """An error outside of keys: ``{"message": ...}``."""
     if not request.closed:
         request.respond(status, f'{{"message":{text(message)}}}'.encode(), headers, JSON)
+
+
+def in_turns(soon: Callable[[Callable[[], None]], object], request: HttpRequest, steps: Iterator[bytes],
+             then: Callable[[bytes], None]) -> None:
+    """Make an answer a step a turn, while its client waits for it."""
+    parts: list[bytes] = []
+
+    def go_on() -> None:
+        if request.closed:
+            return
+        part = next(steps, None)
+        if part is None:
+            then(b"".join(parts))
+        else:
+            parts.append(part)
+            soon(go_on)
+
+    go_on()
 
 
 def told(error: EtcdError) -> str:

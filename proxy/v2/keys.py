@@ -14,7 +14,7 @@ from prometheus_client.core import Metric
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.v2.refusals import Code, V2Error, http_status
-from cluster.features.v2.requests import PROVE, Answer, Get, Kind, Op, Who, Write, read_body
+from cluster.features.v2.requests import LEFT, PROVE, Answer, Get, Kind, Op, Who, Write, read_body, taken
 from cluster.features.v2.shown import short_json
 from cluster.features.v2.tree import KEYS
 from cluster.version import MADE
@@ -22,7 +22,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, HttpCall, allowed, said, told
+from proxy.v2.call import JSON, HttpCall, allowed, in_turns, said, told
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic, totals
 from proxy.v2.users.credentials import Credentials
@@ -180,6 +180,9 @@ class Keys:
             self._unavailable(request, EtcdError.decode(body))
             return
         answer = Answer.decode(body, HEAD.size)
+        parts = None
+        if answer.code == LEFT:
+            answer.code, parts = taken(answer)
         if answer.code not in _DENIED:  # a denied request does not count, as at etcd
             self.traffic.received(asked)
             self.traffic.ended(asked, came, _refusal(answer))
@@ -191,13 +194,25 @@ class Keys:
         if answer.code == PROVE:
             self._prove(request, answer, asked, now_ns)
             return
+        if not answer.code and asked.no_value and answer.action in _SHORT:
+            answer.body, parts = short_json(answer.action), None
+        term = HEAD.unpack_from(body)[1]
+        if parts is None:
+            self._respond(request, answer, term)
+            return
+
+        def made(body: bytes) -> None:
+            answer.body = body
+            self._respond(request, answer, term)
+
+        in_turns(self._router.loop.call_soon, request, parts, made)
+
+    def _respond(self, request: HttpRequest, answer: Answer, term: int) -> None:
         if answer.code:
             self._refused(request, answer)
             return
-        shown = short_json(answer.action) if asked.no_value and answer.action in _SHORT else answer.body
-        term = HEAD.unpack_from(body)[1]
-        request.respond(
-            201 if answer.created else 200, shown, self._indexes(answer.index, answer.raft_index, term), JSON)
+        fields = self._indexes(answer.index, answer.raft_index, term)
+        request.respond(201 if answer.created else 200, answer.body, fields, JSON)
 
     def _indexes(self, index: int, raft_index: int, term: int) -> list[tuple[str, str]]:
         if not raft_index:

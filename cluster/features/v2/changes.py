@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from cluster.features.rows import Row
 from cluster.features.v2.events import Action, Event, Shown
 from cluster.features.v2.refusals import Code, V2Error
-from cluster.features.v2.requests import Answer, Op, Write
+from cluster.features.v2.requests import Answer, Op, Write, left_to_front
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.tree import (
     COUNTED,
@@ -63,13 +63,15 @@ def answered(tree: Tree, body: bytes) -> tuple[list[Row], bytes]:
     if denied is not None:
         return [], denied.encode()
     prefix = namespace(write.path)
+    left: list[bytes] = []
     try:
         change = evaluate(tree, write)
     except V2Error as refused:
-        return [], Answer(refused.index, refused.json(prefix), refused.code).encode()
+        answer = Answer(refused.index, refused.json(prefix, left), refused.code)
+        return [], left_to_front(answer, left).encode()
     event = change.event
-    answer = Answer(event.index, event_json(event, prefix), 0, event.action, event.created)
-    return change.rows, answer.encode()
+    answer = Answer(event.index, event_json(event, prefix, left), 0, event.action, event.created)
+    return change.rows, left_to_front(answer, left).encode()
 
 
 def evaluate(tree: Tree, write: Write) -> Change:

@@ -12,9 +12,9 @@ import struct
 from cluster.features.rows import Row
 from cluster.features.v2.changes import LONG_PAST_NS
 from cluster.features.v2.events import HEAD, LENGTH, PREV, Action
-from cluster.features.v2.requests import ANSWER, PLAIN_SET
+from cluster.features.v2.requests import ANSWER, PLAIN_SET, Answer, left_to_front
 from cluster.features.v2.shown import set_json
-from cluster.features.v2.text import clear, quoted_bytes
+from cluster.features.v2.text import LONG_BYTES, clear, quoted_bytes
 from cluster.features.v2.tree import KEYS, Node, SetRows, Tree, event_row, file_row, node_row
 from cluster.features.v2.users import enabled
 
@@ -51,8 +51,7 @@ def plain_set(tree: Tree, body: bytes, rows: list[Row]) -> bytes | None:
         rows += row, event_row(index, event)
         tree.set_until(path, row)
         tree.set_done(index, len(event))
-        text = set_json(path, value, index, expires_ns, before, KEYS, now_ns)
-        return _pack_answer(index, 0, 0, _SET, before is None) + text
+        return _by_json(path, value, index, expires_ns, before, now_ns)
     rows.append(file_row(path, index, value))
     rows.append(event_row(index, event))
     node = children[name] = Node(path, False, index, index, 0, value)
@@ -72,6 +71,15 @@ def _event(index: int, at_ns: int, key: bytes, value: bytes, expires_ns: int, pr
     return b"".join((head, key, LENGTH.pack(len(value)), value, prev.value))
 
 
+def _by_json(path: bytes, value: bytes, index: int, expires_ns: int, before: Node | None,
+             now_ns: int) -> bytes:
+    left: list[bytes] = []
+    text = set_json(path, value, index, expires_ns, before, KEYS, now_ns, left)
+    if not left:
+        return _pack_answer(index, 0, 0, _SET, before is None) + text
+    return left_to_front(Answer(index, text, 0, _SET, before is None), left).encode()
+
+
 def _answer(node: Node, before: Node | None) -> bytes:
     """That ``node`` was set in the place of ``before``."""
     key, value, index = node.key[len(KEYS) :], node.value, node.modified
@@ -85,6 +93,8 @@ def _answer(node: Node, before: Node | None) -> bytes:
             )
     else:
         node.clear = clear(value) and clear(node.key)
+    if len(value) > LONG_BYTES or (before is not None and len(before.value) > LONG_BYTES):
+        return _by_json(node.key, value, index, 0, before, 0)
     key, text = quoted_bytes(key), quoted_bytes(value)
     if before is None:
         return _pack_answer(index, 0, 0, _SET, True) + (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from cluster.features.v2.text import quoted
+from cluster.features.v2.text import quoted, quoted_or_left
 
 
 class Code(IntEnum):
@@ -56,9 +56,9 @@ class V2Error(Exception):
         self.index = index
         super().__init__(f"{code} {_KNOWN[code].message} ({self.cause.decode(errors='replace')}) [{index}]")
 
-    def json(self, prefix: bytes = b"") -> bytes:
-        """The body of the answer. ``prefix``: the namespace, which no client sees."""
-        cause = quoted(self.cause.removeprefix(prefix))
+    def json(self, prefix: bytes = b"", left: list[bytes] | None = None) -> bytes:
+        """The body of the answer. ``prefix``: the namespace, which no client sees; ``left``: see ``text``."""
+        cause = quoted_or_left(self.cause.removeprefix(prefix), left)
         shown = f',"cause":{cause}' if cause != '""' else ""
         body = f'{{"errorCode":{self.code},"message":{quoted(_KNOWN[self.code].message.encode())}{shown},'
         return f'{body}"index":{self.index}}}\n'.encode()

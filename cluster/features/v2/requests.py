@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
+
+from cluster.features.v2.text import in_steps
 
 
 class Op(IntEnum):
@@ -42,6 +45,7 @@ ANSWER = struct.Struct("<QQHBB")  # index, raft index, error code, action, wheth
 _WHO = struct.Struct("<HQB")  # length of the name, proof, whether a certificate says it
 
 PROVE = 1  # a code of none but us: compare the password with the hash in the body, and ask again
+LEFT = 2  # another one: long texts in the body are left to the front to quote (``left_to_front``)
 MOST_NAME_BYTES = 4096  # of a user
 
 
@@ -210,6 +214,32 @@ class Answer:
     def decode(cls, data: bytes, at: int = 0) -> Answer:
         index, raft_index, code, action, created = ANSWER.unpack_from(data, at)
         return cls(index, data[at + ANSWER.size :], code, action, bool(created), raft_index)
+
+
+_LEFT = struct.Struct("<HI")  # the real code, the length of the body
+_TEXT = struct.Struct("<I")
+
+
+def left_to_front(answer: Answer, left: list[bytes]) -> Answer:
+    """The answer with the texts that are ``left`` in its body, if there are any."""
+    if left:
+        parts = [_LEFT.pack(answer.code, len(answer.body)), answer.body]
+        for text in left:
+            parts += (_TEXT.pack(len(text)), text)
+        answer.code, answer.body = LEFT, b"".join(parts)
+    return answer
+
+
+def taken(answer: Answer) -> tuple[int, Iterator[bytes]]:
+    """The code and the body, step by step, of such an answer. struct.error, ValueError: it is none."""
+    code, at = _LEFT.unpack_from(answer.body)
+    at += _LEFT.size
+    body, left = answer.body[_LEFT.size : at], []
+    while at < len(answer.body):
+        (size,) = _TEXT.unpack_from(answer.body, at)
+        at += _TEXT.size + size
+        left.append(answer.body[at - size : at])
+    return code, in_steps(body, left)
 
 
 def set_of(path: bytes, value: bytes, now_ns: int, expires_ns: int = 0) -> bytes:

@@ -1,4 +1,5 @@
-"""The JSON that clients read, as etcd writes it: its order of fields, its escapes, its ends of lines."""
+"""The JSON that clients read, as etcd writes it: its order of fields, its escapes, its ends of lines. Where
+there is ``left``, long values are left to be quoted in steps (:func:`in_steps`)."""
 
 from __future__ import annotations
 
@@ -6,25 +7,26 @@ from collections.abc import Iterator
 from operator import attrgetter
 
 from cluster.features.v2.events import NAMES, Event, Shown
-from cluster.features.v2.text import moment, quoted, seconds_left
+from cluster.features.v2.text import in_steps, moment, quoted, quoted_or_left, seconds_left
 from cluster.features.v2.tree import Node
 
 
-def event_json(event: Event, prefix: bytes) -> bytes:
+def event_json(event: Event, prefix: bytes, left: list[bytes] | None = None) -> bytes:
     """An event. ``prefix``: the namespace, which no client sees."""
-    node = _shown(event.node, prefix, event.at_ns)
-    prev = "" if event.prev is None else f',"prevNode":{_shown(event.prev, prefix, event.at_ns)}'
+    node = _shown(event.node, prefix, event.at_ns, left)
+    prev = "" if event.prev is None else f',"prevNode":{_shown(event.prev, prefix, event.at_ns, left)}'
     return f'{{"action":"{NAMES[event.action]}","node":{node}{prev}}}\n'.encode()
 
 
 def set_json(
-    path: bytes, value: bytes, index: int, expires_ns: int, before: Node | None, prefix: bytes, now_ns: int
+    path: bytes, value: bytes, index: int, expires_ns: int, before: Node | None, prefix: bytes, now_ns: int,
+    left: list[bytes],
 ) -> bytes:
     """The event of a file that is set, without an ``Event``."""
-    node = _closed(_first(path, value, False, expires_ns, prefix, now_ns), index, index)
+    node = _closed(_first(path, value, False, expires_ns, prefix, now_ns, left), index, index)
     prev = ""
     if before is not None:
-        fields = _first(path, before.value, False, before.expires_ns, prefix, now_ns)
+        fields = _first(path, before.value, False, before.expires_ns, prefix, now_ns, left)
         prev = f',"prevNode":{_closed(fields, before.modified, before.created)}'
     return f'{{"action":"set","node":{node}{prev}}}\n'.encode()
 
@@ -34,25 +36,26 @@ def short_json(action: int) -> bytes:
     return f'{{"action":"{NAMES[action]}"}}\n'.encode()
 
 
-def _shown(node: Shown, prefix: bytes, now_ns: int) -> str:
-    fields = _first(node.key, node.value, node.directory, node.expires_ns, prefix, now_ns)
+def _shown(node: Shown, prefix: bytes, now_ns: int, left: list[bytes] | None) -> str:
+    fields = _first(node.key, node.value, node.directory, node.expires_ns, prefix, now_ns, left)
     return _closed(fields, node.modified, node.created)
 
 
 def _first(
-    key: bytes, value: bytes | None, directory: bool, expires_ns: int, prefix: bytes, now_ns: int
+    key: bytes, value: bytes | None, directory: bool, expires_ns: int, prefix: bytes, now_ns: int,
+    left: list[bytes] | None = None,
 ) -> str:
     key = key.removeprefix(prefix)
     fields = f'"key":{quoted(key)},' if key else ""
     if value is not None:
-        fields += f'"value":{quoted(value)},'
+        fields += f'"value":{quoted_or_left(value, left)},'
     if directory:
         fields += '"dir":true,'
     if expires_ns:
-        left = seconds_left(expires_ns, now_ns)
+        ttl = seconds_left(expires_ns, now_ns)
         fields += f'"expiration":"{moment(expires_ns)}",'
-        if left:
-            fields += f'"ttl":{left},'
+        if ttl:
+            fields += f'"ttl":{ttl},'
     return fields
 
 
@@ -123,10 +126,17 @@ class Listing:
                 yield ""
             directory = some.children is not None
             value = None if directory else some.value
-            fields = _first(some.key, value, directory, some.expires_ns, prefix, now_ns)
+            long: list[bytes] = []
+            fields = _first(some.key, value, directory, some.expires_ns, prefix, now_ns, long)
             shown = [child for child in lists.get(some, ()) if not child.hidden]
             if not shown:
-                yield _closed(fields, some.modified, some.created)
+                closed = _closed(fields, some.modified, some.created)
+                if not long:
+                    yield closed
+                    continue
+                for part in in_steps(closed.encode(), long):
+                    yield part.decode()
+                    yield ""
                 continue
             shown.sort(key=_key, reverse=True) if self._in_order else shown.reverse()
             yield f'{{{fields}"nodes":['
@@ -139,14 +149,15 @@ class Listing:
         yield "}\n"
 
 
-def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int) -> bytes:
+def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int,
+             left: list[bytes] | None = None) -> bytes:
     """The answer to a read, at once."""
     if node.children is None:
-        fields = _first(node.key, node.value, False, node.expires_ns, prefix, now_ns)
+        fields = _first(node.key, node.value, False, node.expires_ns, prefix, now_ns, left)
         return f'{{"action":"get","node":{_closed(fields, node.modified, node.created)}}}\n'.encode()
     return "".join(Listing(node, prefix, recursive, in_order, now_ns).parts(1 << 62)).encode()
 
 
 _key = attrgetter("key")
 _KEPT_BYTES = 200  # of a node and its entry, beside its text
-_VALUE_BYTES = 2048  # of values take as long as one more node
+_VALUE_BYTES = 512  # of values take as long as one more node

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from cluster.gotext import json_escaped, json_string
 
 NS = 10**9
 _LONG = 1024  # bytes
+LONG_BYTES = 16_384  # of a text that is quoted in steps
+_STEP_BYTES = 32_768  # of such a step: 3 ms where each octet is escaped
 _SPECIAL_ASCII = bytes(range(32)) + b'"\\<>&'
 
 
@@ -16,6 +19,35 @@ def quoted(text: bytes) -> str:
     if len(text) > _LONG:
         return quoted_bytes(text).decode()
     return json_string(text.decode("utf-8", "surrogateescape"))
+
+
+def quoted_or_left(text: bytes, left: list[bytes] | None) -> str:
+    """The same; a long one is added to ``left``, and NUL, which JSON has nowhere, stands for it."""
+    if left is None or len(text) <= LONG_BYTES:
+        return quoted(text)
+    left.append(text)
+    return "\0"
+
+
+def in_steps(made: bytes, left: list[bytes]) -> Iterator[bytes]:
+    """What was made with ``quoted_or_left``, step by step."""
+    first, *others = made.split(b"\0")
+    yield first
+    for text, other in zip(left, others, strict=True):
+        yield b'"'
+        at = 0
+        while at < len(text):
+            end = _step_end(text, at + _STEP_BYTES)
+            yield quoted_bytes(text[at:end])[1:-1]
+            at = end
+        yield b'"' + other
+
+
+def _step_end(text: bytes, end: int) -> int:
+    """The last place up to ``end`` at which no character is cut in two: none has four octets that go on."""
+    if end >= len(text):
+        return len(text)
+    return next((at for at in range(end, end - 4, -1) if text[at] & 0xC0 != 0x80), end)
 
 
 def quoted_bytes(text: bytes) -> bytes:

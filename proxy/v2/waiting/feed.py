@@ -9,7 +9,7 @@ part of its path; the waiters that it wakes get their turns in slices.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -18,6 +18,7 @@ from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.features.v2.events import Brief, Event, concerns, decode_news
 from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
 from cluster.features.v2.shown import event_json
+from cluster.features.v2.text import LONG_BYTES, in_steps
 from cluster.features.v2.tree import AUTH, namespace
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.links import Link
@@ -32,14 +33,27 @@ _FOLLOW, _LEAVE = b"\1", b"\0"
 class Fired:
     def __init__(self, row: bytes) -> None:
         self._row = row
+        self._parts: list[bytes] = []
+        self.json = b""
 
     @cached_property
     def event(self) -> Event:
         return Event.decode(self._row)
 
     @cached_property
-    def json(self) -> bytes:
-        return event_json(self.event, namespace(self.event.node.key))
+    def _steps(self) -> Iterator[bytes]:
+        left: list[bytes] = []
+        return in_steps(event_json(self.event, namespace(self.event.node.key), left), left)
+
+    def made(self) -> bool:
+        """Whether its JSON is made, after one more step."""
+        if not self.json and (part := next(self._steps, None)) is not None:
+            self._parts.append(part)
+            if len(self._row) > LONG_BYTES:
+                return False
+        self.json = self.json or b"".join(self._parts)
+        self._parts.clear()
+        return True
 
 
 Started = Callable[["Answer | None"], None]
@@ -260,10 +274,19 @@ class Feed:
         return found
 
     def _in_turn(self, waiter: Waiter, fired: Fired | None) -> None:
-        if self._firing:
+        if self._firing or not self._made(waiter, fired):
             self._firing.append((waiter, fired))
-        else:
+            self._soon()
+        elif waiter.alive:
             self._fire(waiter, fired)
+
+    def _made(self, waiter: Waiter, fired: Fired | None) -> bool:
+        try:
+            return fired is None or fired.made()
+        except HANDLER_MISTAKES as error:
+            faults.met("showing an event of the v2 tree", error)
+            self.cancel(waiter)
+            return True
 
     def _fire(self, waiter: Waiter, fired: Fired | None) -> None:
         if fired is None or not waiter.stream:
@@ -278,9 +301,15 @@ class Feed:
         self._scheduled = False
         firing = self._firing
         for waiter, fired in list(islice(firing, _AT_ONCE)):
+            if waiter.alive and not self._made(waiter, fired):
+                break
             firing.popleft()
             if waiter.alive:
                 self._fire(waiter, fired)
-        if firing and not self._scheduled:
+        if firing:
+            self._soon()
+
+    def _soon(self) -> None:
+        if not self._scheduled:
             self._scheduled = True
             self._router.loop.call_soon(self._wake)

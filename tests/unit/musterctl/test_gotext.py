@@ -172,8 +172,8 @@ def test_json_strings_escape_what_go_escapes() -> None:
 def test_long_json_strings_are_escaped_as_short_ones(seed: int) -> None:
     chance = Random(seed)
     pieces = [bytes((octet,)) for octet in range(256)]
-    pieces += [b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xe2\x80", b"\xc3\xa4", b"\xed\xa0\x80", b"\xf0\x9f\x98\x80",
-               b"\xef\xbf\xbd", b"\xc0\x80", b"\xf4\x90\x80\x80"] * 9  # fmt: skip
+    pieces += [b"\xe2\x80\xa8", b"\xe2\x80\xa9", b"\xe2\x80", b"\xc3\xa4", b"\xed\xa0\x80",
+               b"\xf0\x9f\x98\x80", b"\xef\xbf\xbd", b"\xc0\x80", b"\xf4\x90\x80\x80"] * 9  # fmt: skip
     for _ in range(2000):
         value = b"".join(chance.choices(pieces, k=chance.randint(0, 9)))
         short = gotext.json_string(gotext.text(value))

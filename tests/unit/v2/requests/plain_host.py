@@ -8,11 +8,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster.errors import TIMEOUT, EtcdError
-from cluster.features.v2.changes import evaluate
+from cluster.features.v2.changes import answered, evaluate
 from cluster.features.v2.refusals import V2Error
-from cluster.features.v2.requests import Answer, Op, Write
-from cluster.features.v2.shown import event_json
-from cluster.features.v2.tree import KEYS, Tree, namespace
+from cluster.features.v2.requests import Op, Write
+from cluster.features.v2.tree import KEYS, Tree
 from cluster.wire.messages import HEAD, READ, Method, Status
 from node.serving.v2 import V2Tree
 from proxy.http.http1 import Http1Connection
@@ -125,19 +124,11 @@ class Host:
         """What the leader says of a write; its replica has applied it."""
         if self.fails:
             return Status.ERROR, EtcdError(TIMEOUT).encode()
-        write = Write.decode(body)
-        self.wrote.append(write)
-        try:
-            change = evaluate(self.writer, write)
-        except V2Error as error:
-            answer = Answer(error.index, error.json(namespace(write.path)), error.code)
-        else:
-            self.writer.take(change.rows)
-            self.tree.tree.take(change.rows)
-            event = change.event
-            text = event_json(event, namespace(write.path))
-            answer = Answer(event.index, text, 0, event.action, event.created)
-        return Status.OK, HEAD.pack(1, TERM) + answer.encode()
+        self.wrote.append(Write.decode(body))
+        rows, answer = answered(self.writer, body)
+        self.writer.take(rows)
+        self.tree.tree.take(rows)
+        return Status.OK, HEAD.pack(1, TERM) + answer
 
     def _link(self) -> Any:
         node = self.net.nodes[1]
