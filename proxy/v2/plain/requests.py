@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from urllib.parse import unquote_to_bytes
 
 from cluster.features.v2.requests import answer_at, get_of, set_of
 from cluster.features.v2.tree import KEYS
@@ -23,6 +22,7 @@ from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.routing.router import READ_ANY, SERIALIZABLE, MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import HttpCall
+from proxy.v2.form import unescaped
 from proxy.v2.keys import Keys
 from proxy.v2.plain.heads import Block, Heads
 from proxy.v2.plain.reads import MOST_PATH, PLAIN_KEY
@@ -84,7 +84,7 @@ def form_of(form: bytes, most_bytes: int) -> tuple[bytes, int | None] | None:
     if b"%" in value:
         if _BROKEN.search(value):
             return None
-        value = unquote_to_bytes(value)
+        value = unescaped(value)
     return value, int(ttl[1]) if ttl is not None else None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from random import Random
+from urllib.parse import unquote_to_bytes
+
 import pytest
 
-from proxy.v2.form import BadForm, form_of, media_type
+from proxy.v2.form import BadForm, form_of, media_type, unescaped
 from proxy.v2.request import BadRequest, KeyRequest, clean, parse_key_request
 
 FORM = "application/x-www-form-urlencoded"
@@ -110,6 +113,21 @@ def test_an_empty_ttl_is_none() -> None:
 )
 def test_a_key_is_clean(path: str, key: str) -> None:
     assert clean(path) == key
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_escapes_become_the_octets_that_they_name(seed: int) -> None:
+    chance = Random(seed)
+    pieces = [b"%0a", b"%0D", b"\r\n", b"\n", b"\r", b" ", b"\t", b"=", b"==", b"=3D", b"_", b"a", b"%25",
+              b"%3d", b"%3D%3d", b"\xff", b"%ff", b" \r\n", b"=\n", b"\0", b"%00", b" \n", b"x" * 80]  # fmt: skip
+    for _ in range(5000):
+        data = b"".join(chance.choices(pieces, k=chance.randint(0, 8)))
+        assert unescaped(data) == unquote_to_bytes(data)
+
+
+def test_a_long_escaped_value_is_read_by_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urllib.parse._hextobyte", {})  # what the slow way looks an octet up in
+    assert form_of("PUT", "", b"value=" + b"%fF" * 1_000_000, FORM)["value"] == "\udcff" * 1_000_000
 
 
 def test_a_form_of_very_many_parameters_is_refused_at_once() -> None:
