@@ -16,7 +16,7 @@ from cluster.faults import faults
 from proxy.http.http1_plain import TakenRequest, spelt
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switched, canonical
+from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switched, canonical, cut
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TEXT = "text/plain; charset=utf-8"
@@ -192,8 +192,10 @@ class ByH11:
             self._pieces += 1
             if self._pieces % _PIECES == 0:
                 self._served += 1  # small chunks take as long as a request
-            if len(self._body) > self._limits.max_body_bytes:
-                return self._reject(413, "request body too large")
+            if len(self._body) > (most := self._limits.max_body_bytes):
+                if self._head is None or not cut(self._head.target):
+                    return self._reject(413, "request body too large")
+                del self._body[most:]
             return self._reject(429, TOO_MANY) if self.output.crowded else True
         if isinstance(event, h11.EndOfMessage):
             self._dispatch()

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.http.http2 import Connection, ErrorCode, HeaderBlock, Stream, encode_block
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Headers, HttpRequest
+from proxy.http.requests import Headers, HttpRequest, cut
 
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
@@ -58,6 +58,9 @@ class HttpStream(Stream):
         body += data
         self.connection.buffered += len(data)
         limits = self.connection.limits
+        if len(body) > limits.max_body_bytes and cut(self.headers.path):
+            self.connection.buffered -= len(body) - limits.max_body_bytes
+            del body[limits.max_body_bytes :]
         if len(body) > limits.max_body_bytes or self.connection.buffered > limits.max_buffered_bytes:
             self._drop_body()
             request = Http2Request(self, b"")

@@ -9,10 +9,13 @@ import pytest
 
 from cluster import errors
 from proxy.gateway import go_json
+from proxy.http.http2 import Limits
+from proxy.http.http2_requests import HttpStream
 from proxy.http.requests import HttpRequest
 from proxy.v2.members import Members, peer_urls
 from proxy.v2.users.auth import Auth
 from proxy.v2.users.bodies import BadBody, role_of, user_of
+from tests.unit.v2.requests.plain_host import HOST, Host, get, put
 
 COMMON = SimpleNamespace(cluster_id=1, max_request_bytes=1 << 21)
 
@@ -73,3 +76,39 @@ def test_broken_bodies_are_walked_for_an_error_that_is_told_alone(monkeypatch: p
     with pytest.raises(go_json.Mistake, match="unexpected end"):
         peer_urls(b'{"peerURLs":[1,')
     assert len(walked) == 1
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_form_that_is_too_large_is_refused_in_words_of_version_2(chunked: bool) -> None:
+    host = Host()
+    host.connect(Limits(max_body_bytes=11 << 20))
+    json = HOST + b"Content-Type: application/json\r\n"
+    for sent, line, said in (
+        (put("/big", b"value=" + b"a" * (12 << 20)), b"HTTP/1.1 400 ", b'"cause":"http: POST too large"'),
+        (put("/big", b" " * (12 << 20), json), b"HTTP/1.1 201 ", b'"key":"/big","value":""'),
+        (get("/big"), b"HTTP/1.1 200 ", b'"key":"/big","value":""'),
+    ):
+        if chunked and b"\r\n\r\n" in sent and sent[:3] == b"PUT":
+            head, _, body = sent.partition(b"\r\n\r\n")
+            head = head.rpartition(b"\r\n")[0] + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+            sent = head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        answer = host.send(*(sent[at : at + (1 << 20)] for at in range(0, len(sent), 1 << 20)))
+        assert answer.startswith(line)
+        assert said in answer
+
+
+def test_of_a_body_over_http2_that_is_too_long_for_a_form_the_rest_is_dropped() -> None:
+    taken: list[HttpRequest] = []
+    block: Any = SimpleNamespace(
+        method=b"PUT", path=b"/v2/keys/a", authority=b"", metadata={}, field=lambda _: b"",
+        route=SimpleNamespace(early=False, handler=taken.append))
+    owner = SimpleNamespace(address="", secure=False, name=None)
+    connection: Any = SimpleNamespace(
+        buffered=0, limits=Limits(max_body_bytes=100, max_buffered_bytes=200), owner=owner)
+    stream = HttpStream.__new__(HttpStream)
+    stream.connection, stream.headers, stream._body = connection, block, bytearray()
+    stream._request = stream.take = None
+    for number in range(10):
+        stream.received(b"x" * 50, number == 9)
+    assert [request.body for request in taken] == [b"x" * 100]
+    assert connection.buffered == 0

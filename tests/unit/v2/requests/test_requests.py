@@ -119,7 +119,8 @@ def test_a_key_is_clean(path: str, key: str) -> None:
 def test_escapes_become_the_octets_that_they_name(seed: int) -> None:
     chance = Random(seed)
     pieces = [b"%0a", b"%0D", b"\r\n", b"\n", b"\r", b" ", b"\t", b"=", b"==", b"=3D", b"_", b"a", b"%25",
-              b"%3d", b"%3D%3d", b"\xff", b"%ff", b" \r\n", b"=\n", b"\0", b"%00", b" \n", b"x" * 80]  # fmt: skip
+              b"%3d", b"%3D%3d", b"\xff", b"%ff", b" \r\n", b"=\n", b"\0", b"%00", b" \n",
+              b"x" * 80]  # fmt: skip
     for _ in range(5000):
         data = b"".join(chance.choices(pieces, k=chance.randint(0, 8)))
         assert unescaped(data) == unquote_to_bytes(data)
