@@ -4,6 +4,7 @@ it."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -99,6 +100,21 @@ class Batch:
         stop = start + sum([e[3] for e in entries[begin:end]])
         return Batch(entries[begin][0], entries[end - 1][0], end - begin,
                      self.table[begin * EVENT.size : end * EVENT.size], self.wire[start:stop])
+
+    def cut(self, revisions: list[int]) -> Iterator[Batch]:
+        """The same in batches that end behind these revisions, which ascend."""
+        if not revisions:
+            yield self
+            return
+        entries = self.entries()
+        begin = at = 0
+        for upto in (*revisions, self.last):
+            end = bisect_right(entries, upto, begin, key=itemgetter(0))
+            if end > begin:
+                size = sum([e[3] for e in entries[begin:end]])
+                yield Batch(entries[begin][0], entries[end - 1][0], end - begin,
+                            self.table[begin * EVENT.size : end * EVENT.size], self.wire[at : at + size])
+                begin, at = end, at + size
 
     def pieces(self, size_bytes: int) -> Iterator[Batch]:
         """The same in batches of about this size, of whole revisions."""

@@ -18,12 +18,14 @@ The rules (I16)
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.placement import Table
+from proxy.watch.ahead import Ahead
 from proxy.watch.encode import BATCH_BYTES, Batch, joined, merged
 from proxy.watch.lagging.ring import Ring, Rings
 from proxy.watch.parts import Part
@@ -78,7 +80,7 @@ class Subscription:
         self.emitted = revision  # the last revision emitted, or known to hold nothing for this range
         self.parts = [Part(self, shard, revision) for shard in shards]
         self.live: dict[tuple[object, int], Cohort] = {}  # by shape
-        self.ahead: list[Cohort] = []
+        self.ahead: Ahead | None = None  # none is
         self.lagging: dict[Cohort, None] = {}
         # several shards: events of each that wait for others. None, as the ring, saves memory: most are idle
         self._pending: dict[int, list[Batch]] | None = None
@@ -229,25 +231,30 @@ class Subscription:
     def _emit(self, batch: Batch) -> None:
         first, last = batch.first, batch.last
         assert first > self.emitted, f"I16: revision {first} after {self.emitted}"
-        if self.ahead:
-            for cohort in self.ahead:
-                if first <= cohort.cursor < last:  # its events begin in the middle
-                    for piece in (batch.between(0, cohort.cursor), batch.between(cohort.cursor, last)):
-                        if piece is not None:
-                            self._emit(piece)
-                    return
-            self.emitted = first - 1
-            waiting, self.ahead = self.ahead, []
-            for cohort in waiting:
-                self._place(cohort, cohort.cursor < first)
-        self.emitted = first - 1  # a cohort that lags from here on has everything before this batch
+        ahead = self.ahead
+        if ahead is not None and (begun := deque(ahead.before(last))):
+            for piece in batch.cut([cursor for cursor in begun if cursor >= first]):
+                while begun and begun[0] < piece.first:
+                    for cohort in ahead.take(begun.popleft()):
+                        self._place(cohort, True)
+                self._tell(piece)
+            self._leave_ahead()
+        else:
+            self._tell(batch)
+
+    def _tell(self, batch: Batch) -> None:
+        self.emitted = batch.first - 1  # a cohort that lags from here on has everything before this batch
         batch.framed = {}
         for cohort in tuple(self.live.values()):
             cohort.deliver(batch)
         batch.forget()
         if self._ring is not None:
             self.hub.rings.append(self._ring, batch)
-        self.emitted = last
+        self.emitted = batch.last
+
+    def _leave_ahead(self) -> None:
+        if not self.ahead:
+            self.ahead = None
 
     def _catch_up(self) -> None:
         """Take in how far the parts are."""
@@ -266,7 +273,9 @@ class Subscription:
 
     def _place(self, cohort: Cohort, live: bool) -> None:
         if not live:
-            self.ahead.append(cohort)
+            if self.ahead is None:
+                self.ahead = Ahead()
+            self.ahead.add(cohort)
         elif (same := self.live.setdefault(cohort.shape, cohort)) is not cohort:
             same.absorb(cohort)
 
@@ -275,11 +284,11 @@ class Subscription:
         return max(cohort.cursor, self.emitted) if cohort not in self.lagging else cohort.cursor
 
     def cohorts(self) -> list[Cohort]:
-        return [*self.live.values(), *self.ahead, *self.lagging]
+        return [*self.live.values(), *(self.ahead or ()), *self.lagging]
 
     def client(self) -> Hashable:
         """One of the clients that watch: the cost of its events counts as that client's."""
-        cohort = next(chain(self.live.values(), self.ahead, self.lagging), None)
+        cohort = next(chain(self.live.values(), self.ahead or (), self.lagging), None)
         return None if cohort is None else cohort.client
 
     def remove(self, cohort: Cohort) -> bool:
@@ -287,8 +296,9 @@ class Subscription:
             self._recovered(cohort)
         elif self.live.get(cohort.shape) is cohort:
             del self.live[cohort.shape]
-        else:
+        elif self.ahead is not None:
             self.ahead.remove(cohort)
+            self._leave_ahead()
         return not self.live and not self.lagging and not self.ahead
 
     def lag(self, cohort: Cohort) -> None:

@@ -45,6 +45,29 @@ def test_a_watch_from_an_old_revision_gets_the_past_once_and_then_the_present() 
     )
 
 
+def test_watches_of_revisions_to_come_begin_where_they_asked_whatever_one_record_brings() -> None:
+    world = World()
+    client, other = Client(world), Client(world)
+    starts = [2_000, 100, 5, 1_500, 5, 1_200, 1_201, 1_199]
+    for start in starts:
+        client.create(b"k", start=start)
+    for i in range(1_200):  # each lets the record be cut, and gets none of it
+        other.create(b"k", start=1_210 - i, filters=[0, 1])
+    for _ in range(100):
+        client.cancel(5_000)
+        client.create(b"k", start=1_199, watch_id=5_000)
+    world.settle()
+    for _ in range(1_500):
+        world.store.write((PUT, b"k"))
+    world.sources[1].at_once = lambda: 1_500
+    world.settle()
+    last = world.store.revision
+    for number, start in enumerate(starts):
+        assert [e[0] for e in client.events(number)] == list(range(start, last + 1))
+    assert [e[0] for e in client.events(5_000)] == list(range(1_199, last + 1))
+    assert len(other.responses()) == 1_200
+
+
 def test_events_applied_while_history_is_read_are_not_lost_or_repeated() -> None:
     world = World()
     for _ in range(5):

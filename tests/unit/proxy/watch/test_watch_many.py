@@ -140,6 +140,36 @@ def test_no_turn_is_long_when_a_stream_of_many_watches_ends_and_others_lose_noth
     assert [len(client.events()) for client in (leaving, staying, late)] == [0, 1, 1]
 
 
+@best_of_three
+@pytest.mark.parametrize("step", [0, -1])  # one start for all of a client's watches, or one for each
+def test_watches_of_revisions_to_come_cost_no_more_to_end_than_others(step: int) -> None:
+    """The second of two clients stays: those that leave are the first, and the last, of the range."""
+    world = World()
+    loop = world.net.loop
+    before, staying, behind = Client(world), Client(world), Client(world)
+    for client in (before, staying, behind):
+        for i in range(MANY // 4):
+            client.create(b"k", start=MANY + step * i)
+    world.settle()
+    (subscription,) = world.net.context.hub.subscriptions.values()
+    for client in (before, behind):
+        with short_turns() as turns:
+            client.leave()
+            while loop._soon:
+                with turns.turn():
+                    loop.turn()
+            with turns.turn():  # an event that nobody gets
+                world.write((PUT, b"k"))
+            with turns.turn():
+                for watch in range(20):
+                    staying.cancel(watch)
+    assert sum(len(cohort.members) for cohort in subscription.cohorts()) == MANY // 4 - 20
+    assert not staying.events(MANY // 4 - 1)
+    staying.leave()
+    world.settle()
+    assert not world.net.context.hub.subscriptions
+
+
 def test_more_watches_leave_in_a_turn_where_more_of_them_wait() -> None:
     world = World()
     hub, loop = world.net.context.hub, world.net.loop
