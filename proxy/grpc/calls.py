@@ -127,6 +127,11 @@ class Call(Stream):
         """The name in the client's certificate, where --client-cert-auth asks for one."""
         return self.connection.owner.name  # type: ignore[attr-defined,no-any-return]
 
+    def costs(self, work: int) -> None:
+        """It takes so many units of its connection's turn (``proxy.http.http2.connection``) beside its
+        frames'."""
+        self.connection.work += work
+
     def reply(self, *parts: bytes) -> None:
         """Unary success: response headers, one message (the parts joined), status 0."""
         if self.closed or self.ending:

@@ -72,6 +72,9 @@ class InnerCall:
         self.handler: StreamHandler | None = None  # of a method with a stream of requests
         self.connection = Apart()
 
+    def costs(self, work: int) -> None:
+        """Its request counted as it was translated."""
+
     # -- for the owner of the call
 
     def open(self, registry: Served, request: bytes | None) -> None:

@@ -15,7 +15,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, validate
 from cluster.evaluate.footprint import compares_ranges, is_read_only, is_serializable
 from cluster.evaluate.reading.ranges import RangeRead, plain_get
-from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.evaluate.steps import STEP_OPS, Steps
 from cluster.evaluate.txns import plain_txn
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
@@ -33,7 +33,9 @@ from proxy.spanning.read_txns import is_read, read_txn
 
 Message = Any  # generated classes are made at run time
 WIDE = -1  # in the place of a shard: several
-_LONG_BYTES = 4096  # of a transaction that is checked in several turns: some 500 operations
+_LONG_BYTES = 4096  # of a transaction that is checked in later turns alone: some 500 operations
+_LONG_SHIFT = 8  # a unit of work (``proxy.http.http2.connection``) parses some 256 bytes
+_FEW_OPS = 8  # more, of a plain transaction, count as work
 _LONE_BYTES = 16 << 10  # of a lone put by the sequencer's way: larger ones would delay its log
 _PHYSICAL_LIMIT_S = 3600.0  # of a physical compaction in order; etcd's member has no limit
 
@@ -222,7 +224,9 @@ def _txn(context: Context) -> UnaryHandler:
             return
         if len(data) <= limit:
             plain = plain_txn.read_few(data, most_fields)
-            if plain is not None and plain.ops() <= max_ops:
+            if plain is not None and (ops := plain.ops()) <= max_ops:
+                if ops > _FEW_OPS:
+                    call.costs(ops)
                 shard = 0 if placement.alone else _plain_shard(placement, plain)
                 if router.compacted and plain.read_only and plain.serializable and (
                         plain.oldest < router.compacted):
@@ -246,12 +250,11 @@ def _txn(context: Context) -> UnaryHandler:
             return
         steps = _checked(context, stats, call, data, request)
         if len(data) > _LONG_BYTES:
+            call.costs(len(data) >> _LONG_SHIFT)
             context.stepped.start(call, steps, refuse)
-            return
-        try:
-            finish(steps)
-        except EtcdError as e:
-            refuse(e)
+        else:
+            ops = len(request.compare) + len(request.success) + len(request.failure)
+            context.stepped.begin(call, ops, steps, refuse)
 
     router.moved.anew[Method.READ_TXN] = partial(_again, txn)
     return txn

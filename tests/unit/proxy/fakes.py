@@ -74,7 +74,11 @@ class FakeCall:
         self.room_to_gather = self.takes = self.large_answers = True
         self.progress: object = 0
         self.beyond_all_room = False
+        self.work = 0  # units, of its connection's turn
         self.reads = True  # a client that does not read lets ``unread`` grow
+
+    def costs(self, work: int) -> None:
+        self.work += work
 
     def reply(self, *parts: bytes) -> None:
         assert not self.closed, "answered twice"

@@ -12,8 +12,13 @@ from cluster.evaluate import validate
 from cluster.faults import faults
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
+from proxy.http.http2 import encode_block
+from proxy.http.http2 import frames as f
+from proxy.http.http2.connection import TURN_WORK
+from proxy.services import kv
 from tests.tries import best_of_three
 from tests.unit.many_ops import very_many
+from tests.unit.proxy.cost import Fronted
 from tests.unit.proxy.fakes import FakeCall
 from tests.unit.proxy.test_services import Served
 from tests.unit.turns import short_turns
@@ -89,3 +94,71 @@ def test_a_mistake_in_the_checks_ends_the_call_alone(monkeypatch: pytest.MonkeyP
     assert other.status is None
     assert [request.method for request in served.node.take()] == [Method.TXN]
     assert faults.take()
+
+
+def nested(depth: int) -> pb.TxnRequest:
+    op = (pb.RequestOp(request_txn=nested(depth - 1)) if depth else
+          pb.RequestOp(request_put=pb.PutRequest(key=b"a")))
+    return pb.TxnRequest(success=[op])
+
+
+def wide_deletes() -> pb.TxnRequest:
+    ops = [pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"%03d" % i, range_end=b"%03da" % i))
+           for i in range(128)]
+    return pb.TxnRequest(success=ops, failure=ops)
+
+
+def plain_puts() -> pb.TxnRequest:
+    ops = [pb.RequestOp(request_put=pb.PutRequest(key=b"%03d" % i)) for i in range(128)]
+    return pb.TxnRequest(success=ops, failure=ops)
+
+
+SMALL = {
+    "nested": pb.TxnRequest(success=[pb.RequestOp(request_txn=nested(40))] * 10),  # 1,920 bytes, 6 ms
+    "deletes": wide_deletes(),
+    "plain": plain_puts(),
+}
+
+
+@best_of_three
+@pytest.mark.parametrize("kind", SMALL)
+def test_very_many_small_transactions_that_are_dear_to_check_are_not_checked_in_one_turn(kind: str) -> None:
+    """100 on each of four connections, read in one turn of the loop."""
+    front = Fronted(4, "/etcdserverpb.Lease/LeaseKeepAlive")
+    kv.register(front.registry, front.net.context)
+    loop: Any = front.net.loop
+    body = SMALL[kind].SerializeToString()
+    assert len(body) < 4096
+    block = encode_block([(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/etcdserverpb.KV/Txn"),
+                          (b":authority", b"a"), (b"content-type", b"application/grpc")])
+    message = b"\0" + len(body).to_bytes(4, "big") + body
+    read = b"".join(f.header_frames(number, block, False) + f.frame(f.DATA, f.END_STREAM, number, message)
+                    for number in range(3, 203, 2))
+    with short_turns() as turns:
+        with turns.turn():
+            for connection in front.connections:
+                connection.receive(read, 0.0)
+        while any(connection.more for connection in front.connections) or front.net.context.stepped:
+            for connection in front.connections:
+                if connection.more:
+                    with turns.turn():
+                        connection.receive(b"", 0.0)
+            with turns.turn():
+                loop.turn()
+    front.net.run()
+    counted = front.net.context.method("unary", kv.SERVICE, "Txn")
+    assert counted.started == 400
+    assert sum(counted.codes.values()) == (400 if kind == "nested" else 0), "a key that is put twice"
+
+
+def test_a_usual_transaction_is_checked_as_it_comes_and_counts_as_one_message() -> None:
+    served = Served()
+    request = pb.TxnRequest(
+        compare=[pb.Compare(key=b"k")],
+        success=[pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"b", range_end=b"c")),
+                 pb.RequestOp(request_txn=nested(0))])
+    call = begun(served, request)
+    assert not served.net.context.stepped
+    served.net.run()
+    assert [one.method for one in served.node.take()] == [Method.TXN]
+    assert call.work < TURN_WORK >> 2
