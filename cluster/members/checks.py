@@ -22,6 +22,8 @@ from cluster.members.table import Host, Table
 from cluster.members.urls import can_be_a_hosts, mistake, trimmed
 
 HEALTHY_S = 5.0  # so long a member is connected before it counts as healthy
+MOST_URLS = 100  # of a member: some 2 ms to read
+_MOST_CHARACTERS = 1 << 16  # of them together
 _READY = 0.9  # of the leader's log: what a learner must have to be promoted
 
 
@@ -98,7 +100,9 @@ def promote(table: Table, facts: Facts, member_id: int) -> Host:
 
 
 def checked_urls(urls: Sequence[str]) -> tuple[str, ...]:
-    """Peer URLs as etcd takes them, without spaces around. EtcdError."""
+    """Peer URLs as etcd takes them, without spaces around. EtcdError, which very many are, too."""
+    if len(urls) > MOST_URLS or sum(map(len, urls)) > _MOST_CHARACTERS:
+        raise EtcdError(errors.MEMBER_BAD_URLS)
     kept = tuple(map(trimmed, urls))
     if not kept or any(map(mistake, kept)) or not all(map(can_be_a_hosts, kept)):
         raise EtcdError(errors.MEMBER_BAD_URLS)

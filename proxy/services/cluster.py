@@ -98,6 +98,7 @@ def _change(context: Context, kind: int) -> Serve:
     answer = _answering(context, kind == messages.MEMBER_PROMOTE)
 
     def change(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        context.check_size(data)
         if kind == messages.MEMBER_ADD:
             checked_urls(request.peerURLs)
             if strict and _alone(router):

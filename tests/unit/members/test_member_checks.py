@@ -123,6 +123,15 @@ def test_odd_peer_urls_are_taken_that_an_etcd_takes(url: str) -> None:
     assert checks.add(cluster(1), facts(1), [url], False, 1).peer_urls == (url.strip(),)
 
 
+@pytest.mark.parametrize("urls", [[f"http://a{i}:1" for i in range(101)], [f"http://{'x' * 70_000}:1"]])
+def test_a_member_has_no_more_peer_urls_than_are_read_in_a_moment(urls: list[str]) -> None:
+    """120,000, which fit a request, held the leader and the front for a second."""
+    assert refusal(lambda: checks.add(cluster(1), facts(1), urls, False, 1)) is errors.MEMBER_BAD_URLS
+    assert refusal(lambda: checks.update(cluster(1), 1, urls)) is errors.MEMBER_BAD_URLS
+    most = urls[:100] if len(urls) > 1 else [urls[0].replace("x" * 10_000, "x")]
+    assert len(checks.update(cluster(1), 1, most).peer_urls) == len(most)
+
+
 def test_an_update_keeps_the_order_of_peer_urls_and_an_addition_sorts_them() -> None:
     """As in etcd, where lists of members show it."""
     two, one = url(2), url(1)

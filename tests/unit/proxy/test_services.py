@@ -142,6 +142,14 @@ def test_a_downgrade_that_is_none_is_refused_here_unless_its_client_is_judged() 
     assert served.call("Downgrade", wrong).status is None
 
 
+@pytest.mark.parametrize("method", ["MemberAdd", "MemberUpdate"])
+def test_a_wish_for_members_that_is_too_large_for_the_log_is_refused_here(method: str) -> None:
+    served = Served()
+    wish = getattr(rpc_pb2, f"{method}Request")(peerURLs=[f"http://a{i}:1" for i in range(120_000)])
+    assert served.call(method, wish).status == (3, "etcdserver: request is too large")
+    assert not served.node.take()
+
+
 def test_a_host_that_is_alone_leads_nobody_and_adds_nobody() -> None:
     served = Served(leader=0)
     served.net.pass_time(10)
