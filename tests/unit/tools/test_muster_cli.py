@@ -24,8 +24,9 @@ from tests.ports import free_ports
 from tools.muster import cli, proxy_cli
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Support
-from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
+from tools.muster.config.parse import ConfigError, UsageError, Values, parse_arguments, resolve
 from tools.muster.config.settings import ServerConfig, build
+from tools.muster.gateway.cli import FLAGS as GATEWAY_FLAGS
 from tools.muster.host import ports, rundir
 from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
@@ -47,6 +48,13 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
 def test_a_gateway_at_a_name_that_cannot_be(tmp_path: Path) -> None:
     ended = muster(tmp_path, "gateway", "start", "--listen-addr=a..b:1")
     assert (ended.returncode, ended.stderr) == (1, "muster: listen tcp: lookup a..b: no such host\n")
+
+
+def test_a_gateway_has_all_endpoints_that_are_given_and_etcds_code_for_wrong_flags(tmp_path: Path) -> None:
+    given, rest = parse_arguments(GATEWAY_FLAGS, ["--endpoints=a:1", "--endpoints", "b:2,c:3"])
+    assert (given, rest) == ({"endpoints": "a:1,b:2,c:3"}, [])
+    ended = muster(tmp_path, "gateway", "start", "--nosuch")
+    assert (ended.returncode, ended.stderr) == (1, "muster: flag provided but not defined: -nosuch\n")
 
 
 def test_a_digit_that_is_no_ascii_is_no_number() -> None:

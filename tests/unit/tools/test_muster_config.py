@@ -243,6 +243,8 @@ def test_a_flag_without_effect_is_warned_about() -> None:
             [*CHECKS],
         ),
         (("--feature-gates=CompactHashCheck=F,AllAlpha=TRUE",), [*ALPHA - {"CompactHashCheck"}, "AllAlpha"]),
+        (("--feature-gates=CompactHashCheck=true", "--feature-gates=InitialCorruptCheck=true"), [*CHECKS]),
+        (("--feature-gates=CompactHashCheck=true", "--feature-gates=CompactHashCheck=false"), []),
         (("--feature-gates=AllBeta=false",), ["-FastLeaseKeepAlive", "-TxnModeWriteWithSharedBuffer"]),
         (
             ("--experimental-enable-lease-checkpoint", "--experimental-enable-lease-checkpoint-persist"),

@@ -163,7 +163,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "this host defragments. LeaseCheckpoint: log the time left of long leases every "
              "--lease-checkpoint-interval, so that a new leader does not grant them their full TTL again; it "
              "survives restarts with or without LeaseCheckpointPersist. Open it once every host has this "
-             "version. AllAlpha, AllBeta: all gates that are not named. The others have no effect"),
+             "version. AllAlpha, AllBeta: all gates that are not named. The others have no effect",
+             adds=True),
     ],
     "clustering": [
         Flag("initial-advertise-peer-urls", URLS, "http://localhost:2380",

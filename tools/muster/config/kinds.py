@@ -42,6 +42,7 @@ class Flag:
     choices: tuple[str, ...] = ()
     alias: str = ""  # the flag this one stands for; "feature-gates:X": that gate
     group: str = ""
+    adds: bool = False  # a second one on the command line adds to the first
 
     @property
     def yaml_path(self) -> tuple[str, ...]:

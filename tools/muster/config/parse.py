@@ -139,7 +139,7 @@ def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dic
             else:
                 text = args[i]
                 i += 1
-        given[name] = text
+        given[name] = f"{given[name]},{text}" if flag.adds and name in given else text
     return given, list(args[i:])
 
 

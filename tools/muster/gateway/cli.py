@@ -35,7 +35,7 @@ FLAGS = {
     flag.name: flag
     for flag in (
         Flag("listen-addr", Kind.STR, "127.0.0.1:23790", "address to listen on"),
-        Flag("endpoints", Kind.LIST, "127.0.0.1:2379", "client addresses of members"),
+        Flag("endpoints", Kind.LIST, "127.0.0.1:2379", "client addresses of members", adds=True),
         Flag("discovery-srv", Kind.STR, "",
              "DNS domain whose SRV records name the members, instead of --endpoints"),
         Flag("discovery-srv-name", Kind.STR, "", "suffix of the SRV service: _etcd-client-ssl-<suffix>"),
@@ -55,11 +55,14 @@ def run(args: Sequence[str]) -> int:
         return _help()
     if args[0] != "start":
         raise UsageError(f'unknown command "{args[0]}" for "muster gateway"')
-    values = resolve(FLAGS, args[1:], {}, use_environ=False)
+    try:
+        values = resolve(FLAGS, args[1:], {}, use_environ=False)
+    except UsageError as e:
+        raise ConfigError(str(e)) from None  # etcd's gateway ends with 1
     if values["help"]:
         return _help()
     if values.rest:
-        raise UsageError(f"'{values.rest[0]}' is not a valid flag")
+        raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
     logs.configure("muster/gateway", "info", "json", ("stderr",))
     host, port = _split(values["listen-addr"])
     endpoints: list[Endpoint] = []
