@@ -137,10 +137,23 @@ def test_numbers_that_etcd_takes_with_a_sign(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["auto-compaction-mode", "auto-compaction-retention", "log-level", "metrics", "tls-min-version"]
+    "name",
+    [
+        "auto-compaction-mode", "auto-compaction-retention", "log-format", "log-level", "metrics",
+        "tls-min-version",
+    ],
 )
 def test_an_empty_value_of_some_flags_is_the_default(name: str) -> None:
     assert parse(f"--{name}=")[name] == SERVER_FLAGS[name].default
+
+
+@pytest.mark.parametrize("name", ["cors", "v2-deprecation"])
+def test_an_empty_value_in_a_file_is_the_default_where_the_command_line_takes_none(
+    name: str, tmp_path: Path
+) -> None:
+    assert in_file(tmp_path, f'{name}: ""')[name] == parse()[name]
+    with pytest.raises(UsageError, match=f'invalid value "" for flag -{name}'):
+        parse(f"--{name}=")
 
 
 @pytest.mark.parametrize(

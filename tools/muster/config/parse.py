@@ -25,11 +25,13 @@ _EMPTY_IS_DEFAULT = (
     "auto-compaction-mode",
     "auto-compaction-retention",
     "backend-bbolt-freelist-type",
+    "log-format",
     "log-level",
     "metrics",
     "tls-min-version",
 )
-_EMPTY_IN_FILE_IS_DEFAULT = ("initial-cluster-state", "log-outputs")  # and an error elsewhere, as at etcd
+# and an error elsewhere, as at etcd
+_EMPTY_IN_FILE_IS_DEFAULT = ("cors", "initial-cluster-state", "log-outputs", "v2-deprecation")
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
@@ -190,7 +192,8 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         why = f"invalid value; possible: {possible}" if possible else "parse error"
         raise error(f"{what}: {why}") from None
     mistake_of = mistake if flag.kind is Kind.URLS else _MISTAKE_OF.get(flag.name)
-    if mistake_of and (wrong := next(filter(None, map(mistake_of, found)), "")):
+    parts = found if flag.kind is Kind.URLS else found or ("",)  # of URLs there may be none
+    if mistake_of and (wrong := next(filter(None, map(mistake_of, parts)), "")):
         raise error(f"{what}: {wrong}")
     result.values[flag.name] = found
     result.sources[flag.name] = source
