@@ -357,6 +357,18 @@ def test_listening_everywhere_advertises_an_address_that_others_can_reach() -> N
     assert c.initial_cluster == (("default", (c.advertise_peer[0].text,)),)
 
 
+def test_a_default_that_is_given_is_no_address_for_others_either() -> None:
+    c = build(
+        "--listen-client-urls=http://0.0.0.0:3379", "--advertise-client-urls=http://localhost:2379",
+        "--listen-peer-urls=http://0.0.0.0:3380", "--initial-advertise-peer-urls=http://localhost:2380",
+        "--peer-insecure",
+    )  # fmt: skip
+    assert [url.port for url in (*c.advertise_client, *c.advertise_peer)] == [3379, 3380]
+    assert "localhost" not in [url.host for url in (*c.advertise_client, *c.advertise_peer)]
+    c = build("--listen-client-urls=http://0.0.0.0:3379", "--advertise-client-urls=http://localhost:3379")
+    assert [url.text for url in c.advertise_client] == ["http://localhost:3379"]
+
+
 def test_several_urls_of_one_host_belong_together() -> None:
     c = build("--name=a", "--initial-cluster=a=http://h:1,b=http://i:1,a=http://h:2")
     assert c.initial_cluster == (("a", ("http://h:1", "http://h:2")), ("b", ("http://i:1",)))

@@ -23,6 +23,7 @@ from tools.muster.config.checks import (
     progress_interval,
     replace_zeros,
 )
+from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.gates import gates_of
 from tools.muster.config.kinds import AUTO
 from tools.muster.config.parse import ConfigError, Values
@@ -128,9 +129,10 @@ def _default_route_host() -> str | None:
 
 
 def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url, ...]:
-    """The default becomes the machine's own address where the host listens at every address."""
+    """The default, also where it is given, becomes the machine's own address where the host listens at every
+    address."""
     urls = tuple(map(parse_peer_url if "peer" in flag else parse_url, values[flag]))
-    if values.is_set(flag) or not listen or listen[0].host not in ("0.0.0.0", "::"):
+    if values[flag] != (SERVER_FLAGS[flag].default,) or not listen or listen[0].host not in ("0.0.0.0", "::"):
         return urls
     host = _default_route_host()
     scheme = listen[0].scheme
