@@ -307,8 +307,12 @@ class Snapshots:
         self._reply(receiving, _ACK)
 
     def _refuse(self, peer: int, transfer: int, received: int, error: Exception) -> None:
+        """Its sender may have missed the answer to an install, and would send states for ever: Raft answers
+        again, whatever the reason is. The disk may have no room for the same state once more."""
         if self._complaints.news((peer, str(error)), self._node.loop.time()):
             log.warning("a snapshot was refused", peer=f"{peer:x}", reason=str(error))
+        self._node.raft.say_committed()
+        self._node.wake()
         self._node.peers.send(
             peer, _SNAPSHOT, _FRAME.pack(_FAILED, transfer, received) + str(error).encode())
 
@@ -363,12 +367,9 @@ class Snapshots:
         log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
 
     def _check_news(self, position: Position) -> None:
-        """SnapshotRefused if it is no news. Its sender may have missed the answer to an install, and would
-        send states for ever: let Raft answer again."""
-        node, here = self._node, self._node.store.position.order_index
+        """SnapshotRefused if it is no news."""
+        here = self._node.store.position.order_index
         if position.order_index <= here:
-            node.raft.say_committed()
-            node.wake()
             raise SnapshotRefused(f"it is at {position.order_index}, this node at {here}")
 
     def close(self) -> None:

@@ -318,6 +318,17 @@ def test_one_that_is_no_news_is_refused_by_its_first_bytes(
     assert (taken, len(hosts[2].said), hosts[1].snapshots.failed) == ([1000], 1, 1)
 
 
+def test_one_that_is_no_news_is_answered_where_the_disk_has_no_room_for_it(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts[2].settings.min_free_disk_bytes = 1 << 30
+    hosts[2].put(60)
+    monkeypatch.setattr("node.storage.directory.free_bytes", lambda of: 100)
+    hosts[1].snapshots.send_to(2, 0)
+    world.run(0.5)
+    assert (hosts[1].snapshots.failed, len(hosts[2].said)) == (1, 1)
+
+
 def test_entries_on_disk_that_contradict_a_state_go_from_raft_too(
     tmp_path: Path, world: World, hosts: dict[int, Host]
 ) -> None:
