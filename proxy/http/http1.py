@@ -229,7 +229,7 @@ class Http1Connection(ByH11):
             if self.request is not None:  # what is behind it waits, whatever that is
                 return
             if self._served >= TURN_REQUESTS:
-                if self._ended or self.backlog:
+                if self._ended or self.backlog or self._head is not None:  # h11 may hold the body's end
                     self.output.again()
                 return
             if self._h11.their_state is h11.ERROR or self._h11.our_state in _OVER:

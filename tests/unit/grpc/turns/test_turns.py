@@ -248,6 +248,27 @@ def test_long_pipelined_requests_count_as_many(field: bytes) -> None:
         connection.go_on()
 
 
+def test_a_body_whose_end_is_all_that_is_left_is_answered() -> None:
+    """h11 holds the end: nothing is behind the body."""
+    served: list[str] = []
+
+    def serve(request: HttpRequest) -> None:
+        served.append(request.method)
+        request.respond(200, b"fine")
+
+    output = Turns()
+    connection = Http1Connection({"/a": serve}.get, Limits(), output, "peer", 0.0)
+    twice = b"Connection: keep-alive\r\nConnection: keep-alive\r\n"  # not read as plain ones are
+    post = b"POST /a HTTP/1.1\r\nHost: x\r\n" + twice + b"Content-Length: 5\r\n\r\nhello"
+    for turn in range(15):  # the next piece of a body counts as a request
+        connection.receive(post, float(turn + 1))
+    connection.receive(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n" * 15 + post, 100.0)
+    while output.asked:
+        output.asked -= 1
+        connection.go_on()
+    assert len(served) == 31
+
+
 def test_what_is_behind_an_answer_waits_where_the_turn_is_spent() -> None:
     """The answer may come with those of many other connections, each with requests behind it."""
     waiting: list[HttpRequest] = []
