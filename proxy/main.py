@@ -29,7 +29,7 @@ from proxy.listener.shard_endpoints import register as register_shards
 from proxy.listener.traffic import GrpcAlone, HttpAlone, Serves
 from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
-from proxy.metrics.scrapes import REST_S
+from proxy.metrics.scrapes import LIMIT_S, REST_S
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
 from proxy.routing.reads.arrival import Arrival
@@ -80,6 +80,7 @@ class Front:
         )
         self.metrics.in_thread = self.metrics.scrapes.in_thread = self._in_thread
         self.metrics.scrapes.rest = lambda then: loop.call_later(REST_S, then)
+        self.metrics.scrapes.limit = lambda then: loop.call_later(LIMIT_S, then)
         self.metrics.gather = self.siblings.gather
         register_http(self.registry, self.context, self.metrics)
         register_shards(self.registry, self.context)

@@ -93,41 +93,39 @@ class Metrics:
     def _gathered(self, done: Callable[[Iterable[Metric]], None]) -> None:
         """``done`` gets all families: with the nodes' figures, if they answer."""
         asked = [shard for shard in self._context.router.routes if self._is_own(shard)]
-        missing = len(asked)
+        missing = len(asked) + 1 + self._is_own(0)
         for shard in self._nodes.keys() - set(asked):
             has_gone(self._nodes[shard])
 
-        def gathered(facts: list[ShardFacts]) -> None:
-            self._shards = facts
-            if self._is_own(0):
-                ask_own(self._context, 0, Method.STATUS, answer)
-            else:
-                finish()
-
-        def counted(waiting: Waiting, status: int, body: bytes) -> None:
+        def one() -> None:
             nonlocal missing
             missing -= 1
+            if not missing:
+                self.in_thread(self.look, lambda: self.gather(told))
+
+        def gathered(facts: list[ShardFacts]) -> None:
+            self._shards = facts
+            one()
+
+        def counted(waiting: Waiting, status: int, body: bytes) -> None:
             if status == 0:
                 self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
-            if not missing:
-                gather(self._context, gathered)
+            one()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if status == 0:
                 self._revision = HEAD.unpack_from(body)[0]
                 self._status = rpc_pb2.StatusResponse.FromString(body[HEAD.size:])
-            finish()
-
-        def finish() -> None:
-            self.in_thread(self.look, lambda: self.gather(told))
+            one()
 
         def told(of_fronts: Iterable[Metric]) -> None:
             done(itertools.chain(of_fronts, self.of_host()))
 
-        if not asked:
-            gather(self._context, gathered)
         for shard in asked:
             ask_own(self._context, shard, Method.COUNTERS, counted)
+        if self._is_own(0):
+            ask_own(self._context, 0, Method.STATUS, answer)
+        gather(self._context, gathered)
 
     def _is_own(self, shard: int) -> bool:
         """Whether questions go to this host's node of a shard; while that is down another host's would

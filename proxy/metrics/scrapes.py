@@ -17,6 +17,7 @@ from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.http.requests import HttpRequest
 
 REST_S = 0.1
+LIMIT_S = 8.0  # a scraper waits for ten, as a rule
 
 
 class _Form(NamedTuple):
@@ -24,6 +25,16 @@ class _Form(NamedTuple):
 
     content_type: str
     zipped: bool
+
+
+class _Round:
+    """Requests that one collection answers."""
+
+    def __init__(self, requests: list[HttpRequest]) -> None:
+        self.requests = requests
+        self.forms: list[_Form] = []
+        self.bodies: dict[_Form, bytes] = {}
+        self.over = False
 
 
 class Scrapes:
@@ -36,6 +47,7 @@ class Scrapes:
         # calls the first in a thread, then the second on the loop
         self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = at_once
         self.rest: Callable[[Callable[[], None]], object] = lambda then: then()  # calls it after REST_S
+        self.limit: Callable[[Callable[[], None]], object] = lambda then: None  # calls it after LIMIT_S
 
     def serve(self, request: HttpRequest) -> None:
         self._waiting.append(request)
@@ -48,48 +60,52 @@ class Scrapes:
         if not requests:
             self._busy = False
             return
+        this = _Round(requests)
+        self.limit(lambda: self._answer(this))
+        self._step(this, lambda: self._collect(
+            lambda families: self._step(this, lambda: self._encode(this, list(families)))))
 
-        def collected(families: Iterable[Metric]) -> None:
-            try:
-                self._encode(requests, list(families))
-            except HANDLER_MISTAKES as error:
-                faults.met("collecting metrics", error)
-                self._answer(requests, {}, {})
+    def _step(self, this: _Round, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except HANDLER_MISTAKES as error:
+            faults.met("collecting metrics", error)
+            self._answer(this)
 
-        self._collect(collected)
-
-    def _encode(self, requests: list[HttpRequest], families: list[Metric]) -> None:
-        forms: dict[int, _Form] = {}
+    def _encode(self, this: _Round, families: list[Metric]) -> None:
         encoders: dict[_Form, Callable[[CollectorRegistry], bytes]] = {}
-        for number, request in enumerate(requests):
+        for request in this.requests:
             encoder, content_type = _encoder(request.headers.get("accept", ""))
             form = _Form(content_type, "gzip" in request.headers.get("accept-encoding", ""))
-            forms[number] = form
+            this.forms.append(form)
             encoders[form] = encoder
-        registry, bodies = CollectorRegistry(), dict[_Form, bytes]()
+        registry = CollectorRegistry()
         registry.register(_Collected(families))
 
         def encode() -> None:
             for form, encoder in encoders.items():
                 text = encoder(registry)
-                bodies[form] = gzip.compress(text, 1) if form.zipped else text  # 0.2 ms: a tenth is sent
+                this.bodies[form] = gzip.compress(text, 1) if form.zipped else text  # a tenth: 0.2 ms
 
-        self.in_thread(encode, lambda: self._answer(requests, forms, bodies))
+        self.in_thread(encode, lambda: self._answer(this))
 
-    def _answer(
-        self, requests: list[HttpRequest], forms: dict[int, _Form], bodies: dict[_Form, bytes]
-    ) -> None:
-        for number, request in enumerate(requests):
-            if request.closed:
-                continue
-            form = forms.get(number)
-            body = None if form is None else bodies.get(form)
-            if form is None or body is None:
-                request.respond(500, b"metrics cannot be collected; the log says why\n", (), "text/plain")
-            else:
-                fields = [("content-encoding", "gzip")] if form.zipped else []
-                request.respond(200, body, fields, form.content_type)
-        self.rest(self._begin)
+    def _answer(self, this: _Round) -> None:
+        """With what there is: a node that hangs holds up nobody's next scrape."""
+        if this.over:
+            return
+        this.over = True
+        try:
+            for number, request in enumerate(this.requests):
+                form = this.forms[number] if number < len(this.forms) else None
+                if request.closed:
+                    continue
+                if form is None or form not in this.bodies:
+                    request.respond(500, b"metrics cannot be collected now\n", (), "text/plain")
+                else:
+                    fields = [("content-encoding", "gzip")] if form.zipped else []
+                    request.respond(200, this.bodies[form], fields, form.content_type)
+        finally:
+            self.rest(self._begin)
 
 
 class _Collected:

@@ -23,6 +23,8 @@ class Steps:
         self.scrapes = Scrapes(self.collections.append)
         self.scrapes.in_thread = lambda work, then: self.works.append((work, then))
         self.scrapes.rest = self.rests.append
+        self.limits: list[Callable[[], None]] = []
+        self.scrapes.limit = self.limits.append
 
     def ask(self, accept: str = "", encoding: str = "") -> Request:
         request: Any = Request("/metrics")
@@ -83,3 +85,34 @@ def test_what_cannot_be_collected_is_told_and_the_next_one_is() -> None:
     steps.rests.pop()()
     steps.end(4)
     assert b"\nfound 4\n" in body(second)
+
+
+def test_a_collection_that_does_not_end_holds_up_no_other() -> None:
+    steps = Steps()
+    first = steps.ask()
+    late = steps.collections.pop()
+    second = steps.ask()
+    steps.limits.pop()()
+    assert first.answer is not None
+    assert (first.answer[0], second.answer) == (500, None)
+    steps.rests.pop()()
+    late([GaugeMetricFamily("found", "A figure.", 5)])  # nobody waits for it
+    work, then = steps.works.pop()
+    work()
+    then()
+    assert (second.answer, steps.rests) == (None, [])
+    steps.end(6)
+    assert b"\nfound 6\n" in body(second)
+
+
+def test_a_collection_that_cannot_begin_is_told() -> None:
+    steps = Steps()
+
+    def broken(done: object) -> None:
+        raise KeyError("no such shard")
+
+    steps.scrapes._collect = broken
+    first = steps.ask()
+    assert first.answer is not None
+    assert first.answer[0] == 500
+    assert len(faults.take()) == len(steps.rests) == 1
