@@ -98,10 +98,10 @@ class Raw:
         self.send(self.call_frames(path, *bodies, end=end, more=more))
         return self.next_id - 2
 
-    def call_in_turn(self, path: str, body: bytes) -> int:
-        """Send a call whose message goes as the server's windows allow; the number of its stream."""
+    def call_in_turn(self, path: str, *bodies: bytes, end: bool = True) -> int:
+        """Send a call whose messages go as the server's windows allow; the number of its stream."""
         stream = self.call(path, end=False)
-        data = message(body)
+        data = b"".join(map(message, bodies))
         at = 0
         while at < len(data):
             room = min(self._may_send, self._may_send_on.get(stream, self._first_window), f.DEFAULT_MAX_FRAME)
@@ -113,7 +113,7 @@ class Raw:
             at += len(piece)
             self._may_send -= len(piece)
             self._may_send_on[stream] = self._may_send_on.get(stream, self._first_window) - len(piece)
-            self.send(f.frame(f.DATA, f.END_STREAM if at == len(data) else 0, stream, piece))
+            self.send(f.frame(f.DATA, f.END_STREAM if end and at == len(data) else 0, stream, piece))
         return stream
 
     def read(self) -> bool:
