@@ -64,7 +64,7 @@ class History:
         self._listed: deque[Brief] = deque()  # of those up to ``_through``, in order
         self._through = 0
         self._at: dict[bytes, deque[int]] = {}  # by key, the indexes of its events that end a wait
-        self._sweeps: deque[int] = deque()  # the indexes of those that sweep
+        self._sweeps: dict[bytes, deque[int]] = {}  # of these, the indexes of those that sweep
         self.last = 0
         self._least = 1  # those before have gone
 
@@ -110,12 +110,10 @@ class History:
         listed, at = self._listed, self._at
         while listed and listed[0].index < first:
             brief = listed.popleft()
-            indexes = at[brief.key]
-            indexes.popleft()
-            if not indexes:
-                del at[brief.key]
-            if brief.sweeps:
-                self._sweeps.popleft()
+            for indexes in (at, self._sweeps) if brief.sweeps else (at,):
+                indexes[brief.key].popleft()
+                if not indexes[brief.key]:
+                    del indexes[brief.key]
         for index in range(max(self._through + 1, first), self.last + 1):
             row = self._row(index)
             if row is None:
@@ -125,7 +123,7 @@ class History:
                 listed.append(brief)
                 at.setdefault(brief.key, deque()).append(index)
                 if brief.sweeps:
-                    self._sweeps.append(index)
+                    self._sweeps.setdefault(brief.key, deque()).append(index)
         self._through = self.last
 
     def _row(self, index: int) -> bytes | None:
@@ -152,11 +150,12 @@ class History:
             return None
         self._list()
         found = self._scan_all(path, since) if recursive else self._next(self._at.get(path), since)
-        for index in self._sweeps:
-            if index >= since and (not found or index < found):
-                brief = Brief.of(self._kept(index))
-                if path.startswith(brief.key + b"/"):
-                    found = index
+        end = path.rfind(b"/") if self._sweeps else 0
+        while end > 0:
+            swept = self._next(self._sweeps.get(path[:end]), since)
+            if swept and (not found or swept < found):
+                found = swept
+            end = path.rfind(b"/", 0, end)
         return self._kept(found) if found else None
 
     def _scan_all(self, path: bytes, since: int) -> int:

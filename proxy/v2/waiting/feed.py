@@ -89,6 +89,7 @@ class Feed:
         router.v2_news = self._news
         self.highest = 0  # the highest index of the tree that this front has shown
         self._link: Link | None = None  # followed
+        self._told = 0  # the index up to which it has told of each event since those ``_here`` looked back
         self._epoch = 0  # of looks back: answers of an earlier one do not count
         self._all: dict[Waiter, None] = {}
         self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: have looked back
@@ -146,9 +147,14 @@ class Feed:
             self._link = link
             self._router.post(link, 0, Method.V2_FOLLOW, _FOLLOW)
             self._anew()
+            self._told = 0
         return self._link
 
     def _anew(self) -> None:
+        """All look back, from behind what was told: the node forgets events before the last 1,000."""
+        for same in self._here.values():
+            for waiter in same:
+                waiter.since = max(waiter.since, self._told + 1)
         self._epoch += 1
         self._here.clear()
         self._deep.clear()
@@ -216,6 +222,7 @@ class Feed:
         if not waiter.alive:
             return
         if not answer.body:
+            waiter.since = max(waiter.since, answer.index + 1)
             self._add(waiter)
             return
         fired = Fired(answer.body)
@@ -248,6 +255,8 @@ class Feed:
                 self._firing.append((waiter, fired))
                 if not waiter.stream:
                     self._drop(waiter)
+        else:
+            self._told = index
         if self._firing and not self._scheduled:
             self._wake()
 

@@ -202,6 +202,42 @@ def test_events_that_come_while_some_wait_for_their_turn_wake_no_more_in_a_turn(
     assert all(heard == [b"%d" % number for number in range(10)] for heard in told)
 
 
+def test_a_wait_that_was_told_of_all_events_does_not_end_with_its_link() -> None:
+    """The node forgets events before the last 1,000: a wait that looked back from its begin ended."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    started: list[Any] = []
+    waiter = feed.wait(KEYS + b"/quiet", False, 3, False, started.append, lambda fired: None)
+    router.answer(waiter, Answer(5, b""))
+    link = router.routes[0].replica
+    tree = Tree()
+    tree.index = 5
+    for _ in range(3):
+        taken = tree.take(evaluate(tree, Write(Op.SET, KEYS + b"/busy", b"1")).rows)
+        router.v2_news(link, encode_news(tree.index, False, taken))
+    router.v2_news(link, encode_news(12, True, []))  # the node had no room for some
+    feed.tick(1)
+    assert looked(router) == 9
+
+    router.answer(waiter, Answer(12, b""))
+    link.closed = True
+    router.routes[0].replica = link = router.link()
+    feed.tick(2)
+    assert looked(router) == 13
+    router.answer(waiter, Answer(7, b""))  # this node is behind the other
+    late = feed.wait(KEYS + b"/quiet", False, 0, False, started.append, lambda fired: None)
+    router.answer(late, Answer(7, b""))
+    router.v2_news(link, encode_news(9, True, []))
+    feed.tick(3)
+    assert [looked(router, of) for of in (waiter, late)] == [13, 8]
+
+
+def looked(router: Router, waiter: Waiter | None = None) -> int:
+    """From where the last look back was."""
+    found = [waiting for _, waiting in router.sent if waiter in (None, waiting.context[0])]
+    return Scan.decode(split_read(found[-1].body)[2]).since
+
+
 class Poll(HttpRequest):
     """A long poll, whose answer nobody reads."""
 

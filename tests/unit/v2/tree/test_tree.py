@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import struct
 import time
@@ -307,3 +308,27 @@ def test_rows_of_odd_paths_come_to_the_same_whatever_was_asked_before(paths: lis
         anew = anew.copy()
     faults.take()
     assert get_json(at_once.root, b"", True, True, 0) == get_json(anew.root, b"", True, True, 0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_look_back_finds_the_first_event_that_concerns_a_path(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng, tree = random.Random(seed), Tree()
+    names = [b"/1/a", b"/1/a/b", b"/1/a/b/c", b"/1/ab", b"/1/a/d", b"/1/a/b/c/e"]
+    for _ in range(2500):
+        op = rng.choice((Op.SET, Op.SET, Op.DELETE))
+        with suppress(V2Error):
+            tree.take(evaluate(tree, Write(op, rng.choice(names), b"x", recursive=True)).rows)
+    kept = tree.history
+    assert kept is not None
+    rows = kept.since(0)
+    assert kept.scan(b"/1/a", False, kept.first, tree.index)
+    monkeypatch.setattr(history, "Brief", None)  # what is listed is not read again
+    for since in (*rng.sample(range(kept.first, tree.index), 40), tree.index):
+        for path, recursive in itertools.product((*names, b"/1", b"/1/a/b/c/e/f"), (False, True)):
+            briefs = [(row, Brief.of(row)) for row in rows[since - kept.first :]]
+            swept = [brief.sweeps and path.startswith(brief.key + b"/") for _, brief in briefs]
+            wanted = next((row for (row, brief), gone in zip(briefs, swept, strict=True)
+                           if concerns(path, recursive, brief, gone)), None)  # fmt: skip
+            assert kept.scan(path, recursive, since, tree.index) == wanted
