@@ -3,7 +3,9 @@ there is ``left``, long values are left to be quoted in steps (:func:`in_steps`)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from heapq import merge
+from itertools import chain, filterfalse
 from operator import attrgetter
 
 from cluster.features.v2.events import NAMES, Event, Shown
@@ -91,7 +93,7 @@ class LatelyShown:
 
 class Listing:
     """A read of a node and of what a directory holds, as they are now, shown in steps. ``size``: in nodes; a
-    long value counts like many."""
+    long value counts like many, unless there are many nodes."""
 
     def __init__(self, node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int) -> None:
         self._node = node
@@ -105,20 +107,25 @@ class Listing:
             some = left.pop()
             children = list((some.children or {}).values())
             self._lists[some] = children
-            self.size += len(children) + sum([len(child.value) for child in children]) // _VALUE_BYTES
+            self.size += len(children)
+            if self.size <= _FEW:
+                self.size += sum([len(child.value) for child in children]) // _VALUE_BYTES
             if recursive:
                 left += [child for child in children if child.children]
 
     def parts(self, step: int) -> Iterator[str]:
         """The text of the answer; an empty part after each ``step`` of the size."""
-        prefix, now_ns, lists = self._prefix, self._now_ns, self._lists
+        prefix, now_ns = self._prefix, self._now_ns
         yield '{"action":"get","node":'
-        left: list[Node | str] = [self._node]  # what is still to be shown, the next one last
+        # the directories that are open: which children are left, what closes it
+        left: list[tuple[Iterator[Node], str]] = [(iter((self._node,)), "}\n")]
+        comma = ""
         count = 0
         while left:
-            some = left.pop()
-            if isinstance(some, str):
-                yield some
+            some = next(left[-1][0], None)
+            if some is None:
+                yield left.pop()[1]
+                comma = ","
                 continue
             count += 1 + len(some.value) // _VALUE_BYTES
             if count >= step:
@@ -128,25 +135,34 @@ class Listing:
             value = None if directory else some.value
             long: list[bytes] = []
             fields = _first(some.key, value, directory, some.expires_ns, prefix, now_ns, long)
-            shown = [child for child in lists.get(some, ()) if not child.hidden]
-            if not shown:
-                closed = _closed(fields, some.modified, some.created)
-                if not long:
-                    yield closed
-                    continue
-                for part in in_steps(closed.encode(), long):
-                    yield part.decode()
-                    yield ""
+            shown = (yield from self._children(some)) if some in self._lists else iter(())
+            first = next(shown, None)
+            if first is not None:
+                yield f'{comma}{{{fields}"nodes":['
+                rest = _closed("", some.modified, some.created)
+                left.append((chain((first,), shown), "]}" if rest == "{}" else f"],{rest[1:]}"))
+                comma = ""
                 continue
-            shown.sort(key=_key, reverse=True) if self._in_order else shown.reverse()
-            yield f'{{{fields}"nodes":['
-            rest = _closed("", some.modified, some.created)
-            left.append("]}" if rest == "{}" else f"],{rest[1:]}")
-            for at, child in enumerate(shown):
-                if at:
-                    left.append(",")
-                left.append(child)
-        yield "}\n"
+            closed = comma + _closed(fields, some.modified, some.created)
+            comma = ","
+            if not long:
+                yield closed
+                continue
+            for part in in_steps(closed.encode(), long):
+                yield part.decode()
+                yield ""
+
+    def _children(self, directory: Node) -> Generator[str, None, Iterator[Node]]:
+        """Those that are shown; an empty part after each run of many that are sorted."""
+        children = self._lists[directory]
+        if not self._in_order:
+            return filterfalse(_hidden, children)
+        runs = []
+        for at in range(0, len(children), _RUN):
+            runs.append(sorted(filterfalse(_hidden, children[at : at + _RUN]), key=_key))
+            if len(children) > _RUN:
+                yield ""
+        return merge(*runs, key=_key) if len(runs) > 1 else iter(runs[0] if runs else ())
 
 
 def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns: int,
@@ -158,6 +174,8 @@ def get_json(node: Node, prefix: bytes, recursive: bool, in_order: bool, now_ns:
     return "".join(Listing(node, prefix, recursive, in_order, now_ns).parts(1 << 62)).encode()
 
 
-_key = attrgetter("key")
+_key, _hidden = attrgetter("key"), attrgetter("hidden")
+_RUN = 1000  # children that are sorted in a step: 1 ms
 _KEPT_BYTES = 200  # of a node and its entry, beside its text
+_FEW = 1000  # nodes, whose values count
 _VALUE_BYTES = 512  # of values take as long as one more node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import struct
 import time
@@ -21,7 +22,7 @@ from cluster.features.v2.history import MOST_BYTES
 from cluster.features.v2.refusals import Code, V2Error
 from cluster.features.v2.requests import Answer, Get, Op, Scan, Write
 from cluster.features.v2.shown import Listing, event_json, get_json, short_json
-from cluster.features.v2.tree import FIRST_INDEX, KEYS, Tree
+from cluster.features.v2.tree import FIRST_INDEX, KEYS, Node, Tree
 from tests.unit.v2.tree.random_writes import NOW_NS, S, random_write
 
 
@@ -226,6 +227,34 @@ def test_a_list_shows_the_tree_as_it_was_when_it_was_begun() -> None:
     assert parts.count("") == 10
     assert "".join(parts).encode() == whole
     done(tree, Write(Op.DELETE, b"/1/d", recursive=True))
+
+
+@pytest.mark.parametrize("in_order", [False, True])
+def test_a_large_directory_is_gathered_and_sorted_in_steps(
+    in_order: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """300,000 files held a node for 0.2 s, and for 0.6 s where they are sorted."""
+    tree, looked, most = Tree(keep_events=False), 0, 0
+    names = [b"%05d" % n for n in range(5000)] + [b"_%d" % n for n in range(50)]
+    random.Random(1).shuffle(names)
+    done(tree, *(Write(Op.SET, b"/1/d/" + name, b"v") for name in names))
+    hidden = vars(Node)["hidden"].fget
+
+    def counted(node: Node) -> bool:
+        nonlocal looked
+        looked += 1
+        return bool(hidden(node))
+
+    monkeypatch.setattr(Node, "hidden", property(counted))
+    parts = []
+    for part in Listing(tree.find(b"/1/d"), b"/1", False, in_order, 0).parts(200):
+        parts.append(part)
+        if not part:
+            most, looked = max(most, looked), 0
+    assert most <= 1300
+    found = [node["key"] for node in json.loads("".join(parts))["node"]["nodes"]]
+    wanted = [f"/d/{name.decode()}" for name in names if name[:1] != b"_"]
+    assert found == (sorted(wanted) if in_order else wanted)
 
 
 def test_a_copy_goes_its_own_way() -> None:
