@@ -269,7 +269,7 @@ class V2Tree:
         if self._followers:
             self._followers = {link for link in self._followers if link.alive}
         leader = self._node.writes.leader
-        if leader is None or not self.tree.next_expiry_ns > 0:
+        if leader is None or not self.tree.next_expiry_ns:
             return
         if leader.dirty and not self._node.writes.has_room:
             return  # what was logged the last time has not left: the entry is not to grow

@@ -28,7 +28,7 @@ from cluster.features.v2.tree import (
 from cluster.features.v2.users import refusal
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 
-LONG_PAST_NS = 946_684_800 * 10**9  # what expires before 2000 never does, as in etcd
+LONG_PAST_NS = 946_684_800 * 10**9  # what is set to expire before 2000 never does, as in etcd
 _READ_ONLY = frozenset((b"/", KEYS))
 
 
@@ -209,8 +209,8 @@ def _update(tree: Tree, write: Write) -> _Done:
     value = node.value if write.refresh else write.value
     # etcd does not keep the index at which a directory was changed, though it shows it
     kept = node.modified if directory else index
-    rows = [node_row(node.key, directory, node.created, kept, _expires(write), value)]
-    shown = Shown(node.key, directory, None if directory else value, _expires(write), index, node.created)
+    rows = [node_row(node.key, directory, node.created, kept, write.expires_ns, value)]
+    shown = Shown(node.key, directory, None if directory else value, write.expires_ns, index, node.created)
     return Event(Action.UPDATE, shown, _shown(node), write.now_ns, write.refresh), rows
 
 
@@ -236,8 +236,8 @@ def _compare_and_swap(tree: Tree, write: Write) -> _Done:
     node = _file(tree, write)
     index = tree.index + 1
     value = node.value if write.refresh else write.value
-    rows = [node_row(node.key, False, node.created, index, _expires(write), value)]
-    shown = Shown(node.key, False, value, _expires(write), index, node.created)
+    rows = [node_row(node.key, False, node.created, index, write.expires_ns, value)]
+    shown = Shown(node.key, False, value, write.expires_ns, index, node.created)
     return Event(Action.COMPARE_AND_SWAP, shown, _shown(node), write.now_ns, write.refresh), rows
 
 

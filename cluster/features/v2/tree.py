@@ -179,7 +179,7 @@ class Tree:
 
     def first_due(self, now_ns: int) -> Node | None:
         """The node whose time was over first; None: there is none."""
-        while 0 < self.next_expiry_ns <= now_ns:
+        while (due := self.next_expiry_ns) and due <= now_ns:
             path = self._heap[0][1]
             try:
                 return self.find(path)

@@ -178,6 +178,22 @@ def test_the_rows_of_a_deep_path_are_each_put_below_the_one_before() -> None:
     assert tree.find(b"/1/d" + b"/x" * 2000).value == b"v"
 
 
+@pytest.mark.parametrize("expires_ns", [-7_353_132_269 * S, S])
+def test_a_ttl_that_wraps_ends_what_is_changed_and_not_what_is_set(expires_ns: int) -> None:
+    tree = Tree()
+    names = b"/1/set", b"/1/old", b"/1/cas"
+    done(tree, *(Write(Op.SET, name, b"v", expires_ns=expires_ns) for name in names))
+    assert not tree.next_expiry_ns
+    updated, swapped = done(
+        tree, Write(Op.UPDATE, b"/1/old", b"w", expires_ns=expires_ns, now_ns=NOW_NS),
+        Write(Op.COMPARE_AND_SWAP, b"/1/cas", b"w", prev_value=b"v", expires_ns=expires_ns, now_ns=NOW_NS))
+    shown = "1736-12-27T07:15:31Z" if expires_ns < 0 else "1970-01-01T00:00:01Z"
+    for change in (updated, swapped):
+        assert f'"expiration":"{shown}","ttl":-'.encode() in event_json(change.event, b"/1")
+    assert expire(tree, NOW_NS)
+    assert list(tree.find(b"/1").children or ()) == [b"set"]
+
+
 def test_a_key_that_is_refreshed_for_ever_leaves_nothing_behind() -> None:
     tree = Tree(keep_events=False)
     for n in range(1, 3000):
