@@ -6,15 +6,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import Any, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from proxy.watch.cohort import Cohort
 
+class Placed(Protocol):
+    """What of ``proxy.watch.cohort.Cohort`` counts here."""
+
+    cursor: int
+    shape: Any
+
+    def absorb(self, other: Any) -> None: ...
+
+
+Cohort = TypeVar("Cohort", bound=Placed)
 _SPARE = 64  # cursors that may stay in the heap without a cohort, beside as many as have one
 
 
-class Ahead:
+class Ahead(Generic[Cohort]):
     __slots__ = ("_at", "_heap")
 
     def __init__(self) -> None:

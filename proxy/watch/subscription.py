@@ -80,7 +80,7 @@ class Subscription:
         self.emitted = revision  # the last revision emitted, or known to hold nothing for this range
         self.parts = [Part(self, shard, revision) for shard in shards]
         self.live: dict[tuple[object, int], Cohort] = {}  # by shape
-        self.ahead: Ahead | None = None  # none is
+        self.ahead: Ahead[Cohort] | None = None  # none is
         self.lagging: dict[Cohort, None] = {}
         # several shards: events of each that wait for others. None, as the ring, saves memory: most are idle
         self._pending: dict[int, list[Batch]] | None = None
