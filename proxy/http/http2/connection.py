@@ -42,7 +42,7 @@ class Connection(Ends):
     """The server's end of one HTTP/2 connection."""
 
     __slots__ = (
-        "_control", "_decoder", "_first", "_gaps", "_max_frame", "_open_stream",
+        "_control", "_decoder", "_gaps", "_max_frame", "_open_stream",
         "_resets", "more", "owner", "stream_window", "turn_work", "work",
     )  # fmt: skip
 
@@ -59,7 +59,6 @@ class Connection(Ends):
         self._open_stream = open_stream
         self._decoder = HeaderDecoder(limits.max_header_list_bytes)
         self._max_frame = frames.DEFAULT_MAX_FRAME
-        self._first = True  # the client's SETTINGS have not come yet
         self._gaps: list[tuple[int, int]] = []  # ids that were skipped, and so closed without use
         self._control = Budget("control frames", limits.control_burst, limits.control_rate, now)
         self._resets = Budget("resets", limits.reset_burst, limits.reset_rate, now)

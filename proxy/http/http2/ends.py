@@ -19,9 +19,9 @@ class Ends(Outbound):
     """The half of a connection that ends it and its streams."""
 
     __slots__ = (
-        "_block", "_drain_ping", "_faults", "_keepalive", "_last_id", "_last_read", "_needs_preface",
-        "_next_id", "_receive_window", "_reset_ids", "_rest", "draining", "failed", "held_back", "now",
-        "reason",
+        "_block", "_drain_ping", "_faults", "_first", "_greets_until", "_keepalive", "_last_id", "_last_read",
+        "_needs_preface", "_next_id", "_receive_window", "_reset_ids", "_rest", "draining", "failed",
+        "held_back", "now", "reason",
     )  # fmt: skip
 
     def __init__(
@@ -34,6 +34,8 @@ class Ends(Outbound):
         self.failed = False  # the client broke a rule
         self.draining = False
         self._needs_preface = True
+        self._first = True  # the client's SETTINGS have not come yet
+        self._greets_until = now + limits.handshake_timeout_s
         self._rest = b""
         self._block: PartialBlock | None = None
         self._last_id = 0
@@ -103,6 +105,8 @@ class Ends(Outbound):
             self.lost("keep-alive timeout")
         elif self._block is not None and now - self._block.began > self.limits.head_timeout_s:
             self.lost("header block not whole in time")
+        elif self._first and now > self._greets_until:
+            self.lost("no SETTINGS in time")
 
     def lost(self, reason: str = "connection lost") -> None:
         """Every open stream is cancelled."""

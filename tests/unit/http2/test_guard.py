@@ -6,7 +6,7 @@ import pytest
 
 from proxy.grpc.calls import Peer
 from proxy.grpc.deadlines import Deadlines
-from proxy.http.http2 import ErrorCode, Limits
+from proxy.http.http2 import PREFACE, ErrorCode, Limits
 from proxy.http.http2 import frames as f
 from tests.unit.http2.client import REQUEST, Client
 
@@ -233,4 +233,31 @@ def test_a_header_block_that_ends_in_time_is_a_request_like_any() -> None:
     client.send(f.frame(f.CONTINUATION, f.END_HEADERS, 1, block[4:]))
     client.now += 19
     client.server.tick(client.now)
+    assert not client.server.finished
+
+
+# -- a client that does not begin
+
+
+CUT = f.settings_frame({f.HEADER_TABLE_SIZE: 0})[:-1]
+
+
+@pytest.mark.parametrize("said", [PREFACE[:14], PREFACE, PREFACE + CUT])
+def test_a_client_that_does_not_send_its_settings_in_time_is_let_go(said: bytes) -> None:
+    client = Client(Limits(handshake_timeout_s=20), greet=False)
+    client.send(said[:3])
+    for byte in said[3:]:  # however it trickles
+        client.now += 0.4
+        client.send(bytes((byte,)))
+        client.server.tick(client.now)
+        assert not client.server.finished
+    client.server.tick(19.9)
+    assert not client.server.finished
+    client.server.tick(20.1)
+    assert client.server.finished
+
+
+def test_a_client_that_has_sent_its_settings_may_be_silent() -> None:
+    client = Client(Limits(handshake_timeout_s=20))
+    client.server.tick(60)
     assert not client.server.finished
