@@ -23,7 +23,7 @@ from proxy.watch.lagging.history import History, Slice
 from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
 from proxy.watch.permissions import Permissions
-from proxy.watch.progress import ProgressRequests
+from proxy.watch.progress import PeriodicProgress, ProgressRequests
 from proxy.watch.stream import TOGETHER, WatchStream
 from proxy.watch.subscription import Room, Subscription
 
@@ -46,6 +46,7 @@ class WatchHub:
         self._progress_interval_s = progress_interval_s
         self.history = History(router, placement, fragment_bytes)
         self._progress = ProgressRequests(router)
+        self._periodic = PeriodicProgress(router)
         self._joining = Joining(router)
         self._ending = Ending(router)
         self.permissions = Permissions(router, self.streams)
@@ -85,6 +86,7 @@ class WatchHub:
         self._resuming.pop(stream, None)
         self._ticking.pop(stream, None)
         self._progress.forget(stream)
+        self._periodic.forget(stream)
         stream.close()
         self._ending.add(stream)
 
@@ -311,7 +313,7 @@ class WatchHub:
             for stream in tuple(self._ticking):
                 if now >= stream.progress_at:
                     stream.progress_at = now + self._progress_delay_s()
-                    stream.periodic()
+                    self._periodic.tell(stream)
 
     @property
     def restless(self) -> bool:

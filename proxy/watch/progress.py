@@ -1,6 +1,6 @@
-"""Answers to progress requests: how far every watch of a stream is.
+"""Answers to progress requests: how far every watch of a stream is; and periodic progress.
 
-The answer is not below what this front had told any client when the request came: a client often asks to see
+An answer is not below what this front had told any client when the request came: a client often asks to see
 that revision reached (Kubernetes, before it lists from its cache). It waits for the nodes' watermarks: a node
 with subscriptions applies at once. Requests of one stream share an answer: it costs two numbers here.
 """
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proxy.routing.router import Router
+    from proxy.watch.cohort import ClientWatch
     from proxy.watch.stream import WatchStream
+
+_A_TURN = 200  # watches that are told periodic progress, some 1 ms
 
 
 class ProgressRequests:
@@ -46,3 +49,38 @@ class ProgressRequests:
                 self._due[stream] = last, last
             else:
                 del self._due[stream]
+
+
+class PeriodicProgress:
+    """Of watches that want it: some in each turn of the loop, since one stream may have 100,000."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._left: dict[WatchStream, list[ClientWatch]] = {}
+
+    def tell(self, stream: WatchStream) -> None:
+        """A stream that is still told of its last interval is not told anew."""
+        if stream not in self._left:
+            if not self._left:
+                self._router.loop.call_soon(self._go_on)
+            self._left[stream] = [watch for watch in stream.watches.values() if watch.progress]
+            self._left[stream].reverse()
+
+    def forget(self, stream: WatchStream) -> None:
+        if stream in self._left:
+            self._left[stream] = []
+
+    def _go_on(self) -> None:
+        room = _A_TURN
+        while self._left and room > 0:
+            stream, watches = next(iter(self._left.items()))
+            some = watches[-room:]
+            del watches[-room:]
+            room -= len(some) or 1
+            for watch in reversed(some):
+                if stream.watches.get(watch.id) is watch:  # it has not ended
+                    stream.periodic(watch)
+            if not watches:
+                del self._left[stream]
+        if self._left:
+            self._router.loop.call_soon(self._go_on)

@@ -209,16 +209,14 @@ class WatchStream:
                 lowest = through
         return lowest
 
-    def periodic(self) -> None:
-        """Progress for each watch that wants it, is synced, and got no events in this interval."""
-        for watch in tuple(self.watches.values()):
-            if watch.progress:
-                if watch.cohort.sent > watch.mark:
-                    watch.mark = watch.cohort.sent
-                    continue
-                revision = self._promised((watch,))
-                if revision is not None and revision >= watch.start:
-                    self.send(self.hub.header(revision), watch_id_field(watch.id))
+    def periodic(self, watch: ClientWatch) -> None:
+        """Progress of a watch that wants it, if it is synced and got no events in this interval."""
+        if watch.cohort.sent > watch.mark:
+            watch.mark = watch.cohort.sent
+            return
+        revision = self._promised((watch,))
+        if revision is not None and revision >= watch.start:
+            self.send(self.hub.header(revision), watch_id_field(watch.id))
 
     def send(self, *parts: bytes | memoryview) -> None:
         call = self.call

@@ -142,6 +142,34 @@ def test_periodic_progress_skips_a_watch_that_got_events() -> None:
     assert sorted(r.watch_id for r in client.fresh()) == [0, 1]
 
 
+def test_very_many_watches_of_a_stream_are_told_periodic_progress_in_many_turns() -> None:
+    world = World(progress_ms=1000)
+    client, leaving = Client(world), Client(world)
+    for _ in range(2_000):
+        client.create(b"k", progress_notify=True)
+        leaving.create(b"k", progress_notify=True)
+    world.settle()
+    loop, hub, most = world.net.loop, world.net.context.hub, 0
+    client.fresh()
+    before = len(leaving.call.replies)
+    loop.now += 5
+    hub.tick(loop.now)
+    client.cancel(1_999)
+    client.fresh()
+    told = []
+    while loop._soon:
+        loop.turn()
+        some = [response.watch_id for response in client.fresh()]
+        most = max(most, len(some))
+        told += some
+        if len(told) == 1_000:
+            leaving.leave()
+    assert told == list(range(1_999))
+    assert most <= 200
+    assert len(leaving.call.replies) == before
+    assert not hub._periodic._left
+
+
 def test_progress_is_never_behind_events_that_a_watch_was_sent_from_the_past() -> None:
     """A replica that is ahead of what the front has emitted answers a question for history."""
     world = World(progress_ms=1000)

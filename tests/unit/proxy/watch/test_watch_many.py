@@ -226,3 +226,21 @@ def test_who_watches_one_key_of_the_past_does_not_wait_behind_who_watches_very_m
     assert [revision for revision, _, _ in few.events()] == [2, 3, 4]
     world.settle()
     assert world.net.context.hub.statistics()["slow"] == 0
+
+
+def test_streams_that_want_a_leader_end_some_in_each_turn_of_the_loop_and_stay_if_one_comes() -> None:
+    world = World()
+    context, loop = world.net.context, world.net.loop
+    clients = [Client(world, {b"hasleader": b"true"}) for _ in range(1_000)]
+    world.settle()
+    router = context.router
+    router.leaderless_since = loop.now - 100 * router.election_s
+    ended = []
+    context.tick(loop.now)
+    for _ in range(3):
+        ended.append(sum(client.call.closed for client in clients))
+        loop.turn()
+    assert ended == [200, 400, 600]
+    router.leaderless_since = float("inf")
+    world.settle()
+    assert sum(client.call.closed for client in clients) == 800
