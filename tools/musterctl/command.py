@@ -29,7 +29,7 @@ class UnknownCommand(FlagError):
 
 @dataclass(slots=True, frozen=True)
 class Flag:
-    """Kinds: bool, int, string, duration (in nanoseconds), list."""
+    """Kinds: bool, int, uint, string, duration (in nanoseconds), list."""
 
     name: str
     kind: str

@@ -1,4 +1,4 @@
-"""Values of flags and options, by kind: bool, int, string, duration (in nanoseconds), list."""
+"""Values of flags and options, by kind: bool, int, uint, string, duration (in nanoseconds), list."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def parse(kind: str, text: str) -> Value:
     """Of any kind but list. GoError."""
     if kind == "bool":
         return gotext.parse_bool(text)
+    if kind == "uint":
+        if text[:1] in ("+", "-"):
+            raise gotext.GoError(f"strconv.ParseUint: parsing {gotext.quote(text)}: invalid syntax")
+        return gotext.parse_int(text, 0)
     if kind == "int":
         return gotext.parse_int(text, 0)
     return gotext.parse_duration_ns(text) if kind == "duration" else text

@@ -137,7 +137,7 @@ class Named:
             process.terminate()
         for n, process in enumerate(self.processes):
             process.wait(LIMIT_S)
-            data = str(self.folder / f"infra{n}.muster")
+            data = str(self.folder / f"infra{n}.etcd")
             rundir.remove_run_dir(data, rundir.run_dir_of(data))
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
+from muster_client.pb import rpc_pb2
 
 from cluster.gotext import quote
+from tools.musterctl import cli
+from tools.musterctl.client import Session
 from tools.musterctl.command import FlagError, Flags, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.global_flags import take_environment
@@ -122,3 +126,30 @@ def test_a_mistyped_command_gets_suggestions() -> None:
     with pytest.raises(FlagError) as caught:
         _parsed("gte")
     assert str(caught.value) == 'unknown command "gte" for "musterctl"\n\nDid you mean this?\n\tget\n'
+
+
+@pytest.mark.parametrize(("flags", "linearizable"), [((), True), (("--consistency=s",), False)])
+def test_members_are_listed_as_the_leader_or_one_member_knows_them(
+    flags: tuple[str, ...], linearizable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[rpc_pb2.MemberListRequest] = []
+
+    def ask(session: Session, method: str, request: rpc_pb2.MemberListRequest, *more: object) -> object:
+        asked.append(request)
+        return rpc_pb2.MemberListResponse()
+
+    monkeypatch.setattr(Session, "ask", ask)
+    assert cli.run(["member", "list", *flags, "--endpoints=127.0.0.1:1"]) == 0
+    assert [request.linearizable for request in asked] == [linearizable]
+
+
+def test_a_way_to_list_members_that_is_none_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["member", "list", "--consistency=x", "--endpoints=127.0.0.1:1"]) == 4
+    assert capsys.readouterr().err == 'Error: unknown consistency flag "x"\n'
+
+
+def test_a_number_without_sign_has_none() -> None:
+    assert _parsed("make-mirror", "a", "--max-txn-ops=0x10")[1].number("max-txn-ops") == 16
+    wrong = 'invalid argument "-1" for "--max-txn-ops" flag: strconv.ParseUint: parsing "-1": invalid syntax'
+    with pytest.raises(FlagError, match=f"^{re.escape(wrong)}$"):
+        _parsed("make-mirror", "a", "--max-txn-ops=-1")

@@ -288,6 +288,7 @@ def _member_command() -> Command:
     items = "ID, Status, Name, Peer Addrs, Client Addrs, Is Learner"
     return Command("member <subcommand>", "Membership related commands", children=[
         Command("list", "Lists all members in the cluster", "hosts.maintenance:member_list",
+                (Flag("consistency", "string", "l", "Linearizable(l) or Serializable(s)", newer=True),),
                 long=_ROW_LONG.format("member", items)),
         *member_flags.commands(),
     ])

@@ -192,7 +192,7 @@ def make_mirror(invocation: Invocation) -> None:
         raise Exit(128, "make-mirror takes one destination argument")
     prefix, renamed = flags.string("prefix"), flags.string("dest-prefix")
     if renamed and flags.switch("no-dest-prefix"):
-        raise Exit(128, "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one.")
+        raise Exit(128, "`--dest-prefix` and `--no-dest-prefix` cannot be set at the same time, choose one")
     user, password = credentials(
         flags.string("dest-user"), flags.string("dest-password"), "Destination Password: ")
     s = session(invocation)

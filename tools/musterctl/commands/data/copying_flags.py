@@ -21,7 +21,8 @@ def commands() -> list[Command]:
                 Flag("from-user", "string", "", "username:password at that etcd"),
                 Flag("follow", "bool", "false", "copy later changes, too, until interrupted"),
                 Flag("prefix", "string", "", "key-value prefix to copy"),
-                Flag("max-txn-ops", "int", "128", "maximum number of operations permitted in a transaction")),
+                Flag("max-txn-ops", "uint", "128",
+                     "maximum number of operations permitted in a transaction")),
         ),
         Command(
             "make-mirror [options] <destination>", "Makes a mirror at the destination etcd cluster",
@@ -29,7 +30,7 @@ def commands() -> list[Command]:
             flags=(
                 Flag("prefix", "string", "", "Key-value prefix to mirror"),
                 Flag("rev", "int", "0", "Specify the kv revision to start to mirror"),
-                Flag("max-txn-ops", "int", "128", "Maximum number of operations permitted in a transaction "
+                Flag("max-txn-ops", "uint", "128", "Maximum number of operations permitted in a transaction "
                      "during syncing updates"),
                 Flag("dest-prefix", "string", "",
                      "destination prefix to mirror a prefix to a different prefix in the destination "

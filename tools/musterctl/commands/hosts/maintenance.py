@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import tools.musterctl as musterctl
+from cluster.gotext import quote
 from tools.musterctl.command import Exit, Invocation
 
 
@@ -16,13 +17,16 @@ def version(invocation: Invocation) -> None:
 
 
 def member_list(invocation: Invocation) -> None:
-    """Asks the leader."""
+    """Asks the leader, or with ``--consistency=s`` the member alone."""
     from muster_client.pb import rpc_pb2
 
     from tools.musterctl.client import session
 
+    consistency = invocation.flags.string("consistency")
+    if consistency not in ("l", "s"):
+        raise Exit(4, f"unknown consistency flag {quote(consistency)}")
     s = session(invocation)
-    request = rpc_pb2.MemberListRequest(linearizable=True)
+    request = rpc_pb2.MemberListRequest(linearizable=consistency == "l")
     r = s.ask("Cluster/MemberList", request, rpc_pb2.MemberListResponse, True)
     s.printer.member_list(r)
 
