@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 
 gauge, counter = GaugeMetricFamily, CounterMetricFamily
+_ALARM = re.compile(r"memberID:(\d+) alarm:(\w+)")
 # exported as 0 from the start, as by etcd
 _KNOWN = (
     ("unary", "etcdserverpb.KV", ("Range", "Put", "DeleteRange", "Txn", "Compact")),
@@ -138,6 +140,7 @@ class Metrics:
     def of_host(self) -> Iterator[Metric]:
         """What was gathered for this scrape, and the host's own."""
         yield from self._member()
+        yield from self._cluster()
         yield from self._store()
         yield from node_samples(self._nodes, self._context.common.member_id)
         yield from samples(self._shards)
@@ -218,9 +221,20 @@ class Metrics:
             ("muster_version", "version", MUSTER_VERSION),
             ("muster_python_version", "version", platform.python_version()),
         ):
-            info = gauge(name, "Always 1; the label names what runs.", labels=[label])
+            info = gauge(name, "Always 1: see the label.", labels=[label])
             info.add_metric([value], 1)
             yield info
+
+    def _cluster(self) -> Iterator[Metric]:
+        own, hosts = self._context.common.member_id, self._context.router.members.hosts
+        known = gauge("etcd_network_known_peers", "Members: 1; removed ones: 0.", labels=["Local", "Remote"])
+        for member_id, host in hosts.items() if own else ():  # etcd counts itself, too
+            known.add_metric([f"{own:x}", f"{member_id:x}"], int(not host.removed))
+        labels = ["server_id", "alarm_type"]
+        alarms = gauge("etcd_debugging_server_alarms", "Raised alarms.", labels=labels)
+        for member, kind in _ALARM.findall(" ".join(self._status.errors)):
+            alarms.add_metric([f"{int(member):x}", kind], 1)
+        yield from (known, alarms)
 
     def _front(self) -> Iterator[Metric]:
         context, router = self._context, self._context.router

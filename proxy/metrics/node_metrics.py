@@ -130,7 +130,7 @@ def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
 def _links(nodes: Mapping[int, Figures], own: str) -> Iterator[Metric]:
     peers = [found.get("peers", {}) for found in nodes.values()]
     labels = ["Local", "Remote"]
-    text = "Links to a peer that are up and not refused: one for each shard."
+    text = "Links to a peer that are up: one for each shard."
     active = GaugeMetricFamily("etcd_network_active_peers", text, labels=labels)
     yield _by_member(active, (own,), peers, "active")
     text = "Links to a peer that were lost, over all shards."

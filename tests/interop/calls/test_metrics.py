@@ -36,7 +36,10 @@ ELSEWHERE = {
 
 
 #: What muster exports once there is a peer or a transfer, and etcd once one has failed, or after 30 s.
-LATER = r"etcd_network_(peer|snapshot)_\w+_failures(_total)?|etcd_network_peer_round_trip_time_seconds_\w+"
+#: etcd 3.5 has no known_peers.
+LATER = (
+    r"etcd_network_((peer|snapshot)_\w+_failures(_total)?|peer_round_trip_time_seconds_\w+|known_peers)"
+)
 
 
 def scraped(endpoint: str) -> str:
