@@ -52,22 +52,26 @@ def said(request: HttpRequest, status: int, message: str, headers: Headers = ())
         request.respond(status, f'{{"message":{text(message)}}}'.encode(), headers, JSON)
 
 
-def in_turns(soon: Callable[[Callable[[], None]], object], request: HttpRequest, steps: Iterator[bytes],
-             then: Callable[[bytes], None]) -> None:
-    """Make an answer a step a turn, while its client waits for it."""
-    parts: list[bytes] = []
+class InTurns:
+    """An answer that is made a step a turn, while its client waits for it. It refers to itself by nothing
+    that stays: such answers are megabytes, and are gone before the garbage collector looks for them."""
 
-    def go_on() -> None:
-        if request.closed:
+    __slots__ = ("_parts", "_request", "_soon", "_steps", "_then")
+
+    def __init__(self, soon: Callable[[Callable[[], None]], object], request: HttpRequest,
+                 steps: Iterator[bytes], then: Callable[[bytes], None]) -> None:
+        self._soon, self._request, self._steps, self._then = soon, request, steps, then
+        self._parts: list[bytes] = []
+
+    def go_on(self) -> None:
+        if self._request.closed:
             return
-        part = next(steps, None)
+        part = next(self._steps, None)
         if part is None:
-            then(b"".join(parts))
+            self._then(b"".join(self._parts))
         else:
-            parts.append(part)
-            soon(go_on)
-
-    go_on()
+            self._parts.append(part)
+            self._soon(self.go_on)
 
 
 def told(error: EtcdError) -> str:

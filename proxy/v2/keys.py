@@ -22,7 +22,7 @@ from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, HttpCall, allowed, in_turns, said, told
+from proxy.v2.call import JSON, HttpCall, InTurns, allowed, said, told
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic, totals
 from proxy.v2.users.credentials import Credentials
@@ -205,7 +205,7 @@ class Keys:
             answer.body = body
             self._respond(request, answer, term)
 
-        in_turns(self._router.loop.call_soon, request, parts, made)
+        InTurns(self._router.loop.call_soon, request, parts, made).go_on()
 
     def _respond(self, request: HttpRequest, answer: Answer, term: int) -> None:
         if answer.code:

@@ -98,7 +98,7 @@ class Snapshots:
         self._finishing: Receiving | None = None
         self._catching_up = catching_up
         self._complaints = Repeats()
-        self._pauses: dict[int, float] = {}  # by peer: behind its next refusal
+        self._pauses: dict[int, tuple[float, float]] = {}  # by peer: behind a refusal until then
         self._serial = 0
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
@@ -202,8 +202,12 @@ class Snapshots:
         if not pauses:
             self._node.raft.snapshot_sent(peer, False)
             return
-        pause_s = self._pauses.get(peer, _PAUSE_S)
-        self._pauses[peer] = min(2 * pause_s, _LONGEST_PAUSE_S)
+        now = self._node.loop.time()
+        pause_s, until = self._pauses.get(peer, (_PAUSE_S, now))
+        if now > until:  # that cause is gone
+            pause_s = _PAUSE_S
+        longer_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        self._pauses[peer] = longer_s, now + pause_s + 2 * longer_s
         self._node.loop.call_later(pause_s, self._paused, peer)
 
     def _paused(self, peer: int) -> None:
