@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -35,12 +36,13 @@ _PACKAGE = "muster."  # of this copy's names
 def fill(message: Message, value: Any) -> Stops:
     """Set the message's fields from a JSON value, with stops. Mistake: it does not fit."""
     try:
-        yield from _fill(message, value)
+        yield from _fill(message, value, count(1))
     except RecursionError:  # since Python 3.12 its parser takes what is nested too deep for this
         raise Mistake(TOO_DEEP) from None
 
 
-def _fill(message: Message, value: Any) -> Stops:
+def _fill(message: Message, value: Any, elements: Iterator[int]) -> Stops:
+    """``elements`` counts those of all lists: very many short ones may lie in each other."""
     if value is None:
         return
     if not isinstance(value, dict):
@@ -50,41 +52,41 @@ def _fill(message: Message, value: Any) -> Stops:
         if found is None and (found := value.get(field.name)) is None:
             continue
         if field.is_repeated:
-            yield from _fill_list(message, field, found)
+            yield from _fill_list(message, field, found, elements)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             inner = getattr(message, field.name)
             inner.Clear()
             inner.SetInParent()
-            yield from _fill(inner, found)
+            yield from _fill(inner, found, elements)
         elif isinstance(found, list):
-            setattr(message, field.name, (yield from _scalars(field, found)))
+            setattr(message, field.name, (yield from _scalars(field, found, elements)))
         else:
             setattr(message, field.name, _scalar(field, found))
 
 
-def _fill_list(message: Message, field: FieldDescriptor, value: Any) -> Stops:
+def _fill_list(message: Message, field: FieldDescriptor, value: Any, elements: Iterator[int]) -> Stops:
     if not isinstance(value, list):
         raise _wrong_type(value, "[]json.RawMessage")
     items = getattr(message, field.name)
-    for done, one in enumerate(value, 1):
+    for one in value:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            yield from _fill(items.add(), one)
+            yield from _fill(items.add(), one, elements)
         elif isinstance(one, list):
-            items.append((yield from _scalars(field, one)))
+            items.append((yield from _scalars(field, one, elements)))
         else:
             items.append(_scalar(field, one))
-        if not done % ELEMENTS:
+        if not next(elements) % ELEMENTS:
             yield
 
 
-def _scalars(field: FieldDescriptor, value: list[Any]) -> Stops:
+def _scalars(field: FieldDescriptor, value: list[Any], elements: Iterator[int]) -> Stops:
     """Go reads a list of small numbers as bytes, too."""
     if field.type != FieldDescriptor.TYPE_BYTES:
         return _scalar(field, value)  # refused
     found = bytearray()
-    for done, one in enumerate(value, 1):
+    for one in value:
         found.append(_integer(_not_text(one), "uint8", 0, 255))
-        if not done % ELEMENTS:
+        if not next(elements) % ELEMENTS:
             yield
     return bytes(found)
 

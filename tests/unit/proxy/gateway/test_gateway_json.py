@@ -16,7 +16,7 @@ from proxy.gateway import calls
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.encode import text as go_text
-from proxy.gateway.go_json import Mistake, Values, loads, whole
+from proxy.gateway.go_json import Mistake, Number, Values, loads, whole
 from proxy.gateway.paths import BOTH, MANY, TARGETS
 
 LARGE = b" " * 5000  # before a body that is walked
@@ -159,6 +159,19 @@ def test_a_large_text_is_translated_in_many_steps(
         asked.step()
         steps += 1
     assert (asked.mistake, steps > least) == (None, True)
+
+
+@pytest.mark.parametrize(("inner", "elements"), [
+    ({"requestRange": {}}, 1),
+    ({"requestPut": {"key": [Number("1")] * 30}}, 31),
+    ({"requestTxn": {"compare": [{}] * 30}}, 31),
+])  # fmt: skip
+def test_short_lists_in_short_lists_are_put_into_a_message_in_many_steps(
+    inner: object, elements: int
+) -> None:
+    """One step took 3 s for 5 MB: no list had 64 elements."""
+    value = {"success": [{"requestTxn": {"success": [inner] * 30}}] * 30}
+    assert sum(1 for _ in fill(rpc_pb2.TxnRequest(), value)) == (30 + 30 * 30 * elements) // 64
 
 
 def test_a_text_that_stands_for_a_number_is_bounded() -> None:
