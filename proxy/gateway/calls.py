@@ -84,7 +84,7 @@ class Asked:
 
     _requests: Iterator[bytes | None]
     found: deque[bytes] = field(default_factory=deque)  # not taken yet
-    mistake: Mistake | None = None  # behind these
+    mistake: str | None = None  # behind these
     ended: bool = False  # there are no others
     slow: bool = False  # there is more than one step: the others are a thread's
     value_bytes: int = 0  # of memory, of the value that is being translated
@@ -102,7 +102,7 @@ class Asked:
                     self.slow = True
                     return
         except Mistake as mistake:
-            self.mistake = mistake
+            self.mistake = str(mistake)  # the exception itself holds all that was read, and this object
         self.ended, self.value_bytes = True, 0
 
 
@@ -280,12 +280,12 @@ class GatewayCall(InnerCall):
         self._going_on = self._again
         return True
 
-    def _misread(self, mistake: Mistake) -> None:
+    def _misread(self, mistake: str) -> None:
         """Not as a stream's error: there is no request."""
         self.closed = True
         if not self.gone:
             self._done()
-            status, text = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT, str(mistake)
+            status, text = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT, mistake
             self._request.respond(http_status(status), error(status, text).encode(), content_type=_JSON)
 
     def answered(self, message: bytes) -> None:

@@ -144,40 +144,33 @@ class Auth:
 
     def _ask(self, request: HttpRequest, send: Send, then: Answered) -> None:
         if self._context.principals.enabled:  # these users are none of version 2's
-            self._denied(request)
+            self.denied(request)
             return
-        proofs = 0
+        _Asked(self, request, send, then).proven(self._credentials.of(request))
 
-        def proven(who: Who | None) -> None:
-            if who is None:
-                self._denied(request)
+    def told(self, asked: _Asked, status: int, body: bytes) -> None:
+        """A node's answer to what a request asks."""
+        request = asked.request
+        if request.closed:
+            return
+        if status != 0:
+            if EtcdError.decode(body).kind is errors.PERMISSION_DENIED:
+                self.denied(request)  # by users of version 3 that this front did not know yet
             else:
-                send(who, answered)
-
-        def answered(waiting: Waiting, status: int, body: bytes) -> None:
-            nonlocal proofs
-            if request.closed:
-                return
-            if status != 0:
-                if EtcdError.decode(body).kind is errors.PERMISSION_DENIED:
-                    self._denied(request)  # by users of version 3 that this front did not know yet
-                else:
-                    self._refuse(request, 500, "Internal Server Error")
-                return
-            answer = Answer.decode(body, HEAD.size)
-            self._feed.shown(answer.index)
-            if answer.code == PROVE:
-                proofs += 1
-                try:
-                    self._credentials.prove(request, answer.body, proofs - 1, proven)
-                except EtcdError:
-                    self._refuse(request, 500, "Internal Server Error")
-            elif answer.code == 401:
-                self._denied(request)
-            else:
-                then(answer)
-
-        send(self._credentials.of(request), answered)
+                self._refuse(request, 500, "Internal Server Error")
+            return
+        answer = Answer.decode(body, HEAD.size)
+        self._feed.shown(answer.index)
+        if answer.code == PROVE:
+            asked.proofs += 1
+            try:
+                self._credentials.prove(request, answer.body, asked.proofs - 1, asked.compared)
+            except EtcdError:
+                self._refuse(request, 500, "Internal Server Error")
+        elif answer.code == 401:
+            self.denied(request)
+        else:
+            asked.then(answer)
 
     def _respond(self, request: HttpRequest, answer: Answer) -> None:
         if not request.closed:
@@ -187,6 +180,27 @@ class Auth:
         if not request.closed:
             request.respond(status, message(text), self._headers, JSON)
 
-    def _denied(self, request: HttpRequest) -> None:
+    def denied(self, request: HttpRequest) -> None:
         if not request.closed:
             request.respond(401, message("Insufficient credentials"), (), JSON)
+
+
+class _Asked:
+    """What a request asks of a node, once more with each password that is found right. It refers to itself by
+    nothing that stays: a body of megabytes would wait for the garbage collector."""
+
+    __slots__ = ("_auth", "_send", "proofs", "request", "then")
+
+    def __init__(self, auth: Auth, request: HttpRequest, send: Send, then: Answered) -> None:
+        self._auth, self.request, self._send, self.then = auth, request, send, then
+        self.proofs = 0
+
+    def compared(self, who: Who | None) -> None:
+        if who is None:
+            self._auth.denied(self.request)
+        else:
+            self.proven(who)
+
+    def proven(self, who: Who | None) -> None:
+        """``who``: None if the client named nobody."""
+        self._send(who, lambda waiting, status, body: self._auth.told(self, status, body))

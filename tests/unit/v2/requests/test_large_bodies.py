@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from cluster import errors
+from cluster.features.v2.requests import Answer
+from cluster.wire.messages import HEAD
 from proxy.gateway import go_json
 from proxy.http.http2 import Limits
 from proxy.http.http2_requests import HttpStream
@@ -15,6 +17,7 @@ from proxy.http.requests import HttpRequest
 from proxy.v2.members import Members, peer_urls
 from proxy.v2.users.auth import Auth
 from proxy.v2.users.bodies import BadBody, role_of, user_of
+from tests.garbage import no_garbage
 from tests.unit.v2.requests.plain_host import HOST, Host, get, put
 
 COMMON = SimpleNamespace(cluster_id=1, max_request_bytes=1 << 21)
@@ -58,6 +61,22 @@ def test_a_large_body_about_users_is_not_read() -> None:
         serve(request)
         assert request.said[0] == 500
         assert errors.REQUEST_TOO_LARGE.text.encode() in request.said[1]
+
+
+def test_nothing_of_a_request_of_root_is_left_to_the_garbage_collector() -> None:
+    """Its body may be of megabytes."""
+    found: list[Any] = []
+    router = SimpleNamespace(v2_news=None, read=lambda *asked: found.append(asked[-1]))
+    made: Any = SimpleNamespace(
+        router=router, common=COMMON, principals=SimpleNamespace(enabled=False), passwords=None)
+    credentials: Any = SimpleNamespace(of=lambda request: None)
+    auth = Auth(made, credentials, SimpleNamespace(highest=0, shown=lambda at: None))  # type: ignore[arg-type]
+    with no_garbage("proxy", "tests", "builtins"):
+        request = asked("POST", "/v2/members", b"x")
+        auth.if_root(request, lambda to=request: to.respond(415, b""))  # type: ignore[misc]
+        found.pop()(None, 0, bytes(HEAD.size) + Answer(7, b"", 200).encode())
+        assert request.said[0] == 415
+        del request
 
 
 def test_broken_bodies_are_walked_for_an_error_that_is_told_alone(monkeypatch: pytest.MonkeyPatch) -> None:
