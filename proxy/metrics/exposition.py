@@ -95,7 +95,8 @@ class Metrics:
     def _gathered(self, done: Callable[[Iterable[Metric]], None]) -> None:
         """``done`` gets all families: with the nodes' figures, if they answer."""
         asked = [shard for shard in self._context.router.routes if self._is_own(shard)]
-        missing = len(asked) + 1 + self._is_own(0)
+        own = self._is_own(0)
+        missing = len(asked) + 1 + own
         for shard in self._nodes.keys() - set(asked):
             has_gone(self._nodes[shard])
 
@@ -125,7 +126,7 @@ class Metrics:
 
         for shard in asked:
             ask_own(self._context, shard, Method.COUNTERS, counted)
-        if self._is_own(0):
+        if own:
             ask_own(self._context, 0, Method.STATUS, answer)
         gather(self._context, gathered)
 

@@ -94,18 +94,24 @@ class Scrapes:
         if this.over:
             return
         this.over = True
-        try:
-            for number, request in enumerate(this.requests):
-                form = this.forms[number] if number < len(this.forms) else None
-                if request.closed:
-                    continue
-                if form is None or form not in this.bodies:
-                    request.respond(500, b"metrics cannot be collected now\n", (), "text/plain")
-                else:
-                    fields = [("content-encoding", "gzip")] if form.zipped else []
-                    request.respond(200, this.bodies[form], fields, form.content_type)
-        finally:
-            self.rest(self._begin)
+        for number, request in enumerate(this.requests):
+            form = this.forms[number] if number < len(this.forms) else None
+            try:
+                _respond(request, form, None if form is None else this.bodies.get(form))
+            except HANDLER_MISTAKES as error:
+                faults.met("answering with metrics", error)
+        this.requests, this.forms, this.bodies = [], [], {}  # the timer of its limit holds it yet
+        self.rest(self._begin)
+
+
+def _respond(request: HttpRequest, form: _Form | None, body: bytes | None) -> None:
+    if request.closed:
+        return
+    if form is None or body is None:
+        request.respond(500, b"metrics cannot be collected now\n", (), "text/plain")
+    else:
+        fields = [("content-encoding", "gzip")] if form.zipped else []
+        request.respond(200, body, fields, form.content_type)
 
 
 class _Collected:

@@ -63,6 +63,7 @@ class Context:
         self.on_tick: list[Callable[[float], None]] = [self.listing.tick]  # called every sweep, with the time
         self.on_stop: list[Callable[[], None]] = []  # end streams that have no end of their own
         self.guarded: dict[Call, Callable[[Call], None]] = {}  # streams with hasleader -> how to end one
+        self._ending = False  # some in each turn
 
     def _placed(self, row: bytes) -> None:
         """A node has applied this table: others may be behind. ValueError."""
@@ -173,13 +174,15 @@ class Context:
         """Every sweep: end what has waited too long, also streams without a leader."""
         for look in self.on_tick:
             look(now)
-        self._end_leaderless()
+        if not self._ending:
+            self._end_leaderless()
 
     def _end_leaderless(self) -> None:
         """Some in each turn: each costs some 30 us, in the middle of an election."""
-        router = self.router
+        router, self._ending = self.router, False
         patience_s = _LEADERLESS_ELECTIONS * router.election_s
         if self.guarded and router.loop.time() - router.leaderless_since > patience_s:
+            router.loop.call_soon(self._end_leaderless)
+            self._ending = True
             for call in list(islice(self.guarded, _ENDED_TOGETHER)):
                 self.guarded.pop(call)(call)
-            router.loop.call_soon(self._end_leaderless)

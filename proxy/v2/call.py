@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.gateway.encode import text
 from proxy.http.requests import Headers, HttpRequest
 
@@ -53,25 +55,54 @@ def said(request: HttpRequest, status: int, message: str, headers: Headers = ())
 
 
 class InTurns:
-    """An answer that is made a step a turn, while its client waits for it. It refers to itself by nothing
-    that stays: such answers are megabytes, and are gone before the garbage collector looks for them."""
+    """Answers that are made step by step while their clients wait for them: a step in each turn of the loop,
+    of one answer after the other. None refers to itself: such answers are megabytes, and are gone before the
+    garbage collector looks for them."""
 
-    __slots__ = ("_parts", "_request", "_soon", "_steps", "_then")
+    def __init__(self, soon: Callable[[Callable[[], None]], object]) -> None:
+        self._soon = soon
+        self._left: deque[_Made] = deque()
 
-    def __init__(self, soon: Callable[[Callable[[], None]], object], request: HttpRequest,
-                 steps: Iterator[bytes], then: Callable[[bytes], None]) -> None:
-        self._soon, self._request, self._steps, self._then = soon, request, steps, then
+    def begin(self, request: HttpRequest, steps: Iterator[bytes], then: Callable[[bytes], None]) -> None:
+        self._left.append(_Made(request, steps, then))
+        if len(self._left) == 1:
+            self._turn()
+
+    def _turn(self) -> None:
+        made = self._left[0]
+        try:
+            goes_on = made.step()
+        except HANDLER_MISTAKES as error:
+            faults.met("making an answer of version 2", error)
+            made.fail()
+            goes_on = False
+        if not goes_on:
+            self._left.popleft()
+        if self._left:
+            self._soon(self._turn)
+
+
+class _Made:
+    __slots__ = ("_parts", "_request", "_steps", "_then")
+
+    def __init__(self, request: HttpRequest, steps: Iterator[bytes], then: Callable[[bytes], None]) -> None:
+        self._request, self._steps, self._then = request, steps, then
         self._parts: list[bytes] = []
 
-    def go_on(self) -> None:
+    def step(self) -> bool:
+        """Whether there is more to do."""
         if self._request.closed:
-            return
+            return False
         part = next(self._steps, None)
         if part is None:
             self._then(b"".join(self._parts))
-        else:
-            self._parts.append(part)
-            self._soon(self.go_on)
+            return False
+        self._parts.append(part)
+        return True
+
+    def fail(self) -> None:
+        if not (self._request.closed or self._request.started):
+            said(self._request, 500, "Internal Server Error")
 
 
 def told(error: EtcdError) -> str:

@@ -39,6 +39,7 @@ class Keys:
         settings = context.settings
         self._context = context
         self._router = context.router
+        self._in_turns = InTurns(context.router.loop.call_soon)
         self._now_ns = now_ns
         self._stats = MethodStats()
         self._cluster = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
@@ -205,7 +206,7 @@ class Keys:
             answer.body = body
             self._respond(request, answer, term)
 
-        InTurns(self._router.loop.call_soon, request, parts, made).go_on()
+        self._in_turns.begin(request, parts, made)
 
     def _respond(self, request: HttpRequest, answer: Answer, term: int) -> None:
         if answer.code:

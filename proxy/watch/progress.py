@@ -72,15 +72,17 @@ class PeriodicProgress:
 
     def _go_on(self) -> None:
         room = _A_TURN
-        while self._left and room > 0:
-            stream, watches = next(iter(self._left.items()))
-            some = watches[-room:]
-            del watches[-room:]
-            room -= len(some) or 1
-            for watch in reversed(some):
-                if stream.watches.get(watch.id) is watch:  # it has not ended
-                    stream.periodic(watch)
-            if not watches:
-                del self._left[stream]
-        if self._left:
-            self._router.loop.call_soon(self._go_on)
+        try:
+            while self._left and room > 0:
+                stream, watches = next(iter(self._left.items()))
+                some = watches[-room:]
+                del watches[-room:]
+                room -= len(some) or 1
+                for watch in reversed(some):
+                    if stream.watches.get(watch.id) is watch:  # it has not ended
+                        stream.periodic(watch)
+                if not watches:
+                    del self._left[stream]
+        finally:  # a fault ends no other stream's
+            if self._left:
+                self._router.loop.call_soon(self._go_on)

@@ -35,7 +35,7 @@ def _told(endpoint: str, head: bytes, body: bytes, patience_s: float = _LIMIT_S)
     """One request over HTTP/1.1, and the begin of its answer, if it comes in time."""
     with _connected(endpoint) as connection:
         with contextlib.suppress(ConnectionError):  # it may be refused before all of it has come
-            fields = b"Host: x\r\nContent-Length: %d\r\n" % len(body)
+            fields = b"Host: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n" % len(body)
             connection.sendall(b"%b HTTP/1.1\r\n%b\r\n%b" % (head, fields, body))
         connection.settimeout(patience_s)
         with contextlib.suppress(OSError):
