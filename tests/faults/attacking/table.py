@@ -33,7 +33,6 @@ from tests.faults.attacking import (
     test_attacks_http2,
     test_attacks_loops,
     test_attacks_memory,
-    test_attacks_turns,
 )
 from tests.faults.attacking.beside import TURN_S, Attacked, attacked, watching
 from tests.faults.attacking.bystander import Bystander, Turn
@@ -80,7 +79,7 @@ def attacks() -> dict[str, Attack]:
     listed: list[Attack] = [
         *test_attacks_loops.ATTACKS, test_attacks_loops.crowd, *test_attacks_memory.ATTACKS,
         test_attacks_http2.zero_windows, test_attacks_http2.compressed, test_attacks_http2.slow_clients,
-        test_attacks_loops.lists, *test_attacks_turns.ATTACKS,
+        test_attacks_loops.lists,
     ]
     found = {attack.__name__: attack for attack in listed}
     for flood in (test_attacks.pipelined_versions, test_attacks.huffman_headers):
