@@ -89,6 +89,9 @@ class Call:
         self._told = told
         self._ended = ended
 
+    def costs(self, units: int) -> None:
+        """Connections have no turns here."""
+
     def reply(self, *parts: bytes) -> None:
         assert self.gone or not self.closed, "I23: answered twice"
         self.closed = True
