@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -295,8 +296,8 @@ class Pods:
 
     def _here(self, pod: int, text: str) -> str:
         """Free ports, the pod's own /tmp."""
-        for port, ours in zip((2379, 2380, 2381), self._ports, strict=True):
-            text = text.replace(f":{port}", f":{ours}")
+        ours = dict(zip(("2379", "2380", "2381"), self._ports, strict=True))
+        text = re.sub(r":(2379|2380|2381)\b", lambda found: f":{ours[found[1]]}", text)  # not one of our own
         return text.replace("/tmp/", f"{self._folder}/{pod}/")
 
     def _environment(self, pod: int, replicas: int) -> dict[str, str]:
