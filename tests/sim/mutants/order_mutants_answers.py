@@ -224,7 +224,7 @@ def progress_requests_are_dropped(patch: Patch) -> None:
 
 def nobody_is_notified_of_progress(patch: Patch) -> None:
     """I16: a watch that wants it is told from time to time how far it is."""
-    patch.setattr(proxy.watch.stream.WatchStream, "periodic", lambda self: None)
+    patch.setattr(proxy.watch.stream.WatchStream, "periodic", lambda self, watch: None)
 
 
 def filters_are_ignored(patch: Patch) -> None:
