@@ -111,9 +111,9 @@ def test_another_user_says_no_hello(cluster: LocalCluster) -> None:
 
 @AS_ROOT
 def test_a_host_of_another_user_is_told_what_it_needs(cluster: LocalCluster) -> None:
-    asks = (
-        f"import os; os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})\n"
-        "from tools.muster.host.identity.joining import ask\n"
+    asks = (  # imported first: another user may not read a Python below /root
+        "import encodings.idna, os; from tools.muster.host.identity.joining import ask\n"
+        f"os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})\n"
         f"ask([('127.0.0.1', {cluster.base_port + 1})], '', own_user=True)"
     )
     done = subprocess.run(

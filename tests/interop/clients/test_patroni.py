@@ -42,7 +42,7 @@ def _programs() -> Path:
 
 def _prefixes() -> list[list[str]]:
     """Ways to run a command as somebody whom PostgreSQL takes: it refuses to run as root. The second one
-    may read what only root may, as this checkout may be."""
+    may read what only root may, as this checkout or its Python may be."""
     if os.getuid():
         return [[]]
     plain = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
@@ -50,10 +50,12 @@ def _prefixes() -> list[list[str]]:
 
 
 def _prefix() -> list[str]:
-    """The first one that works."""
+    """The first one that works. Patroni starts its own Python again, which the first one's may not find: at
+    its start it takes the system's modules for those that it may not read."""
+    again = "import subprocess, sys, patroni; subprocess.run([sys.executable, '-c', ''], check=True)"
     for prefix in _prefixes():
         tried = subprocess.run(
-            [*prefix, str(_PATRONI), "--version"], capture_output=True, cwd="/", check=False
+            [*prefix, sys.executable, "-c", again], capture_output=True, cwd="/", check=False
         )
         if tried.returncode == 0:
             return prefix
