@@ -17,8 +17,6 @@ from node.backup import build as backup
 from node.backup import users
 from node.members.changes import Changes
 from node.members.roster import Roster
-from node.replica.moving.copying import Copying
-from node.replica.moving.leaving import Leaving
 from node.replica.shards.order_role import OrderRole
 from node.serving.v2 import V2Tree
 from node.storage import Position
@@ -152,12 +150,6 @@ def backups_show_what_has_left(patch: Patch) -> None:
     patch.setattr(backup, "Checkpoint", Checkpoint)
 
 
-def a_learners_host_drops_nothing(patch: Patch) -> None:
-    """What has left goes at a learner's host, too (G10): what comes back waits for that (G11)."""
-    patch.setattr(Leaving, "_asked", lambda self: set(self._voters()))
-    patch.setattr(Copying, "_miss_state", lambda self, move: None)  # the other way on, once that has lasted
-
-
 MUTANTS = [
     Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17"), first=4),
     Mutant(promotions_are_answered_when_group_0_has_them, ("who was promoted",), first=11),
@@ -170,6 +162,5 @@ MUTANTS = [
     Mutant(tokens_of_before_count, (RULE,)),
     Mutant(watches_outlive_permissions, ("P5 no watch stands",), first=9, ways=("more",)),
     Mutant(backups_show_what_has_left, (RULE,), first=32, ways=("moves", "real")),
-    Mutant(a_learners_host_drops_nothing, ("liveness",), shards=3, first=32, ways=("moves", "more")),
     Mutant(anybody_watches, ("P5 nobody watches",), ways=("more",)),
 ]
