@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dns.resolver import Resolver
 
 _LIMIT_S = 5.0  # for all servers to answer
+_DEFAULT_SERVERS = ("127.0.0.1", "::1")  # Go's, for a machine whose configuration names none
 
 
 class LookupFailed(Exception):
@@ -27,8 +28,12 @@ def records(service: str) -> list[Record]:
     import dns.exception  # 60 ms to load, for few
     import dns.resolver
 
-    resolver = dns.resolver.get_default_resolver()
-    server = f"{resolver.nameservers[0]}:{resolver.port}" if resolver.nameservers else "[::1]:53"
+    try:
+        resolver = dns.resolver.get_default_resolver()
+    except dns.resolver.NoResolverConfiguration:
+        resolver = dns.resolver.Resolver(configure=False)
+        resolver.nameservers = list(_DEFAULT_SERVERS)
+    server = f"{resolver.nameservers[0]}:{resolver.port}"
     failed = ""
     for name in _names(service, resolver):
         try:

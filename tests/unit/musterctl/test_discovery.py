@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import dns.resolver
 import pytest
 
 from tests.name_server import serving
@@ -47,6 +48,26 @@ def test_endpoints_come_by_https_first_and_in_the_order_of_their_records() -> No
 def test_endpoints_in_clear_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     assert endpoints_of("both.test", "", insecure=False) == ["https://s.both.test.:2379"]
     assert 'ignoring discovered insecure endpoint "http://p.both.test.:2378"' in capsys.readouterr().err
+
+
+def test_a_machine_without_a_resolver_asks_a_name_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended with a traceback: early in a boot, in a container without a network."""
+
+    def none() -> None:
+        raise dns.resolver.NoResolverConfiguration("no nameservers")
+
+    monkeypatch.setattr(dns.resolver, "default_resolver", None)
+    monkeypatch.setattr(dns.resolver, "reset_default_resolver", none)
+    asked: list[list[str]] = []
+
+    def resolve(resolver: dns.resolver.Resolver, *_: object, **__: object) -> None:
+        asked.append([str(server) for server in resolver.nameservers])
+        raise dns.resolver.NoNameservers
+
+    monkeypatch.setattr(dns.resolver.Resolver, "resolve", resolve)
+    with pytest.raises(Exit, match=r"on 127\.0\.0\.1:53: server misbehaving"):
+        endpoints_of("plain.test", "", insecure=True)
+    assert asked[0] == ["127.0.0.1", "::1"]
 
 
 @pytest.mark.parametrize(
