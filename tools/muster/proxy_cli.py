@@ -7,7 +7,7 @@ import os
 import ssl
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -21,7 +21,7 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
 from tools.muster.config.settings import with_agreed_layout, with_members
-from tools.muster.config.urls import parse_peer_url
+from tools.muster.config.urls import dialable
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.identity import bootstrap
@@ -248,7 +248,7 @@ def _members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
                 raise ConnectionError(e.details()) from None
             refused = e.details()  # there are users, and a proxy is none of them
         else:
-            members = tuple(_peer(m.ID, m.name, list(m.peerURLs)) for m in answer.members)
+            members = _peers((m.ID, m.name, m.peerURLs) for m in answer.members)
             return answer.header.cluster_id, members
     try:
         return _public_members_at(endpoint, files)
@@ -264,7 +264,7 @@ def _public_members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ..
     with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
         cluster_id = int(answer.headers["X-Etcd-Cluster-Id"], 16)
         members = json.load(answer)["members"]
-    return cluster_id, tuple(_peer(int(m["id"], 16), m["name"], m["peerURLs"]) for m in members)
+    return cluster_id, _peers((int(m["id"], 16), m["name"], m["peerURLs"]) for m in members)
 
 
 def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, int]:
@@ -280,6 +280,14 @@ def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, i
     raise ConfigError(f"no endpoint answers /muster/placement; the last: {last}")
 
 
-def _peer(member_id: int, name: str, urls: list[str]) -> Peer:
-    first = parse_peer_url(urls[0])
-    return Peer(member_id, name, first.host, first.port, tuple(urls))
+def _peers(members: Iterable[tuple[int, str, Iterable[str]]]) -> tuple[Peer, ...]:
+    """Those that can be dialled. ConnectionError: there are none."""
+    peers = []
+    for member_id, name, peer_urls in members:
+        urls = [url for url in map(dialable, peer_urls) if url is not None]
+        if urls:
+            told = tuple(url.text for url in urls)
+            peers.append(Peer(member_id, name, urls[0].host, urls[0].port, told))
+    if not peers:
+        raise ConnectionError("it names no member with a peer URL that can be dialled")
+    return tuple(peers)

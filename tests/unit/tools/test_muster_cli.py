@@ -3,12 +3,14 @@ runs."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
+from cluster.pb import rpc_pb2
 from cluster.settings import Peer
 from cluster.version import ETCD_VERSION, MUSTER_VERSION
 from tests.authority import Authority
@@ -28,6 +31,7 @@ from tools.muster.config.parse import ConfigError, UsageError, Values, parse_arg
 from tools.muster.config.settings import ServerConfig, build
 from tools.muster.gateway.cli import FLAGS as GATEWAY_FLAGS
 from tools.muster.host import ports, rundir
+from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
 from tools.muster.proxy_mode import fronts, start
@@ -43,6 +47,20 @@ def muster(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProc
         timeout=60,
         env={**kept, "PYTHONPATH": str(ROOT), **environ}, check=False,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def members_served(answer: Callable[[bytes, grpc.ServicerContext], object]) -> Iterator[int]:
+    """The port of a server that has MemberList alone."""
+    server = grpc.server(futures.ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
+        "etcdserverpb.Cluster", {"MemberList": grpc.unary_unary_rpc_method_handler(answer)}),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
 
 
 def test_a_gateway_at_a_name_that_cannot_be(tmp_path: Path) -> None:
@@ -328,6 +346,35 @@ def test_an_endpoint_that_is_no_url_is_one_that_does_not_answer(
         proxy_cli.members_of([endpoint])
 
 
+def test_members_that_cannot_be_dialled_keep_no_proxy_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``member add`` takes their URLs, as etcd's does."""
+    urls = [["http://:2380"], ["unixs://h:1"], ["http://:1", "http://127.0.0.1:2"], ["http://127.0.0.1:3"]]
+    ran: list[tuple[str, tuple[Peer, ...]]] = []
+
+    def run(config: ServerConfig, identity: Identity, *more: object) -> int:
+        ran.append((config.data_dir, identity.peers))
+        return 0
+
+    monkeypatch.setattr(fronts, "run", run)
+    monkeypatch.setattr(proxy_cli, "layout_of", lambda *_: (1, 3))
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    flags = [f"--data-dir={tmp_path / 'p'}", "--log-outputs=/dev/null",
+             f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]
+    for known, code in ((urls, 0), (urls[:2], None)):
+        members = [rpc_pb2.Member(ID=n, name=f"m{n}", peerURLs=one) for n, one in enumerate(known, 1)]
+        told = rpc_pb2.MemberListResponse(members=members).SerializeToString()
+        with members_served(lambda *_, told=told: told) as port, (
+            contextlib.nullcontext() if code == 0
+            else pytest.raises(ConfigError, match="no member with a peer URL that can be dialled")
+        ):
+            assert proxy_cli.run([*flags, f"--endpoints=127.0.0.1:{port}"]) == code
+    assert ran == [(str(tmp_path / "p"), (
+        Peer(3, "m3", "127.0.0.1", 2, ("http://127.0.0.1:2",)),
+        Peer(4, "m4", "127.0.0.1", 3, ("http://127.0.0.1:3",))))]
+
+
 def test_a_proxy_of_members_with_users_and_without_version_2_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,17 +384,12 @@ def test_a_proxy_of_members_with_users_and_without_version_2_says_what_to_do(
     def refuse(request: bytes, context: grpc.ServicerContext) -> None:
         context.abort(grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: user name is empty")
 
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(
-        "etcdserverpb.Cluster", {"MemberList": grpc.unary_unary_rpc_method_handler(refuse)}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with pytest.raises(ConfigError, match=r"user name is empty; /v2/members: .*name the members by "
-                                              r"--initial-cluster"):
-            proxy_cli.members_of([f"127.0.0.1:{port}"])
-    finally:
-        server.stop(None).wait()
+    with (
+        members_served(refuse) as port,
+        pytest.raises(ConfigError, match=r"user name is empty; /v2/members: .*name the members by "
+                                         r"--initial-cluster"),
+    ):
+        proxy_cli.members_of([f"127.0.0.1:{port}"])
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:

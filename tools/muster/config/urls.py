@@ -97,5 +97,13 @@ def parse_peer_url(text: str) -> Url:
     return Url(url.text, host, port)
 
 
+def dialable(peer_url: str) -> Url | None:
+    """None: it cannot be dialled. MemberAdd takes such URLs, as etcd's does."""
+    try:
+        return parse_peer_url(peer_url)
+    except ConfigError:
+        return None
+
+
 def parse_urls(texts: tuple[str, ...]) -> tuple[Url, ...]:
     return tuple(parse_url(t) for t in texts)

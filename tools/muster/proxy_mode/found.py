@@ -18,7 +18,7 @@ from cluster.repeats import Repeats
 from cluster.settings import Peer, PeerTls
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
-from tools.muster.config.urls import Url, parse_peer_url
+from tools.muster.config.urls import dialable
 from tools.muster.host.identity.joining import ask as asked
 from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.proxy_mode import kind
@@ -76,7 +76,7 @@ class Members:
         return None
 
     def _asked(self, url: str) -> Running | None:
-        if (at := _parsed(url)) is None:
+        if (at := dialable(url)) is None:
             return None
         config = self._config
         try:
@@ -95,7 +95,7 @@ class Members:
     def keep(self, running: Running) -> None:
         """Remember the members, and write them down."""
         self.peers = _peers_of(running)
-        urls = sorted({url for member in running.members for url in member.peer_urls if _parsed(url)})
+        urls = sorted({url for member in running.members for url in member.peer_urls if dialable(url)})
         if tuple(urls) != self.peer_urls:
             self._log.info("updated peer URLs", was=list(self.peer_urls), now=urls)
         elif kind.cluster_file(self._config.data_dir).exists():
@@ -141,15 +141,7 @@ def _peers_of(running: Running) -> tuple[Peer, ...]:
 
 def _peers(running: Running) -> Iterable[Peer]:
     for member in running.members:
-        first = next(filter(None, map(_parsed, member.peer_urls)), None)
+        first = next(filter(None, map(dialable, member.peer_urls)), None)
         if first is not None:
             yield Peer(
                 member.member_id, member.name, first.host, first.port, member.peer_urls, member.learner)
-
-
-def _parsed(url: str) -> Url | None:
-    """None: it cannot be dialled. MemberAdd takes such URLs, as etcd's does."""
-    try:
-        return parse_peer_url(url)
-    except ConfigError:
-        return None
