@@ -20,7 +20,7 @@ from tools.musterctl.commands import auth
 from tools.musterctl.commands import table as commands
 from tools.musterctl.commands.hosts import member
 from tools.musterctl.commands.keys.watch import WatchArguments, split_arguments
-from tools.musterctl.printing.print_json import message
+from tools.musterctl.printing.print_json import member_list_hex, message
 from tools.musterctl.usage import usage, version
 
 
@@ -250,3 +250,14 @@ def test_a_peer_key_file_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixt
     assert cli.run(["peer-keys", str(path)]) == 1
     assert path.read_bytes() == before
     assert capsys.readouterr().err == f"Error: open {path}: file exists\n"
+
+
+def test_an_unstarted_member_has_all_fields_in_hex() -> None:
+    """As by etcdctl 3.5: scripts find such a member by its empty name."""
+    header = rpc_pb2.ResponseHeader(cluster_id=10, member_id=11, raft_term=2)
+    members = [rpc_pb2.Member(ID=12, name="a", peerURLs=["http://a:1"], clientURLs=["http://a:2"]),
+               rpc_pb2.Member(ID=13, peerURLs=["http://b:1"], isLearner=True)]
+    assert member_list_hex(rpc_pb2.MemberListResponse(header=header, members=members)) == (
+        '{"header":{"cluster_id":"a","member_id":"b","raft_term":2},"members":['
+        '{"ID":"c","name":"a","peerURLs":["http://a:1"],"clientURLS":["http://a:2"]},'
+        '{"ID":"d","name":"","peerURLs":["http://b:1"],"clientURLS":null}]}')

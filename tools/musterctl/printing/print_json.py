@@ -109,12 +109,10 @@ def member_list_hex(r: rpc_pb2.MemberListResponse) -> str:
     """IDs in hex, and etcdctl 3.5's spelling of clientURLs; no learner flag."""
     members = []
     for member in r.members:
-        parts = [f'"ID":"{member.ID:x}"']
-        if member.name:
-            parts.append(f'"name":{json_string(member.name)}')
+        parts = [f'"ID":"{member.ID:x}"', f'"name":{json_string(member.name)}']
         for name, urls in (("peerURLs", member.peerURLs), ("clientURLS", member.clientURLs)):
-            if urls:
-                parts.append(f'"{name}":[{",".join(map(json_string, urls))}]')
+            told = f"[{','.join(map(json_string, urls))}]" if urls else "null"
+            parts.append(f'"{name}":{told}')
         members.append("{" + ",".join(parts) + "}")
     header = [f'"cluster_id":"{r.header.cluster_id:x}"', f'"member_id":"{r.header.member_id:x}"']
     if r.header.revision:
