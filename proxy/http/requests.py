@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
+from urllib.parse import parse_qs
 
 from cluster.faults import HANDLER_MISTAKES, faults
 
 Headers = Iterable[tuple[str, str]]
+_MOST_PARAMETERS = 1000
 
 
 @lru_cache(256)
@@ -140,3 +142,11 @@ class HttpRequest:
 HttpHandler = Callable[[HttpRequest], None]
 # (what was read, where a request of HTTP/1.1 begins) -> its answer, and its end; None: it goes the usual way
 AtOnce = Callable[[bytes, int], "tuple[bytes, int] | None"]
+
+
+def parameters(request: HttpRequest) -> dict[str, list[str]]:
+    """What the query has; none of too many, as in Go: a name costs 2 us."""
+    try:
+        return parse_qs(request.query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+    except ValueError:
+        return {}

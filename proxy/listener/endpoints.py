@@ -6,7 +6,6 @@ import os
 import resource
 import sys
 from collections.abc import Callable
-from urllib.parse import parse_qs
 
 import orjson
 
@@ -14,14 +13,13 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpHandler, HttpRequest
+from proxy.http.requests import HttpHandler, HttpRequest, parameters
 from proxy.metrics.exposition import Metrics
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context, Registry
 
 _TEXT = "text/plain; charset=utf-8"
 _ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
-_MOST_PARAMETERS = 1000
 
 Done = Callable[[str], None]  # "" or what is wrong
 
@@ -140,19 +138,11 @@ class Checks:
         return self._router.routes[0].leader != 0
 
 
-def _parameters(request: HttpRequest) -> dict[str, list[str]]:
-    """What the query has; none of too many, as in Go: a name costs 2 us."""
-    try:
-        return parse_qs(request.query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
-    except ValueError:
-        return {}
-
-
 class _Asked:
     __slots__ = ("alarms", "excluded", "read", "request", "serializable", "since")
 
     def __init__(self, request: HttpRequest, since: float) -> None:
-        query = _parameters(request)
+        query = parameters(request)
         self.request = request
         self.since = since
         self.excluded = set(query.get("exclude", ()))
@@ -243,14 +233,14 @@ class Probe:
 
     def serve(self, request: HttpRequest) -> None:
         if only_get(request):
-            query = _parameters(request)
+            query = parameters(request)
             excluded = set(query.get("exclude", ()))
             self._run(request, [n for n in self._listed if n not in excluded], "verbose" in query)
 
     def one(self, check: str) -> HttpHandler:
         def serve(request: HttpRequest) -> None:
             if only_get(request):
-                self._run(request, [check], "verbose" in _parameters(request))
+                self._run(request, [check], "verbose" in parameters(request))
 
         return serve
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from urllib.parse import parse_qsl
 
 from cluster.features.v2.refusals import Code
 from cluster.features.v2.requests import PROVE, Answer, Op, Write
 from cluster.features.v2.tree import KEYS
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpHandler, HttpRequest
+from proxy.http.requests import HttpHandler, HttpRequest, parameters
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import TEXT, HttpCall, allowed
@@ -45,8 +44,7 @@ class Directories:
     def new(self, request: HttpRequest) -> None:
         if not allowed(request, "GET", "PUT", "POST"):
             return
-        pairs = parse_qsl(request.query, keep_blank_values=True)
-        text = next((value for name, value in pairs if name == "size"), "") or str(_SIZE)  # the first counts
+        text = parameters(request).get("size", [""])[0] or str(_SIZE)  # the first counts
         if not (text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= _MOST):
             self._refuse(request, 400, f"size must be a number of hosts, 1 to {_MOST}\n".encode())
             return

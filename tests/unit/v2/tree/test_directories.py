@@ -64,6 +64,7 @@ class Front:
 @pytest.mark.parametrize(("query", "size"), [
     ("", b"3"), ("size=", b"3"), ("size=1", b"1"), ("size=007", b"7"), ("a=b&size=1000", b"1000"),
     ("size=5&size=1", b"5"),
+    pytest.param("a=%41&" * 1000 + "size=5", b"3", id="too many names to read"),
 ])  # fmt: skip
 @pytest.mark.parametrize("secure", [False, True])
 def test_a_directory_is_made_whose_url_is_answered(query: str, size: bytes, secure: bool) -> None:
