@@ -116,6 +116,22 @@ def run_all(target: Target) -> None:
     target.begun.clear()
 
 
+def test_what_is_copied_is_told_by_events_and_by_progress_alone() -> None:
+    """An etcd sends the past in parts, each at the store's revision."""
+    put = [kv_pb2.Event(kv=kv_pb2.KeyValue(key=b"k", value=b"v", mod_revision=n)) for n in (9, 10)]
+    told = [rpc_pb2.WatchResponse(header=rpc_pb2.ResponseHeader(revision=2012), events=put),
+            rpc_pb2.WatchResponse(header=rpc_pb2.ResponseHeader(revision=2013))]
+    raw = SimpleNamespace(watch=lambda *_, **__: told)
+    source: Any = SimpleNamespace(raw=lambda: raw, each=iter, again=None)
+    target: Any = Target()
+    copier = Copier(source, target, (b"\0", b"\0"), 128, lambda key: key)
+    copied: list[int] = []
+    copier.on_progress = lambda: copied.append(copier.revision)
+    copier.follow()
+    assert copied == [10, 2013]
+    assert target.puts == [(b"k", 0)] * 2
+
+
 class Enough(Exception):
     """The other cluster's client would connect now."""
 

@@ -80,7 +80,8 @@ class Copier:
                 self._apply(self._change(event) for event in changes)
                 self.copied += len(changes)
                 self.revision = revision
-            self.revision = max(self.revision, response.header.revision)
+            if not response.events:  # with some, its revision is the store's: more of the past may follow
+                self.revision = max(self.revision, response.header.revision)
             self.on_progress()
 
     def _change(self, event: kv_pb2.Event) -> rpc_pb2.RequestOp:
