@@ -12,7 +12,7 @@ from cluster.features import downgrade
 from cluster.features.auth.reads import Show
 from cluster.pb import rpc_pb2
 from cluster.version import ETCD_VERSION
-from cluster.wire.messages import HEAD, Method
+from cluster.wire.messages import HEAD, Method, Status
 from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.upkeep.backup import Snapshot
@@ -145,28 +145,32 @@ class _Hash:
 
 
 def _defragment(context: Context) -> Serve:
-    """This host's replica of every shard, one after the other, beside requests."""
+    """This host's replica of every shard, one after the other, beside requests, though the client goes
+    meanwhile, as by etcd. So the front asks for itself; a call that is judged is judged before."""
     router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
         if context.common.member_id and router.routes[shard].home is None:  # another host's would do it
             context.defragmenting.ends(call)
-            context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            if not call.closed:
+                context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
             return
-        router.local(call, Method.DEFRAGMENT, b"", shard, stats, answered, None, _DEFRAGMENT_LIMIT_S)
+        router.local(None, Method.DEFRAGMENT, b"", shard, stats, answered, call, _DEFRAGMENT_LIMIT_S)
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
-        call = waiting.call
-        if call.closed:
-            return  # the nodes report the end
+        call: Call = waiting.context
         following = [shard for shard in placement.running if shard > waiting.shard]
-        if status == 0 and following:
+        if status == Status.OK and following:
             ask(call, following[0], waiting.stats)
             return
         context.defragmenting.ends(call)
-        if not context.failed(waiting, status, body):
+        if call.closed:
+            return
+        if status == Status.OK:
             waiting.stats.ok += 1
             call.reply(b"")  # no header, as etcd's
+        else:
+            context.refuse(call, waiting.stats, EtcdError.decode(body))
 
     def begin(call: Call, stats: MethodStats) -> None:
         context.defragmenting.begins(call)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import pytest
+
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.features.auth.principal import SAID
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method, Status
 from proxy.services.health import HealthWatch
 from proxy.services.range_stream import RangeStream
 from proxy.services.table import register_all
 from proxy.shared.context import Context
-from tests.unit.proxy.fakes import FakeCall
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.test_services import Methods, Served
 
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 
@@ -117,7 +120,7 @@ def test_health_checks_see_nothing_of_a_defragmentation_that_is_not_permitted() 
         found.net.run()
         assert asked.closed is not permitted
     assert watch.replies == [SERVING, NOT_SERVING]
-    assert found.node.take(Method.DEFRAGMENT)
+    assert found.node.take(Method.DEFRAGMENT | SAID), "the front's own question, once that is permitted"
 
 
 def test_a_host_serves_while_it_defragments_unless_the_gate_is_open() -> None:
@@ -141,3 +144,25 @@ def test_another_host_is_not_defragmented_for_one_whose_node_is_down() -> None:
     assert not [r for node in found.net.nodes.values() if node is not found.node
                 for r in node.take(Method.DEFRAGMENT)]
     assert found.call("Check", b"").replies == [SERVING]
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_all_shards_are_defragmented_one_after_the_other_though_the_client_goes(leaves: bool) -> None:
+    """etcdctl waits for five seconds: the other shards of a large store were never reached."""
+    net = Net(shards=3).started()
+    net.settings = dataclasses.replace(net.settings, stop_on_defrag=True)
+    net.context = Context(net.settings, net.router)
+    methods = Methods()
+    register_all(methods, net.context)
+    call = FakeCall()
+    methods.handlers["Defragment"](call, b"")
+    for shard in range(3):
+        call.closed = leaves
+        net.pass_time(1)  # it is seen that the client has gone
+        asked = {node.shard: node.take(Method.DEFRAGMENT) for node in net.every.values() if node.member == 1}
+        assert [s for s, requests in asked.items() if requests] == [shard]
+        assert not call.replies
+        net.every[shard, 1].ok(asked[shard][0])
+        net.run()
+    assert call.replies == ([] if leaves else [b""])
+    assert not net.context.defragmenting
