@@ -1,6 +1,7 @@
 """What a watch has missed, gathered into one answer. An etcd sends up to 1000 revisions at once; here it is
-as many events, and :data:`MOST_BYTES`: room for ten values of the largest size (1.5 MiB). The slices count as
-their client's memory (``proxy.routing.pieces``), and are sent without a copy."""
+as many events (more only of one revision), and :data:`MOST_BYTES`: room for ten values of the largest size
+(1.5 MiB). The slices count as their client's memory (``proxy.routing.pieces``), and are sent without a
+copy."""
 
 from __future__ import annotations
 
@@ -31,13 +32,21 @@ class Gathered:
         """Returns whether there is more, and room for it."""
         went_on = found.next_revision > self.next_revision
         self.next_revision, self.applied = found.next_revision, found.applied
-        if found.batch is not None:
-            self.batches.append(found.batch)
-            self._events += found.batch.count
-            self._size_bytes += found.batch.size_bytes
-            self.call.gather(found.batch.size_bytes)
+        batch, room = found.batch, MOST_EVENTS - self._events
+        full = batch is not None and batch.count > room
+        if batch is not None and full:
+            upto = batch.entries()[room][0] - 1  # whole revisions
+            if not self._events:
+                upto = max(upto, batch.first)
+            batch, self.next_revision = batch.between(0, upto), upto + 1
+        if batch is not None:
+            self.batches.append(batch)
+            self._events += batch.count
+            self._size_bytes += batch.size_bytes
+            self.call.gather(batch.size_bytes)
         return (
             went_on
+            and not full
             and self.next_revision <= self.applied
             and self.call.large_answers
             and self._events < MOST_EVENTS

@@ -53,6 +53,23 @@ def test_an_answer_has_so_many_events_at_most(monkeypatch: pytest.MonkeyPatch) -
     assert [e[0] for e in client.events()] == list(range(2, LAST + 1))
 
 
+@pytest.mark.parametrize("most", range(1, 8))
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_slice_is_cut_where_an_answer_is_full(
+    most: int, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 999 events took another slice whole. A revision stays whole."""
+    monkeypatch.setattr(gathered, "MOST_EVENTS", most)
+    world = past(shards)
+    world.write(*((PUT, b"k%d" % number) for number in range(5)))
+    client = watching(world)
+    world.settle()
+    *before, last = told(client)
+    assert [revision for one in before for revision in one] + last == [*range(2, LAST + 1), *[LAST + 1] * 5]
+    assert all(len(one) <= most for one in before)
+    assert len(set(last)) == 1 or len(last) <= most
+
+
 def test_an_answer_has_so_many_bytes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     world = past()
     world.net.context.hub.fragment_bytes = 150  # what a slice is taken to bring at most
