@@ -6,9 +6,12 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cluster.bolt import Database
+from cluster.bolt.etcd import NoBackup
 from cluster.effects import records
 from node.backup.restore import Changed
 from node.storage.errors import SyncFailed
@@ -94,6 +97,46 @@ def test_a_restore_that_fails_leaves_what_there_was(
     with pytest.raises(OSError, match="no room"):
         origin(snapshot, data_dir)
     assert (list(data_dir.iterdir()) if data_dir.exists() else None) == ([] if there else None)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_second_restore_at_once_is_refused_and_the_first_one_ends(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """It removed what the first had made so far, and both failed."""
+    store, data_dir, sealed = open_store(), tmp_path / "1", restoring.seal.seal
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    if there:
+        data_dir.mkdir()
+
+    def seal(folder: Path, incarnation: str) -> None:
+        monkeypatch.setattr(restoring.seal, "seal", sealed)
+        with pytest.raises(ConfigError, match=r"restoring is in use by another muster \(process \d+\)$"):
+            origin(snapshot, data_dir)
+        sealed(folder, incarnation)
+
+    monkeypatch.setattr(restoring.seal, "seal", seal)
+    assert origin(snapshot, data_dir)
+    assert [path.name for path in data_dir.iterdir()] == ["member"]
+    with pytest.raises(NoBackup, match="not empty"):
+        origin(snapshot, data_dir)
+
+
+def test_a_restore_that_was_overtaken_leaves_no_trace(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, opened = open_store(), restoring.opened
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+
+    def late(*args: Any) -> Database:
+        monkeypatch.setattr(restoring, "opened", opened)
+        assert origin(snapshot, tmp_path / "1")
+        return opened(*args)
+
+    monkeypatch.setattr(restoring, "opened", late)
+    with pytest.raises(NoBackup, match="not empty"):
+        origin(snapshot, tmp_path / "1")
+    assert [path.name for path in (tmp_path / "1").iterdir()] == ["member"]
 
 
 def test_a_full_disk_is_named_by_the_error_that_a_tool_prints(open_store: OpenStore, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from tools.muster.config.parse import ConfigError
 LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
+LOCK = "lock"
 _ASKED_S = 0.5  # a start waits so long for processes that only check the lock
 
 
@@ -82,7 +83,7 @@ class DataDirLock:
     def __init__(self, data_dir: str, *, to_read: bool = False) -> None:
         """``to_read``: the holder changes nothing there. The file system may be read-only, as a kernel makes
         it when a disk fails; then no ID is written."""
-        path = os.path.join(data_dir, "lock")
+        path = os.path.join(data_dir, LOCK)
         told = f"{os.getpid()}\n".encode()
         try:
             try:
@@ -134,7 +135,7 @@ def _open_to_read(path: str) -> int:
 def holder_of(data_dir: str) -> int:
     """The ID of the process that holds a data directory; 0: none. Others that ask are none."""
     try:
-        fd = os.open(os.path.join(data_dir, "lock"), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(os.path.join(data_dir, LOCK), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
         return 0
     try:

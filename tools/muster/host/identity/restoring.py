@@ -11,7 +11,8 @@ import hashlib
 import mmap
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host.identity.bootstrap import RESTORING, identity_of, member_dir, shard_dir, write_identity
 from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
+from tools.muster.host.rundir import LOCK, DataDirLock
 from tools.muster.machine.disk import seal
 
 _CHUNK_BYTES = 4 << 20
@@ -64,19 +66,12 @@ def restore_host(
         raise ConfigError(str(e).partition(": ")[2]) from None
     identity = identity_of(config)
     data_dir = Path(config.data_dir)
-    was_there = data_dir.exists()
-    if was_there and (not data_dir.is_dir() or any(path.name != RESTORING for path in data_dir.iterdir())):
-        raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
-    if new.wal_dir and Path(new.wal_dir).exists():
-        raise NoBackup(f'wal-dir "{new.wal_dir}" exists')
-    aside = data_dir / RESTORING
-    shutil.rmtree(aside, ignore_errors=True)
+    _check_room(data_dir, new.wal_dir)
     with snapshot.open("rb") as file, _mapped(file.fileno(), skip_hash_check) as data:
         database = opened(data, skip_hash_check)
         identity = replace(identity, origin=_origin(data, database.size_bytes, changed))
-        folders = [Path(shard_dir(str(aside), shard)) for shard in range(identity.shard_count)]
-        mask = os.umask(0o077)
-        try:
+        with _alone(data_dir, new.wal_dir) as aside:
+            folders = [Path(shard_dir(str(aside), shard)) for shard in range(identity.shard_count)]
             for folder in folders:
                 folder.mkdir(parents=True)
             logs = made_at(new.wal_dir, data_dir, aside)
@@ -91,15 +86,55 @@ def restore_host(
                 point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
             _move_up(aside)
-        except BaseException:
-            shutil.rmtree(aside if was_there else data_dir, ignore_errors=True)
-            if new.wal_dir:
-                shutil.rmtree(new.wal_dir, ignore_errors=True)
-            raise
-        finally:
-            os.umask(mask)
     sync_directory(Path(os.path.abspath(data_dir)).parent)
     return restored
+
+
+def _check_room(data_dir: Path, wal_dir: str) -> None:
+    """NoBackup: something is there, other than what a restore has left that was killed."""
+    if data_dir.exists() and (
+        not data_dir.is_dir() or any(path.name != RESTORING for path in data_dir.iterdir())
+    ):
+        raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
+    if wal_dir and Path(wal_dir).exists():
+        raise NoBackup(f'wal-dir "{wal_dir}" exists')
+
+
+@contextmanager
+def _alone(data_dir: Path, wal_dir: str) -> Iterator[Path]:
+    """The folder in which all is made, empty but for a lock; where that fails, nothing is left. ConfigError:
+    another restore is at work in it."""
+    aside, was_there = data_dir / RESTORING, data_dir.exists()
+    mask = os.umask(0o077)
+    try:
+        aside.mkdir(parents=True, exist_ok=True)
+        lock = DataDirLock(str(aside))
+        try:
+            _clear(data_dir, wal_dir)
+            try:
+                yield aside
+            except BaseException:
+                shutil.rmtree(aside if was_there else data_dir, ignore_errors=True)
+                if wal_dir:
+                    shutil.rmtree(wal_dir, ignore_errors=True)
+                raise
+        finally:
+            lock.release()
+    finally:
+        os.umask(mask)
+
+
+def _clear(data_dir: Path, wal_dir: str) -> None:
+    """Drop what a killed restore has left. NoBackup: another one ended meanwhile."""
+    aside = data_dir / RESTORING
+    try:
+        _check_room(data_dir, wal_dir)
+    except NoBackup:
+        shutil.rmtree(aside)
+        raise
+    for left in aside.iterdir():
+        if left.name != LOCK:
+            shutil.rmtree(left)
 
 
 def _move_up(aside: Path) -> None:
@@ -107,8 +142,9 @@ def _move_up(aside: Path) -> None:
     sync_directory(aside)
     last = Path(member_dir(str(aside)))
     for path in sorted(aside.iterdir(), key=lambda path: path == last):
-        os.replace(path, aside.parent / path.name)
-    aside.rmdir()
+        if path.name != LOCK:
+            os.replace(path, aside.parent / path.name)
+    shutil.rmtree(aside, ignore_errors=True)  # another restore may look at the lock
     sync_directory(aside.parent)
 
 
