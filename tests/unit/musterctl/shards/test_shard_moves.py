@@ -367,3 +367,22 @@ def test_a_first_shard_needs_an_added_one_to_retire(
     shown_as(monkeypatch, Cluster(base=3, born=0))
     code, _, err = run(capsys, "retire", "1", "--with-others")
     assert (code, "cannot move: there is no other: add one first" in err) == (1, True)
+
+
+@pytest.mark.parametrize(("to", "why"), [("2", "retires"), ("9", "does not serve")])
+def test_a_wrong_target_retires_no_shard_that_is_empty(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], to: str, why: str
+) -> None:
+    """It ended the shard, whose id is never used again, without a word of the target."""
+    code, _, err = run(capsys, "retire", "2", "--to", to)
+    assert (code, err) == (1, f"Error: shard {to} cannot take keys: it {why}\n")
+    assert cluster.table.shards[2].state == State.SERVING
+    assert run(capsys, "retire", "2", "--to", "1")[0] == 0
+
+
+def test_the_shard_that_stays_is_not_said_to_need_another_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown_as(monkeypatch, Cluster(born=0))
+    code, _, err = run(capsys, "retire", "0")
+    assert (code, err) == (1, "Error: muster: shard 0 has the order of all changes, and stays\n")

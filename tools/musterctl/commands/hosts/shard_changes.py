@@ -7,6 +7,7 @@ import sys
 import time
 from itertools import count
 
+from cluster import errors
 from cluster.gotext import quote, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
@@ -46,21 +47,25 @@ def retire(invocation: Invocation) -> None:
     s, shard = session_of(invocation), int(invocation.args[0])
     if shard >= 1 << 16:
         raise Exit(128, f"{shard} is no id of a shard")
+    if not shard:  # before its keys are looked at: no other shard would help
+        raise Exit(1, errors.SHARD_STAYS.text)
     to = target_of(invocation.flags, "retire") if "to" in invocation.flags.given else None
     table = _at_rest(s)
-    known = table.shards.get(shard)
-    if known is not None and known.state == State.DROPPED:  # an earlier call was interrupted, perhaps
-        _show(s, shard, known.state)
+    state = _state(table, shard)
+    if state == State.DROPPED:  # an earlier call was interrupted, perhaps
+        _show(s, shard, state)
         return
     owned = owned_by(table, shard)
     others = {owner for span in owned for owner in table.owners_of(*span)} - {shard}
-    if shard and others and not invocation.flags.switch("with-others"):
+    if others and not invocation.flags.switch("with-others"):
         told = " and ".join(map(str, sorted(others)))
         raise Exit(1, f"the keys of shard {shard} lie among those of {told}, which would move "
                       f"along: --with-others allows that")
     for span in owned:  # before it is no target any more, which has no way back
         taker(table, *span, to)
-    if known is None or known.state != State.RETIRING:
+    if to is not None and (to == shard or _state(table, to) != State.SERVING):  # also if empty
+        raise Exit(1, f"shard {to} cannot take keys: it " + ("retires" if to == shard else "does not serve"))
+    if state != State.RETIRING:
         request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)
         s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
     state, past = State.RETIRING, _emptied(s, shard, to)
@@ -115,10 +120,14 @@ def taker(table: Table, start: bytes, end: bytes, to: int | None, turn: int = 0)
     return able[turn % len(able)]
 
 
+def _state(table: Table, shard: int) -> State | None:
+    known = table.shards.get(shard)
+    return known.state if known is not None else None
+
+
 def _reason(table: Table, start: bytes, end: bytes, shard: int) -> str:
     """Why a shard may not get a span; empty: it may."""
-    known = table.shards.get(shard)
-    if known is None or known.state != State.SERVING:
+    if _state(table, shard) != State.SERVING:
         return f"shard {shard} does not serve"
     if shard in table.owners_of(start, end):
         return f"shard {shard} owns a part of them"
