@@ -160,7 +160,8 @@ def take_move(table: Table, move: Move, at: int) -> Table:
     assert move.sources == table.owners_of(move.start, move.end), f"G11: the sources of {move} are others"
     assert move.target not in move.sources, f"G11: the target of {move} has a part of it"
     assert not table.past_of(move.target, move.start, move.end), f"G11: the target of {move} has a past of it"
-    assert len(_spans(table, move, at)) <= MOST_SPANS, f"{move} makes more than {MOST_SPANS} spans"
+    assert len(_spans(table, move, at)) <= MOST_SPANS, (  # what an operator is told: without keys
+        f"the table of shards would have more than {MOST_SPANS} spans: compact, or move neighbours together")
     return _next(table, replace(table, move=move, last_move=move.number))
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cluster.effects.records import ITEM
 from cluster.errors import EtcdError
+from cluster.features.moves import Wish, check_move
 from cluster.growth.cutting import had
 from cluster.placement import Placement, Table, changes
 from cluster.placement.base import Base
@@ -276,6 +277,10 @@ def test_there_are_at_most_so_many_spans() -> None:
     full = Table(Base(1), {i: Shard(State.SERVING, i, ()) for i in range(3)}, spans)
     with pytest.raises(AssertionError, match="more than 1024 spans"):
         changes.take_move(full, Move(1, b"0003a", b"0003b", (2,), 0), AT)
+    with pytest.raises(EtcdError) as refused:  # what is said: without keys, which may be long
+        check_move(full, Wish(b"0003a", b"0003b", 0), AT)
+    assert refused.value.text == (
+        "muster: the table of shards would have more than 1024 spans: compact, or move neighbours together")
     changes.take_move(full, Move(1, b"0003", b"0004", (2,), 0), AT)
 
 
