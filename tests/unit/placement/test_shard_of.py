@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
+from typing import Any
 
 import grpc
 import pytest
@@ -37,7 +38,10 @@ class Front(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         table = moved()
         shown = {} if self.hides else {"table": table.encode().hex()}
-        body = json.dumps({"shards": 1, "depth": 2, "generation": table.generation, **shown}).encode()
+        found: dict[str, Any] = {"shards": 1, "depth": 2, "generation": table.generation, **shown}
+        if self.path == "/muster/shards":
+            found = {"shards": [{"up": False}, {"up": True, "revision": 5}, {"up": True, "revision": 6}]}
+        body = json.dumps(found).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -79,7 +83,8 @@ def test_the_owner_now_and_at_a_revision(
 
 
 @pytest.mark.parametrize(("rev", "code", "why"), [
-    ("3", 1, "required revision has been compacted"), ("-1", 128, "--rev must not be negative")])
+    ("3", 1, "required revision has been compacted"),
+    ("7", 1, "required revision is a future revision"), ("-1", 128, "--rev must not be negative")])
 def test_revisions_that_have_no_answer(
     endpoint: str, capsys: pytest.CaptureFixture[str], rev: str, code: int, why: str
 ) -> None:

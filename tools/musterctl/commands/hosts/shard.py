@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from muster_client.pb import rpc_pb2
 
-from cluster.errors import EtcdError
+from cluster.errors import FUTURE_REV, EtcdError
 from cluster.gotext import quote, raw, si_bytes
 from cluster.pb import shards_pb2
 from cluster.placement import Placement, Table
@@ -115,10 +115,10 @@ def of(invocation: Invocation) -> None:
     if not invocation.args:
         raise Exit(128, "shard of command needs one argument as key and an optional argument as range_end")
     key, range_end = span(invocation.flags, invocation.args, "shard of")
+    revision = _revision(s, invocation)
     placement = placement_at(s, list(s.config.endpoints))
     if placement is None:
         raise Exit(1, "no endpoint answers /muster/placement: it must be muster's")
-    revision = _revision(invocation)
     try:
         shards = placement.table.owners_at(key, range_end, revision) if revision else placement.shards_of(
             key, range_end)
@@ -162,11 +162,15 @@ def _hidden_table(s: Session, endpoints: Sequence[str]) -> bytes:
         "musterpb.Shards/Moves", request, shards_pb2.MovesResponse, s.timeout_s, True).table
 
 
-def _revision(invocation: Invocation) -> int:
-    """That was asked for; 0: now."""
+def _revision(s: Session, invocation: Invocation) -> int:
+    """That was asked for; 0: now. A host that has not applied it does not know its owners yet."""
     revision = invocation.flags.number("rev")
     if revision < 0:
         raise Exit(128, "--rev must not be negative")
+    host = ask_any(s, s.config.endpoints, "/muster/shards") if revision else None
+    applied = [facts["revision"] for facts in host["shards"] if facts["up"]] if host else []
+    if applied and revision > max(applied):
+        raise Exit(1, FUTURE_REV.text)
     return revision
 
 
