@@ -51,3 +51,17 @@ def test_what_cannot_be_written_is_told_in_etcdctls_words(
     with scripted({"Maintenance/Snapshot": whole}) as address:
         assert cli.run(["--endpoints", address, "snapshot", "save", path]) == 5
     assert capsys.readouterr().err == f"Error: {said.format(path)}\n"
+
+
+def test_a_failed_login_has_etcdctls_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other commands end with 2, since etcdctl connects before them."""
+    text = "etcdserver: authentication failed, invalid user ID or password"
+
+    def refuse(request: pb.AuthenticateRequest, context: grpc.ServicerContext) -> pb.AuthenticateResponse:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+    with scripted({"Auth/Authenticate": refuse}) as address:
+        line = ["--endpoints", address, "--user", "u:wrong", "snapshot", "save", str(tmp_path / "saved.db")]
+        assert cli.run(line) == 5
+    assert capsys.readouterr().err == f"Error: {text}\n"
+    assert not list(tmp_path.iterdir())

@@ -138,7 +138,7 @@ def save(invocation: Invocation) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.rename(part, path)
-    except RequestError as error:
+    except (RequestError, Exit) as error:  # an Exit is a failed login: within etcdctl's command as well
         raise Exit(5, str(error)) from None
     except OSError as error:
         raise Exit(5, _unwritten(error, part, path)) from None
