@@ -116,7 +116,7 @@ class Principals:
                 return Shown(self, text)
             self._shown[text] = found  # the least recently used go first
             return found
-        if common_name:
+        if common_name is not None:  # empty: a certificate without one, of no user
             return Shown(self, "", Principal(Kind.CERTIFICATE, common_name))
         return None
 

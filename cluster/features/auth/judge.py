@@ -119,36 +119,39 @@ class _Asked:
 
     def _user(self) -> User:
         principal = self._principal
-        if not principal.user:
-            raise EtcdError(errors.USER_EMPTY)
         user = self._state.users.get(principal.user)
-        if user is None:
+        if user is None or not principal.user:
+            self.named()
             raise EtcdError(errors.PERMISSION_DENIED)
         return user
 
     def fresh(self) -> None:
-        if self._principal.kind == Kind.JWT and self._principal.revision < self._state.revision:
+        if self._principal.kind == Kind.JWT and 0 < self._principal.revision < self._state.revision:
             raise EtcdError(errors.AUTH_OLD_REVISION)
 
     def valid(self) -> User:
-        """The user, for what concerns keys."""
-        self.fresh()
+        """The user, for what concerns keys. A web token of revision 0 names none for them, as at etcd."""
+        if self._principal.kind == Kind.JWT:
+            self.fresh()
+            if not self._principal.revision:
+                raise EtcdError(errors.USER_EMPTY)
         return self._user()
 
     def named(self) -> None:
-        if not self._principal.user:
+        """A certificate names somebody by being one, as at etcd: its common name may be empty."""
+        if not self._principal.user and self._principal.kind != Kind.CERTIFICATE:
             raise EtcdError(errors.USER_EMPTY)
 
     def known(self) -> None:
         """For what shows no keys: a certificate may name a user that does not exist, as at etcd."""
-        if self._principal.kind == Kind.CERTIFICATE:
-            self.named()
-        else:
+        if self._principal.kind != Kind.CERTIFICATE:
             self._user()
 
     def root(self) -> None:
         """A user that does not exist gets etcd's own answer here, and only here."""
-        if self._principal.user and self._principal.user not in self._state.users:
+        if not self._principal.user:
+            raise EtcdError(errors.USER_EMPTY)
+        if self._principal.user not in self._state.users:
             raise EtcdError(errors.USER_NOT_FOUND)
         if not self._state.is_root(self._user()):
             raise EtcdError(errors.PERMISSION_DENIED)

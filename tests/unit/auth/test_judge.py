@@ -26,6 +26,8 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 
 STRANGER = Principal(Kind.CERTIFICATE, "stranger")
+UNNAMED = Principal(Kind.CERTIFICATE)
+REVISION = 2  # of users and roles
 TTL = pb.LeaseTimeToLiveRequest(ID=7, keys=True).SerializeToString()
 RANGE = pb.RangeRequest(key=b"k").SerializeToString()
 
@@ -41,7 +43,7 @@ class _Lease:
 def _refused(who: Principal, method: Method, body: bytes = b"", *keys: bytes) -> ErrorKind | None:
     users = AuthState()
     root = User("root", b"", False, ("root",), 0)
-    users.take([meta_row(replace(users.meta, enabled=True)), user_row(root)])
+    users.take([meta_row(replace(users.meta, enabled=True, revision=REVISION)), user_row(root)])
     try:
         judge(users, who, method, body, _Lease(*keys))
     except EtcdError as error:
@@ -55,14 +57,15 @@ def _refused(who: Principal, method: Method, body: bytes = b"", *keys: bytes) ->
 def test_a_certificate_of_no_user_suffices_for_what_shows_no_keys(method: Method) -> None:
     assert _refused(STRANGER, method) is None
     assert _refused(NOBODY, method) is errors.USER_EMPTY
-    assert _refused(Principal(Kind.JWT, "stranger", 1), method) is errors.PERMISSION_DENIED
+    assert _refused(Principal(Kind.JWT, "stranger", REVISION), method) is errors.PERMISSION_DENIED
 
 
 @pytest.mark.parametrize("method", [Method.TXN, Method.READ_TXN])
 def test_a_transaction_of_nothing_needs_no_user_but_no_old_token(method: Method) -> None:
     assert _refused(NOBODY, method) is None
-    assert _refused(Principal(Kind.JWT, "stranger", 1), method) is None
-    assert _refused(Principal(Kind.JWT, "stranger", 0), method) is errors.AUTH_OLD_REVISION
+    assert _refused(Principal(Kind.JWT, "stranger", REVISION), method) is None
+    assert _refused(Principal(Kind.JWT, "stranger", REVISION - 1), method) is errors.AUTH_OLD_REVISION
+    assert _refused(Principal(Kind.JWT, "stranger", 0), method) is None
 
 
 def test_a_certificate_of_no_user_opens_no_key() -> None:
@@ -70,6 +73,20 @@ def test_a_certificate_of_no_user_opens_no_key() -> None:
     assert _refused(STRANGER, Method.LEASE_TTL, TTL) is None
     assert _refused(STRANGER, Method.LEASE_TTL, TTL, b"k") is errors.PERMISSION_DENIED
     assert _refused(STRANGER, Method.HASH) is errors.USER_NOT_FOUND
+
+
+def test_a_certificate_without_a_common_name_is_one_of_no_user() -> None:
+    """It was taken for none. Root's requests have etcd's answer to the empty name."""
+    assert _refused(UNNAMED, Method.LEASE_GRANT) is _refused(UNNAMED, Method.MEMBER_LIST) is None
+    assert _refused(UNNAMED, Method.RANGE, RANGE) is errors.PERMISSION_DENIED
+    assert _refused(UNNAMED, Method.LEASE_TTL, TTL) is None
+    assert _refused(UNNAMED, Method.LEASE_TTL, TTL, b"k") is errors.PERMISSION_DENIED
+    assert _refused(UNNAMED, Method.HASH) is errors.USER_EMPTY
+
+
+def test_a_web_token_of_revision_0_names_nobody_for_keys() -> None:
+    assert _refused(Principal(Kind.JWT, "root", 0), Method.RANGE, RANGE) is errors.USER_EMPTY
+    assert _refused(Principal(Kind.JWT, "root", 0), Method.HASH) is None
 
 
 class _Leases:
@@ -132,11 +149,11 @@ def test_no_keys_of_a_lease_are_listed_that_the_client_may_write(
 
 def test_an_old_web_token_opens_no_key_of_a_lease_but_to_root() -> None:
     keep = pb.LeaseKeepAliveRequest(ID=7).SerializeToString()
-    old = Principal(Kind.JWT, "u", 0)
+    old, root = (Principal(Kind.JWT, name, REVISION - 1) for name in ("u", "root"))
     assert _refused(old, Method.LEASE_KEEPALIVE, keep) is None
     assert _refused(old, Method.LEASE_KEEPALIVE, keep, b"k") is errors.AUTH_OLD_REVISION
-    assert _refused(Principal(Kind.JWT, "root", 0), Method.RANGE, RANGE) is errors.AUTH_OLD_REVISION
-    assert _refused(Principal(Kind.JWT, "root", 0), Method.LEASE_KEEPALIVE, keep, b"k") is None
+    assert _refused(root, Method.RANGE, RANGE) is errors.AUTH_OLD_REVISION
+    assert _refused(root, Method.LEASE_KEEPALIVE, keep, b"k") is None
 
 
 @pytest.mark.parametrize(
@@ -144,4 +161,4 @@ def test_an_old_web_token_opens_no_key_of_a_lease_but_to_root() -> None:
 )
 def test_an_old_web_token_suffices_for_what_shows_no_keys(method: Method) -> None:
     """As at etcd: one change of users ended the monitoring by web tokens."""
-    assert _refused(Principal(Kind.JWT, "root", 0), method) is None
+    assert _refused(Principal(Kind.JWT, "root", REVISION - 1), method) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from cluster.features.auth.principal import INVALID, Kind, split
+from cluster.features.auth.principal import INVALID, Kind, Principal, split
 from proxy.auth.jwt import WebTokens
 from proxy.auth.shown import Principals, SimpleTokens
 
@@ -36,6 +36,14 @@ def test_a_watch_stays_its_users_when_the_token_has_not_been_used_for_long() -> 
     clock.now_s += TTL_S + 1
     assert shown.said() == INVALID.encode()
     assert shown.user() == "u"
+
+
+def test_a_certificate_without_a_common_name_is_shown() -> None:
+    _clock, known = simple()
+    shown = known.of(None, "")
+    assert shown is not None
+    assert split(shown.said())[0] == Principal(Kind.CERTIFICATE)
+    assert known.of(None, None) is None
 
 
 def test_a_watch_stays_its_users_when_a_web_token_ends(tmp_path: Path) -> None:
