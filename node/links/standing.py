@@ -38,6 +38,7 @@ class Standing:
     def __init__(self, node: StandingNode) -> None:
         self._node = node
         self._leader = (0, 0)  # member, term
+        self.followed_ms = node.now_ms()  # since when, by Raft's time
         self._role = Role.LEADER
         self._contacts: Contacts | None = None
         self.ready = False  # the supervisor was told so
@@ -71,6 +72,7 @@ class Standing:
         now = (node.raft.leader_id, node.raft.term)
         if now != self._leader:
             self._leader = now
+            self.followed_ms = node.now_ms()
             name = node.roster.name(now[0])
             log.info("leader changed", shard=node.settings.shard, leader=f"{now[0]:x}", name=name,
                      term=now[1])

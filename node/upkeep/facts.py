@@ -16,6 +16,7 @@ from node.upkeep.growth.host import CpuShare
 
 if TYPE_CHECKING:
     from node.links.mail import Mail
+    from node.links.standing import Standing
     from node.machine import NodeMachine
     from node.replica.roles.role import Role
     from node.storage import StateStore
@@ -30,6 +31,7 @@ class FactsNode(Protocol):
     defragments: Defragments
     mail: Mail
     role: Role
+    standing: Standing
     upkeep: Upkeep
     applied_index: int
     order_index: int
@@ -54,6 +56,8 @@ class Facts:
             "pid": os.getpid(),
             "role": raft.role.name.lower(),
             "leader": f"{raft.leader_id:x}" if raft.leader_id else "",
+            "leader_for_ms": now_ms - node.standing.followed_ms,
+            "host_started_ns": node.settings.common.started_ns,  # by the calendar
             "term": raft.term,
             "last_index": raft.last_index,
             "commit_index": raft.commit_index,

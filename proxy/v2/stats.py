@@ -1,4 +1,5 @@
-"""``/v2/stats/self`` and ``/v2/stats/leader``: this host in the group of shard 0."""
+"""``/v2/stats/self`` and ``/v2/stats/leader``: this host in the group of shard 0; at a proxy, which asks
+any, the member that it asks."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ class Stats:
         self._router = context.router
         self._now_ns = now_ns
         self._started_ns = context.common.started_ns or now_ns()
-        self._led: tuple[float, int] | None = None  # since when, by the loop's clock and by the calendar
+        self._led: tuple[tuple[str, int], int] | None = None  # leader and term; since when, by the calendar
         self._stats = MethodStats()
 
     def itself(self, request: HttpRequest) -> None:
@@ -34,18 +35,18 @@ class Stats:
             self._ask(request, Method.FACTS, lambda facts: self._itself(request, facts))
 
     def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
-        router, own = self._router, self._of(facts)
-        since = router.routes[0].leader_since
-        name = next((host.name for host in router.members.members if f"{host.member_id:x}" == own), "")
-        led_ns = max(int((router.loop.time() - since) * 1e9), 0)
-        if self._led is None or self._led[0] != since:
-            self._led = since, self._now_ns() - led_ns
+        own, led = self._of(facts), (facts["leader"], facts["term"])
+        name = next((host.name for host in self._router.members.members if f"{host.member_id:x}" == own), "")
+        led_ns = facts.get("leader_for_ms", 0) * 1_000_000  # a node of an older version does not tell
+        if self._led is None or self._led[0] != led:
+            self._led = led, self._now_ns() - led_ns
+        told_ns = 0 if self._context.common.member_id else facts.get("host_started_ns", 0)
         came, came_bytes, left, left_bytes = facts.get("append_rates", (0.0,) * 4)
         shown: dict[str, Any] = {
             "name": name,
             "id": own,
             "state": _STATES.get(facts["role"], "StateFollower"),
-            "startTime": moment(self._started_ns),
+            "startTime": moment(told_ns or self._started_ns),
             "leaderInfo": {
                 "leader": facts["leader"] or "0",
                 "uptime": duration(led_ns),

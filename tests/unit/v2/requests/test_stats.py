@@ -55,17 +55,13 @@ def test_a_follower_that_never_answered_has_no_latency() -> None:
 class Router:
     """Its members, and the facts of a node."""
 
-    now_s = 1.0
-
     def __init__(self, **facts: Any) -> None:
-        self.loop = SimpleNamespace(time=lambda: self.now_s)
-        self.routes = {0: SimpleNamespace(leader_since=0.0)}
         hosts = [SimpleNamespace(member_id=n, name=f"h{n}") for n in (10, 11)]
         self.members = SimpleNamespace(members=hosts)
-        self._facts = facts
+        self.facts = {"role": "follower", "leader": "a", "term": 5, "leader_for_ms": 2_500, **facts}
 
     def local(self, call: object, method: int, body: bytes, deadline: int, stats: object, then: Any) -> None:
-        then(None, 0, bytes(HEAD.size) + orjson.dumps(self._facts))
+        then(None, 0, bytes(HEAD.size) + orjson.dumps(self.facts))
 
 
 class Request(HttpRequest):
@@ -80,26 +76,25 @@ class Request(HttpRequest):
         self.said = body
 
 
-@pytest.mark.parametrize(("member", "shown"), [(0, ("b", "h11")), (10, ("a", "h10"))])
+@pytest.mark.parametrize(("member", "shown"), [
+    (0, ("b", "h11", "2033-05-18T03:33:20Z")), (10, ("a", "h10", "2001-09-09T01:46:40Z"))])
 def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
-    member: int, shown: tuple[str, str]
+    member: int, shown: tuple[str, str, str]
 ) -> None:
     """A host whose node is down asks another one, and is itself nevertheless."""
-    common = SimpleNamespace(member_id=member, started_ns=10**18)
-    router = Router(member_id="b", role="follower", leader="a")
-    context = SimpleNamespace(common=common, router=router, loop=router.loop)
+    common = SimpleNamespace(member_id=member, started_ns=10**18 if member else 0)
+    router = Router(member_id="b", host_started_ns=2 * 10**18)
     request = Request()
-    Stats(cast(Any, context)).itself(request)
+    Stats(cast(Any, SimpleNamespace(common=common, router=router))).itself(request)
     found = orjson.loads(request.said)
-    assert (found["id"], found["name"]) == shown
-    assert found["startTime"] == "2001-09-09T01:46:40Z", "the host's, whichever front is asked"
+    assert (found["id"], found["name"], found["startTime"]) == shown
+    assert found["leaderInfo"]["uptime"] == "2.5s", "as the node that is asked has seen it"
 
 
 def test_the_moment_since_which_a_leader_leads_stays() -> None:
-    """The loop's clock and the calendar drift apart."""
-    router = Router(member_id="b", role="follower", leader="a")
-    common = SimpleNamespace(member_id=0, started_ns=0)
-    context = SimpleNamespace(common=common, router=router, loop=router.loop)
+    """Raft's clock and the calendar drift apart."""
+    router = Router(member_id="b")
+    context = SimpleNamespace(common=SimpleNamespace(member_id=0, started_ns=0), router=router)
     wall_ns = iter(range(10**18, 10**18 + 10**9, 1_000_007))
     stats = Stats(cast(Any, context), lambda: next(wall_ns))
 
@@ -109,9 +104,9 @@ def test_the_moment_since_which_a_leader_leads_stays() -> None:
         return str(orjson.loads(request.said)["leaderInfo"]["startTime"])
 
     first = since()
-    router.now_s = 2.5
+    router.facts["leader_for_ms"] += 1_500
     assert since() == first
-    router.routes[0].leader_since = 2.0
+    router.facts |= {"term": 6, "leader_for_ms": 100}
     second = since()
     assert second != first
     assert since() == second
