@@ -44,6 +44,7 @@ And where no step goes, on purpose as well:
 * a web token of a later auth revision than the cluster's counts, also for reads, which etcd refuses: a
   replica that is behind would refuse a client that has just logged in. So tokens of later days count again
   once an older backup is restored;
+* a field of a oneof that stands twice in a RequestOp is one message, as protobuf says; in Go the last counts;
 * ``--auth-token=jwt,ttl=0`` means the default of five minutes; in etcd no such token counts;
 * a peer URL whose port is beyond 65535 or missing, or whose brackets hold no IPv6 address, is refused;
 * HTTP/1.0 connections that ask to stay do so after large answers too; a malformed ``Host`` is taken, CONNECT
