@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import threading
 import time
@@ -344,6 +345,51 @@ def test_the_files_of_a_stopped_host_have_the_keys_of_born_shards(hosts: Hosts, 
     done = saved("--uneven")
     assert done.returncode == 0, done.stderr
     assert "shard 1: nothing of it is here: its keys are omitted" in done.stdout + done.stderr
+
+
+def test_a_host_starts_again_once_one_of_its_first_shards_has_retired(tmp_path: Path) -> None:
+    """It is killed while it removes the shard's files."""
+    hosts = Hosts(tmp_path, 2, most=1)
+    data_dir, file = tmp_path / "h0", tmp_path / "files.db"
+
+    def ctl(*words: str) -> str:
+        done = _musterctl(hosts.client(0), *words)
+        return done.stdout if done.returncode == 0 else ""
+
+    def again(*flags: str) -> None:
+        hosts.start(0, f"--initial-cluster=h0={hosts.peer(0)}", "--shards=2", *flags)
+        until(lambda: ctl("put", "/a/b", "again"), look_s=0.3)
+        assert ctl("get", "/", "--prefix", "--keys-only").split() == ["/a/b", *keys]
+
+    try:
+        hosts.found()
+        until(lambda: ctl("shard", "enable-growth"), look_s=0.3)
+        keys = [f"/k{n}/x" for n in range(8)]
+        for key in keys:
+            assert ctl("put", key, "v")
+        assert ctl("shard", "add")
+        assert ctl("shard", "retire", "1", "--with-others", "--no-wait")
+        written = json.loads(ctl("put", "/a/b", "1", "-w", "json"))
+        assert ctl("compaction", str(written["header"]["revision"]))
+        until(lambda: not (data_dir / "member/shard-1").exists(), look_s=0.001)
+        _ended(hosts, kill=True)
+
+        again()
+        _ended(hosts)
+        done = forks.run(
+            [*forks.MUSTERCTL, "snapshot", "save", file, f"--data-dir={data_dir}"],
+            capture_output=True, text=True, timeout=LIMIT_S, cwd=ROOT, env=environment())
+        assert done.returncode == 0, done.stderr
+        again("--force-new-cluster")
+        assert json.loads(ctl("shard", "add", "-w", "json"))["shard"] == 3, "no id comes again"
+    finally:
+        hosts.close()
+
+
+def _ended(hosts: Hosts, *, kill: bool = False) -> None:
+    process = hosts.running.pop(0)
+    process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+    process.wait(LIMIT_S)
 
 
 def test_root_alone_adds_shards_once_there_are_users(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def force(simulation: Everything, host: int) -> None:
     def pieces_of(shard: int) -> list[Piece]:
         return [piece for (of, _, _), piece in sorted(pieces.items()) if of == shard]
 
-    identity: Any = SimpleNamespace(member_id=host, peers=peers)
+    identity: Any = SimpleNamespace(member_id=host, peers=peers, shard_count=len(simulation.shards))
     silent: Any = SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **__: None)
     with tempfile.TemporaryDirectory(prefix="muster-sim-") as folder:
         (Path(folder) / "member").mkdir()

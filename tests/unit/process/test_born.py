@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 
 import pytest
 
+from cluster.placement.base import Base
+from cluster.placement.changes import shard_item
+from cluster.placement.table import Shard, State, Table
+from cluster.raft.types import Configuration, Entry, EntryKind, HardState
 from cluster.settings import Peer, genesis_file
-from node.storage import StateStore
+from node.storage import RaftLog, StateStore
 from node.upkeep.space.sizes import SIZES
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.defragment import defragment
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.supervising import born as born_module
 from tools.muster.host.supervising.born import BornShards, finish_drops
 from tools.muster.machine.disk import seal
 
@@ -123,3 +129,80 @@ def test_an_identity_keeps_what_it_notes(host: Path) -> None:
     known = bootstrap.known(str(host))
     bootstrap.write_identity(path, replace(known, born=((3, (2**63, 5)),)))
     assert bootstrap.known(str(host)).born == ((3, (2**63, 5)),)
+
+
+def of_two(host: Path) -> None:
+    """The host began with two shards, and has grown."""
+    identity = replace(bootstrap.known(str(host)), shard_count=2)
+    bootstrap.write_identity(host / "member" / "identity.json", identity)
+    for shard in identity.shards:
+        seal.seal(folder(host, shard), identity.incarnation)
+
+
+def test_a_first_shard_that_was_dropped_is_looked_for_no_more(
+    host: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_two(host)
+    born(host, []).make(2, VOTERS, [])
+    born(host, []).drop(1)
+    identity = bootstrap.known(str(host))
+    assert (identity.shards, identity.first, identity.shard_count) == ((0, 2), (0,), 2)
+    bootstrap._check_seals(str(host), identity)
+    monkeypatch.setattr(bootstrap, "FORMATS", (1, 2, 3))  # of versions that would look for it
+    with pytest.raises(ConfigError, match=r"identity.json has format 4; this muster knows 1, 2, 3"):
+        bootstrap.known(str(host))
+
+
+@pytest.mark.parametrize(("step", "left"), [
+    ("os.replace", (0, 1)), ("bootstrap.note_dropped", (0,)), ("remove_dropped", (0,)),
+])
+def test_a_crash_at_any_step_of_a_first_shards_drop_leaves_what_starts(
+    host: Path, monkeypatch: pytest.MonkeyPatch, step: str, left: tuple[int, ...]
+) -> None:
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    of_two(host)
+    with monkeypatch.context() as patch:
+        where, _, name = step.rpartition(".")
+        patch.setattr(getattr(born_module, where) if where else born_module, name, crash)
+        with pytest.raises(KeyboardInterrupt):
+            born(host, []).drop(1)
+    finish_drops(str(host))
+    identity = bootstrap.known(str(host))
+    assert identity.shards == left
+    bootstrap._check_seals(str(host), identity)
+    assert {path.name for path in (host / "member").iterdir() if path.is_dir()} == {
+        f"shard-{shard}" for shard in left}
+    born(host, []).drop(1)  # node 0 says it again
+    assert bootstrap.known(str(host)).shards == (0,)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+@pytest.mark.parametrize("last", [State.RETIRING, State.DROPPED])
+def test_what_older_versions_have_not_noted_is_read_from_the_order(
+    host: Path, monkeypatch: pytest.MonkeyPatch, applied: bool, last: State
+) -> None:
+    of_two(host)
+    with contextlib.closing(StateStore.open(folder(host, 0) / "state")):
+        if applied:
+            shards = {0: Shard(State.SERVING, 0, ()), 1: Shard(last, 1, ())}
+            monkeypatch.setattr(StateStore, "placement", lambda store: Table(Base(2), shards))
+    opened = RaftLog.open(folder(host, 0) / "log", initial=Configuration(frozenset(VOTERS)))
+    with contextlib.closing(opened) as log:
+        data = b"" if applied else shard_item(1, last)
+        log.append([Entry(1, 1, EntryKind.RECORD, data)], HardState(1, 1, 1))
+        log.sync()
+    seal.begin(folder(host, 0), 99)
+    (folder(host, 1) / seal.FILE).unlink()
+    finish_drops(str(host))
+    assert bootstrap.known(str(host)).shards == (0, 1), "a directory without a seal was emptied"
+    folder(host, 1).rmdir()
+    finish_drops(str(host))
+    identity = bootstrap.known(str(host))
+    if last == State.DROPPED:
+        assert identity.shards == (0,)
+        bootstrap._check_seals(str(host), identity)
+    else:
+        with pytest.raises(ConfigError, match="shard-1 is not what member 1 wrote there"):
+            bootstrap._check_seals(str(host), identity)

@@ -161,7 +161,7 @@ def _of_before(config: ServerConfig, identity: Identity) -> list[tuple[str, int,
     return [
         (endpoint, shard, listener)
         for peer in (config.listen_peer if identity.older else ())
-        for shard in range(1, identity.shard_count)
+        for shard in identity.first[1:]
         for endpoint in (older_endpoint(_endpoint(peer), shard),)
         for listener in (_at_endpoint(endpoint, f"--listen-peer-urls={peer.text}, for older versions"),)
         if listener.port <= _LAST_PORT

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.effects.newer import NewerRecord
+from cluster.features import growth
 from cluster.order.salvage import CannotBeKept
 from node.backup.stopped import dropped
 from node.backup.stopped.salvage import Salvaged, salvage
@@ -32,7 +33,8 @@ _CHUNK_BYTES = 1 << 20
 def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
     """Make the backup. ConfigError, OSError: nothing is left of it."""
     identity = bootstrap.known(data_dir)
-    for shard in range(identity.shard_count):
+    # shard 0's table tells whether others have keys, or have retired
+    for shard in identity.first[:1] if identity.level >= growth.BIRTHS else identity.first:
         if not _has_begun(data_dir, shard):
             raise ConfigError(
                 f"no node of this host has begun ({bootstrap.shard_dir(data_dir, shard)}): there is nothing "

@@ -209,13 +209,14 @@ def stop_limits(config: ServerConfig) -> StopLimits:
 
 def child_specs(config: ServerConfig, identity: Identity, run_dir: str) -> list[ChildSpec]:
     """The processes of a host, nodes first."""
-    shards = identity.shard_count
-    pins = pinning.assign(config.cpus, shards + config.fronts, floating=config.fronts)
-    specs = [_node_spec(config, identity, run_dir, shard, pins[shard]) for shard in range(shards)]
+    first = identity.first
+    pins = pinning.assign(config.cpus, len(first) + config.fronts, floating=config.fronts)
+    specs = [
+        _node_spec(config, identity, run_dir, shard, cpu) for shard, cpu in zip(first, pins, strict=False)]
     for shard, voters in identity.born:
         used = [*pins, *(spec.cpu for spec in specs)]
         specs.append(_born_spec(config, identity, run_dir, shard, voters, used))
-    specs += front_specs(config, identity, run_dir, identity.member_id, pins[shards:])
+    specs += front_specs(config, identity, run_dir, identity.member_id, pins[len(first):])
     return specs + console_specs(config)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,13 @@ import pytest
 import structlog
 
 from cluster.effects import records
+from cluster.features.growth import BIRTHS
 from cluster.members.table import Host
 from cluster.order.log import Cut, Fold, decode_cut, encode_cut, entry
 from cluster.order.passing import Passing
 from cluster.order.salvage import CannotBeKept
+from cluster.placement.changes import shard_item
+from cluster.placement.table import State
 from cluster.raft import promises
 from cluster.raft.promises import Promise
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
@@ -28,6 +33,7 @@ from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, V
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import salvaging
 from tools.muster.host.identity import bootstrap, forcing
+from tools.muster.host.supervising.born import finish_drops
 from tools.muster.machine.disk import seal
 
 NEW = Host(0xD4, "", ("http://127.0.0.1:2390",), learner=True)
@@ -192,6 +198,39 @@ def test_a_born_shard_that_has_not_begun_begins_alone_once_the_rest_is_forced(
     found = forcing.force(str(tmp_path), identity, structlog.get_logger())
     assert found.born == ((SHARDS, (OWN,)),)
     assert bootstrap.known(str(tmp_path)) == found
+
+
+def host_without_shard_1(tmp_path: Path, ends: int, level: int) -> bootstrap.Identity:
+    """Its log of shard 2 ends at a place of the order; record 51 drops shard 1."""
+    order = Order.made(4)
+    order.records[50] += shard_item(1, State.RETIRING) + shard_item(1, State.DROPPED)
+    ends_with = {1: len(order.entries[1]), 2: order.cuts[ends][2]}
+    identity = replace(host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 20), ends_with), level=level)
+    shutil.rmtree(bootstrap.shard_dir(str(tmp_path), 1))
+    bootstrap.write_identity(tmp_path / "member/identity.json", identity)
+    return identity
+
+
+@pytest.mark.parametrize("ends", [60, 30])
+def test_a_first_shard_that_has_retired_is_no_gap(tmp_path: Path, ends: int) -> None:
+    host_without_shard_1(tmp_path, ends, BIRTHS)
+    finish_drops(str(tmp_path))  # the logs say that it has retired
+    identity = bootstrap.known(str(tmp_path))
+    assert identity.shards == (0, 2)
+    if ends == 60:
+        assert forcing.force(str(tmp_path), identity, structlog.get_logger()) == identity
+        return
+    with pytest.raises(ConfigError, match=r"shard 1 has retired, and .* that only\. Nothing was changed"):
+        forcing.force(str(tmp_path), identity, structlog.get_logger())
+
+
+@pytest.mark.parametrize(("level", "why"), [
+    (0, "no node of this host has begun"), (BIRTHS, "shard 1 has keys, and nothing of it is here"),
+])
+def test_a_first_shard_whose_files_are_lost_is_missed(tmp_path: Path, level: int, why: str) -> None:
+    host_without_shard_1(tmp_path, 30, level)
+    with pytest.raises(ConfigError, match=why):
+        salvaging.save(str(tmp_path), tmp_path / "backup.db", False, lambda text: None)
 
 
 def test_what_a_file_and_the_order_log_both_hold_is_planned_once() -> None:

@@ -121,6 +121,14 @@ def test_a_hosts_memory_is_shared_among_its_shards(
         assert node["range_cache_bytes"] == range_cache_bytes
 
 
+def test_a_first_shard_that_has_retired_has_no_process() -> None:
+    built = config.with_shards(config.build(resolve(SERVER_FLAGS, ["--shards=3", "--fronts=1"], {})), 3)
+    peer = Peer(2, "default", "localhost", 2380, ("http://localhost:2380",))
+    identity = Identity(1, 2, 3, 3, 2, (peer,), born=((3, (2,)),), dropped=(1,))
+    specs = serve.child_specs(built, identity, "/run")
+    assert [spec.label for spec in specs] == ["node 0", "node 2", "node 3", "front 0"]
+
+
 def test_shards_that_were_born_share_a_hosts_memory_too() -> None:
     nodes = [json.loads(text) for text in told("node", 1, born=3)]
     assert [node["shard"] for node in nodes] == [0, 1, 2, 3]

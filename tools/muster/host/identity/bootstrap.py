@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,9 @@ from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
 from tools.muster.machine.disk import seal
 
 # the second: of a host that joined; older versions must not take it for a founder. The third: of a host whose
-# data has grown (G16); versions of before growth must not start on it
-FORMAT, JOINED_FORMAT, GROWN_FORMAT = FORMATS = 1, 2, 3
+# data has grown (G16); versions of before growth must not start on it. The fourth: of a host where one of the
+# first shards has retired; older versions would look for its data
+FORMAT, JOINED_FORMAT, GROWN_FORMAT, RETIRED_FORMAT = FORMATS = 1, 2, 3, 4
 _TOLD = 3  # paths with a loose mode that are logged
 RESTORING = "restoring"  # in the data directory: what a restore has made so far
 REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
@@ -60,11 +61,17 @@ class Identity:
     level: int = 0  # to which its data has grown (``cluster.features.growth``)
     born: tuple[tuple[int, tuple[int, ...]], ...] = ()  # shards that were born: id, and first voters
     older: bool = False  # made by a version that took a peer port for each shard: its peers may dial them
+    dropped: tuple[int, ...] = ()  # of the first ``shard_count`` shards: those that have retired
+
+    @property
+    def first(self) -> tuple[int, ...]:
+        """Those of the first shards that this host runs nodes of."""
+        return tuple(shard for shard in range(self.shard_count) if shard not in self.dropped)
 
     @property
     def shards(self) -> tuple[int, ...]:
         """The shards that this host runs nodes of."""
-        return (*range(self.shard_count), *(shard for shard, _ in self.born))
+        return (*self.first, *(shard for shard, _ in self.born))
 
     @property
     def own(self) -> Peer:
@@ -202,6 +209,17 @@ def note_born(data_dir: str, born: Mapping[int, Sequence[int]]) -> None:
         write_identity(_identity_file(data_dir), replace(identity, born=noted, level=level))
 
 
+def note_dropped(data_dir: str, shards: Collection[int]) -> None:
+    """Note that this host has no nodes of these shards any more. ConfigError, OSError."""
+    identity = known(data_dir)
+    first = {shard for shard in shards if shard < identity.shard_count}
+    noted = replace(
+        identity, born=tuple(born for born in identity.born if born[0] not in shards),
+        dropped=tuple(sorted(first.union(identity.dropped))), level=max(identity.level, growth.BIRTHS))
+    if (noted.born, noted.dropped) != (identity.born, identity.dropped):
+        write_identity(_identity_file(data_dir), noted)
+
+
 def place_all_logs(config: ServerConfig) -> None:
     """Where ``--wal-dir`` says, also of shards that were born. ConfigError."""
     _place_logs(config, known(config.data_dir))
@@ -221,7 +239,7 @@ def shard_dir(data_dir: str, shard: int) -> str:
 
 
 def _seal(data_dir: str, identity: Identity) -> None:
-    for shard in range(identity.shard_count):
+    for shard in identity.first:
         seal.seal(shard_dir(data_dir, shard), identity.incarnation)
 
 
@@ -385,7 +403,7 @@ def _known(path: Path, text: str) -> Identity:
         if form not in FORMATS:
             raise ConfigError(
                 f"{path} has format {form}; this muster knows {', '.join(map(str, FORMATS))}")
-        level = raw["growth"] if form == GROWN_FORMAT else 0
+        level = raw["growth"] if form >= GROWN_FORMAT else 0
         if level > growth.LEVEL:
             raise ConfigError(str(NewerRecord.level(level, growth.LEVEL)))
         identity = Identity(
@@ -393,7 +411,7 @@ def _known(path: Path, text: str) -> Identity:
             raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
             form == JOINED_FORMAT or raw.get("joined", False), raw.get("joining", False),
             raw.get("origin", ""), level,
-            _born(raw.get("born", {})), not raw.get("one_peer_port", False),
+            _born(raw.get("born", {})), not raw.get("one_peer_port", False), tuple(raw.get("dropped", ())),
         )  # fmt: skip
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
     except (ValueError, KeyError, TypeError) as e:
@@ -425,9 +443,16 @@ def _peer(raw: dict[str, Any]) -> Peer:
                 raw.get("learner", False))
 
 
+def _format_of(identity: Identity) -> int:
+    """The lowest that says all."""
+    if identity.level:
+        return RETIRED_FORMAT if identity.dropped else GROWN_FORMAT
+    return JOINED_FORMAT if identity.joined else FORMAT
+
+
 def write_identity(path: Path, identity: Identity) -> None:
     document = {
-        "format": GROWN_FORMAT if identity.level else JOINED_FORMAT if identity.joined else FORMAT,
+        "format": _format_of(identity),
         **({"growth": identity.level, "joined": identity.joined} if identity.level else {}),
         **({"joining": True} if identity.joining else {}),
         "cluster_id": f"{identity.cluster_id:016x}",
@@ -438,6 +463,7 @@ def write_identity(path: Path, identity: Identity) -> None:
         **({"origin": identity.origin} if identity.origin else {}),
         **({"born": {str(shard): [f"{v:x}" for v in voters] for shard, voters in identity.born}}
            if identity.born else {}),
+        **({"dropped": identity.dropped} if identity.dropped else {}),
         **({} if identity.older else {"one_peer_port": True}),
         "peers": [
             {"member_id": f"{p.member_id:016x}", "name": p.name, "host": p.host, "port": p.port,

@@ -67,7 +67,7 @@ class _Replica:
 def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
     """Make this host the only member of its cluster; its identity then. ConfigError; what a failed write
     leaves, the next forced start makes again."""
-    for shard in range(identity.shard_count):
+    for shard in identity.first:
         if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW:
             raise ConfigError(
                 f"--force-new-cluster: no node of this host has begun ({shard_dir(data_dir, shard)}), so "
@@ -133,7 +133,7 @@ def _force(
 ) -> None:
     found = _planned(replicas, pieces)
     order = replicas[0]
-    _check_born(replicas, found)
+    _check_present(replicas, found, identity)
     first = order.log.first_index()
     table.take(_host_rows(order, found.order_index))
     only = Configuration(frozenset({identity.member_id}))
@@ -201,18 +201,22 @@ def _log_alone(
     replica.log.sync()
 
 
-def _check_born(replicas: dict[int, _Replica], found: Plan) -> None:
-    """G12: a born shard that serves has its state here, or all that it is made of. CannotBeKept."""
+def _check_present(replicas: dict[int, _Replica], found: Plan, identity: Identity) -> None:
+    """G12: a shard that serves has its state here, or all that it is made of. CannotBeKept."""
     order = replicas[0]
-    states = {} if order.table is None else {
-        shard: known.state for shard, known in order.table.shards.items() if shard >= order.table.base.shards}
+    states = dict.fromkeys(range(identity.shard_count), State.SERVING) if order.table is None else {
+        shard: known.state for shard, known in order.table.shards.items()}
     for data, pos, _ in _not_applied(order, found.order_index, records.Item.SHARD):
         shard, state = shard_state(data, pos)
-        if state == State.FORMING or shard in states:  # others were there from the beginning
-            states[shard] = State(state)
+        states[shard] = State(state)
     for shard, state in sorted(states.items()):
-        has = shard in replicas and (replicas[shard].position.order_index or shard not in found.made_up)
-        if state in (State.SERVING, State.RETIRING) and not has:
+        if state not in (State.SERVING, State.RETIRING):
+            continue
+        if shard < identity.shard_count:
+            if shard not in replicas:
+                raise CannotBeKept(
+                    f"shard {shard} has retired, and this host's order can be kept up to before that only")
+        elif shard not in replicas or (not replicas[shard].position.order_index and shard in found.made_up):
             raise CannotBeKept(f"shard {shard} was added, and this host has nothing of it yet")
 
 

@@ -1,17 +1,21 @@
-"""A host's nodes of shards that were born: directories that are made and dropped while the host runs.
+"""A host's nodes of shards that are born and retire: directories that are made and dropped while it runs.
 
 Made: directory and seal, synced; then the note in ``identity.json``, synced; then the process starts. A seal
 without its note has never run. A note without its seal is an emptied disk, which the next start refuses
-(H10). Dropped: the process has ended; the directory is renamed, the note goes, the files go.
+(H10). Dropped: the process has ended; the directory is renamed, ``identity.json`` has no node of it any more,
+the files go. So it is with the first shards, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster.effects.newer import NewerRecord
+from cluster.features import growth
 from cluster.settings import genesis_file
 from node.durable import sync_directory
 from node.upkeep.space import sizes
@@ -57,7 +61,6 @@ class BornShards:
     def drop(self, shard: int) -> None:
         """Its node has ended for good. OSError."""
         sizes.forget(self._run_dir, shard)
-        identity = bootstrap.known(self._data_dir)
         folder = Path(bootstrap.shard_dir(self._data_dir, shard))
         aside = folder.with_name(_DROPPED + folder.name)
         if folder.exists():
@@ -66,8 +69,7 @@ class BornShards:
             sync_directory(folder.parent)
         first = bootstrap.shard_dir(self._data_dir, 0)
         Path(genesis_file(first, shard)).unlink(missing_ok=True)  # its node may never have begun
-        bootstrap.note_born(
-            self._data_dir, {born: voters for born, voters in identity.born if born != shard})
+        bootstrap.note_dropped(self._data_dir, (shard,))
         remove_dropped(self._data_dir)
 
 
@@ -81,16 +83,37 @@ def remove_dropped(data_dir: str) -> None:
 
 
 def finish_drops(data_dir: str) -> None:
-    """At a start: what a crash has left of a drop. ConfigError, OSError."""
-    member = Path(bootstrap.member_dir(data_dir))
-    gone = {aside.name.removeprefix(_DROPPED) for aside in member.glob(f"{_DROPPED}*")}
-    if not gone:
+    """At a start: what a crash has left of a drop, and what older versions have not noted. ConfigError,
+    OSError."""
+    if not bootstrap.is_known(data_dir):
         return
+    member = Path(bootstrap.member_dir(data_dir))
+    lacking = {
+        folder.name: shard for shard in bootstrap.known(data_dir).shards
+        if not (folder := Path(bootstrap.shard_dir(data_dir, shard))).exists()}
+    gone = {aside.name.removeprefix(_DROPPED) for aside in member.glob(f"{_DROPPED}*")}
+    if noted := [shard for name, shard in lacking.items() if name in gone]:
+        bootstrap.note_dropped(data_dir, noted)
+    if gone:
+        remove_dropped(data_dir)
+    _note_unnoted(data_dir, [shard for name, shard in lacking.items() if name not in gone])
+
+
+def _note_unnoted(data_dir: str, lacking: Sequence[int]) -> None:
+    """``lacking``: shards of this host without a directory. Older versions did not note that one of the first
+    shards was dropped; the order tells. ConfigError."""
     identity = bootstrap.known(data_dir)
-    left = {
-        shard: voters for shard, voters in identity.born
-        if Path(bootstrap.shard_dir(data_dir, shard)).name not in gone
-        or Path(bootstrap.shard_dir(data_dir, shard)).exists()}
-    if len(left) < len(identity.born):
-        bootstrap.note_born(data_dir, left)
-    remove_dropped(data_dir)
+    first = bootstrap.shard_dir(data_dir, 0)
+    suspects = set(lacking).intersection(identity.first) - {0}
+    if not suspects or identity.level < growth.BIRTHS or seal.read(first)[1] != seal.BEGUN:
+        return
+    with contextlib.suppress(seal.SealBroken):  # the start says what is missing
+        seal.check(first, identity.member_id, identity.incarnation)
+        # it loads RocksDB, which a supervisor needs for nothing else
+        from node.backup.stopped.retired import dropped_by
+        from node.storage import StorageError
+
+        try:
+            bootstrap.note_dropped(data_dir, suspects & dropped_by(Path(first)))
+        except (StorageError, NewerRecord) as error:
+            raise ConfigError(f"cannot read which shards have retired: {error}") from None

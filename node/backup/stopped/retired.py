@@ -1,0 +1,43 @@
+"""Which shards the files of a stopped host say are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from cluster.effects.records import Item, items
+from cluster.order.sound import Place, sound
+from cluster.placement.changes import shard_state
+from cluster.placement.table import State
+from cluster.raft import Configuration, EntryKind
+from node.storage import RaftLog, StateStore
+
+_CACHE_BYTES = 1 << 20
+_CHUNK_BYTES = 4 << 20
+
+
+def dropped_by(first: Path) -> set[int]:
+    """``first``: the directory of its node 0, whose state and log say it. A shard whose drop is logged never
+    serves again, whether that is committed or not. StorageError, NewerRecord."""
+    opened = StateStore.open(first / "state", block_cache_bytes=_CACHE_BYTES, range_cache_bytes=0)
+    with closing(opened) as store:
+        at, table = store.position.shard_index, store.placement()
+    found = set() if table is None else {
+        shard for shard, known in table.shards.items() if known.state == State.DROPPED}
+    with closing(RaftLog.open(first / "log", initial=Configuration(frozenset()))) as log:
+        at = max(at, log.first_index() - 1) + 1
+        while at <= log.last_index():
+            for entry in log.entries(at, log.last_index(), _CHUNK_BYTES):
+                at = entry.index + 1
+                if entry.kind == EntryKind.RECORD:
+                    found.update(_dropped_in(sound(entry.data, Place.ORDER)))
+    return found
+
+
+def _dropped_in(record: bytes) -> Iterator[int]:
+    for kind, at, _ in items(record):
+        if kind == Item.SHARD:
+            shard, state = shard_state(record, at)
+            if state == State.DROPPED:
+                yield shard
