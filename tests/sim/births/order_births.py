@@ -9,7 +9,7 @@ killed in between, with its host: node 0 says everything again at its next start
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -60,6 +60,7 @@ class Supervisors:
         self._random = Random(f"{simulation.seed}/supervisors")
         self.noted: defaultdict[int, dict[int, tuple[int, ...]]] = defaultdict(dict)  # hosts come later, too
         self.genesis: dict[tuple[int, int], Content | Path] = {}  # files beside node 0's state
+        self.retired: defaultdict[int, set[int]] = defaultdict(set)  # first shards that left no directory
         self.lost = 0  # genesis files
         self._lives: defaultdict[int, int] = defaultdict(int)
         self._read_at: defaultdict[int, float] = defaultdict(float)  # the last word of a node 0
@@ -119,14 +120,16 @@ class Supervisors:
     def emptied(self, host: int) -> dict[int, tuple[int, ...]]:
         """Its data directory is another, empty one; the notes of the one that was."""
         notes, self.noted[host] = self.noted[host], {}
+        self.retired[host].clear()
         for shard in notes:
             self.genesis.pop((host, shard), None)
             self._begun.discard((host, shard))
         return notes
 
-    def found(self, host: int, notes: dict[int, tuple[int, ...]]) -> None:
-        """It has its data directory again."""
+    def found(self, host: int, notes: dict[int, tuple[int, ...]], has: Collection[int]) -> None:
+        """It has its data directory again, with directories of these shards."""
         self.noted[host] = notes
+        self.retired[host] = set(self._simulation.shards) - set(has)
         self._begun.update((host, shard) for shard in notes)
 
     def started(self, host: int, shard: int) -> None:
@@ -145,7 +148,10 @@ class Supervisors:
                 noted[shard] = tuple(voters)
                 simulation.start_node(host, shard)
         for shard in facts["dropped"]:
-            if noted.pop(shard, None) is not None:
+            first = shard in simulation.shards and shard not in self.retired[host]
+            if first:
+                self.retired[host].add(shard)
+            if noted.pop(shard, None) is not None or first:
                 simulation.remove_node(host, shard)
                 self._begun.discard((host, shard))
                 self.genesis.pop((host, shard), None)
@@ -175,10 +181,12 @@ class Births:
             return
         table = leader.told.table
         born = [shard for shard in births.running(table) if shard >= table.base.shards]
+        left = [shard for shard in births.running(table) if self._simulation.plan.leaves_first
+                and 0 < shard < table.base.shards and not table.owns_anything(shard)]
         if len(born) < self._simulation.plan.most_born and self._random.random() < 0.6:
             body = bytes((births.ADD,)) + shards_pb2.AddShardRequest().SerializeToString()
-        elif born:
-            asked = shards_pb2.RetireShardRequest(shard=self._random.choice(born))
+        elif born or left:
+            asked = shards_pb2.RetireShardRequest(shard=self._random.choice(left or born))
             body = bytes((births.RETIRE,)) + asked.SerializeToString()
         else:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from cluster.effects import later_puts, records
@@ -33,25 +34,29 @@ class Owners:
     move: Move | None = None
     switched: list[Switched] = field(default_factory=list)
     cancelled: int = 0
-    born: dict[int, State] = field(default_factory=dict)  # shards that are not of the base
+    first: dict[int, State] = field(init=False)  # shards of the base
+    born: dict[int, State] = field(default_factory=dict)  # the others
     # of these that have had keys: the order records since when, and from when on no more (None: they have)
     _asked: dict[int, tuple[int, int | None]] = field(default_factory=dict)
     _compacted: int = 0
 
+    def __post_init__(self) -> None:
+        self.first = dict.fromkeys(range(self.base.shards), State.SERVING)
+
     @property
     def others(self) -> list[int]:
         """Shards that are in the order, without 0."""
-        return [*range(1, self.base.shards), *sorted(
-            shard for shard, state in self.born.items() if state in (State.SERVING, State.RETIRING))]
+        return sorted(
+            shard for shard, state in (*self.first.items(), *self.born.items())
+            if shard and state in (State.SERVING, State.RETIRING))
 
     def must_know(self, shard: int, index: int, applied: int) -> bool:
         """Whether a shard's leader that has applied the order up to ``applied`` lacks a control record that
         it might contradict (I20): it has keys, now or in a past that may be asked for, or thinks so."""
-        if shard < self.base.shards:
-            return applied < index
-        if self.born[shard] == State.DROPPED:  # G13: nothing of it counts
+        first = shard in self.first
+        if (self.first if first else self.born)[shard] == State.DROPPED:  # G13: nothing of it counts
             return False
-        since, until = self._asked.get(shard, (index, None))
+        since, until = self._asked.get(shard, (0 if first else index, None))
         return since < index and applied < (index if until is None else min(until, index))
 
     def compacted(self, index: int, revision: int) -> None:
@@ -61,11 +66,13 @@ class Owners:
 
     def _look(self, index: int) -> None:
         cuts = {cut for s in self.switched for cut in (s.move.start, s.move.end) if cut != END}
-        for shard in self.born:
-            asked = any(self.of(cut, _EVER) == shard for cut in cuts) or any(
-                switch.has(cut) and self.of(cut, switch.revision) == shard
-                for switch in self.switched if switch.revision >= self._compacted for cut in cuts)
-            since, until = self._asked.get(shard, (index, index))
+        ends = dict(pairwise([*sorted(cuts | {END}), END]))  # END is the first key, too
+        for shard in (*self.first, *self.born):
+            asked = any(shard in self._owners(cut, end, _EVER) for cut, end in ends.items()) or any(
+                switch.has(cut) and shard in self._owners(cut, end, switch.revision)
+                for switch in self.switched if switch.revision >= self._compacted
+                for cut, end in ends.items())
+            since, until = self._asked.get(shard, (0, None) if shard in self.first else (index, index))
             if asked:
                 self._asked[shard] = (since if until is None else index), None
             elif until is None:
@@ -73,22 +80,23 @@ class Owners:
 
     def shard(self, index: int, shard: int, state: State) -> None:
         """A shard is another's than before (G12 to G14)."""
-        what, before = f"shard {shard} is {state.name} in {index}", self.born.get(shard)
+        states = self.first if shard in self.first else self.born
+        what, before = f"shard {shard} is {state.name} in {index}", states.get(shard)
         if state == State.FORMING:
-            if before is not None or shard < self.base.shards:
+            if before is not None:
                 raise Violation("G13 ids are used once", what)
             if forming := [other for other, known in self.born.items() if known == State.FORMING]:
                 raise Violation("G14 one shard forms at a time", f"{what}, as {forming}")
         elif before is None or (state != State.DROPPED and before != state - 1) or (
                 state == State.DROPPED and before not in (State.FORMING, State.RETIRING)):
             raise Violation("G13 a shard forms, serves, retires and is dropped", f"{what}, it was {before}")
-        self.born[shard] = state
+        states[shard] = state
 
     def cut(self, index: int, shard: int) -> None:
         """A cut of a shard stands in the order."""
         if self.born.get(shard) == State.FORMING:
             raise Violation("G12 a first cut stands behind its shard's record", f"shard {shard} in {index}")
-        if self.born.get(shard) == State.DROPPED or (shard >= self.base.shards and shard not in self.born):
+        if {**self.first, **self.born}.get(shard, State.DROPPED) == State.DROPPED:
             raise Violation("G13 a dropped shard has no cut", f"shard {shard} in {index}")
 
     def of(self, key: bytes, revision: int) -> int:
@@ -97,6 +105,12 @@ class Owners:
             if switch.revision < revision and switch.has(key):
                 return switch.move.target
         return self.base.shard_of(key)
+
+    def _owners(self, start: bytes, end: bytes, revision: int) -> tuple[int, ...]:
+        """Of a span that no move has parted."""
+        if any(switch.revision < revision and switch.has(start) for switch in self.switched):
+            return (self.of(start, revision),)
+        return self.base.shards_of(start, b"" if end == start + b"\0" else end)
 
     def begun(self, data: bytes, at: int, to: int) -> None:
         move = read_move(data, at, to)

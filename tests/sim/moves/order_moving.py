@@ -13,7 +13,7 @@ from cluster.features.moves import CANCEL, MOVE, Wish, cancel_body
 from cluster.order.moving.copier import STAGING, Answer, Ask, Batch, read_staging
 from cluster.order.moving.mover import Mover
 from cluster.placement import Table
-from cluster.placement.table import Move, State
+from cluster.placement.table import END, Move, State
 from cluster.wire.messages import Method
 from node.replica.moving.moved import Copy, MovedKeys
 from node.replica.shards.order_role import OrderRole
@@ -130,7 +130,7 @@ class Moves:
                 self._ask(leader, CANCEL, cancel_body(table.move.number))
         elif not simulation.calm:
             for _ in range(5):  # most are refused: the target has a part of it, or has had one
-                if self._ask(leader, MOVE, self._away(table) or self._somewhere()):
+                if self._ask(leader, MOVE, self._leave(table) or self._away(table) or self._somewhere()):
                     break
         role.node.wake()
 
@@ -140,6 +140,15 @@ class Moves:
             leader.execute(Method.SHARD_CHANGE, bytes((kind,)) + body)
             return True
         return False
+
+    def _leave(self, table: Table) -> bytes:
+        """All keys to a born shard; nothing: another span is wished for."""
+        share, random = self._simulation.plan.leaves_first, self._random
+        if not share or random.random() >= share:
+            return b""
+        born = [shard for shard, known in sorted(table.shards.items())
+                if shard >= table.base.shards and known.state == State.SERVING]
+        return Wish(END, END, random.choice(born)).encode() if born else b""
 
     def _away(self, table: Table) -> bytes:
         """From the born shard that is there longest, which can retire without keys; nothing: none has any, or

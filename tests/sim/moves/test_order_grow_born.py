@@ -37,6 +37,9 @@ PLANS: dict[str, dict[str, Any]] = {
     # all keys come back to the only shard that there was at first
     "grow_births_lone": {"shards": 1, "mix": {**QUIET, "hash": 4}, "joins": True, "clients": 3,
                          "think_s": 0.1, "most_born": 1},
+    # all keys leave the shards of the beginning, which then retire but for shard 0
+    "grow_births_first": {"shards": 2, "mix": COMPACTED, "members": True, "member_chance": 0.03,
+                          "faults": ("kill node", "restart", "restart"), "leaves_first": 0.6, "drains": 0.6},
     "grow_births_users": {"shards": 1, "mix": {**MIX_OF_USERS, "compact": 4}, "users": True, "lease_ids": 6,
                           "most_born": 2, "seconds": 5.0},
     "grow_births_watch": {"shards": 3, "mix": {**MIX, "watch": 5, "progress": 2, "compact": 3}},
@@ -69,6 +72,13 @@ def test_spans_move_to_shards_that_come_and_go(name: str) -> None:
     if SOAK:
         assert came
         assert went
+
+
+@pytest.mark.timeout(600)
+def test_a_shard_of_the_beginning_retires() -> None:
+    simulation = Simulation(7, born(**PLANS["grow_births_first"]))
+    simulation.run()
+    assert simulation.checker.owners.first == {0: State.SERVING, 1: State.DROPPED}
 
 
 @pytest.mark.timeout(600)

@@ -57,6 +57,7 @@ class Plan:
     moves: bool = False  # an operator moves spans between the shards
     move_every_s: float = 0.2
     drains: float = 0.0  # share of moves that empty the oldest born shard
+    leaves_first: float = 0.0  # share of moves of all keys to a born shard: the first shards then retire
     cancels: float = 0.05  # share of looks at which the operator cancels
     targets: tuple[int, ...] = ()  # shards that spans are moved to; none: all
     joins: bool = False  # moves are of several spans together, as a rule

@@ -129,7 +129,8 @@ class Simulation(World):
 
     def shards_of(self, host: int) -> list[int]:
         """Of which its host has directories."""
-        return [*self.shards, *sorted(self.supervisors.noted[host])]
+        first = [shard for shard in self.shards if shard not in self.supervisors.retired[host]]
+        return [*first, *sorted(self.supervisors.noted[host])]
 
     def _new_state(self, host: int, shard: int) -> AnyState:
         if not self.plan.real:
@@ -389,7 +390,7 @@ class Simulation(World):
             self.incarnations[host] = kept.incarnation
             for shard, (log, state) in kept.disks.items():
                 self.logs[host, shard], self.states[host, shard] = log, state
-            self.supervisors.found(host, kept.born)
+            self.supervisors.found(host, kept.born, kept.disks)
         self.kept.clear()
         self.ended.clear()
 
