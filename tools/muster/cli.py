@@ -94,12 +94,14 @@ def _server(args: list[str]) -> int:
     from tools.muster.config.flags import SERVER_FLAGS
     from tools.muster.config.parse import resolve
 
+    warnings: list[str] = []
     try:
         values = resolve(SERVER_FLAGS, args, os.environ)
         if values["help"]:
             return _help()
         if values["version"]:
             return _version()
+        warnings = values.warnings
         from tools.muster.proxy_mode import kind
 
         settings = config.build(values, kind.names_members)
@@ -109,7 +111,10 @@ def _server(args: list[str]) -> int:
             console.require()
             console.listen_of(values["console-listen"], "", "")
     except ConfigError as e:
-        raise ConfigError(f"error verifying flags, {e}. See 'muster --help'.") from None
+        # what was given in vain may be what is wanted, and no log says so
+        vain = "; ".join(w for w in warnings if w.startswith("unrecognized ") or " is ignored: " in w)
+        beside = f" ({vain})" if vain else ""
+        raise ConfigError(f"error verifying flags, {e}{beside}. See 'muster --help'.") from None
     from tools.muster.proxy_mode import start
 
     return start.run(settings)

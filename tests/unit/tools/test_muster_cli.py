@@ -173,6 +173,29 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert err.count("\n") == 1
 
 
+def test_a_peer_port_without_a_key_is_refused_in_the_words_of_the_configuration_file(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is given beside the file, or where the file does not have it, is named."""
+    monkeypatch.setenv("MUSTER_PEER_KEY_FILE", "kk")
+    file = tmp_path / "c.yml"
+    urls = {n: f"http://192.0.2.{n}:2380" for n in (1, 2)}
+    file.write_text(
+        f"listen-peer-urls: {urls[1]}\ninitial-advertise-peer-urls: {urls[1]}\npeer-key-file: kk\n"
+        f"initial-cluster: default={urls[1]},b={urls[2]}\n", encoding="utf-8")
+    assert cli.run([f"--config-file={file}", "--peer-insecure"]) == 1
+    said = capsys.readouterr().err
+    assert "peer-transport-security: {key-file: FILE}" in said
+    assert "or say peer-insecure: true (" in said
+    for vain in ("--peer-insecure is ignored: ", "MUSTER_PEER_KEY_FILE is ignored: "):
+        assert vain in said
+    assert f"unrecognized key peer-key-file in {file}" in said
+    assert said.count("\n") == 1
+    secured = "peer-transport-security: {key-file: kk}\n"
+    file.write_text(file.read_text(encoding="utf-8") + secured, encoding="utf-8")
+    assert build(resolve(SERVER_FLAGS, [f"--config-file={file}"], {})).peer_key_file == "kk"
+
+
 def test_version_has_etcds_four_lines_and_ours(tmp_path: Path) -> None:
     for args in (("--version",), ("-version",), ("version",)):
         done = muster(tmp_path, *args)

@@ -197,10 +197,11 @@ def check_limits(values: Values) -> None:
 
 
 def check_peer_port(
-    listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, insecure: bool
+    listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, values: Values
 ) -> list[str]:
     """A peer port without a key believes every peer (decision 116): refused unless asked for. Returns
     warnings."""
+    insecure = values["peer-insecure"]
     if key_file:
         if insecure:
             raise ConfigError(
@@ -215,9 +216,8 @@ def check_peer_port(
     beyond = next((u for u in listen if not u.is_loopback), None)
     if beyond is not None and not insecure:
         raise ConfigError(
-            f"--listen-peer-urls={beyond.text} would accept any peer from other machines: give every host "
-            "the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a "
-            "--peer-trusted-ca-file, or say --peer-insecure")
+            f"--listen-peer-urls={beyond.text} would accept any peer from other machines: "
+            f"{_peer_key_ways(values['config-file'])}")
     if beyond is not None:
         how = "peers talk in clear" if tls is None else "peers show no certificate of an authority"
         return [f"--peer-insecure: {how}, and any program that reaches {beyond.text} may act as a peer"]
@@ -228,3 +228,15 @@ def check_peer_port(
             "peers talk in clear and unauthenticated: give every host the same --peer-key-file "
             "(muster peer-keys FILE)"]
     return []
+
+
+def _peer_key_ways(file: str) -> str:
+    """What an operator may do, in the words of the configuration file if there is one."""
+    if file:
+        return (
+            f"in {file}, give every host the same peer-transport-security: {{key-file: FILE}} (muster "
+            "peer-keys FILE makes it), or https URLs and a trusted-ca-file: there, or say "
+            "peer-insecure: true")
+    return (
+        "give every host the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a "
+        "--peer-trusted-ca-file, or say --peer-insecure")

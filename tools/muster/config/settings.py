@@ -232,7 +232,7 @@ def _peer_security(
     key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
     if key_file and any(url.is_unix for url in (*listen, *advertised, *members)):
         raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
-    warnings += more + check_peer_port(listen, members, key_file, tls, values["peer-insecure"])
+    warnings += more + check_peer_port(listen, members, key_file, tls, values)
     return key_file, tls
 
 
