@@ -251,6 +251,13 @@ MALFORMED_REQUEST = _kind(
     162, Code.INTERNAL, "MalformedRequest", "grpc: error unmarshalling request: {reason}")
 MALFORMED_JSON = _kind(163, Code.INVALID_ARGUMENT, "MalformedJSON", "{reason}")
 
+# muster's own: what a peer port beyond this machine needs (decision 116)
+PEER_KEY_WAYS = (
+    "give every host the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a "
+    "--peer-trusted-ca-file, or say --peer-insecure")
+TAKES_NO_PEER = _kind(
+    190, Code.FAILED_PRECONDITION, "TakesNoPeer", f"muster: this host takes no peers: {PEER_KEY_WAYS}")
+
 # muster's own: growth
 GROWTH_TOO_SOON = _kind(
     170, Code.FAILED_PRECONDITION, "GrowthTooSoon",

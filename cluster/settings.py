@@ -88,6 +88,7 @@ class Common:
     peer_tls: PeerTls | None = None  # of links between hosts; None: in clear, or by CURVE
     local_address: str = ""  # that other hosts are dialled from; "": any
     own_user_peers: bool = False  # peers are processes of this user on this machine: no key or certificate
+    alone: bool = False  # it takes no peers, as it listens beyond this machine: it may only be a lone member
     # JSON {"public": z85, "secret": z85}, one key pair for the whole cluster; "" = no CURVE
     curve_key_file: str = ""
     log_level: str = "info"

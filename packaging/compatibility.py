@@ -22,7 +22,8 @@ What of etcd 3.4 to 3.6 is missing in muster, has limits or has no effect, for u
 makes this page.
 
 [compatibility.tsv](compatibility.tsv) has a row for each RPC, path, flag and command of etcd, with the test
-that holds it. Most tests ask a real etcd the same and compare.
+that holds it. Most tests ask a real etcd the same and compare. Between machines, peers need [a key file or a
+flag](../run/install.md#three-hosts).
 
 |part|rows|works|works partly|no effect|missing|
 |---|---|---|---|---|---|"""

@@ -278,6 +278,7 @@ WHEN = {
     "MoveUnknown": "no such move is under way",
     "ShardStays": "RetireShard of shard 0",
     "AdviceUnknown": "Advice while an older host leads shard 0",
+    "TakesNoPeer": "MemberAdd at a lone host without a key",
     "InternalFault": "? a bug of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",

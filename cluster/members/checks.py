@@ -40,12 +40,15 @@ class Facts:
     match: Callable[[int], float] = lambda member_id: -1.0
     strict: bool = True
     max_learners: int = 1
+    alone: bool = False  # the host takes no peers
 
 
 def add(table: Table, facts: Facts, urls: Sequence[str], learner: bool, now_s: int) -> Host:
     """The new host of a MemberAdd. EtcdError."""
     peer_urls = tuple(sorted(checked_urls(urls)))
     new = Host(added_member_id(peer_urls, now_s), "", peer_urls, learner)
+    if facts.alone:
+        raise EtcdError(errors.TAKES_NO_PEER)
     voters = _voters(table)
     if facts.strict:
         if not learner and not _enough_to_add(voters, facts):

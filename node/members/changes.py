@@ -272,7 +272,7 @@ class Changes:
             node.roster.started(), node.roster.connected_s,
             lambda member_id: self._everywhere(lambda group: member_id in group.committed.voters),
             lambda member_id: self._everywhere(lambda group: group.alive(member_id, election_ms)),
-            self._share, wish.strict, settings.max_learners)
+            self._share, wish.strict, settings.max_learners, settings.common.alone)
         if wish.kind == MEMBER_ADD:
             new = parse(rpc_pb2.MemberAddRequest.FromString, wish.body)
             return checks.add(table, facts, new.peerURLs, new.isLearner, int(node.machine.wall_time()))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.auth.principal import Principal
 from cluster.members import goals
@@ -81,8 +82,19 @@ class Roster:
         self.table.subscribe(self._changed)
 
     def start(self) -> None:
-        self._running = True
-        self.configured()
+        if not self._refuses():
+            self._running = True
+            self.configured()
+
+    def _refuses(self) -> bool:
+        """Whether this host takes no peers, and yet is one of several. Then it ends."""
+        node = self._node
+        if not node.settings.common.alone:
+            return False
+        several = bool(self.others or node.raft.configuration.members() - {node.raft.id})
+        if several:
+            node.fail(f"{errors.TAKES_NO_PEER.text}: its cluster has other members")
+        return several
 
     @property
     def votes_change(self) -> bool:
@@ -182,6 +194,8 @@ class Roster:
                 for h in self.table.members
             ],
         )
+        if self._refuses():  # a log may add hosts only as it is read
+            return
         self.look()
         if node.settings.shard == 0:
             node.fronts.broadcast(Status.MEMBERS, self.table.encode_all())

@@ -153,6 +153,8 @@ class Members:
             said(request, 409, "membership: ID exists", self._headers)
         elif kind is errors.MEMBER_BAD_URLS:  # muster takes fewer than etcd: such that a host can have
             said(request, 400, error.text, self._headers)
+        elif kind is errors.TAKES_NO_PEER:
+            said(request, 409, error.text, self._headers)
         elif kind.code in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED) or kind is errors.USER_EMPTY:
             said(request, 401, "Insufficient credentials")
         else:

@@ -253,7 +253,7 @@ def own_ports(s: Setting) -> None:
 
 def open_port(s: Setting) -> None:
     """h2 listens for peers beyond this machine, without a key file"""
-    s.give(2, "listen-peer-urls", f"http://0.0.0.0:{s.base + 201}")
+    s.give(2, "listen-peer-urls", f"http://0.0.0.0:{s.base + 201}")  # and names h0 and h1
     s.expect(2, "give every host the same --peer-key-file .* or say --peer-insecure", runs=False)
     s.hosts = s.hosts[2:]
 

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import socket
 import stat
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 
+from cluster import errors
+from cluster.pb import rpc_pb2
 from tests import forks
 from tests.cluster.local_cluster import STEADY, LocalCluster, environment, local_cluster, until
+from tests.cluster.members.hosts import Hosts
 from tests.unit.zmtp.test_own_user import AS_ROOT, NOBODY, OTHER
 from tools.muster.host.identity.joining import QUESTION, ask
 from tools.muster.machine.zmtp import own_user
@@ -148,3 +157,56 @@ def test_who_joins_asks_by_the_socket(cluster: LocalCluster) -> None:
     running = ask([("localhost", cluster.base_port + 1)], "", own_user=True)
     assert running is not None
     assert len(running.members) == 3
+
+
+def other_addresses() -> list[str]:
+    """Of this machine, besides loopback."""
+    found = [one.address for many in psutil.net_if_addrs().values() for one in many
+             if one.family == socket.AF_INET]
+    return [address for address in found if not address.startswith("127.")]
+
+
+def test_a_lone_host_listens_at_all_addresses_and_takes_no_peer_beyond_its_user(tmp_path: Path) -> None:
+    """As etcd's quick starts have it. It gets members once peers can prove themselves, and never runs as one
+    of several before."""
+    hosts = Hosts(tmp_path, 1, 2, cold=True)
+    port = hosts.peer(0).rpartition(":")[2]
+    everywhere = f"--listen-peer-urls=http://0.0.0.0:{port}", f"--initial-cluster=h0={hosts.peer(0)}"
+    wish = rpc_pb2.MemberAddRequest(peerURLs=[hosts.peer(1)], isLearner=True)
+
+    def adds() -> str:
+        try:
+            hosts.call(0, "Cluster/MemberAdd", wish, rpc_pb2.MemberAddResponse)
+        except grpc.RpcError as e:
+            return str(e.details())
+        return ""
+
+    def stopped() -> None:
+        hosts.running[0].terminate()
+        assert hosts.running[0].wait(60) == 0
+
+    with contextlib.closing(hosts):
+        hosts.start(0, *everywhere)
+        until(lambda: hosts.member(0).name)
+        assert f"http://0.0.0.0:{port} takes no peers" in hosts.log(0)
+        for address in other_addresses():
+            with urllib.request.urlopen(f"http://{address}:{port}/members", timeout=20) as answer:
+                assert b'"name":"h0"' in answer.read()
+            assert asked_in_clear(address, int(port), QUESTION, 20.0) == b""
+            until(lambda: own_user.BEYOND in hosts.log(0))
+        assert asked_in_clear("127.0.0.1", int(port), QUESTION, 20.0)[:1] == QUESTION
+        assert adds() == errors.TAKES_NO_PEER.text
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(urllib.request.Request(
+                f"http://{hosts.client(0)}/v2/members", f'{{"peerURLs":["{hosts.peer(1)}"]}}'.encode(),
+                {"Content-Type": "application/json"}), timeout=20)
+        assert (refused.value.code, json.load(refused.value)["message"]) == (409, errors.TAKES_NO_PEER.text)
+        stopped()
+        hosts.start(0, *everywhere, "--peer-insecure")
+        until(lambda: hosts.member(0).name)
+        until(lambda: adds() == "")
+        stopped()
+        for state in ("new", "existing"):
+            told = len(hosts.log(0))
+            assert hosts.start(0, *everywhere, f"--initial-cluster-state={state}").wait(60) == 1
+            assert f"{errors.TAKES_NO_PEER.text}: its cluster has other members" in hosts.log(0)[told:]

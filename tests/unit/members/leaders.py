@@ -36,7 +36,9 @@ class Node:
         self.loop = SimpleNamespace(time=lambda: 0.0)
         self.machine = SimpleNamespace(wall_time=lambda: 1.0)
         self.settings = SimpleNamespace(
-            common=SimpleNamespace(shard_count=2, heartbeat_interval_ms=100, election_timeout_ms=1000),
+            common=SimpleNamespace(
+                shard_count=2, heartbeat_interval_ms=100, election_timeout_ms=1000, peer_tls=None,
+                alone=False),
             max_learners=1,
         )
         peer = SimpleNamespace(match=10, state="replicate", heard_ms=0, learner=True)

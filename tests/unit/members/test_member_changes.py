@@ -355,7 +355,7 @@ def test_a_leader_hands_over_to_nobody_who_is_to_go() -> None:
 def test_a_host_is_refused_as_removed_once_its_group_has_let_it_go() -> None:
     node = Node()
     node.commit(BOTH)
-    settings = SimpleNamespace(shard=1, common=SimpleNamespace(peers=()))
+    settings = SimpleNamespace(shard=1, common=SimpleNamespace(peers=(), alone=False))
     other = SimpleNamespace(settings=settings, store=SimpleNamespace(hosts=tuple), raft=node.raft)
     roster = Roster(cast(Any, other), cast(Any, None))
     roster.table.take([Host(LEARNER, "b", ("http://h:2",), removed=True).encode()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -55,6 +56,13 @@ def refusal(what: Callable[[], object]) -> ErrorKind:
 
 def test_a_lone_member_takes_a_second_one() -> None:
     assert checks.add(cluster(1), facts(1), [url(2)], False, 1).peer_urls == (url(2),)
+
+
+def test_a_host_that_takes_no_peers_adds_none() -> None:
+    known = replace(facts(1, strict=False), alone=True)
+    for learner in (False, True):
+        assert refusal(lambda learner=learner: checks.add(cluster(1), known, [url(2)], learner, 1)) is (
+            errors.TAKES_NO_PEER)
 
 
 def test_voters_are_added_while_enough_have_started() -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from cluster import errors
 from cluster.members.table import Host, Table, decode_all
 from cluster.raft import Configuration
 from cluster.settings import Peer
@@ -26,7 +27,8 @@ class Node:
     def __init__(self, shard: int = 1) -> None:
         seed = tuple(Peer(i, f"h{i}", "10.0.0.1", 2380 + i, (f"http://10.0.0.1:{2380 + i}",)) for i in (1, 2))
         configuration = Configuration(frozenset((OWN, OTHER)), frozenset())
-        self.settings = SimpleNamespace(shard=shard, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER))
+        self.settings = SimpleNamespace(
+            shard=shard, common=SimpleNamespace(peers=seed, cluster_id=CLUSTER, alone=False))
         self.store = SimpleNamespace(hosts=tuple)
         self.raft = SimpleNamespace(
             id=OWN, configuration=configuration, committed_configuration=configuration, peers=dict
@@ -37,6 +39,8 @@ class Node:
         self.wake = lambda: None
         self.now = 0.0
         self.loop = SimpleNamespace(time=lambda: self.now)
+        self.failed: list[str] = []
+        self.fail = self.failed.append
 
 
 @dataclass
@@ -100,6 +104,22 @@ def running(node: Node) -> Roster:
 @pytest.fixture
 def roster() -> Roster:
     return Roster(cast(Any, Node()), cast(Any, None))
+
+
+def test_a_host_that_takes_no_peers_ends_as_one_of_several() -> None:
+    """By its table or its group's configuration, at its start or as its log adds a host."""
+    for known, votes in ((2, 1), (1, 2), (1, 1)):
+        node, followed = Node(), list[bool]()
+        common = node.settings.common
+        common.alone, common.peers = True, common.peers[:known]
+        node.raft.configuration = Configuration(frozenset((OWN, OTHER)[:votes]), frozenset())
+        node.peers.follow = lambda followed=followed: followed.append(True)
+        roster = running(node)
+        roster.changes = cast(Any, SimpleNamespace(applied=lambda rows: None))
+        assert bool(node.failed) == (known + votes > 2) != bool(followed), "no other host is dialled"
+        roster.applied([Host(OTHER, "", ("http://10.0.0.1:9",), learner=True).encode()])
+        assert node.failed
+        assert errors.TAKES_NO_PEER.text in node.failed[0]
 
 
 def test_a_member_is_looked_for_where_it_says_until_the_table_names_it(roster: Roster) -> None:

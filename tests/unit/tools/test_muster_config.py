@@ -309,7 +309,9 @@ def test_retention_by_mode() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "10.0.0.1", "[::]", "host-a", "localhost.example"])
 def test_a_peer_port_beyond_this_machine_wants_a_key_or_a_word(host: str) -> None:
-    urls = f"--listen-peer-urls=http://{host}:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380"
+    urls = (
+        f"--listen-peer-urls=http://{host}:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380",
+        "--initial-cluster=default=http://10.0.0.1:2380,b=http://10.0.0.2:2380")
     with pytest.raises(ConfigError) as e:
         build(*urls)
     assert all(
@@ -320,6 +322,36 @@ def test_a_peer_port_beyond_this_machine_wants_a_key_or_a_word(host: str) -> Non
     (warning,) = build(*urls, "--peer-insecure").warnings
     assert warning.startswith("--peer-insecure: ")
     assert f"http://{host}:2380" in warning
+
+
+ALONE = "--listen-peer-urls=http://0.0.0.0:2380", "--initial-advertise-peer-urls=http://10.0.0.1:2380"
+
+
+@pytest.mark.parametrize("more", [(), ("--initial-cluster=default=http://10.0.0.1:2380",)])
+def test_a_lone_host_listens_beyond_this_machine_and_takes_no_peers(more: tuple[str, ...]) -> None:
+    c = build(*ALONE, *more)
+    (warning,) = c.warnings
+    assert "http://0.0.0.0:2380 takes no peers" in warning
+    assert "--peer-key-file (muster peer-keys FILE makes it)" in warning
+    assert (c.alone, c.own_user_peers) == (True, True)
+    ports.compare(c, 1)
+    for secured in ("--peer-key-file=k", "--peer-insecure"):
+        assert not build(*ALONE, *more, secured).alone
+    assert not build().alone
+
+
+@pytest.mark.parametrize("way", [
+    "--initial-cluster=default=http://10.0.0.1:2380,b=http://10.0.0.2:2380",
+    "--initial-cluster-state=existing", "--discovery=http://10.0.0.9:2379/x", "--discovery-srv=example.com",
+])
+def test_a_host_that_looks_for_others_is_not_alone(way: str) -> None:
+    with pytest.raises(ConfigError, match="would accept any peer"):
+        build(*ALONE, way)
+    values = resolve(SERVER_FLAGS, (*ALONE, way), {})
+    assert config.build(values, lambda data_dir: True).alone, "members that it knows are its node's to count"
+    forced = resolve(SERVER_FLAGS, (*ALONE, way, "--force-new-cluster"), {})
+    with pytest.raises(ConfigError, match="would accept any peer"):
+        config.build(forced, lambda data_dir: True)  # before it removes the others
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.5", "localhost", "[::1]"])

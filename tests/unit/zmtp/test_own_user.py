@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.errors import PEER_KEY_WAYS
 from cluster.settings import PeerTls
 from tests.authority import Authority
 from tests.unit.zmtp.test_sockets import free_port, until
@@ -363,12 +364,34 @@ def test_certificates_that_sign_themselves_say_nothing_of_the_user(tmp_path: Pat
     asyncio.run(main())
 
 
-def test_an_address_that_others_reach_takes_no_peers() -> None:
-    async def main() -> None:
-        with pytest.raises(OSError, match="only a loopback address"):
-            Router(asyncio.get_running_loop(), "tcp://0.0.0.0:0", print, LinkOptions(9, own_user=True))
+def test_an_address_that_others_reach_takes_no_peers(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even this user's: what its forwarder hands on may be from anywhere. HTTP is answered."""
+    monkeypatch.setattr(own_user, "is_near", lambda host: False)  # 127.0.0.1 stands for another address
 
-    asyncio.run(main())
+    async def scenario(world: World) -> None:
+        dealer = world.dial(own=False)
+        await until(lambda: own_user.BEYOND in dealer.trouble)
+        assert hint_of(dealer.trouble) == PEER_KEY_WAYS
+        with socket.create_connection(("127.0.0.1", world.port)) as asks:
+            asks.setblocking(False)
+            await world.loop.sock_sendall(asks, b"GET /members HTTP/1.1\r\n\r\n")
+            await until(lambda: bool(world.came))
+
+    assert own_user.BEYOND in run(scenario)
+    assert left(base) == [], "there is no Unix socket"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_of_all_addresses_loopback_ones_take_peers_of_the_own_user(host: str) -> None:
+    async def scenario(world: World) -> None:
+        world.endpoint = f"tcp://127.0.0.1:{world.port}"
+        await world.says(world.dial(), b"x")
+        if os.geteuid() == 0:
+            world.host = "127.0.0.1"
+            said = await world.as_nobody(GREETING + ready(b"DEALER", b"x"))
+            assert own_user.NOT_OWN.encode() in said
+
+    run(scenario, host)
 
 
 def test_where_the_namespace_is_not_known_ports_take_the_same_user_alone(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from cluster.errors import PEER_KEY_WAYS
 from cluster.features.autocompact import retention_of
 from cluster.gotext import quote
 from cluster.growth.bounds import Bounds
@@ -197,10 +198,11 @@ def check_limits(values: Values) -> None:
 
 
 def check_peer_port(
-    listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, values: Values
+    listen: tuple[Url, ...], members: tuple[Url, ...], key_file: str, tls: PeerTls | None, values: Values,
+    alone: bool,
 ) -> list[str]:
-    """A peer port without a key believes every peer (decision 116): refused unless asked for. Returns
-    warnings."""
+    """A peer port without a key believes every peer (decision 116): refused unless asked for. Of a host that
+    may be ``alone`` it takes none. Returns warnings."""
     insecure = values["peer-insecure"]
     if key_file:
         if insecure:
@@ -214,6 +216,10 @@ def check_peer_port(
                 "--peer-insecure and --peer-trusted-ca-file exclude each other: peers show certificates")
         return []
     beyond = next((u for u in listen if not u.is_loopback), None)
+    if beyond is not None and not insecure and alone and tls is None:
+        return [
+            f"{beyond.text} takes no peers, as nothing tells who they are. For a further member: "
+            f"{_peer_key_ways(values['config-file'])}"]
     if beyond is not None and not insecure:
         raise ConfigError(
             f"--listen-peer-urls={beyond.text} would accept any peer from other machines: "
@@ -237,6 +243,4 @@ def _peer_key_ways(file: str) -> str:
             f"in {file}, give every host the same peer-transport-security: {{key-file: FILE}} (muster "
             "peer-keys FILE makes it), or https URLs and a trusted-ca-file: there, or say "
             "peer-insecure: true")
-    return (
-        "give every host the same --peer-key-file (muster peer-keys FILE makes it), or https URLs and a "
-        "--peer-trusted-ca-file, or say --peer-insecure")
+    return PEER_KEY_WAYS

@@ -82,6 +82,11 @@ class ServerConfig:
         shown = self.peer_key_file or (self.peer_tls is not None and self.peer_tls.knows_peers)
         return not shown and not self.values["peer-insecure"]
 
+    @property
+    def alone(self) -> bool:
+        """Whether this host takes no peers: nothing would identify those from other machines."""
+        return self.own_user_peers and not all(url.is_loopback for url in self.listen_peer)
+
 
 def parse_initial_cluster(text: str) -> InitialCluster:
     """``name=url,name=url,...``; a host that was added and has not started has no name. ConfigError."""
@@ -156,7 +161,6 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     tls, more = tls_of(values, [u.text for u in clients], [u.text for u in listen_metrics])
     warnings += more
     check_listeners(listen_peer, listen_client, listen_http)
-    check_discovery(values)
     name = values["name"]
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
     cluster_text = (values["initial-cluster"] if values.is_set("initial-cluster")
@@ -165,7 +169,8 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     used = is_used(data_dir := _data_dir(values, name, warnings))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
     own = ((), ()) if values["proxy"] != "off" else (listen_peer, () if used else advertise_peer)
-    key_file, peer_tls = _peer_security(values, *own, () if used else _urls_of(initial_cluster), warnings)
+    named, alone = () if used else _urls_of(initial_cluster), _may_be_alone(values, used, initial_cluster)
+    key_file, peer_tls = _peer_security(values, *own, named, warnings, alone=alone)
     return ServerConfig(
         name=name,
         data_dir=data_dir,
@@ -212,6 +217,7 @@ def _first_hosts(text: str, used: bool, warnings: list[str]) -> InitialCluster:
 
 
 def _check_others(values: Values) -> list[str]:
+    check_discovery(values)
     if values["shard-depth"] < 1:
         raise ConfigError("--shard-depth must be at least 1")
     replace_zeros(values)
@@ -225,15 +231,24 @@ def _check_others(values: Values) -> list[str]:
 
 def _peer_security(
     values: Values, listen: tuple[Url, ...], advertised: tuple[Url, ...], members: tuple[Url, ...],
-    warnings: list[str],
+    warnings: list[str], *, alone: bool = False,
 ) -> tuple[str, PeerTls | None]:
     """The peer key file, "" for none, and TLS between hosts. A proxy has members alone."""
     tls, more = peer_tls_of(values, [u.text for u in listen], [u.text for u in (*advertised, *members)])
     key_file = "" if values["peer-cert-file"] else values["peer-key-file"]
     if key_file and any(url.is_unix for url in (*listen, *advertised, *members)):
         raise ConfigError("--peer-key-file is for http peer URLs: peers talk by Unix sockets in clear")
-    warnings += more + check_peer_port(listen, members, key_file, tls, values)
+    warnings += more + check_peer_port(listen, members, key_file, tls, values, alone)
     return key_file, tls
+
+
+def _may_be_alone(values: Values, used: bool, initial: InitialCluster) -> bool:
+    """Whether no other host is named. Members that a data directory knows are its node's to count, unless
+    they are to be removed first."""
+    found = any(values[way] for way in ("discovery", "discovery-srv", "discovery-endpoints"))
+    if used:
+        return not values["force-new-cluster"]
+    return len(initial) == 1 and values["initial-cluster-state"] == "new" and not found
 
 
 def _urls_of(initial: InitialCluster) -> tuple[Url, ...]:
@@ -279,7 +294,9 @@ def as_member(config: ServerConfig) -> ServerConfig:
     """The same for a member that was started with --proxy: it listens for peers, after all. ConfigError."""
     more: list[str] = []
     named = ((), ()) if config.used else (config.advertise_peer, _urls_of(config.initial_cluster))
-    key_file, tls = _peer_security(config.values, config.listen_peer, *named, more)
+    key_file, tls = _peer_security(
+        config.values, config.listen_peer, *named, more,
+        alone=_may_be_alone(config.values, config.used, config.initial_cluster))
     warnings = tuple(dict.fromkeys((*config.warnings, *more)))
     return replace(config, peer_key_file=key_file, peer_tls=tls, warnings=warnings)
 

@@ -186,7 +186,7 @@ def compare(config: ServerConfig, shards: int) -> None:
 def _check_near(config: ServerConfig) -> None:
     """ConfigError if a name for this machine means another one here."""
     for peer in config.listen_peer if config.own_user_peers else ():
-        if not peer.is_unix and not is_near(host := bind_address(peer)):
+        if not peer.is_unix and peer.is_loopback and not is_near(host := bind_address(peer)):
             raise ConfigError(
                 f"--listen-peer-urls={peer.text} is {host} here, which is no loopback address: it needs a "
                 "--peer-key-file, a --peer-trusted-ca-file, or --peer-insecure")

@@ -243,6 +243,7 @@ def _common(
         peer_tls=config.peer_tls,
         local_address=local_address(config),
         own_user_peers=config.own_user_peers,
+        alone=config.alone,
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
         log_outputs=tuple(
             "stderr" if o in ("default", "systemd/journal") else o for o in config.values["log-outputs"]

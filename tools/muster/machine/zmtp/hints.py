@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
+from cluster.errors import PEER_KEY_WAYS
 from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.stream import CLOSED, LATE
 
@@ -24,6 +25,8 @@ def fields(address: str, trouble: str) -> dict[str, str]:
 def hint_of(trouble: str) -> str:
     if owners.NOT_OWN in trouble:
         return "hosts of several users on one machine need the same --peer-key-file"
+    if owners.BEYOND in trouble:
+        return PEER_KEY_WAYS
     if "security mechanism" in trouble or trouble in _ENDED:
         return "either every host has a --peer-key-file, or none"
     if trouble == NO_KEY:

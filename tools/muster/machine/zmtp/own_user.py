@@ -2,7 +2,8 @@
 
 Such a peer also listens at a Unix socket, in a folder of its user for each network namespace. Its loopback
 port answers HTTP, and takes peers of the same user only: hosts of older versions, or without a shared
-``/tmp``. The kernel tells the user of a connection's other end (``sock_diag(7)``).
+``/tmp``. The kernel tells the user of a connection's other end (``sock_diag(7)``). At other addresses HTTP is
+all that is answered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 BASE = "/tmp"  # for all processes of a user, whatever their environment
 NOT_OWN = "the other end is not this user's"
+BEYOND = "without a key or certificates this host takes no peer from other machines"
 GONE = "the other end is gone, or has not accepted yet"  # the user is not known
 _NAMESPACE, _UID_MAP = "/proc/self/ns/net", "/proc/self/uid_map"
 _NOBODY = 65534  # the kernel's number of a user unknown in this user namespace
@@ -79,6 +81,15 @@ def may_dial(path: str) -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISSOCK(info.st_mode) and info.st_uid == os.geteuid()
+
+
+def refused(sock: socket.socket) -> str:
+    """Why the other end of an accepted connection may be no peer; "" if it may."""
+    try:
+        near = is_near(str(sock.getsockname()[0]))
+    except OSError:
+        return GONE
+    return foreign(sock) if near else BEYOND
 
 
 def foreign(sock: socket.socket) -> str:

@@ -52,7 +52,7 @@ class Router:
     ``MOST_STRANGERS`` at most.
 
     With ``own_user`` other users' processes may do no more at a loopback address than ask by HTTP, and this
-    user's come by a Unix socket (``own_user``)."""
+    user's come by a Unix socket (``own_user``). At other addresses there is HTTP alone."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, endpoint: str, receive: Receive, options: LinkOptions, *,
@@ -139,7 +139,7 @@ class Router:
         checks = self._options.own_user and below.family != socket.AF_UNIX
         events = Events(
             self._opened, self._came, self._lost, asked=self._asked if self._wary and keys is None else None,
-            refuses=partial(owners.foreign, below) if checks else None)
+            refuses=partial(owners.refused, below) if checks else None)
         decoder = Decoder(b"ROUTER") if keys is None else CurveDecoder(b"ROUTER", keys)
         stream = Stream(self._loop, sock, decoder, self._options.hwm, events, address, self._wary)
         self._shaking.add(stream)

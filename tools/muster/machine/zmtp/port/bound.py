@@ -25,8 +25,8 @@ Accepted = Callable[[socket.socket, socket.socket], None]  # a connection, and t
 
 
 class Bound:
-    """What listens at one endpoint: a socket, and with ``own_user`` a Unix socket besides. An address that
-    means all of IPv4 or of IPv6 means both, as in Go: a socket each. OSError."""
+    """What listens at one endpoint: a socket, and at loopback with ``own_user`` a Unix socket besides. An
+    address that means all of IPv4 or of IPv6 means both, as in Go: a socket each. OSError."""
 
     def __init__(self, endpoint: str, *, own_user: bool) -> None:
         transport, host, port = split(endpoint)
@@ -34,7 +34,7 @@ class Bound:
         self._near = ""  # the path of the Unix socket besides
         self.sockets = [_bound_unix(host)] if transport == "ipc" else _bound_tcp(host, port)
         try:
-            if own_user and transport == "tcp":
+            if own_user and transport == "tcp" and owners.is_near(str(self.sockets[0].getsockname()[0])):
                 self._listen_near()
             else:
                 for one in self.sockets:
@@ -48,8 +48,6 @@ class Bound:
         """At the port, and at a Unix socket besides. OSError."""
         port = self.sockets[0]
         host, number = port.getsockname()[:2]
-        if not owners.is_near(host):
-            raise OSError(errno.EADDRNOTAVAIL, "without a key only a loopback address takes peers", host)
         path = owners.path_of(host, number)
         near = _bound_near(path)
         try:
