@@ -257,6 +257,9 @@ PEER_KEY_WAYS = (
     "--peer-trusted-ca-file, or say --peer-insecure")
 TAKES_NO_PEER = _kind(
     190, Code.FAILED_PRECONDITION, "TakesNoPeer", f"muster: this host takes no peers: {PEER_KEY_WAYS}")
+PEERS_OVER_HTTP = _kind(
+    191, Code.FAILED_PRECONDITION, "PeersOverHTTP",
+    "muster: the hosts talk over http: stop all, start all with https peer URLs, then update the members'")
 
 # muster's own: growth
 GROWTH_TOO_SOON = _kind(

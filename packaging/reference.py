@@ -279,6 +279,7 @@ WHEN = {
     "ShardStays": "RetireShard of shard 0",
     "AdviceUnknown": "Advice while an older host leads shard 0",
     "TakesNoPeer": "MemberAdd at a lone host without a key",
+    "PeersOverHTTP": "MemberUpdate with https URLs, of hosts with http ones",
     "InternalFault": "? a bug of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",

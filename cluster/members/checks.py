@@ -89,6 +89,15 @@ def update(table: Table, member_id: int, urls: Sequence[str]) -> Host:
     return new
 
 
+def alike(table: Table, host: Host, secure: bool) -> Host:
+    """The host of an update. ``secure``: the hosts talk over https, whatever the table says; else one
+    that goes over to https would reach no other. EtcdError."""
+    others = any(other.member_id != host.member_id for other in table.members)
+    if others and not secure and any(url.lower().startswith("https:") for url in host.peer_urls):
+        raise EtcdError(errors.PEERS_OVER_HTTP)
+    return host
+
+
 def promote(table: Table, facts: Facts, member_id: int) -> Host:
     """The host after a MemberPromote. EtcdError."""
     host = _known(table, member_id)

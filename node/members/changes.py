@@ -280,7 +280,8 @@ class Changes:
             return checks.remove(table, facts, parse(rpc_pb2.MemberRemoveRequest.FromString, wish.body).ID)
         if wish.kind == MEMBER_UPDATE:
             moved = parse(rpc_pb2.MemberUpdateRequest.FromString, wish.body)
-            return checks.update(table, moved.ID, moved.peerURLs)
+            return checks.alike(
+                table, checks.update(table, moved.ID, moved.peerURLs), settings.common.peer_tls is not None)
         return checks.promote(table, facts, parse(rpc_pb2.MemberPromoteRequest.FromString, wish.body).ID)
 
     # -- the groups

@@ -153,7 +153,7 @@ class Members:
             said(request, 409, "membership: ID exists", self._headers)
         elif kind is errors.MEMBER_BAD_URLS:  # muster takes fewer than etcd: such that a host can have
             said(request, 400, error.text, self._headers)
-        elif kind is errors.TAKES_NO_PEER:
+        elif kind in (errors.TAKES_NO_PEER, errors.PEERS_OVER_HTTP):
             said(request, 409, error.text, self._headers)
         elif kind.code in (Code.PERMISSION_DENIED, Code.UNAUTHENTICATED) or kind is errors.USER_EMPTY:
             said(request, 401, "Insufficient credentials")

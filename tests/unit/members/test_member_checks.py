@@ -65,6 +65,21 @@ def test_a_host_that_takes_no_peers_adds_none() -> None:
             errors.TAKES_NO_PEER)
 
 
+def test_one_of_several_hosts_goes_not_over_to_https_alone() -> None:
+    """It would reach no other, which costs the majority as the next ones follow. etcd's do reach it."""
+    https = [url(1).replace("http:", "HTTPS:"), url(1)]
+    for voters in (1, 3):
+        moved = checks.update(cluster(voters), 1, https)
+        assert checks.alike(cluster(voters), moved, secure=True) == moved
+        if voters == 1:
+            assert checks.alike(cluster(1), moved, secure=False) == moved
+        else:
+            assert refusal(lambda moved=moved: checks.alike(cluster(3), moved, secure=False)) is (
+                errors.PEERS_OVER_HTTP)
+    plain = checks.update(cluster(3), 2, [url(9)])
+    assert checks.alike(cluster(3), plain, secure=True) == checks.alike(cluster(3), plain, False) == plain
+
+
 def test_voters_are_added_while_enough_have_started() -> None:
     assert (
         refusal(lambda: checks.add(cluster(2), facts(1), [url(3)], False, 1))

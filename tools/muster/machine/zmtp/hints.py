@@ -35,6 +35,8 @@ def hint_of(trouble: str) -> str:
         return (
             "the peer dials from an address that its certificate is not for: see the names and addresses in "
             "it, or --peer-skip-client-san-verification")
+    if "first record does not look like a TLS handshake" in trouble:
+        return "either every host has https peer URLs, or none"
     if trouble.startswith(("tls: ", "remote error: tls: ")):
         return "see --peer-cert-file, --peer-trusted-ca-file and the host's name in its peer URL"
     if trouble.startswith(("client certificate authentication failed", "transport: certificate serial")):
