@@ -144,9 +144,22 @@ class _Hash:
             context.refuse(call, self.stats, EtcdError(errors.TIMEOUT))
 
 
+class _Stays:
+    """What asks for a client, with its credentials, though the client goes."""
+
+    closed, deadline = False, None
+
+    def __init__(self, call: Call) -> None:
+        self.call, self.principal = call, getattr(call, "principal", None)
+
+    def finish(self, code: int, text: str) -> None:
+        if not self.call.closed:
+            self.call.finish(code, text)
+
+
 def _defragment(context: Context) -> Serve:
     """This host's replica of every shard, one after the other, beside requests, though the client goes
-    meanwhile, as by etcd. So the front asks for itself; a call that is judged is judged before."""
+    meanwhile, as by etcd."""
     router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
@@ -155,10 +168,10 @@ def _defragment(context: Context) -> Serve:
             if not call.closed:
                 context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
             return
-        router.local(None, Method.DEFRAGMENT, b"", shard, stats, answered, call, _DEFRAGMENT_LIMIT_S)
+        router.local(_Stays(call), Method.DEFRAGMENT, b"", shard, stats, answered, None, _DEFRAGMENT_LIMIT_S)
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
-        call: Call = waiting.context
+        call: Call = waiting.call.call
         following = [shard for shard in placement.running if shard > waiting.shard]
         if status == Status.OK and following:
             ask(call, following[0], waiting.stats)

@@ -120,7 +120,7 @@ def test_health_checks_see_nothing_of_a_defragmentation_that_is_not_permitted() 
         found.net.run()
         assert asked.closed is not permitted
     assert watch.replies == [SERVING, NOT_SERVING]
-    assert found.node.take(Method.DEFRAGMENT | SAID), "the front's own question, once that is permitted"
+    assert found.node.take(Method.DEFRAGMENT), "the client's question, which the node judges again"
 
 
 def test_a_host_serves_while_it_defragments_unless_the_gate_is_open() -> None:
@@ -166,3 +166,21 @@ def test_all_shards_are_defragmented_one_after_the_other_though_the_client_goes(
         net.run()
     assert call.replies == ([] if leaves else [b""])
     assert not net.context.defragmenting
+
+
+def test_a_proxy_that_learns_late_of_users_defragments_for_none_without_credentials() -> None:
+    net = Net(hosts=3, own=0, shards=2)
+    net.context = Context(net.settings, net.router)
+    methods = Methods()
+    register_all(methods, net.context)
+    for (shard, _), node in net.every.items():
+        node.leader, node.up = 1, bool(shard)
+    methods.handlers["Defragment"](FakeCall(), b"")
+    net.router.principals.enabled = True  # a node of shard 1 says so, before any of shard 0 is asked
+    net.pass_time(0.3)
+    for node in net.every.values():
+        node.up = True
+    net.pass_time(1)
+    taken = [request for node in net.every.values() for request in node.take(Method.DEFRAGMENT)]
+    assert len(taken) == 1
+    assert not any(node.take(Method.DEFRAGMENT | SAID) for node in net.every.values())
