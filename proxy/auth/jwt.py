@@ -19,6 +19,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.auth.principal import INVALID, Kind, Principal
 from cluster.gotext import parse_duration_ns
+from proxy.gateway.go_json import whole_text
 
 _METHODS = {
     "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
@@ -62,7 +63,7 @@ class WebTokens:
             return INVALID, now_s
         if now_s >= until_s or not isinstance(user, str) or not 0 <= revision < 1 << 64:
             return INVALID, now_s
-        return Principal(Kind.JWT, user, revision), until_s
+        return Principal(Kind.JWT, whole_text(user), revision), until_s
 
 
 def _number(claim: object) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import ErrorKind, EtcdError
+from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.features.auth.principal import SAID
 from cluster.pacing.lull import Lull
 from cluster.settings import Common
@@ -86,6 +87,14 @@ class Sending:
 
     def send(self, link: Link, waiting: Waiting) -> None:
         """Put a request into a link's frame of this tick."""
+        call = waiting.call
+        principal = getattr(call, "principal", None) if call is not None else self.principals
+        try:
+            said = b"" if principal is None else self.principals.said(principal, waiting)
+        except HANDLER_MISTAKES as error:  # of this request alone: queues send many in a row
+            faults.met("naming a client", error)
+            self.fail(waiting, errors.INTERNAL_FAULT)
+            return
         rid = link.next_rid
         link.next_rid = rid + 1
         link.pending[rid] = waiting
@@ -98,15 +107,13 @@ class Sending:
             if not self._scheduled:
                 self.schedule()
         limit_s = waiting.limit_s
-        call = waiting.call
         if call is not None and call.deadline is not None:
             left = call.deadline - waiting.started
             if left < limit_s:
                 limit_s = left if left > 0.001 else 0.001
         body = waiting.body
         prefix = waiting.prefix
-        principal = getattr(call, "principal", None) if call is not None else self.principals
-        if principal is not None and (said := self.principals.said(principal, waiting)):
+        if said:
             size = len(said) + len(prefix) + len(body)
             outbox.append(REQUEST.pack(rid, waiting.method | SAID, int(limit_s * 1000), size) + said + prefix)
         elif prefix:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from cluster import errors
+from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
 from proxy.routing.links import Link, Near
 from proxy.routing.overdue import sweep_queue
@@ -76,13 +77,17 @@ class ReadIndexRounds:
             return
         prefix, told = READ.pack(order_index, 0), []
         for read in question.context:
-            if ready is not None and read.key is not None and not read.shard:
-                router.get_near(*ready, read.call, read.key, read.stats)
-            elif read.method == Method.READ_INDEX:
-                told.append(read)
-            else:
-                read.prefix = prefix
-                router.to_replica(read)
+            try:
+                if ready is not None and read.key is not None and not read.shard:
+                    router.get_near(*ready, read.call, read.key, read.stats)
+                elif read.method == Method.READ_INDEX:
+                    told.append(read)
+                else:
+                    read.prefix = prefix
+                    router.to_replica(read)
+            except HANDLER_MISTAKES as error:  # of this read alone: others came in the same batch
+                faults.met("sending a read", error)
+                router.fail(read, errors.INTERNAL_FAULT)
         for read in told:  # last: the node may apply more for it, and a table come
             read.tell(_OK, body)
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from cluster.features.auth.principal import INVALID, Kind, Principal
+from cluster.features.auth.principal import INVALID, Kind, Principal, split
 from proxy.auth.jwt import WebTokens
 from proxy.auth.tokens import options_of, tokens_of
 from tools.muster.config.checks import check_users
@@ -114,6 +114,17 @@ def test_a_token_of_another_issuer_counts_as_at_etcd(
     tokens = WebTokens({"sign-method": "HS256", "priv-key": str(tmp_path / "secret")}, lambda: NOW_S)
     text = jwt.encode({"username": "u", "revision": 5} | claims, secret, algorithm="HS256")
     assert (tokens.read(text, NOW_S)[0] == Principal(Kind.JWT, "u", 5)) is counts
+
+
+def test_half_a_surrogate_pair_in_a_name_is_replaced_as_at_etcd(tmp_path: Path) -> None:
+    """Such a name cannot be encoded: its request hung, and others' reads of its batch with it."""
+    secret = b"s" * 64
+    (tmp_path / "secret").write_bytes(secret)
+    tokens = WebTokens({"sign-method": "HS256", "priv-key": str(tmp_path / "secret")}, lambda: NOW_S)
+    text = jwt.encode({"username": "a\ud800", "revision": 5}, secret, algorithm="HS256")
+    principal = tokens.read(text, NOW_S)[0]
+    assert principal == Principal(Kind.JWT, "a\ufffd", 5)
+    assert split(principal.encode()) == (principal, b"")
 
 
 @pytest.mark.usefixtures("keys")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from cluster import errors
+from cluster.faults import faults
 from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
 from proxy.routing.router import MethodStats
@@ -18,8 +20,11 @@ class NearNode:
     guarded: bool = False
     generation: int = 0
     asked: list[bytes] = field(default_factory=list)
+    bad: bytes = b""  # a key whose reading fails
 
     def get(self, key: bytes) -> tuple[int, int, bytes]:
+        if key == self.bad:
+            raise ValueError("a fault of this program")
         self.asked.append(key)
         return self.revision, 1, b"kv of " + key
 
@@ -92,6 +97,21 @@ def test_h2_a_linearizable_read_is_answered_only_after_a_question_asked_after_it
         net.run()
         assert late.replies == [answer(1)]
         assert net.nodes[1].take(Method.RANGE) == []
+
+
+def test_a_fault_in_a_near_read_ends_no_others_of_its_batch() -> None:
+    net, near = joined(leader=2)
+    calls = [FakeCall() for _ in range(3)]
+    for call, key in zip(calls, (b"k", b"bad", b"k"), strict=True):
+        net.router.get(call, b"\x0a\x01k", key, False, 0, MethodStats())
+    near.bad = b"bad"
+    net.run()
+    (question,) = net.nodes[2].take(Method.READ_INDEX)
+    net.nodes[2].index(question, 1)
+    net.run()
+    assert [call.replies for call in calls] == [[answer(1)], [], [answer(1)]]
+    assert calls[1].status == (errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
+    assert [where for where, _ in faults.take()] == ["sending a read"]
 
 
 def test_a_near_node_that_has_not_applied_the_index_is_asked_to_wait_for_it() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from cluster import errors
+from cluster.faults import faults
 from cluster.wire.messages import READ, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
 from proxy.routing.reads import read_index, recent
@@ -40,6 +42,40 @@ def test_reads_of_a_tick_share_one_read_index_question_and_then_go_to_the_own_no
         net.nodes[1].ok(request, 5)
     net.run()
     assert all(c.status == (0, "") for c in calls)
+
+
+class Nameless:
+    """What a client shows, if this program has a fault in reading it."""
+
+    def said(self) -> bytes:
+        raise ValueError("no name")
+
+
+@pytest.mark.parametrize("serializable", [False, True])
+def test_a_fault_in_sending_one_read_ends_no_others_of_its_batch(serializable: bool) -> None:
+    net = Net().started(leader=2)
+    if serializable:  # they wait for the replica to have what was shown
+        net.router.highest = 50
+    calls = [FakeCall() for _ in range(4)]
+    calls[1].principal = Nameless()
+    for call in calls:
+        net.router.read(call, Method.RANGE, b"\x0a\x01k", 0, serializable, net.router.quiet)
+    net.run()
+    if serializable:
+        net.nodes[1].watermark(50)
+    else:
+        (question,) = net.nodes[2].take()
+        net.nodes[2].index(question, 17)
+    net.run()
+    for request in net.nodes[1].take(Method.RANGE):
+        net.nodes[1].ok(request, 50)
+    net.run()
+    internal = (errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
+    assert [call.status for call in calls] == [(0, ""), internal, (0, ""), (0, "")]
+    assert [where for where, _ in faults.take()] == ["naming a client"]
+    link = net.nodes[1].link
+    assert link is not None
+    assert not link.pending
 
 
 def test_h2_a_read_that_arrives_during_a_question_belongs_to_the_next_one() -> None:
