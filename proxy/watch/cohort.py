@@ -25,7 +25,9 @@ class CohortHub(Protocol):
 
 class CohortStream(Protocol):
     call: Any
-    blocked: bool
+    blocked: bool  # its client does not read
+    doubted: int  # the last change of users, while watches are judged anew; else 0
+    wary: bool  # it is blocked, or doubted
 
     @property
     def hub(self) -> CohortHub: ...
@@ -45,7 +47,7 @@ class ClientWatch:
 
 class Cohort:
     __slots__ = (
-        "_ids", "asking", "cursor", "filters", "fragment", "members", "sent", "shape", "stream",
+        "_ids", "asking", "cursor", "filters", "fragment", "judged", "members", "sent", "shape", "stream",
         "subscription",
     )
 
@@ -61,6 +63,7 @@ class Cohort:
         self._ids: tuple[bytes, ...] = ()  # the keys of members, made when they are needed
         self.sent = 0  # revision of the last events sent
         self.asking = False  # reads history
+        self.judged = stream.doubted  # since this change of users, or a later one, its user may watch
 
     def admit(self, watch: ClientWatch) -> None:
         watch.cohort = self
@@ -74,6 +77,7 @@ class Cohort:
         self.members.update(other.members)
         self._ids = ()
         self.sent = max(self.sent, other.sent)
+        self.judged = max(self.judged, other.judged)  # of one user and range
 
     def remove(self, watch: ClientWatch) -> bool:
         del self.members[watch_id_field(watch.id)]
@@ -85,8 +89,17 @@ class Cohort:
         return getattr(self.stream.call, "peer", None)
 
     @property
+    def doubted(self) -> bool:
+        """Whether users have changed since its user was judged: it gets nothing, and lags."""
+        return self.judged < self.stream.doubted
+
+    @property
     def blocked(self) -> bool:
-        return self.stream.blocked
+        return self.stream.blocked or self.doubted
+
+    def permitted(self, change: int) -> None:
+        self.judged = max(self.judged, change)
+        self.subscription.resume(self)
 
     @property
     def synced(self) -> bool:
@@ -100,7 +113,7 @@ class Cohort:
             batch = fresh
         revision = batch.last
         stream = self.stream
-        if stream.blocked:
+        if stream.wary and self.blocked:
             self.subscription.lag(self)
             return
         framed = batch.framed
@@ -195,7 +208,7 @@ class Cohort:
     def _leave_behind(self, ids: tuple[bytes, ...]) -> None:
         cursor = self.subscription.position(self)
         rest = Cohort(self.stream, self.subscription, cursor, self.filters, self.fragment, len(ids[0]))
-        rest.sent = self.sent
+        rest.sent, rest.judged = self.sent, self.judged
         for name in ids:
             rest.admit(self.members.pop(name))
         self._ids = ()

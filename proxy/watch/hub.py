@@ -186,6 +186,8 @@ class WatchHub:
         CatchingUp(self.history, subscription, cohort, self._caught_up, self.fragment_bytes).ask()
 
     def _caught_up(self, subscription: Subscription, cohort: Cohort, gathered: Gathered, last: Slice) -> None:
+        if cohort.doubted:
+            return  # asked again once its user is judged
         before = cohort.cursor
         if gathered.applied:
             cohort.caught_up(gathered.batches, gathered.next_revision - 1, gathered.applied)

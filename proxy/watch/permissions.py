@@ -1,10 +1,11 @@
 """Whether clients may watch a range: asked when a watch is created, and whenever users and roles change. A
 watch ends when its user loses the permission, or when auth is enabled and it has no user. A changed password
-or an expired token ends none: the user stays the same."""
+or an expired token ends none: the user stays the same. From the news of a change until it is judged, a watch
+gets nothing and lags. A node tells of a change before any event that comes after it."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -23,7 +24,8 @@ from proxy.watch.stream import Then, WatchStream
 
 _OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
-_PORTION = 200  # watches that are looked at after a change of users, until what is asked for them is answered
+# After a change of users, until what is asked is answered: questions, and watches that they stand for
+_PORTION, _LOOKS = 200, 2_000
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
 _ANY = b"\0", b"\0"
 _One = Callable[[EtcdError | None], None]
@@ -36,7 +38,8 @@ class Permissions:
         self.changes = 0  # of users and roles, as this front has heard
         self._router = router
         self._streams = streams
-        self._unsure: deque[tuple[ClientWatch, WatchStream]] = deque()  # to be asked for since a change
+        # watches to be asked for since a change, by user: one with very many holds up no other's
+        self._unsure: OrderedDict[str | None, deque[tuple[ClientWatch, WatchStream]]] = OrderedDict()
         self._open = 0  # questions under way for a portion of them
         self._failed = False  # no node has judged some of the portion
         self._resting = False
@@ -85,24 +88,37 @@ class Permissions:
 
     def changed(self) -> None:
         """Ask for all watches, portion by portion: 5,000 at once held up everything else for seconds. First
-        come those that were not asked for since an earlier change: many changes put off none."""
+        of a user come those that were not asked for since an earlier change: many changes put off none."""
         self.changes += 1
-        left = dict(self._unsure)
-        self._unsure.extend(
-            (watch, stream) for stream in self._streams for watch in stream.watches.values()
-            if watch not in left)
+        left = {watch for waiting in self._unsure.values() for watch, _ in waiting}
+        for stream in self._streams:
+            stream.doubt(self.changes)
+            self._ask_for(stream, [watch for watch in stream.watches.values() if watch not in left])
         self._go_on()
+
+    def _ask_for(self, stream: WatchStream, watches: Sequence[ClientWatch]) -> None:
+        if watches:
+            waiting = self._unsure.setdefault(_user(stream), deque())
+            waiting.extend([(watch, stream) for watch in watches])
+
+    def _next(self) -> tuple[ClientWatch, WatchStream]:
+        """Users take turns."""
+        name, waiting = self._unsure.popitem(last=False)
+        found = waiting.popleft()
+        if waiting:
+            self._unsure[name] = waiting
+        return found
 
     def _go_on(self) -> None:
         if self._open or self._resting:
             return
         asked: dict[tuple[str | None, _Range], _Watches] = {}
-        for _ in range(min(_PORTION, len(self._unsure))):
-            watch, stream = self._unsure.popleft()
+        for _ in range(_LOOKS):
+            if not self._unsure or len(asked) >= _PORTION:
+                break
+            watch, stream = self._next()
             if stream.watches.get(watch.id) is watch and not stream.closed:
-                shown = getattr(stream.call, "principal", None)
-                name = None if shown is None else shown.user()
-                subscription = watch.cohort.subscription
+                name, subscription = _user(stream), watch.cohort.subscription
                 # without a user no range is permitted, or any
                 wanted = (subscription.key, subscription.range_end) if name else _ANY
                 asked.setdefault((name, wanted), {})[watch] = stream
@@ -111,23 +127,39 @@ class Permissions:
         for (name, wanted), watches in asked.items():
             named = Principal(Kind.CERTIFICATE, name) if name else None
             principal = None if named is None else Shown(self._router.principals, "", named)
-            client = SimpleNamespace(closed=False, deadline=None, principal=principal)  # named alone
-            self.send(client, wanted, partial(self._judged, watches))
-        if not asked and self._unsure:
-            self._router.at_flush(self._go_on)
+            client = SimpleNamespace(  # named alone, and told nothing
+                closed=False, deadline=None, principal=principal, finish=lambda code, text: None)
+            self.send(client, wanted, partial(self._judged, watches, self.changes))
+        if not asked:
+            self._end_portion()
 
-    def _judged(self, watches: _Watches, error: EtcdError | None) -> None:
-        if error is not None and error.kind in _LOST:
-            for watch, stream in watches.items():
-                if not stream.closed:
-                    stream.cancel(watch, error)
-        elif error is not None:  # no node has judged: ask again
-            self._unsure.extend(watches.items())
-            self._failed = True
-        self._open -= 1
-        if self._open or not self._unsure:
-            return
-        if self._failed:
+    def _judged(self, watches: _Watches, changes: int, error: EtcdError | None) -> None:
+        told = False
+        try:
+            if error is None or error.kind in _LOST:
+                for watch, stream in watches.items():
+                    if stream.closed or stream.watches.get(watch.id) is not watch:
+                        continue
+                    if error is None:
+                        watch.cohort.permitted(changes)
+                    else:
+                        stream.cancel(watch, error)
+                told = True
+        finally:
+            if not told:  # no node has judged, or a fault of this program: ask again
+                for watch, stream in watches.items():
+                    self._ask_for(stream, [watch])
+                self._failed = True
+            self._open -= 1
+            if not self._open:
+                self._end_portion()
+
+    def _end_portion(self) -> None:
+        """Go on with the next one, unless all are judged."""
+        if not self._unsure:
+            for stream in self._streams:
+                stream.doubt(0)
+        elif self._failed:
             self._resting = True
             self._router.loop.call_later(_AGAIN_S, self._rested)
         else:
@@ -136,6 +168,11 @@ class Permissions:
     def _rested(self) -> None:
         self._resting = False
         self._go_on()
+
+
+def _user(stream: WatchStream) -> str | None:
+    shown = getattr(stream.call, "principal", None)
+    return None if shown is None else shown.user()
 
 
 class _Together:

@@ -40,14 +40,15 @@ class Hub(Protocol):
 
 class WatchStream:
     __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_last_start", "_next_id", "blocked", "call",
-                 "closed", "deferred", "hub", "progress_at", "stats", "watches")
+                 "closed", "deferred", "doubted", "hub", "progress_at", "stats", "wary", "watches")
 
     def __init__(self, hub: Hub, call: Any, stats: MethodStats) -> None:
         self.hub = hub
         self.call = call
         self.stats = stats
         self.watches: dict[int, ClientWatch] = {}
-        self.blocked = False
+        self.blocked = self.wary = False
+        self.doubted = 0
         self.closed = False
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
         # requests that wait until this front knows a revision, or for a permission
@@ -223,22 +224,26 @@ class WatchStream:
         call.send(*parts)
         self.stats.sent += 1
         if call.pending_bytes() > call.backlog_bytes():
-            self.blocked = True
+            self.blocked = self.wary = True
 
     def send_framed(self, data: bytes, responses: int) -> None:
         call = self.call
         call.send_framed(data)
         self.stats.sent += responses
         if call.pending_bytes() > call.backlog_bytes():
-            self.blocked = True
+            self.blocked = self.wary = True
 
     def drained(self) -> None:
         if self.blocked and not self.closed and self.call.pending_bytes() <= self.call.backlog_bytes():
-            self.blocked = False
+            self.blocked, self.wary = False, self.doubted > 0
             for cohort in {watch.cohort: None for watch in self.watches.values()}:
                 if self.blocked:
                     return
                 cohort.subscription.resume(cohort)
+
+    def doubt(self, change: int) -> None:
+        """Users have changed: no watch gets anything before it is judged anew. 0: all have been."""
+        self.doubted, self.wary = change, self.blocked or change > 0
 
     def forget(self, watch: ClientWatch) -> None:
         del self.watches[watch.id]

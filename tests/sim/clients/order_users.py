@@ -10,12 +10,13 @@ judged in, and
 * P3: what came into effect, whether anybody was told or not, was allowed likewise; where the order itself
   says in which state it stood, in that one;
 * P4: all replicas know the same users, as they have stored them;
-* P5: a watch is confirmed or denied as one of the states says, and none stands that the last one forbids.
+* P5: a watch is confirmed or denied as one of the states says, is shown what one since that write allows, and
+  none stands that the last one forbids.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -397,10 +398,28 @@ class Permissions:
             if error := self.states()[-1].says(who, need):
                 raise Violation("P5 no watch stands that is forbidden", f"{w} of {who}: {error}")
 
+    def _shown(self, w: Watch) -> None:
+        """P5. A change that forbids a watch is told before what is written after it."""
+        states, record_of = self.states(), self._replay.record_of
+        who, need = w.stream.who, ("read", w.request.key or b"\0", w.request.range_end)
+        who = Principal(Kind.CERTIFICATE, who.user) if who is not None and who.user else None
+        for time, response in w.responses:
+            for revision in {event.kv.mod_revision for event in response.events}:
+                first = bisect_left(states, record_of[revision], key=lambda state: state.index) - 1
+                since = [s for s in states[first + 1 :] if self._committed_at(s) <= time]
+                self.counts["watch events judged"] += 1
+                if None not in {state.says(who, need) for state in (states[max(first, 0)], *since)}:
+                    raise Violation(
+                        "P5 no watch shows what came after it was forbidden",
+                        f"{w} of {who}: {revision} at {time:.4f}",
+                    )
+
     def check(self) -> None:
         """P4 and P5, once all is quiet."""
         for watch in self._clients.watches:
             self._watched(watch)
+        for watch in self._clients.watches:
+            self._shown(watch)
         self.counts["states"] = len(self.states())
         folded = _plain(self._folded)
         for (host, shard), process in sorted(self._simulation.nodes.items()):

@@ -22,6 +22,7 @@ from node.serving.v2 import V2Tree
 from node.storage import Position
 from node.upkeep.log.flushes import Flushes
 from proxy.watch.permissions import Permissions
+from proxy.watch.stream import WatchStream
 from tests.sim.everything.order_backups import RULE
 
 Patch = pytest.MonkeyPatch
@@ -134,6 +135,11 @@ def watches_outlive_permissions(patch: Patch) -> None:
     patch.setattr(Permissions, "changed", lambda self: None)
 
 
+def watches_in_doubt_go_on(patch: Patch) -> None:
+    """A watch gets nothing from a change of users on until it is judged anew."""
+    patch.setattr(WatchStream, "doubt", lambda self, change: None)
+
+
 def anybody_watches(patch: Patch) -> None:
     """A watch is created once its user may read the range."""
     patch.setattr(Permissions, "may_watch", lambda self, call, ranges, then: False)
@@ -160,7 +166,9 @@ MUTANTS = [
     Mutant(who_was_removed_is_not_told, ("liveness", "I23"), first=3),
     Mutant(a_shard_that_is_behind_is_taken, (RULE,), first=10),
     Mutant(tokens_of_before_count, (RULE,)),
-    Mutant(watches_outlive_permissions, ("P5 no watch stands",), first=9, ways=("more",)),
+    Mutant(
+        watches_outlive_permissions, ("P5 no watch stands", "P5 no watch shows"), first=14, ways=("more",)),
+    Mutant(watches_in_doubt_go_on, ("P5 no watch shows",), first=14, ways=("more",)),
     Mutant(backups_show_what_has_left, (RULE,), first=32, ways=("moves", "real")),
     Mutant(anybody_watches, ("P5 nobody watches",), ways=("more",)),
 ]

@@ -10,6 +10,7 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import faults
 from cluster.pb import rpc_pb2
 from proxy.auth.shown import Principals
 from proxy.routing.waiting import MethodStats, Waiting
@@ -31,15 +32,23 @@ class Stream:
     closed = False
 
     def __init__(self, watches: int = WATCHES, user: str | None = "alice") -> None:
+        self.permitted: list[tuple[int, int]] = []  # watch, and since which change
         self.call = SimpleNamespace(principal=SimpleNamespace(user=lambda: user))
         self.watches = {
             number: Watch(
                 id=number,
-                cohort=SimpleNamespace(subscription=SimpleNamespace(key=b"k%d" % number, range_end=b"")),
+                cohort=SimpleNamespace(
+                    subscription=SimpleNamespace(key=b"k%d" % number, range_end=b""),
+                    permitted=lambda change, number=number: self.permitted.append((number, change)),
+                ),
             )
             for number in range(watches)
         }
         self.canceled: list[int] = []
+        self.doubted: list[int] = []
+
+    def doubt(self, change: int) -> None:
+        self.doubted.append(change)
 
     def cancel(self, watch: Any, error: EtcdError) -> None:
         self.canceled.append(watch.id)
@@ -52,7 +61,7 @@ class Asked:
     def __init__(self) -> None:
         self.loop = ManualLoop()
         self.limit_s = 5.0
-        self.quiet: Any = None
+        self.quiet = MethodStats()
         self.principals = Principals(None)
         self.read_index = self
         self.waiting: list[Waiting] = []
@@ -178,6 +187,39 @@ def test_a_change_asks_for_very_many_watches_portion_by_portion() -> None:
         router.loop.run()
     assert asked == 1_000
     assert not stream.watches
+
+
+def test_a_user_with_very_many_watches_holds_up_no_other_user() -> None:
+    """In doubt they get nothing; 20,000 watches of one user took seconds."""
+    router, many, few = Asked(), Stream(1_000), Stream(2, "bob")
+    permissions = Permissions(router, [many, few])  # type: ignore[arg-type, list-item]
+    for change in (1, 2):
+        permissions.changed()
+        for _ in range(2):  # one was under way
+            router.answer(None)
+            router.loop.run()
+        assert [change for number, change in few.permitted][-2:] == [change, change]
+        assert few.doubted[-1] == change
+        assert router.waiting
+    while router.waiting:
+        router.answer(None)
+        router.loop.run()
+    assert many.doubted == few.doubted == [1, 2, 0]
+    assert {number for number, change in many.permitted if change == 2} == set(range(1_000))
+
+
+def test_a_fault_in_ending_one_watch_leaves_the_others_of_its_question_in_doubt() -> None:
+    router, stream, broken = Asked(), Stream(1), Stream(1)
+    broken.cancel = lambda watch, error: [][0]  # type: ignore[method-assign]
+    permissions = Permissions(router, [broken, stream])  # type: ignore[arg-type, list-item]
+    permissions.changed()
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    assert [where for where, _ in faults.take()] == ["answering AUTH_SHOW"]
+    assert (stream.canceled, stream.doubted) == ([], [1])
+    broken.closed = True
+    assert router.later() == 1
+    router.answer(EtcdError(errors.PERMISSION_DENIED))
+    assert stream.canceled == [0]
 
 
 def test_one_question_stands_for_all_watches_without_a_user() -> None:

@@ -162,7 +162,7 @@ def test_an_idle_watch_is_not_ended_by_a_compaction_below_what_it_has_seen(
     world.net.pass_time(1.0)
     world.settle()
     (stream,) = world.net.context.hub.streams
-    stream.blocked = True
+    stream.blocked = stream.wary = True
     client.call.unread = 2 << 20
     world.write((PUT, b"quiet"))
     client.call.read_all()

@@ -1,6 +1,6 @@
 """I16 under random interleavings: writes, slow nodes, late history, lost links, snapshots, slow clients,
-watches that come and go. Per watch: every matching event from its start, once, in order, each revision
-whole."""
+watches that come and go, users that change. Per watch: every matching event from its start, once, in order,
+each revision whole."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Race:
         alive = source.node.alive
         action = random.choices(
             ("write", "apply", "serve", "late", "run", "create", "cancel", "block", "read", "cut", "restart",
-             "install", "time", "sip", "begin", "alone"),
-            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3, 2, 1))[0]
+             "install", "time", "sip", "begin", "alone", "users"),
+            (8, 8, 6, 5, 8, 4, 1, 1, 2, 1, 2, 1, 1, 3, 2, 1, 2))[0]
         if action == "write":
             keys = random.sample(KEYS, random.choice((1, 1, 2, 3)))
             world.store.write(*[(random.choice((0, 0, 1)), k) for k in keys])
@@ -104,6 +104,8 @@ class Race:
             net.pass_time(random.choice((0.2, 0.2, 2.5)))
         elif action == "alone":  # a node loses its leader, or finds it again
             source.node.leader = random.choice((0, 2))
+        elif action == "users":  # they have changed: nobody gets anything before a node has judged
+            world.net.context.hub.permissions.changed()
 
     def create(self, client: Client, key: bytes, end: bytes, start: int, filters: list[int]) -> None:
         before = len(client.responses())
@@ -124,6 +126,9 @@ class Race:
             if not source.node.up:
                 world.restart(member, shard=shard)
         for _ in range(10):
+            due, world.net.loop.later = world.net.loop.later, []
+            for callback in due:
+                callback()
             world.net.pass_time(0.3)
             world.settle()
         world.write((0, b"a"), (0, b"b"), (0, b"c"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.features.auth.principal import SAID
 from cluster.pb import kv_pb2, rpc_pb2
 from cluster.placement import Placement
 from cluster.wire.messages import (
@@ -71,6 +72,7 @@ class Source:
     sent: dict[int, int] = field(default_factory=dict)  # events of it that have left: rid -> how many
     waiting: list[Any] = field(default_factory=list)  # who subscribes meanwhile
     at_once: Callable[[], int] = lambda: 1
+    verdict: tuple[int, bytes] = (Status.OK, b"")
 
     def __post_init__(self) -> None:
         self.node.forget = self.forget
@@ -103,6 +105,10 @@ class Source:
                 self.subs.pop(request.rid, None)
                 self.sent.pop(request.rid, None)
                 self.waiting = [w for w in self.waiting if w.rid != request.rid]
+            elif request.method == Method.READ_INDEX:
+                self.node.index(request, 1, 1)
+            elif request.method & ~SAID == Method.AUTH_SHOW:  # whether a user may watch a range
+                self.node.answer(request.rid, *self.verdict)
             elif request.method == Method.HISTORY:
                 self.late.append((request.rid, *self._history(body)))
 

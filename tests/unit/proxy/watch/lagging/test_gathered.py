@@ -124,7 +124,8 @@ def test_a_client_that_takes_nothing_gets_what_is_there_and_goes_on_later() -> N
     slices(world, 2)
     assert not told(client)
     (stream,) = world.net.context.hub.streams
-    stream.blocked, client.call.unread = True, 2 << 20
+    stream.blocked = stream.wary = True
+    client.call.unread = 2 << 20
     world.settle()
     assert told(client) == [list(range(2, 11))]
     client.call.read_all()
@@ -193,7 +194,8 @@ def test_a_large_answer_goes_to_no_more_watches_than_their_client_takes(
         client.create(b"k", b"l")
     world.settle()
     (stream,) = world.net.context.hub.streams
-    stream.blocked, client.call.unread = True, 2 << 20
+    stream.blocked = stream.wary = True
+    client.call.unread = 2 << 20
     for number in range(20):
         world.write((PUT, b"k%d" % number))
     monkeypatch.setattr(client.call, "backlog_bytes", lambda: 0)
