@@ -145,7 +145,7 @@ class _Hash:
 
 
 class _Stays:
-    """What asks for a client, with its credentials, though the client goes."""
+    """What asks for a client though it goes, with its credentials: a node has to judge them first."""
 
     closed, deadline = False, None
 
@@ -159,7 +159,7 @@ class _Stays:
 
 def _defragment(context: Context) -> Serve:
     """This host's replica of every shard, one after the other, beside requests, though the client goes
-    meanwhile, as by etcd."""
+    meanwhile, as by etcd. The front asks the others for itself: a client that is gone keeps no token alive."""
     router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
@@ -168,10 +168,11 @@ def _defragment(context: Context) -> Serve:
             if not call.closed:
                 context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
             return
-        router.local(_Stays(call), Method.DEFRAGMENT, b"", shard, stats, answered, None, _DEFRAGMENT_LIMIT_S)
+        asks = None if shard else _Stays(call)
+        router.local(asks, Method.DEFRAGMENT, b"", shard, stats, answered, call, _DEFRAGMENT_LIMIT_S)
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
-        call: Call = waiting.call.call
+        call: Call = waiting.context
         following = [shard for shard in placement.running if shard > waiting.shard]
         if status == Status.OK and following:
             ask(call, following[0], waiting.stats)

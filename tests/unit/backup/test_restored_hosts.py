@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
@@ -137,6 +139,24 @@ def test_a_restore_that_was_overtaken_leaves_no_trace(
     with pytest.raises(NoBackup, match="not empty"):
         origin(snapshot, tmp_path / "1")
     assert [path.name for path in (tmp_path / "1").iterdir()] == ["member"]
+
+
+def test_a_restore_that_waited_for_one_that_ended_goes_not_on(tmp_path: Path) -> None:
+    """Its lock is a file that is gone: a third one may have made another."""
+    aside = tmp_path / "1" / "restoring"
+    aside.mkdir(parents=True)
+    lock, waits = restoring.DataDirLock(str(aside)), restoring.DataDirLock
+
+    def waited(path: str) -> restoring.DataDirLock:
+        Timer(0.05, lambda: (shutil.rmtree(aside), lock.release())).start()
+        return waits(path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(restoring, "DataDirLock", waited)
+        with pytest.raises(ConfigError, match="another restore, which has ended"), restoring._alone(
+                tmp_path / "1", ""):
+            pytest.fail("it goes on")
+    assert not aside.exists()
 
 
 def test_a_full_disk_is_named_by_the_error_that_a_tool_prints(open_store: OpenStore, tmp_path: Path) -> None:

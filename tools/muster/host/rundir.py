@@ -83,7 +83,7 @@ class DataDirLock:
     def __init__(self, data_dir: str, *, to_read: bool = False) -> None:
         """``to_read``: the holder changes nothing there. The file system may be read-only, as a kernel makes
         it when a disk fails; then no ID is written."""
-        path = os.path.join(data_dir, LOCK)
+        self._path = path = os.path.join(data_dir, LOCK)
         told = f"{os.getpid()}\n".encode()
         try:
             try:
@@ -120,6 +120,13 @@ class DataDirLock:
                 time.sleep(_ASKED_S / 20)
             else:
                 return True
+
+    def is_there(self) -> bool:
+        """Whether its file was not removed while this process waited for it."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except OSError:
+            return False
 
     def release(self) -> None:
         os.close(self._fd)

@@ -110,6 +110,8 @@ def _alone(data_dir: Path, wal_dir: str) -> Iterator[Path]:
         aside.mkdir(parents=True, exist_ok=True)
         lock = DataDirLock(str(aside))
         try:
+            if not lock.is_there():
+                raise ConfigError(f"data directory {data_dir} was in use by another restore, which has ended")
             _clear(data_dir, wal_dir)
             try:
                 yield aside
