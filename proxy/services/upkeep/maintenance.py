@@ -159,7 +159,7 @@ class _Stays:
 
 def _defragment(context: Context) -> Serve:
     """This host's replica of every shard, one after the other, beside requests, though the client goes
-    meanwhile, as by etcd. The front asks the others for itself: a client that is gone keeps no token alive."""
+    meanwhile, as by etcd. For the others the front asks for itself: a token may end."""
     router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
