@@ -98,7 +98,7 @@ class Principals:
         self.enabled = False  # as this host's node has applied it
         self.revision = 0  # auth revision, likewise
         self.changed: list[Callable[[], None]] = []  # called when users or roles change while auth is on
-        self._heard = -1
+        self.order_index = -1  # of the last news
         self._shown: dict[str, Shown] = {}
 
     def judged(self, call: Any) -> bool:
@@ -142,9 +142,9 @@ class Principals:
 
     def heard(self, order_index: int, enabled: bool, revision: int, secret: bytes) -> None:
         """A node has reported its auth state; nodes of several shards do, each at its time."""
-        if order_index <= self._heard:
+        if order_index <= self.order_index:
             return
-        self._heard = order_index
+        self.order_index = order_index
         news = (enabled, revision) != (self.enabled, self.revision)
         self.enabled, self.revision = enabled, revision
         if secret and isinstance(self.tokens, SimpleTokens):

@@ -15,7 +15,7 @@ from cluster import errors
 from cluster.errors import Code, EtcdError
 from cluster.features.auth.principal import Kind, Principal
 from cluster.features.auth.reads import RANGE, Show
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import READ, Method, Status
 from proxy.auth.shown import Shown
 from proxy.routing.router import READ_ANY, Router
 from proxy.routing.waiting import SERIALIZABLE, PartWaiting, Waiting
@@ -28,7 +28,8 @@ _AGAIN_S = 1.0
 _PORTION, _LOOKS = 200, 2_000
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
 _ANY = b"\0", b"\0"
-_One = Callable[[EtcdError | None], None]
+_One = Callable[[EtcdError | None, int], None]  # the verdict, and the last change of users that it covers
+_Verdict = Callable[[EtcdError | None], None]
 _Range = tuple[bytes, bytes]  # key, range_end
 _Watches = dict[ClientWatch, WatchStream]
 
@@ -44,12 +45,12 @@ class Permissions:
         self._failed = False  # no node has judged some of the portion
         self._resting = False
 
-    def ask(self, call: Any, key: bytes, range_end: bytes, then: _One, *, local: bool = False) -> bool:
+    def ask(self, call: Any, key: bytes, range_end: bytes, then: _Verdict, *, local: bool = False) -> bool:
         """Whether a client may watch a range, told to ``then``; False, and nothing is asked, if its requests
         are not judged. ``local``: this host's replica says so as it is."""
         if not self._router.principals.judged(call):
             return False
-        self.send(call, (key, range_end), then, is_new=True, local=local)
+        self.send(call, (key, range_end), lambda error, _: then(error), is_new=True, local=local)
         return True
 
     def may_watch(self, call: Any, ranges: Sequence[_Range], then: Then) -> bool:
@@ -79,12 +80,14 @@ class Permissions:
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         then, is_new, local, changes = waiting.context
+        if waiting.prefix and READ.unpack_from(waiting.prefix)[0] >= self._router.principals.order_index:
+            changes = self.changes  # it waited for all that this front has heard of
         # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has
         # changed: `changed` asks only for watches that are there
         if status == _MOVED or (status == _OK and is_new and changes != self.changes):
             self._send(waiting.client, waiting.body, then, is_new, local, waiting.began)
             return
-        then(None if status == _OK else EtcdError.decode(body))
+        then(None if status == _OK else EtcdError.decode(body), changes)
 
     def changed(self) -> None:
         """Ask for all watches, portion by portion: 5,000 at once held up everything else for seconds. First
@@ -129,11 +132,11 @@ class Permissions:
             principal = None if named is None else Shown(self._router.principals, "", named)
             client = SimpleNamespace(  # named alone, and told nothing
                 closed=False, deadline=None, principal=principal, finish=lambda code, text: None)
-            self.send(client, wanted, partial(self._judged, watches, self.changes))
+            self.send(client, wanted, partial(self._judged, watches))
         if not asked:
             self._end_portion()
 
-    def _judged(self, watches: _Watches, changes: int, error: EtcdError | None) -> None:
+    def _judged(self, watches: _Watches, error: EtcdError | None, changes: int) -> None:
         told = False
         try:
             if error is None or error.kind in _LOST:
@@ -198,7 +201,7 @@ class _Together:
             self._permissions.send(
                 self._client, self._ranges[place], partial(self._told, place), is_new=True)
 
-    def _told(self, place: int, error: EtcdError | None) -> None:
+    def _told(self, place: int, error: EtcdError | None, changes: int) -> None:
         self._errors[place] = error
         self._open -= 1
         if self._open:

@@ -27,6 +27,7 @@ class Users(World):
     def __init__(self, shards: int = 1) -> None:
         super().__init__(shards=shards)
         self.asked: list[Any] = []
+        self.order = 10  # of the last change
 
     def client(self, user: str = "alice") -> Client:
         client = Client(self)
@@ -35,6 +36,8 @@ class Users(World):
 
     def change(self) -> None:
         """A node tells of a change."""
+        self.order += 1
+        self.net.router.principals.order_index = self.order
         self.net.context.hub.permissions.changed()
 
     def unjudged(self) -> None:
@@ -52,7 +55,7 @@ class Users(World):
     def judge(self) -> None:
         asked, self.asked = self.asked, []
         for question in asked:
-            self.net.nodes[2].index(question, 1, 1)
+            self.net.nodes[2].index(question, self.order, 1)
         self.settle()
 
     def deny(self) -> None:
@@ -212,3 +215,23 @@ def test_a_client_that_does_not_read_meanwhile_gets_all_in_the_end() -> None:
     client.call.read_all()
     world.settle()
     assert revisions(client) == [2, 3, 4]
+
+
+def test_changes_that_come_quicker_than_verdicts_stop_no_watch() -> None:
+    """A verdict covers all changes that its read waited for, also those since it was asked for."""
+    world = Users()
+    client = world.client()
+    client.create(b"a", b"z")
+    world.settle()
+    world.change()
+    world.unjudged()
+    for _ in range(10):
+        world.store.write((PUT, b"b"))
+        asked, world.asked = world.asked, []
+        world.change()
+        for question in asked:
+            world.net.nodes[2].index(question, world.order, 1)
+        world.unjudged()
+    assert revisions(client)[:9] == [*range(2, 11)]
+    world.judge()
+    assert revisions(client) == [*range(2, 12)]
