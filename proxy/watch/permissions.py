@@ -26,6 +26,7 @@ _OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
 # After a change of users, until what is asked is answered: questions, and watches that they stand for
 _PORTION, _LOOKS = 200, 2_000
+_RELEASES = 200  # watches that a verdict releases in a turn
 _LOST = (errors.PERMISSION_DENIED, errors.USER_EMPTY)
 _ANY = b"\0", b"\0"
 _One = Callable[[EtcdError | None, int], None]  # the verdict, and the last change of users that it covers
@@ -137,25 +138,41 @@ class Permissions:
             self._end_portion()
 
     def _judged(self, watches: _Watches, error: EtcdError | None, changes: int) -> None:
-        told = False
+        if error is None or error.kind in _LOST:
+            self._carry_out(deque(watches.items()), error, changes)
+        else:  # no node has judged
+            self._ask_again(watches.items())
+
+    def _carry_out(self, left: deque[tuple[ClientWatch, WatchStream]], error: EtcdError | None,
+                   changes: int) -> None:
+        """Some in each turn of the loop: each may be sent much that it has missed."""
         try:
-            if error is None or error.kind in _LOST:
-                for watch, stream in watches.items():
-                    if stream.closed or stream.watches.get(watch.id) is not watch:
-                        continue
+            for _ in range(min(_RELEASES, len(left))):
+                watch, stream = left[0]
+                if not stream.closed and stream.watches.get(watch.id) is watch:
                     if error is None:
                         watch.cohort.permitted(changes)
                     else:
                         stream.cancel(watch, error)
-                told = True
-        finally:
-            if not told:  # no node has judged, or a fault of this program: ask again
-                for watch, stream in watches.items():
-                    self._ask_for(stream, [watch])
-                self._failed = True
-            self._open -= 1
-            if not self._open:
-                self._end_portion()
+                left.popleft()
+        except BaseException:  # a fault of this program
+            self._ask_again(left)
+            raise
+        if left:
+            self._router.at_flush(partial(self._carry_out, left, error, changes))
+        else:
+            self._answered_one()
+
+    def _ask_again(self, watches: Iterable[tuple[ClientWatch, WatchStream]]) -> None:
+        for watch, stream in watches:
+            self._ask_for(stream, [watch])
+        self._failed = True
+        self._answered_one()
+
+    def _answered_one(self) -> None:
+        self._open -= 1
+        if not self._open:
+            self._end_portion()
 
     def _end_portion(self) -> None:
         """Go on with the next one, unless all are judged."""
