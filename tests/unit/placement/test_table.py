@@ -279,7 +279,8 @@ def test_there_are_at_most_so_many_spans() -> None:
         changes.take_move(full, Move(1, b"0003a", b"0003b", (2,), 0), AT)
     with pytest.raises(EtcdError) as refused:  # what is said: without keys, which may be long
         check_move(full, Wish(b"0003a", b"0003b", 0), AT)
-    assert refused.value.text == (
+    said, _, _ = refused.value.text.partition("\n")  # pytest may add what it knows of an assertion
+    assert said == (
         "muster: the table of shards would have more than 1024 spans: compact, or move neighbours together")
     changes.take_move(full, Move(1, b"0003", b"0004", (2,), 0), AT)
 

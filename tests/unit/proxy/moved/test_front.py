@@ -260,7 +260,8 @@ def test_g7_whether_a_client_may_watch_is_asked_anew_where_keys_move_before_it_i
     """Else a watch would fail, or one whose user lost the permission would go on."""
     order, table, _, _ = served()
     told: list[object] = []
-    Permissions(order.net.context.router, ()).send(FakeCall(), (KEY, b""), told.append)
+    Permissions(order.net.context.router, ()).send(
+        FakeCall(), (KEY, b""), lambda error, _: told.append(error))
     order.net.run()
     zero = order.net.nodes[1]
     (question,) = zero.take(Method.READ_INDEX)
