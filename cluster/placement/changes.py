@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from cluster.effects.records import ITEM, Item
+from cluster.effects.records import ITEM, Item, items
 from cluster.placement.table import (
     BASE,
     MOST_SPANS,
@@ -95,6 +95,12 @@ def shard_state(data: bytes, pos: int) -> tuple[int, int]:
     """A shard and its state, of a SHARD item's body."""
     shard, state, _ = _SHARD.unpack_from(data, pos)
     return shard, state
+
+
+def dropped_in(record: bytes) -> list[int]:
+    """Shards that a record of the order drops."""
+    found = [shard_state(record, at) for kind, at, _ in items(record) if kind == Item.SHARD]
+    return [shard for shard, state in found if state == State.DROPPED]
 
 
 def read_voters(data: bytes, pos: int, end: int) -> tuple[int, ...]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from cluster.effects.records import Item, items
 from cluster.order.sound import Place, sound
-from cluster.placement.changes import shard_state
+from cluster.placement.changes import dropped_in
 from cluster.placement.table import State
 from cluster.raft import Configuration, EntryKind
 from node.storage import RaftLog, StateStore
@@ -31,13 +29,5 @@ def dropped_by(first: Path) -> set[int]:
             for entry in log.entries(at, log.last_index(), _CHUNK_BYTES):
                 at = entry.index + 1
                 if entry.kind == EntryKind.RECORD:
-                    found.update(_dropped_in(sound(entry.data, Place.ORDER)))
+                    found.update(dropped_in(sound(entry.data, Place.ORDER)))
     return found
-
-
-def _dropped_in(record: bytes) -> Iterator[int]:
-    for kind, at, _ in items(record):
-        if kind == Item.SHARD:
-            shard, state = shard_state(record, at)
-            if state == State.DROPPED:
-                yield shard

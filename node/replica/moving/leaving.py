@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from cluster.effects.records import ITEM, Item, items
-from cluster.placement.changes import shard_item, shard_state
+from cluster.effects.records import ITEM
+from cluster.placement.changes import shard_item
 from cluster.placement.table import State
 from node.links.siblings import NodeLinks
 from node.replica.moving.disks import Disks
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("move")
 
 SHARD = shard_item(0, State.DROPPED)[: ITEM.size]  # bytes that seldom stand in a record without one
-
-
-def dropped_in(record: bytes) -> list[int]:
-    """Shards that a record of the order drops."""
-    found = [shard_state(record, at) for kind, at, _ in items(record) if kind == Item.SHARD]
-    return [shard for shard, state in found if state == State.DROPPED]
 
 
 class Leaving:

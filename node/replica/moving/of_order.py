@@ -16,12 +16,13 @@ from cluster.order.moving.mover import Copied
 from cluster.order.prepare import Base
 from cluster.order.sound import Place, sound
 from cluster.placement import Table
+from cluster.placement.changes import dropped_in
 from cluster.raft import EntryKind, Role
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
 from node.replica.moving.copying import Copying, CopyingNode
-from node.replica.moving.leaving import SHARD, Leaving, dropped_in
+from node.replica.moving.leaving import SHARD, Leaving
 from node.replica.moving.sequencing import Moves, SequencingRole
 from node.replica.moving.sources import Sources
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.order.moving.mover import Copied
 from cluster.placement import Table
+from cluster.placement.changes import dropped_in
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
 from node.replica.moving.copying import Copying, CopyingNode
-from node.replica.moving.leaving import SHARD, Leaving, dropped_in
+from node.replica.moving.leaving import SHARD, Leaving
 from node.replica.moving.sources import Sources
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from cluster.order.moving.copier import TRIES, Ask
 from cluster.order.moving.mover import NO_ROOM_LAG_MS
 from cluster.order.prepare import Base
 from cluster.pacing.easing import LEAST_S
-from cluster.placement.changes import Moved, move_item, moved_item, shard_item
+from cluster.placement.changes import Moved, dropped_in, move_item, moved_item, shard_item
 from cluster.placement.table import Move, State
 from cluster.wire.messages import Method
 from node.replica.moving.copying import Copying
-from node.replica.moving.leaving import Leaving, dropped_in
+from node.replica.moving.leaving import Leaving
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
 from node.storage import SyncFailed
