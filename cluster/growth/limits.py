@@ -66,17 +66,29 @@ class Debt:
         self.kept: float | None = None  # None: not known yet
         self._bytes = 0.0
         self._at_ms = 0
+        self._last_move = 0  # before the one that was added last
 
     def look(self, facts: Facts) -> None:
         if not facts.table.past:
-            self.kept = 0.0
+            if not self._goes_on(facts):
+                self.kept = 0.0
         elif self.kept is None:  # others moved it
             self.kept = live_bytes(facts.shards)
 
-    def add(self, size_bytes: float, now_ms: int, an_hour: float) -> None:
+    def _goes_on(self, facts: Facts) -> bool:
+        """Whether what was added may still become a past: a move takes as long as its copy. One that never
+        began is forgotten after an hour."""
+        if facts.table.move is not None:
+            return True
+        begun = facts.table.last_move > self._last_move
+        return bool(self.kept) and not begun and facts.now_ms - self._at_ms < _HOUR_S * 1000
+
+    def add(self, size_bytes: float, now_ms: int, an_hour: float, last_move: int = 0) -> None:
+        """A move begins behind move ``last_move``."""
         self._bytes = self.now(now_ms, an_hour) + size_bytes
         self.kept = (self.kept or 0.0) + size_bytes
         self._at_ms = now_ms
+        self._last_move = last_move
 
     def now(self, now_ms: int, an_hour: float) -> float:
         return max(self._bytes - an_hour * (now_ms - self._at_ms) / 1000 / _HOUR_S, 0.0)

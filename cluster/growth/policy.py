@@ -101,7 +101,8 @@ class Policy:
         elif wished.kind == Kind.ADD and facts.now_ms - self._retired_ms < _DAY_MS:
             self._missed_ms = facts.now_ms
         if is_move(wished):
-            self._debt.add(wished.size_bytes, facts.now_ms, an_hour(facts, self.limits))
+            self._debt.add(
+                wished.size_bytes, facts.now_ms, an_hour(facts, self.limits), facts.table.last_move)
 
     def refused(self, why: str, now_ms: int) -> None:
         self._refused = why, now_ms

@@ -161,6 +161,29 @@ def test_what_former_owners_keep_is_a_quarter_at_most() -> None:
     assert policy.look(facts(5, table=compacted, shards=large)).due is not None
 
 
+def test_what_a_long_move_will_leave_behind_counts_from_its_beginning() -> None:
+    debt, moving = Debt(), take_move(two(), Move(1, b"/z", b"/zz", (0,), 1), 1)
+    debt.look(facts(0))
+    debt.add(40.0, 0, 10.0, two().last_move)
+    for second, table in ((1, two()), (5, moving), (60, moving)):  # logged, then copied
+        debt.look(facts(second, table=table))
+        assert debt.kept == 40.0
+    moved = take_moved(moving, Moved(1, True, 1, 0), 1)
+    debt.look(facts(65, table=moved))
+    assert debt.kept == 40.0
+    debt.look(facts(70, table=take_compact(moved, 5)))
+    assert debt.kept == 0.0
+
+
+def test_a_move_that_never_began_is_forgotten_after_an_hour() -> None:
+    debt = Debt()
+    debt.add(40.0, 0, 10.0, two().last_move)
+    debt.look(facts(3599))
+    assert debt.kept == 40.0
+    debt.look(facts(3601))
+    assert debt.kept == 0.0
+
+
 def test_an_action_that_brings_less_than_half_is_wrong_and_the_second_is_the_last() -> None:
     policy = ready()
     now = 0
