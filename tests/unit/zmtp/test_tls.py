@@ -18,6 +18,7 @@ from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
+from tools.muster.machine.zmtp.asking import Untrusted
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Links
 from tools.muster.machine.zmtp.tls import BAD_CERTIFICATE, Handshake, PeerCredentials, TlsSocket, asked_by_tls
@@ -403,6 +404,7 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
     held = credentials(authority, authority.issue("host", NAME))
     stranger = credentials(authority, Authority(tmp_path, "other").issue("stranger", NAME))
     picky = credentials(authority, authority.issue("host", NAME), allowed_cns=("another",))
+    distrustful = credentials(Authority(tmp_path, "third"), authority.issue("host", NAME))
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_ports(1)[0]
@@ -412,8 +414,12 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
             LinkOptions(10, tls=held), strangers=True)
         ask = lambda who: loop.run_in_executor(None, asked_by_tls, NAME, port, who, b"?", 30.0)  # noqa: E731
         assert await ask(held) == b"?!"
-        assert await ask(stranger) == b""
-        assert await ask(picky) == b"", "who joins a cluster asks nobody of another name"
+        with pytest.raises(Untrusted, match="tls: failed to verify certificate: "):
+            await ask(distrustful)
+        with pytest.raises(Untrusted, match="client certificate authentication failed"):
+            await ask(picky)
+        with pytest.raises(Untrusted, match="remote error: tls: unknown ca"):
+            await ask(stranger)
         router.close()
 
     asyncio.run(scenario())

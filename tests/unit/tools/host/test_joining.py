@@ -11,11 +11,12 @@ import zmq
 
 from cluster.members.described import Running
 from cluster.members.table import Host
+from cluster.settings import PeerTls
 from tests.ports import free_ports
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.joining import QUESTION, join
-from tools.muster.machine.zmtp.asking import NotOwn
+from tools.muster.machine.zmtp.asking import NotOwn, Untrusted
 from tools.muster.machine.zmtp.own_user import NOT_OWN
 
 LIMIT_S = 60.0
@@ -95,6 +96,18 @@ def test_another_users_process_is_no_answer_until_the_time_is_over(monkeypatch: 
         with pytest.raises(ConfigError, match="need the same --peer-key-file"):
             join(initial, "h1", "", None, lambda url: url, own_user=True)
         assert len(asked) == 1
+
+
+def test_why_tls_keeps_a_host_out_is_said_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> bytes:
+        raise Untrusted("remote error: tls: bad certificate")
+
+    monkeypatch.setattr(joining, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(joining, "asked_by_tls", refused)
+    monkeypatch.setattr(joining, "PeerCredentials", lambda tls: tls)
+    initial = tuple((f"h{n}", (f"https://127.0.0.1:{port}",)) for n, port in enumerate(free_ports(2)))
+    with pytest.raises(ConfigError, match="remote error: tls: bad certificate: see --peer-cert-file"):
+        join(initial, "h1", "", PeerTls("cert", "key"), lambda url: url)
 
 
 def test_a_host_without_a_name_is_known_by_its_urls() -> None:

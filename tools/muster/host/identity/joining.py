@@ -21,7 +21,7 @@ from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.urls import parse_peer_url
 from tools.muster.machine.zmtp import hint_of
-from tools.muster.machine.zmtp.asking import NotOwn, asked_in_clear, asked_with_keys
+from tools.muster.machine.zmtp.asking import NotOwn, Untrusted, asked_in_clear, asked_with_keys
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 
@@ -32,8 +32,8 @@ _AGAIN_S, _PAUSE_S = 10.0, 0.5
 InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
 
 
-class OtherUsers(ConfigError):
-    """Another user's processes are where members should be."""
+class NoMember(ConfigError):
+    """Another user's processes are where members should be, or TLS refuses them or this host."""
 
 
 def ask(
@@ -41,14 +41,9 @@ def ask(
     local: str = "", own_user: bool = False,
 ) -> Running | None:
     """What the first of these peer ports says that answers. ``local``: the address of this machine that they
-    are dialled from; "": any. ``own_user``: on this machine only processes of this user count; ConfigError
-    where another's are there instead."""
+    are dialled from; "": any. ``own_user``: on this machine only processes of this user count. NoMember."""
     if tls is not None:
-        credentials = PeerCredentials(tls)
-        answers = (
-            asked_by_tls(host, port, credentials, QUESTION, limit_s, local, own_user)
-            for host, port in addresses)
-        return next((found for answer in answers if (found := _told(answer)) is not None), None)
+        return _asked_by_tls(addresses, PeerCredentials(tls), limit_s, local, own_user)
     keys = CurveKeys.load(key_file)
     if keys is None:
         return _asked_in_clear(addresses, limit_s, local, own_user)
@@ -62,20 +57,39 @@ def _at(host: str, port: int) -> tuple[str, int]:
     return (peer_endpoint(host, port).removeprefix("ipc://"), 0) if host.startswith(UNIX) else (host, port)
 
 
+def _asked_by_tls(
+    addresses: Iterable[tuple[str, int]], credentials: PeerCredentials, limit_s: float, local: str,
+    own_user: bool,
+) -> Running | None:
+    return _first(
+        addresses,
+        lambda host, port: asked_by_tls(host, port, credentials, QUESTION, limit_s, local, own_user))
+
+
 def _asked_in_clear(
     addresses: Iterable[tuple[str, int]], limit_s: float, local: str, own_user: bool
 ) -> Running | None:
-    not_own = ""
+    return _first(
+        addresses,
+        lambda host, port: asked_in_clear(*_at(host, port), QUESTION, limit_s, local, own_user))
+
+
+def _first(
+    addresses: Iterable[tuple[str, int]], ask_one: Callable[[str, int], bytes]
+) -> Running | None:
+    """The first answer. NoMember, if there is none, and an address is known not to be a member's."""
+    reason = ""
     for host, port in addresses:
         try:
-            answer = asked_in_clear(*_at(host, port), QUESTION, limit_s, local, own_user)
-        except NotOwn as e:
-            not_own = f"{host}:{port}: {e}: {hint_of(str(e))}"
+            answer = ask_one(host, port)
+        except (NotOwn, Untrusted) as e:
+            hint = hint_of(str(e))
+            reason = f"{host}:{port}: {e}" + (f": {hint}" if hint else "")
         else:
             if (found := _told(answer)) is not None:
                 return found
-    if not_own:
-        raise OtherUsers(not_own)
+    if reason:
+        raise NoMember(reason)
     return None
 
 
@@ -109,16 +123,16 @@ def join(
     ]
     deadline = time.monotonic() + _AGAIN_S
     while True:
-        not_own: OtherUsers | None = None
+        no_member: NoMember | None = None
         try:
             running = ask(others, key_file, tls, local=local, own_user=own_user)
-        except OtherUsers as e:  # like no answer: a member may answer yet
-            running, not_own = None, e
+        except NoMember as e:  # like no answer: a member may answer yet
+            running, no_member = None, e
         if running is None:
             if time.monotonic() < deadline and any(_listens(*address) for address in others):
                 time.sleep(_PAUSE_S)
                 continue
-            raise not_own or ConfigError(
+            raise no_member or ConfigError(
                 "cannot fetch cluster info from peer urls: "
                 "could not retrieve cluster information from the given URLs")
         try:

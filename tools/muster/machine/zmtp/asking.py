@@ -23,6 +23,10 @@ class NotOwn(Exception):
     """Another user's process listens there, or refuses this user's."""
 
 
+class Untrusted(Exception):
+    """TLS refuses what listens there, or is refused by it: why, in Go's words."""
+
+
 def asked(sock: socket.socket, question: bytes, deadline: float, decoder: Decoder | None = None) -> bytes:
     """The last frame of the first answer; b"" if there is none. OSError, Broken."""
     decoder = decoder or Decoder(b"DEALER")

@@ -28,7 +28,7 @@ from proxy.tls.contexts import Credentials, bound, read
 from proxy.tls.layer import words
 from tools.muster.machine.names import names_of
 from tools.muster.machine.zmtp import own_user as owners
-from tools.muster.machine.zmtp.asking import asked
+from tools.muster.machine.zmtp.asking import Untrusted, asked
 from tools.muster.machine.zmtp.codec import GREETING, REMOTE, Broken, Decoder, error_command
 from tools.muster.machine.zmtp.stream import CLOSED, LATE
 
@@ -303,7 +303,7 @@ def asked_by_tls(
     own_user: bool = False,
 ) -> bytes:
     """The last frame of the first answer of a peer port, by a blocking socket; b"" if there is none.
-    ``local``, ``own_user``: as of ``LinkOptions``."""
+    ``local``, ``own_user``: as of ``LinkOptions``. Untrusted."""
     deadline = time.monotonic() + limit_s
     source = (local, 0) if local and (":" in local) == (":" in host) else None
     try:
@@ -311,11 +311,15 @@ def asked_by_tls(
             socket.create_connection((host, port), limit_s, source) as raw,
             credentials.for_dialling().wrap_socket(raw, server_hostname=host) as sock,
         ):
-            if credentials.refusal(sock, listens=False):
-                return b""
+            if reason := credentials.refusal(sock, listens=False):
+                raise Untrusted(reason)
             found = asked(sock, question, deadline)
             here = own_user and owners.is_near(str(sock.getpeername()[0]))
             return b"" if here and owners.foreign(sock) else found
-    except (OSError, ValueError, Broken):
-        pass
+    except ssl.SSLError as e:
+        if e.reason and not isinstance(e, ssl.SSLEOFError):  # else it has just closed
+            raise Untrusted(words(e)) from None
+    except (OSError, ValueError, Broken) as e:
+        if str(e).startswith(REMOTE):
+            raise Untrusted(str(e)) from None
     return b""
