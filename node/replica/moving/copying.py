@@ -396,7 +396,8 @@ class Copying:
                 self._is_refused(error)
                 return
             if batch.rows and not ask.page:
-                self._changed = answer.revision + (answer.within > 0)
+                # a source that is behind tells of less than another has told already
+                self._changed = max(self._changed, answer.revision + (answer.within > 0))
             self._size += len(body)
         if answer.level:
             self._level[ask.source] = asked_at

@@ -251,6 +251,34 @@ def test_a_stale_question_is_no_reason_to_begin_anew(cluster: Cluster) -> None:
     assert copying.copied(base(cluster, len(KEYS) + 1))
 
 
+def test_a_stale_question_is_none_either_where_a_source_is_behind(cluster: Cluster) -> None:
+    keys = [b"%c/%d" % (letter, n) for letter in b"bcdef" for n in range(3)]
+    for key in keys:
+        cluster.put(key)
+    first, second = (next(k for k in keys if cluster.table.owner(k) == shard) for shard in (0, 1))
+    cluster.place(move_item(Move(1, b"b", b"g", (0, 1), TARGET)))
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    host.loop.run(2.0)
+    late: list[Callable[[], object]] = []
+    link = host.link(1)
+    link.later = late
+    cluster.put(second)
+    asked = base(cluster, len(keys))
+    assert not copying.copied(asked)
+    host.loop.run(0.1)
+    cluster.put(first + b"new")
+    host.loop.run(0.1)
+    link.later = None
+    for answer in late:
+        answer()
+    with capture_logs() as logs:
+        assert not copying.copied(asked), "there is another key since"
+    assert not logs
+    host.loop.run(0.1)
+    assert copying.copied(base(cluster, len(keys) + 1))
+
+
 def test_what_is_promised_is_not_undone(cluster: Cluster) -> None:
     move = begin(cluster)
     host = Host(cluster)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,20 +49,24 @@ class Loop:
 
 
 class Link:
-    """To another node. It answers within the call, unless it is cut."""
+    """To another node. It answers within the call, unless it is cut, or ``later``: once those are called."""
 
     up, version = True, HIGHEST
 
     def __init__(self, handlers: dict[int, Any]) -> None:
         self.handlers = handlers
         self.cut = False
+        self.later: list[Callable[[], object]] | None = None
 
     def request(self, method: int, body: bytes, answered: Callable[[int, bytes], object]) -> None:
         if not self.cut:
             found: list[tuple[int, bytes]] = []
             link = SimpleNamespace(answer=lambda rid, status, data: found.append((status, data)))
             self.handlers[method](link, 1, 0, body)
-            answered(*found[0])
+            if self.later is None:
+                answered(*found[0])
+            else:
+                self.later.append(partial(answered, *found[0]))
 
 
 class Host:
