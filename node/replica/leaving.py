@@ -48,6 +48,18 @@ class LeavingNode(AnyNode, Protocol):
     left: bool
 
 
+def end_all(*ends: Callable[[], object]) -> None:
+    """Run all. The first failure, if any, is raised once all have run: a disk may be gone."""
+    failure: Exception | None = None
+    for end in ends:
+        try:
+            end()
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
 class Leaving:
     def __init__(self, node: LeavingNode) -> None:
         self._node = node

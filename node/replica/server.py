@@ -50,7 +50,7 @@ from node.replica.applying import Applies
 from node.replica.clock import Clock
 from node.replica.consequences import Consequences
 from node.replica.leaving import FRAME as LEAVING_FRAME
-from node.replica.leaving import Leaving
+from node.replica.leaving import Leaving, end_all
 from node.replica.opening import first_voters, open_disks, start_raft
 from node.replica.pacing.large import LargeWrites
 from node.replica.pacing.pauses import GatheringTimer
@@ -267,12 +267,11 @@ class Node:
         await Leaving(self).run()
         self.role.close()  # its links only now: what was logged here gets its fate by the feed
         self.closed = True  # the loop goes on for some turns: what they were to do has no store any more
-        for end in (
+        end_all(
             self.clock.stop, self.gathering.stop, self.applies.abandon, self.slicer.close, self.expiry.close,
             self.large.close, self.local_fronts.close, self.peers.close, self.syncer.close, self.upkeep.close,
             self.defragments.close, self.snapshots.close, self.backups.close, self.streams.close,
-            self.log.close, self.store.flush, self.store.close):
-            end()
+            self.log.close, self.store.flush, self.store.close)
 
     # -- what arrives
 

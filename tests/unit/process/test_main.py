@@ -8,6 +8,9 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -16,10 +19,11 @@ from cluster.effects.newer import NewerRecord
 from cluster.effects.records import Item
 from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
+from node.replica.leaving import end_all
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
 from tools.muster.machine.process.crash import FATAL_EXIT, FAULT_EXIT
 from tools.muster.machine.process.status import StatusPipe
-from tools.muster.processes.node import guarded, node_crash
+from tools.muster.processes.node import end, guarded, node_crash
 
 UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
@@ -46,6 +50,13 @@ class Pipe:
     def close(self) -> None:
         os.close(self._read)
         os.close(self.fd)
+
+
+def settings_of(pipe: Pipe) -> NodeSettings:
+    common = Common(
+        cluster_id=1, member_id=1, name="a", shard_count=1, placement_depth=2, peers=(), run_dir="/nowhere",
+        status_fd=pipe.fd)
+    return NodeSettings(common=common, shard=0, data_dir="/data", listen_host="127.0.0.1", listen_port=1)
 
 
 @pytest.mark.parametrize(("error", "text"), UNMENDABLE)
@@ -75,6 +86,36 @@ def test_a_fatal_error_inside_a_tick_is_told_to_the_supervisor(
     pipe.close()
 
 
+def test_a_store_that_cannot_be_closed_is_said_once_all_else_has_ended() -> None:
+    """Its directory may be gone."""
+    pipe, ended = Pipe(), list[str]()
+
+    def fails() -> None:
+        raise Exception("IO error: No such file or directory: x/000009.log")
+
+    class Stopped:
+        roster = SimpleNamespace(left=False)
+        settings = settings_of(pipe)
+
+        def __init__(self) -> None:
+            self.fatal = asyncio.get_running_loop().create_future()
+
+        async def stop(self) -> None:
+            end_all(fails, partial(ended.append, "flush"), fails, partial(ended.append, "close"))
+
+    async def run() -> int:
+        node: Any = Stopped()
+        await end(node)
+        return 0
+
+    with capture_logs() as logs:
+        code = guarded(settings_of(pipe), run())
+    assert (code, ended) == (FATAL_EXIT, ["flush", "close"])
+    assert "/data: cannot close the store: IO error" in str(pipe.lines()[0]["error"])
+    assert [line["event"] for line in logs] == ["stopping", "this node cannot run"]
+    pipe.close()
+
+
 def raising(error: Exception) -> Callable[[], object]:
     async def run() -> int:
         raise error
@@ -94,11 +135,7 @@ def raising(error: Exception) -> Callable[[], object]:
 )
 def test_a_node_that_cannot_start_says_why_and_is_not_tried_again(error: Exception, text: str) -> None:
     pipe = Pipe()
-    common = Common(
-        cluster_id=1, member_id=1, name="a", shard_count=1, placement_depth=2, peers=(), run_dir="/nowhere",
-        status_fd=pipe.fd,
-    )
-    settings = NodeSettings(common=common, shard=0, data_dir="/data", listen_host="127.0.0.1", listen_port=1)
+    settings = settings_of(pipe)
     with capture_logs():
         assert guarded(settings, raising(error)()) == FATAL_EXIT  # type: ignore[arg-type]
     (line,) = pipe.lines()

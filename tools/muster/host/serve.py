@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import platform
 import sys
@@ -158,7 +159,8 @@ async def supervise(
         return await supervisor.run()
     finally:
         server.close()
-        os.unlink(path)
+        with contextlib.suppress(FileNotFoundError):  # the data directory may be gone
+            os.unlink(path)
         if opened is not None:
             opened.close()
 

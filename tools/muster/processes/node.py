@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from cluster.effects.newer import NewerRecord
+from cluster.faults import MISTAKES
 from cluster.machine import StatusSink
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
@@ -86,14 +87,21 @@ async def _run(settings: NodeSettings, place: Place) -> int:
 
 
 async def end(node: Node) -> None:
-    """Stop a node in order. Removed, Fatal."""
+    """Stop a node in order. Removed, Fatal, DiskFull."""
     if node.roster.left:
         await Leaving(node).removed()
         raise Removed(node.fatal.result())
     if node.fatal.done():
         raise Fatal(node.fatal.result())
     log.info("stopping", shard=node.settings.shard)
-    await node.stop()
+    try:
+        await node.stop()
+    except MISTAKES:
+        raise
+    except Exception as error:
+        if fatal_reason(error) or is_disk_full(error):
+            raise
+        raise Fatal(f"{node.settings.data_dir}: cannot close the store: {error}") from error
 
 
 def fatal_reason(error: BaseException | None) -> str:
