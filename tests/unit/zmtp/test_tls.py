@@ -21,6 +21,7 @@ from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp.asking import Untrusted
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Links
+from tools.muster.machine.zmtp.stream import CLOSED, LATE
 from tools.muster.machine.zmtp.tls import BAD_CERTIFICATE, Handshake, PeerCredentials, TlsSocket, asked_by_tls
 
 NAME = "127.0.0.1"
@@ -423,3 +424,20 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
         router.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("trouble", [CLOSED, LATE, "Connection reset by peer"])
+def test_what_ends_a_tls_connection_is_no_other_protocol(authority: Authority, trouble: str) -> None:
+    held = credentials(authority, authority.issue("host", NAME))
+    hints = []
+
+    async def scenario() -> None:
+        for tls in (None, held):
+            loop, endpoint = asyncio.get_running_loop(), f"tcp://{NAME}:{free_ports(1)[0]}"
+            dealer = Dealer(loop, endpoint, b"x", lambda parts: None, LinkOptions(10, tls=tls))
+            dealer.trouble = trouble
+            hints.append(dealer.hint())
+            dealer.close()
+
+    asyncio.run(scenario())
+    assert [bool(hint) for hint in hints] == [True, False], hints

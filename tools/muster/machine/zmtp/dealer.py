@@ -97,7 +97,7 @@ class Dealer:
         self._stop_connecting()
 
     def hint(self) -> str:
-        return hint_of(self.trouble)
+        return hint_of(self.trouble, tls=self._options.tls is not None)
 
     def trust(self, identity: bytes) -> None:
         """Nothing: a dealer knows its partner."""

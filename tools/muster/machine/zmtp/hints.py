@@ -16,13 +16,16 @@ NO_ANSWER = "it accepts connections, but does not answer as a peer"
 _ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 
-def fields(address: str, trouble: str) -> dict[str, str]:
+def fields(address: str, trouble: str, *, tls: bool = False) -> dict[str, str]:
     """The fields of a log line about a connection that ended; unknown ones are left out."""
-    known = {"address": address, "reason": trouble, "hint": hint_of(trouble)}
+    known = {"address": address, "reason": trouble, "hint": hint_of(trouble, tls=tls)}
     return {name: value for name, value in known.items() if value}
 
 
-def hint_of(trouble: str) -> str:
+def hint_of(trouble: str, *, tls: bool = False) -> str:
+    """``tls``: it is spoken here, so that what just ends or is late is no other protocol."""
+    if tls and (trouble in _ENDED or trouble == LATE):
+        return ""
     if owners.NOT_OWN in trouble:
         return "hosts of several users on one machine need the same --peer-key-file"
     if owners.BEYOND in trouble:

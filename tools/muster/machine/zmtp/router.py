@@ -202,7 +202,7 @@ class Router:
     ) -> None:
         host = address.rpartition(":")[0]
         if self._complaints.news((host, reason), self._loop.time()):
-            log.warning(what, **fields(address, reason))
+            log.warning(what, **fields(address, reason, tls=self._options.tls is not None))
 
     def _forget(self, stream: Stream) -> None:
         self._shaking.discard(stream)
