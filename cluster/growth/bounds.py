@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from math import isfinite
 
+from cluster.placement.table import MOST_SPANS
+
 LOOK_S = 5.0  # between two looks at the facts
 
 
@@ -29,6 +31,7 @@ class Bounds:
     moves: float = 6  # an hour
     moved: float = 0.1  # of the live bytes, an hour: on average, where one move takes more
     kept: float = 0.25  # of the live bytes: what may have moved and not be compacted where it was
+    spans: float = MOST_SPANS // 2  # in the table: the rest is for operators
     small_bytes: float = 64 << 20  # so much may always have moved, an hour or uncompacted
     retire_for_s: float = 1800
     retire_age_s: float = 3600  # of the shard

@@ -146,6 +146,8 @@ def _lately(facts: Facts, wished: Wish, past: Past, debt: Debt, limits: Bounds) 
         return found
     if not facts.moves:
         found.append("keys cannot move yet")
+    if len(facts.table.spans) >= limits.spans:
+        found.append(f"the table has {len(facts.table.spans)} spans: compact, or move neighbours together")
     if wished.size_bytes > facts.room:
         found.append(f"a copy needs about {wished.size_bytes} bytes, and what the quota and the disk leave "
                      f"it is {max(facts.room, 0)}")

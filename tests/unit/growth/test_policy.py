@@ -184,6 +184,22 @@ def test_a_move_that_never_began_is_forgotten_after_an_hour() -> None:
     assert debt.kept == 0.0
 
 
+def test_a_load_that_walks_leaves_spans_to_operators() -> None:
+    table = two()
+    for number in range(1, 4):
+        key = b"/w/%d" % number
+        move = take_move(table, Move(number, key, key + b"\0", (0,), 1), 1)
+        table = take_moved(move, Moved(number, True, number, 0), number)
+    assert len(table.spans) == 3
+    table = take_compact(table, 5)
+    policy = Policy(replace(LIMITS, spans=3), Past(table, -10**8), -10**8)
+    for second in range(-70, 0, 5):
+        policy.look(facts(second, table=table))
+    assert policy.look(facts(table=table)).holds == (
+        "the table has 3 spans: compact, or move neighbours together",)
+    assert policy.look(facts(5, table=two())).due is not None
+
+
 def test_an_action_that_brings_less_than_half_is_wrong_and_the_second_is_the_last() -> None:
     policy = ready()
     now = 0
