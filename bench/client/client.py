@@ -53,7 +53,7 @@ def tls_context(*, cacert: str = "", cert: str = "", key: str = "", insecure_ski
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     if cert:
-        context.load_cert_chain(cert, key or None)
+        context.load_cert_chain(cert, key or None, password="")
     context.set_alpn_protocols(["h2"])
     return context
 

@@ -78,7 +78,9 @@ def _context(tls: Tls, contents: Mapping[str, bytes]) -> ssl.SSLContext:
         try:
             context.load_cert_chain(cert, key, password="")
         except (OSError, ssl.SSLError) as error:
-            reason = getattr(error, "reason", None) or str(error)
+            # OpenSSL names no reason for a key that needs a pass phrase
+            unnamed = "failed to parse private key" if isinstance(error, ssl.SSLError) else str(error)
+            reason = getattr(error, "reason", None) or unnamed
             raise Exit(128, f"{tls.cert}, {tls.key}: tls: {reason.replace('_', ' ').lower()}") from None
     return context
 

@@ -185,7 +185,7 @@ def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
         raise ConfigError("--listen https:// goes with --cert-file and --key-file")
     if cert:
         try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key)
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"--cert-file {cert}: {error}") from None
     return url.scheme, host, port

@@ -128,7 +128,7 @@ class Files:
         try:
             made = trusting(self.cacert)
             if self.cert:
-                made.load_cert_chain(self.cert, self.key or None)
+                made.load_cert_chain(self.cert, self.key or None, password="")
         except OSError as e:
             raise ConfigError(f"cannot use --cacert, --cert and --key: {e.strerror or e}") from None
         return made

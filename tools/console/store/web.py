@@ -22,5 +22,5 @@ def client(tls: Tls | None, timeout_s: float) -> httpx.AsyncClient:
     if tls is not None:
         context = trusting(tls.ca)
         if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key)
+            context.load_cert_chain(tls.cert, tls.key, password="")
     return httpx.AsyncClient(verify=context, timeout=timeout_s, trust_env=False)

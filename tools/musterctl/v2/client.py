@@ -277,8 +277,10 @@ def _tls(cert: str, key: str, ca: str) -> ssl.SSLContext | None:
     try:
         context = trusting(ca)
         if cert:
-            context.load_cert_chain(cert, key)
+            context.load_cert_chain(cert, key, password="")
     except (ssl.SSLError, ValueError) as error:
+        if isinstance(error, ssl.SSLError) and not error.reason:  # it needs a pass phrase, say
+            raise Refused("tls: failed to parse private key") from None
         raise Refused(f"tls: failed to load {cert or ca}: {error}") from None
     return context
 

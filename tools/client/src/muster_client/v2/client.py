@@ -185,7 +185,7 @@ class Client:
 def _context(tls: Tls) -> ssl.SSLContext:
     context = trusting(tls.ca)
     if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key)
+        context.load_cert_chain(tls.cert, tls.key, password="")
     return context
 
 

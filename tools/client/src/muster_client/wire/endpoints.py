@@ -44,7 +44,7 @@ class Tls:
             context = trusting(self.ca)
             if self.cert:
                 at = f"{self.cert}, {self.key}"
-                context.load_cert_chain(self.cert, self.key)
+                context.load_cert_chain(self.cert, self.key, password="")
         except ssl.SSLError as error:
             raise OSError(f"{at}: {error.reason or error}") from None
         context.set_alpn_protocols(["h2"])
