@@ -69,16 +69,23 @@ def _unescaped(data: bytes) -> str:
     if b"+" in data:
         data = data.replace(b"+", b" ")
     if b"%" in data:
-        broken = _ESCAPE.search(data)
-        if broken is not None:
+        octets = unescaped(data)
+        if octets is None:
+            broken = _ESCAPE.search(data)
+            assert broken is not None
             raise BadForm(f"invalid URL escape {quote(data[broken.start() : broken.start() + 3])}")
-        data = unescaped(data)
+        data = octets
     return text_of(data)
 
 
-def unescaped(data: bytes) -> bytes:
-    """Octets for the escapes, none of which is broken. As ``unquote_to_bytes``, in a tenth of the time."""
-    return a2b_qp(data.replace(b"=", b"=3D").replace(b"%", b"="))
+def unescaped(data: bytes) -> bytes | None:
+    """Octets for the escapes; None: one is broken. As ``unquote_to_bytes``, in a tenth of the time."""
+    if b"%\n" in data or b"%\r" in data:  # which quoted-printable text leaves out
+        return None
+    octets = a2b_qp(data.replace(b"=", b"=3D").replace(b"%", b"="))
+    # a whole escape is shorter by two as an octet, a broken one by one at most: a regular expression that
+    # looks for broken ones takes twice as long as all else
+    return octets if len(octets) == len(data) - 2 * data.count(b"%") else None
 
 
 def media_type(text: str) -> str:

@@ -29,7 +29,6 @@ from proxy.v2.plain.reads import MOST_PATH, PLAIN_KEY
 
 _READ = re.compile(rf"/v2/keys({PLAIN_KEY})(\?quorum=(?:true|false))?")
 _WRITE = re.compile(rf"/v2/keys({PLAIN_KEY})")
-_BROKEN = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 VALUE = b"value="
 _TTL = re.compile(rb"ttl=([0-9]{1,9})")
 _NS = 10**9
@@ -82,9 +81,10 @@ def form_of(form: bytes, most_bytes: int) -> tuple[bytes, int | None] | None:
     if b"+" in value:
         value = value.replace(b"+", b" ")
     if b"%" in value:
-        if _BROKEN.search(value):
+        octets = unescaped(value)
+        if octets is None:
             return None
-        value = unescaped(value)
+        value = octets
     return value, int(ttl[1]) if ttl is not None else None
 
 

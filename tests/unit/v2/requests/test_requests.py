@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 from urllib.parse import unquote_to_bytes
 
@@ -124,6 +125,18 @@ def test_escapes_become_the_octets_that_they_name(seed: int) -> None:
     for _ in range(5000):
         data = b"".join(chance.choices(pieces, k=chance.randint(0, 8)))
         assert unescaped(data) == unquote_to_bytes(data)
+
+
+def test_a_broken_escape_is_seen_wherever_it_is() -> None:
+    chance = Random(7)
+    pieces = [b"%", b"=", b"4", b"1", b"F", b"g", b"\n", b"\r", b"_", b" ", b"%41", b"%fF", b"=\n", b"\xff"]
+    broken = 0
+    for _ in range(5000):
+        data = b"".join(chance.choices(pieces, k=chance.randint(0, 8)))
+        wrong = re.search(rb"%(?![0-9A-Fa-f]{2})", data)
+        broken += wrong is not None
+        assert unescaped(data) == (None if wrong else unquote_to_bytes(data)), data
+    assert 500 < broken < 4500
 
 
 def test_a_long_escaped_value_is_read_by_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
