@@ -13,6 +13,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -146,6 +147,25 @@ def test_a_host_with_grown_data_is_refused_by_versions_that_do_not_know_it(
 def test_a_damaged_identity_is_refused(tmp_path: Path, text: str) -> None:
     establish(tmp_path)
     (tmp_path / "member" / "identity.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="is damaged"):
+        establish(tmp_path)
+
+
+@pytest.mark.parametrize(("wrong", "why"), [
+    ({"peers": []}, "none of its peers has its member_id"), ({"member_id": "77"}, "none of its peers"),
+    ({"shard_count": "3"}, "TypeError"), ({"peers": 7}, "TypeError")])
+def test_an_identity_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any], why: str) -> None:
+    establish(tmp_path)
+    path = tmp_path / "member" / "identity.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | wrong), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"is damaged.*{why}"):
+        establish(tmp_path)
+
+
+def test_a_flipped_bit_of_an_identity_is_refused(tmp_path: Path) -> None:
+    establish(tmp_path)
+    path = tmp_path / "member" / "identity.json"
+    path.write_bytes(path.read_bytes().replace(b"member_id", b"member_i\xe4"))
     with pytest.raises(ConfigError, match="is damaged"):
         establish(tmp_path)
 

@@ -14,6 +14,7 @@ import secrets
 import stat
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,7 @@ def known(data_dir: str) -> Identity:
     """ConfigError: there is no identity, or it cannot be read."""
     path = _identity_file(data_dir)
     try:
-        return _known(path, path.read_text(encoding="utf-8"))
+        return _known(path, path.read_bytes())
     except OSError as e:
         raise ConfigError(f"{data_dir} holds no data of a host ({path}: {e.strerror})") from None
 
@@ -147,13 +148,13 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
     data directory locked."""
     path = _identity_file(config.data_dir)
     try:
-        text = path.read_text(encoding="utf-8")
+        found = path.read_bytes()
     except FileNotFoundError:
         pass
     except OSError as e:
         raise ConfigError(f"cannot read {path}: {e.strerror}") from None
     else:
-        identity = _known(path, text)
+        identity = _known(path, found)
         _place_logs(config, identity)
         _check_seals(config.data_dir, identity)
         if (followed := _follow_agreed(config.data_dir, path, identity)) != identity:
@@ -396,9 +397,9 @@ def _resolved(url: str) -> str:
         return parsed.text
 
 
-def _known(path: Path, text: str) -> Identity:
+def _known(path: Path, found: bytes) -> Identity:
     try:
-        raw = json.loads(text)
+        raw = json.loads(found)
         form = raw["format"]
         if form not in FORMATS:
             raise ConfigError(
@@ -408,12 +409,14 @@ def _known(path: Path, text: str) -> Identity:
             raise ConfigError(str(NewerRecord.level(level, growth.LEVEL)))
         identity = Identity(
             int(raw["cluster_id"], 16), int(raw["member_id"], 16), int(raw["incarnation"], 16),
-            raw["shard_count"], raw["placement_depth"], tuple(_peer(p) for p in raw["peers"]),
+            index(raw["shard_count"]), index(raw["placement_depth"]), tuple(_peer(p) for p in raw["peers"]),
             form == JOINED_FORMAT or raw.get("joined", False), raw.get("joining", False),
             raw.get("origin", ""), level,
             _born(raw.get("born", {})), not raw.get("one_peer_port", False), tuple(raw.get("dropped", ())),
         )  # fmt: skip
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
+        if all(peer.member_id != identity.member_id for peer in identity.peers):
+            raise ValueError("none of its peers has its member_id")
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(
             f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
