@@ -9,7 +9,9 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
+from urllib.request import ProxyHandler, Request, build_opener
 
 from tools.muster.cli import guarded
 from tools.muster.host.supervising.children import die_with, environment, python
@@ -17,6 +19,7 @@ from tools.muster.local import commands as local_cli
 from tools.muster.local.layout import Layout
 
 CONSOLE_PORT = 8378
+_GROWTH_S = 10.0
 PYTHON_SNIPPET = """import grpc; from cluster.pb import rpc_pb2 as pb; \
 get = grpc.insecure_channel('{host}').unary_unary('/etcdserverpb.KV/Range', \
 pb.RangeRequest.SerializeToString, pb.RangeResponse.FromString); \
@@ -52,10 +55,26 @@ def run(args: list[str]) -> int:
     with contextlib.ExitStack() as stack:
 
         def ready(data_dir: str, layout: Layout) -> None:
+            _enable_growth(layout.hosts[0].endpoint)
             _start_console(stack, layout)
             print(hints(data_dir, layout), flush=True)
 
         return local_cli.run(args, on_ready=ready, ports_by="make demo PORT=12379, say")
+
+
+def _enable_growth(endpoint: str) -> None:
+    """So that shards can be added at once: all hosts here are of this version. They say so within seconds."""
+    request = Request(f"{endpoint}/v3/shards/enable-growth", b"{}", {"Content-Type": "application/json"})
+    direct, until = build_opener(ProxyHandler({})), time.monotonic() + _GROWTH_S
+    while True:
+        try:
+            direct.open(request, timeout=_GROWTH_S).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= until:
+                print(f"Shards cannot be added before musterctl shard enable-growth: {error}")
+                return
+        time.sleep(0.1)
 
 
 def _start_console(stack: contextlib.ExitStack, layout: Layout) -> None:
