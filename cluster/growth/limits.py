@@ -142,12 +142,12 @@ def _lately(facts: Facts, wished: Wish, past: Past, debt: Debt, limits: Bounds) 
                          f"known")
         if now_ms - past.compacted[1] >= _HOUR_S * 1000:
             found.append("nothing was compacted for an hour: a shard that gave keys away keeps their past")
+    if wished.kind != Kind.RETIRE and len(facts.table.spans) >= limits.spans:
+        found.append(f"the table has {len(facts.table.spans)} spans: compact, or move neighbours together")
     if not is_move(wished):
         return found
     if not facts.moves:
         found.append("keys cannot move yet")
-    if len(facts.table.spans) >= limits.spans:
-        found.append(f"the table has {len(facts.table.spans)} spans: compact, or move neighbours together")
     if wished.size_bytes > facts.room:
         found.append(f"a copy needs about {wished.size_bytes} bytes, and what the quota and the disk leave "
                      f"it is {max(facts.room, 0)}")

@@ -49,12 +49,14 @@ class LeavingNode(AnyNode, Protocol):
 
 
 def end_all(*ends: Callable[[], object]) -> None:
-    """Run all. The first failure, if any, is raised once all have run: a disk may be gone."""
+    """Run all. The first failure is raised once all have run: a disk may be gone. Others are logged."""
     failure: Exception | None = None
     for end in ends:
         try:
             end()
         except Exception as error:
+            if failure is not None:
+                log.error("cannot end a part of this node", error=str(error) or repr(error))
             failure = failure or error
     if failure is not None:
         raise failure

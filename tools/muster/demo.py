@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import shlex
 import socket
@@ -11,6 +12,8 @@ import subprocess
 import sys
 import time
 from functools import partial
+from threading import Thread
+from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
 from tools.muster.cli import guarded
@@ -55,7 +58,7 @@ def run(args: list[str]) -> int:
     with contextlib.ExitStack() as stack:
 
         def ready(data_dir: str, layout: Layout) -> None:
-            _enable_growth(layout.hosts[0].endpoint)
+            Thread(target=_enable_growth, args=(layout.hosts[0].endpoint,), daemon=True).start()
             _start_console(stack, layout)
             print(hints(data_dir, layout), flush=True)
 
@@ -63,18 +66,23 @@ def run(args: list[str]) -> int:
 
 
 def _enable_growth(endpoint: str) -> None:
-    """So that shards can be added at once: all hosts here are of this version. They say so within seconds."""
-    request = Request(f"{endpoint}/v3/shards/enable-growth", b"{}", {"Content-Type": "application/json"})
-    direct, until = build_opener(ProxyHandler({})), time.monotonic() + _GROWTH_S
-    while True:
-        try:
-            direct.open(request, timeout=_GROWTH_S).close()
+    """In a new cluster, so that shards can be added at once: all its hosts are of this version, and say so
+    within seconds."""
+    until = time.monotonic() + _GROWTH_S
+    while time.monotonic() < until:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            found = _asked(f"{endpoint}/v3/kv/range", b'{"key":"AA==","count_only":true}')
+            if found["header"]["revision"] == "1":
+                _asked(f"{endpoint}/v3/shards/enable-growth", b"{}")
             return
-        except OSError as error:
-            if time.monotonic() >= until:
-                print(f"Shards cannot be added before musterctl shard enable-growth: {error}")
-                return
         time.sleep(0.1)
+
+
+def _asked(url: str, body: bytes) -> Any:
+    """OSError, ValueError: there is no answer."""
+    direct = build_opener(ProxyHandler({}))
+    with direct.open(Request(url, body, {"Content-Type": "application/json"}), timeout=2) as answer:
+        return json.load(answer)
 
 
 def _start_console(stack: contextlib.ExitStack, layout: Layout) -> None:

@@ -395,7 +395,7 @@ class Copying:
             except NoRoom as error:
                 self._is_refused(error)
                 return
-            if batch.rows:
+            if batch.rows or ask.page:
                 # a source that is behind tells of less than another has told already
                 self._changed = max(self._changed, answer.revision + (answer.within > 0))
             self._size += len(body)

@@ -198,6 +198,13 @@ def test_a_load_that_walks_leaves_spans_to_operators() -> None:
     assert policy.look(facts(table=table)).holds == (
         "the table has 3 spans: compact, or move neighbours together",)
     assert policy.look(facts(5, table=two())).due is not None
+    both_cool = {0: COOL, 1: replace(COOL, cpu=0.1)}
+    for second in range(10, 7200, 60):
+        policy.look(facts(second, table=table, shards=both_cool))
+    advice = policy.look(facts(7200, table=table, shards=both_cool))
+    assert advice.wished is not None
+    assert advice.wished.kind == Kind.RETIRE
+    assert not [hold for hold in advice.holds if "spans" in hold], "what retires makes spans fewer"
 
 
 def test_an_action_that_brings_less_than_half_is_wrong_and_the_second_is_the_last() -> None:

@@ -112,8 +112,30 @@ def test_a_store_that_cannot_be_closed_is_said_once_all_else_has_ended() -> None
         code = guarded(settings_of(pipe), run())
     assert (code, ended) == (FATAL_EXIT, ["flush", "close"])
     assert "/data: cannot close the store: IO error" in str(pipe.lines()[0]["error"])
-    assert [line["event"] for line in logs] == ["stopping", "this node cannot run"]
+    assert [line["event"] for line in logs] == [
+        "stopping", "cannot end a part of this node", "this node cannot run"]
     pipe.close()
+
+
+def test_a_broken_rule_at_the_end_keeps_its_traceback() -> None:
+    def broken() -> None:
+        raise AssertionError("G4: a rule")
+
+    class Stopped:
+        roster, settings = SimpleNamespace(left=False), SimpleNamespace(shard=0)
+
+        def __init__(self) -> None:
+            self.fatal = asyncio.get_running_loop().create_future()
+
+        async def stop(self) -> None:
+            end_all(broken)
+
+    async def run() -> None:
+        node: Any = Stopped()
+        await end(node)
+
+    with capture_logs(), pytest.raises(AssertionError, match="G4"):
+        asyncio.run(run())
 
 
 def raising(error: Exception) -> Callable[[], object]:

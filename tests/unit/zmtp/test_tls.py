@@ -21,7 +21,7 @@ from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp.asking import Untrusted
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Links
-from tools.muster.machine.zmtp.stream import CLOSED, LATE
+from tools.muster.machine.zmtp.stream import CLOSED
 from tools.muster.machine.zmtp.tls import BAD_CERTIFICATE, Handshake, PeerCredentials, TlsSocket, asked_by_tls
 
 NAME = "127.0.0.1"
@@ -426,7 +426,7 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("trouble", [CLOSED, LATE, "Connection reset by peer"])
+@pytest.mark.parametrize("trouble", [CLOSED, "Connection reset by peer"])
 def test_what_ends_a_tls_connection_is_no_other_protocol(authority: Authority, trouble: str) -> None:
     held = credentials(authority, authority.issue("host", NAME))
     hints = []

@@ -153,7 +153,8 @@ def door(
         log.warning("hosts of older versions cannot reach a shard here: its former port is not free",
                     shard=shard, address=listener.address, reason=reason)
     hands = Hands(lambda shard: handed_endpoint(run_dir, shard).removeprefix(HANDED))
-    return Door(asyncio.get_running_loop(), bound, shards, hands, log, born)
+    return Door(asyncio.get_running_loop(), bound, shards, hands, log, born,
+                tls=config.peer_tls is not None)
 
 
 def _of_before(config: ServerConfig, identity: Identity) -> list[tuple[str, int, Listener]]:

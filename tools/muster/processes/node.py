@@ -14,6 +14,7 @@ import structlog
 import uvloop
 
 from cluster.effects.newer import NewerRecord
+from cluster.errors import EtcdError
 from cluster.faults import MISTAKES
 from cluster.machine import StatusSink
 from cluster.raft import LogContradiction
@@ -96,7 +97,7 @@ async def end(node: Node) -> None:
     log.info("stopping", shard=node.settings.shard)
     try:
         await node.stop()
-    except MISTAKES:
+    except (*MISTAKES, AssertionError, EtcdError):
         raise
     except Exception as error:
         if fatal_reason(error) or is_disk_full(error):

@@ -153,7 +153,7 @@ def test_a_damaged_identity_is_refused(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(("wrong", "why"), [
     ({"peers": []}, "none of its peers has its member_id"), ({"member_id": "77"}, "none of its peers"),
-    ({"shard_count": "3"}, "TypeError"), ({"peers": 7}, "TypeError")])
+    ({"shard_count": "3"}, "TypeError"), ({"born": [1]}, "AttributeError"), ({"peers": 7}, "TypeError")])
 def test_an_identity_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any], why: str) -> None:
     establish(tmp_path)
     path = tmp_path / "member" / "identity.json"

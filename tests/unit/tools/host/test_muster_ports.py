@@ -255,7 +255,7 @@ def test_an_identity_without_a_word_on_peer_ports_is_an_older_versions(tmp_path:
     made = bootstrap.identity_of(built())
     for wanted in (made, replace(made, older=True)):
         bootstrap.write_identity(path, wanted)
-        assert bootstrap._known(path, path.read_text()) == wanted
+        assert bootstrap._known(path, path.read_bytes()) == wanted
     assert "one_peer_port" not in path.read_text()
     assert not made.older
 

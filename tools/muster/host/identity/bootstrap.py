@@ -417,7 +417,7 @@ def _known(path: Path, found: bytes) -> Identity:
         Origin.parse(identity.origin, identity.shard_count, identity.placement_depth)
         if all(peer.member_id != identity.member_id for peer in identity.peers):
             raise ValueError("none of its peers has its member_id")
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ConfigError(
             f"{path} is damaged ({e!r}): restore it, or replace this host in its cluster") from None
     return identity

@@ -78,18 +78,18 @@ def _first(
     addresses: Iterable[tuple[str, int]], ask_one: Callable[[str, int], bytes]
 ) -> Running | None:
     """The first answer. NoMember, if there is none, and an address is known not to be a member's."""
-    reason = ""
+    reasons: list[str] = []
     for host, port in addresses:
         try:
             answer = ask_one(host, port)
         except (NotOwn, Untrusted) as e:
             hint = hint_of(str(e))
-            reason = f"{host}:{port}: {e}" + (f": {hint}" if hint else "")
+            reasons.append(f"{host}:{port}: {e}" + (f": {hint}" if hint else ""))
         else:
             if (found := _told(answer)) is not None:
                 return found
-    if reason:
-        raise NoMember(reason)
+    if reasons:
+        raise NoMember("; ".join(reasons))
     return None
 
 
@@ -122,8 +122,8 @@ def join(
         for at in map(parse_peer_url, urls)
     ]
     deadline = time.monotonic() + _AGAIN_S
+    no_member: NoMember | None = None  # of the last look that knows a reason
     while True:
-        no_member: NoMember | None = None
         try:
             running = ask(others, key_file, tls, local=local, own_user=own_user)
         except NoMember as e:  # like no answer: a member may answer yet
@@ -132,9 +132,10 @@ def join(
             if time.monotonic() < deadline and any(_listens(*address) for address in others):
                 time.sleep(_PAUSE_S)
                 continue
-            raise no_member or ConfigError(
+            raise ConfigError(
                 "cannot fetch cluster info from peer urls: "
-                "could not retrieve cluster information from the given URLs")
+                "could not retrieve cluster information from the given URLs"
+                + (f": {no_member}" if no_member else ""))
         try:
             peers = assigned(initial, running, resolved)
         except ConfigError:

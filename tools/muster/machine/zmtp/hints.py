@@ -23,8 +23,8 @@ def fields(address: str, trouble: str, *, tls: bool = False) -> dict[str, str]:
 
 
 def hint_of(trouble: str, *, tls: bool = False) -> str:
-    """``tls``: it is spoken here, so that what just ends or is late is no other protocol."""
-    if tls and (trouble in _ENDED or trouble == LATE):
+    """``tls``: it is spoken here, so that what just ends is no other protocol."""
+    if tls and trouble in _ENDED:
         return ""
     if owners.NOT_OWN in trouble:
         return "hosts of several users on one machine need the same --peer-key-file"

@@ -37,11 +37,12 @@ class _Caller:
 class Door:
     """``bound``: what listens, with the shard that connections without a preamble are for. Both close with
     the door. A caller has ``HELLO_S`` for its preamble; there are ``MOST_STRANGERS`` at most that have said
-    none yet. ``born``: whether the host runs a node of a shard beyond its first ``shards``."""
+    none yet. ``born``: whether the host runs a node of a shard beyond its first ``shards``. ``tls``: its
+    nodes speak it behind the preamble."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, bound: Sequence[tuple[Bound, int]], shards: int, hands: Hands,
-        log: Logger, born: Callable[[int], bool] = lambda shard: False,
+        log: Logger, born: Callable[[int], bool] = lambda shard: False, *, tls: bool = False,
     ) -> None:
         self._loop = loop
         self._bound = bound
@@ -49,6 +50,7 @@ class Door:
         self._born = born
         self._hands = hands
         self._log = log
+        self._tls = tls
         self._callers: dict[socket.socket, _Caller] = {}  # the oldest one first
         self._complaints = Repeats()
         self._shard_at = {sock: shard for one, shard in bound for sock in one.sockets}
@@ -107,7 +109,7 @@ class Door:
         sock.close()
         host = address.rpartition(":")[0]
         if self._complaints.news((host, reason), self._loop.time()):
-            self._log.warning("a peer connection was not established", **fields(address, reason))
+            self._log.warning("a peer connection was not established", **fields(address, reason, tls=self._tls))
 
     def close(self) -> None:
         self._acceptor.close()
