@@ -191,4 +191,3 @@ class Upkeep:
         self._giving_back.close()
         self.flushes.close()
         self.quota.close()
-        self._shortage.close()

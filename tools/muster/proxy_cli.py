@@ -27,7 +27,7 @@ from tools.muster.host import pinning, ports, rundir, serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
-from tools.muster.host.supervising.supervisor import Logger
+from tools.muster.host.supervising.supervisor import AGAIN, Logger
 from tools.muster.proxy_mode import fronts
 
 if TYPE_CHECKING:
@@ -188,9 +188,11 @@ def run(args: list[str]) -> int:
         pins = pinning.assign(settings.cpus, max(1, settings.fronts))
         named = {p.name: list(p.peer_urls) for p in peers}
         log.info(f"starting a proxy of cluster {cluster_id:x}", members=named)
-        return fronts.run(
+        while (code := fronts.run(
             settings, identity, log,
-            lambda run_dir: serve.front_specs(settings, identity, run_dir, 0, pins))
+            lambda run_dir: serve.front_specs(settings, identity, run_dir, 0, pins))) == AGAIN:
+            pass  # the run directory is made again
+        return code
     finally:
         lock.release()
 

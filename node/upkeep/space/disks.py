@@ -116,28 +116,22 @@ class Word:
 
     def __init__(self, run_dir: str) -> None:
         self._path = os.path.join(run_dir, SPACE) if run_dir else ""
-        self._fd = self._said = -1
+        self._last = -1  # that was told, or heard
 
     def tell(self, level: int) -> None:
-        if level != self._said and self._is_open(os.O_RDWR | os.O_CREAT):
+        """Again, too, where something that cleans up has removed the file."""
+        if self._path and (level != self._last or not os.path.exists(self._path)):
             with suppress(OSError):
-                os.pwrite(self._fd, bytes((level,)), 0)
-                self._said = level
+                fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    os.pwrite(fd, bytes((level,)), 0)
+                    self._last = level
+                finally:
+                    os.close(fd)
 
     def heard(self) -> int:
         """ENOUGH, as long as node 0 has said nothing."""
-        if self._is_open(os.O_RDONLY):
-            with suppress(OSError):
-                return int.from_bytes(os.pread(self._fd, 1, 0))
-        return ENOUGH
-
-    def _is_open(self, flags: int) -> bool:
-        if self._path and self._fd < 0:
-            with suppress(OSError):
-                self._fd = os.open(self._path, flags, 0o600)
-        return self._fd >= 0
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._path:
+            with suppress(OSError), open(self._path, "rb", buffering=0) as file:
+                self._last = int.from_bytes(file.read(1))
+        return max(self._last, ENOUGH)

@@ -81,6 +81,3 @@ class Shortage:
         self.look()
         if self._space is not None and self._space.own:
             self._tell(self._space)
-
-    def close(self) -> None:
-        self._word.close()

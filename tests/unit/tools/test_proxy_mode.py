@@ -300,8 +300,7 @@ def test_a_stray_member_that_answers_alone_for_a_moment_changes_nothing(tmp_path
 class Stopped:
     """A supervisor."""
 
-    def __init__(self, told: bool) -> None:
-        self.told_to_stop = told
+    def __init__(self) -> None:
         self.stopped = asyncio.Event()
         self.code = 0
 
@@ -314,8 +313,8 @@ class Stopped:
         return self.code
 
 
-@pytest.mark.parametrize(("told", "ended", "code"), [(False, 0, AGAIN), (True, 0, 0), (True, 3, 3)])
-def test_fronts_end_with_what_runs_beside_them(told: bool, ended: int, code: int) -> None:
+@pytest.mark.parametrize(("ended", "code"), [(0, AGAIN), (3, 3)])
+def test_fronts_end_with_what_runs_beside_them(ended: int, code: int) -> None:
     async def ends() -> None:
         if ended:  # a front ends by itself
             supervisor.stop(ended)
@@ -324,7 +323,7 @@ def test_fronts_end_with_what_runs_beside_them(told: bool, ended: int, code: int
     async def scenario() -> int:
         return await fronts._beside(ends(), supervisor.run(), cast(Supervisor, supervisor))
 
-    supervisor = Stopped(told)
+    supervisor = Stopped()
     assert asyncio.run(scenario()) == code
 
 

@@ -21,6 +21,10 @@ class Unreachable(Exception):
     """No answer on the socket: the process is down, or stuck."""
 
 
+def socket_of(run_dir: str) -> str:
+    return os.path.join(run_dir, "control.sock")
+
+
 async def listen(path: str, handler: Handler) -> asyncio.Server:
     """Serve requests at ``path``, replacing the socket of a process that has ended."""
     if os.path.exists(path):

@@ -27,7 +27,7 @@ from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.born import BornShards, finish_drops
 from tools.muster.host.supervising.children import ChildSpec, python
-from tools.muster.host.supervising.supervisor import Logger, StopLimits, Supervisor, say_removed
+from tools.muster.host.supervising.supervisor import AGAIN, Logger, StopLimits, Supervisor, say_removed
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.machine.process.locking import CannotLock, limit_that_ends_growth, lock_memory
 from tools.muster.machine.process.memory import for_clients, of_the_host
@@ -87,6 +87,8 @@ def run(config: ServerConfig) -> int:
                 code = until_told(config, log, supervise(supervisor, config, identity, run_dir, door))
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
+            if code == AGAIN:
+                continue
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
                 return code
             log.info(
@@ -103,7 +105,7 @@ def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Log
     born = BornShards(config.data_dir, run_dir, partial(bootstrap.place_all_logs, config), born_spec)
     return Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config),
                       partial(bootstrap.grown, config.data_dir), born,
-                      partial(bootstrap.served, config.data_dir))
+                      partial(bootstrap.served, config.data_dir), control.socket_of(run_dir))
 
 
 def hold_memory(config: ServerConfig, log: Logger) -> None:
@@ -152,14 +154,14 @@ async def supervise(
             return {"pid": os.getpid()}
         return {"error": f"unknown request {what!r}"}
 
-    path = os.path.join(run_dir, "control.sock")
+    path = control.socket_of(run_dir)
     opened = door()
     server = await control.listen(path, answer)
     try:
         return await supervisor.run()
     finally:
         server.close()
-        with contextlib.suppress(FileNotFoundError):  # the data directory may be gone
+        with contextlib.suppress(FileNotFoundError):  # the run directory may be gone
             os.unlink(path)
         if opened is not None:
             opened.close()

@@ -56,7 +56,8 @@ class LocalCluster:
             await self._stop.wait()
         finally:
             server.close()
-            os.unlink(path)
+            with contextlib.suppress(FileNotFoundError):  # the run directory may be gone
+                os.unlink(path)
             for s in self._notify:
                 loop.remove_reader(s)
                 s.close()
@@ -250,7 +251,7 @@ def status_of(host: LocalHost) -> dict[str, Any] | None:
 
 
 def _control_path(host: LocalHost) -> str:
-    return os.path.join(rundir.run_dir_of(host.data_dir), "control.sock")
+    return control.socket_of(rundir.run_dir_of(host.data_dir))
 
 
 def processes_of(host: LocalHost) -> list[psutil.Process]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from tools.muster.config.settings import ServerConfig
-from tools.muster.host import rundir, serve
+from tools.muster.host import control, rundir, serve
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.supervisor import AGAIN, Logger, Supervisor
@@ -19,10 +19,12 @@ def run(
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> int:
     """Run them until told to stop; the exit code. ``specs``: their processes, by the run directory;
-    ``beside`` runs as long as they do: when it returns, they end, and the code is AGAIN."""
+    ``beside`` runs as long as they do: when it returns, they end, and the code is AGAIN, as it is when the
+    run directory is gone."""
     run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)
     try:
-        supervisor = Supervisor(specs(run_dir), log, serve.stop_limits(config))
+        supervisor = Supervisor(
+            specs(run_dir), log, serve.stop_limits(config), socket=control.socket_of(run_dir))
         work = serve.supervise(supervisor, config, identity, run_dir)
         return serve.until_told(config, log, work if beside is None else _beside(beside(), work, supervisor))
     finally:
@@ -38,8 +40,7 @@ async def _beside(
 
     task = asyncio.ensure_future(until_over())
     try:
-        code = await work
-        return 0 if code == AGAIN and supervisor.told_to_stop else code
+        return await work
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -39,14 +39,15 @@ def run(config: ServerConfig, log: Logger) -> int:
         config = with_keys(with_members(config, peer_urls))
         members = Members(config, peer_urls, log)
         while (code := _serve(config, members, log)) == AGAIN:
-            log.info("starting again, for the cluster that is at the members' URLs now")
+            log.info("starting again, with the members that are at their URLs now")
         return code
     finally:
         lock.release()
 
 
 def _serve(config: ServerConfig, members: Members, log: Logger) -> int:
-    """Serve the cluster that the members are of; AGAIN: they are of another one now. ConfigError."""
+    """Serve the cluster that the members are of. AGAIN: they are of another one now, or the run directory is
+    gone. ConfigError."""
     running = members.now() or _awaited(config, members)
     config = with_agreed_layout(config, running.shards, running.depth)
     config = replace(config, fronts=max(config.fronts, 1))

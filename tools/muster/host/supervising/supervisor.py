@@ -12,6 +12,7 @@ Order of stopping, each step bounded:
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
@@ -75,12 +76,14 @@ class Supervisor:
     def __init__(
         self, specs: Sequence[ChildSpec], log: Logger, limits: StopLimits,
         grown: Callable[[int], None] = lambda level: None, born: Born | None = None,
-        served: Callable[[], None] = lambda: None,
+        served: Callable[[], None] = lambda: None, socket: str = "",
     ) -> None:
         """``grown``: notes to which level the host's data has grown; ``served``: that the host has served.
-        OSError. ``born``: makes nodes of shards that are born, and drops them."""
+        OSError. ``born``: makes nodes of shards that are born, and drops them. ``socket``: a path in the run
+        directory; once it is gone, a crash has all children start anew."""
         self._grown = grown
         self._served = served
+        self._socket = socket
         self._born = born
         self._drops: set[asyncio.Task[None]] = set()
         self._dropping: set[int] = set()  # shards
@@ -147,7 +150,7 @@ class Supervisor:
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
-        return self._exit_code
+        return 0 if self._exit_code == AGAIN and self.told_to_stop else self._exit_code
 
     async def _stop_all(self) -> None:
         for child in self.children:
@@ -289,3 +292,7 @@ class Supervisor:
             self._log.warning(
                 "crashed; starting it again", child=label, how=how, after_s=event["ran_s"],
                 in_s=event["again_in_s"])
+            if self._socket and not os.path.exists(self._socket):  # the others' sockets went with it
+                self._log.error("the run directory was removed; starting all processes again",
+                                run_dir=os.path.dirname(self._socket))
+                self.stop(AGAIN)

@@ -115,9 +115,7 @@ def _status(data_dir: Path) -> dict[str, Any]:
     from tools.muster.host import control, rundir
 
     try:
-        found = control.ask(
-            os.path.join(rundir.run_dir_of(str(data_dir)), "control.sock"), {"do": "status"}, _STATUS_S
-        )
+        found = control.ask(control.socket_of(rundir.run_dir_of(str(data_dir))), {"do": "status"}, _STATUS_S)
     except control.Unreachable as error:
         refuse(f"the host of {data_dir} runs and does not answer: {error}")
     return found

@@ -99,3 +99,21 @@ def test_what_others_say_counts_until_they_say_it_no_more() -> None:
 def test_a_frame_that_says_something_else_is_broken(data: bytes) -> None:
     with pytest.raises(ValueError):
         host_1().came(2, data, 0.0)
+
+
+def test_a_word_whose_file_is_removed_is_said_and_heard_again(tmp_path: Path) -> None:
+    """What cleans /tmp may remove it: it is written at a change only, and a node that started then heard
+    nothing, or the nodes that ran nothing new."""
+    teller, hearer = space.Word(str(tmp_path)), space.Word(str(tmp_path))
+    assert hearer.heard() == ENOUGH
+    teller.tell(SHORT)
+    assert hearer.heard() == SHORT
+    (tmp_path / space.SPACE).unlink()
+    assert hearer.heard() == SHORT
+    teller.tell(SHORT)
+    assert space.Word(str(tmp_path)).heard() == SHORT
+    (tmp_path / space.SPACE).unlink()
+    space.Word(str(tmp_path)).tell(VERY_SHORT)
+    assert hearer.heard() == VERY_SHORT
+    space.Word("").tell(SHORT)
+    assert space.Word("").heard() == ENOUGH

@@ -74,11 +74,13 @@ def test_children_that_end_to_start_anew_are_no_end_of_the_host(
     """systemd would kill a host that says it stops, and goes on."""
     host = Host(tmp_path, front_0=GOOD)
 
-    async def scenario() -> None:
+    async def scenario() -> int:
+        task = asyncio.create_task(host.supervisor.run())
         await host.until(lambda: host.supervisor.announced)
         host.supervisor.stop(AGAIN)
+        return await task
 
-    assert host.run(scenario) == AGAIN
+    assert asyncio.run(scenario()) == AGAIN
     assert notify_socket.recv(100) == b"READY=1"
     with pytest.raises(BlockingIOError):
         notify_socket.recv(100)

@@ -158,7 +158,7 @@ def _moved(path: str) -> bool:
 
 def _tell_none(path: str, e: OSError) -> None:
     log.warning("cannot listen at a Unix socket: this user's hosts reach this one by its port",
-                path=e.filename or path, reason=e.strerror or str(e))
+                path=path if e.filename == _made(path) else e.filename or path, reason=e.strerror or str(e))
 
 
 def _made(path: str) -> str:
@@ -192,7 +192,9 @@ def _bound(sock: socket.socket, address: object) -> socket.socket:
     sock.setblocking(False)
     try:
         sock.bind(address)  # type: ignore[arg-type]
-    except OSError:
+    except OSError as e:
         sock.close()
+        if isinstance(address, str):
+            raise OSError(e.errno, e.strerror, address) from None
         raise
     return sock

@@ -1,0 +1,92 @@
+"""Ends of a host that nobody asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from tests.ports import free_ports
+from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host
+from tools.muster.config import settings
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import resolve
+from tools.muster.host import rundir, serve
+from tools.muster.host.supervising.supervisor import AGAIN
+from tools.muster.machine.zmtp.port.bound import Bound
+
+
+def with_socket(folder: Path) -> Host:
+    """A host of two nodes with a run directory."""
+    run_dir = folder / "run"
+    run_dir.mkdir()
+    (run_dir / "control.sock").touch()
+    host = Host(folder, node_0=GOOD, node_1=GOOD)
+    host.supervisor._socket = str(run_dir / "control.sock")
+    return host
+
+
+def test_a_crash_without_a_run_directory_has_all_children_start_anew(tmp_path: Path) -> None:
+    """A cleaner of /tmp had removed it: the child that crashed ended at its socket, for ever."""
+    host = with_socket(tmp_path)
+
+    async def scenario() -> int:
+        task = asyncio.create_task(host.supervisor.run())
+        await host.until(lambda: host.supervisor.ready)
+        os.kill(host.pid(0), signal.SIGKILL)
+        await host.until(lambda: host.supervisor.children[0].starts == 2 and host.supervisor.ready)
+        shutil.rmtree(tmp_path / "run")
+        os.kill(host.pid(0), signal.SIGKILL)
+        return await asyncio.wait_for(task, LIMIT_S)
+
+    assert asyncio.run(scenario()) == AGAIN
+    assert host.log.all("the run directory was removed; starting all processes again") == [
+        {"run_dir": str(tmp_path / "run")}]
+    assert [child.starts for child in host.supervisor.children] == [2, 1]
+    assert host.noted()[-1] == "node_1 down"
+
+
+def test_a_stop_that_comes_while_children_start_anew_is_an_end(tmp_path: Path) -> None:
+    host = Host(tmp_path, node_0=GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+        host.supervisor.stop(AGAIN)
+        host.supervisor.stop()
+
+    assert host.run(scenario) == 0
+
+
+def test_a_host_that_starts_anew_makes_its_run_directory_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = [AGAIN, 7]
+    run_dir = tmp_path / "run"
+
+    def until_told(config: settings.ServerConfig, log: object, work: Coroutine[Any, Any, int]) -> int:
+        work.close()
+        assert Path(rundir.run_dir_of(config.data_dir)) == run_dir
+        run_dir.rmdir()
+        return codes.pop(0)
+
+    monkeypatch.setattr(serve, "log_of", lambda config: structlog.get_logger())
+    monkeypatch.setattr(serve, "until_told", until_told)
+    monkeypatch.setattr(os, "umask", lambda mask: 0)
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    flags = (f"--data-dir={tmp_path / 'd'}", f"--run-dir={run_dir}", f"--listen-client-urls={client}",
+             f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
+             f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}")
+    assert serve.run(settings.build(resolve(SERVER_FLAGS, flags, {}))) == 7
+    assert codes == []
+
+
+def test_a_socket_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"gone/node-0\.sock"):
+        Bound(f"ipc://{tmp_path}/gone/node-0.sock", own_user=False)
