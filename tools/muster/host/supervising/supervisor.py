@@ -117,11 +117,16 @@ class Supervisor:
         return next((child for child in nodes if child.spec.index == shard), None)
 
     def stop(self, exit_code: int = 0) -> None:
-        """Stop all children and let :meth:`run` return; a second call: at once."""
-        self.told_to_stop = self.told_to_stop or not exit_code
-        if self._stop.is_set():
-            self._hurry.set()
-        else:
+        """Stop all children and let :meth:`run` return; told so a second time: at once. With an exit code it
+        is this host's own doing."""
+        if not exit_code:
+            if self.told_to_stop:
+                self._hurry.set()
+            self.told_to_stop = True
+        self._end(exit_code)
+
+    def _end(self, exit_code: int) -> None:
+        if not self._stop.is_set():
             self._exit_code = exit_code
             self._stop.set()
 
@@ -281,7 +286,7 @@ class Supervisor:
         elif code == REMOVED_EXIT:
             say_removed(self._log)
             child.stopping = True
-            self.stop()
+            self._end(0)
         elif code == FATAL_EXIT:
             self._log.error(
                 "a child refuses to run; stopping this host", child=label, reason=child.fatal or "see its log"

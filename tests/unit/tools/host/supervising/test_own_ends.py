@@ -20,6 +20,7 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
 from tools.muster.host import rundir, serve
 from tools.muster.host.supervising.supervisor import AGAIN
+from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 from tools.muster.machine.zmtp.port.bound import Bound
 
 
@@ -51,6 +52,26 @@ def test_a_crash_without_a_run_directory_has_all_children_start_anew(tmp_path: P
         {"run_dir": str(tmp_path / "run")}]
     assert [child.starts for child in host.supervisor.children] == [2, 1]
     assert host.noted()[-1] == "node_1 down"
+
+
+@pytest.mark.parametrize("code", [FATAL_EXIT, REMOVED_EXIT])
+def test_one_signal_leaves_an_own_stop_in_order(tmp_path: Path, code: int) -> None:
+    """`systemctl stop` of a host that a child's refusal was stopping killed node 0, which then handed over no
+    leadership."""
+    host = Host(
+        tmp_path, node_0=GOOD, node_1="until_term(); note('leaves'); time.sleep(0.5); note('down')",
+        node_2=f"until_term(); sys.exit({code})")
+
+    async def scenario() -> int:
+        task = asyncio.create_task(host.supervisor.run())
+        await host.until(lambda: host.supervisor.ready)
+        os.kill(host.pid(2), signal.SIGTERM)
+        await host.until(lambda: "node_1 leaves" in host.noted())
+        host.supervisor.stop()
+        return await asyncio.wait_for(task, LIMIT_S)
+
+    assert asyncio.run(scenario()) == (1 if code == FATAL_EXIT else 0)
+    assert host.noted()[-2:] == ["node_1 down", "node_0 down"]
 
 
 def test_a_stop_that_comes_while_children_start_anew_is_an_end(tmp_path: Path) -> None:
