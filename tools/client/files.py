@@ -12,6 +12,10 @@ from pathlib import Path
 from tools.client.exits import Exit
 
 _CERTIFICATE, _PRIVATE_KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
+_PAIRS = {
+    "KEY_VALUES_MISMATCH": "private key does not match public key",
+    "NO_CERTIFICATE_ASSIGNED": "private key type does not match public key type",
+}
 _AUTHORITY = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -78,11 +82,19 @@ def _context(tls: Tls, contents: Mapping[str, bytes]) -> ssl.SSLContext:
         try:
             context.load_cert_chain(cert, key, password="")
         except (OSError, ssl.SSLError) as error:
-            # OpenSSL names no reason for a key that needs a pass phrase
-            unnamed = "failed to parse private key" if isinstance(error, ssl.SSLError) else str(error)
-            reason = getattr(error, "reason", None) or unnamed
-            raise Exit(128, f"{tls.cert}, {tls.key}: tls: {reason.replace('_', ' ').lower()}") from None
+            named = getattr(error, "reason", "") or str(error)
+            reason = refused_pair(error) or named.replace("_", " ").lower()
+            raise Exit(128, f"{tls.cert}, {tls.key}: tls: {reason}") from None
     return context
+
+
+def refused_pair(error: Exception) -> str:
+    """Why OpenSSL takes no certificate with its key, in Go's words; "": another reason."""
+    if not isinstance(error, ssl.SSLError):
+        return ""
+    if not error.reason:  # it needs a pass phrase, say
+        return "failed to parse private key"
+    return _PAIRS.get(error.reason, "")
 
 
 def _readable(name: str, content: bytes) -> str:

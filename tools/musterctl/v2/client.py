@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from muster_client.wire.endpoints import trusting
 
 from cluster import gotext
+from tools.client.files import refused_pair
 from tools.musterctl import passwords
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
@@ -279,9 +280,8 @@ def _tls(cert: str, key: str, ca: str) -> ssl.SSLContext | None:
         if cert:
             context.load_cert_chain(cert, key, password="")
     except (ssl.SSLError, ValueError) as error:
-        if isinstance(error, ssl.SSLError) and not error.reason:  # it needs a pass phrase, say
-            raise Refused("tls: failed to parse private key") from None
-        raise Refused(f"tls: failed to load {cert or ca}: {error}") from None
+        reason = refused_pair(error)
+        raise Refused(f"tls: {reason or f'failed to load {cert or ca}: {error}'}") from None
     return context
 
 

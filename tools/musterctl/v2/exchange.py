@@ -18,6 +18,12 @@ from muster_client.wire.endpoints import trusting
 from cluster import gotext
 
 _REDIRECTS = 10
+# Go's words for alerts of TLS; those for all others are OpenSSL's, too
+_ALERTS = {
+    "unknown ca": "unknown certificate authority", "certificate unknown": "unknown certificate",
+    "certificate expired": "expired certificate", "certificate revoked": "revoked certificate",
+    "decrypt error": "error decrypting message", "protocol version": "protocol version not supported",
+}
 
 
 class RequestError(Exception):
@@ -120,7 +126,8 @@ class Connections:
             ) from None
         except OSError as error:
             self._forget(parts)
-            raise _broken(error) from None
+            # with TLS 1.3 the server's refusal of a certificate comes after the handshake
+            raise _not_secure(error, parts.netloc) from None
         if answer.will_close:
             self._forget(parts)
         return Response(answer.status, {k.lower(): v for k, v in answer.getheaders()}, body)
@@ -230,7 +237,7 @@ def _broken(error: OSError) -> RequestError:
 
 
 def _not_secure(error: OSError, host: str) -> RequestError:
-    """Go's words for a failed TLS handshake."""
+    """Go's words for a connection that failed, in or after the TLS handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code in (62, 64):  # the name, the address
             return RequestError(f"x509: certificate is not valid for {host}")
@@ -242,10 +249,10 @@ def _not_secure(error: OSError, host: str) -> RequestError:
             return RequestError("http: server gave HTTP response to HTTPS client")
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or "EOF" in str(error):
             return RequestError("EOF")
-        return RequestError(f"remote error: tls: {(error.reason or str(error)).lower().replace('_', ' ')}")
-    if isinstance(error, ConnectionResetError):
-        return _broken(error)
-    return RequestError(str(error))
+        reason = (error.reason or str(error)).lower().replace("_", " ")
+        alert = reason.partition("alert ")[2] or reason
+        return RequestError(f"remote error: tls: {_ALERTS.get(alert, alert)}")
+    return _broken(error)
 
 
 def _shown(error: http.client.HTTPException) -> str:
