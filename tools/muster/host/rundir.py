@@ -6,11 +6,13 @@ in ``<data-dir>/run-dir``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import os
 import shutil
+import socket
 import stat
 import time
 from pathlib import Path
@@ -20,6 +22,7 @@ from tools.muster.config.parse import ConfigError
 LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
+OWNER = "data-dir"  # in a short run directory: whose it is
 LOCK = "lock"
 _ASKED_S = 0.5  # a start waits so long for processes that only check the lock
 
@@ -42,9 +45,7 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
         raise ConfigError(f"--run-dir {path} is too long for a unix socket's path")
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        info = os.lstat(path)
-        # in a shared directory another user may have made it first, or made it a link
-        if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        if not _is_own(path):
             raise ConfigError(f"run directory {path} belongs to another user")
         os.chmod(path, 0o700)
         pointer = Path(data_dir, POINTER)
@@ -52,6 +53,9 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
             pointer.write_text(path + "\n", encoding="utf-8")
         else:
             pointer.unlink(missing_ok=True)
+        if path == _elsewhere(data_dir):
+            Path(path, OWNER).write_bytes(os.fsencode(os.path.realpath(data_dir)))
+            _remove_left(os.path.dirname(path))
     except OSError as e:
         raise ConfigError(f"cannot make run directory {path}: {e.strerror}") from None
     return path
@@ -63,9 +67,38 @@ def remove_run_dir(data_dir: str, path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def _remove_left(parent: str) -> None:
+    """Remove short run directories of hosts that were killed, and whose data directory is gone."""
+    for folder in Path(parent).glob("muster-*"):
+        with contextlib.suppress(OSError, ValueError):  # it names no data directory
+            if not _is_own(folder):
+                continue
+            data_dir = os.fsdecode((folder / OWNER).read_bytes())
+            if (folder.name.endswith(f"-{_digest(data_dir)}") and not os.path.lexists(data_dir)
+                    and not any(map(_is_heard, folder.iterdir()))):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_own(path: str | Path) -> bool:
+    """In a shared directory another user may have made it first, or made it a link. OSError."""
+    info = os.lstat(path)
+    return stat.S_ISDIR(info.st_mode) and info.st_uid == os.getuid()
+
+
+def _is_heard(path: Path) -> bool:
+    """Whether a process listens at this file."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asks:
+        asks.setblocking(False)
+        return asks.connect_ex(str(path)) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def _digest(data_dir: str) -> str:
+    return hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
+
+
 def _elsewhere(data_dir: str) -> str:
     """A short path for this data directory only."""
-    digest = hashlib.sha256(os.path.realpath(data_dir).encode()).hexdigest()[:16]
+    digest = _digest(data_dir)
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     path = os.path.join(base, f"muster-{digest}")
     if base and os.access(base, os.W_OK) and _fits(path):
