@@ -36,9 +36,16 @@ class _Trouble:
 class Contacts:
     """The peers of one node. :meth:`look` is called each second."""
 
-    def __init__(self, shard: int, links: Mapping[int, PeerLink]) -> None:
+    def __init__(
+        self, shard: int, links: Mapping[int, PeerLink], received: Mapping[int, int], silent_s: float
+    ) -> None:
+        """``received``: bytes from each peer. One that is silent for so long is none that is reached: where a
+        host stands still, its kernel keeps the connections."""
         self._shard = shard
         self._links = links
+        self._received = received
+        self._silent_s = silent_s
+        self._heard: dict[int, tuple[int, float]] = {}  # bytes, and since when they are so many
         self._again_s = OTHER_SHARDS_AGAIN_S if shard else AGAIN_S
         self._troubles: dict[int, _Trouble] = {}
         self._reached: set[int] = set()  # at one time or another
@@ -52,6 +59,9 @@ class Contacts:
                 self._is_troubled(member_id, link.peer, reason, hint, now)
             else:
                 self._is_well(member_id, link.peer, now)
+            count = self._received.get(member_id, 0)
+            if count != self._heard.get(member_id, (0, now))[0]:
+                self._heard[member_id] = count, now
         for member_id in self._troubles.keys() - self._links.keys():
             del self._troubles[member_id]  # it was removed
         self._look_for_leader(leader, now)
@@ -93,10 +103,12 @@ class Contacts:
             return
         self._leaderless.told[""] = now
         members = len(self._links) + 1
-        reached = [link.peer.name for i, link in self._links.items() if i not in self._troubles]
+        unreached = dict(self._unreached(now))
+        reached = [link.peer.name for i, link in self._links.items() if i not in unreached]
         needed = members // 2 + 1
         facts = {
-            "shard": self._shard, "reached": reached, "not_reached": dict(self._unreached()),
+            "shard": self._shard, "reached": reached,
+            "not_reached": {self._links[i].peer.name: reason for i, reason in unreached.items()},
             "members": members, "needed": needed, "for_s": round(now - self._leaderless.since)}
         if len(reached) + 1 < needed:
             log.warning("no leader: this host does not reach a majority of the members", **facts)
@@ -104,10 +116,13 @@ class Contacts:
             log.warning("no leader, although this host reaches a majority of the members", **facts,
                         hint="see in the other hosts' logs whether they reach this host")
 
-    def _unreached(self) -> Iterator[tuple[str, str]]:
-        for member_id in self._troubles:
-            link = self._links[member_id]
-            yield link.peer.name, link.trouble()[0]
+    def _unreached(self, now: float) -> Iterator[tuple[int, str]]:
+        for member_id, link in self._links.items():
+            heard = self._heard.get(member_id)  # None: see this host's address in the other's settings
+            if member_id in self._troubles:
+                yield member_id, link.trouble()[0]
+            elif heard is not None and now - heard[1] > self._silent_s:
+                yield member_id, f"connected, but silent for {round(now - heard[1])} s"
 
     def _named(self, peer: Peer) -> dict[str, object]:
         _, _, address = peer_endpoint(peer.host, peer.port).partition("://")

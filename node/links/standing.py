@@ -84,7 +84,8 @@ class Standing:
     def second(self, now: float) -> None:
         node = self._node
         if self._contacts is None:
-            self._contacts = Contacts(node.settings.shard, node.peers.links)
+            self._contacts = Contacts(node.settings.shard, node.peers.links, node.peers.received_bytes,
+                                      2 * node.settings.common.election_timeout_ms / 1000)
         node.peers.look()
         node.roster.second()
         self._contacts.look(node.raft.leader_id, now)

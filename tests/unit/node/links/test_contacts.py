@@ -24,7 +24,9 @@ class World:
 
     def __init__(self, shard: int = 0) -> None:
         self.links = {2: Link(2), 3: Link(3)}
-        self.contacts = Contacts(shard, self.links)
+        self.received = {2: 0, 3: 0}
+        self.living: set[int] = set()  # those that send
+        self.contacts = Contacts(shard, self.links, self.received, 2.0)
         self.now = 0.0
         self.leader = 2
 
@@ -33,6 +35,8 @@ class World:
             until = self.now + count
             while self.now < until:
                 self.now += 1.0
+                for member in self.living:
+                    self.received[member] += 9
                 self.contacts.look(self.leader, self.now)
         return [dict(line) for line in logged]
 
@@ -109,6 +113,34 @@ def test_that_nobody_leads_is_told_with_those_who_are_reached_and_those_who_are_
     }
     world.leader = 1
     assert [line for line in world.seconds(100) if "leads" in line["event"]] == []
+
+
+def test_hosts_that_stand_still_are_not_reached() -> None:
+    """Their kernels keep the connections: the log sent the operator to the logs of silent hosts."""
+    world = World()
+    world.living = {2, 3}
+    world.seconds(10)
+    world.leader = 0
+    world.living = {3}
+    first, second = world.seconds(AGAIN_S + PATIENCE_S + 2)
+    assert first["event"] == "no leader, although this host reaches a majority of the members"
+    assert (first["reached"], first["not_reached"]) == (["h3"], {"h2": "connected, but silent for 4 s"})
+    assert second["not_reached"] == {"h2": "connected, but silent for 34 s"}
+    world.living = set()
+    (silent,) = world.seconds(AGAIN_S)
+    assert silent["event"] == "no leader: this host does not reach a majority of the members"
+    assert (silent["reached"], set(silent["not_reached"])) == ([], {"h2", "h3"})
+    world.living = {2, 3}
+    (back,) = world.seconds(AGAIN_S)
+    assert (back["reached"], back["not_reached"]) == (["h2", "h3"], {})
+
+
+def test_hosts_that_were_never_heard_may_be_reached() -> None:
+    """They dial another address than this host's."""
+    world = World()
+    world.leader = 0
+    (line,) = world.seconds(AGAIN_S)
+    assert (line["reached"], line["not_reached"]) == (["h2", "h3"], {})
 
 
 def test_nodes_of_other_shards_say_the_same_less_often() -> None:
