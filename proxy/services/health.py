@@ -15,7 +15,7 @@ _SERVING = b"\x08\x01"
 _NOT_SERVING = b"\x08\x02"
 _SERVICE_UNKNOWN = b"\x08\x03"
 _ONLY_SERVICE = b"\x0a\x06\x0a\x00\x12\x02"  # HealthListResponse: the status of "" follows
-_NOT_FOUND = 5
+_CANCELED, _NOT_FOUND = 1, 5
 _LOOK_S = 0.25
 
 
@@ -25,6 +25,8 @@ def register(registry: Registry, context: Context) -> None:
 
     def check(call: Call, data: bytes) -> None:
         stats.started += 1
+        if context.no_leader(call, stats):
+            return
         try:
             service = _service(data)
         except EtcdError as e:
@@ -39,6 +41,8 @@ def register(registry: Registry, context: Context) -> None:
 
     def list_all(call: Call, data: bytes) -> None:
         listed.started += 1
+        if context.no_leader(call, listed):
+            return
         try:
             validate.parse(rpc_pb2.AuthEnableRequest.FromString, data)  # as empty as HealthListRequest
         except EtcdError as e:
@@ -91,9 +95,7 @@ class HealthWatch:
 
     def opened(self, call: Call) -> None:
         self._stats.started += 1
-        if self._context.stopping:
-            self._context.refuse(call, self._stats, errors.STOPPED)
-        else:
+        if not self._context.no_stream(call, self._stats, self._leaderless):
             self._calls.add(call)
 
     def message(self, call: Call, data: bytes) -> None:
@@ -104,7 +106,7 @@ class HealthWatch:
         try:
             known = not _service(data)
         except EtcdError as e:
-            self._calls.discard(call)
+            self._forget(call)
             self._context.refuse(call, self._stats, e)
             return
         if known:
@@ -119,16 +121,24 @@ class HealthWatch:
 
     def half_closed(self, call: Call) -> None:
         if not (call.context or call.closed):  # without a request
-            self._calls.discard(call)
+            self._forget(call)
             self._context.refuse_empty(call, self._stats)
 
     def cancelled(self, call: Call) -> None:
+        self._forget(call)
+        self._stats.failed(_CANCELED)
+
+    def _leaderless(self, call: Call) -> None:
+        self._forget(call)
+        self._stats.failed(_CANCELED)
+        call.finish(_CANCELED, "Stream has ended.")  # grpc-go's words for any end of its context
+
+    def _forget(self, call: Call) -> None:
         self._calls.discard(call)
         self._told.discard(call)
-        self._stats.failed(1)
+        self._context.unguard(call)
 
     def stop(self) -> None:
-        calls, self._calls = self._calls, set()
-        self._told.clear()
-        for call in calls:
+        for call in tuple(self._calls):
+            self._forget(call)
             self._context.refuse(call, self._stats, errors.STOPPED)

@@ -74,6 +74,30 @@ def test_services_are_listed_with_their_status() -> None:
     assert status[0] == 13
 
 
+@pytest.mark.parametrize("method", ["Check", "List", "Watch"])
+def test_who_asks_for_a_leader_is_refused_without_one(method: str) -> None:
+    """etcd's interceptors hold for every method of its server."""
+    found = Served(leader=0)
+    assert found.call(method, b"", {b"hasleader": b"true"}).status == (14, "etcdserver: no leader")
+    assert found.call(method, b"").replies
+
+
+def test_a_watch_that_asks_for_a_leader_ends_three_timeouts_after_the_last_one() -> None:
+    found = Served()
+    watch, plain = found.call("Watch", b"", {b"hasleader": b"true"}), found.call("Watch", b"")
+    for node in found.net.nodes.values():
+        node.leader = 0
+    found.net.pass_time(2.5)
+    assert watch.replies == [SERVING]
+    assert not watch.closed
+    found.net.pass_time(1.0)
+    assert watch.status == (1, "Stream has ended.")
+    assert not plain.closed
+    found.net.context.stop()
+    assert plain.status == (14, "etcdserver: server stopped")
+    assert not found.net.context.guarded
+
+
 def test_a_host_that_defragments_says_that_it_does_not_serve() -> None:
     found = served(stop_on_defrag=True)
     watch, other = found.call("Watch", b""), found.call("Watch", b"\x0a\x01x")
