@@ -159,18 +159,20 @@ def run(args: list[str]) -> int:
     files = Files(given["cacert"], given["cert"], given["key"])
     if bool(files.cert) != bool(files.key):
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {files.key}, cert: {files.cert}]")
-    if given.is_set("endpoints") == given.is_set("initial-cluster"):
+    # an environment may lack what they are made of: an empty list is none
+    by_endpoints, by_list = bool(given["endpoints"]), bool(given["initial-cluster"].strip(", "))
+    if by_endpoints == by_list:
         raise ConfigError(
-            "give either --endpoints or --initial-cluster, so that the cluster's members can be found")
+            "give either --endpoints or --initial-cluster a value, so that the members can be found")
     settings = config.build(_server_values(given))
-    if given.is_set("initial-cluster") and not settings.shards_set:
+    if by_list and not settings.shards_set:
         raise ConfigError(
             "--initial-cluster does not say how many shards the cluster has: give --shards too, or "
             "--endpoints instead")
     log = serve.log_of(settings)
     for warning in settings.warnings:
         log.warning(warning)
-    if given.is_set("endpoints"):
+    if by_endpoints:
         cluster_id, peers = members_of(given["endpoints"], files, log)
         settings = with_agreed_layout(settings, *layout_of(given["endpoints"], files))
     else:

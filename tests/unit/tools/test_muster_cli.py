@@ -150,7 +150,9 @@ def test_streams_that_are_closed_lead_nowhere(closed: str, tmp_path: Path) -> No
         (("local", "--shards=1000"), 1, "--shards=1000 is not supported yet: at most 64"),
         (("local", "--base-port=65500"), 1, "leaves no room for the ports of 3 hosts"),
         (("local", "--colour"), 2, "flag provided but not defined: -colour"),
-        (("proxy",), 1, "give either --endpoints or --initial-cluster"),
+        *((("proxy", *words), 1, "give either --endpoints or --initial-cluster a value")
+          for words in ((), ("--endpoints=",), ("--endpoints=,",), ("--initial-cluster=, ", "--shards=1"),
+                        ("--endpoints=127.0.0.1:1", "--initial-cluster=a=http://127.0.0.1:1"))),
         (
             ("proxy", "--initial-cluster-state=new"), 2,
             "flag provided but not defined: -initial-cluster-state",
@@ -259,6 +261,17 @@ def test_a_proxy_takes_what_makes_its_members_tokens(
         f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]) == 0
     values = ran[0].values
     assert (values["auth-token"], values["auth-token-ttl"], values["bcrypt-cost"]) == (web, 60, 4)
+
+
+def test_an_empty_list_of_endpoints_is_none_beside_one_of_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[Peer, ...]] = []
+    monkeypatch.setattr(fronts, "run", lambda config, identity, *_: ran.append(identity.peers) or 0)
+    assert proxy_cli.run([
+        "--endpoints=", "--initial-cluster=a=http://127.0.0.1:1", "--shards=1", "--log-outputs=/dev/null",
+        f"--data-dir={tmp_path / 'p'}", f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]) == 0
+    assert [peer.name for peer in ran[0]] == ["a"]
 
 
 def test_a_proxy_dials_members_with_its_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
