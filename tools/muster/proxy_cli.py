@@ -7,11 +7,12 @@ import os
 import ssl
 import time
 import urllib.request
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from muster_client.wire.endpoints import trusting
 
@@ -20,11 +21,11 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, Values, convert, resolve
-from tools.muster.config.settings import with_agreed_layout, with_members
-from tools.muster.config.urls import dialable
+from tools.muster.config.settings import ServerConfig, with_agreed_layout, with_members
+from tools.muster.config.urls import dialable, parse_peer_url
 from tools.muster.flag_docs import flag_list
 from tools.muster.host import pinning, ports, rundir, serve
-from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity import bootstrap, joining
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.supervisor import AGAIN, Logger
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     import grpc
 
 ASK_LIMIT_S = 30.0  # to find a member that answers
+T = TypeVar("T")
+Layout = tuple[int, int]  # shards and placement depth
 
 _TAKEN = (
     "name", "data-dir", "run-dir", "port-wait", "fronts", "cpus", "shards", "shard-depth",
@@ -174,7 +177,6 @@ def run(args: list[str]) -> int:
         log.warning(warning)
     if by_endpoints:
         cluster_id, peers = members_of(given["endpoints"], files, log)
-        settings = with_agreed_layout(settings, *layout_of(given["endpoints"], files))
     else:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
@@ -183,6 +185,10 @@ def run(args: list[str]) -> int:
     settings = with_keys(settings)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
+    if by_endpoints:
+        by_peers = {url: partial(_layout_at_peer, url, cluster_id, settings)
+                    for peer in peers for url in peer.peer_urls}
+        settings = with_agreed_layout(settings, *layout_of(given["endpoints"], files, log, by_peers))
     lock = rundir.DataDirLock(settings.data_dir)
     try:
         ports.check(settings, None, log)
@@ -217,12 +223,17 @@ def members_of(
     endpoints: Sequence[str], files: Files = NO_FILES, log: Logger | None = None
 ) -> tuple[int, tuple[Peer, ...]]:
     """Cluster ID and members, from the first endpoint that answers. ``log``: each other one, once."""
+    return _first_answer({endpoint: partial(_members_at, endpoint, files) for endpoint in endpoints}, log)
+
+
+def _first_answer(asks: Mapping[str, Callable[[], T]], log: Logger | None) -> T:
+    """Of questions by where they are asked; each may raise ConnectionError. ConfigError: none in time."""
     deadline = time.monotonic() + ASK_LIMIT_S
     told: set[str] = set()
     while True:
-        for endpoint in endpoints:
+        for endpoint, ask in asks.items():
             try:
-                return _members_at(endpoint, files)
+                return ask()
             except ConnectionError as e:
                 last = f"{endpoint}: {e}"
                 if log is not None and endpoint not in told:
@@ -271,17 +282,39 @@ def _public_members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ..
     return cluster_id, _peers((int(m["id"], 16), m["name"], m["peerURLs"]) for m in members)
 
 
-def layout_of(endpoints: Sequence[str], files: Files = NO_FILES) -> tuple[int, int]:
-    """The cluster's shards and placement depth, from the first endpoint that answers."""
-    for endpoint in endpoints:
-        url = f"{files.url(endpoint)}/muster/placement"
-        try:
-            with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
-                found = json.load(answer)
-            return int(found["shards"]), int(found["depth"])
-        except (OSError, ValueError, KeyError) as e:
-            last = f"{endpoint}: {e}"
-    raise ConfigError(f"no endpoint answers /muster/placement; the last: {last}")
+def layout_of(
+    endpoints: Sequence[str], files: Files = NO_FILES, log: Logger | None = None,
+    by_peers: Mapping[str, Callable[[], Layout]] | None = None,
+) -> Layout:
+    """The cluster's, from the first that answers. Peer ports are asked first (``by_peers``): a client URL may
+    serve gRPC alone."""
+    asks: dict[str, Callable[[], Layout]] = dict(by_peers or {})
+    asks.update((endpoint, partial(_layout_at, endpoint, files)) for endpoint in endpoints)
+    return _first_answer(asks, log)
+
+
+def _layout_at_peer(peer_url: str, cluster_id: int, settings: ServerConfig) -> Layout:
+    """As ``muster --proxy on`` asks. ConnectionError."""
+    at = parse_peer_url(peer_url)
+    try:
+        running = joining.ask(
+            [(at.host, at.port)], settings.peer_key_file, settings.peer_tls, own_user=settings.own_user_peers)
+    except (ConfigError, ValueError, OSError) as e:
+        raise ConnectionError(str(e)) from None
+    if running is None or running.cluster_id != cluster_id:
+        raise ConnectionError("no member of the cluster answers at its peer port")
+    return running.shards, running.depth
+
+
+def _layout_at(endpoint: str, files: Files) -> Layout:
+    """ConnectionError: the endpoint does not say."""
+    url = f"{files.url(endpoint)}/muster/placement"
+    try:
+        with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
+            found = json.load(answer)
+        return int(found["shards"]), int(found["depth"])
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as e:
+        raise ConnectionError(f"/muster/placement: {e}") from None
 
 
 def _peers(members: Iterable[tuple[int, str, Iterable[str]]]) -> tuple[Peer, ...]:

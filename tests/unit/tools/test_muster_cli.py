@@ -4,12 +4,14 @@ runs."""
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -31,6 +33,7 @@ from tools.muster.config.parse import ConfigError, UsageError, Values, parse_arg
 from tools.muster.config.settings import ServerConfig, build
 from tools.muster.gateway.cli import FLAGS as GATEWAY_FLAGS
 from tools.muster.host import ports, rundir
+from tools.muster.host.identity import joining
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
@@ -409,6 +412,64 @@ def test_members_that_cannot_be_dialled_keep_no_proxy_from_starting(
     assert ran == [(str(tmp_path / "p"), (
         Peer(3, "m3", "127.0.0.1", 2, ("http://127.0.0.1:2",)),
         Peer(4, "m4", "127.0.0.1", 3, ("http://127.0.0.1:3",))))]
+
+
+def test_a_proxy_of_members_whose_client_urls_serve_grpc_alone_asks_at_their_peer_ports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``--listen-client-http-urls`` leaves no HTTP at the URLs that members tell."""
+    ran: list[tuple[int, int]] = []
+
+    def run(config: ServerConfig, identity: Identity, *more: object) -> int:
+        ran.append((identity.shard_count, identity.placement_depth))
+        return 0
+
+    def told(host: str, port: int, *more: object) -> bytes:
+        if port == 1:
+            return b""
+        found = {"cluster_id": f"{7 if port == 3 else 8:x}", "shards": port, "depth": 5, "members": [],
+                 "removed": []}
+        return joining.QUESTION + json.dumps(found).encode()
+
+    monkeypatch.setattr(fronts, "run", run)
+    monkeypatch.setattr(joining, "asked_in_clear", told)
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    flags = [f"--data-dir={tmp_path / 'p'}", "--log-outputs=/dev/null",
+             f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]
+    for ports_of_peers in ((1, 2, 3), (1, 2)):  # silent, of another cluster, a member
+        members = [rpc_pb2.Member(ID=n, name=f"m{n}", peerURLs=[f"http://127.0.0.1:{n}"])
+                   for n in ports_of_peers]
+        header = rpc_pb2.ResponseHeader(cluster_id=7)
+        answer = rpc_pb2.MemberListResponse(header=header, members=members).SerializeToString()
+        with members_served(lambda *_, answer=answer: answer) as port, (
+            contextlib.nullcontext() if 3 in ports_of_peers
+            else pytest.raises(ConfigError, match=f"the last: 127.0.0.1:{port}: /muster/placement: ")
+        ):
+            assert proxy_cli.run([*flags, f"--endpoints=127.0.0.1:{port}"]) == 0
+    assert ran == [(3, 5)]
+
+
+@pytest.mark.parametrize("said", ["no HTTP\r\n", "HTTP/1.0 200 OK\r\n\r\n[]",
+                                  'HTTP/1.0 200 OK\r\n\r\n{"shards":null}'])
+def test_a_proxy_asks_again_for_shards_where_the_answer_is_none(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """Such an answer ended it with a traceback, and any other one with a message at once."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    answers = [said, 'HTTP/1.0 200 OK\r\n\r\n{"shards":4,"depth":3}']
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            for answer in answers:
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(answer.encode())
+
+        serving = threading.Thread(target=serve, daemon=True)
+        serving.start()
+        assert proxy_cli.layout_of([f"127.0.0.1:{listening.getsockname()[1]}"]) == (4, 3)
+        serving.join()
 
 
 def test_a_proxy_of_members_with_users_and_without_version_2_says_what_to_do(
