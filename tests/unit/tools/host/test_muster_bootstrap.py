@@ -260,6 +260,25 @@ def test_a_crash_while_the_identity_is_written_leaves_a_first_start(tmp_path: Pa
             "--initial-cluster has infra0=http://127.0.0.1:5 but missing from "
             "--initial-advertise-peer-urls=http://127.0.0.1:23800",
         ),
+        (  # by their addresses none is missing
+            ("--name=a", "--initial-cluster=a=http://localhost:2380,a=http://127.0.0.1:2380",
+             "--initial-advertise-peer-urls=http://127.0.0.1:2380"),
+            "--initial-cluster has a=http://localhost:2380 but missing from "
+            "--initial-advertise-peer-urls=http://127.0.0.1:2380 "
+            '(resolved urls: "http://127.0.0.1:2380" != "http://127.0.0.1:2380,http://127.0.0.1:2380")',
+        ),
+        (
+            ("--name=a", "--initial-cluster=a=http://127.0.0.1:2380",
+             "--initial-advertise-peer-urls=http://127.0.0.1:2380,http://localhost:2380"),
+            "--initial-advertise-peer-urls has http://localhost:2380 but missing from "
+            "--initial-cluster=a=http://127.0.0.1:2380",
+        ),
+        (
+            ("--name=a", "--initial-cluster=a=http://127.0.0.1:2380",
+             "--initial-advertise-peer-urls=http://127.0.0.1:2380,http://127.0.0.1:2380"),
+            "failed to resolve http://127.0.0.1:2380,http://127.0.0.1:2380 to match "
+            "--initial-cluster=a=http://127.0.0.1:2380",
+        ),
         (("--initial-cluster-state=existing",), "could not retrieve cluster information from the given URLs"),
     ],
 )  # fmt: skip

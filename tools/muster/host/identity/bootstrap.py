@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
 from pathlib import Path
@@ -374,16 +374,22 @@ def _check_own_urls(config: ServerConfig, listed: tuple[str, ...]) -> None:
     if listed_at == advertised_at:
         return
     resolved = f'(resolved urls: "{",".join(advertised_at)}" != "{",".join(listed_at)}")'
-    missing = [f"{config.name}={url}" for url in listed if _resolved(url) not in advertised_at]
-    if missing:
-        raise ConfigError(
-            f"--initial-cluster has {','.join(missing)} but missing from "
-            f"--initial-advertise-peer-urls={','.join(advertised)} {resolved}")
-    missing = [url for url in advertised if _resolved(url) not in listed_at]
-    entries = ",".join(f"{config.name}={url}" for url in listed)
+    entries = [f"{config.name}={url}" for url in listed]
+    known: Callable[[str], str]
+    for known in (_resolved, str):  # by its text an address with two names is missing, as at etcd
+        theirs, ours = set(map(known, listed)), set(map(known, advertised))
+        missing = [entry for entry, url in zip(entries, listed, strict=True) if known(url) not in ours]
+        if missing:
+            raise ConfigError(
+                f"--initial-cluster has {','.join(missing)} but missing from "
+                f"--initial-advertise-peer-urls={','.join(advertised)} {resolved}")
+        missing = [url for url in advertised if known(url) not in theirs]
+        if missing:
+            raise ConfigError(
+                f"--initial-advertise-peer-urls has {','.join(missing)} but missing from "
+                f"--initial-cluster={','.join(entries)} {resolved}")
     raise ConfigError(
-        f"--initial-advertise-peer-urls has {','.join(missing)} but missing from "
-        f"--initial-cluster={entries} {resolved}")
+        f"failed to resolve {','.join(advertised)} to match --initial-cluster={','.join(entries)} {resolved}")
 
 
 def _resolved(url: str) -> str:
