@@ -94,11 +94,11 @@ class Directory:
         return self._asked("registration", create)
 
     def _whole(self) -> Cluster:
-        """All entries, once there are enough."""
+        """All entries, once there are enough. As at etcd the first look's size holds: its key may end."""
         known: set[str] = set()
-        told = False
+        told, size = False, 0
         while True:
-            nodes, size, index = self._look()
+            nodes, size, index = self._look(size)
             new = [node for node in nodes if node.name not in known]
             for node in new:
                 known.add(node.name)
@@ -114,11 +114,11 @@ class Directory:
                 self._sleep(_IDLE_S)
             self._service.wait("", index + 1)
 
-    def _look(self) -> tuple[list[Node], int, int]:
-        """The entries by age, how many are wanted, and the index of this look."""
+    def _look(self, wanted: int = 0) -> tuple[list[Node], int, int]:
+        """The entries by age, how many are wanted (0: the directory is asked), and the index of this look."""
 
         def look() -> tuple[list[Node], int, int]:
-            size = self._size()
+            size = wanted or self._size()
             found = self._service.get()
             nodes = sorted((n for n in found.nodes if n.name != _CONFIG), key=lambda n: n.created)
             if self._own and len(nodes) >= size and all(n.name != self._own for n in nodes[:size]):

@@ -95,6 +95,19 @@ def test_a_host_registers_itself_and_waits_for_the_others() -> None:
     assert store.slept == [1.0]  # nothing had come
 
 
+@pytest.mark.parametrize("size", [None, "2", "x"])
+def test_the_size_of_the_first_look_holds_while_hosts_wait(size: str | None) -> None:
+    """A size with a TTL, or one that was changed, ended hosts that had registered."""
+    store = Store()
+
+    def comes() -> None:
+        store.size = size
+        store.add("bb", B)
+
+    store.coming = [comes, lambda: store.add("cc", C) and None]
+    assert [name for name, _ in store.directory().join(A)] == ["a", "b", "c", "c"]
+
+
 def test_the_first_by_creation_are_the_cluster_and_the_next_finds_it_full() -> None:
     store = Store(size="2")
     store.add("bb", B)
