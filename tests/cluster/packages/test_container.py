@@ -6,6 +6,7 @@ free ones. All else of their environments and command lines is the file's own.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -15,15 +16,18 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from muster_client import MusterError
 from muster_client.sync import Client
 
 from tests.cluster.local_cluster import LIMIT_S, ROOT, environment, until
 from tests.ports import free_ports
+from tools.muster.host import control, rundir
 
 FOLDER = ROOT / "packaging/container"
 HOSTS = ("host-a", "host-b", "host-c")
@@ -39,6 +43,13 @@ def last_stage() -> list[list[str]]:
 
 def instruction(name: str) -> str:
     return next(rest for found, rest in last_stage() if found == name)
+
+
+def health() -> list[str]:
+    """The command that tells whether a container is healthy."""
+    found = json.loads(instruction("HEALTHCHECK").split("CMD", 1)[1])
+    assert isinstance(found, list)
+    return found
 
 
 def compose() -> dict[str, Any]:
@@ -63,6 +74,27 @@ def test_hosts_may_write_to_their_volumes_only() -> None:
         assert {volume.split(":")[0] for volume in services[name]["volumes"]} <= set(compose()["volumes"])
 
 
+@pytest.mark.parametrize(("ready", "code"), [(True, 0), (False, 1), (None, 1)])
+def test_a_container_is_as_healthy_as_its_supervisor_says(
+    tmp_path: Path, ready: bool | None, code: int
+) -> None:
+    """Whatever its URLs are: a request at port 2379 of 127.0.0.1 found those of some hosts unhealthy."""
+    async def answer(request: dict[str, Any]) -> dict[str, Any]:
+        return {"ready": ready} if request == {"do": "ready"} else {"error": "unknown"}
+
+    async def checked() -> int | None:
+        async with contextlib.AsyncExitStack() as ends:
+            if ready is not None:
+                path = os.path.join(rundir.make_run_dir(str(tmp_path)), "control.sock")
+                await ends.enter_async_context(await control.listen(path, answer))
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, *health()[1:], cwd=tmp_path, stderr=-3,
+                env=environment() | {"MUSTER_DATA_DIR": str(tmp_path)})
+            return await asyncio.wait_for(process.wait(), LIMIT_S)
+
+    assert asyncio.run(checked()) == code
+
+
 def test_the_three_hosts_of_the_compose_file_serve(tmp_path: Path) -> None:
     client_port, peer_port = free_ports(2)
     network = f"127.{random.randrange(1, 250)}.{random.randrange(1, 250)}"
@@ -85,7 +117,6 @@ def test_the_three_hosts_of_the_compose_file_serve(tmp_path: Path) -> None:
         keys = [here(word, "") for word in found["keys"]["entrypoint"]]
         subprocess.run(keys, check=True, env=base, capture_output=True)
     entry = json.loads(instruction("ENTRYPOINT"))
-    health = json.loads(instruction("HEALTHCHECK").split("CMD", 1)[1])
     with contextlib.ExitStack() as ends:
         for name in HOSTS:
             given = found[name]["environment"]
@@ -103,8 +134,11 @@ def test_the_three_hosts_of_the_compose_file_serve(tmp_path: Path) -> None:
                 return True
             return False
 
+        def healthy(name: str) -> bool:
+            env = base | {"MUSTER_DATA_DIR": str(tmp_path / name)}
+            return not subprocess.run(health(), check=False, env=env, stderr=-3).returncode
+
         client = ends.enter_context(Client([f"{address}:{client_port}" for address in addresses.values()]))
         until(put)
         for name in HOSTS:
-            line = [here(word.replace("127.0.0.1", addresses[name]), "") for word in health]
-            until(lambda line=line: not subprocess.run(line, check=False, env=base, stderr=-3).returncode)
+            until(partial(healthy, name))
