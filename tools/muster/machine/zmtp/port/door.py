@@ -109,7 +109,8 @@ class Door:
         sock.close()
         host = address.rpartition(":")[0]
         if self._complaints.news((host, reason), self._loop.time()):
-            self._log.warning("a peer connection was not established", **fields(address, reason, tls=self._tls))
+            self._log.warning(
+                "a peer connection was not established", **fields(address, reason, tls=self._tls))
 
     def close(self) -> None:
         self._acceptor.close()
