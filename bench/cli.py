@@ -269,6 +269,8 @@ def _load_all(tests: Sequence[str], given: dict[str, Any]) -> None:
     """Make the runs, show them, and exit with one of the codes of ``app``'s epilog."""
     try:
         limits = outcome.thresholds(given["fail_if"])
+        if given["save"] is not None:
+            given["save"].open("a").close()  # what cannot be written is found out before the load
         results = _runs(tests, given)
         text = json.dumps(results[0] if len(results) == 1 else results) + "\n"
         if given["save"] is not None:

@@ -313,6 +313,11 @@ def test_a_run_is_told_over_a_saved_one(etcd: System, tmp_path: Path) -> None:
     assert "has no put with 2 clients" in bench(*options, "--clients", "2", "--against", str(saved)).stdout
 
 
+def test_what_cannot_be_saved_is_found_out_before_the_load(tmp_path: Path) -> None:
+    done = bench("put", "--save", str(tmp_path / "nowhere" / "x"), "--endpoints", "127.0.0.1:1", code=1)
+    assert "No such file or directory" in done.stderr
+
+
 @pytest.mark.parametrize(("condition", "code"), [
     ("p99>20s,errors>0", 0), ("max>1us", 3), ("throughput<1", 0), ("operations<51", 3),
 ])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -436,3 +437,40 @@ def test_who_stands_in_line_again_waits_until_its_key_is_gone() -> None:
 
     with scripted(line.methods | {"KV/Txn": txn}) as address:
         asyncio.run(main())
+
+
+def test_a_caller_that_is_cancelled_twice_leaves_no_error_to_asyncio(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        stands, leaves, goes_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def stand(_: bytes) -> bool:
+            stands.set()
+            return await asyncio.Future()
+
+        async def leave() -> None:
+            leaves.set()
+            await goes_on.wait()
+            raise m.MusterError("user name is empty")
+
+        async with m.Client("127.0.0.1:1") as client:
+            lock = client.lock("l")
+            monkeypatch.setattr(lock, "_stand", stand)
+            monkeypatch.setattr(lock, "_leave", leave)
+            waiter = asyncio.create_task(lock.acquire())
+            for reached in (stands, leaves):
+                await reached.wait()
+                waiter.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiter
+            goes_on.set()
+            await until(lambda: "stays in the line" in caplog.text)
+            del waiter, lock
+            gc.collect()
+            await asyncio.sleep(0)
+        assert not complaints
+
+    asyncio.run(main())

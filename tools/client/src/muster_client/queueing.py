@@ -202,11 +202,8 @@ class Place:
                     return False
                 await self._turn()
         except BaseException:
-            try:
+            with contextlib.suppress(MusterError):  # it is logged
                 await self._depart()
-            except MusterError as error:
-                log.warning(
-                    "%r stays in the line until it can be deleted, or its lease ends: %s", self.prefix, error)
             raise
         return True
 
@@ -214,7 +211,14 @@ class Place:
         """Out of the line; this goes on where its caller is cancelled."""
         if self._leaving is None or self._leaving.done():
             self._leaving = asyncio.create_task(self._leave())
+            self._leaving.add_done_callback(self._departed)
         await asyncio.shield(self._leaving)
+
+    def _departed(self, leaving: asyncio.Task[None]) -> None:
+        """Its caller may be cancelled once more, and then takes no error."""
+        if not leaving.cancelled() and (error := leaving.exception()) is not None:
+            log.warning(
+                "%r stays in the line until it can be deleted, or its lease ends: %s", self.prefix, error)
 
     async def _give_up(self) -> None:
         """Out of the line, if it stands there, also where the caller is cancelled: others wait. Then they may
