@@ -146,6 +146,8 @@ class Http1Connection(ByH11):
         self._served = 0
         if self._switched is not None:
             self._switched.go_on()
+        elif self._untaken and isinstance(self.request, HttpRequest):
+            self._hand_on(self.request)
         elif self.request is None:
             if self._raw and not (self._given or self._ended):
                 raw, self._raw = self._left(), b""
@@ -185,7 +187,11 @@ class Http1Connection(ByH11):
     def drained(self) -> None:
         if self.request is None:
             self._advance()
-        elif isinstance(self.request, HttpRequest) and self.request.on_drain is not None:
+        elif not isinstance(self.request, HttpRequest):
+            return
+        elif self._untaken:
+            self._hand_on(self.request)
+        elif self.request.on_drain is not None:
             self.request.on_drain()
 
     def drain(self, behind: bool = False) -> None:
@@ -290,9 +296,6 @@ class Http1Connection(ByH11):
 
     def write_now(self, data: bytes) -> None:
         self.output.write_now(data)
-
-    def unsent_bytes(self) -> int:
-        return self.output.unsent_bytes()
 
     @property
     def closes(self) -> bool:

@@ -122,6 +122,9 @@ class Owner(Protocol):
     def write_now(self, data: bytes) -> None:
         """Send before the turn of the loop ends."""
 
+    def hand(self, request: HttpRequest, chunk: bytes, last: bool) -> None:
+        """``HttpRequest.hand`` of a request whose answer is in chunks."""
+
     def unsent_bytes(self) -> int: ...
     def answered(self) -> None: ...
     def drain(self) -> None: ...
@@ -223,6 +226,12 @@ class PlainRequest(HttpRequest):
         else:
             self.write(chunk)
         self.end()
+
+    def hand(self, chunk: bytes, last: bool) -> None:
+        if self._chunked and not self.closed:
+            self._owner.hand(self, chunk, last)
+        else:
+            super().hand(chunk, last)
 
     def whole(self, data: bytes) -> None:
         """The answer, head and body, as it is sent. It is not the last: see ``closes``."""

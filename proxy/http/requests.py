@@ -108,6 +108,14 @@ class HttpRequest:
         self.write(chunk)
         self.end()
 
+    def hand(self, chunk: bytes, last: bool) -> None:
+        """Write what many clients get, and end if it is the ``last`` piece of the body. No copy is kept of
+        what the client has not taken yet. All later pieces go this way too."""
+        if last:
+            self.finish(chunk)
+        else:
+            self.write(chunk)
+
     def pending_bytes(self) -> int:
         """Bytes written that the client has not taken yet."""
         raise NotImplementedError

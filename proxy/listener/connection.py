@@ -248,6 +248,7 @@ class ClientConnection(asyncio.Protocol):
             self.http1 = Http1Connection(serves.find_http, self.server.limits, self, self.peer,
                                          self.loop.time(), *serves.short_ways)
             self.http1.secure, self.http1.peer_name = self.secure, self.peer_name
+            self.transport.set_write_buffer_limits(self.server.limits.drain_mark_bytes)
             self.data_received(data)
         elif len(head) < 14:
             self.sniffed = data
@@ -380,7 +381,7 @@ class ClientConnection(asyncio.Protocol):
         """What HTTP/1.1 holds."""
         http1 = self.http1
         if http1 is not None and not self.closing:
-            size = http1.unfinished + http1.backlog + self.transport.get_write_buffer_size()
+            size = http1.unfinished + http1.backlog + http1.unsent_bytes()
             if not -STEP_BYTES < size - self.counted < STEP_BYTES:
                 self.server.memory.count(self, size)
 

@@ -35,7 +35,9 @@ class Limits:
     # answers that wait for windows, above which new calls are refused; a few honest ranges fit
     max_queued_bytes: int = 268_435_456
     write_high_bytes: int = 1_048_576  # socket buffer: above it streams queue, and their owners are told
-    drain_mark_bytes: int = 65_536  # a stream's on_drain is called when its queue falls to this
+    # a stream's on_drain is called when its queue falls to this; of an HTTP/1.1 connection: what its socket
+    # buffer may hold before what is handed over waits
+    drain_mark_bytes: int = 65_536
     control_burst: float = 1_000.0  # frames that bring nothing (SETTINGS, PRIORITY, empty DATA) at once
     control_rate: float = 100.0  # and per second
     fault_burst: float = 10_000.0  # faults of streams, refused and late ones among them, at once

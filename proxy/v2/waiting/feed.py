@@ -25,6 +25,7 @@ from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 
 _AT_ONCE = 200  # woken in a turn of the loop
+_AT_ONCE_BYTES = 524_288  # of their lines, likewise; the last one may go beyond it
 _LOOKS_AT_ONCE = 2000  # look back again in one frame: some 20 ms of a node
 _PAUSE_S = 0.03  # before the next of these
 _FOLLOW, _LEAVE = b"\1", b"\0"
@@ -308,13 +309,16 @@ class Feed:
 
     def _wake(self) -> None:
         self._scheduled = False
-        firing = self._firing
+        firing, size = self._firing, 0
         for waiter, fired in list(islice(firing, _AT_ONCE)):
             if waiter.alive and not self._made(waiter, fired):
                 break
             firing.popleft()
             if waiter.alive:
                 self._fire(waiter, fired)
+                size += len(fired.json) if fired is not None else 0
+                if size >= _AT_ONCE_BYTES:
+                    break
         if firing:
             self._soon()
 

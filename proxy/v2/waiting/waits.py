@@ -59,18 +59,14 @@ class Waits:
         """None: events may be lost, so the client has to look for itself."""
         if wait not in self._open:
             return
-        request = wait.request
-        if fired is None:
+        line = b"" if fired is None else fired.json
+        last = fired is None or not wait.stream
+        if last:
             self._drop(wait)
-            request.end()
-        elif not wait.stream:
+        wait.request.hand(line, last)
+        if not last and wait.request.pending_bytes() > self._most_unsent_bytes:
             self._drop(wait)
-            request.finish(fired.json)
-        else:
-            request.write(fired.json)
-            if request.pending_bytes() > self._most_unsent_bytes:
-                self._drop(wait)
-                request.end()
+            wait.request.hand(b"", True)
 
     def _drop(self, wait: Wait) -> None:
         if self._open.pop(wait, wait) is not None:
@@ -91,6 +87,6 @@ class Waits:
         """Also for a client that has gone, or has ended its side alone: that one still reads."""
         self._drop(wait)
         if wait.begun:
-            wait.request.end()
+            wait.request.hand(b"", True)
         elif not wait.request.closed:
             wait.begin(None)

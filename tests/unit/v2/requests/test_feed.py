@@ -202,6 +202,21 @@ def test_events_that_come_while_some_wait_for_their_turn_wake_no_more_in_a_turn(
     assert all(heard == [b"%d" % number for number in range(10)] for heard in told)
 
 
+def test_a_turn_wakes_few_waits_for_a_long_value() -> None:
+    """200 waits for a value of megabytes held the loop for seconds."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    _, told = crowd(feed, router, False)
+    (row,) = events_of([b"v" * 200_000])
+    router.v2_news(router.routes[0].replica, encode_news(1, False, [(row, ())]))
+    turns = [sum(map(len, told))]
+    while router.soon:
+        router.turn()
+        turns.append(sum(map(len, told)))
+    assert turns[-1] == WAITING
+    assert max(after - before for before, after in pairwise(turns)) <= 3
+
+
 def test_a_wait_that_was_told_of_all_events_does_not_end_with_its_link() -> None:
     """The node forgets events before the last 1,000: a wait that looked back from its begin ended."""
     router = Router()
