@@ -157,9 +157,9 @@ class ByH11:
         """The client has ended its side: Go's servers cancel what it asked for. End the request if it is a
         wait, a stream or a call; others are answered."""
         request = self.request
-        if isinstance(request, HttpRequest) and request.on_close is not None:
-            request.on_close(request)
-            if self.request is request:
+        if isinstance(request, HttpRequest):
+            request.half_closed = True
+            if request.on_close is not None and not request.on_close(request) and self.request is request:
                 self.output.close()
 
     def _fresh(self) -> h11.Connection:

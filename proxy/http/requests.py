@@ -61,8 +61,8 @@ class HttpRequest:
     are joined by ", ". ``context`` is free for the handler.
     """
 
-    __slots__ = ("added", "body", "closed", "context", "headers", "method", "on_close", "on_drain",
-                 "on_start", "path", "peer", "peer_name", "query", "secure", "started")
+    __slots__ = ("added", "body", "closed", "context", "half_closed", "headers", "method", "on_close",
+                 "on_drain", "on_start", "path", "peer", "peer_name", "query", "secure", "started")
 
     def __init__(
         self, method: str, path: str, query: str, headers: dict[str, str], body: bytes, peer: str
@@ -76,9 +76,11 @@ class HttpRequest:
         self.secure = False  # it came by TLS
         self.peer_name: str | None = None  # in the client's certificate, with --client-cert-auth
         self.closed = False
+        self.half_closed = False  # its client has ended its side, and may read yet
         self.started = False
         self.context: Any = None
-        self.on_close: Callable[[HttpRequest], None] | None = None  # the client went away before the end
+        # the client went away before the end, or ended its side alone; True: that one is to be answered yet
+        self.on_close: Callable[[HttpRequest], bool | None] | None = None
         self.added: Sequence[tuple[str, str]] = ()  # fields before the answer's own
         self.on_start: Callable[[int], None] | None = None  # the answer begins, with this status
         self.on_drain: Callable[[], None] | None = None  # pending_bytes fell below the mark

@@ -145,13 +145,17 @@ class Keys:
     def _begun(self, request: HttpRequest, asked: KeyRequest, answer: Answer | None) -> bool:
         if answer is None or answer.code not in _DENIED:
             self.traffic.received(asked)
+        if self._context.principals.enabled:
+            self._refused(request, _nobody_may())
+            return False
         if answer is None:
-            unknown = V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text)
-            self._refused(request, _nobody_may() if self._context.principals.enabled else unknown)
+            self._refused(request, V2Error(Code.RAFT_INTERNAL, errors.TIMEOUT.text))
             return False
         if answer.code == PROVE:
-            def left(request: HttpRequest) -> None:
-                self._begun(request, asked, None)
+            def left(request: HttpRequest) -> bool:
+                if request.closed:
+                    self._begun(request, asked, None)
+                return True
 
             request.on_close = left
             self._prove(request, answer, asked, 0)

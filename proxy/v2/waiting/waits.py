@@ -18,8 +18,9 @@ class Wait:
     stream: bool
     begin: Begin
     begun: bool = False  # the head of its answer has been sent
+    owed: bool = False  # an event that its look back found is to come
     waiter: Waiter | None = None
-    on_close: Callable[[HttpRequest], None] | None = None  # of the request, unless it waits again
+    on_close: Callable[[HttpRequest], bool | None] | None = None  # of the request, unless it waits again
 
 
 class Waits:
@@ -43,7 +44,7 @@ class Waits:
         """``since`` 0: wait for the next event. Permissions are judged by ``who`` and ``slash``."""
         wait = Wait(request, stream, begin)
         self._open[wait] = None
-        request.on_close = wait.on_close = lambda request: self._end(wait)
+        request.on_close = wait.on_close = lambda request: self._left(wait)
         wait.waiter = self._feed.wait(
             path, recursive, since, stream,
             lambda answer: self._started(wait, answer),
@@ -52,15 +53,19 @@ class Waits:
     def _started(self, wait: Wait, answer: Answer | None) -> None:
         if wait in self._open:
             wait.begun = wait.begin(answer)
+            wait.owed = answer is not None and bool(answer.body)
             if not wait.begun:
                 self._drop(wait)
+            elif wait.request.half_closed:
+                self._left(wait)
 
     def _happened(self, wait: Wait, fired: Fired | None) -> None:
         """None: events may be lost, so the client has to look for itself."""
         if wait not in self._open:
             return
+        wait.owed = False
         line = b"" if fired is None else fired.json
-        last = fired is None or not wait.stream
+        last = fired is None or not wait.stream or wait.request.half_closed
         if last:
             self._drop(wait)
         wait.request.hand(line, last)
@@ -81,12 +86,18 @@ class Waits:
     def end(self) -> None:
         """The front shuts down: clients take an answer without an event as "try again"."""
         for wait in tuple(self._open):
-            self._end(wait)
+            self._drop(wait)
+            if wait.begun or wait.begin(Answer(self._feed.highest, b"")):
+                wait.request.hand(b"", True)
 
-    def _end(self, wait: Wait) -> None:
-        """Also for a client that has gone, or has ended its side alone: that one still reads."""
-        self._drop(wait)
-        if wait.begun:
-            wait.request.hand(b"", True)
-        elif not wait.request.closed:
-            wait.begin(None)
+    def _left(self, wait: Wait) -> bool:
+        """The client has gone, or has ended its side alone: that one gets what has happened already. Whether
+        its answer is to come."""
+        request = wait.request
+        if request.closed:
+            self._drop(wait)
+            return False
+        if wait.begun and not wait.owed:
+            self._drop(wait)
+            request.hand(b"", True)
+        return not request.closed

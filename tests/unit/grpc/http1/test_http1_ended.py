@@ -27,7 +27,7 @@ from tests.unit.grpc.harness import Service, connected, serving, wait_for
 from tests.unit.grpc.http1.test_websocket import Output
 from tests.unit.proxy.fakes import Net
 from tests.unit.proxy.gateway.test_gateway_turns import Front
-from tests.unit.v2.requests.test_feed import Router
+from tests.unit.v2.requests.test_feed import Router, events_of
 
 GET = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET /later HTTP/1.0\r\n\r\n"
@@ -139,43 +139,73 @@ async def _cancelled(end: Callable[[Front], Any]) -> None:
     assert front.output.closed == heard
 
 
-@pytest.mark.parametrize("begun", [True, False], ids=["begun", "not begun"])
-def test_the_answer_to_a_wait_of_version_2_ends_as_http_says(begun: bool) -> None:
-    asyncio.run(_waiting(begun))
+@pytest.mark.parametrize("value", [b"", b"found", 20_000 * b"v"], ids=["nothing", "an event", "a long one"])
+@pytest.mark.parametrize("stream", [False, True], ids=["a poll", "a stream"])
+@pytest.mark.parametrize("early", [True, False], ids=["before it begins", "begun"])
+def test_a_wait_of_version_2_has_what_has_happened_already(early: bool, stream: bool, value: bytes) -> None:
+    """As at etcd. It got 500, "request timed out", if its side ended before it began."""
+    asyncio.run(_waiting(early, stream, value))
 
 
-async def _waiting(begun: bool) -> None:
+async def _waiting(early: bool, stream: bool, value: bytes) -> None:
     front, router = Front(), Router()
     waits = Waits(Feed(router), 10, 1 << 20)  # type: ignore[arg-type]
 
     def wait(request: HttpRequest) -> None:
         def begin(answer: Answer | None) -> bool:
-            if answer is None:
-                request.respond(500, b"try again")
-            else:
-                request.start(200)
-            return answer is not None
+            request.start(200)
+            return True
 
-        waits.add(request, b"/1/k", False, True, 0, begin, None, False)
+        waits.add(request, b"/1/k", False, stream, 1, begin, None, False)
 
     front.serve = wait  # type: ignore[method-assign]
     front.http1.receive(b"GET /v2/keys/k HTTP/1.1\r\nHost: a\r\n\r\n", 0.0)
-    if begun:
-        ((_, waiting),) = router.sent
-        assert waiting.then is not None
-        waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, b"").encode())
-        assert front.output.data.startswith(b"HTTP/1.1 200 ")
-    front.http1.half_closed()
-    assert front.output.data.endswith(b"0\r\n\r\n" if begun else b"try again")
+    if early:
+        assert front.http1.half_closed()
+        assert not front.output.closed
+    ((_, waiting),) = router.sent
+    assert waiting.then is not None
+    row = events_of([value])[0] if value else b""
+    waiting.then(waiting, 0, bytes(HEAD.size) + Answer(1, row).encode())
+    assert front.output.data.startswith(b"HTTP/1.1 200 ")
+    if not early:
+        front.http1.half_closed()
+    while router.soon:
+        router.turn()
+    assert front.output.data.endswith(b"\r\n0\r\n\r\n")
+    assert value in front.output.data
     assert front.output.closed
     assert not len(waits)
 
 
-def test_a_wait_ends_whose_client_leaves_while_its_password_is_compared() -> None:
-    asyncio.run(_compared())
+@pytest.mark.parametrize("users", [False, True], ids=["at a shutdown", "as users are enabled"])
+def test_a_wait_that_has_not_begun_ends(users: bool) -> None:
+    asyncio.run(_ending(users))
 
 
-async def _compared() -> None:
+async def _ending(users: bool) -> None:
+    front, net = Front(), Net().started()
+    keys = Keys(net.context)
+    front.serve = keys.serve  # type: ignore[method-assign]
+    keys.feed.shown(7)
+    front.http1.receive(b"GET /v2/keys/k?wait=true HTTP/1.1\r\nHost: a\r\n\r\n", 0.0)
+    net.run()
+    if users:
+        net.context.principals.enabled = True
+    keys.waits.end()
+    status, tail = (b"401", b'"index":0}\n') if users else (b"200", b"\r\n\r\n0\r\n\r\n")
+    assert front.output.data.startswith(b"HTTP/1.1 " + status)
+    assert front.output.data.endswith(tail)
+    assert (b"X-Etcd-Index: 7\r\n" in front.output.data) is not users
+    assert not len(keys.waits)
+
+
+@pytest.mark.parametrize(("half", "right"), [(True, True), (True, False), (False, True)])
+def test_a_wait_ends_whose_client_leaves_while_its_password_is_compared(half: bool, right: bool) -> None:
+    asyncio.run(_compared(half, right))
+
+
+async def _compared(half: bool, right: bool) -> None:
     front, net, proven = Front(), Net().started(), list[Callable[[bool], None]]()
     net.context.passwords = SimpleNamespace(check=lambda password, known, then: proven.append(then))
     keys, node = Keys(net.context), net.nodes[1]
@@ -187,8 +217,21 @@ async def _compared() -> None:
     node.ok(asked, 7, Answer(9, b"hash", PROVE).encode())
     net.run()
     (compared,) = proven
-    assert front.http1.half_closed() is False
-    assert front.output.data.startswith(b"HTTP/1.1 500 ")
-    compared(True)
+    if not half:
+        front.http1.lost()
+        compared(True)
+        net.run()
+        assert not node.take(Method.V2_READ)
+        assert not front.output.data
+        assert not len(keys.waits)
+        return
+    assert front.http1.half_closed()
+    compared(right)
+    net.run()
+    if right:
+        (asked,) = node.take(Method.V2_READ)
+        node.ok(asked, 7, Answer(9, b"").encode())
+        net.run()
+    assert front.output.data.startswith(b"HTTP/1.1 200 " if right else b"HTTP/1.1 401 ")
     assert front.output.closed
     assert not len(keys.waits)

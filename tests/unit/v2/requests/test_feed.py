@@ -277,6 +277,7 @@ def test_nothing_of_waits_that_have_ended_is_left_to_the_garbage_collector() -> 
         for poll in (Poll(), Poll()):
             waits.add(poll, b"/1/k", False, False, 0, poll.begin, None, False)
         assert poll.on_close is not None
+        poll.closed = True
         poll.on_close(poll)  # the client goes away
         for _, waiting in router.sent:
             waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, b"").encode())
@@ -302,5 +303,6 @@ def test_a_poll_that_waits_anew_is_still_ended_by_its_client() -> None:
     waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, b"").encode())
     assert len(waits) == 1
     assert poll.on_close is not None
+    poll.closed = True
     poll.on_close(poll)
     assert not len(waits)
