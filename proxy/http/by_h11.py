@@ -17,7 +17,7 @@ from cluster.faults import faults
 from proxy.http.http1_plain import TakenRequest, spelt
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Below, Headers, HttpHandler, HttpRequest, Switched, canonical, cut
+from proxy.http.requests import Below, BrokenBody, Headers, HttpHandler, HttpRequest, Switched, canonical, cut
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
 TEXT = "text/plain; charset=utf-8"
@@ -32,6 +32,11 @@ _MOST_FIELDS = 1000  # of a head; h11 takes 10 us for each
 LINE_ENDS = (b"\r", b"\n")  # behind a body, where they do not count (RFC 9112 section 2.2)
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
 _HEAD_END = re.compile(rb"\n\r?\n")
+_LENGTHS = re.compile(rb"(?i)\A[^\n]*\n(?:[^\r\n]+\r?\n)*content-length:[^\n]*(?:,|[0-9]{19})")
+_CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
+# Go's words for what h11 says of a body
+_MISTAKES = {"closed connection": "unexpected EOF", "chunk header": "invalid byte in chunk length"}
+_MALFORMED = "malformed chunked encoding"
 _CONNECTION = re.compile(rb"(?i)\r\nconnection:[^\r]*")
 FindHandler = Callable[[str], "HttpHandler | None"]
 
@@ -192,11 +197,18 @@ class ByH11:
 
     def _by_h11(self) -> bool:
         """Take h11's next event. Whether another one may be taken now."""
-        if self._h11.their_state is h11.IDLE and not self._bears():
-            return self._reject(431, "request head too large")
+        if self._h11.their_state is h11.IDLE:
+            if not self._bears():
+                return self._reject(431, "request head too large")
+            if _LENGTHS.search(self._h11.trailing_data[0]):
+                return self._reject(400, "bad Content-Length")
         try:
             event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
+            if self._head is not None and cut(self._head.target):
+                self._draining = True
+                self._dispatch(_broken(str(error)))
+                return False
             return self._reject(error.error_status_hint, _AS_PYTHON.sub(r"\1", str(error)))
         if isinstance(event, h11.Request):
             return self._begun_by(event)
@@ -224,6 +236,10 @@ class ByH11:
             return self._reject(431, "request head too large")
         if self.output.crowded:
             return self._reject(429, TOO_MANY)
+        if not head.http_version.startswith(b"1."):
+            return self._reject(505, "unsupported protocol version")
+        if mistake := _mistake(head):
+            return self._reject(400, mistake)
         if head.method == b"CONNECT":  # a yes to it has no body: handlers know nothing of that
             return self._reject(405, "this is no proxy")
         whole_server = head.method == b"OPTIONS" and head.target == b"*"
@@ -235,13 +251,13 @@ class ByH11:
             self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
         return True
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, broken: bytes | None = None) -> None:
         head = self._head
         assert head is not None, "h11 gives EndOfMessage only after Request"
         size, fields = _size_of(head) + len(self._body), len(head.headers)
         self._served += 1 + (size >> KB_BITS) + (fields >> _FIELDS_BITS)
         self._half_since = 0.0
-        body, self._body = bytes(self._body), bytearray()
+        body, self._body = bytes(self._body) if broken is None else broken, bytearray()
         self._head = None
         headers: dict[str, str] = {}
         for raw_name, raw_value in head.headers:
@@ -346,7 +362,7 @@ class ByH11:
                 self._give(b"")
             self._go_behind()
         else:
-            self.output.close()
+            self.output.close(half=self._h11.their_state is h11.ERROR)
 
     def _send(self, event: h11.Event, held: bool = False) -> None:
         try:
@@ -414,6 +430,22 @@ def _expects_less(head: h11.Request) -> bool:
     """Whether a request expects "100 Continue" at most."""
     expected = next((value for name, value in head.headers if name == b"expect"), b"")
     return not expected or b"100-continue" in (word.strip() for word in expected.lower().split(b","))
+
+
+def _mistake(head: h11.Request) -> str:
+    """What Go refuses of a head, and ``h11`` does not."""
+    for name, value in head.headers:
+        if _CONTROL.search(value):
+            return "invalid header value"
+        if name == b"content-length" and head.method == b"HEAD" and value != b"0":
+            return "bad Content-Length"
+    return ""
+
+
+def _broken(text: str) -> BrokenBody:
+    body = BrokenBody()
+    body.mistake = next((mistake for word, mistake in _MISTAKES.items() if word in text), _MALFORMED)
+    return body
 
 
 def _reason(status: int) -> bytes:

@@ -68,7 +68,7 @@ def take(data: bytes, most_head_bytes: int, most_body_bytes: int, at: int = 0) -
         return None
     begin = found.end()
     end = begin + fields.length
-    if end > len(data):
+    if end > len(data) or (fields.length and found[1] == b"HEAD"):
         return None
     target = found[2].decode("latin-1")  # clients spell keys as they are, too: curl does
     return Plain(found[1].decode(), target, fields.values, data[begin:end], end, block)

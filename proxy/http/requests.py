@@ -25,6 +25,13 @@ def cut(target: bytes) -> bool:
     return target.startswith(b"/v2/keys")
 
 
+class BrokenBody(bytes):
+    """An empty body for one that ``cut`` requests have and nobody can read: they are refused in words of
+    version 2."""
+
+    mistake = ""  # in Go's words
+
+
 class Below(Protocol):
     """The connection, once it speaks HTTP no more."""
 

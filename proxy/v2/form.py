@@ -7,6 +7,7 @@ import re
 from binascii import a2b_qp
 
 from proxy.grpc.wire import quote
+from proxy.http.requests import BrokenBody
 
 MAX_FORM_BYTES = 10 << 20  # Go's limit to a form
 MAX_PARAMETERS = 10_000  # a form of single letters would hold the loop for seconds
@@ -33,7 +34,8 @@ def form_of(method: str, query: str, body: bytes, content_type: str) -> dict[str
         if kind == _FORM:
             if len(body) > MAX_FORM_BYTES:
                 raise BadForm("http: POST too large")
-            wrong = _values(body, found) or wrong
+            broken = BadForm(body.mistake) if isinstance(body, BrokenBody) else _values(body, found)
+            wrong = wrong or broken
     wrong = wrong or _values(query.encode("latin-1", "replace"), found)
     if wrong is not None:
         raise wrong
@@ -104,12 +106,13 @@ def media_type(text: str) -> str:
             raise BadForm("mime: expected token after slash")
         if token.end() != len(sub) - 1:
             raise BadForm("mime: unexpected content after media subtype")
-    rest = semicolon + rest
+    rest = (semicolon + rest).rstrip()
     names: set[str] = set()
-    while rest.strip():
-        parameter = _PARAMETER.match(rest)
+    at = 0
+    while at < len(rest):
+        parameter = _PARAMETER.match(rest, at)
         if parameter is None:
-            if rest.strip() == ";":
+            if rest[at:].strip() == ";":
                 break
             # Go reads the form, then returns this error
             raise BadForm("mime: invalid media parameter", kind)
@@ -117,5 +120,5 @@ def media_type(text: str) -> str:
         if name in names:
             raise BadForm("mime: duplicate parameter name")
         names.add(name)
-        rest = rest[parameter.end() :]
+        at = parameter.end()
     return kind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from random import Random
+from time import process_time
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -86,6 +87,22 @@ def test_a_content_type_that_is_none_is_refused_in_words_of_go(text: str, said: 
     with pytest.raises(BadForm) as refused:
         media_type(text)
     assert refused.value.args[0] == said
+
+
+def test_the_first_mistake_counts() -> None:
+    with pytest.raises(BadForm, match="mime: invalid media parameter"):
+        form_of("PUT", "", b"value=%u2", FORM + "; x")
+
+
+def test_a_content_type_of_many_parameters_takes_no_square_of_their_number() -> None:
+    def took(parameters: int) -> float:
+        text = "a/b" + "".join(f"; a{number} = b" for number in range(parameters)) + " ; "
+        began = process_time()
+        assert media_type(text) == "a/b"
+        return process_time() - began
+
+    took(3_000)
+    assert min(took(60_000) for _ in range(3)) < 60 * min(took(3_000) for _ in range(3))
 
 
 def test_a_form_is_read_up_to_ten_megabytes() -> None:
