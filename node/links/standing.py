@@ -13,6 +13,7 @@ from cluster.version import MADE
 from cluster.wire.messages import STATE_BODY, Status
 from node.any_node import AnyNode
 from node.links.contacts import Contacts
+from node.links.round_trips import INTERVAL_S
 
 if TYPE_CHECKING:
     from node.links.fronts import Fronts
@@ -84,8 +85,10 @@ class Standing:
     def second(self, now: float) -> None:
         node = self._node
         if self._contacts is None:
-            self._contacts = Contacts(node.settings.shard, node.peers.links, node.peers.received_bytes,
-                                      2 * node.settings.common.election_timeout_ms / 1000)
+            # a learner and a voter exchange round trips alone while there is no leader
+            silent_s = max(2 * node.settings.common.election_timeout_ms / 1000, 2 * INTERVAL_S + 1)
+            self._contacts = Contacts(
+                node.settings.shard, node.peers.links, node.peers.received_bytes, silent_s)
         node.peers.look()
         node.roster.second()
         self._contacts.look(node.raft.leader_id, now)

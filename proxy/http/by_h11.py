@@ -32,7 +32,6 @@ _MOST_FIELDS = 1000  # of a head; h11 takes 10 us for each
 LINE_ENDS = (b"\r", b"\n")  # behind a body, where they do not count (RFC 9112 section 2.2)
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
 _HEAD_END = re.compile(rb"\n\r?\n")
-_LENGTHS = re.compile(rb"(?i)\A[^\n]*\n(?:[^\r\n]+\r?\n)*content-length:[^\n]*(?:,|[0-9]{19})")
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 # Go's words for what h11 says of a body
 _MISTAKES = {"closed connection": "unexpected EOF", "chunk header": "invalid byte in chunk length"}
@@ -180,12 +179,16 @@ class ByH11:
         return raw
 
     def _bears(self) -> bool:
-        """Whether h11 may look at the head that it was given: it bounds what comes in pieces alone, and
-        reads a whole read's fields in one go."""
+        """Whether h11 may look at the head that it was given, else the client is told: h11 bounds what comes
+        in pieces alone, and reads a whole read's fields in one go."""
         head, most = self._h11.trailing_data[0], self._limits.max_http1_header_bytes
         found = _HEAD_END.search(head, 0, most + 4)
         end = found.start() if found is not None else len(head)
-        return end <= most and head.count(b"\n", 0, end) <= _MOST_FIELDS
+        if end > most or head.count(b"\n", 0, end) > _MOST_FIELDS:
+            return self._reject(431, "request head too large")
+        if found is not None and any(map(_is_odd_length, head[:end].split(b"\n"))):
+            return self._reject(400, "bad Content-Length")
+        return True
 
     def _give(self, data: bytes) -> None:
         self._given = True
@@ -197,11 +200,8 @@ class ByH11:
 
     def _by_h11(self) -> bool:
         """Take h11's next event. Whether another one may be taken now."""
-        if self._h11.their_state is h11.IDLE:
-            if not self._bears():
-                return self._reject(431, "request head too large")
-            if _LENGTHS.search(self._h11.trailing_data[0]):
-                return self._reject(400, "bad Content-Length")
+        if self._h11.their_state is h11.IDLE and not self._bears():
+            return False
         try:
             event = self._h11.next_event()
         except h11.RemoteProtocolError as error:
@@ -440,6 +440,12 @@ def _mistake(head: h11.Request) -> str:
         if name == b"content-length" and head.method == b"HEAD" and value != b"0":
             return "bad Content-Length"
     return ""
+
+
+def _is_odd_length(line: bytes) -> bool:
+    """Whether it is a Content-Length that Go refuses, and h11 takes: a list, or 2^63 and more."""
+    name, _, value = line.partition(b":")
+    return name.lower() == b"content-length" and (b"," in value or len(value.strip()) > 18)
 
 
 def _broken(text: str) -> BrokenBody:

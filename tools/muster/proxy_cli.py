@@ -286,11 +286,11 @@ def layout_of(
     endpoints: Sequence[str], files: Files = NO_FILES, log: Logger | None = None,
     by_peers: Mapping[str, Callable[[], Layout]] | None = None,
 ) -> Layout:
-    """The cluster's, from the first that answers. Peer ports are asked first (``by_peers``): a client URL may
+    """The cluster's, from the first that answers. Peer ports are asked last (``by_peers``): a client URL may
     serve gRPC alone."""
-    asks: dict[str, Callable[[], Layout]] = dict(by_peers or {})
-    asks.update((endpoint, partial(_layout_at, endpoint, files)) for endpoint in endpoints)
-    return _first_answer(asks, log)
+    asks: dict[str, Callable[[], Layout]] = {
+        endpoint: partial(_layout_at, endpoint, files) for endpoint in endpoints}
+    return _first_answer(asks | dict(by_peers or {}), log)
 
 
 def _layout_at_peer(peer_url: str, cluster_id: int, settings: ServerConfig) -> Layout:

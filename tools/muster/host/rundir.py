@@ -24,6 +24,7 @@ LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
 OWNER = "data-dir"  # in a short run directory: whose it is
 LOCK = "lock"
+_LEFT_S = 60.0  # a run directory is so old before it can have been left
 _ASKED_S = 0.5  # a start waits so long for processes that only check the lock
 
 
@@ -71,7 +72,8 @@ def _remove_left(parent: str) -> None:
     """Remove short run directories of hosts that were killed, and whose data directory is gone."""
     for folder in Path(parent).glob("muster-*"):
         with contextlib.suppress(OSError, ValueError):  # it names no data directory
-            if not _is_own(folder):
+            # one that is new has nothing yet that listens
+            if not _is_own(folder) or time.time() - folder.stat().st_mtime < _LEFT_S:
                 continue
             data_dir = os.fsdecode((folder / OWNER).read_bytes())
             if (folder.name.endswith(f"-{_digest(data_dir)}") and not os.path.lexists(data_dir)
@@ -155,7 +157,7 @@ class DataDirLock:
                 return True
 
     def is_there(self) -> bool:
-        """Whether its file was not removed while this process waited for it."""
+        """Whether its file was not removed meanwhile."""
         try:
             return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
         except OSError:

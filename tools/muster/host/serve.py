@@ -88,6 +88,8 @@ def run(config: ServerConfig) -> int:
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if code == AGAIN:
+                if not (lock.is_there() and bootstrap.is_known(config.data_dir)):  # H10: no new identity
+                    raise ConfigError(f"{config.data_dir} was removed or replaced while this host ran")
                 continue
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
                 return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from proxy.http import by_h11
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpRequest
@@ -43,6 +44,20 @@ def test_a_head_that_go_refuses(fields: bytes) -> None:
 def test_a_head_that_go_takes(fields: bytes) -> None:
     data = answered(b"PUT /x HTTP/1.1\r\n" + HOST + fields + b"\r\nvalue=1")
     assert data.startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_head_that_comes_in_pieces_is_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends a long one byte by byte held the front."""
+    looked: list[bytes] = []
+    monkeypatch.setattr(by_h11, "_is_odd_length", lambda line: looked.append(line))
+    output = Output()
+    serve = lambda request: request.respond(200, b"")  # noqa: E731
+    http = Http1Connection(lambda path: serve, Limits(), output, "peer", 0.0)
+    head = b"GET /x HTTP/1.1\r\n" + HOST + b"X: 1\r\n" * 500
+    for piece in (head, *[b"y"] * 100, b": 1\r\n\r\n"):
+        http.receive(piece, 0.0)
+    assert bytes(output.data).startswith(b"HTTP/1.1 200 ")
+    assert len(looked) < 2 * 503
 
 
 def test_a_head_request_has_no_body() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -30,6 +31,7 @@ def left(tmp_path: Path, name: str) -> tuple[Path, Path]:
     with socket.socket(socket.AF_UNIX) as ended:
         ended.bind(str(run / "control.sock"))
     (run / "space").write_bytes(b"x")
+    os.utime(run, (0, 0))
     return data, run
 
 
@@ -63,7 +65,11 @@ def unnamed(run: Path, sock: socket.socket) -> None:
     (run / rundir.OWNER).unlink()
 
 
-@pytest.mark.parametrize("change", [listened, linked, renamed, unnamed])
+def new(run: Path, sock: socket.socket) -> None:
+    (run / "control.sock").unlink()
+
+
+@pytest.mark.parametrize("change", [listened, linked, renamed, unnamed, new])
 def test_a_start_removes_no_other(
     tmp_path: Path, base: Path, change: Callable[[Path, socket.socket], None]
 ) -> None:
@@ -71,6 +77,9 @@ def test_a_start_removes_no_other(
     shutil.rmtree(data)
     with socket.socket(socket.AF_UNIX) as sock:
         change(run, sock)
+        if change is not new:
+            for path in base.iterdir():
+                os.utime(path, (0, 0))
         before = {path for path in base.iterdir() if (path / "space").exists()}
         assert before
         left(tmp_path, "c")

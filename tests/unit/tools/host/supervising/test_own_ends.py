@@ -17,7 +17,7 @@ from tests.ports import free_ports
 from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host
 from tools.muster.config import settings
 from tools.muster.config.flags import SERVER_FLAGS
-from tools.muster.config.parse import resolve
+from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.host import rundir, serve
 from tools.muster.host.supervising.supervisor import AGAIN
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
@@ -85,8 +85,9 @@ def test_a_stop_that_comes_while_children_start_anew_is_an_end(tmp_path: Path) -
     assert host.run(scenario) == 0
 
 
-def test_a_host_that_starts_anew_makes_its_run_directory_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("gone", ["", "d", "d/member/identity.json", "d/lock"])
+def test_a_host_that_starts_anew_makes_its_run_directory_again_and_no_identity(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     codes = [AGAIN, 7]
     run_dir = tmp_path / "run"
@@ -95,6 +96,10 @@ def test_a_host_that_starts_anew_makes_its_run_directory_again(
         work.close()
         assert Path(rundir.run_dir_of(config.data_dir)) == run_dir
         run_dir.rmdir()
+        if (tmp_path / gone).is_dir() and gone:
+            shutil.rmtree(tmp_path / gone)
+        elif gone:
+            (tmp_path / gone).unlink()
         return codes.pop(0)
 
     monkeypatch.setattr(serve, "log_of", lambda config: structlog.get_logger())
@@ -104,8 +109,13 @@ def test_a_host_that_starts_anew_makes_its_run_directory_again(
     flags = (f"--data-dir={tmp_path / 'd'}", f"--run-dir={run_dir}", f"--listen-client-urls={client}",
              f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}",
              f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}")
-    assert serve.run(settings.build(resolve(SERVER_FLAGS, flags, {}))) == 7
-    assert codes == []
+    config = settings.build(resolve(SERVER_FLAGS, flags, {}))
+    if gone:
+        with pytest.raises(ConfigError, match="was removed or replaced while this host ran"):
+            serve.run(config)
+    else:
+        assert serve.run(config) == 7
+    assert codes == ([7] if gone else [])
 
 
 def test_a_socket_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
