@@ -72,6 +72,7 @@ class Waiter:
     who: Who | None
     slash: bool
     alive: bool = True
+    hasty: bool = False  # its client has ended its side: until it begins, it waits for no link
     asked: int = 0  # looks back so far: only the last answer counts
 
     def start(self, answer: Answer | None) -> None:
@@ -121,6 +122,20 @@ class Feed:
             self._drop(waiter)
             if not self._all and self._link is not None:
                 self._leave()
+
+    def hurry(self, waiter: Waiter) -> None:
+        """Its client has ended its side before it began: it has what a look back on its way brings."""
+        waiter.hasty = True
+        if waiter in self._again:
+            self._later(waiter)
+
+    def _later(self, waiter: Waiter) -> None:
+        """It looks back once there is a link."""
+        if waiter.hasty and not waiter.begun:
+            self.cancel(waiter)
+            waiter.start(Answer(self.highest, b""))
+        else:
+            self._again[waiter] = None
 
     def _leave(self) -> None:
         if self._link is not None and not self._link.closed:
@@ -179,7 +194,7 @@ class Feed:
     def _look_back(self, waiter: Waiter) -> None:
         link = self._follow()
         if link is None:
-            self._again[waiter] = None
+            self._later(waiter)
             return
         self._again.pop(waiter, None)
         waiter.asked += 1
@@ -206,7 +221,7 @@ class Feed:
             return
         link = self._link
         if epoch != self._epoch or link is None or link.closed:
-            self._again[waiter] = None
+            self._later(waiter)
             return
         answer = Answer.decode(body, HEAD.size)
         self.shown(answer.index)
@@ -295,7 +310,7 @@ class Feed:
             return fired is None or fired.made()
         except HANDLER_MISTAKES as error:
             faults.met("showing an event of the v2 tree", error)
-            self.cancel(waiter)
+            self._fire(waiter, None)
             return True
 
     def _fire(self, waiter: Waiter, fired: Fired | None) -> None:

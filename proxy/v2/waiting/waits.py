@@ -49,6 +49,8 @@ class Waits:
             path, recursive, since, stream,
             lambda answer: self._started(wait, answer),
             lambda fired: self._happened(wait, fired), who, slash)  # fmt: skip
+        if request.half_closed:
+            self._left(wait)
 
     def _started(self, wait: Wait, answer: Answer | None) -> None:
         if wait in self._open:
@@ -97,7 +99,9 @@ class Waits:
         if request.closed:
             self._drop(wait)
             return False
-        if wait.begun and not wait.owed:
+        if wait.waiter is not None and not wait.begun:
+            self._feed.hurry(wait.waiter)
+        elif not wait.owed:
             self._drop(wait)
             request.hand(b"", True)
         return not request.closed

@@ -147,8 +147,7 @@ def test_a_wait_of_version_2_has_what_has_happened_already(early: bool, stream: 
     asyncio.run(_waiting(early, stream, value))
 
 
-async def _waiting(early: bool, stream: bool, value: bytes) -> None:
-    front, router = Front(), Router()
+def _waits(front: Front, router: Router, stream: bool) -> tuple[Waits, Callable[[HttpRequest], None]]:
     waits = Waits(Feed(router), 10, 1 << 20)  # type: ignore[arg-type]
 
     def wait(request: HttpRequest) -> None:
@@ -159,6 +158,12 @@ async def _waiting(early: bool, stream: bool, value: bytes) -> None:
         waits.add(request, b"/1/k", False, stream, 1, begin, None, False)
 
     front.serve = wait  # type: ignore[method-assign]
+    return waits, wait
+
+
+async def _waiting(early: bool, stream: bool, value: bytes) -> None:
+    front, router = Front(), Router()
+    waits, _ = _waits(front, router, stream)
     front.http1.receive(b"GET /v2/keys/k HTTP/1.1\r\nHost: a\r\n\r\n", 0.0)
     if early:
         assert front.http1.half_closed()
@@ -174,6 +179,35 @@ async def _waiting(early: bool, stream: bool, value: bytes) -> None:
         router.turn()
     assert front.output.data.endswith(b"\r\n0\r\n\r\n")
     assert value in front.output.data
+    assert front.output.closed
+    assert not len(waits)
+
+
+@pytest.mark.parametrize("when", ["there is none", "it is lost", "it ended its side before"])
+def test_a_wait_whose_client_leaves_does_not_wait_for_a_link(when: str) -> None:
+    """Clients that gave up and asked again while there was none left a wait each, up to the limit."""
+    asyncio.run(_without_link(when))
+
+
+async def _without_link(when: str) -> None:
+    front, router = Front(), Router()
+    waits, wait = _waits(front, router, False)
+    asked, link = list[HttpRequest](), router.routes[0].replica
+    if when != "it is lost":
+        router.routes[0].replica = None
+    if when == "it ended its side before":  # and its password was compared meanwhile
+        front.serve = asked.append  # type: ignore[method-assign]
+    front.http1.receive(b"GET /v2/keys/k HTTP/1.1\r\nHost: a\r\n\r\n", 0.0)
+    assert front.http1.half_closed() is (when != "there is none")
+    if when == "it is lost":
+        link.closed = True
+        ((_, waiting),) = router.sent
+        assert waiting.then is not None
+        waiting.then(waiting, 0, bytes(HEAD.size) + Answer(1, b"").encode())
+    for request in asked:
+        wait(request)
+    assert front.output.data.startswith(b"HTTP/1.1 200 ")
+    assert front.output.data.endswith(b"\r\n\r\n0\r\n\r\n")
     assert front.output.closed
     assert not len(waits)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from cluster.faults import faults
 from cluster.features.v2.changes import evaluate
 from cluster.features.v2.events import encode_news
 from cluster.features.v2.refusals import Code, V2Error
@@ -18,7 +19,7 @@ from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, chang
 from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import Waiting
-from proxy.v2.waiting.feed import Feed, Waiter
+from proxy.v2.waiting.feed import Feed, Fired, Waiter
 from proxy.v2.waiting.waits import Waits
 from tests.garbage import no_garbage
 
@@ -215,6 +216,23 @@ def test_a_turn_wakes_few_waits_for_a_long_value() -> None:
         turns.append(sum(map(len, told)))
     assert turns[-1] == WAITING
     assert max(after - before for before, after in pairwise(turns)) <= 3
+
+
+def test_waits_for_an_event_that_cannot_be_shown_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    router, told = Router(), list[Any]()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waiter = feed.wait(b"/1/k", False, 1, True, lambda _: None, told.append)
+    router.answer(waiter, Answer(0, b""))
+
+    def fails(fired: Fired) -> bool:
+        raise ValueError
+
+    monkeypatch.setattr(Fired, "made", fails)
+    router.v2_news(router.routes[0].replica, encode_news(1, False, [(row, ()) for row in events_of([b"1"])]))
+    router.turn()
+    assert [type(error) for _, error in faults.take()] == [ValueError]
+    assert told == [None]
+    assert not waiter.alive
 
 
 def test_a_wait_that_was_told_of_all_events_does_not_end_with_its_link() -> None:
