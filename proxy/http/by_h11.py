@@ -348,7 +348,6 @@ class ByH11:
         """The end of the body; then the next pipelined request, or the end of the connection."""
         self._send(h11.EndOfMessage())
         self.request = None
-        self.last_active = self.now
         done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
         line_end = done and self._h11.trailing_data[0].startswith(LINE_ENDS)  # h11 takes it for a request
         stays = self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE

@@ -205,7 +205,7 @@ class Http1Connection(ByH11):
         """Close what is idle, or slow to send its request, for too long. ``behind``: what was read waits for
         its turn."""
         if self.request is not None or behind:
-            self._half_since = 0.0
+            self._half_since, self.last_active = 0.0, now
             return
         if now - self.last_active > self._limits.http1_idle_timeout_s:
             self.output.close()
@@ -303,7 +303,6 @@ class Http1Connection(ByH11):
 
     def answered(self) -> None:
         self.request = None
-        self.last_active = self.now
         if self._draining:
             self.output.close()
         elif self._raw or self._ended:

@@ -66,6 +66,20 @@ def test_an_idle_connection_is_no_slow_one() -> None:
     assert not output.closed
 
 
+@pytest.mark.parametrize("field", [b"", b"Expect:\r\n"], ids=["plain", "by h11"])
+def test_a_connection_is_idle_since_its_last_answer(field: bytes) -> None:
+    """After a wait of minutes it closed within a second, as its client sent the next request."""
+    output, asked = Output(), list[HttpRequest]()
+    http = Http1Connection(lambda path: asked.append, Limits(http1_idle_timeout_s=300), output, "peer", 0.0)
+    http.receive(b"GET /x HTTP/1.1\r\nHost: x\r\n" + field + b"\r\n", 0.0)
+    http.tick(500.0)
+    asked[0].respond(200, b"ok")
+    http.tick(800.0)
+    assert not output.closed
+    http.tick(801.0)
+    assert output.closed
+
+
 SMALL = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"  # h11 reads it
 
 
