@@ -317,6 +317,16 @@ class ByH11:
             else:
                 request.write(piece)
 
+    @property
+    def ends(self) -> bool:
+        """Whether an answer is over but for pieces that its client has to take before they are written."""
+        return self._last and bool(self._untaken)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the client has ended its side."""
+        return self._ended
+
     def unsent_bytes(self) -> int:
         return self.output.unsent_bytes() + self.untaken
 

@@ -155,6 +155,8 @@ class ClientConnection(asyncio.Protocol):
         if self.http1 is not None:
             try:
                 self.http1.go_on()
+                if self.counted:
+                    self._count()
             except HANDLER_MISTAKES as error:
                 self._fault(error)
         else:
@@ -220,6 +222,8 @@ class ClientConnection(asyncio.Protocol):
                 self.http2.resume_writing()
             if self.http1 is not None:
                 self.http1.drained()
+                if self.counted:
+                    self._count()
         except HANDLER_MISTAKES as error:
             self.loop.call_soon(self._fault, error)  # asyncio cannot bear an abort within this
             return
@@ -391,15 +395,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _look_at_taken(self, now: float) -> None:
         """A client that takes no answers for long, and holds more than its share of a full memory, loses its
-        connection."""
+        connection. So does one that leaves the end of its last answer for as long as it may be idle."""
+        http1, limits = self.http1, self.server.limits
         taken = self.written - self.transport.get_write_buffer_size()
         if taken != self.taken or not self._unsent():
             self.taken, self.taken_at = taken, now
-        elif (now - self.taken_at > self.server.limits.stalled_s
-              and self.server.memory.crowded(self.http2 or self)):
+        elif now - self.taken_at > limits.stalled_s and self.server.memory.crowded(self.http2 or self):
             self.server.ended_stalled += 1
-            self.closing = True
-            self.transport.abort()
+            self.refuse()
+        elif http1 is not None and http1.ends and now - self.taken_at > (
+            limits.linger_s if http1.ended else limits.http1_idle_timeout_s
+        ):
+            self.refuse()
 
     def drain(self) -> None:
         if self.http2 is not None:
@@ -414,4 +421,9 @@ class ClientConnection(asyncio.Protocol):
         """Nothing is being answered, and nothing can come that must be."""
         if self.http2 is not None:
             return self.http2.finished
-        return not self.behind and (self.http1 is None or self.http1.request is None)
+        return self.hands_on or (not self.behind and (self.http1 is None or self.http1.request is None))
+
+    @property
+    def hands_on(self) -> bool:
+        """The end of an answer waits for its client alone."""
+        return self.http1 is not None and self.http1.ends

@@ -137,7 +137,8 @@ class Server:
             last()
         self.flush()  # the last answer may have been said in this very turn
         for connection in list(self._connections):
-            connection.close(half=True)
+            if not connection.hands_on:  # it closes behind that
+                connection.close(half=True)
         end = self._loop.time() + _LINGER_S
         while self._connections and self._loop.time() < end:
             await asyncio.sleep(0.01)

@@ -3,7 +3,10 @@ for all of them, and counts it."""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +26,7 @@ from tests.unit.v2.requests.test_feed import Router, events_of
 
 VALUE_BYTES = 12_000_000
 VALUES = [b"a" * VALUE_BYTES, b"b", b"c" * 100_000]
+KERNEL_BYTES = 65_536  # of an untaken answer, on each side
 PLAIN = b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"
 BY_H11 = b"GET /wait HTTP/1.1\r\nHost: a\r\nExpect:\r\n\r\n"
 
@@ -57,21 +61,34 @@ class Host:
             self.router.turn()
 
 
+LIMITS = Limits(max_memory_bytes=4 * VALUE_BYTES, stalled_s=2.0)
+
+
 @contextmanager
-def waiting(clients: int, asked: bytes, stream: bool) -> Iterator[tuple[Host, Running, list[socket.socket]]]:
+def waiting(clients: int, asked: bytes, stream: bool, limits: Limits = LIMITS,
+            values: list[bytes] = VALUES) -> Iterator[tuple[Host, Running, list[socket.socket]]]:
     host, socks = Host(stream), list[socket.socket]()
-    with serving(host.registry, Limits(max_memory_bytes=4 * VALUE_BYTES, stalled_s=2.0)) as running:
+    with serving(host.registry, limits) as running:
         try:
             for _ in range(clients):
                 socks.append(sock := connected(running))
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BYTES)
                 sock.sendall(asked)
             wait_for(lambda: len(host.router.sent) == clients)
+            running.call(bound, running)
             running.call(host.begun)
-            running.call(host.tell, events_of(VALUES))
+            running.call(host.tell, events_of(values))
             yield host, running, socks
         finally:
             for sock in socks:
                 sock.close()
+
+
+def bound(running: Running) -> None:
+    """How much a kernel holds of an answer is a setting of each machine."""
+    for connection in running.server._connections:
+        with socket.socket(fileno=os.dup(connection.fd)) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BYTES)
 
 
 def body(sock: socket.socket, size: int) -> bytes:
@@ -111,10 +128,45 @@ def test_lines_of_a_stream_stay_in_order_behind_a_long_one(asked: bytes) -> None
 def test_lines_that_nobody_takes_are_counted_and_given_back() -> None:
     with waiting(8, PLAIN, False) as (_, running, _):
         memory = running.server.memory
-        wait_for(lambda: memory.used > 8 * (VALUE_BYTES - 5_000_000))
+        wait_for(lambda: memory.used > 8 * (VALUE_BYTES - 1_000_000))
         assert max(running.call(buffered, running)) < 300_000
         wait_for(lambda: memory.used <= memory.limit_bytes)
         assert running.server.ended_stalled
+
+
+def test_a_line_that_is_taken_counts_no_more_before_the_next_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.listener.server._TICK_S", 1000.0)
+    with waiting(1, PLAIN, False) as (_, running, (sock,)):
+        (connection,) = running.server._connections
+        running.call(connection.tick, time.monotonic())
+        assert running.server.memory.used > VALUE_BYTES - 1_000_000
+        body(sock, 1 << 30)
+        assert running.call(lambda: running.server.memory.used) < 300_000
+
+
+@pytest.mark.parametrize("half", [True, False], ids=["its side ended", "idle"])
+def test_a_client_that_takes_nothing_of_the_end_is_let_go(half: bool) -> None:
+    """It kept its connection for as long as it liked: an answer that nobody takes did not end."""
+    times = Limits(linger_s=0.5) if half else Limits(http1_idle_timeout_s=0.5)
+    with waiting(1, PLAIN, False, times) as (_, running, (sock,)):
+        if half:
+            sock.shutdown(socket.SHUT_WR)
+        wait_for(lambda: not running.server._connections, 8)
+
+
+def test_a_stop_does_not_wait_for_a_client_that_takes_nothing() -> None:
+    with waiting(1, PLAIN, False) as (_, running, _):
+        began = time.monotonic()
+        running.stop(30)
+        assert time.monotonic() - began < 15
+
+
+def test_a_stop_leaves_time_for_the_end_of_a_line() -> None:
+    with waiting(1, PLAIN, False, values=[b"a" * 1_000_000]) as (_, running, (sock,)):
+        stopped = asyncio.run_coroutine_threadsafe(running.server.stop(30), running.loop)
+        wait_for(lambda: running.server.stopping)
+        assert len(body(sock, 1 << 30)) > 1_000_000
+        stopped.result(60)
 
 
 def lines() -> list[bytes]:
