@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _AT_ONCE_BYTES = 16_384
 _HELD_BYTES = 16_384  # of a new connection, until its turn comes
 _TURN_BYTES = 524_288  # written to a connection in a turn of the loop, 0.3 ms: others wait meanwhile
+_TAKES_S = 2.0  # a stop does not wait for a client that takes nothing for so long; looked at each second
 
 
 class ClientConnection(asyncio.Protocol):
@@ -183,6 +184,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport.abort()
 
     def eof_received(self) -> bool:
+        self.taken_at = self.loop.time()  # it has so long for the rest
         if self.http2 is None and (
             self.behind or ((self.http1 is None or self.http1.idle) and self.later())
         ):
@@ -403,8 +405,9 @@ class ClientConnection(asyncio.Protocol):
         elif now - self.taken_at > limits.stalled_s and self.server.memory.crowded(self.http2 or self):
             self.server.ended_stalled += 1
             self.refuse()
-        elif http1 is not None and http1.ends and now - self.taken_at > (
-            limits.linger_s if http1.ended else limits.http1_idle_timeout_s
+        # the kernel takes more only once a third of its buffer is free: a slow reader seems to take nothing
+        elif http1 is not None and http1.ends and now - self.taken_at > max(
+            limits.linger_s, limits.stalled_s if http1.ended else limits.http1_idle_timeout_s
         ):
             self.refuse()
 
@@ -421,7 +424,9 @@ class ClientConnection(asyncio.Protocol):
         """Nothing is being answered, and nothing can come that must be."""
         if self.http2 is not None:
             return self.http2.finished
-        return self.hands_on or (not self.behind and (self.http1 is None or self.http1.request is None))
+        if self.hands_on:
+            return self.loop.time() - self.taken_at > _TAKES_S
+        return not self.behind and (self.http1 is None or self.http1.request is None)
 
     @property
     def hands_on(self) -> bool:

@@ -231,15 +231,17 @@ def _first_answer(asks: Mapping[str, Callable[[], T]], log: Logger | None) -> T:
     deadline = time.monotonic() + ASK_LIMIT_S
     told: set[str] = set()
     while True:
+        silent: dict[str, str] = {}
         for endpoint, ask in asks.items():
             try:
                 return ask()
             except ConnectionError as e:
-                last = f"{endpoint}: {e}"
-                if log is not None and endpoint not in told:
-                    told.add(endpoint)
-                    log.warning("cannot reach a member; trying again", endpoint=endpoint, reason=str(e),
-                                limit_s=ASK_LIMIT_S)
+                last, silent[endpoint] = f"{endpoint}: {e}", str(e)
+        for endpoint, reason in silent.items():
+            if log is not None and endpoint not in told:
+                told.add(endpoint)
+                log.warning("cannot reach a member; trying again", endpoint=endpoint, reason=reason,
+                            limit_s=ASK_LIMIT_S)
         if time.monotonic() > deadline:
             raise ConfigError(f"no member answered within {ASK_LIMIT_S:g} s; the last: {last}")
         time.sleep(1)

@@ -88,8 +88,7 @@ def run(config: ServerConfig) -> int:
             finally:
                 rundir.remove_run_dir(config.data_dir, run_dir)
             if code == AGAIN:
-                if not (lock.is_there() and bootstrap.is_known(config.data_dir)):  # H10: no new identity
-                    raise ConfigError(f"{config.data_dir} was removed or replaced while this host ran")
+                _check_data(config.data_dir, lock, log)
                 continue
             if supervisor.told_to_stop or not bootstrap.may_follow(config, identity):
                 return code
@@ -98,6 +97,15 @@ def run(config: ServerConfig) -> int:
                 "starting again with the cluster's")
     finally:
         lock.release()
+
+
+def _check_data(data_dir: str, lock: rundir.DataDirLock, log: Logger) -> None:
+    """ConfigError: it is not that of before. H10: a host makes no new identity by itself."""
+    if not (lock.is_there() and bootstrap.is_known(data_dir)):
+        gone = (f"{data_dir} was removed or replaced while this host ran: put it back, or remove the member "
+                "and add it anew, before another start")
+        log.error(gone)
+        raise ConfigError(gone)
 
 
 def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Logger) -> Supervisor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,15 @@ from tools.muster.host import rundir
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where short run directories are."""
-    base = tmp_path / "s"
-    base.mkdir()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
-    monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", len(f"{base}/muster-{'x' * 16}/front-999-0.sock"))
-    return base
+    with tempfile.TemporaryDirectory(prefix="muster") as folder:
+        base = Path(folder) / "s"
+        base.mkdir()
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+        monkeypatch.setattr(
+            rundir, "LONGEST_SOCKET_PATH", len(f"{base}/muster-{'x' * 16}/front-999-0.sock"))
+        yield base
 
 
 def left(tmp_path: Path, name: str) -> tuple[Path, Path]:

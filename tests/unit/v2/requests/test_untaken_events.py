@@ -147,11 +147,13 @@ def test_a_line_that_is_taken_counts_no_more_before_the_next_tick(monkeypatch: p
 @pytest.mark.parametrize("half", [True, False], ids=["its side ended", "idle"])
 def test_a_client_that_takes_nothing_of_the_end_is_let_go(half: bool) -> None:
     """It kept its connection for as long as it liked: an answer that nobody takes did not end."""
-    times = Limits(linger_s=0.5) if half else Limits(http1_idle_timeout_s=0.5)
+    times = Limits(
+        linger_s=0.5, **{"stalled_s": 0.5, "http1_idle_timeout_s": 99.0} if half else {
+            "stalled_s": 99.0, "http1_idle_timeout_s": 0.5})
     with waiting(1, PLAIN, False, times) as (_, running, (sock,)):
         if half:
             sock.shutdown(socket.SHUT_WR)
-        wait_for(lambda: not running.server._connections, 8)
+        wait_for(lambda: not running.server._connections)
 
 
 def test_a_stop_does_not_wait_for_a_client_that_takes_nothing() -> None:
@@ -161,7 +163,8 @@ def test_a_stop_does_not_wait_for_a_client_that_takes_nothing() -> None:
         assert time.monotonic() - began < 15
 
 
-def test_a_stop_leaves_time_for_the_end_of_a_line() -> None:
+def test_a_stop_leaves_time_for_the_end_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.listener.server._LINGER_S", 60.0)
     with waiting(1, PLAIN, False, values=[b"a" * 1_000_000]) as (_, running, (sock,)):
         stopped = asyncio.run_coroutine_threadsafe(running.server.stop(30), running.loop)
         wait_for(lambda: running.server.stopping)
