@@ -398,11 +398,12 @@ class ClientConnection(asyncio.Protocol):
     def _look_at_taken(self, now: float) -> None:
         """A client that takes no answers for long, and holds more than its share of a full memory, loses its
         connection. So does one that leaves the end of its last answer for as long as it may be idle."""
-        http1, limits = self.http1, self.server.limits
         taken = self.written - self.transport.get_write_buffer_size()
         if taken != self.taken or not self._unsent():
             self.taken, self.taken_at = taken, now
-        elif now - self.taken_at > limits.stalled_s and self.server.memory.crowded(self.http2 or self):
+            return
+        http1, limits = self.http1, self.server.limits
+        if now - self.taken_at > limits.stalled_s and self.server.memory.crowded(self.http2 or self):
             self.server.ended_stalled += 1
             self.refuse()
         # the kernel takes more only once a third of its buffer is free: a slow reader seems to take nothing

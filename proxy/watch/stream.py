@@ -23,6 +23,7 @@ TOGETHER = 200  # requests whose permissions are asked for together, or that are
 # only compressed requests, or JSON, bring so much unasked
 _PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 2 << 20
 _EACH = 64  # bytes that one takes besides its own
+_LITTLE_BYTES = 16_384  # less than any backlog, so that none is worked out for most events
 
 
 class Hub(Protocol):
@@ -230,7 +231,7 @@ class WatchStream:
         call = self.call
         call.send_framed(data)
         self.stats.sent += responses
-        if call.pending_bytes() > call.backlog_bytes():
+        if call.pending_bytes() > _LITTLE_BYTES and call.pending_bytes() > call.backlog_bytes():
             self.blocked = self.wary = True
 
     def drained(self) -> None:
