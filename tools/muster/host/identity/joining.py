@@ -43,13 +43,15 @@ def ask(
     """What the first of these peer ports says that answers. ``local``: the address of this machine that they
     are dialled from; "": any. ``own_user``: on this machine only processes of this user count. NoMember."""
     if tls is not None:
-        return _asked_by_tls(addresses, PeerCredentials(tls), limit_s, local, own_user)
+        credentials = PeerCredentials(tls)
+        return _first(addresses, lambda host, port: asked_by_tls(
+            host, port, credentials, QUESTION, limit_s, local, own_user))
     keys = CurveKeys.load(key_file)
     if keys is None:
-        return _asked_in_clear(addresses, limit_s, local, own_user)
-    answers = (
-        asked_with_keys(*_at(host, port), keys, QUESTION, limit_s, local) for host, port in addresses)
-    return next((found for answer in answers if (found := _told(answer)) is not None), None)
+        return _first(addresses, lambda host, port: asked_in_clear(
+            *_at(host, port), QUESTION, limit_s, local, own_user))
+    return _first(addresses, lambda host, port: asked_with_keys(
+        *_at(host, port), keys, QUESTION, limit_s, local))
 
 
 def _at(host: str, port: int) -> tuple[str, int]:
@@ -57,26 +59,7 @@ def _at(host: str, port: int) -> tuple[str, int]:
     return (peer_endpoint(host, port).removeprefix("ipc://"), 0) if host.startswith(UNIX) else (host, port)
 
 
-def _asked_by_tls(
-    addresses: Iterable[tuple[str, int]], credentials: PeerCredentials, limit_s: float, local: str,
-    own_user: bool,
-) -> Running | None:
-    return _first(
-        addresses,
-        lambda host, port: asked_by_tls(host, port, credentials, QUESTION, limit_s, local, own_user))
-
-
-def _asked_in_clear(
-    addresses: Iterable[tuple[str, int]], limit_s: float, local: str, own_user: bool
-) -> Running | None:
-    return _first(
-        addresses,
-        lambda host, port: asked_in_clear(*_at(host, port), QUESTION, limit_s, local, own_user))
-
-
-def _first(
-    addresses: Iterable[tuple[str, int]], ask_one: Callable[[str, int], bytes]
-) -> Running | None:
+def _first(addresses: Iterable[tuple[str, int]], ask_one: Callable[[str, int], bytes]) -> Running | None:
     """The first answer. NoMember, if there is none, and an address is known not to be a member's."""
     reasons: list[str] = []
     for host, port in addresses:
