@@ -15,8 +15,8 @@ from cluster.features.rows import RowsOf
 from cluster.placement import Owned
 from node.backup.users import auth_in
 from node.storage.keys import KEYS_END, MAX32, MAX64, STAGING_ROW, SUFFIX_SIZE, feature_row, unescape
+from node.storage.state.moving.staged import Staged
 from node.storage.state.rows import StateRows, open_to_read
-from node.storage.state.staged import Staged
 
 _AT_ONCE, _AT_ONCE_BYTES = 512, 1 << 20
 _CACHE_BYTES = 4 << 20

@@ -60,7 +60,7 @@ LOCAL_PREFIX = b"mlocal/"  # differs between replicas: not in the state hash
 COMPACTION_ROW = LOCAL_PREFIX + b"compaction"
 # revision up to which slices of an apply have written: rows above the position are there
 ABOVE_ROW = LOCAL_PREFIX + b"above"
-STAGING_ROW = LOCAL_PREFIX + b"staging"  # of a move's copy: node.storage.state.staging
+STAGING_ROW = LOCAL_PREFIX + b"staging"  # of a move's copy: node.storage.state.moving.staging
 LEFT_PREFIX = LOCAL_PREFIX + b"left/"  # of a move away from here, then its number (8 bytes)
 KEYS_END = b"l"  # the first possible row key after all ``k`` rows
 RUNS_END = b"s"

@@ -15,7 +15,7 @@ from cluster.order.salvage import CannotBeKept
 from cluster.placement.changes import Moved, read_moved
 from cluster.placement.table import Move
 from node.storage import StateStore
-from node.storage.state import staging
+from node.storage.state.moving import staging
 
 Records = Iterable[tuple[int, bytes]]
 

@@ -11,7 +11,7 @@ from cluster.placement import Table
 from cluster.placement.table import Move, Piece
 from node.storage import NoRoom, StateStore, SyncFailed
 from node.storage.errors import is_disk_full
-from node.storage.state import staging
+from node.storage.state.moving import staging
 
 
 class Copy(NamedTuple):

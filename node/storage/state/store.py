@@ -47,11 +47,11 @@ from node.storage.state.changes.run import Applied
 from node.storage.state.counts import KeyCounts
 from node.storage.state.history import HistorySlice, history_slices
 from node.storage.state.made import made
+from node.storage.state.moving.staged import Switched
 from node.storage.state.reader import Reader
 from node.storage.state.reads import check_revision
 from node.storage.state.slices.compaction import Compaction
 from node.storage.state.slices.hashing import Covers, StateHash
-from node.storage.state.staged import Switched
 from node.storage.state.versions import Versions
 
 if TYPE_CHECKING:

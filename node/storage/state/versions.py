@@ -20,9 +20,9 @@ from node.storage.errors import SyncFailed, raise_read
 from node.storage.keys import MAX64, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED
 from node.storage.state.decoded import Decoded
+from node.storage.state.moving.staged import Left, Staged, Switched
 from node.storage.state.reads import Cursor, all_changes, check_revision, count_rows, find, scan_rows
 from node.storage.state.rows import StateRows
-from node.storage.state.staged import Left, Staged, Switched
 from node.storage.state.version_cache import VersionCache
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from cluster.placement.table import Move
 from cluster.raft.types import Entry, EntryKind, HardState
 from node.backup.stopped.carrying import carry
 from node.storage import RaftLog, StateStore
-from node.storage.state import staging
+from node.storage.state.moving import staging
 from tests.unit.backup.orders import GROUP, OWN
 
 BASE = Base(2)

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from cluster.effects.later_puts import LaterPuts
-    from node.storage.state.staged import Switched
+    from node.storage.state.moving.staged import Switched
 
 
 class Fold(Run):

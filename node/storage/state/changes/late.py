@@ -15,7 +15,7 @@ from cluster.pb import rpc_pb2
 from cluster.placement import Owned, Table, changes
 from cluster.placement.base import Base
 from node.storage import keys
-from node.storage.state.staged import Left, Switched
+from node.storage.state.moving.staged import Left, Switched
 
 if TYPE_CHECKING:
     from node.storage.state.changes.run import Run

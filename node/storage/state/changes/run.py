@@ -14,7 +14,7 @@ from cluster.placement import Owned, Table
 from cluster.wire.protobuf import tombstone
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX
-from node.storage.state.staged import Left, Switched
+from node.storage.state.moving.staged import Left, Switched
 from node.storage.state.versions import Versions
 
 # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision

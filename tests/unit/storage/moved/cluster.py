@@ -16,8 +16,16 @@ from cluster.placement.changes import Moved, move_item, moved_item, shard_item
 from cluster.placement.table import END, Move, State
 from node.backup.rows import Checkpoint
 from node.storage import StateStore
-from node.storage.state.staged import Staged
-from node.storage.state.staging import Bounds, answer, bare_left, begin_copy, drop_left, drop_span, stage
+from node.storage.state.moving.staged import Staged
+from node.storage.state.moving.staging import (
+    Bounds,
+    answer,
+    bare_left,
+    begin_copy,
+    drop_left,
+    drop_span,
+    stage,
+)
 from tests.unit.storage.model import Model
 from tests.unit.storage.state.stores import history
 

@@ -17,10 +17,11 @@ from cluster.placement.table import END, Move
 from node.replica.moving.moved import MovedKeys
 from node.storage import StateStore
 from node.storage.keys import range_rows
-from node.storage.state import counts, staging
+from node.storage.state import counts
+from node.storage.state.moving import staging
+from node.storage.state.moving.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
-from node.storage.state.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
 from tests.unit.storage.moved.cluster import BASE, KEYS, LEASES, SHARDS, Cluster
 from tests.unit.storage.state.stores import history
 

@@ -12,7 +12,7 @@ from cluster.placement.changes import Moved, move_item, moved_item
 from cluster.placement.table import Move
 from node.backup.rows import Checkpoint
 from node.storage import StateStore
-from node.storage.state.staging import answer
+from node.storage.state.moving.staging import answer
 from tests.unit.storage.moved.cluster import SHARDS, SMALL, Cluster
 from tests.unit.storage.state.stores import received
 

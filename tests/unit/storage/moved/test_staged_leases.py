@@ -8,7 +8,7 @@ from cluster.effects import records
 from cluster.order.moving.copier import Copier
 from cluster.placement.changes import move_item
 from cluster.placement.table import Move
-from node.storage.state.staging import answer, begin_copy, stage
+from node.storage.state.moving.staging import answer, begin_copy, stage
 from tests.unit.storage.moved.cluster import BASE, LEASES, Cluster
 
 

@@ -33,8 +33,8 @@ from node.storage.keys import (
     unescape,
     version_row,
 )
+from node.storage.state.moving.staged import BARED, BARING, DROPPING, Left, Staged
 from node.storage.state.reads import Newest, runs_from
-from node.storage.state.staged import BARED, BARING, DROPPING, Left, Staged
 from node.storage.state.store import StateStore
 
 # a slice of removals: half a millisecond
