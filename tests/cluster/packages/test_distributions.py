@@ -22,6 +22,8 @@ from packaging.utils import canonicalize_name
 
 from tests.cluster.local_cluster import ROOT, environment
 
+# two builds of 20 s of CPU time each, whatever else takes the CPUs: 240 s were not enough once
+pytestmark = pytest.mark.timeout(900)
 CLIENT = "muster-client"
 PINNED = re.compile(r"^([\w.-]+)==(\S+?)(?: ; (.*?))? \\$", re.MULTILINE)
 
@@ -29,7 +31,7 @@ PINNED = re.compile(r"^([\w.-]+)==(\S+?)(?: ; (.*?))? \\$", re.MULTILINE)
 def built(folder: Path, umask: int) -> dict[str, bytes]:
     done = subprocess.run(
         [sys.executable, ROOT / "packaging/distributions.py", folder], check=False, capture_output=True,
-        text=True, umask=umask, timeout=200)  # fmt: skip
+        text=True, umask=umask, timeout=420)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("PASSED") == 4, "by twine"
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
