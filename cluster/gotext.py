@@ -2,7 +2,7 @@
 
 ``quote`` is ``%q``, ``unquote_prefix`` reads as ``Sscanf("%q")``, ``parse_int``, ``parse_bool`` and
 ``parse_duration_ns`` are ``strconv`` and ``time`` with their errors, ``duration`` is ``Duration.String``,
-``json_string`` is ``encoding/json``.
+``json_string`` is ``encoding/json``, ``tls_alert`` and ``tls_pair`` are ``crypto/tls``.
 
 Text is ``str`` with undecodable bytes as surrogate escapes (:func:`text`, :func:`raw`): keys and values pass
 through unchanged.
@@ -14,6 +14,16 @@ import re
 
 _ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v",
             '"': '\\"', "\\": "\\\\"}  # fmt: skip
+# what OpenSSL calls otherwise than Go
+_ALERTS = {
+    "unknown ca": "unknown certificate authority", "certificate unknown": "unknown certificate",
+    "certificate expired": "expired certificate", "certificate revoked": "revoked certificate",
+    "decrypt error": "error decrypting message", "protocol version": "protocol version not supported",
+}
+_PAIRS = {
+    "KEY_VALUES_MISMATCH": "private key does not match public key",
+    "NO_CERTIFICATE_ASSIGNED": "private key type does not match public key type",
+}
 _UNESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, "'": 39, '"': 34}
 
 
@@ -273,3 +283,14 @@ def prefix_end(prefix: bytes) -> bytes:
     r"""The range_end of all keys that start with ``prefix``; ``\0`` (no end) if none is larger."""
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes([stem[-1] + 1]) if stem else b"\0"
+
+
+def tls_alert(reason: str) -> str:
+    """A peer's TLS alert, by OpenSSL's reason for the end of a handshake; "": it was no alert."""
+    alert = reason.lower().replace("_", " ").partition("alert ")[2]
+    return _ALERTS.get(alert, alert)
+
+
+def tls_pair(reason: str) -> str:
+    """Why a private key is not its certificate's, by OpenSSL's reason; "": it is another one."""
+    return _PAIRS.get(reason, "")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from cluster import gotext
 from cluster.settings import PeerTls, Tls
 from proxy.tls.addresses import NamesOf
 from proxy.tls.certified import Certificate, refusal, revoked_serials
@@ -184,8 +185,8 @@ def _list_of(path: str) -> frozenset[int]:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    if error.reason == "KEY_VALUES_MISMATCH":
-        return "tls: private key does not match public key"
+    if pair := gotext.tls_pair(error.reason or ""):
+        return f"tls: {pair}"
     return (error.reason or "no PEM of the kind that is wanted").lower().replace("_", " ")
 
 

@@ -18,6 +18,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+from cluster import gotext
 from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import shown
 from proxy.tls.contexts import Credentials
@@ -33,7 +34,8 @@ HINTS = {
     _NO_TLS: "the client says http, and this port is https",
     TLS_IN_CLEAR: "the client says https, and this port is http",
     "tls: client didn't provide a certificate": "the client needs --cert and --key",
-    "remote error: tls: unknown ca": "the client knows another authority: see its --cacert",
+    "remote error: tls: unknown certificate authority":
+        "the client knows another authority: see its --cacert",
     "remote error: tls: bad certificate":
         "the client knows another authority, or dialled what the certificate does not name",
 }
@@ -318,11 +320,11 @@ def words(error: ssl.SSLError) -> str:
         return f"tls: failed to verify certificate: {error.verify_message}"
     if isinstance(error, ssl.SSLEOFError):
         return "EOF"
+    if alert := gotext.tls_alert(error.reason or ""):
+        return f"remote error: tls: {alert}"
     reason = (error.reason or "handshake failure").lower().replace("_", " ")
     if reason in ("http request", "wrong version number", "https proxy request"):
         return _NO_TLS
-    if "alert" in reason:
-        return f"remote error: tls: {reason.partition('alert ')[2]}"
     if reason == "peer did not return a certificate":
         return "tls: client didn't provide a certificate"
     return f"tls: {reason}"

@@ -9,13 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import gotext
 from tools.client.exits import Exit
 
 _CERTIFICATE, _PRIVATE_KEY = b"CERTIFICATE-----", b"PRIVATE KEY-----"
-_PAIRS = {
-    "KEY_VALUES_MISMATCH": "private key does not match public key",
-    "NO_CERTIFICATE_ASSIGNED": "private key type does not match public key type",
-}
 _AUTHORITY = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -94,7 +91,7 @@ def refused_pair(error: Exception) -> str:
         return ""
     if not error.reason:  # it needs a pass phrase, say
         return "failed to parse private key"
-    return _PAIRS.get(error.reason, "")
+    return gotext.tls_pair(error.reason)
 
 
 def _readable(name: str, content: bytes) -> str:

@@ -181,3 +181,12 @@ def test_long_json_strings_are_escaped_as_short_ones(seed: int) -> None:
     value = b"".join(chance.choices(pieces, k=5000))
     whole = "".join(gotext.json_string(char)[1:-1] for char in gotext.text(value))
     assert gotext.json_string(gotext.text(value)) == f'"{whole}"'
+
+
+def test_openssls_reasons_are_told_in_the_words_of_gos_tls() -> None:
+    assert gotext.tls_alert("TLSV1_ALERT_UNKNOWN_CA") == "unknown certificate authority"
+    assert gotext.tls_alert("SSLV3_ALERT_CERTIFICATE_EXPIRED") == "expired certificate"
+    assert gotext.tls_alert("SSLV3_ALERT_BAD_CERTIFICATE") == "bad certificate"
+    assert gotext.tls_alert("WRONG_VERSION_NUMBER") == ""
+    assert gotext.tls_pair("KEY_VALUES_MISMATCH") == "private key does not match public key"
+    assert gotext.tls_pair("NO_START_LINE") == ""

@@ -157,7 +157,7 @@ def test_a_client_needs_a_certificate_of_the_authority_where_one_is_asked_for(
     assert told[1].startswith("tls: failed to verify certificate: ")
     assert told[2:] == [
         "tls: failed to verify certificate: certificate has expired",
-        "remote error: tls: unknown ca",
+        "remote error: tls: unknown certificate authority",
     ]
 
 

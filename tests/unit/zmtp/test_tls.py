@@ -419,7 +419,7 @@ def test_a_question_is_answered_to_who_has_a_certificate(authority: Authority, t
             await ask(distrustful)
         with pytest.raises(Untrusted, match="client certificate authentication failed"):
             await ask(picky)
-        with pytest.raises(Untrusted, match="remote error: tls: unknown ca"):
+        with pytest.raises(Untrusted, match="remote error: tls: unknown certificate authority"):
             await ask(stranger)
         router.close()
 

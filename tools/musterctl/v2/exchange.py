@@ -18,12 +18,6 @@ from muster_client.wire.endpoints import trusting
 from cluster import gotext
 
 _REDIRECTS = 10
-# Go's words for alerts of TLS; those for all others are OpenSSL's, too
-_ALERTS = {
-    "unknown ca": "unknown certificate authority", "certificate unknown": "unknown certificate",
-    "certificate expired": "expired certificate", "certificate revoked": "revoked certificate",
-    "decrypt error": "error decrypting message", "protocol version": "protocol version not supported",
-}
 
 
 class RequestError(Exception):
@@ -249,9 +243,9 @@ def _not_secure(error: OSError, host: str) -> RequestError:
             return RequestError("http: server gave HTTP response to HTTPS client")
         if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)) or "EOF" in str(error):
             return RequestError("EOF")
-        reason = (error.reason or str(error)).lower().replace("_", " ")
-        alert = reason.partition("alert ")[2] or reason
-        return RequestError(f"remote error: tls: {_ALERTS.get(alert, alert)}")
+        reason = error.reason or str(error)
+        words = gotext.tls_alert(reason) or reason.lower().replace("_", " ")
+        return RequestError(f"remote error: tls: {words}")
     return _broken(error)
 
 
