@@ -57,7 +57,7 @@ def test_shards_come_and_go_while_all_else_goes_on(name: str) -> None:
     ("births_faults", 13): "G12: all three hosts lost their genesis, and a node without a state led",
     ("births_real", 106): "the checker's: a host that was behind removed files of a shard, others its rows",
     ("births_hard", 13): "a leader reported to a host that had led and lost its disks",
-}))
+}, beside=[(name, 13) for name in PLANS]))
 def test_faults_that_were_found(name: str, seed: int) -> None:
     Simulation(seed, births(**PLANS[name])).run()
 

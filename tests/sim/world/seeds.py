@@ -7,7 +7,7 @@ of the last one's seeds would find nothing new. A failure names its seed, and an
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 import pytest
@@ -33,13 +33,14 @@ def in_batches(short: tuple[int, int], soak: tuple[int, int]) -> Sequence[Any]:
     return [pytest.param(every[at:at + size], id=str(at // size)) for at in range(0, len(every), size)]
 
 
-def failed_once(seeds: Mapping[Any, str]) -> list[Any]:
+def failed_once(seeds: Mapping[Any, str], beside: Collection[Any] = ()) -> list[Any]:
     """Parameters of a test that simulates seeds again, given with what was wrong. Where the simulator or the
-    checker was, which says nothing of muster, only soaks simulate them."""
+    checker was, which says nothing of muster, only soaks simulate them, as those that CI simulates
+    ``beside``."""
     ours = ("the simulator's: ", "the checker's: ")
     return [
         pytest.param(*(seed if isinstance(seed, tuple) else (seed,)),
-                     marks=pytest.mark.soak if wrong.startswith(ours) else ())
+                     marks=pytest.mark.soak if wrong.startswith(ours) or seed in beside else ())
         for seed, wrong in sorted(seeds.items())
     ]
 
