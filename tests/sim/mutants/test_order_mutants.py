@@ -61,6 +61,7 @@ def with_every_rule() -> list[Mutant]:
     return list({f"{m.first} {m.plan}": m for m in (*MUTANTS, *order_mutants_lone.MUTANTS)}.values())
 
 
+@pytest.mark.soak  # a fifth of all simulated time; what the store itself does wrong, CI's plans show
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mutant", with_every_rule(), ids=str)
 def test_with_every_rule_in_its_place_there_is_nothing_to_notice(mutant: Mutant) -> None:
