@@ -2,12 +2,15 @@ package robustness
 
 import (
 	"testing"
+	"time"
 
 	"github.com/anishathalye/porcupine"
 	"github.com/stretchr/testify/require"
+	"go.uber.org/zap/zaptest"
 
 	"go.etcd.io/etcd/tests/v3/robustness/model"
 	"go.etcd.io/etcd/tests/v3/robustness/report"
+	"go.etcd.io/etcd/tests/v3/robustness/validate"
 )
 
 func event(kind model.OperationType, key, value string, revision int64) (found model.WatchEvent) {
@@ -73,4 +76,43 @@ func TestHistory(t *testing.T) {
 			require.Equal(t, "b", model.NewReplay(requests).Events[1].Key)
 		})
 	}
+}
+
+func done(request model.EtcdRequest, response model.EtcdResponse) report.ClientReport {
+	return report.ClientReport{KeyValue: []porcupine.Operation{{
+		Input: request, Output: model.MaybeEtcdResponse{EtcdResponse: response},
+	}}}
+}
+
+// What it puts says that a transaction was not done, though a lease's end deleted what it was to delete.
+func TestOfAnUnknownTransaction(t *testing.T) {
+	const lease = 7
+	read := &model.RangeRequest{RangeOptions: model.RangeOptions{Start: "a"}}
+	start := done(model.EtcdRequest{Type: model.Range, Range: read},
+		model.EtcdResponse{Revision: 1, Range: &model.RangeResponse{KVs: []model.KeyValue{}}})
+	grant, revoke := &model.LeaseGrantRequest{LeaseID: lease}, &model.LeaseRevokeRequest{LeaseID: lease}
+	granted := done(model.EtcdRequest{Type: model.LeaseGrant, LeaseGrant: grant},
+		model.EtcdResponse{Revision: 1, LeaseGrant: &model.LeaseGrantResponse{}})
+	leased := put("a", "1", 2)
+	leased.KeyValue[0].Input.(model.EtcdRequest).Txn.OperationsOnSuccess[0].Put.LeaseID = lease
+	unknown := put("c", "3", 0)
+	unknown.KeyValue[0].Output = model.MaybeEtcdResponse{Error: "context deadline exceeded"}
+	txn := unknown.KeyValue[0].Input.(model.EtcdRequest).Txn
+	txn.OperationsOnSuccess = append(txn.OperationsOnSuccess,
+		model.EtcdOperation{Type: model.DeleteOperation, Delete: model.DeleteOptions{Key: "a"}})
+	revoked := done(model.EtcdRequest{Type: model.LeaseRevoke, LeaseRevoke: revoke},
+		model.EtcdResponse{Revision: 3, LeaseRevoke: &model.LeaseRevokeResponse{}})
+	given := []report.ClientReport{start, granted, leased, revoked, unknown, put("b", "2", 4), put("d", "4", 5)}
+	for number := range given {
+		operation := &given[number].KeyValue[0]
+		operation.ClientId, operation.Call, operation.Return = number, int64(2*number+1), int64(2*number+2)
+	}
+	given = append(given, watched(event(model.PutOperation, "a", "1", 2),
+		event(model.DeleteOperation, "a", "", 3), event(model.PutOperation, "b", "2", 4),
+		event(model.PutOperation, "d", "4", 5)))
+	requests, err := persisted(given)
+	require.NoError(t, err)
+	lg := zaptest.NewLogger(t)
+	found := validate.ValidateAndReturnVisualize(lg, validate.Config{}, given, requests, time.Minute)
+	require.NoError(t, found.Linearization.Error())
 }

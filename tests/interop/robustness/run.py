@@ -46,13 +46,28 @@ var seen atomic.Int64
 func Unseen(revision int64) bool { return revision > seen.Load() }
 
 """
+_NOT_DONE = "\t\t\tif !persisted {\n"
+_UNSEEN = """// unseen: a transaction that has only one way puts what nobody has seen, so it was not done.
+func unseen(request *model.TxnRequest, putArgs map[model.PutOptions]patchArgs) bool {
+	for _, operation := range request.OperationsOnSuccess {
+		if operation.Type == model.PutOperation {
+			kv := model.PutOptions{Key: operation.Put.Key, Value: operation.Put.Value}
+			if arg, ok := putArgs[kv]; ok && arg.clientCount == 1 && arg.persistedCount == 0 {
+				return !hasWriteOperation(request.OperationsOnFailure)
+			}
+		}
+	}
+	return false
+}
+
+"""
 _AT_RANDOM = "compactRev := random.RandRange(lastRev, resp.Header.Revision+5)\n"
 _MOST_AHEAD = 50  # so far watches may be behind where a revision is asked for that does not exist yet
 _AS_KUBERNETES = "compactTime, rev, err = compact(ctx, c, compactTime, rev)\n"
 #: What is changed where. What was written comes from elsewhere. Data of hosts is not copied: sockets are in
-#: it. A transaction whose puts nobody sees was not done, though others delete a key of its own: the search
-#: for an order would be endless with some of those. A client compacts what watches of all keys have seen:
-#: when a cluster starts on a full machine, others' connections are up seconds after its own.
+#: it. A transaction whose puts nobody sees was not done, though others, or ends of leases, delete a key of
+#: its own: the search for an order would be endless with some of those. A client compacts what watches of all
+#: keys have seen: when a cluster starts on a full machine, others' connections are up seconds after its own.
 CHANGED = {
     "client/watch.go": {
         '"fmt"\n\t"time"\n': '"fmt"\n\t"sync/atomic"\n\t"time"\n',
@@ -68,13 +83,17 @@ CHANGED = {
     "main_test.go": {"report.PersistedRequestsCluster(lg, c)": "persisted(clientReports)",
                      "t.Error(err)\n\t}\n\tresult :=": "t.Fatal(err)\n\t}\n\tresult :=",
                      "report.ServerDataPaths(c)": "nil"},
-    "validate/patch_history.go": {_DELETED: f"{_DELETED}&& arg.clientCount == 1 "},
+    "validate/patch_history.go": {
+        _DELETED: f"{_DELETED}&& arg.clientCount == 1 ",
+        _NOT_DONE: "\t\t\tif !persisted || unseen(request.Txn, putArgs) {\n",
+        "func isUniqueTxn": f"{_UNSEEN}func isUniqueTxn"},
 }
 LIMIT_S = 420
 #: Of a run that says nothing: what was written is not known (history_test.go), or the machine was too full.
 UNRELIABLE = ("each watch of all keys came behind a compaction", "Requiring minimal")
 _FAULT = re.compile(r"^ +(?!logger|testing)\w+\.go:\d+: (.*)", re.MULTILINE)  # of those two is what they log
 _MOST_RUNS, _OF_SEEDS = 3, 1000
+_CHECKS = ("TestHistory", "TestOfAnUnknownTransaction")  # of the checks themselves
 _HERE = Path(__file__).resolve().parent
 _OURS = sorted(_HERE.glob("*_test.go"))
 _ROOT = _HERE.parents[2]
@@ -204,7 +223,7 @@ def main() -> None:
             print(f"== {MODULE}, {many}{' and churn' * churns}", flush=True)
             tests = chosen(rounds, turn, churns=churns)
             names = [f"TestMuster/{traffic}/{fault}" for traffic, fault in tests]
-            names = ["TestHistory", *(name for name in names if re.search(asked.run, name))]
+            names = [*_CHECKS, *(name for name in names if re.search(asked.run, name))]
             failed = [name for number, name in enumerate(names) if not run.one(name, number)]
             for name in failed:
                 print(f"FAILED: {name} (its output and report: {run.logs})")
