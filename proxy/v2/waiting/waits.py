@@ -86,10 +86,11 @@ class Waits:
             self._feed.cancel(waiter)
 
     def end(self) -> None:
-        """The front shuts down: clients take an answer without an event as "try again"."""
+        """The front shuts down. Clients take an answer without an event as "try again", from behind its
+        index. Where a wait that has not begun would begin is unknown: 0."""
         for wait in tuple(self._open):
             self._drop(wait)
-            if wait.begun or wait.begin(Answer(self._feed.highest, b"")):
+            if wait.begun or wait.begin(Answer(0, b"")):
                 wait.request.hand(b"", True)
 
     def _left(self, wait: Wait) -> bool:

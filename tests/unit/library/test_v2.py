@@ -3,68 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from muster_client import DeadlineExceeded, MusterError, Tls, Unreachable, v2
 from muster_client.v2.sync import Client
 
 from tests.authority import Authority
+from tests.unit.v2.host import BROKEN, Said, host
 
-
-class Asked(NamedTuple):
-    line: str
-    kind: str | None
-    body: str
-    authorization: str | None
-
-
-Said = tuple[int, object]  # status, and a body: of JSON, or text as it is
 NODE = {"action": "get", "node": {"key": "/a", "value": "1"}}
-
-
-@contextlib.contextmanager
-def host(answers: Callable[[Asked], Said | None]) -> Iterator[tuple[str, list[Asked]]]:
-    """A host's URL, and what it was asked. None: it ends the connection."""
-    seen: list[Asked] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            seen.append(Asked(f"{self.command} {self.path}", self.headers["Content-Type"], body,
-                              self.headers["Authorization"]))  # fmt: skip
-            said = answers(seen[-1])
-            if said is None:
-                return
-            told = said[1].encode() if isinstance(said[1], str) else json.dumps(said[1]).encode()
-            self.send_response(said[0])
-            self.send_header("X-Etcd-Index", "7")
-            self.send_header("Content-Length", str(len(told)))
-            self.end_headers()
-            self.wfile.write(told)
-
-        do_GET = do_PUT = do_DELETE = do_POST = _answer
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}", seen
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -196,3 +151,20 @@ def test_a_wait_looks_whether_its_host_is_there(monkeypatch: pytest.MonkeyPatch)
     with host(lambda asked: (200, NODE)) as (url, _):
         Client(url).wait("/a")
     assert found == [1]
+
+
+@pytest.mark.parametrize(("index", "ended", "first", "again"), [
+    (7, (200, ""), 0, "&waitIndex=8"),
+    (7, (200, BROKEN), 0, "&waitIndex=8"),
+    (7, (200, ""), 3, "&waitIndex=3"),
+    (7, (503, ""), 0, ""),
+    (0, (200, ""), 0, ""),  # it had not begun
+])  # fmt: skip
+def test_a_wait_goes_on_from_where_it_began(index: int, ended: Said, first: int, again: str) -> None:
+    """It began anew, "from now on": what had happened meanwhile was lost."""
+    event = {"action": "delete", "node": {"key": "/a", "modifiedIndex": 8}}
+    answers = iter([ended, (200, event)])
+    with host(lambda asked: next(answers), index) as (url, seen):
+        assert Client(url).wait("/a", index=first).action == "delete"
+    line = "GET /v2/keys/a?wait=true&recursive=false"
+    assert [asked.line for asked in seen] == [line + ("&waitIndex=3" if first else ""), line + again]

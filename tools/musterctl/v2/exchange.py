@@ -42,6 +42,18 @@ class HeaderTimeout(RequestError):
         super().__init__(f"client: endpoint {endpoint} exceeded header timeout")
 
 
+@dataclass(slots=True)
+class Wait:
+    """For the first event from an index on; 0: from now on."""
+
+    index: int
+
+    def begun(self, status: int, index: str) -> None:
+        """Whatever ends this attempt, the next one misses no event behind the store's index."""
+        if not self.index and status == 200 and index.isdecimal() and int(index):
+            self.index = int(index) + 1
+
+
 @dataclass(slots=True, frozen=True)
 class Request:
     """``path`` is escaped and begins with a slash."""
@@ -51,10 +63,11 @@ class Request:
     query: str = ""
     body: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    waits: bool = False  # its answer may take any time
+    wait: Wait | None = None  # its answer may take any time
 
     def url(self, endpoint: str) -> str:
-        return f"{endpoint}{self.path}{'?' + self.query if self.query else ''}"
+        query = self.query if self.wait is None else f"{self.query}&waitIndex={self.wait.index}"
+        return f"{endpoint}{self.path}{'?' + query if query else ''}"
 
 
 @dataclass(slots=True, frozen=True)
@@ -92,7 +105,7 @@ class Connections:
             data = "" if request.body is None else f" -d {gotext.quote(request.body)}"
             print(f"cURL Command: curl -X {request.method} {url}{data}", file=sys.stderr)
         began = time.monotonic()
-        until = began + header_s if header_s > 0 and not request.waits else None
+        until = began + header_s if header_s > 0 and request.wait is None else None
         ends = [at for at in (until, deadline) if at is not None]
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https"):
@@ -143,7 +156,10 @@ class Connections:
                 connection.sock.settimeout(None if until is None else _left(until))
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
                 connection.request(request.method, path, request.body, dict(request.headers))
-                return connection, connection.getresponse()
+                answer = connection.getresponse()
+                if request.wait is not None:
+                    request.wait.begun(answer.status, answer.getheader("X-Etcd-Index", ""))
+                return connection, answer
             except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
                 if connection is not kept or request.method != "GET":
                     raise

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 from cluster import gotext
 from tools.musterctl.v2.client import Client, Refused
-from tools.musterctl.v2.exchange import Request, Response
+from tools.musterctl.v2.exchange import Request, Response, Wait
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 NOT_A_FILE = 102
@@ -172,8 +172,8 @@ class Keys:
 
     def wait(self, key: str, index: int, recursive: bool) -> Change:
         """The next event at or after an index (0: from now on), however long it takes."""
-        query = _pairs(recursive=_flag(recursive), wait="true", waitIndex=str(index))
-        request = Request("GET", _path(key), query, waits=True)
+        query = _pairs(recursive=_flag(recursive), wait="true")
+        request = Request("GET", _path(key), query, wait=Wait(index))
         while True:
             try:
                 return change(self._client.ask(request, bounded=False))

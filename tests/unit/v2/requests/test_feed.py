@@ -276,8 +276,10 @@ class Poll(HttpRequest):
 
     def __init__(self) -> None:
         super().__init__("GET", "/v2/keys/k", "wait=true", {}, b"", "peer")
+        self.index: int | None = None  # of its answer's head
 
     def begin(self, answer: Answer | None) -> bool:
+        self.index = answer.index if answer is not None else None
         return True
 
     def write(self, chunk: bytes) -> None: ...
@@ -324,3 +326,18 @@ def test_a_poll_that_waits_anew_is_still_ended_by_its_client() -> None:
     poll.closed = True
     poll.on_close(poll)
     assert not len(waits)
+
+
+def test_a_wait_that_ends_before_it_began_has_no_index() -> None:
+    """Its client would be told of what was before it."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    feed.shown(4)
+    waits, begun, late = Waits(feed, 10, 1 << 20), Poll(), Poll()
+    for poll in (begun, late):
+        waits.add(poll, b"/1/k", False, False, 0, poll.begin, None, False)
+    _, waiting = router.sent[0]
+    assert waiting.then is not None
+    waiting.then(waiting, 0, bytes(HEAD.size) + Answer(9, b"").encode())
+    waits.end()
+    assert (begun.index, late.index) == (9, 0)

@@ -90,7 +90,8 @@ class Client:
         request = Request(
             method, f"/v2{quote(path)}?{given}".rstrip("?"),
             [*self._headers, ("Content-Type", _FORM if body is None else "application/json")],
-            _encoded(form).encode() if body is None else json.dumps(body).encode(), waits=limit == math.inf)
+            _encoded(form).encode() if body is None else json.dumps(body).encode(), waits=limit == math.inf,
+            from_now=bool(query and query.get("wait") and not query.get("waitIndex")))
         try:
             async with asyncio.timeout(None if request.waits else limit):
                 return await self._tried(
@@ -137,9 +138,11 @@ class Client:
         EventIndexCleared."""
         while True:
             told = await self._call("GET", key, {
-                "wait": True, "waitIndex": index or None, "recursive": recursive}, timeout=math.inf)
+                "wait": True, "recursive": recursive, "waitIndex": index or None}, timeout=math.inf)
             if told.action:
                 return told
+            if told.index:  # 0: the wait had not begun
+                index = index or told.index + 1
 
     async def watch(self, key: str, *, index: int = 0, recursive: bool = False) -> AsyncIterator[Result]:
         """Each change, in order. EventIndexCleared, where it was too slow."""

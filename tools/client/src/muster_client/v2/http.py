@@ -54,7 +54,8 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """``sent``: perhaps in part. ``waits``: its answer may take any time."""
+    """``sent``: perhaps in part. ``waits``: its answer may take any time. ``from_now``: it waits for the next
+    event."""
 
     method: str
     target: str
@@ -62,6 +63,13 @@ class Request:
     body: bytes
     waits: bool = False
     sent: bool = False
+    from_now: bool = False
+
+    def begun(self, head: Answer) -> None:
+        """Another attempt waits from the index where this one began, so it misses no event."""
+        if self.from_now and head.status == 200 and head.index:
+            self.target += f"&waitIndex={head.index + 1}"
+            self.from_now = False
 
 
 async def asked(
@@ -81,7 +89,7 @@ async def asked(
         if request.waits or request.method != "GET":
             limit.reschedule(None)
         try:
-            return await _exchanged(reader, writer, h11.Connection(h11.CLIENT), [
+            return await _exchanged(request, reader, writer, [
                 h11.Request(method=request.method, target=request.target, headers=[
                     ("Host", parts.netloc), ("Connection", "close"),
                     ("Content-Length", str(len(request.body))), *request.headers]),
@@ -102,9 +110,9 @@ def _kept_alive(connection: socket.socket) -> None:
 
 
 async def _exchanged(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: h11.Connection,
-    events: Sequence[h11.Event],
+    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, events: Sequence[h11.Event]
 ) -> Answer:
+    state = h11.Connection(h11.CLIENT)
     for event in events:
         writer.write(state.send(event) or b"")
     await writer.drain()
@@ -117,6 +125,7 @@ async def _exchanged(
         elif isinstance(told, h11.Response):
             status = told.status_code
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
+            request.begun(Answer(status, headers, b""))
         elif isinstance(told, h11.Data):
             body += told.data
         elif isinstance(told, h11.EndOfMessage):
