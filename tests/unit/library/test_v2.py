@@ -168,3 +168,13 @@ def test_a_wait_goes_on_from_where_it_began(index: int, ended: Said, first: int,
         assert Client(url).wait("/a", index=first).action == "delete"
     line = "GET /v2/keys/a?wait=true&recursive=false"
     assert [asked.line for asked in seen] == [line + ("&waitIndex=3" if first else ""), line + again]
+
+
+@pytest.mark.parametrize(("key", "path"), [
+    ("/a//b", "/a/b"), ("//a/./b/../c/", "/a/c"), ("a b", "/a%20b"), ("..", "/"), ("", "/"), ("/", "/"),
+])  # fmt: skip
+def test_a_key_is_asked_for_by_its_clean_path(key: str, path: str) -> None:
+    """Hosts send clients from another path to it, and the library does not follow."""
+    with host(lambda asked: (200, NODE)) as (url, seen):
+        Client(url).set(key, "1")
+    assert [asked.line for asked in seen] == [f"PUT /v2/keys{path}"]

@@ -9,7 +9,7 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
 _REQUEST_S = 5.0  # as etcd's client
@@ -51,6 +51,16 @@ class Answer:
     nodes: tuple[Node, ...]
 
 
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """The same request goes to the other place, as from etcd's client; urllib sends GET alone there."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
+        headers: http.client.HTTPMessage, newurl: str,
+    ) -> urllib.request.Request:
+        return urllib.request.Request(newurl, req.data, req.headers, method=req.get_method())
+
+
 class Service:
     """The directory of one discovery URL. ``proxy``: for HTTP, "": none, whatever the environment says."""
 
@@ -65,7 +75,7 @@ class Service:
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
         proxies = {"http": proxy, "https": proxy} if proxy else {}
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies), _Redirects)
 
     def get(self, name: str = "") -> Answer:
         """A node below the directory, or the directory. Unreachable, NotJson, Refused."""

@@ -211,6 +211,8 @@ def serving(
             text = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("X-Etcd-Index", "7")
+            if status // 100 == 3:
+                self.send_header("Location", text.decode())
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
@@ -258,6 +260,26 @@ def test_requests_are_those_of_etcd() -> None:
         named.get()
         assert asked[-1] == "GET /v2/keys/d/t Basic cm9vdDpwQHc="
         assert named.base == url
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_service_may_be_elsewhere(status: int) -> None:
+    """A registration ended the start there with "bad discovery endpoint"."""
+    read, write = "/t/_config/size", "/t/ab?prevExist=false"
+    with serving({f"GET {read}": (200, NODE), f"PUT {write} value=x": (201, NODE)}) as (there, asked):
+        moved = {f"GET {read}": (status, there + read), f"PUT {write} value=x": (status, there + write)}
+        with serving(moved) as (here, _):
+            service = Service(f"{here.replace('//', '//root:p%40w@')}/t")
+            assert service.get("_config/size").value == "3"
+            assert service.create("ab", "x").created == 5
+    assert asked == [f"GET {read} Basic cm9vdDpwQHc=", f"PUT {write} value=x Basic cm9vdDpwQHc="]
+
+
+def test_a_service_that_sends_around_in_circles_is_none() -> None:
+    with serving({"PUT /t/ab?prevExist=false value=x": (307, "/t/ab?prevExist=false")}) as (url, asked):
+        with pytest.raises(NotJson):
+            Service(f"{url}/t").create("ab", "x")
+        assert len(asked) <= 10
 
 
 def test_a_proxy_of_http_is_asked_in_the_services_place() -> None:

@@ -7,6 +7,7 @@ import base64
 import itertools
 import json
 import math
+import posixpath
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -161,8 +162,8 @@ class Client:
     async def _call(
         self, method: str, key: str, query: Given, form: Given | None = None, timeout: float | None = None
     ) -> Result:
-        return _result(await self.ask(
-            method, f"/keys/{key.strip('/')}", query=query, form=form, timeout=timeout))
+        path = posixpath.normpath(f"/{key.lstrip('/')}")  # hosts answer 301 to others
+        return _result(await self.ask(method, f"/keys{path}", query=query, form=form, timeout=timeout))
 
     async def _tried(self, request: Request, share_s: float) -> Answer:
         """At one endpoint after the other, as far as that is safe."""
