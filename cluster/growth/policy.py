@@ -9,7 +9,7 @@ from cluster.growth.bounds import Bounds
 from cluster.growth.facts import Facts
 from cluster.growth.foreseen import Came, Foreseen
 from cluster.growth.limits import Debt, Past, an_hour, holds
-from cluster.growth.wishes import Kind, Wish, is_move, wish
+from cluster.growth.wishes import About, Kind, Wish, is_move, wish
 
 _DAY_MS = 24 * 3600 * 1000  # a shard that was missed after one retired stays for so long
 
@@ -54,7 +54,7 @@ class Policy:
         self.told = Told()
         self._past = past
         self._debt = Debt()
-        self._since: tuple[tuple[Kind, int], int] | None = None
+        self._since: tuple[About, int] | None = None
         self._elected_ms = now_ms
         self._leaders: dict[int, tuple[int, int]] = {}
         self._foreseen: Foreseen | None = None
@@ -70,7 +70,7 @@ class Policy:
         self._debt.look(facts)
         self._elections(facts)
         self._compare(facts)
-        wished = wish(facts, self.limits)
+        wished = wish(facts, self.limits, self._since and self._since[0])
         if wished is None:
             self._since = None
             return Advice()

@@ -24,6 +24,9 @@ class Kind(Enum):
     SAY = "say"  # an operator can help, a move or a shard cannot
 
 
+About = tuple[Kind, int]  # and a shard: what must stay the same while the facts ask for it
+
+
 class Wish(NamedTuple):
     """One action. Figures are shares of one CPU."""
 
@@ -39,21 +42,29 @@ class Wish(NamedTuple):
     target_cpu: float = 0.0
 
     @property
-    def about(self) -> tuple[Kind, int]:
-        """What must stay the same while the facts ask for it."""
+    def about(self) -> About:
         return self.kind, self.shard
 
 
-def wish(facts: Facts, limits: Bounds) -> Wish | None:
-    """Without regard to time; None: all is well, or too little is known."""
+def wish(facts: Facts, limits: Bounds, before: About | None = None) -> Wish | None:
+    """Without regard to time; None: all is well, or too little is known.
+
+    ``before``: what the last look asked for. Its shard stays the one that is hot, or idle, until another is
+    so by ``limits.gain`` more: the noise of figures would choose another at each look.
+    """
     serving = [
         shard for shard, known in facts.table.shards.items()
         if known.state == State.SERVING and shard in facts.shards]
     if not serving:
         return None
     cpus = {shard: facts.shards[shard].cpu for shard in serving}
+    kind, known = before or (None, -1)
     hot = max(serving, key=lambda shard: cpus[shard])
-    return _cool(facts, hot, cpus, limits) if cpus[hot] > limits.hot else _spare(facts, cpus, limits)
+    if kind != Kind.RETIRE and limits.hot < cpus.get(known, 0.0) >= cpus[hot] - limits.gain:
+        hot = known
+    if cpus[hot] > limits.hot:
+        return _cool(facts, hot, cpus, limits)
+    return _spare(facts, cpus, limits, known if kind == Kind.RETIRE else -1)
 
 
 def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> Wish:
@@ -136,13 +147,15 @@ def _order_work(facts: Facts, cpus: Mapping[int, float]) -> float:
     return max(min(load - price * own, load * ordered / (ordered + own)), 0.0)
 
 
-def _spare(facts: Facts, cpus: Mapping[int, float], limits: Bounds) -> Wish | None:
+def _spare(facts: Facts, cpus: Mapping[int, float], limits: Bounds, before: int) -> Wish | None:
     """A born shard that the others can do without: what it owns moves, and it retires."""
     table = facts.table
     born = [shard for shard in cpus if shard >= table.base.shards]
     if not born or len(cpus) < 2:
         return None
     least = min(born, key=lambda shard: cpus[shard])
+    if before in born and cpus[before] <= cpus[least] + limits.gain:
+        least = before
     own = [span for span in table.spans if span.owner == least]
     first = _joined(own) if own else (b"", b"")
     target = min((shard for shard in cpus if shard != least),

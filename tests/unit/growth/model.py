@@ -20,6 +20,7 @@ from cluster.placement.table import Move, State, Table
 
 PUTS = 20_000.0  # a second that a CPU serves
 IDLE = 0.01  # of a CPU, with no load
+NOISE = 0.02  # of a CPU: so far a look's figures are beside the load
 BIRTH_S, MOVE_S, COMPACTION_S = 5.0, 30.0, 300.0
 STEP_S = 20.0  # between two looks; a leader looks each 5 s
 HOSTS = {1: "a", 2: "b", 3: "c"}
@@ -51,7 +52,7 @@ class Model:
         self.hottest: list[float] = []  # what the hottest leader was asked for, at each look
         self.changes: dict[str, object] = {}  # of the facts
         self._load = load
-        self._random = random.Random(seed)
+        self._random, self._noise = random.Random(seed), random.Random(seed)
         self._samples: dict[int, Sample] = {}
         self._due: list[tuple[float, Callable[[], None]]] = []
 
@@ -91,7 +92,8 @@ class Model:
             hottest = max(hottest, puts / PUTS)
             sample = self._samples.setdefault(shard, Sample())
             told: tuple[Weighed, ...] = ()
-            if (cpu := min(IDLE + puts / PUTS, 1.0)) > self.limits.hot:
+            cpu = min(max(IDLE + puts / PUTS + self._noise.uniform(-NOISE, NOISE), 0.001), 1.0)
+            if cpu > self.limits.hot:
                 looks = int(MOST_PER_S * STEP_S)
                 weight = min(puts, PUTS) * STEP_S / looks
                 for at, key in enumerate(self._random.choices(list(own), list(own.values()), k=looks)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -246,6 +247,36 @@ def test_what_cannot_be_compared_is_neither_right_nor_wrong() -> None:
     assert begun.look(facts(10, table=cancelled), LIMITS)[1] == Came.UNKNOWN
     better = {0: replace(HOT, cpu=0.5), 1: replace(COOL, cpu=0.45)}
     assert done.look(facts(300, table=moved, shards=better), LIMITS)[1] == Came.RIGHT
+
+
+def looks(born: int, cpus: tuple[float, ...], noise: float, seconds: int) -> Wish | None:
+    """What becomes due where no figure of a look is quite what it was: leaders of ``cpus``, some of shards
+    that were born."""
+    random, table = Random(7), two()
+    for shard in range(2, born + 1):
+        forming = take_shard(table, shard, State.FORMING, shard, (1, 2, 3))
+        table = take_shard(forming, shard, State.SERVING, 0, ())
+    policy = Policy(LIMITS, Past(table, -10**8), -10**8)
+    for second in range(0, seconds, 5):
+        told = {shard: replace(HOT, leader=shard + 1, cpu=cpu + random.uniform(-noise, noise))
+                for shard, cpu in enumerate(cpus)}
+        advice = policy.look(facts(second, table=table, shards=told, compact_revision=second))
+        if advice.due is not None:
+            return advice.due
+    return None
+
+
+def test_two_leaders_that_are_alike_are_too_hot_together() -> None:
+    """The noise of figures made another one the hottest at most looks, and the time began anew."""
+    due = looks(1, (0.85, 0.85), 0.03, 600)
+    assert due is not None
+    assert due.kind == Kind.ADD
+
+
+def test_one_of_two_idle_shards_that_are_alike_retires() -> None:
+    due = looks(2, (0.02, 0.003, 0.003), 0.001, 3 * 3600)
+    assert due is not None
+    assert due.kind == Kind.RETIRE
 
 
 def test_no_load_divides_nothing() -> None:
