@@ -1,15 +1,16 @@
 """Leases that end: a few in each turn of the loop; one of many keys once these have been read, in slices.
 
-A thousand leases may be due at once, and one may have ten thousand keys, 15 us each from the disk. All keys
-of a lease go in one revision, so they are listed in one turn: 2 us a key out of memory. With several shards
-the sequencer decides how many leases end in one attempt (``cluster.order.sequencing.expiries``).
+A thousand leases may be due at once, and one may have a hundred thousand keys, 13 us each from the disk. All
+keys of a lease go in one revision, so one turn ends it, once they are listed (``lease_reads``): 2 us a key.
+With several shards it is 5 at the sequencer, which decides how many leases end in one attempt
+(``cluster.order.sequencing.expiries``).
 """
 
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -23,7 +24,8 @@ from cluster.raft import Raft
 from cluster.raft import Role as RaftRole
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
-from node.slicing.slicer import Slicer, Slices
+from node.slicing.slicer import Slicer
+from node.upkeep.lease_reads import MANY, LeaseReads
 
 if TYPE_CHECKING:
     from node.replica.roles.role import Role
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from node.storage import Applied, StateStore
 
 KEYS = 400  # a turn's: 8 to 12 us each
-MANY = 256  # keys of a lease that are read first
-_STEP = 32  # keys read in a step
 _LEASE = 4  # what a lease costs besides its keys, in keys
 _LOOK = 40  # what it costs to find that very many hang on a lease, in keys
 
@@ -55,7 +55,7 @@ class Expiry:
     def __init__(self, node: ExpiryNode) -> None:
         self._node = node
         self._due: deque[int] = deque()
-        self._read: set[int] = set()  # of these the keys have been read
+        self._reads = LeaseReads(node)
         self._of: Leader | None = None  # the term that they are of (H7: decided and appended in one term)
         self._scheduled = self._closed = False
         self.decide: Callable[[list[int]], None] = self.add  # what becomes of leases that were found due (H7)
@@ -68,6 +68,7 @@ class Expiry:
                 lessor.granted(lease, seconds, now)
             elif kind == records.Item.LEASE_REVOKE:
                 lessor.revoked(lease)
+                self._node.store.lease_lists.drop(lease)
             else:
                 lessor.checkpointed(lease, seconds)
 
@@ -80,7 +81,6 @@ class Expiry:
         leader = self._node.writes.leader
         if leader is not self._of:
             self._due.clear()
-            self._read.clear()
             self._of = leader
         self._due.extend(leases)
         if self._due and not self._scheduled:
@@ -95,12 +95,13 @@ class Expiry:
         left = KEYS
         while self._due and left > 0:
             lease = self._due.popleft()
-            if lease not in self._read and self._node.store.hangs_many(lease, MANY):
-                self._node.slicer.start(self._reading([lease], partial(self._was_read, leader, lease)))
+            if self._reads.lacks(lease):
+                if not self._reads.goes_on(lease) and leader.view.lease_exists(lease):
+                    self._reads.read(lease, partial(self._was_read, leader, lease))
                 left -= _LOOK
                 continue
-            self._read.discard(lease)
             left -= leader.expire(lease) + _LEASE
+            self._node.store.lease_lists.drop(lease)
         self._node.wake()
         if self._due:
             self._scheduled = True
@@ -108,7 +109,6 @@ class Expiry:
 
     def _was_read(self, of: Leader, lease: int) -> None:
         if self._node.writes.leader is of is self._of:  # H7: else another term has to find it due
-            self._read.add(lease)
             self.add([lease])
 
     def revoke(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes, said: bytes = b"") -> None:
@@ -122,17 +122,17 @@ class Expiry:
         else:
             submit()
 
-    def when_read(self, leases: list[int], then: Callable[[], None]) -> None:
+    def when_read(self, leases: Sequence[int], then: Callable[[], None]) -> None:
         """Call ``then`` once the keys of these leases are in memory: at once unless there are very many."""
-        many = [lease for lease in leases if self._node.store.hangs_many(lease, MANY)]
-        if many:
-            self._node.slicer.start(self._reading(many, then))
-        else:
-            then()
+        for at, lease in enumerate(leases, 1):
+            if self._node.store.hangs_many(lease, MANY):
+                self._reads.read(lease, partial(self.when_read, leases[at:], then))
+                return
+        then()
 
     def as_read(self, leases: list[int], then: Callable[[list[int]], None]) -> None:
         """Call ``then`` with most of these leases at once, and with each lease of very many keys when these
-        are read."""
+        are read. Some are left out while very much is kept of others: they are named again."""
         few = []
         left = KEYS
         if self._closed:
@@ -142,7 +142,9 @@ class Expiry:
                 self._node.loop.call_soon(partial(self.as_read, leases[at:], then))
                 break
             if self._node.store.hangs_many(lease, MANY):
-                self._node.slicer.start(self._reading([lease], partial(then, [lease])))
+                lists = self._node.store.lease_lists
+                if not self._reads.goes_on(lease) and (lease in lists or not lists.full):
+                    self._reads.read(lease, partial(then, [lease]))
                 left -= _LOOK
             else:
                 few.append(lease)
@@ -152,9 +154,3 @@ class Expiry:
     def close(self) -> None:
         """The store is about to be closed: no lease ends here any more."""
         self._closed = True
-
-    def _reading(self, leases: list[int], then: Callable[[], None]) -> Slices:
-        for lease in leases:
-            yield from self._node.store.remember_lease_keys(lease, _STEP)
-        then()
-        self._node.wake()

@@ -182,6 +182,7 @@ class Upkeep:
         self.quota.second()
         self._shortage.second()
         self.lease_checks.second()
+        self._store.lease_lists.second()
         if self._log.bytes_after(0) >= self._long_log_bytes:
             self.truncation.truncate()
         self._clock_compaction.second()

@@ -34,6 +34,26 @@ from tests.sim.disks.order_rows import Splicer, feature_rows, pauses
 from tests.sim.moves.order_owned import Left, answer, bare, counts, drop, owns, stage
 
 
+class LeaseLists(set[int]):
+    """Everything is in memory here: which leases' keys would be listed."""
+
+    full = False
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self._store = store
+
+    def read(self, lease: int, step: int) -> Iterator[None]:
+        """As many steps as in the real one."""
+        yield from [None] * (len(self._store.lease_keys(lease)) // step)
+        self.add(lease)
+
+    drop = set.discard
+
+    def second(self) -> None:
+        """It keeps nothing."""
+
+
 class Store:
     """``node.storage.StateStore`` in memory. ``disk`` outlives the process."""
 
@@ -42,6 +62,7 @@ class Store:
         self._now = disk.reopen()
         # the key counts of ranges: here they are walked
         self.counts = SimpleNamespace(build_step=lambda: True, grown=False, ready=True)
+        self.lease_lists = LeaseLists(self)
 
     @property
     def content(self) -> Content:
@@ -287,10 +308,6 @@ class Store:
 
     def hangs_many(self, lease: int, many: int) -> bool:
         return len(self.lease_keys(lease)) > many
-
-    def remember_lease_keys(self, lease: int, step: int) -> Iterator[None]:
-        """Everything is in memory here; as many steps as in the real one."""
-        return iter([None] * (len(self.lease_keys(lease)) // step))
 
     def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
         return [k for k in self._now.keys if (c := self.current(k)) is not None and c.lease == lease]

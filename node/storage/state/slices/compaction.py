@@ -68,6 +68,7 @@ class Compaction:
                 # The run that holds the target's first change stays whole.
                 kept = runs_from(store.database, self._target)
                 if kept.valid():
+                    store.lease_lists.changes_go(self._target)
                     batch.delete_range(b"r", kept.key())
         except Exception as e:
             raise_read(e, store.path, f"compacting at revision {self._target}")

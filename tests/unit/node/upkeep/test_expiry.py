@@ -16,6 +16,17 @@ from node.upkeep.expiry import Expiry
 from tests.unit.proxy.fakes import ManualLoop
 
 
+class Lists(set[int]):
+    """The leases whose keys are listed."""
+
+    full = False
+    drop = set.discard
+
+    def read(self, lease: int, step: int) -> Iterator[None]:
+        self.add(lease)
+        yield
+
+
 class Node:
     """A leader with leases, of which each that is even has very many keys."""
 
@@ -25,12 +36,17 @@ class Node:
         self.work: list[Iterator[None]] = []
         self.ended: list[int] = []
         self.loop: Any = ManualLoop()
-        store = SimpleNamespace(hangs_many=self._hangs_many, remember_lease_keys=lambda lease, step: iter(()))
+        self.lists = Lists()
+        store = SimpleNamespace(hangs_many=self._hangs_many, lease_lists=self.lists)
         node: Any = SimpleNamespace(
             loop=self.loop, store=store, slicer=SimpleNamespace(start=lambda work: self.work.append(work)),
-            wake=lambda: None, writes=SimpleNamespace(leader=SimpleNamespace(expire=self._expire)),
+            wake=lambda: None, writes=SimpleNamespace(leader=self.leader()),
         )
         self.expiry = Expiry(node)
+
+    def leader(self) -> Any:
+        """Of another term than the one before."""
+        return SimpleNamespace(expire=self._expire, view=SimpleNamespace(lease_exists=lambda lease: True))
 
     def _hangs_many(self, lease: int, many: int) -> bool:
         self.looks += lease % 2 == 0
@@ -74,7 +90,7 @@ def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Pat
         (1, 1, records.lease_grant(9, 60)), (2, 1, records.lease_revoke(9, []) + records.lease_grant(7, 60)),
         (3, 1, records.lease_grant(9, 30)), (4, 1, records.lease_revoke(7, []))])
     lessor = Lessor(1000)
-    node: Any = SimpleNamespace(lessor=lessor, now_ms=lambda: 0)
+    node: Any = SimpleNamespace(lessor=lessor, now_ms=lambda: 0, store=store)
     Expiry(node).changed(applied)
     assert list(lessor) == [(9, 30, 0)] == list(store.leases())
     assert applied.revoked == [9, 7]
@@ -84,11 +100,46 @@ def test_a_lease_granted_again_in_the_run_that_revokes_it_is_there(tmp_path: Pat
 def test_h7_what_one_term_found_due_does_not_end_in_another() -> None:
     """The keys of a lease are read meanwhile; a keep-alive of the next term may have been acknowledged."""
     node = Node()
-    ends = node.expiry._node.writes.leader.expire  # type: ignore[union-attr]
     node.expiry.add([2])
     work, node.work = node.work, []
-    node.expiry._node.writes.leader = SimpleNamespace(expire=ends)  # type: ignore[assignment]
+    node.expiry._node.writes.leader = node.leader()
     node.settle(lambda: [None for one in work for _ in one])  # type: ignore[arg-type, return-value]
     assert node.ended == []
     node.settle(lambda: node.expiry.add([4]))
     assert node.ended == [4]
+
+
+def test_a_lease_that_is_named_again_while_its_keys_are_listed_is_listed_once() -> None:
+    """It is named every three seconds, and to list a million keys takes a minute beside writes."""
+    node = Node()
+    for _ in range(3):
+        node.expiry.add([2])
+        node.expiry.as_read([2], node.ended.extend)
+    assert len(node.work) == 1
+    node.settle(lambda: None)
+    assert node.ended == [2]
+
+
+def test_the_keys_of_few_leases_are_listed_at_once() -> None:
+    """Their lists are memory: five hundred leases may be due together."""
+    node = Node()
+    node.expiry.add(range(2, 101, 2))
+    while node.loop._soon:
+        node.loop.turn()
+    assert len(node.work) == 8
+    node.settle(lambda: None)
+    assert sorted(node.ended) == list(range(2, 101, 2))
+    assert not node.lists  # let go
+
+
+def test_no_more_leases_are_listed_for_the_sequencer_while_the_lists_are_full() -> None:
+    node = Node()
+    node.lists.full = True
+    node.expiry.as_read([1, 2, 3], node.ended.extend)
+    assert not node.work
+    assert node.ended == [1, 3]
+    node.lists.full = False
+    node.settle(lambda: node.expiry.as_read([2], node.ended.extend))  # the lessor names it again
+    node.lists.full = True
+    node.settle(lambda: node.expiry.as_read([2], node.ended.extend))  # its list stays as long as that
+    assert node.ended == [1, 3, 2, 2]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -232,7 +233,7 @@ def test_h7_leases_that_one_term_found_due_are_not_ended_by_the_next() -> None:
         Leader(EmptyStore(leases=True), term, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 9)
         for term in (1, 2)
     ]
-    turns = Turns(leaders[0], SimpleNamespace(hangs_many=lambda lease, many: False))
+    turns = Turns(leaders[0], MagicMock(hangs_many=lambda lease, many: False))
     expiry = turns.expiry
     expiry.add(range(1, 1001))
     turns.writes.leader = leaders[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -51,6 +52,8 @@ class Cluster:
         self.table = Table.initial(Base(BASE, 1))
         self.moves = self.switched = 0
         self.copiers: dict[int, Copier] = {}  # of each host
+        self.lists: list[Iterator[None]] = []  # of leases' keys, that are being made
+        self.steps = Random(seed)
         self.grown()
 
     def open(self, host: int, shard: int) -> StateStore:
@@ -87,6 +90,7 @@ class Cluster:
 
     def reopen(self) -> None:
         """All hosts, with what was flushed."""
+        self.lists.clear()  # they read the old databases
         for (host, shard), store in self.stores.items():
             store.flush()
             store.close()
@@ -267,6 +271,14 @@ class Cluster:
                 if store.compact_revision > left.revision:
                     for _ in drop_left(store, left):
                         pass
+
+    def list_leases(self) -> None:
+        """Lists of keys begin at some stores, go on, or end."""
+        for store in self.stores.values():
+            if self.steps.random() < 0.1:
+                self.lists.append(store.lease_lists.read(self.steps.choice(LEASES), 1))
+        self.lists = [work for work in self.lists if not any(
+            next(work, self) is self for _ in range(self.steps.choice((0, 1, 1, 9))))]
 
     # -- what is to be seen
 

@@ -45,6 +45,7 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
         else:
             {"begin": cluster.begin, "pages": cluster.pages, "end": cluster.end, "drop": cluster.drop,
              "remove": cluster.remove_compacted, "reopen": cluster.reopen}[doing]()
+        cluster.list_leases()
         cluster.check()
     return cluster
 
