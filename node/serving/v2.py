@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +21,7 @@ from cluster.errors import PERMISSION_DENIED, REQUEST_TOO_LARGE, TOO_MANY_REQUES
 from cluster.faults import answered
 from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.changes import expire
-from cluster.features.v2.events import encode_news
+from cluster.features.v2.events import encode_news, told
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, left_to_front, split_read
 from cluster.features.v2.shown import LatelyShown, Listing, get_json
@@ -76,6 +76,7 @@ class V2Tree:
         self.tree = Tree(node.store.feature_rows(RowsOf.V2))
         self._shown = LatelyShown()
         self._followers: set[FrontLink] = set()
+        self._untold: deque[Iterator[tuple[bytes, bool]]] = deque()  # what they are to be told
         # (until, index, link, rid, body), the oldest first
         self._waiting: deque[tuple[float, int, FrontLink, int, bytes]] = deque()
 
@@ -92,7 +93,9 @@ class V2Tree:
             return
         events = self.tree.take(own)
         if self._followers:
-            self._tell(encode_news(self.tree.index, False, events))
+            self._untold.append(told(self.tree.index, events))
+            if len(self._untold) == 1:
+                self._tell_on()
         self._release()
 
     def replaced(self) -> None:
@@ -100,6 +103,7 @@ class V2Tree:
         self.tree = Tree(self._node.store.feature_rows(RowsOf.V2))
         self._shown = LatelyShown()
         if self._followers:
+            self._untold.clear()
             self._tell(encode_news(self.tree.index, True, []))
         self._release()
 
@@ -109,6 +113,19 @@ class V2Tree:
             self._followers.add(link)
         else:
             self._followers.discard(link)
+
+    def _tell_on(self) -> None:
+        """Tell of what was applied, a step in each turn of the loop: a large directory has many."""
+        if not self._untold:
+            return
+        news, more = next(self._untold[0])
+        self._tell(news)
+        if not more:
+            self._untold.popleft()
+        if not self._followers:
+            self._untold.clear()
+        elif self._untold:
+            self._node.loop.call_soon(self._tell_on)
 
     def _tell(self, news: bytes) -> None:
         self._followers = {link for link in self._followers if link.alive}
@@ -264,17 +281,22 @@ class V2Tree:
     # -- clockwork
 
     def look(self) -> None:
-        """Every heartbeat interval: expire nodes, if this node leads; end reads that have waited."""
+        """Every heartbeat interval: if this node leads, expire nodes, and clear what large directories held.
+        End reads that have waited."""
+        self.tree.free()
         self._release()
         if self._followers:
             self._followers = {link for link in self._followers if link.alive}
         leader = self._node.writes.leader
-        if leader is None or not self.tree.next_expiry_ns:
+        if leader is None:
+            return
+        due, going = self.tree.next_expiry_ns, self.tree.going
+        if not due and not going:
             return
         if leader.dirty and not self._node.writes.has_room:
             return  # what was logged the last time has not left: the entry is not to grow
         now_ns = int(self._node.machine.wall_time() * 1e9)
-        if self.tree.next_expiry_ns > now_ns:
+        if not going and due > now_ns:
             return  # what is logged and not applied has its turn once it is
         rows = expire(leader.v2, now_ns, _AT_ONCE)
         if rows:  # H7: decided and appended in one and the same term

@@ -21,6 +21,7 @@ from cluster.features.v2.tree import (
     Tree,
     counter_row,
     event_row,
+    going_row,
     gone_row,
     namespace,
     node_row,
@@ -30,6 +31,8 @@ from cluster.pacing.pace import MAX_ENTRY_BYTES
 
 LONG_PAST_NS = 946_684_800 * 10**9  # what is set to expire before 2000 never does, as in etcd
 _READ_ONLY = frozenset((b"/", KEYS))
+# a directory with more nodes, or bytes of their paths, is large: the rows of what it held go later
+_MOST_AT_ONCE, _MOST_BYTES_AT_ONCE = 256, 256 << 10
 
 
 @dataclass(slots=True, frozen=True)
@@ -86,22 +89,25 @@ def evaluate(tree: Tree, write: Write) -> Change:
 
 
 def expire(tree: Tree, now_ns: int, most: int = 1000) -> list[Row]:
-    """The rows that end the nodes whose time is over, the first ones first; the tree has taken them. ``most``
-    nodes, and not many more bytes than an entry has: each event holds the old value."""
+    """The rows that end the nodes whose time is over, the first ones first, and that clear what large
+    directories held; the tree has taken them. ``most`` nodes, and not many more bytes than an entry has: each
+    event holds the old value."""
     logged: list[Row] = []
-    size = 0
-    for _ in range(most):
-        if size >= MAX_ENTRY_BYTES:
+    size = ended = 0
+    for _ in range(4 * most):  # many have gone
+        full = size >= MAX_ENTRY_BYTES or ended == most or len(logged) > 8 * most
+        if full or not tree.due(now_ns):
             break
-        node = tree.first_due(now_ns)
+        node = tree.first_due()
         if node is None:
-            break
+            continue
+        ended += 1
         event = Event(Action.EXPIRE, _gone(node, tree.index + 1), _shown(node), now_ns)
         rows = _logged(tree, event, _removed(node), _EXPIRED).rows
         tree.take(rows)
         logged += rows
         size += sum([len(name) + len(value or b"") for name, value in rows])
-    return logged
+    return logged + tree.clear(4 * most, MAX_ENTRY_BYTES >> 2)
 
 
 def _logged(tree: Tree, event: Event, rows: list[Row], counted: int) -> Change:
@@ -126,16 +132,20 @@ def _gone(node: Node, index: int) -> Shown:
 
 
 def _removed(node: Node) -> list[Row]:
-    """The rows of a node and of everything below it, in an order that is the same for equal trees."""
-    gone = []
-    left = list((node.children or {}).values())
+    """The rows of a node and of everything below it, in an order that is the same for equal trees. Of a large
+    directory its own alone: the tree clears the others."""
+    gone, size = [], 0
+    left = [node]
     while left:
         some = left.pop()
         gone.append(some.key)
-        if some.children:
-            left.extend(some.children.values())
-    gone.sort()
-    return [gone_row(node.key), *map(gone_row, gone)]
+        size += len(some.key)
+        below = some.children or {}
+        if len(gone) + len(left) + len(below) > _MOST_AT_ONCE or size > _MOST_BYTES_AT_ONCE:
+            return [going_row(node.key), gone_row(node.key)]
+        left.extend(below.values())
+    gone.sort()  # the node itself is the first
+    return [*map(gone_row, gone)]
 
 
 def _not_root(tree: Tree, path: bytes) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import islice
 
 
 class Action(IntEnum):
@@ -142,7 +144,23 @@ def concerns(watched: bytes, recursive: bool, event: Brief, swept: bool) -> bool
 
 _FOLLOWED = struct.Struct("<QB")  # index, whether there is a gap before
 _NEWS = struct.Struct("<II")  # lengths of the event and of what it swept
-Swept = tuple[bytes, ...]  # the paths of everything that went with a directory, its own among them
+#: The paths of everything that went with a directory, its own among them; of a large one they are read once.
+Swept = tuple[bytes, ...] | Iterator[bytes]
+_AT_ONCE = 1000  # paths of a large directory: 1 ms
+
+
+def told(index: int, events: list[tuple[bytes, Swept]]) -> Iterator[tuple[bytes, bool]]:
+    """V2_EVENTS of events that were applied, in steps, and whether more follow: an event of a large directory
+    comes again with more paths. A step names the index up to which no path is left to tell."""
+    ready: list[tuple[bytes, Swept]] = []
+    for row, swept in events:
+        if isinstance(swept, tuple):
+            ready.append((row, swept))
+            continue
+        while paths := tuple(islice(swept, _AT_ONCE)):
+            yield encode_news(index_of(row) - 1, False, [*ready, (row, paths)]), True
+            ready = []
+    yield encode_news(index, False, ready), False
 
 
 def encode_news(index: int, gap: bool, events: list[tuple[bytes, Swept]]) -> bytes:

@@ -3,19 +3,24 @@
 Rows, by name (``cluster.features.rows``)::
 
     c             index u64 | what was counted, u32 each, in the order of ``COUNTED``
+    g<path>       nothing: a large directory went, and rows of what it held are still here
     h<slot u16>   an event (``events.Event``): the last ``KEPT`` ones, by their index, less the oldest of them
                   while all have more than ``MOST_BYTES``
     n<path>       flags u8 | created u64 | modified u64 | expires i64 (ns since 1970, 0: never) | value
 
 The row of a directory stands before those of what it holds. One request writes the nodes that it changes, its
 event and the counters, in this order, so its cost does not grow with the tree.
+
+What a large directory held goes with the directory's row: no node stands whose directory is not there, or is
+younger than the node. The rows of such nodes go later, some at a time (``Tree.clear``). The ``g`` row goes
+with the last of them.
 """
 
 from __future__ import annotations
 
 import heapq
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cluster.faults import faults
 from cluster.features.rows import Row
@@ -26,7 +31,7 @@ from cluster.features.v2.refusals import Code, V2Error
 KEYS, AUTH = b"/1", b"/2"  # etcd's namespaces
 FIRST_INDEX = FIRST - 1  # of a tree without writes: what a single etcd spends on its own records
 COUNTER_ROW = b"c"
-_NODE, _EVENT = b"n", b"h"
+_NODE, _EVENT, _GOING = b"n", b"h", b"g"
 _SLOT = struct.Struct(">H")
 _HEAD = struct.Struct("<BQQq")
 _DIR = 1
@@ -39,6 +44,7 @@ COUNTED = (
 _COUNTS = struct.Struct(f"<Q{len(COUNTED)}I")
 _SETS = COUNTED.index("setsSuccess")
 _LEAST_STALE = 64
+_STALE_AT_ONCE, _FREED_AT_ONCE = 10_000, 20_000  # 10 ms, 5 ms
 
 
 def namespace(path: bytes) -> bytes:
@@ -68,6 +74,19 @@ class Node:
         return self.key[self.key.rfind(b"/") + 1 :].startswith(b"_")
 
 
+def _paths(node: Node) -> Iterator[bytes]:
+    """Its path, and those of everything below it."""
+    left = [node]
+    while left:
+        some = left.pop()
+        yield some.key
+        left += (some.children or {}).values()
+
+
+def _swept(event: bytes, removed: list[bytes], gone: Iterator[bytes] | None) -> Swept:
+    return (gone or tuple(removed)) if Brief.of(event).sweeps else ()
+
+
 def node_row(key: bytes, directory: bool, created: int, modified: int, expires_ns: int, value: bytes) -> Row:
     return _NODE + key, _HEAD.pack(_DIR if directory else 0, created, modified, expires_ns) + value
 
@@ -80,6 +99,11 @@ def file_row(key: bytes, index: int, value: bytes) -> Row:
 def gone_row(key: bytes) -> Row:
     """The row of a node that is deleted."""
     return _NODE + key, None
+
+
+def going_row(key: bytes, ended: bool = False) -> Row:
+    """The row of a large directory that goes, before the one that deletes it."""
+    return _GOING + key, None if ended else b""
 
 
 def event_row(index: int, event: bytes) -> Row:
@@ -119,7 +143,9 @@ class Tree:
         self._near_children = self.root.children
         self._expiring: dict[bytes, int] = {}  # by path, when
         self._heap: list[tuple[int, bytes]] = []  # some are stale
-        self.take(rows)
+        self.going: set[bytes] = set()  # large directories that went, and rows of what they held did not
+        self._left: list[Node] = []  # what they held: each stands for what is below it, too
+        self.take(self._standing(rows))
         if self.history is not None:
             self.history.read()
 
@@ -133,17 +159,18 @@ class Tree:
         made.index, made.written, made.counts = self.index, self.written, list(self.counts)
         made._sizes = self.sizes.copy()
         made._expiring, made._heap = dict(self._expiring), list(self._heap)
-        left = [(self.root, made.root)]
+        if self.going:
+            made.going, made._left = set(self.going), list(self._left)
+        made.root.children = dict(self.root.children or {})
+        left = [made.root.children]
         while left:
-            node, like = left.pop()
-            children = like.children
-            assert children is not None
-            children.update(node.children or {})
+            children = left.pop()
             for name, child in children.items():
                 if child.children is not None:
                     twin = Node(child.key, True, child.created, child.modified, child.expires_ns, child.value)
+                    twin.children = child.children.copy()
                     children[name] = twin
-                    left.append((child, twin))
+                    left.append(twin.children)
         return made
 
     # -- reading
@@ -177,21 +204,32 @@ class Tree:
         self._near, self._near_children = path, node.children
         return node.children
 
-    def first_due(self, now_ns: int) -> Node | None:
-        """The node whose time was over first; None: there is none."""
-        while (due := self.next_expiry_ns) and due <= now_ns:
-            path = self._heap[0][1]
-            try:
-                return self.find(path)
-            except V2Error:  # of rows that no change of ours writes
-                del self._expiring[path]
+    def due(self, now_ns: int) -> bool:
+        """Whether the first time is over; its node may have gone."""
+        return bool(self._heap) and self._heap[0][0] <= now_ns
+
+    def first_due(self) -> Node | None:
+        """The node whose time that is; None: it has gone, and the time is forgotten."""
+        when, path = self._heap[0]
+        if self._expiring.get(path) == when:
+            if (node := self._at(path)) is not None:
+                return node
+            del self._expiring[path]  # it went with a large directory
+        heapq.heappop(self._heap)
         return None
+
+    def _at(self, path: bytes) -> Node | None:
+        above, _, name = path.rpartition(b"/")
+        children = self.children_of(above)
+        return None if children is None else children.get(name)
 
     @property
     def next_expiry_ns(self) -> int:
-        """When the first node's time is over; 0: no node has one."""
+        """When the first node's time is over; 0: no node has one. It is early while very many have gone."""
         heap = self._heap
-        while heap and self._expiring.get(heap[0][1]) != heap[0][0]:
+        for _ in range(_STALE_AT_ONCE):
+            if not heap or self._expiring.get(heap[0][1]) == heap[0][0]:
+                break
             heapq.heappop(heap)
         return heap[0][0] if heap else 0
 
@@ -234,7 +272,9 @@ class Tree:
         """Take rows in; the events among them, and what each swept. A row that cannot be read changes
         nothing, here as at every other replica."""
         events: list[tuple[bytes, Swept]] = []
-        removed: list[bytes] = []
+        removed: list[bytes] = []  # the last node that was deleted, and those below it
+        below = b""  # what the paths of those begin with
+        gone: Iterator[bytes] | None = None  # all of these, of a large directory
         if isinstance(rows, SetRows) and len(rows) == 2 * len(rows.files) + 1:
             rows = self._take_files(rows, events)
         for name, value in rows:
@@ -242,16 +282,15 @@ class Tree:
                 kind = name[:1]
                 if kind == _NODE:
                     if value is None:
-                        removed.append(name[1:])
-                        self._remove(name[1:])
+                        below = self._delete(name[1:], below, removed)
                     elif value[:1] != _FILE or not self._put_file(name[1:], value):
                         self._put(name[1:], value)
                 elif kind == _EVENT and value is not None:
                     if self.history is not None:
                         self.history.add(value)
-                        events.append((value, tuple(removed) if removed and Brief.of(value).sweeps else ()))
+                        events.append((value, _swept(value, removed, gone) if removed else ()))
                     if removed:
-                        removed = []
+                        removed, below, gone = [], b"", None
                     if self._sizes is not None:
                         self._sizes.add(index_of(value), len(value))
                 elif kind == _EVENT:
@@ -260,6 +299,8 @@ class Tree:
                     index, *self.counts = _COUNTS.unpack(value)
                     self.index = index
                     self.written = True
+                elif kind == _GOING:
+                    gone = self._goes(name[1:], value is None)
             except (struct.error, ValueError, IndexError) as error:
                 faults.met("taking a row of the v2 tree", error)
         return events
@@ -353,16 +394,88 @@ class Tree:
             node = child
         return node
 
+    def _delete(self, path: bytes, below: bytes, removed: list[bytes]) -> bytes:
+        """A node is deleted. ``removed``: the last one that was looked for, and those that went with it.
+        ``below``: what their paths begin with; the answer is that from here on."""
+        if not below or not path.startswith(below):
+            self._remove(path)
+            removed.clear()
+            below = path + b"/"
+        removed.append(path)
+        if self._expiring:
+            self._expiring.pop(path, None)
+        return below
+
     def _remove(self, path: bytes) -> None:
-        node = self.root
-        *above, last = path.split(b"/")[1:]
-        for name in above:
-            child = None if node.children is None else node.children.get(name)
-            if child is None:
-                return
-            node = child
-        if node.children is not None:
-            self._forget_below(node.children.pop(last, None))
+        above, _, name = path.rpartition(b"/")
+        children = self.children_of(above)
+        node = None if children is None else children.pop(name, None)
+        if node is not None and node.children is not None:
+            self._near = None
+
+    # -- large directories that go
+
+    def _goes(self, path: bytes, ended: bool) -> Iterator[bytes] | None:
+        """A large directory is about to go: the paths of all that goes with it. ``ended``: all rows went."""
+        if ended:
+            self.going.discard(path)
+            return None
+        self.going.add(path)
+        node = self._at(path)
+        if node is None:  # at a start
+            return None
+        self._left += (node.children or {}).values()
+        return _paths(node)
+
+    def clear(self, most: int, most_bytes: int) -> list[Row]:
+        """The rows that delete some of what is left of large directories; the tree has taken them."""
+        rows: list[Row] = []
+        below, size = b"", 0
+        for _ in range(most):
+            if not self._left or size >= most_bytes:
+                break
+            node = self._left.pop()
+            path = node.key
+            self._left += (node.children or {}).values()
+            size += len(path)
+            known = bool(below) and path.startswith(below)
+            there = None if known else self._at(path)
+            if there is None:
+                if not known:
+                    below = path + b"/"
+                self._expiring.pop(path, None)
+                rows.append(gone_row(path))
+            elif there.children is not None:  # a later one, as the next ones may be
+                self._near, self._near_children = path, there.children
+        if not self._left:
+            rows += [going_row(path, True) for path in sorted(self.going)]
+            self.going.clear()
+        return rows
+
+    def free(self) -> None:
+        """Forget some of what a leader has cleared."""
+        if self._left and not self.going:
+            del self._left[-_FREED_AT_ONCE:]
+
+    def _standing(self, rows: Iterable[Row]) -> Iterable[Row]:
+        """Rows of a state without those of nodes that went, which are left to be cleared."""
+        rows = list(rows)
+        if not any(name[:1] == _GOING for name, _ in rows):
+            return rows
+        found: list[Row] = []
+        created_at = {b"": 0, KEYS: 0}  # of directories that stand
+        for name, value in rows:
+            if name[:1] == _NODE and value is not None and len(value) >= _HEAD.size:
+                path = name[1:]
+                flags, created, _, _ = _HEAD.unpack_from(value)
+                if created < created_at.get(path[: path.rfind(b"/")], created + 1):
+                    self._left.append(Node(path, False, 0, 0, 0, b""))
+                    continue
+                if flags & _DIR:
+                    created_at[path] = created
+            found.append((name, value))
+        self._left.reverse()  # a directory before what it held
+        return found
 
     def _forget_below(self, node: Node | None) -> None:
         """Nothing below ``node`` expires any more, and no directory there is cached."""
