@@ -50,7 +50,8 @@ def wish(facts: Facts, limits: Bounds, before: About | None = None) -> Wish | No
     """Without regard to time; None: all is well, or too little is known.
 
     ``before``: what the last look asked for. Its shard stays the one that is hot, or idle, until another is
-    so by ``limits.gain`` more: the noise of figures would choose another at each look.
+    so by ``limits.gain`` more: the noise of figures would choose another at each look. A hot shard that
+    nothing here helps stays only while nothing helps the hottest one.
     """
     serving = [
         shard for shard, known in facts.table.shards.items()
@@ -61,7 +62,11 @@ def wish(facts: Facts, limits: Bounds, before: About | None = None) -> Wish | No
     kind, known = before or (None, -1)
     hot = max(serving, key=lambda shard: cpus[shard])
     if kind != Kind.RETIRE and limits.hot < cpus.get(known, 0.0) >= cpus[hot] - limits.gain:
-        hot = known
+        stays = _cool(facts, known, cpus, limits)
+        if stays.kind != Kind.SAY or hot == known:
+            return stays
+        other = _cool(facts, hot, cpus, limits)
+        return stays if other.kind == Kind.SAY else other
     if cpus[hot] > limits.hot:
         return _cool(facts, hot, cpus, limits)
     return _spare(facts, cpus, limits, known if kind == Kind.RETIRE else -1)

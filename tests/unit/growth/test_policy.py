@@ -273,6 +273,17 @@ def test_two_leaders_that_are_alike_are_too_hot_together() -> None:
     assert due.kind == Kind.ADD
 
 
+def test_a_shard_that_nothing_helps_keeps_no_hotter_one_waiting() -> None:
+    lone = replace(HOT, cpu=0.9, leader=2, sample=sample([b"/one"]))
+    policy = Policy(LIMITS, Past(two(), -10**8), -10**8)
+    for second in range(0, 600, 5):
+        assert policy.look(facts(second, shards={0: replace(COOL, leader=1), 1: lone})).due is None
+    for second in range(600, 700, 5):
+        advice = policy.look(facts(second, shards={0: replace(HOT, cpu=0.95), 1: lone}))
+    assert advice.due is not None
+    assert (advice.due.kind, advice.due.shard) == (Kind.ADD, 0)
+
+
 def test_one_of_two_idle_shards_that_are_alike_retires() -> None:
     due = looks(2, (0.02, 0.003, 0.003), 0.001, 3 * 3600)
     assert due is not None
