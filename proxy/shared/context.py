@@ -128,7 +128,7 @@ class Context:
         is no such message is refused in grpc-go's words here, because it would end a node."""
         stats = self.method("unary", service, name)
 
-        def handler(call: Call, data: bytes) -> None:
+        def handler(call: Call, data: bytes, stats: MethodStats = stats) -> None:
             stats.started += 1
             if self.no_leader(call, stats):
                 return

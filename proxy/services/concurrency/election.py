@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cluster import errors
 from cluster.pb import election_pb2, rpc_pb2
 from proxy.services.concurrency import queue
-from proxy.services.concurrency.nested import Message
+from proxy.services.concurrency.nested import Message, Then
 from proxy.services.concurrency.session import Session, Sessions
 from proxy.shared.context import Context, Registry
 
@@ -24,7 +24,7 @@ def register(registry: Registry, context: Context) -> None:
 
 
 def _campaign(session: Session, request: Message) -> None:
-    session.lease(request.lease, lambda lease: _Campaign(session, request, lease).start())
+    session.lease(request.lease, lambda lease: _Campaign(session, request, lease).start(), revokes=True)
 
 
 def _proclaim(session: Session, request: Message) -> None:
@@ -87,13 +87,9 @@ class _Campaign:
 
     def _stands(self, answer: Message, error: str) -> None:
         session = self._session
-        if answer is not None:
-            self._header, self._revision = answer.header, answer.header.revision
         if not session.go_on(error):
-            if answer is not None and answer.succeeded:
-                self._resign()
             return
-        session.give_up = self._resign
+        self._header, self._revision = answer.header, answer.header.revision
         if answer.succeeded:
             self._wait()
             return
@@ -107,12 +103,13 @@ class _Campaign:
 
     def _renamed(self, answer: Message, error: str) -> None:
         error = error or ("" if answer.succeeded else errors.ELECTION_NOT_LEADER.text)
-        if error and not self._session.over:
-            self._resign()
-        if self._session.go_on(error):
+        if error:
+            self._resign(lambda *_: self._session.fail(error))
+        else:
             self._wait()
 
     def _wait(self) -> None:
+        self._session.give_up = self._resign
         self._session.wait_for_deletes(self._prefix, self._revision - 1, self._elected)
 
     def _elected(self, error: str) -> None:
@@ -121,9 +118,9 @@ class _Campaign:
             leader = election_pb2.LeaderKey(name=self._name, key=key, rev=revision, lease=self._lease)
             self._session.answer(election_pb2.CampaignResponse(header=self._header, leader=leader))
 
-    def _resign(self) -> None:
+    def _resign(self, then: Then = queue.nobody) -> None:
         resign = queue.if_created(self._key, self._revision, queue.delete_op(self._key))
-        self._session.nested.txn(resign, queue.nobody)
+        self._session.nested.txn(resign, then)
 
 
 class _Observer:

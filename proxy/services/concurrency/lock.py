@@ -19,7 +19,8 @@ def register(registry: Registry, context: Context) -> None:
 
 
 def _lock(session: Session, request: Message) -> None:
-    session.lease(request.lease, lambda lease: _Lock(session, request.name + b"/", lease).acquire())
+    session.lease(
+        request.lease, lambda lease: _Lock(session, request.name + b"/", lease).acquire(), revokes=True)
 
 
 def _unlock(session: Session, request: Message) -> None:
@@ -36,7 +37,6 @@ class _Lock:
         self._prefix = prefix
         self._lease = lease
         self._key = queue.own_key(prefix, lease)
-        self._mine = False  # this call has put the key
 
     def acquire(self) -> None:
         owner = queue.range_op(queue.first_created(self._prefix))
@@ -44,11 +44,7 @@ class _Lock:
 
     def _queued(self, answer: Message, error: str) -> None:
         session = self._session
-        if answer is not None and answer.succeeded:
-            self._mine = True
         if not session.go_on(error):
-            if self._mine:
-                self._release()
             return
         revision = answer.header.revision
         if not answer.succeeded:
@@ -63,20 +59,23 @@ class _Lock:
     def _first(self, error: str) -> None:
         """All earlier keys are gone; the own one may be, too, if its lease has ended."""
         if error:
-            self._release()
-            self._session.fail(error)
+            self._fail(error)
         else:
             self._session.nested.range(rpc_pb2.RangeRequest(key=self._key), self._looked)
 
     def _looked(self, answer: Message, error: str) -> None:
-        session = self._session
-        if error and not session.over:
-            self._release()
-        if session.go_on(error or ("" if answer.kvs else errors.SESSION_EXPIRED.text)):
+        if error:
+            self._fail(error)
+        elif self._session.go_on("" if answer.kvs else errors.SESSION_EXPIRED.text):
             self._taken(answer.header)
 
     def _taken(self, header: Message) -> None:
         self._session.answer(lock_pb2.LockResponse(header=header, key=self._key))
+
+    def _fail(self, error: str) -> None:
+        """The answer waits for the key's end, as in etcd: a client that tries again takes over the key."""
+        if not self._session.over:
+            self._session.nested.delete(self._key, lambda *_: self._session.fail(error))
 
     def _release(self) -> None:
         self._session.nested.delete(self._key, queue.nobody)

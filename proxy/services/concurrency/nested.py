@@ -67,6 +67,7 @@ class _Question(InnerCall):
         self._answer = message
 
     def ended(self, status: int, message: str) -> None:
+        self._nested.asked.discard(self)
         try:
             self._then(None if status else self._response.FromString(self._answer), message)
         except HANDLER_MISTAKES as error:
@@ -125,6 +126,7 @@ class Nested:
         self.call = call
         self.metadata = {name: value for name, value in call.metadata.items() if name != b"hasleader"}
         self.on_fault: Callable[[], None] | None = None  # ends the call, while it waits
+        self.asked: set[_Question] = set()  # without an answer yet
         self._watch: _Watch | None = None
 
     def met(self, path: bytes, error: Exception) -> None:
@@ -147,6 +149,10 @@ class Nested:
         request = rpc_pb2.LeaseGrantRequest(TTL=ttl_s)
         self._ask("/etcdserverpb.Lease/LeaseGrant", request, rpc_pb2.LeaseGrantResponse, then)
 
+    def revoke(self, lease: int, then: Then) -> None:
+        request = rpc_pb2.LeaseRevokeRequest(ID=lease)
+        self._ask("/etcdserverpb.Lease/LeaseRevoke", request, rpc_pb2.LeaseRevokeResponse, then)
+
     def watch(self, request: Message, take: Callable[[Message], None], end: Callable[[str], None]) -> None:
         """Watch until :meth:`unwatch`, one at a time; ``take`` gets answers with events, ``end`` why it ended
         otherwise."""
@@ -159,6 +165,13 @@ class Nested:
         if watch is not None:
             watch.cancel()
 
+    def drop(self) -> None:
+        """The client's call has ended: what is not sent yet will not be, and no answer is taken any more."""
+        self.unwatch()
+        asked, self.asked = self.asked, set()
+        for question in asked:
+            question.cancel()
+
     def drained(self) -> None:
         if self._watch is not None and self._watch.on_drain is not None:
             self._watch.on_drain()
@@ -166,4 +179,6 @@ class Nested:
     def _ask(self, path: str, request: Message, response: type[Message], then: Then) -> None:
         call = self.call
         deadline = None if call.closed else call.deadline  # cleaning up after a client has none
-        _Question(path, self, response, then, deadline).open(self._registry, request.SerializeToString())
+        question = _Question(path, self, response, then, deadline)
+        self.asked.add(question)
+        question.open(self._registry, request.SerializeToString())

@@ -66,6 +66,7 @@ class Session:
         self.nested = nested
         self.call = call
         self.give_up: Callable[[], None] | None = None  # undoes the work of a call without an answer
+        self._own = 0  # a lease of this call alone
         self._context = context
         self.stats = stats
         self._ended = ended
@@ -73,9 +74,13 @@ class Session:
         call.on_cancel = self._cancelled
         nested.on_fault = self._fault
 
-    def lease(self, lease: int, then: Callable[[int], None]) -> None:
+    def lease(self, lease: int, then: Callable[[int], None], revokes: bool = False) -> None:
+        """``then`` gets the client's lease, or a new one. ``revokes``: unless the call is answered, nobody
+        knows the new one, and it ends with all its keys. A client that tries again under its own lease takes
+        over the key, as in etcd."""
         def granted(answer: Message, error: str) -> None:
             if self.go_on(error):
+                self._own = answer.ID if revokes else 0
                 then(answer.ID)
 
         if lease:
@@ -103,6 +108,7 @@ class Session:
         if self._end():
             self.stats.failed(errors.Code.UNKNOWN)
             self.call.finish(int(errors.Code.UNKNOWN), text)
+            self._undo(None)
 
     def finish(self) -> None:
         if self._end():
@@ -122,21 +128,25 @@ class Session:
         give_up = self.give_up
         if self._end():
             self._context.refuse(self.call, self.stats, error)
-            if give_up is not None:
-                give_up()
+            self._undo(give_up)
 
     def _cancelled(self, call: Any) -> None:
         give_up = self.give_up
         if self._end():
             self.stats.failed(errors.Code.CANCELED)
-            if give_up is not None:
-                give_up()
+            self._undo(give_up)
+
+    def _undo(self, give_up: Callable[[], None] | None) -> None:
+        if self._own:
+            self.nested.revoke(self._own, queue.nobody)
+        elif give_up is not None:
+            give_up()
 
     def _end(self) -> bool:
         if self.over:
             return False
         self.over = True
-        self.nested.unwatch()
+        self.nested.drop()
         self._context.unguard(self.call)
         # they would refer to each other until the garbage collector comes
         self.call.on_cancel = self.call.on_drain = self.give_up = self.nested.on_fault = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,20 @@ def test_who_gives_up_waiting_leaves_the_queue(server: Server) -> None:
         server.waits(b"gives up/", 1)
     server.unlock(held.key)
     assert server.lock(b"gives up", server.grant()).result().key
+
+
+def test_a_lock_whose_first_call_was_given_up_stays_the_second_calls(server: Server) -> None:
+    lease, keys = server.grant(), []
+    for tries in range(100):  # some are given up while their transaction is under way
+        given_up = server.lock(b"again %d" % tries, lease)
+        time.sleep(0.0002 + tries * 0.00002)
+        given_up.cancel()
+        keys.append(server.lock(b"again %d" % tries, lease).result().key)
+    waiting = server.lock(b"again 0", server.grant())
+    server.waits(b"again 0/", 2)
+    assert [server.keys(key.rpartition(b"/")[0] + b"/")[0] for key in keys] == keys
+    server.unlock(keys[0])
+    waiting.result()
 
 
 def test_a_lock_of_a_lease_that_is_not_there_is_refused(server: Server) -> None:

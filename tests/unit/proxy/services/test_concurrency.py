@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import INTERNAL_FAULT, NO_LEADER, STOPPED
+from cluster.errors import CONTEXT_CANCELED, INTERNAL_FAULT, NO_LEADER, STOPPED, TIMEOUT, EtcdError
 from cluster.faults import faults
 from cluster.pb import election_pb2, kv_pb2, lock_pb2, rpc_pb2
-from cluster.wire.messages import Method
+from cluster.wire.messages import Method, Status
 from proxy.grpc.registry import Registry
 from proxy.services.concurrency.session import _Deletes
 from proxy.services.table import register_all
 from tests.garbage import no_garbage
-from tests.unit.proxy.fakes import FakeCall
+from tests.unit.proxy.fakes import FakeCall, FakeNode, Request
 from tests.unit.proxy.watch.watching import World
 
 FIRST = kv_pb2.KeyValue(key=b"n/6", create_revision=4, mod_revision=4, version=1)
@@ -176,15 +176,179 @@ def test_a_mistake_in_taking_an_inner_event_ends_the_call_and_leaves_the_queue(
     assert net.context.hub.statistics()["watches"] == 0
 
 
-def test_a_mistake_in_an_answer_to_a_client_that_has_gone_is_counted() -> None:
-    queue = Queue()
-    node = queue.world.net.nodes[2]
-    call = queue.begin("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=b"n", lease=7))
-    (txn,) = node.take(Method.TXN)
+LOCK, CAMPAIGN = "/v3lockpb.Lock/Lock", "/v3electionpb.Election/Campaign"
+OWN = kv_pb2.KeyValue(key=b"n/7", create_revision=5, mod_revision=5, version=1, lease=7)
+WRITES = (Method.TXN, Method.DELETE_RANGE, Method.LEASE_GRANT, Method.LEASE_REVOKE)
+
+
+def wanted(path: str, lease: int) -> Any:
+    kind = lock_pb2.LockRequest if path == LOCK else election_pb2.CampaignRequest
+    return kind(name=b"n", lease=lease)
+
+
+def told(path: str, succeeded: bool, first: kv_pb2.KeyValue = OWN) -> bytes:
+    """The answer of the transaction that puts the own key, or finds it."""
+    own = rpc_pb2.ResponseOp(response_range=rpc_pb2.RangeResponse(kvs=[OWN], count=1))
+    holder = rpc_pb2.ResponseOp(response_range=rpc_pb2.RangeResponse(kvs=[first], count=1))
+    put = rpc_pb2.ResponseOp(response_put=rpc_pb2.PutResponse())
+    answers = [put if succeeded else own, *([holder] if path == LOCK else [])]
+    return rpc_pb2.TxnResponse(succeeded=succeeded, responses=answers).SerializeToString()
+
+
+def sent(queue: Queue) -> list[tuple[Method, bytes]]:
+    """The writes that have come to the leader."""
+    queue.world.net.run()
+    return [(method, request.body) for method in WRITES for request in queue.world.net.nodes[2].take(method)]
+
+
+def cancel(call: FakeCall) -> None:
     call.closed = True
     assert call.on_cancel is not None
     call.on_cancel(call)
+
+
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_a_key_that_the_clients_next_call_took_over_stays(path: str) -> None:
+    queue = Queue()
+    node = queue.world.net.nodes[2]
+    gone = queue.begin(path, wanted(path, 7))
+    (first,) = node.take(Method.TXN)
+    cancel(gone)
+    call = queue.begin(path, wanted(path, 7))
+    (second,) = node.take(Method.TXN)
+    node.ok(first, 0, told(path, True))
+    node.ok(second, 0, told(path, False))
+    queue.world.net.run()
+    if path == CAMPAIGN:
+        queue.read()  # nobody stood before it
+    assert call.status == (0, "")
+    assert sent(queue) == []
+
+
+def granted(queue: Queue, path: str) -> tuple[FakeCall, Request]:
+    """A call that gets a lease of its own, and its transaction."""
+    node = queue.world.net.nodes[2]
+    call = queue.begin(path, wanted(path, 0))
+    (grant,) = node.take(Method.LEASE_GRANT)
+    node.ok(grant, 0, rpc_pb2.LeaseGrantResponse(ID=7, TTL=60).SerializeToString())
+    queue.world.net.run()
+    (txn,) = node.take(Method.TXN)
+    return call, txn
+
+
+def asked_before(queue: Queue, txn: Request, path: str) -> Request:
+    """The read of who stands before the own key, once that is put."""
+    net = queue.world.net
+    net.nodes[2].ok(txn, 0, told(path, True, FIRST))
+    net.run()
+    for index in net.nodes[2].take(Method.READ_INDEX):
+        net.nodes[2].index(index, 1)
+    net.run()
+    (asked,) = net.nodes[1].take(Method.RANGE)
+    return asked
+
+
+def refuse(node: FakeNode, request: Request) -> None:
+    node.answer(request.rid, Status.ERROR, EtcdError(TIMEOUT).encode())
+
+
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+@pytest.mark.parametrize(
+    "end", ["gone", "gone as it waits", "stop", "refused", "refused a read", "a mistake"])
+def test_a_lease_that_an_unanswered_call_was_granted_is_revoked(path: str, end: str) -> None:
+    queue = Queue()
+    net = queue.world.net
+    call, txn = granted(queue, path)
+    if end == "gone as it waits":
+        found = rpc_pb2.RangeResponse(kvs=[FIRST], count=1)
+        net.nodes[1].ok(asked_before(queue, txn, path), 0, found.SerializeToString())
+        queue.world.settle()
+    if end.startswith("gone"):
+        cancel(call)
+    elif end == "stop":
+        net.context.stop()
+    elif end == "refused":
+        refuse(net.nodes[2], txn)
+    elif end == "a mistake":
+        net.nodes[2].ok(txn, 0, b"\xff")
+    else:
+        refuse(net.nodes[1], asked_before(queue, txn, path))
+        net.run()
+        for deleted in net.nodes[2].take(Method.DELETE_RANGE):
+            net.nodes[2].ok(deleted, 0)
+    assert sent(queue) == [(Method.LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=7).SerializeToString())]
+    assert call.closed
+    assert len(faults.take()) == (end == "a mistake")
+
+
+def test_an_answered_calls_own_lease_stays() -> None:
+    queue = Queue()
+    call, txn = granted(queue, LOCK)
+    queue.world.net.nodes[2].ok(txn, 5, told(LOCK, True))
+    assert sent(queue) == []
+    assert call.status == (0, "")
+
+
+@pytest.mark.parametrize(("path", "request_"), [
+    (LOCK, wanted(LOCK, 7)),
+    (LOCK, wanted(LOCK, 0)),
+    ("/v3lockpb.Lock/Unlock", lock_pb2.UnlockRequest(key=b"n/7")),
+    (CAMPAIGN, wanted(CAMPAIGN, 7)),
+    ("/v3electionpb.Election/Proclaim", election_pb2.ProclaimRequest(leader={"key": b"n/7", "lease": 7})),
+    ("/v3electionpb.Election/Resign", election_pb2.ResignRequest(leader={"key": b"n/7", "lease": 7})),
+])
+def test_what_waits_for_a_leader_is_not_sent_once_its_client_has_gone(path: str, request_: Any) -> None:
+    queue = Queue()
+    net = queue.world.net
+    for node in net.nodes.values():
+        node.leader = 0
+    net.pass_time(0.5)
+    call = queue.begin(path, request_)
+    cancel(call)
+    net.pass_time(0.5)
+    assert net.context.router.statistics()["queued"] == 0
+    for node in net.nodes.values():
+        node.leader, node.term = 2, 2
+    net.pass_time(0.5)
+    assert sent(queue) == []
+    stats = [stats for (kind, _, _), stats in net.context.stats.items() if kind == "inner"]
+    assert [(one.started, one.codes) for one in stats if one.started] == [(1, {CONTEXT_CANCELED.code: 1})]
+
+
+def test_a_lock_that_fails_as_it_waits_is_answered_once_its_key_is_gone() -> None:
+    """A client that tries again under its lease would take over the key."""
+    queue = Queue()
+    net = queue.world.net
+    call = queue.begin(LOCK, wanted(LOCK, 7))
+    (txn,) = net.nodes[2].take(Method.TXN)
+    refuse(net.nodes[1], asked_before(queue, txn, LOCK))
+    net.run()
+    assert call.status is None
+    (deleted,) = net.nodes[2].take(Method.DELETE_RANGE)
+    net.nodes[2].ok(deleted, 0)
+    net.run()
+    assert call.status == (2, TIMEOUT.text)
+
+
+def test_a_campaign_that_gives_up_its_new_value_leaves_the_key_to_the_clients_next_call() -> None:
+    queue = Queue()
+    node = queue.world.net.nodes[2]
+    call = queue.begin(CAMPAIGN, election_pb2.CampaignRequest(name=b"n", lease=7, value=b"new"))
+    (txn,) = node.take(Method.TXN)
+    node.ok(txn, 0, told(CAMPAIGN, False))
+    queue.world.net.run()
+    (renames,) = node.take(Method.TXN)
+    assert b"new" in renames.body
+    cancel(call)
+    assert sent(queue) == []
+
+
+def test_an_answer_to_a_client_that_has_gone_is_not_looked_at() -> None:
+    queue = Queue()
+    node, before = queue.world.net.nodes[2], faults.count
+    call = queue.begin(LOCK, wanted(LOCK, 7))
+    (txn,) = node.take(Method.TXN)
+    cancel(call)
     node.ok(txn, 0, b"\xff")
     queue.world.net.run()
-    assert call.status is None
-    assert [where for where, _ in faults.take()] == ["answering /etcdserverpb.KV/Txn"]
+    assert (call.status, faults.count) == (None, before)
