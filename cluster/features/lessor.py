@@ -291,6 +291,10 @@ class Lessor:
                 heapq.heapreplace(heap, (now_ms + EXPIRY_RETRY_MS, order, entry))
         return found
 
+    def is_expired(self, lease: int) -> bool:
+        """Whether it is one that :meth:`due` has given out, and not a later one of the same ID."""
+        return (entry := self._leases.get(lease)) is not None and entry.expired
+
     def due_checkpoints(self, now_ms: int, limit: int = EXPIRY_SCAN_LIMIT) -> list[tuple[int, int]]:
         """``(lease, remaining_s)`` to be logged as checkpoints now: of leases with long to live. With less
         than an interval left it is a lease's last."""

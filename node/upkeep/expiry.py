@@ -95,8 +95,11 @@ class Expiry:
         left = KEYS
         while self._due and left > 0:
             lease = self._due.popleft()
+            if not self._ends(lease):
+                left -= 1
+                continue
             if self._reads.lacks(lease):
-                if not self._reads.goes_on(lease) and leader.view.lease_exists(lease):
+                if not self._reads.goes_on(lease):
                     self._reads.read(lease, partial(self._was_read, leader, lease))
                 left -= _LOOK
                 continue
@@ -106,6 +109,13 @@ class Expiry:
         if self._due:
             self._scheduled = True
             self._node.loop.call_soon(self._some)
+
+    def _ends(self, lease: int) -> bool:
+        """Whether it is still the lease that was found due: clients may end it, and grant its ID again, while
+        it waits. What is logged of it and not applied decides otherwise; it is found due again."""
+        leader = self._node.writes.leader
+        return (leader is not None and self._node.lessor.is_expired(lease)
+                and not leader.view.changes_lease(lease))
 
     def _was_read(self, of: Leader, lease: int) -> None:
         if self._node.writes.leader is of is self._of:  # H7: else another term has to find it due
@@ -132,7 +142,12 @@ class Expiry:
 
     def as_read(self, leases: list[int], then: Callable[[list[int]], None]) -> None:
         """Call ``then`` with most of these leases at once, and with each lease of very many keys when these
-        are read. Some are left out while very much is kept of others: they are named again."""
+        are read: with those that are due still. Some are left out while very much is kept of others: they are
+        named again."""
+        def told(found: list[int]) -> None:
+            if ending := [lease for lease in found if self._ends(lease)]:
+                then(ending)
+
         few = []
         left = KEYS
         if self._closed:
@@ -144,12 +159,12 @@ class Expiry:
             if self._node.store.hangs_many(lease, MANY):
                 lists = self._node.store.lease_lists
                 if not self._reads.goes_on(lease) and (lease in lists or not lists.full):
-                    self._reads.read(lease, partial(then, [lease]))
+                    self._reads.read(lease, partial(told, [lease]))
                 left -= _LOOK
             else:
                 few.append(lease)
         if few:
-            then(few)
+            told(few)
 
     def close(self) -> None:
         """The store is about to be closed: no lease ends here any more."""

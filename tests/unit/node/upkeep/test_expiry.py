@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.features.lessor import Lessor
+from cluster.evaluate.replica import Leader
+from cluster.features.lessor import EXPIRY_RETRY_MS, Lessor
+from cluster.pb import rpc_pb2
+from cluster.wire.messages import Method
 from node.storage import StateStore
-from node.upkeep.expiry import Expiry
+from node.upkeep.expiry import MANY, Expiry
 from tests.unit.proxy.fakes import ManualLoop
 
 
@@ -40,13 +43,13 @@ class Node:
         store = SimpleNamespace(hangs_many=self._hangs_many, lease_lists=self.lists)
         node: Any = SimpleNamespace(
             loop=self.loop, store=store, slicer=SimpleNamespace(start=lambda work: self.work.append(work)),
-            wake=lambda: None, writes=SimpleNamespace(leader=self.leader()),
+            wake=lambda: None, lessor=SimpleNamespace(is_expired=lambda lease: True),
+            writes=SimpleNamespace(leader=self.next_term()),
         )
         self.expiry = Expiry(node)
 
-    def leader(self) -> Any:
-        """Of another term than the one before."""
-        return SimpleNamespace(expire=self._expire, view=SimpleNamespace(lease_exists=lambda lease: True))
+    def next_term(self) -> Any:
+        return SimpleNamespace(expire=self._expire, view=SimpleNamespace(changes_lease=lambda lease: False))
 
     def _hangs_many(self, lease: int, many: int) -> bool:
         self.looks += lease % 2 == 0
@@ -102,7 +105,7 @@ def test_h7_what_one_term_found_due_does_not_end_in_another() -> None:
     node = Node()
     node.expiry.add([2])
     work, node.work = node.work, []
-    node.expiry._node.writes.leader = node.leader()
+    node.expiry._node.writes.leader = node.next_term()
     node.settle(lambda: [None for one in work for _ in one])  # type: ignore[arg-type, return-value]
     assert node.ended == []
     node.settle(lambda: node.expiry.add([4]))
@@ -143,3 +146,98 @@ def test_no_more_leases_are_listed_for_the_sequencer_while_the_lists_are_full() 
     node.lists.full = True
     node.settle(lambda: node.expiry.as_read([2], node.ended.extend))  # its list stays as long as that
     assert node.ended == [1, 3, 2, 2]
+
+
+class Sequencing:
+    """A sequencer in memory, whose loop, slices and applies are done when told. Lease 9 is due."""
+
+    def __init__(self, store: StateStore, keys: int) -> None:
+        self.store, self.index = store, 0
+        self.loop: Any = ManualLoop()
+        self.lessor = Lessor(1000)
+        self.leader = Leader(store, 1, max_txn_ops=128, lessor=self.lessor, new_lease_id=lambda: 1)
+        self.read: list[Iterator[Any]] = []
+        self.now_ms = 0
+        node: Any = SimpleNamespace(
+            loop=self.loop, store=store, slicer=SimpleNamespace(start=self.read.append), wake=lambda: None,
+            lessor=self.lessor, now_ms=lambda: self.now_ms, writes=SimpleNamespace(leader=self.leader))
+        self.expiry = Expiry(node)
+        self.lessor.promote(0)
+        self.grant(keys)
+        self.now_ms = 2_000
+
+    def grant(self, keys: int) -> None:
+        self.leader.execute(Method.LEASE_GRANT, rpc_pb2.LeaseGrantRequest(ID=9, TTL=2).SerializeToString())
+        for key in range(keys):
+            put = rpc_pb2.PutRequest(key=b"%d" % key, lease=9)
+            self.leader.execute(Method.PUT, put.SerializeToString())
+        self.apply()
+
+    def revoke(self) -> None:
+        self.leader.execute(Method.LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=9).SerializeToString())
+
+    def apply(self) -> None:
+        data, batch = self.leader.seal()
+        self.index += 1
+        self.expiry.changed(self.store.apply([(self.index, 1, data)]))
+        self.leader.applied(batch)
+
+    def go_on(self) -> None:
+        self.loop.turn()
+        read, self.read = self.read, []
+        for one in read:
+            for _ in one:
+                pass
+        self.loop.run()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[StateStore]:
+    store = StateStore.open(tmp_path)
+    yield store
+    store.close()
+
+
+def test_a_lease_that_was_given_out_twice_ends_once(store: StateStore) -> None:
+    """Until its revoke is applied it is due again; the queue may be longer than that."""
+    leads = Sequencing(store, 1)
+    leads.expiry.look()
+    leads.now_ms += EXPIRY_RETRY_MS
+    assert leads.lessor.due(leads.now_ms) == [9]
+    leads.apply()
+    leads.grant(1)
+    leads.expiry.add([9])
+    assert not leads.leader.dirty
+    assert list(leads.lessor) == [(9, 2, 0)]
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_lease_that_was_granted_again_while_it_waited_stays(
+    store: StateStore, shards: int, applied: bool
+) -> None:
+    leads, ended = Sequencing(store, MANY + 1), []
+    if shards == 2:
+        leads.expiry.decide = lambda leases: leads.expiry.as_read(leases, ended.extend)
+    leads.expiry.look()
+    leads.revoke()
+    if applied:
+        leads.apply()
+        leads.grant(1)
+    else:
+        grant = rpc_pb2.LeaseGrantRequest(ID=9, TTL=2)
+        leads.leader.execute(Method.LEASE_GRANT, grant.SerializeToString())
+    leads.go_on()
+    if leads.leader.dirty:
+        leads.apply()
+    assert list(leads.lessor) == [(9, 2, 0)]
+    assert ended == []
+
+
+def test_a_lease_that_is_due_still_ends_once_its_keys_are_read(store: StateStore) -> None:
+    leads = Sequencing(store, MANY + 1)
+    leads.expiry.look()
+    assert not leads.leader.dirty
+    leads.go_on()
+    leads.apply()
+    assert (list(leads.lessor), list(store.leases())) == ([], [])

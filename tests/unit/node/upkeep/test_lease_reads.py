@@ -25,6 +25,13 @@ LEASE, OTHER = 7, 8
 KEYS = [b"k%04d" % number for number in range(600)]
 
 
+class Due(Lessor):
+    """Its leases have ended whenever it is asked."""
+
+    def is_expired(self, lease: int) -> bool:
+        return True
+
+
 class Shard:
     """The only shard's leader. What it logs is applied when told; ``leases``: which each key is to have."""
 
@@ -34,7 +41,7 @@ class Shard:
         self.work: list[Iterator[None]] = []
         self.leases: dict[bytes, int] = {}
         node: Any = SimpleNamespace(
-            loop=SimpleNamespace(call_soon=lambda call: None), lessor=Lessor(1000), now_ms=lambda: 0,
+            loop=SimpleNamespace(call_soon=lambda call: None), lessor=Due(1000), now_ms=lambda: 0,
             raft=SimpleNamespace(role=Role.LEADER), role=SimpleNamespace(submit=self._submit),
             slicer=SimpleNamespace(start=self.work.append), store=self.store, wake=lambda: None,
             writes=SimpleNamespace(leader=self.leader),

@@ -186,6 +186,7 @@ class Turns:
         node: Any = SimpleNamespace(
             loop=SimpleNamespace(call_soon=self.due.append), slicer=SimpleNamespace(start=self.work.append),
             wake=lambda: None, writes=self.writes, store=store,
+            lessor=SimpleNamespace(is_expired=lambda lease: True),
         )
         self.expiry = Expiry(node)
 
