@@ -64,7 +64,7 @@ class Owed:
     def __init__(self) -> None:
         self.index = self.term = 0  # of the entry, once it is logged
         self.answers: list[Reply] = []  # sent when the entry is applied
-        # compactions (answer, physical): acknowledged by the node
+        # compactions, refused ones with physical, too (answer, physical): acknowledged by the node
         self.controls: list[tuple[Reply, bool]] = []
         self.late: list[tuple[FrontLink, int, DueAnswer]] = []  # made once it is applied
         self.size = 0  # bytes that go into the entry, roughly
@@ -279,7 +279,11 @@ class Writes:
             outcome = leader.execute(method, body, looked)
         except EtcdError as e:
             text = e.encode()
-            self._open.answers.append((link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text))
+            refused = link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text
+            if e.kind is errors.COMPACTED and _is_physical(method, body):  # it waits for that, as etcd's
+                self._open.controls.append((refused, True))
+            else:
+                self._open.answers.append(refused)
             return 0
         except Elsewhere:
             link.answer(rid, Status.ELSEWHERE, LEADER.pack(0, 0))
@@ -299,7 +303,7 @@ class Writes:
             link, rid,
             ANSWER.pack(rid, 0, _HEAD_BYTES + len(tail)) + HEAD.pack(outcome.revision, leader.term) + tail)
         if method in EVERYWHERE:
-            self._open.controls.append((reply, method == Method.COMPACT and _is_physical(body)))
+            self._open.controls.append((reply, _is_physical(method, body)))
         else:
             self._open.answers.append(reply)
         return len(outcome.items)
@@ -423,7 +427,7 @@ class Writes:
             "committed": self.committed, "proposed": self.proposed, "failed": self.failed}
 
 
-def _is_physical(body: bytes) -> bool:
+def _is_physical(method: int, body: bytes) -> bool:
     from cluster.pb.rpc_pb2 import CompactionRequest
 
-    return CompactionRequest.FromString(body).physical
+    return method == Method.COMPACT and CompactionRequest.FromString(body).physical

@@ -39,8 +39,10 @@ class ControlWaits:
 
     def acknowledge(self, link: FrontLink, record: bytes, tell: Tell) -> None:
         """A control record is applied here: ``tell`` gets ``record``, which answers it, once every shard's
-        leader has applied it (I20)."""
-        if not self.full:
+        leader has applied it (I20); at once if it is refused."""
+        if ANSWER.unpack_from(record)[1] != Status.OK:
+            tell(link, record)
+        elif not self.full:
             self._waits.add(self._node.applied_index, (link, record, tell))
             self.release()
             self.settle()

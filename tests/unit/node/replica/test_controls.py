@@ -74,6 +74,11 @@ def node() -> Sequencer:
 UNKNOWN = [(RID, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())]
 
 
+def test_a_refused_one_waits_for_no_other_leader(node: Sequencer) -> None:
+    node.controls.acknowledge(node.link, ANSWER.pack(RID, Status.ERROR, 0), FrontLink.put)
+    assert node.answers() == [(RID, Status.ERROR, b"")]
+
+
 def test_it_is_done_when_the_last_leader_has_applied_it(node: Sequencer) -> None:
     node.compacted()
     assert node.answers() == []

@@ -18,7 +18,7 @@ from cluster.order.leading.rights import KEYS_ELSEWHERE
 from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2
 from cluster.raft import ProposalDropped, Role
-from cluster.wire.messages import Method, Status, decode_answers
+from cluster.wire.messages import ANSWER, Method, Status, decode_answers
 from node.links.fronts import FrontLink
 from node.replica.consequences import Consequences
 from node.replica.writes import Writes
@@ -54,16 +54,21 @@ class Replica:
         self.sent: list[bytes] = []
         self.link = FrontLink(b"front", self._take, b"", 1)
         self.auth: users.AuthState | None = None
+        self.controls: list[tuple[int, int, bool]] = []  # that are applied: rid, status, physical
         self.writes = Writes(
             self.raft, store, lambda link: None,
             lambda: Leader(store, self.raft.term, max_txn_ops=128, lessor=Lessor(1000),
                            new_lease_id=lambda: 7, auth=self.auth),
-            refusal=lambda method, body: None, control_applied=lambda link, record, physical: None,
+            refusal=lambda method, body: None, control_applied=self._control_applied,
             pace=Pace(full_requests))
 
     def _take(self, parts: list[bytes]) -> bool:
         self.sent.append(parts[-1])
         return True
+
+    def _control_applied(self, link: FrontLink, record: bytes, physical: bool) -> None:
+        rid, status, _ = ANSWER.unpack_from(record)
+        self.controls.append((rid, status, physical))
 
     def lead(self, term: int) -> None:
         """Elected; its own first entry is applied."""
@@ -327,3 +332,18 @@ def test_of_several_shards_the_sequencer_judges_puts_under_leases(replica: Repli
     assert replica.answers() == {1: Status.ELSEWHERE}
     replica.apply(replica.raft.last)
     assert replica.answers() == {2: Status.OK, 3: Status.ERROR}
+
+
+def test_what_is_compacted_already_waits_with_physical_for_that_compaction(replica: Replica) -> None:
+    """As etcd's: an automatic one may be under way, and defrag comes next."""
+    replica.lead(1)
+    replica.put(1)
+    replica.apply(2)
+    for rid, revision, physical in ((2, 2, False), (3, 2, True), (4, 2, False), (5, 9, True)):
+        request = rpc_pb2.CompactionRequest(revision=revision, physical=physical)
+        replica.writes.submit(replica.link, rid, Method.COMPACT, request.SerializeToString())
+    replica.writes.run()
+    replica.answers()
+    replica.apply(3)
+    assert replica.controls == [(2, Status.OK, False), (3, Status.ERROR, True)]
+    assert replica.answers() == {4: Status.ERROR, 5: Status.ERROR}
