@@ -161,6 +161,7 @@ def _write_keys(
     restored = Restored(1, compacted, 0, 0, len(around.leases))
     one = shards[0] if len(shards) == 1 else None
     cleared = around.finished_compact_revision
+    granted = {one.lease for one in around.leases}
     last = (0, -1)
     for at, value in database.rows(KEY):
         main, sub, deleted = read_revision(at)
@@ -182,7 +183,7 @@ def _write_keys(
             if not _is_sound(value, len(key), main):
                 raise NoBackup(f"cannot read the snapshot: revision {main}.{sub} does not hold a key of it")
             shard.put(version_row(key, main, sub, PUT), value)
-            if lease := parse_current(value, len(key)).lease:
+            if (lease := parse_current(value, len(key)).lease) in granted:  # others ended: history names them
                 shard.put(LEASE_KEY.pack(b"l", lease) + key, b"")
         if main >= cleared:  # as compactions leave them
             shard.change(main, sub, DELETE if deleted else PUT, key)

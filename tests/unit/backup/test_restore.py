@@ -22,7 +22,8 @@ from node.backup.restore import INDEX, Changed, restore
 from node.storage import Position, RaftLog, StateStore
 from tests.unit.backup.test_build import built, checkpoint, filled
 from tests.unit.storage.conftest import OpenStore, open_store
-from tests.unit.storage.state.stores import history
+from tests.unit.storage.state.stores import do, history
+from tests.unit.storage.state.test_lease_check import checked
 from tests.unit.storage.workload import CONFIGURATION
 from tests.unit.v2.tree.random_writes import NOW_NS
 from tests.unit.v2.tree.test_tree import everything
@@ -74,6 +75,19 @@ def test_every_revision_reads_as_before_on_any_number_of_shards(
         while not one.compaction_step(10_000):
             pass
         one.close()
+
+
+def test_keys_and_leases_agree_though_history_names_leases_that_ended(
+        open_store: OpenStore, tmp_path: Path) -> None:
+    store = open_store()
+    do(store, records.lease_grant(5, 60), records.lease_grant(7, 60), records.put(b"live", 0, 1, b"", 7))
+    do(store, records.put(b"ended", 0, 1, b"", 5))
+    do(store, records.lease_revoke(5, [b"ended"]))
+    path, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    (new,) = restored(Database(path.read_bytes()), tmp_path / "new", 1)
+    check = checked(new)
+    assert (check.mismatches, check.attached, check.rows) == (0, 1, 1), check.examples
+    new.close()
 
 
 def _same_history(store: StateStore, stores: list[StateStore]) -> None:
