@@ -6,6 +6,7 @@ atomically.
     state/current        "db-3": replaced by rename, the only commit point of an install
     state/db-3/          the database
     state/incoming-.../  a snapshot being received    (removed at open)
+    state/removed-.../   a database being removed     (removed at open)
     outgoing/            checkpoints being sent       (removed at the start of the node)
 
 A crash before the rename leaves the old database, one after it the new; the next open removes what
@@ -64,6 +65,27 @@ def write_current(root: Path, name: str) -> None:
 
 def next_name(name: str) -> str:
     return f"db-{int(name[3:]) + 1}"
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has that database open: it is closed with its last reader."""
+    try:
+        held = os.stat(path / "LOCK")
+    except OSError:
+        return False
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if os.path.samestat(os.fstat(int(fd)), held):
+                return True
+    return False
+
+
+def remove(path: Path) -> None:
+    """Remove a database. A reader that is left never finds just a table missing (``errors.Replaced``)."""
+    gone = path.with_name(f"removed-{path.name}")
+    with contextlib.suppress(OSError):
+        path.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def remove_others(root: Path, keep: str) -> None:

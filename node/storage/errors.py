@@ -8,6 +8,7 @@
 ``LibraryRefused``      this RocksDB does not keep a log as recovery needs it: install another version
 ``NoRoom``              the disk lacks the room that a defragmentation or a copy needs: the store is as before
 ``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
+``Replaced``            a read of a state that is gone, after a snapshot took its place: the client's business
 ``Compacted``           a read below the compaction revision: the client's business
 ``FutureRevision``      a read above the applied revision: the client's business
 ======================  ==============================================================================
@@ -16,7 +17,11 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import NoReturn
+
+from cluster import errors
+from cluster.errors import EtcdError
 
 
 class StorageError(Exception):
@@ -70,6 +75,13 @@ class SnapshotRefused(Exception):
     pass
 
 
+class Replaced(EtcdError):
+    """Of a read that goes on for very long."""
+
+    def __init__(self) -> None:
+        super().__init__(errors.TIMEOUT)
+
+
 class Compacted(Exception):
     def __init__(self, compact_revision: int) -> None:
         super().__init__(f"revision is below the compaction at {compact_revision}")
@@ -85,11 +97,25 @@ class FutureRevision(Exception):
 def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
     """Turn RocksDB's error at a read into ours: a block that cannot be read may not be answered as "not
     there"."""
-    if isinstance(error, StorageError | Compacted | FutureRevision):
+    if isinstance(error, StorageError | Replaced | Compacted | FutureRevision):
         raise error
+    if _is_replaced(path):
+        raise Replaced from error
     if is_disk_full(error):
         raise DiskFull(path, f"{doing}: {error}") from error
     raise StorageCorruption(f"{path}: {doing}: {error}") from error
+
+
+def _is_replaced(path: str) -> bool:
+    """Whether a state was removed (``StateStore.flush``) and is no longer the one that counts
+    (``node.storage.directory``). One that counts and is not there is damage."""
+    root, name = os.path.split(path)
+    try:
+        with open(os.path.join(root, "current"), "rb") as pointer:
+            current = pointer.read().split(b" ")[0]
+    except OSError:
+        return False
+    return current != os.fsencode(name) and not os.path.exists(path)
 
 
 def raise_open(error: Exception, path: str) -> NoReturn:

@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from node.storage.snapshot import SnapshotSink
     from node.storage.state.changes.apply import Prepared
 
-RETIRE_S = 60.0  # a replaced database stays so long for its readers
+RETIRE_S = 60.0  # a replaced database stays so long
+READERS_S = 900.0  # and so much longer while it has readers: a hash may take 10 minutes
 
 
 class StateStore(Versions):
@@ -76,7 +77,7 @@ class StateStore(Versions):
         self._opened = opened
         self.flushing = threading.Lock()  # held while the database must stay open
         self._defragmenting = Defragmenting()
-        self._retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
+        self.retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
         super().__init__(*self._database(name), clock_ns, shard)
         self._begin()
 
@@ -182,9 +183,16 @@ class StateStore(Versions):
                 raise SyncFailed(f"{self.path}: flush failed: {e}") from e
             if position.order_index > self.durable_position.order_index:
                 self.durable_position = position
-            while self._retired and self._retired[0][0] <= time.monotonic():
-                shutil.rmtree(self._retired.pop(0)[1], ignore_errors=True)
+            self.retired = [one for one in self.retired if not self._removed(*one)]
             return position
+
+    def _removed(self, due: float, path: Path) -> bool:
+        """Remove a replaced database if it is time, and whether it was."""
+        now = time.monotonic()
+        if now < due or (now < due + READERS_S and directory.is_open(path)):
+            return False
+        directory.remove(path)
+        return True
 
     def compaction_step(self, budget_us: int) -> bool:
         """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""
@@ -268,7 +276,8 @@ class StateStore(Versions):
 
     def install(self, sink: SnapshotSink) -> Position:
         """Replace the whole state by a finished snapshot, atomically; never backwards (I18). Raises
-        SnapshotRefused, with the state as it was. Readers of the old state may go on for a minute."""
+        SnapshotRefused, with the state as it was. Readers of the old state may go on for a quarter of an
+        hour; then they raise Replaced."""
         if sink.position.order_index <= self.position.order_index:
             raise SnapshotRefused(
                 f"snapshot at {sink.position.order_index} is not newer than {self.position.order_index}")
@@ -285,7 +294,7 @@ class StateStore(Versions):
             self._begin()
             if self.position != sink.position:
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
-            self._retired.append((time.monotonic() + RETIRE_S, self.root / old))
+            self.retired.append((time.monotonic() + RETIRE_S, self.root / old))
             return self.position
 
     def switch_to(self, name: str) -> None:

@@ -56,7 +56,7 @@ class Flushes:
         self._began_bytes = self._began_ordered = 0  # what had been logged then
         self._hasten_at, self._pause_s = 0.0, _PAUSE_S
         self._owed = False  # a source of what moved here waits until it is durable
-        self._retired: list[float] = []  # when databases that snapshots replaced are to go
+        self._remove_at = 0.0  # when databases that snapshots replaced are to go; 0: at no time
         self._wanted = self._anew = False  # a change of members waits for them; another one than before
         self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # the last wait; when the pauses started again
 
@@ -79,8 +79,8 @@ class Flushes:
 
     def replaced(self) -> None:
         """A snapshot was installed. A flush removes the database of before once it is overdue, though nothing
-        may be written any more."""
-        self._retired.append(self._loop.time() + 2 * RETIRE_S)
+        may be written any more, or a later one does, once it has no readers."""
+        self._remove_at = self._loop.time() + 2 * RETIRE_S
 
     def hasten(self, *, wanted: bool, anew: bool = False) -> None:
         """Every heartbeat at least; ``wanted``: a change of members waits until what is applied is durable
@@ -95,8 +95,8 @@ class Flushes:
             self._owed = False
             if self._store.durable_position.order_index < self._node.order_index:
                 self._begin()
-        if self._retired and self._retired[0] <= self._loop.time() and not self._running:
-            del self._retired[0]
+        if 0 < self._remove_at <= self._loop.time() and not self._running:
+            self._remove_at = 0.0
             self._begin()
         self._wanted, self._anew = wanted, self._anew or anew
         if not wanted:
@@ -135,6 +135,8 @@ class Flushes:
             log.error("flushing the state failed", error=str(done.exception()))
             self._node.fail(f"flushing the state failed: {done.exception()}")
             return
+        if self._store.retired and not self._remove_at:
+            self._remove_at = self._loop.time() + RETIRE_S
         self._done()
 
     def close(self) -> None:

@@ -10,16 +10,23 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from cluster.effects import records
-from node.storage import Position, SnapshotRefused, StateStore, directory, snapshot
+from cluster.errors import EtcdError
+from node.storage import Position, SnapshotRefused, StateStore, StorageCorruption, directory, snapshot
+from node.storage.errors import SyncFailed
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state import store as state
+from node.storage.state.slices.lease_check import check_leases
 from tests.unit.storage.conftest import OpenStore
+from tests.unit.storage.state.stores import with_many_tables
 from tests.unit.storage.workload import stream
+
+Replaced = tuple[StateStore, Iterator[tuple[bytes, bytes]]]
 
 
 @pytest.fixture
@@ -111,23 +118,74 @@ def test_an_install_does_not_wait_until_the_old_state_is_defragmented(
     store.defragment()
 
 
-def test_a_reader_of_the_replaced_state_goes_on_and_the_old_files_go_later(
-    donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_store()
-    items = b"".join(records.put(b"%05d" % i, 0, 1, bytes(100), 0) for i in range(5000))
-    store.apply([(1, 1, items)])
-    store.flush()
+@pytest.fixture
+def replaced(donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replaced]:
+    """A store of 5,000 keys that a snapshot has replaced, and a reader of these keys; the store is to go."""
+    store = with_many_tables(tmp_path / "state")
     rows = store.reader().scan(b"\0", b"\0")
     next(rows)
     monkeypatch.setattr(state, "RETIRE_S", 0)
     sink = receive(store, sent(donor, tmp_path))
     sink.finish()
     store.install(sink)
+    yield store, rows
+    store.close()
+
+
+def test_a_reader_of_the_replaced_state_goes_on_and_the_old_files_go_later(
+    donor: StateStore, replaced: Replaced
+) -> None:
+    """RocksDB opens a table when it is read."""
+    store, rows = replaced
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-1", "db-2"]
     assert len(list(rows)) == 4999
     assert store.position == donor.position
     store.flush()
     assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+    assert not store.retired
+
+
+def test_a_reader_that_goes_on_for_very_long_keeps_no_disk_full(
+    replaced: Replaced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, which is no damage."""
+    store, rows = replaced
+    monkeypatch.setattr(state, "READERS_S", 0)
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+    with pytest.raises(EtcdError, match="request timed out"):
+        list(rows)
+
+
+@pytest.mark.parametrize("missing", ["db-1", "db-1/CURRENT"])
+def test_files_that_are_missing_are_damage_unless_a_snapshot_replaced_them(
+    tmp_path: Path, missing: str
+) -> None:
+    store = with_many_tables(tmp_path / "state")
+    rows = store.reader().scan(b"\0", b"\0")
+    next(rows)
+    for table in store.root.glob("db-1/*.sst"):
+        table.unlink()
+    (store.root / missing).rename(tmp_path / "missing")
+    with pytest.raises(StorageCorruption, match="No such file"):
+        list(rows)
+    with suppress(SyncFailed):
+        store.close()
+
+
+def test_a_check_of_leases_ends_with_its_state(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path
+) -> None:
+    store = open_store()
+    check = check_leases(store, budget_us=0)
+    store.apply([(1, 1, b"".join(records.put(b"%05d" % n, 0, 1, b"", 0) for n in range(5000)))])
+    next(check)
+    sink = receive(store, sent(donor, tmp_path))
+    sink.finish()
+    store.install(sink)
+    with pytest.raises(StopIteration):
+        next(check)
 
 
 def test_the_stream_is_padded_for_etcdctl(donor: StateStore, tmp_path: Path) -> None:

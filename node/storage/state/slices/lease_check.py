@@ -180,8 +180,9 @@ def _leases_of(versions: RdictIter, key: bytes) -> Iterator[int]:
 
 
 def check_leases(store: StateStore, budget_us: int = SLICE_US) -> Generator[None, None, LeaseCheck]:
-    """The whole check, of this moment, a slice at a time. Raises StorageCorruption."""
-    check = LeaseCheck(store)
-    while not check.step(budget_us):
+    """The whole check, of this moment, a slice at a time, or until a snapshot takes the store's place. Raises
+    StorageCorruption."""
+    check, path = LeaseCheck(store), store.path
+    while store.path == path and not check.step(budget_us):
         yield
     return check

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.effects import records
+from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import end_fields
 from cluster.evaluate.reading.row_parts import read_part, sizes_in
 from cluster.pb import rpc_pb2
@@ -21,12 +23,14 @@ from node.links.fronts import FrontLink
 from node.serving import ranges
 from node.serving.reads import Reads
 from node.serving.streams import Streams
-from node.slicing.slicer import Slicer
+from node.slicing.slicer import Slicer, Slices
 from node.storage import Reader, StateStore
+from node.storage.state import store as state
 from tests.garbage import no_garbage
 from tests.unit.node.serving.answering import serve_of
 from tests.unit.proxy.fakes import ManualLoop
 from tests.unit.storage.moved.cluster import SHARDS, Cluster
+from tests.unit.storage.state.stores import received, with_many_tables
 
 KEYS = [b"k%04d" % n for n in range(900)]
 
@@ -275,6 +279,33 @@ def test_a_read_that_is_cancelled_while_it_waits_is_not_served() -> None:
     reads.sweep()
     assert not reads._late, "its time is over"
     assert told != link.pending, "a front waits longer for a hash"
+
+
+def test_a_read_of_a_state_that_is_gone_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot replaced it, and the read's client took its parts for a quarter of an hour."""
+    monkeypatch.setattr(state, "RETIRE_S", 0)
+    monkeypatch.setattr(state, "READERS_S", 0)
+    replica = Replica(tmp_path, 0, False, with_many_tables(tmp_path / "node"))
+    store, rows = replica.store, replica.store.reader().scan(b"\0", b"\0")
+    donor = StateStore.open(tmp_path / "donor")
+    donor.apply([(at, 1, records.put(b"k", 0, 1, b"", 0)) for at in range(1, 3)])
+    next(rows)
+
+    def work() -> Slices:
+        for _ in rows:
+            yield
+
+    replica.reads.start(replica.link, 7, work())
+    sink = received(donor, tmp_path / "outgoing", store.root)
+    sink.finish()
+    store.install(sink)
+    store.flush()
+    replica.loop.run()
+    replica.link.flush()
+    status, body = replica.answers[-1]
+    assert (status, EtcdError.decode(body).kind) == (Status.ERROR, errors.TIMEOUT)
+    store.close()
+    donor.close()
 
 
 def test_a_read_that_has_waited_leaves_nothing_to_the_garbage_collector() -> None:

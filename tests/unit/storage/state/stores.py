@@ -18,6 +18,19 @@ def do(store: StateStore, *items: bytes, want_events: bool = False) -> apply.App
     return store.apply([(index, 1, b"".join(items))], want_events=want_events)
 
 
+def with_many_tables(path: Path) -> StateStore:
+    """5,000 keys in more tables than RocksDB opens at its start."""
+    store = StateStore.open(path)
+    do(store, *(records.put(b"%05d" % n, 0, 1, bytes(800), 0) for n in range(5000)))
+    store.flush()
+    store.database.set_options({"target_file_size_base": "65536"})
+    store.defragment()
+    store.close()
+    store = StateStore.open(path)
+    assert len(store.database.live_files()) > 40
+    return store
+
+
 def received(donor: StateStore, outgoing: Path, root: Path, chunk_bytes: int = 1 << 20) -> SnapshotSink:
     """What another store in ``root`` gets of a donor: all of it, not finished yet."""
     source, sink = SnapshotSource.create(donor, outgoing), SnapshotSink(root)
