@@ -39,7 +39,8 @@ class MarkFile:
         self._no_fsync = no_fsync
         self._fd = -1
         self._synced_at = 0.0
-        self._written = self._synced = b""  # what the file holds, and the disk for certain
+        self._written = b""  # what the file holds
+        self._lacks_sync = False  # the disk may hold that, or what was written before
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -82,19 +83,16 @@ class MarkFile:
         try:
             if data != self._written:
                 os.pwrite(self._fd, data, 0)
-                self._written = data
-            if self._lacks_sync() and (force or self._is_due()):
+                self._written, self._lacks_sync = data, not self._no_fsync
+            if self._lacks_sync and (force or self._is_due()):
                 os.fdatasync(self._fd)
-                self._synced_at, self._synced = time.monotonic(), data
+                self._synced_at, self._lacks_sync = time.monotonic(), False
         except OSError as e:
             raise SyncFailed(f"{self.path}: {e}") from e
 
     def is_behind(self) -> bool:
         """Whether what is written is not synced, though it is time: the next write does it."""
-        return self._lacks_sync() and self._is_due()
-
-    def _lacks_sync(self) -> bool:
-        return self._written != self._synced and not self._no_fsync
+        return self._lacks_sync and self._is_due()
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._synced_at >= _SYNC_INTERVAL_S

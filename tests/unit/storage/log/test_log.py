@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
 from node.storage import DirectoryLocked, RaftLog, opening
+from node.storage.log.mark import Mark, MarkFile
 from node.storage.log.raft_log import ROW_BYTES
 from tests.unit.storage.workload import CONFIGURATION
 
@@ -215,6 +217,25 @@ def test_syncs_in_a_thread_and_appends_in_the_loop_do_not_disturb_each_other(log
     log = reopened(log)  # the mark agrees
     assert (log.first_index(), log.last_index()) == (first, last)
     log.close()
+
+
+def test_the_mark_is_synced_before_the_log_gets_shorter_though_the_disk_had_it_so_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """H10: the system writes out by itself what a mark said in between."""
+    syncs: list[int] = []
+    mark = MarkFile(tmp_path / "mark", no_fsync=False)
+    monkeypatch.setattr(os, "fdatasync", syncs.append)
+    shorter, longer = Mark(90, 1, 1, 1), Mark(100, 1, 1, 1)
+    mark.create()
+    mark.write(shorter, force=True)
+    before = len(syncs)
+    mark.write(shorter, force=True)
+    mark.write(longer)
+    assert len(syncs) == before, "at most once a second"
+    mark.write(shorter, force=True)
+    assert len(syncs) == before + 1
+    mark.close()
 
 
 def test_without_fsync_everything_else_is_the_same(tmp_path: Path) -> None:
