@@ -201,6 +201,7 @@ class Client:
             self._channels.connections, config.user, config.password, _FOREVER_S, token=config.token,
             attempt_s=_FOREVER_S, on_again=self._tried)
         self._unlimited, self._repeats = False, True  # how what is asked now is tried
+        self.unanswered: set[str] = set()  # endpoints that may do the last request, which another has done
         self._token = config.token
 
     def unary(
@@ -217,6 +218,7 @@ class Client:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._log_in(deadline)
         self._repeats = safe_to_repeat
+        self.unanswered.clear()
         if (left_s := _left(deadline)) == 0.0:  # like Go's client, it does not send then
             raise _out_of_time()
         call = self._caller.unary(
@@ -233,9 +235,13 @@ class Client:
         return engine.submit(
             self._caller.unary(Method(method, response), request, timeout=timeout_s, needs_leader=False))
 
-    def each(self, told: AsyncIterator[R], deadline: float | None = None) -> Iterator[R]:
-        """The answers of a stream, until it ends. RequestError."""
-        while (answer := self.run(_next(told), deadline)) is not None:
+    def each(
+        self, told: AsyncIterator[R], deadline: float | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Iterator[R]:
+        """The answers of a stream, until it ends. ``meanwhile`` is called now and then during the wait, if it
+        has no deadline. RequestError."""
+        while (answer := self.run(_next(told), deadline, meanwhile)) is not None:
             _check_size(answer.ByteSize(), self._config.max_recv_bytes)
             if self._failing.over():
                 say("it goes on")
@@ -289,13 +295,16 @@ class Client:
         config = self._config
         return Caller(self._channels.connections, config.user, config.password, _FOREVER_S, token=self._token)
 
-    def run(self, step: Coroutine[Any, Any, Result], deadline: float | None = None) -> Result:
+    def run(
+        self, step: Coroutine[Any, Any, Result], deadline: float | None = None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Result:
         """What a step of the library gives, until the deadline or whenever that is. RequestError, or
         LeaseLost."""
         if deadline is not None:
             step = asyncio.wait_for(step, _left(deadline))
         try:
-            return self._waited(step, deadline)
+            return self._waited(step, deadline, meanwhile)
         except LeaseLost:
             raise
         except MusterError as error:
@@ -306,6 +315,10 @@ class Client:
     def begin(self, step: Coroutine[Any, Any, None]) -> None:
         """Run a step beside all else, as long as this program runs."""
         engine.submit(step)
+
+    async def answers(self, endpoint: str) -> None:
+        """Wait until an endpoint is connected. In the engine's loop."""
+        await self._channels.connections.pick(None, only=endpoint)
 
     def close(self) -> None:
         self._channels.close()
@@ -327,11 +340,16 @@ class Client:
             raise Exit(2, str(failure)) from None  # as etcdctl, which cannot connect then
         self._token = token
 
-    def _waited(self, step: Coroutine[Any, Any, Result], deadline: float | None) -> Result:
+    def _waited(
+        self, step: Coroutine[Any, Any, Result], deadline: float | None,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> Result:
         """What a step of the library gives. MusterError."""
         future = engine.submit(step)
         while deadline is None and not wait((future,), LOOK_S).done:
             self._channels.tell()
+            if meanwhile is not None:
+                meanwhile()
         if deadline is None:
             self._channels.tell()
         return future.result()
@@ -344,6 +362,8 @@ class Client:
             say(f"debug: {text}")
         if not (_passes(error, self._repeats) if self._unlimited else _may_pass(error, self._repeats)):
             raise error
+        if error.maybe_done:
+            self.unanswered.add(error.endpoint)
         if self._unlimited and self._failing.is_due():
             say(f"{text}; trying again")
 

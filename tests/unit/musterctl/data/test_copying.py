@@ -54,6 +54,7 @@ class Target:
         self.begun: list[Coroutine[Any, Any, None]] = []
         self.renewed: list[int] = []
         self.gone: Callable[[int], None]
+        self.unanswered: set[str] = set()
 
     def unary(self, method: str, request: Any, response: Any, *_: Any) -> None:
         if method == "Lease/LeaseGrant":
@@ -122,7 +123,7 @@ def test_what_is_copied_is_told_by_events_and_by_progress_alone() -> None:
     told = [rpc_pb2.WatchResponse(header=rpc_pb2.ResponseHeader(revision=2012), events=put),
             rpc_pb2.WatchResponse(header=rpc_pb2.ResponseHeader(revision=2013))]
     raw = SimpleNamespace(watch=lambda *_, **__: told)
-    source: Any = SimpleNamespace(raw=lambda: raw, each=iter, again=None)
+    source: Any = SimpleNamespace(raw=lambda: raw, each=lambda watch, meanwhile: iter(watch), again=None)
     target: Any = Target()
     copier = Copier(source, target, (b"\0", b"\0"), 128, lambda key: key)
     copied: list[int] = []
@@ -188,7 +189,7 @@ def test_a_mirror_of_the_first_revision_begins_with_all_keys(
 ) -> None:
     """A source may have compacted it."""
     done: list[str] = []
-    monkeypatch.setattr(Copier, "base", lambda copier: done.append("base"))
+    monkeypatch.setattr(Copier, "base", lambda copier, since=0: done.append("base"))
     monkeypatch.setattr(Copier, "follow", lambda copier: done.append(f"follow {copier.revision}"))
     assert cli.run(["make-mirror", "127.0.0.1:1", f"--rev={rev}", "--endpoints=127.0.0.1:1"]) == 0
     assert done == steps

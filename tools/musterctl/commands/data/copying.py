@@ -12,7 +12,8 @@ import sys
 import threading
 import time
 from asyncio import wrap_future
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -32,6 +33,9 @@ _MIRROR_TELLS_S = 30.0
 _IMPORT_TELLS_S = 5.0
 _FORGET_EVERY_S = 10.0
 _LIMIT_S = 5.0
+# a connection's loss is known by then; and all that its server had taken is done, or never is
+_LOST_S, _LATEST_S = 1.0, 30.0
+_NO_LEASE = "etcdserver: requested lease not found"
 _EVERYTHING = (b"\0", b"\0")
 _ASKED, _TOLD = "Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveResponse
 
@@ -46,76 +50,143 @@ class Copier:
         self._max_ops = max(1, max_ops)
         self._rename = rename
         self._leases = leases
+        self._late: deque[list[bytes]] = deque()  # keys to copy once more
+        self.unsure: list[str] = []  # endpoints that may still do what another one has done
         self.copied = 0
         self.revision = 0  # of the source, up to which all is copied
         self.on_progress: Callable[[], None] = lambda: None
 
-    def base(self) -> None:
-        """Copy all keys, at one revision."""
+    def base(self, since: int = 0) -> None:
+        """Copy all keys, at one revision. ``since``: :meth:`follow` begins with this one, if it is older."""
         start, end = self._span
-        more = True
+        at, more = 0, True
         while more:
-            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=self.revision)
+            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=at)
             page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
-            self.revision = self.revision or page.header.revision
-            ended = self._ended({kv.lease for kv in page.kvs})
-            kvs = [kv for kv in page.kvs if kv.lease not in ended]
-            self._apply(rpc_pb2.RequestOp(request_put=self._put(kv)) for kv in kvs)
+            at = at or page.header.revision
+            self.revision = min(at, since - 1) if since > 0 else at
+            kvs = self._living(page.kvs)
+            self._apply((kv.key, self._put(kv)) for kv in kvs)
             self.copied += len(kvs)
             self.on_progress()
             more = page.more and len(page.kvs) > 0
             if more:
                 start = page.kvs[-1].key + b"\0"
+        self._mend()
 
     def follow(self) -> None:
         """Copy changes as they come, revision by revision, until interrupted. RequestError."""
         key, range_end = self._span
         watch = rpc_pb2.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=self.revision + 1, progress_notify=True)
-        for response in self._source.each(self._source.raw().watch(watch, on_again=self._source.again)):
+        told = self._source.raw().watch(watch, on_again=self._source.again)
+        for response in self._source.each(told, meanwhile=self._mend):
             if response.canceled:
                 raise Exit(1, cancel_reason(response))
             for revision, events in groupby(response.events, lambda event: event.kv.mod_revision):
                 changes = list(events)
-                self._apply(self._change(event) for event in changes)
+                self._apply((event.kv.key, self._change(event)) for event in changes)
                 self.copied += len(changes)
                 self.revision = revision
             if not response.events:  # with some, its revision is the store's: more of the past may follow
                 self.revision = max(self.revision, response.header.revision)
+            self._mend()
             self.on_progress()
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the target lacks nothing up to the revision."""
+        return not self._late and (self._leases is None or not self._leases.ended)
+
+    def _mend(self) -> None:
+        """Copy once more what the target lost with leases, and what old transactions may have changed. Later
+        changes follow."""
+        leases = self._leases
+        while leases is not None and leases.ended:
+            keys = leases.keys(leases.ended[0])
+            start, end = self._span
+            self._apply(self._now(key for key in keys if key >= start and (end == b"\0" or key < end)))
+            leases.ended.popleft()
+        while self._late:
+            self._apply(self._now(self._late[0], with_deleted=True))
+            self._late.popleft()
+
+    def _now(
+        self, keys: Iterable[bytes], *, with_deleted: bool = False
+    ) -> Iterator[tuple[bytes, rpc_pb2.RequestOp]]:
+        """What these keys are at the source."""
+        for key in keys:
+            request = rpc_pb2.RangeRequest(key=key)
+            found = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+            for kv in self._living(found.kvs):
+                yield key, self._put(kv)
+            if with_deleted and not found.kvs:
+                yield key, self._delete(key)
+
     def _change(self, event: kv_pb2.Event) -> rpc_pb2.RequestOp:
-        if event.type == kv_pb2.Event.PUT:
-            return rpc_pb2.RequestOp(request_put=self._put(event.kv))
-        return rpc_pb2.RequestOp(
-            request_delete_range=rpc_pb2.DeleteRangeRequest(key=self._rename(event.kv.key)))
+        return self._put(event.kv) if event.type == kv_pb2.Event.PUT else self._delete(event.kv.key)
 
-    def _put(self, kv: kv_pb2.KeyValue) -> rpc_pb2.PutRequest:
+    def _delete(self, key: bytes) -> rpc_pb2.RequestOp:
+        return rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=self._rename(key)))
+
+    def _put(self, kv: kv_pb2.KeyValue) -> rpc_pb2.RequestOp:
         lease = self._leases.there(kv.lease) if self._leases is not None and kv.lease else 0
-        return rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease)
+        return rpc_pb2.RequestOp(
+            request_put=rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease))
 
-    def _ended(self, leases: set[int]) -> set[int]:
-        """Those that have ended meanwhile: their keys would stay for ever."""
+    def _living(self, kvs: Iterable[kv_pb2.KeyValue]) -> list[kv_pb2.KeyValue]:
+        """Without those whose leases have ended meanwhile: they would stay for ever."""
         if self._leases is None:
-            return set()
-        return {lease for lease in leases if lease and not self._leases.there(lease)}
+            return list(kvs)
+        ended = {lease for lease in {kv.lease for kv in kvs} if lease and not self._leases.there(lease)}
+        return [kv for kv in kvs if kv.lease not in ended]
 
-    def _apply(self, ops: Iterable[rpc_pb2.RequestOp]) -> None:
-        """In transactions as large as allowed."""
-        some: list[rpc_pb2.RequestOp] = []
+    def _apply(self, changes: Iterable[tuple[bytes, rpc_pb2.RequestOp]]) -> None:
+        """In transactions as large as allowed. With each its key at the source."""
+        some: list[tuple[bytes, rpc_pb2.RequestOp]] = []
         size = 0
-        for op in ops:
+        for key, op in changes:
             if some and (len(some) == self._max_ops or size + op.ByteSize() > _TXN_BYTES):
                 self._send(some)
                 some, size = [], 0
-            some.append(op)
+            some.append((key, op))
             size += op.ByteSize()
         if some:
             self._send(some)
 
-    def _send(self, ops: list[rpc_pb2.RequestOp]) -> None:
-        # repeated puts and deletes have the same result
-        self._target.unary("KV/Txn", rpc_pb2.TxnRequest(success=ops), rpc_pb2.TxnResponse, None, True)
+    def _send(self, changes: list[tuple[bytes, rpc_pb2.RequestOp]]) -> None:
+        while not self._is_done(changes):
+            assert self._leases is not None
+            for lease in {op.request_put.lease for _, op in changes} - {0}:
+                self._leases.has_ended(lease)
+            # where one is gone at the source, too, its keys' deletion follows
+            changes = [(key, op) for key, op in changes
+                       if not op.request_put.lease or self._leases.there(op.request_put.lease)]
+
+    def _is_done(self, changes: list[tuple[bytes, rpc_pb2.RequestOp]]) -> bool:
+        """One transaction. Repeated, it has the same result, unless an endpoint does it behind later ones.
+        False: the target lacks a lease. RequestError."""
+        request = rpc_pb2.TxnRequest(success=[op for _, op in changes])
+        try:
+            self._target.unary("KV/Txn", request, rpc_pb2.TxnResponse, None, True)
+        except RequestError as error:
+            if self._leases is None or str(error) != _NO_LEASE:
+                raise
+            return False
+        finally:
+            for endpoint in self._target.unanswered:
+                self.unsure.append(endpoint)
+                self._target.begin(self._settle(endpoint, [key for key, _ in changes]))
+        return True
+
+    async def _settle(self, endpoint: str, keys: list[bytes]) -> None:
+        """Have keys copied once more when an endpoint has either done its part, or never will. It may stand
+        still for long, and bring old values back then."""
+        await asyncio.sleep(_LOST_S)
+        await self._target.answers(endpoint)
+        await asyncio.sleep(_LATEST_S)
+        self._late.append(keys)
+        self.unsure.remove(endpoint)
 
 
 class Leases:
@@ -124,6 +195,7 @@ class Leases:
     def __init__(self, source: Client, target: Client) -> None:
         self._source, self._target = source, target
         self._there: set[int] = set()  # granted and renewed
+        self.ended: deque[int] = deque()  # at the target, with their keys
         # as long as this program runs and both have it: also behind a lease's time to live, after which the
         # source still has it, and perhaps the target
         self._renewing = target.renewing(self._gone)
@@ -143,7 +215,8 @@ class Leases:
                 return 0
             try:
                 grant = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=found.grantedTTL)
-                self._target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse)
+                # repeated, it exists already
+                self._target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse, None, True)
             except RequestError as error:
                 if "already exists" not in str(error):
                     raise
@@ -151,9 +224,19 @@ class Leases:
             self._target.begin(self._renewing.add(lease))
         return lease
 
+    def keys(self, lease: int) -> list[bytes]:
+        """Those that it has at the source, if it is there."""
+        asked = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=True)
+        return list(self._source.unary(_ASKED, asked, _TOLD, None, True).keys)
+
+    def has_ended(self, lease: int) -> None:
+        """The target has it no more; the next key that has it grants it again. From any thread."""
+        self._there.discard(lease)
+        self.ended.append(lease)
+
     def _gone(self, lease: int) -> None:
-        _say(f"lease {lease:016x} is gone")
-        self._there.discard(lease)  # the next key that has it grants it again
+        _say(f"lease {lease:016x} has ended here: keys that it has at the source are copied again")
+        self.has_ended(lease)
 
     async def _forget(self) -> None:
         """Renew no lease that is gone at the source: leases come and go there."""
@@ -225,6 +308,8 @@ def import_(invocation: Invocation) -> None:
     flags = invocation.flags
     if invocation.args or not flags.strings("from-etcd"):
         raise Exit(128, "import needs --from-etcd and takes no arguments")
+    if flags.number("since") and not flags.switch("follow"):
+        raise Exit(128, "--since needs --follow")
     s = session(invocation)
     user, _, password = flags.string("from-user").partition(":")
     cacert, cert, key = (flags.string(f"from-{name}") for name in ("cacert", "cert", "key"))
@@ -238,16 +323,30 @@ def import_(invocation: Invocation) -> None:
     copier.on_progress = _told_now_and_then(copier, leases)
     _say("this cluster assigns new revisions; to keep etcd's, restore a snapshot instead")
     with failing_with():
-        copier.base()
-        _say(f"copied {copier.copied} keys and {leases.granted} leases of revision {copier.revision}")
-        if flags.switch("follow"):
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: _end(copier))
-            copier.follow()
+        try:
+            _copy(copier, leases, flags.number("since"), follow=flags.switch("follow"))
+        except RequestError:
+            if copier.revision:
+                _say(f"to go on, add --follow --since {copier.revision + 1}")
+            raise
+
+
+def _copy(copier: Copier, leases: Leases, since: int, *, follow: bool) -> None:
+    copier.base(since)
+    _say(f"copied {copier.copied} keys and {leases.granted} leases of revision {copier.revision}")
+    if follow:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: _end(copier))
+        copier.follow()
 
 
 def _end(copier: Copier) -> None:
     """End the program, wherever it waits."""
+    for endpoint in sorted(set(copier.unsure)):
+        _say(f"{endpoint} left changes unanswered, and may still do them: compare the keys once it is back")
+    if not copier.is_whole:
+        _say(f"ended: keys are missing; to go on, add --follow --since {copier.revision + 1}")
+        os._exit(1)
     _say(f"ended: all is copied up to revision {copier.revision}")
     os._exit(0)
 

@@ -20,6 +20,8 @@ def commands() -> list[Command]:
                 Flag("from-key", "string", "", "identify to that etcd using this TLS key file"),
                 Flag("from-user", "string", "", "username:password at that etcd"),
                 Flag("follow", "bool", "false", "copy later changes, too, until interrupted"),
+                Flag("since", "int", "0", "revision that an earlier import told last: delete what the source "
+                     "has deleted since then. Without this flag, import leaves it"),
                 Flag("prefix", "string", "", "key-value prefix to copy"),
                 Flag("max-txn-ops", "uint", "128",
                      "maximum number of operations permitted in a transaction")),
