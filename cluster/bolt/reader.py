@@ -215,7 +215,7 @@ class Database:
                 if len(value) < BUCKET.size:
                     errors.append(f"page {number}: a bucket is cut short")
                 elif inner := BUCKET.unpack_from(value)[0]:
-                    self._check_tree(inner, reached, free, errors)
+                    waiting.append((inner, 0, b"", None))  # buckets may stand in buckets, thousands deep
                 else:
                     errors += _wrong_in_line(number, value)
 

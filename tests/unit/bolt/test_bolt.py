@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.bolt import Database, InvalidDatabase, Layout, Measured, NotAsLaidOut, Writer, write
-from cluster.bolt.pages import HEADER, PAGE_SIZE
+from cluster.bolt.pages import BUCKET, BUCKET_FLAG, HEADER, LEAF, LEAF_ELEMENT, PAGE_SIZE
 
 Buckets = dict[bytes, dict[bytes, bytes]]
 NAMES = st.binary(min_size=1, max_size=40)
@@ -142,3 +142,20 @@ def test_no_damage_leads_to_another_error_than_that_the_file_is_invalid() -> Non
         with suppress(InvalidDatabase) if database.check() else nullcontext():
             for name in database.buckets():
                 list(database.rows(name))
+
+
+def test_buckets_in_buckets_are_checked_however_deep_they_stand() -> None:
+    depth = 3_000
+    data = bytearray(made({b"key": {b"k": bytes(depth * PAGE_SIZE)}}))
+    whole = Database(bytes(data))
+    ((_, value, _),) = whole._tree(whole._root)
+    inner = BUCKET.unpack_from(value)[0]
+    last = inner + HEADER.unpack_from(data, inner * PAGE_SIZE)[3]
+    for number in range(inner, last + 1):
+        page = HEADER.pack(number, LEAF, int(number < last), 0)
+        if number < last:
+            page += LEAF_ELEMENT.pack(BUCKET_FLAG, LEAF_ELEMENT.size, 1, BUCKET.size)
+            page += b"b" + BUCKET.pack(number + 1, 0)
+        data[number * PAGE_SIZE : (number + 1) * PAGE_SIZE] = page.ljust(PAGE_SIZE, b"\0")
+    assert last - inner >= depth
+    assert Database(bytes(data)).check() == []
