@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import ssl
@@ -12,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from muster_client.wire.endpoints import trusting
 
@@ -24,7 +26,7 @@ from tools.muster.config.parse import ConfigError, Values, convert, resolve
 from tools.muster.config.settings import ServerConfig, with_agreed_layout, with_members
 from tools.muster.config.urls import dialable, parse_peer_url
 from tools.muster.flag_docs import flag_list
-from tools.muster.host import pinning, ports, rundir, serve
+from tools.muster.host import ports, rundir, serve
 from tools.muster.host.identity import bootstrap, joining
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     import grpc
 
 ASK_LIMIT_S = 30.0  # to find a member that answers
+REFRESH_S = 30.0
 T = TypeVar("T")
 Layout = tuple[int, int]  # shards and placement depth
 
@@ -99,7 +102,7 @@ Flags:
 """
 FLAGS = {
     "endpoints": Flag(
-        "endpoints", Kind.LIST, "", "client URLs of members, asked once for the members' peer URLs"),
+        "endpoints", Kind.LIST, "", "client URLs of members, asked for the members' peer URLs"),
     "cacert": Flag(
         "cacert", Kind.STR, "", "authorities to trust at --endpoints by https; default: the machine's"),
     "cert": Flag("cert", Kind.STR, "", "certificate to show to --endpoints"),
@@ -193,16 +196,40 @@ def run(args: list[str]) -> int:
     try:
         ports.check(settings, None, log)
         identity = Identity(cluster_id, 0, 0, settings.shards, settings.shard_depth, peers)
-        pins = pinning.assign(settings.cpus, max(1, settings.fronts))
+        members = Members(cluster_id, peers, given["endpoints"], files)
         named = {p.name: list(p.peer_urls) for p in peers}
         log.info(f"starting a proxy of cluster {cluster_id:x}", members=named)
         while (code := fronts.run(
             settings, identity, log,
-            lambda run_dir: serve.front_specs(settings, identity, run_dir, 0, pins))) == AGAIN:
+            lambda run_dir: fronts.specs(settings, identity, run_dir, lambda: members.peers),
+            members.refresh if by_endpoints else None)) == AGAIN:
             pass  # the run directory is made again
         return code
     finally:
         lock.release()
+
+
+class Members:
+    """Those of the cluster, as its endpoints tell them."""
+
+    def __init__(
+        self, cluster_id: int, peers: tuple[Peer, ...], endpoints: Sequence[str], files: Files = NO_FILES
+    ) -> None:
+        """``peers``: of the start."""
+        self.peers = peers
+        self._cluster_id, self._endpoints, self._files = cluster_id, endpoints, files
+
+    async def refresh(self) -> NoReturn:
+        """Ask at every interval: running fronts hear of changes from members, later ones cannot."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            for endpoint in self._endpoints:
+                # what is wrong with an endpoint, or with files that are just replaced, may pass
+                with contextlib.suppress(OSError, ConfigError):
+                    cluster_id, peers = await asyncio.to_thread(_members_at, endpoint, self._files)
+                    if cluster_id == self._cluster_id:
+                        self.peers = peers
+                        break
 
 
 def _server_values(given: Values) -> Values:

@@ -3,6 +3,7 @@ runs."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -12,9 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent import futures
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -35,6 +37,7 @@ from tools.muster.gateway.cli import FLAGS as GATEWAY_FLAGS
 from tools.muster.host import ports, rundir
 from tools.muster.host.identity import joining
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.local import commands as local_cli
 from tools.muster.local import layout
 from tools.muster.proxy_mode import fronts, start
@@ -412,6 +415,63 @@ def test_members_that_cannot_be_dialled_keep_no_proxy_from_starting(
     assert ran == [(str(tmp_path / "p"), (
         Peer(3, "m3", "127.0.0.1", 2, ("http://127.0.0.1:2",)),
         Peer(4, "m4", "127.0.0.1", 3, ("http://127.0.0.1:3",))))]
+
+
+def test_a_front_of_a_proxy_that_starts_again_knows_the_members_of_that_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the proxy's start may all be replaced: it would dial them for ever."""
+    monkeypatch.setattr(proxy_cli, "layout_of", lambda *_: (1, 3))
+    monkeypatch.setattr(proxy_cli, "REFRESH_S", 0.01, raising=False)
+    told: list[bytes] = []
+
+    def answer(peer_port: int, cluster_id: int = 7) -> None:
+        url = f"http://127.0.0.1:{peer_port}"
+        member = rpc_pb2.Member(ID=peer_port, name="m", peerURLs=[url])
+        header = rpc_pb2.ResponseHeader(cluster_id=cluster_id)
+        told.append(rpc_pb2.MemberListResponse(header=header, members=[member]).SerializeToString())
+
+    def ask(*_: object) -> bytes:
+        """Another cluster's for a moment."""
+        return told.pop(0) if len(told) > 1 else told[0]
+
+    def run(
+        config: ServerConfig, identity: Identity, log: object, specs: Callable[[str], list[ChildSpec]],
+        beside: Callable[[], Coroutine[Any, Any, None]],
+    ) -> int:
+        first, second = specs("/run")
+        assert (port_of(first), port_of(second)) == (1, 1)
+        answer(9, cluster_id=8)
+        answer(2)
+        asyncio.run(until_told(beside(), lambda: port_of(first) != 1))
+        assert (port_of(first), port_of(second)) == (2, 2)
+        return 0
+
+    monkeypatch.setattr(fronts, "run", run)
+    answer(1)
+    with members_served(ask) as port:
+        assert proxy_cli.run([
+            "--fronts=2", f"--data-dir={tmp_path / 'p'}", "--log-outputs=/dev/null",
+            f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}",
+            f"--endpoints=127.0.0.1:1,127.0.0.1:{port}"]) == 0
+
+
+def port_of(front: ChildSpec) -> int:
+    """Of the one member that a front is told."""
+    (peer,) = json.loads(front.settings(3)[0])["common"]["peers"]
+    port: int = peer["port"]
+    return port
+
+
+async def until_told(beside: Coroutine[Any, Any, None], holds: Callable[[], bool]) -> None:
+    """What runs beside fronts, until then."""
+    task = asyncio.ensure_future(beside)
+    async with asyncio.timeout(10):
+        while not holds():
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def test_a_proxy_of_members_whose_client_urls_serve_grpc_alone_asks_at_their_peer_ports(

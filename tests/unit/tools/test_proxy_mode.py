@@ -335,7 +335,7 @@ def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Pa
     assert (first.member_id, first.name, first.host, first.port) == (10, "m0", "127.0.0.1", 2)
     assert second.peer_urls == (ONE,)
     identity = Identity(7, 0, 0, 2, 3, members.peers)
-    specs = proxy._specs(settings, identity, "/run", members)
+    specs = fronts.specs(settings, identity, "/run", lambda: members.peers)
     assert [peers(spec) for spec in specs] == [[2, 1]] * 2
     members.keep(running(THREE))
     assert [peers(spec) for spec in specs] == [[3]] * 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any
 
+from cluster.settings import Peer
 from tools.muster.config.settings import ServerConfig
-from tools.muster.host import control, rundir, serve
+from tools.muster.host import control, pinning, rundir, serve
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.supervisor import AGAIN, Logger, Supervisor
@@ -29,6 +31,21 @@ def run(
         return serve.until_told(config, log, work if beside is None else _beside(beside(), work, supervisor))
     finally:
         rundir.remove_run_dir(config.data_dir, run_dir)
+
+
+def specs(
+    config: ServerConfig, identity: Identity, run_dir: str, peers: Callable[[], tuple[Peer, ...]]
+) -> list[ChildSpec]:
+    """Their processes. A front that starts again gets the members of that time."""
+    pins = pinning.assign(config.cpus, max(1, config.fronts))
+
+    def now() -> list[ChildSpec]:
+        return serve.front_specs(config, replace(identity, peers=peers()), run_dir, 0, pins)
+
+    def told(index: int) -> Callable[[int], Sequence[str]]:
+        return lambda status_fd: now()[index].settings(status_fd)
+
+    return [replace(spec, settings=told(index)) for index, spec in enumerate(now())]
 
 
 async def _beside(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cluster.members.described import Running
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, with_agreed_layout, with_members
-from tools.muster.host import pinning, ports, rundir, serve
+from tools.muster.host import ports, rundir, serve
 from tools.muster.host.identity import by_srv, by_url
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
-from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.notify import notify
 from tools.muster.host.supervising.supervisor import AGAIN, Logger
 from tools.muster.machine.process.descriptors import raise_limit
@@ -55,7 +53,7 @@ def _serve(config: ServerConfig, members: Members, log: Logger) -> int:
     identity = Identity(running.cluster_id, 0, 0, config.shards, config.shard_depth, members.peers)
     log.info(f"starting a proxy of cluster {running.cluster_id:x}", peer_urls=list(members.peer_urls))
     return fronts.run(
-        config, identity, log, lambda run_dir: _specs(config, identity, run_dir, members),
+        config, identity, log, lambda run_dir: fronts.specs(config, identity, run_dir, lambda: members.peers),
         lambda: members.refresh(running))
 
 
@@ -82,16 +80,3 @@ def _peer_urls(config: ServerConfig, log: Logger) -> tuple[str, ...]:
     found = tuple(url for _, urls in named.initial_cluster for url in urls)
     log.info(f"using peer urls {list(found)}")
     return found
-
-
-def _specs(config: ServerConfig, identity: Identity, run_dir: str, members: Members) -> list[ChildSpec]:
-    """A front that starts again gets the members of that time."""
-    pins = pinning.assign(config.cpus, config.fronts)
-
-    def now() -> list[ChildSpec]:
-        return serve.front_specs(config, replace(identity, peers=members.peers), run_dir, 0, pins)
-
-    def told(index: int) -> Callable[[int], Sequence[str]]:
-        return lambda status_fd: now()[index].settings(status_fd)
-
-    return [replace(spec, settings=told(index)) for index, spec in enumerate(now())]
