@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
 
 import pytest
+from muster_client.sync import base
 from muster_client.wire import engine
 from muster_client.wire.keeper import Kept, clock
 
@@ -159,6 +163,58 @@ def test_mail_behind_a_step_that_exits_is_taken() -> None:
 
     engine.mail().post(first)
     assert taken.wait(5)
+
+
+def test_mail_whose_wake_is_interrupted_is_taken() -> None:
+    """By what a signal's handler raises in the thread that posts."""
+    loop = asyncio.new_event_loop()
+    mail, taken, wakes = engine.Mail(loop), list[int](), iter([KeyboardInterrupt])
+    wake = loop.call_soon_threadsafe
+
+    def interrupted(step: Callable[[], object]) -> None:
+        for error in wakes:
+            raise error
+        wake(step)
+
+    loop.call_soon_threadsafe = interrupted  # type: ignore[assignment, method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        mail.post(lambda: taken.append(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    mail.post(lambda: taken.append(2))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert taken == [1, 2]
+    loop.close()
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.filterwarnings("ignore:coroutine '_one' was never awaited")
+def test_an_interrupt_at_whatever_moment_leaves_the_engine_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Signals are looked at where a function begins, and behind a call of C; a lock of Python stays taken
+    there."""
+    monkeypatch.setattr(base, "_TIDY_S", 0.05)
+    engine.loop()
+
+    def interrupted_at(moment: int) -> bool:
+        passed = itertools.count()
+
+        def look(frame: FrameType, event: str, given: object) -> None:
+            if frame.f_globals["__name__"] == "_weakrefset":
+                return  # as garbage is collected: nothing is raised there
+            if event in ("call", "c_return") and next(passed) == moment:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+        sys.setprofile(look)
+        try:
+            assert base.wait(_one()) == 1
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.setprofile(None)
+        return False
+
+    moments = itertools.takewhile(interrupted_at, itertools.count(1))
+    assert all(engine.submit(_one()).result(5) == 1 for _ in moments)
 
 
 def test_a_loss_is_told_behind_a_callback_that_exits() -> None:

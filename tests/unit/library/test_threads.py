@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -115,6 +115,54 @@ def test_an_interrupted_step_has_tidied_up_when_its_caller_goes_on() -> None:
         wait(step())
     assert tidied.is_set()
     timer.join()
+
+
+ITEM = pb.TxnResponse(header=pb.ResponseHeader(revision=4), succeeded=True, responses=[
+    pb.ResponseOp(response_range=pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"q/1")], count=1)),
+    pb.ResponseOp(response_range=pb.RangeResponse())])  # fmt: skip
+
+
+@pytest.mark.parametrize(("step", "answers", "own"), [
+    (lambda client: client.lease(60), [], True),
+    (lambda client: client.lease(60, id=7), [], False),
+    (lambda client: client.keep(7), [], False),
+    (lambda client: client.lock("l").acquire(), [held()], True),
+    (lambda client: client.lock("l").try_acquire(), [held()], True),
+    (lambda client: client.election("l").campaign("a").campaign(), [held()], True),
+    (lambda client: client.queue("q").take().__enter__(), [ITEM, held()], True),
+    (lambda client: client.register("s", "a").register(), [], True),
+])  # fmt: skip
+def test_what_an_interrupt_takes_from_its_caller_is_given_up(
+    step: Callable[[sync.Client], object], answers: list[pb.TxnResponse], own: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It comes just as the step ends: nobody would hold it, and its lease would be kept alive."""
+    revoked = list[int]()
+    result = engine.Told[Any].result
+
+    def revoke(request: pb.LeaseRevokeRequest, context: grpc.ServicerContext) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    def keep_alive(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        for asked in requests:
+            yield pb.LeaseKeepAliveResponse(ID=asked.ID, TTL=60)
+
+    def interrupted(told: engine.Told[Any]) -> Any:
+        result(told)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    methods = Line(*answers).methods | {
+        "Lease/LeaseRevoke": revoke, "Lease/LeaseKeepAlive": keep_alive, "Watch/Watch": watched,
+        "KV/Range": lambda request, context: pb.RangeResponse(),
+        "KV/Put": lambda request, context: pb.PutResponse(header=pb.ResponseHeader(revision=5))}
+    with scripted(methods) as address, sync.Client(address) as client:
+        monkeypatch.setattr(engine.Told, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            step(client)
+        assert not client.inner._keeper._tasks
+        assert len(revoked) == own, "a lease whose ID was given may be another's"
 
 
 def test_what_is_observed_ends_in_any_thread() -> None:

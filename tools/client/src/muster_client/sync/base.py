@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
 
+from muster_client.errors import MusterError
 from muster_client.wire import engine
 
 P = ParamSpec("P")
@@ -15,16 +17,25 @@ Result = TypeVar("Result")
 _TIDY_S = 5.0
 
 
-def wait(step: Coroutine[Any, Any, Result], timeout: float | None = None) -> Result:
-    """Run something in the engine; an interrupt of this thread cancels it there. RuntimeError in the engine's
-    own thread, which would wait for itself, and once the process ends."""
+def wait(
+    step: Coroutine[Any, Any, Result], timeout: float | None = None, *,
+    undo: Callable[[Result], Coroutine[Any, Any, object]] | None = None,
+) -> Result:
+    """Run something in the engine; an interrupt of this thread cancels it there. ``undo`` takes back what it
+    gives where it ends just then: nobody would have it. RuntimeError in the engine's own thread, which would
+    wait for itself, and once the process ends."""
     _check(step)
-    begun = engine.begin(step if timeout is None else _within(step, timeout))
+    begun = engine.Awaited(step if timeout is None else _within(step, timeout))
     try:
+        begun.begin()
         return begun.told.result()
     except BaseException:
-        if begun.told.cancel():  # it tidies up, before its caller closes the connections
-            begun.ended.wait(_TIDY_S)
+        if not begun.told.done():
+            begun.cancel()
+            begun.told.wait(_TIDY_S)  # it tidies up, before its caller closes the connections
+        if undo is not None and begun.told.found():
+            with contextlib.suppress(MusterError, TimeoutError):
+                wait(undo(begun.told.result()), _TIDY_S)
         raise
 
 

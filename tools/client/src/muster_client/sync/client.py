@@ -13,6 +13,7 @@ from muster_client import ops, stm
 from muster_client.client import INSTANCE_TTL_S
 from muster_client.errors import MusterError
 from muster_client.kv import PAGE_KEYS, Kv
+from muster_client.lease import Lease as _Lease
 from muster_client.lease import LeaseInfo, to_its_end
 from muster_client.queueing import TTL_S, is_lost, until_lost
 from muster_client.ranges import Keys, Text
@@ -21,7 +22,7 @@ from muster_client.services.discovery import Balance
 from muster_client.sync.admin import Auth, Maintenance, Members
 from muster_client.sync.base import Asking, Within, wait
 from muster_client.sync.keys import Mirror, Pages, Txn, Watch
-from muster_client.sync.leases import Election, Leadership, Lease, Lock, inner_of
+from muster_client.sync.leases import Election, Leadership, Lease, Lock, inner_of, unused
 from muster_client.sync.raw import Raw
 from muster_client.sync.recipes import (
     Barrier,
@@ -81,10 +82,11 @@ class Client(Within):
         return self.inner.closed
 
     def lease(self, ttl: int = TTL_S, *, id: int = 0, timeout: float | None = None) -> Lease:
-        return Lease(wait(self.inner.lease(ttl, id=id, timeout=timeout)))
+        undo = unused if id else _Lease.revoke
+        return Lease(wait(self.inner.lease(ttl, id=id, timeout=timeout), undo=undo))
 
     def keep(self, lease: int, *, timeout: float | None = None) -> Lease:
-        return Lease(wait(self.inner.keep(lease, timeout=timeout)))
+        return Lease(wait(self.inner.keep(lease, timeout=timeout), undo=unused))
 
     def renew(self, lease: int, *, timeout: float | None = None) -> None:
         wait(self.inner.renew(lease, timeout=timeout))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from muster_client import ops, queueing
 from muster_client.lease import Lease as _Lease
@@ -51,6 +51,11 @@ class Lease(Within):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         wait(self.inner.__aexit__(kind, error, trace))
+
+
+def unused(lease: _Lease) -> Coroutine[Any, Any, None]:
+    """Nobody has it, so it is not renewed; it may be another's, and is not revoked."""
+    return lease._keeper.drop(lease._kept, "its caller was interrupted")
 
 
 def inner_of(lease: Lease | None) -> _Lease | None:
@@ -100,11 +105,11 @@ class Lock(Place):
 
     def acquire(self, timeout: float | None = None) -> Self:
         """Wait for it. LeaseLost; TimeoutError, out of the line."""
-        wait(self.inner.acquire(), timeout)
+        wait(self.inner.acquire(), timeout, undo=lambda _: self.inner.release())
         return self
 
     def try_acquire(self) -> bool:
-        return wait(self.inner.try_acquire())
+        return wait(self.inner.try_acquire(), undo=lambda _: self.inner.release())
 
     def release(self) -> None:
         wait(self.inner.release())
@@ -124,7 +129,7 @@ class Leadership(Place):
 
     def campaign(self, timeout: float | None = None) -> Self:
         """Wait until it leads. LeaseLost; TimeoutError, out of the line."""
-        wait(self.inner.campaign(), timeout)
+        wait(self.inner.campaign(), timeout, undo=lambda _: self.inner.resign())
         return self
 
     def proclaim(self, value: Text) -> None:

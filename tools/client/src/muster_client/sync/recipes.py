@@ -84,7 +84,7 @@ class DoubleBarrier(Within):
 
     def enter(self, timeout: float | None = None) -> Self:
         """Wait until all are there. Taken, LeaseLost; TimeoutError, out of it."""
-        wait(self.inner.enter(), timeout)
+        wait(self.inner.enter(), timeout, undo=lambda _: self.inner._out())
         return self
 
     def leave(self, timeout: float | None = None) -> None:
@@ -137,7 +137,7 @@ class Take:
         self._inner = inner
 
     def __enter__(self) -> Item:
-        return Item(wait(self._inner.__aenter__()))
+        return Item(wait(self._inner.__aenter__(), undo=lambda item: item.lease.revoke()))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

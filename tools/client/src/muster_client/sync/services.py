@@ -81,7 +81,7 @@ class Registration(Within):
         self.inner.on_lost(call)
 
     def register(self) -> Self:
-        wait(self.inner.register())
+        wait(self.inner.register(), undo=lambda _: self.inner.unregister())
         return self
 
     def __enter__(self) -> Self:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -127,7 +126,7 @@ class _Quick(Generic[Answer]):
 
     def __init__(
         self, caller: Caller, method: Method[Answer], body: bytes, how: _How,
-        told: asyncio.Future[Answer] | Future[Answer], back: Callable[[Callable[[], object]], object],
+        told: asyncio.Future[Answer] | engine.Told[Answer], back: Callable[[Callable[[], object]], object],
     ) -> None:
         self._caller, self._method, self._body, self._how = caller, method, body, how
         self._told, self._back, self._there = told, back, engine.mail()
@@ -269,7 +268,7 @@ class Caller:
             step = self._unary(method, body, how)
             return await (engine.whole(step) if method.whole else step)
         if engine.is_direct():
-            answered: Future[Answer] = Future()
+            answered: engine.Told[Answer] = engine.Told()
             waiting = _Quick(self, method, body, how, answered, lambda step: step())
             try:
                 return answered.result()

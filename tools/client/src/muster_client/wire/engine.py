@@ -14,7 +14,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
 from muster_client.wire.beside import Loop
@@ -42,10 +42,15 @@ class Mail:
 
     def post(self, step: Callable[[], object]) -> None:
         """Run a step there, behind those before it. RuntimeError: the loop is closed."""
-        self._waiting.append(step)
-        if not self._woken:
-            self._woken = True
+        try:
+            self._waiting.append(step)
+            if not self._woken:
+                self._woken = True
+                self.loop.call_soon_threadsafe(self._take)
+        except BaseException:  # a signal's handler may raise before it is woken: once more does no harm
+            self._woken = False
             self.loop.call_soon_threadsafe(self._take)
+            raise
 
     def _take(self) -> None:
         self._woken = False  # before it looks: what comes later wakes it again
@@ -70,7 +75,61 @@ class Origin:
         return self._forks != _forks
 
 
-def tell(told: asyncio.Future[Result] | Future[Result], task: asyncio.Task[Result]) -> None:
+class Told(Generic[Result]):
+    """What a thread waits for. Where a signal's handler raises in that thread, a Future's lock may stay
+    taken, and the engine would wait for it for ever. The lock here is the waiting thread's alone."""
+
+    __slots__ = ("_came", "_done", "_error", "_result", "given_up")
+
+    def __init__(self) -> None:
+        self._came = threading.Lock()
+        self._came.acquire()
+        self._done = self.given_up = False
+        self._error: BaseException | None = None
+
+    def set_result(self, result: Result) -> None:
+        self._result = result
+        self._end()
+
+    def set_exception(self, error: BaseException) -> None:
+        self._error = error
+        self._end()
+
+    def cancel(self) -> None:
+        self.set_exception(CancelledError())
+
+    def _end(self) -> None:
+        self._done = True
+        self._came.release()
+
+    def done(self) -> bool:
+        return self._done
+
+    def cancelled(self) -> bool:
+        """The thread does not wait any more."""
+        return self.given_up
+
+    def wait(self, timeout_s: float = -1) -> bool:
+        """Whether it is there now."""
+        return self._done or self._came.acquire(timeout=timeout_s)
+
+    def found(self) -> bool:
+        """It is there, and is no error."""
+        return self._done and self._error is None
+
+    def result(self) -> Result:
+        self.wait()
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._result
+        finally:
+            del self  # else the error would hold itself, by its traceback
+
+
+def tell(
+    told: asyncio.Future[Result] | Future[Result] | Told[Result], task: asyncio.Task[Result]
+) -> None:
     """Give a task's result to a caller that still waits, in its loop."""
     error = None if task.cancelled() else task.exception()
     if told.done():
@@ -88,11 +147,14 @@ class _Step(Generic[Result]):
     begins closes it."""
 
     def __init__(
-        self, step: Coroutine[Any, Any, Result], there: Mail, told: asyncio.Future[Result] | Future[Result]
+        self, step: Coroutine[Any, Any, Result], there: Mail,
+        told: asyncio.Future[Result] | Future[Result] | Told[Result],
     ) -> None:
         self._step, self._there, self._told = step, there, told
         self._task: asyncio.Task[Result] | None = None
-        there.post(self._begin)
+
+    def begin(self) -> None:
+        self._there.post(self._begin)
 
     def _begin(self) -> None:
         if self._told.cancelled():
@@ -123,30 +185,43 @@ class _Errand(_Step[Result]):
         self._back = back
         self.told: asyncio.Future[Result] = back.loop.create_future()
         super().__init__(step, there, self.told)
+        self.begin()
 
     def _ended(self, task: asyncio.Task[Result]) -> None:
         with contextlib.suppress(RuntimeError):  # the caller's loop has ended
             self._back.post(lambda: self._tell(task))
 
 
-class Submitted(_Step[Result]):
-    """For a thread; cancelled with ``told``. ``ended``: nothing of it runs any more."""
+class Awaited(_Step[Result]):
+    """For a thread that waits for its end. It is made before it begins: whatever interrupts the thread from
+    then on can cancel it."""
 
-    def __init__(self, step: Coroutine[Any, Any, Result], there: Mail) -> None:
-        self.told: Future[Result] = Future()
-        self.ended = threading.Event()
-        super().__init__(step, there, self.told)
+    def __init__(self, step: Coroutine[Any, Any, Result]) -> None:
+        self.told: Told[Result] = Told()
+        super().__init__(step, mail(), self.told)
 
     def _begin(self) -> None:
         super()._begin()
         if self._task is None:
-            self.ended.set()
-        else:
-            self.told.add_done_callback(self._was_told)
+            self.told.cancel()
 
-    def _ended(self, task: asyncio.Task[Result]) -> None:
-        self.ended.set()
-        super()._ended(task)
+    def cancel(self) -> None:
+        self.told.given_up = True
+        super().cancel()
+
+
+class _Submitted(_Step[Result]):
+    """For a thread; cancelled with ``told``."""
+
+    def __init__(self, step: Coroutine[Any, Any, Result], there: Mail) -> None:
+        self.told: Future[Result] = Future()
+        super().__init__(step, there, self.told)
+        self.begin()
+
+    def _begin(self) -> None:
+        super()._begin()
+        if self._task is not None:
+            self.told.add_done_callback(self._was_told)
 
     def _was_told(self, told: Future[Result]) -> None:
         """In whatever thread; the task is cancelled in its own."""
@@ -221,15 +296,10 @@ def direct(step: Coroutine[Any, Any, Result]) -> Result:
 
 def submit(step: Coroutine[Any, Any, Result]) -> Future[Result]:
     """Begin something there. RuntimeError once the process ends."""
-    return begin(step).told
-
-
-def begin(step: Coroutine[Any, Any, Result]) -> Submitted[Result]:
-    """The same, for a caller that may wait for the end of what it cancels."""
     if _ended:
         step.close()
         raise RuntimeError(_ENDED)
-    return Submitted(step, mail())
+    return _Submitted(step, mail()).told
 
 
 def mail_of(here: asyncio.AbstractEventLoop) -> Mail:
