@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import ssl
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from muster_client import DeadlineExceeded, MusterError, Tls, Unreachable, v2
+from muster_client.v2 import http
 from muster_client.v2.sync import Client
 
 from tests.authority import Authority
@@ -178,3 +180,21 @@ def test_a_key_is_asked_for_by_its_clean_path(key: str, path: str) -> None:
     with host(lambda asked: (200, NODE)) as (url, seen):
         Client(url).set(key, "1")
     assert [asked.line for asked in seen] == [f"PUT /v2/keys{path}"]
+
+
+def test_a_wait_goes_on_however_often_its_connection_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gave up after two breaks for each host in its whole life, or in the second of a host's restart."""
+    answers = iter([None, None, (200, BROKEN), (503, ""), (200, NODE)])
+    with host(lambda asked: next(answers)) as (url, _):
+        assert Client(url, timeout=10).wait("/a", index=3).node.value == "1"
+    monkeypatch.setattr(http, "_LIVED_S", 0.0)
+    broken = itertools.repeat((200, BROKEN), 12)
+    with host(lambda asked: next(broken, (200, NODE))) as (url, _):
+        assert Client(url, timeout=0.15).wait("/a", index=3).node.value == "1"
+
+
+@pytest.mark.parametrize("answer", [None, (200, BROKEN)])
+def test_a_wait_that_no_host_takes_ends_after_the_client_s_time(answer: Said | None) -> None:
+    with host(lambda asked: answer) as (url, seen), pytest.raises(Unreachable):
+        Client([url, "127.0.0.1:1"], timeout=0.4).wait("/a", index=3)
+    assert len(seen) > 2

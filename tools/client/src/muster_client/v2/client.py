@@ -9,6 +9,7 @@ import json
 import math
 import posixpath
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,7 @@ class Client:
 
     async def wait(self, key: str, *, index: int = 0, recursive: bool = False) -> Result:
         """The first change at ``index`` or behind it; 0: from now on. It has no time limit.
-        EventIndexCleared."""
+        EventIndexCleared; Unreachable, where no endpoint answers for ``timeout``."""
         while True:
             told = await self._call("GET", key, {
                 "wait": True, "recursive": recursive, "waitIndex": index or None}, timeout=math.inf)
@@ -166,11 +167,12 @@ class Client:
         return _result(await self.ask(method, f"/keys{path}", query=query, form=form, timeout=timeout))
 
     async def _tried(self, request: Request, share_s: float) -> Answer:
-        """At one endpoint after the other, as far as that is safe."""
+        """At one endpoint after the other, as far as that is safe. A wait goes on, unless none lets it wait
+        for the client's ``timeout``."""
         reasons: dict[str, str] = {}
-        first, last = next(self._turns), 2 * len(self._urls)
-        for attempt in range(1, last + 1):
-            url = self._urls[(first + attempt - 1) % len(self._urls)]
+        tries, until = 0, time.monotonic() + self._timeout
+        for turn in itertools.count(next(self._turns)):
+            url, answer = self._urls[turn % len(self._urls)], None
             try:
                 answer = await asked(url, request, self._tls, self._server_name, share_s)
             except (OSError, h11.RemoteProtocolError) as error:
@@ -178,12 +180,18 @@ class Client:
                 if request.sent and request.method != "GET":
                     raise Unreachable(reasons, maybe_done=True) from None
             else:
-                if answer.status < 500 or request.method != "GET" or attempt == last:
+                if answer.status < 500 or request.method != "GET":
                     return answer
                 reasons[url] = f"status {answer.status}"
-            if attempt < last:
-                await asyncio.sleep(pause_s(attempt))
-        raise Unreachable(reasons)
+            tries += 1
+            if request.waited():
+                tries, until = 1, time.monotonic() + self._timeout
+            if time.monotonic() >= until if request.waits else tries == 2 * len(self._urls):
+                if answer is None:
+                    raise Unreachable(reasons)
+                return answer
+            await asyncio.sleep(pause_s(tries))
+        raise AssertionError("the loop ends otherwise")
 
 
 def _context(tls: Tls) -> ssl.SSLContext:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from muster_client.v2.errors import BY_CODE, NotServed, Unauthorized, V2Error
 from muster_client.wire.endpoints import trusting
 
 _READ_BYTES = 65536
+_LIVED_S = 1.0  # a wait that breaks sooner is as one that could not begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Answer:
 @dataclass(slots=True)
 class Request:
     """``sent``: perhaps in part. ``waits``: its answer may take any time. ``from_now``: it waits for the next
-    event."""
+    event. ``since``: when its last attempt began to wait."""
 
     method: str
     target: str
@@ -64,12 +67,20 @@ class Request:
     waits: bool = False
     sent: bool = False
     from_now: bool = False
+    since: float = math.inf
 
     def begun(self, head: Answer) -> None:
         """Another attempt waits from the index where this one began, so it misses no event."""
+        if self.waits and head.status == 200:
+            self.since = time.monotonic()
         if self.from_now and head.status == 200 and head.index:
             self.target += f"&waitIndex={head.index + 1}"
             self.from_now = False
+
+    def waited(self) -> bool:
+        """Whether the last attempt waited for a while."""
+        since, self.since = self.since, math.inf
+        return time.monotonic() - since >= _LIVED_S
 
 
 async def asked(
