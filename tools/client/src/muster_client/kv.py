@@ -15,7 +15,7 @@ from muster_client.wire.retries import TOO_MANY
 _RANGE = Method("KV/Range", pb.RangeResponse, repeatable=True)
 _PUT = Method("KV/Put", pb.PutResponse)
 _DELETE = Method("KV/DeleteRange", pb.DeleteRangeResponse)
-_TXN = Method("KV/Txn", pb.TxnResponse)
+TXN = Method("KV/Txn", pb.TxnResponse)
 # One that is cancelled ends the process of an old etcd: https://github.com/etcd-io/etcd/issues/14110
 _READS = Method("KV/Txn", pb.TxnResponse, repeatable=True, whole=True)
 _COMPACT = Method("KV/Compact", pb.CompactionResponse)
@@ -149,7 +149,7 @@ class Kv:
     ) -> TxnResult:
         """Run a transaction. ``repeatable``: the second time would do nothing more than the first, so that it
         may be tried again when nobody knows whether it was done."""
-        method = _READS if txn.reads_only else _TXN
+        method = _READS if txn.reads_only else TXN
         answer = await self._caller.unary(method, txn.request, timeout=timeout, repeatable=repeatable)
         return model.txn_of(answer)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from muster_client import ops, ranges
 from muster_client.errors import MusterError, NotHeld
+from muster_client.kv import TXN
 from muster_client.lease import Lease, to_its_end, unless_lost
-from muster_client.model import KeyValue
+from muster_client.model import KeyValue, txn_of
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Put, Snapshot, Watch
 
@@ -141,13 +142,16 @@ class _Items:
         """Delete the item with its claim, for its taker. NotHeld."""
         there = ops.key(item.kv.key).mod_revision == item.kv.mod_revision
         claim = self._claim(item.kv.key)
-        result = await self._client.txn(
-            ops.when(item.held, there).then(ops.delete(item.kv.key), ops.delete(claim), *done)
-            .otherwise(ops.get(item.kv.key), ops.get(claim)), repeatable=True)
+        txn = ops.when(item.held, there).then(ops.delete(item.kv.key), ops.delete(claim), *done).otherwise(
+            ops.get(item.kv.key), ops.get(claim))
+        sent: list[None] = []
+        result = txn_of(await self._client._caller.unary(
+            TXN, txn.request, repeatable=True, on_send=lambda: sent.append(None)))
         if result:
             return
         left = any(result.found(place).kv for place in (0, 1))
-        if left or item.lease.lost:  # else an earlier attempt did it: its lease holds, and both are gone
+        # else an earlier attempt did it: its lease holds, and both are gone
+        if left or item.lease.lost or len(sent) == 1:
             raise NotHeld("another has taken the item, or may take it")
 
     def _claim(self, key: bytes) -> bytes:
