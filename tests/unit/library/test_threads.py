@@ -21,6 +21,7 @@ from muster_client.sync.base import wait
 from muster_client.sync.services import in_thread
 from muster_client.wire import beside, engine
 
+from tests.unit.library.recipes.test_queues import ITEM
 from tests.unit.library.scripted import say_nothing, scripted, watched
 from tests.unit.library.test_places import Line, held
 
@@ -115,11 +116,6 @@ def test_an_interrupted_step_has_tidied_up_when_its_caller_goes_on() -> None:
         wait(step())
     assert tidied.is_set()
     timer.join()
-
-
-ITEM = pb.TxnResponse(header=pb.ResponseHeader(revision=4), succeeded=True, responses=[
-    pb.ResponseOp(response_range=pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"q/1")], count=1)),
-    pb.ResponseOp(response_range=pb.RangeResponse())])  # fmt: skip
 
 
 @pytest.mark.parametrize(("step", "answers", "own"), [
@@ -342,3 +338,42 @@ def test_a_watch_goes_on_in_a_process_that_is_forked_off() -> None:
             [sys.executable, "-c", FORKS, address], capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.splitlines() == ["7", "child 8", "ended 0", "parent 8"]
+
+
+FORKS_MIRROR = """
+import os, signal, sys, threading
+from muster_client import MusterError, sync
+
+with sync.Client(sys.argv[1]) as client, client.mirror("l/1") as mirror:
+    held, goes_on = threading.Event(), threading.Event()
+
+    def apply():
+        with mirror._inner._lock:
+            held.set()
+            goes_on.wait()
+
+    threading.Thread(target=apply, daemon=True).start()
+    held.wait()
+    if os.fork() == 0:
+        signal.alarm(10)
+        for read in (lambda: mirror["l/1"], lambda: "l/1" in mirror, mirror.copy):
+            try:
+                read()
+            except MusterError as error:
+                print(str(error)[-17:])
+        with mirror:
+            print(mirror["l/1"].text, flush=True)
+        os._exit(0)
+    print("ended", os.wait()[1])
+    goes_on.set()
+"""
+
+
+def test_a_mirror_is_refused_in_a_process_that_is_forked_off_as_it_follows() -> None:
+    """It waited there for the lock of the thread that follows, for ever."""
+    with scripted({"KV/Range": lead, "Watch/Watch": watched}) as address:
+        ended = subprocess.run(
+            [sys.executable, "-c", FORKS_MIRROR, address], capture_output=True, text=True, timeout=15,
+            check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["here nothing does"] * 3 + ["a", "ended 0"]

@@ -52,11 +52,13 @@ class Mirror(Mapping[bytes, KeyValue]):
         return self._revision
 
     def __getitem__(self, key: Text) -> KeyValue:
+        self._check_process()
         with self._lock:
             self._check()
             return self._held[data(key)]
 
     def __contains__(self, key: object) -> bool:
+        self._check_process()
         with self._lock:
             self._check()
             return isinstance(key, bytes | str) and data(key) in self._held
@@ -66,6 +68,7 @@ class Mirror(Mapping[bytes, KeyValue]):
 
     def copy(self) -> dict[bytes, KeyValue]:
         """All of it, as of one revision."""
+        self._check_process()
         with self._lock:
             self._check()
             return dict(self._held)
@@ -85,6 +88,8 @@ class Mirror(Mapping[bytes, KeyValue]):
         if self._entering or (self._task is not None and not (
                 self._task.done() or self._task.get_loop().is_closed() or self._origin.is_parent)):
             raise RuntimeError("it is entered already: each user needs an object of its own")
+        if self._origin.is_parent:  # where its follower may have held it, at the fork
+            self._lock = threading.RLock()
         self._entering = True
         try:
             self._held, self._revision = await self._whole()
@@ -122,7 +127,8 @@ class Mirror(Mapping[bytes, KeyValue]):
             raise self._failure.with_traceback(self._failed_at)
 
     def _check_process(self) -> None:
-        """MusterError in a process that was forked off: what was there at the fork would stay for ever."""
+        """MusterError in a process that was forked off: what was there at the fork would stay for ever, also
+        the follower's lock."""
         if self._origin.is_parent:
             raise MusterError("the process from which this one was forked off follows it; here nothing does")
 
