@@ -9,9 +9,10 @@ from typing import Any
 _ALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 30))  # seconds, as etcd; nine probes by default: 5 min
 
 
-def keep_alive(listening: Any) -> None:
-    """Have the kernel probe the clients of a TCP socket: what it accepts takes these options from it."""
-    probe(listening, _ALIVE)
+def keep_alive(sock: Any) -> None:
+    """Have the kernel probe the other side of a TCP socket, or of what it accepts: that takes these options
+    from it."""
+    probe(sock, _ALIVE)
 
 
 def probe(sock: Any, options: Iterable[tuple[str, int]]) -> None:

@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from muster_client.wire.endpoints import trusting
 
 from cluster import gotext
+from tools.muster.machine import silence
 
 _REDIRECTS = 10
 
@@ -115,11 +116,9 @@ class Connections:
             if connection.sock is not None:
                 connection.sock.settimeout(None if deadline is None else _left(deadline))
             body = answer.read()
-        except TimeoutError:
+        except TimeoutError as error:
             self._forget(parts)
-            if deadline is not None and (until is None or deadline <= until or time.monotonic() >= deadline):
-                raise DeadlineExceeded from None
-            raise HeaderTimeout(endpoint) from None
+            raise _late(error, endpoint, until, deadline) from None
         except http.client.IncompleteRead:
             self._forget(parts)
             raise RequestError("unexpected EOF") from None
@@ -177,6 +176,7 @@ class Connections:
         connection = http.client.HTTPConnection(host, port)
         plain = _dial(host, port, until)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        silence.keep_alive(plain)  # a wait has no time limit, and its host may be gone
         if parts.scheme == "https":
             context = self.tls or trusting("")
             try:
@@ -195,6 +195,16 @@ class Connections:
         connection = self._kept.pop((parts.scheme, parts.netloc), None)
         if connection is not None:
             connection.close()
+
+
+def _late(
+    error: TimeoutError, endpoint: str, until: float | None, deadline: float | None
+) -> RequestError:
+    if error.errno:  # the kernel's: the host is gone
+        return _broken(error)
+    if deadline is not None and (until is None or deadline <= until or time.monotonic() >= deadline):
+        return DeadlineExceeded()
+    return HeaderTimeout(endpoint)
 
 
 def _left(until: float) -> float:

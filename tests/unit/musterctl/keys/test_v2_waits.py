@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import http.client
+import socket
+from typing import Any
+
 import pytest
 
-from tests.unit.v2.host import BROKEN, Said, host
+from tests.unit.v2.host import BROKEN, Asked, Said, host
+from tools.musterctl.v2 import exchange
 from tools.musterctl.v2.client import Client
-from tools.musterctl.v2.exchange import Connections
+from tools.musterctl.v2.exchange import Connections, Request, RequestError
 from tools.musterctl.v2.keys import Keys
 
 EVENT = {"action": "delete", "node": {"key": "/a", "modifiedIndex": 8, "createdIndex": 3}}
@@ -27,3 +33,36 @@ def test_a_wait_goes_on_from_where_it_began(index: int, ended: Said, first: int,
         assert keys.wait("/a", first, True).action == "delete"
     assert [asked.line for asked in seen] == [
         f"GET /v2/keys/a?recursive=true&wait=true&waitIndex={since}" for since in (first, again)]
+
+
+def test_a_wait_looks_whether_its_host_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as etcdctl's. It has no time limit: a host that lost its power was never noticed."""
+    dialled, dial = list[socket.socket](), exchange._dial
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+               (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL)]  # fmt: skip
+
+    def kept(*given: Any) -> socket.socket:
+        dialled.append(dial(*given))
+        return dialled[-1]
+
+    def answered(asked: Asked) -> Said:
+        found.append([dialled[-1].getsockopt(*option) for option in options])
+        return 200, EVENT
+
+    found = list[list[int]]()
+    monkeypatch.setattr(exchange, "_dial", kept)
+    with host(answered) as (url, _):
+        Keys(Client([url], Connections(None), 10, 10)).wait("/a", 0, True)
+    assert found == [[1, 30, 30]]
+
+
+def test_a_host_that_is_gone_is_no_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        raise OSError(errno.ETIMEDOUT, "Connection timed out")
+
+    monkeypatch.setattr(http.client.HTTPConnection, "getresponse", gone)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(RequestError, match="read tcp: read: connection timed out") as met:
+            Connections(None).send(url, Request("GET", "/v2/keys/a"), 0, None)
+    assert met.value.connecting
