@@ -47,17 +47,18 @@ class Permissions:
         self._resting = False
 
     def ask(self, call: Any, key: bytes, range_end: bytes, then: _Verdict, *, local: bool = False) -> bool:
-        """Whether a client may watch a range, told to ``then``; False, and nothing is asked, if its requests
-        are not judged. ``local``: this host's replica says so as it is."""
-        if not self._router.principals.judged(call):
+        """Whether a client may watch a range, told to ``then``; False, and nothing is asked, while users are
+        not enabled. ``local``: this host's replica says so as it is."""
+        if not self._router.principals.enabled:
             return False
         self.send(call, (key, range_end), lambda error, _: then(error), is_new=True, local=local)
         return True
 
     def may_watch(self, call: Any, ranges: Sequence[_Range], then: Then) -> bool:
         """:meth:`ask` for several ranges, until a node has judged each: clients take a refused watch for one
-        that has ended for good, and resume theirs while there is no leader."""
-        if not self._router.principals.judged(call):
+        that has ended for good, and resume theirs while there is no leader. News of users has all judged."""
+        if not self._router.principals.enabled:
+            _user(call)  # of then: its token may have ended
             return False
         _Together(self, self._router, call, ranges, then).ask(range(len(ranges)))
         return True
@@ -102,7 +103,7 @@ class Permissions:
 
     def _ask_for(self, stream: WatchStream, watches: Sequence[ClientWatch]) -> None:
         if watches:
-            waiting = self._unsure.setdefault(_user(stream), deque())
+            waiting = self._unsure.setdefault(_user(stream.call), deque())
             waiting.extend([(watch, stream) for watch in watches])
 
     def _next(self) -> tuple[ClientWatch, WatchStream]:
@@ -122,7 +123,7 @@ class Permissions:
                 break
             watch, stream = self._next()
             if stream.watches.get(watch.id) is watch and not stream.closed:
-                name, subscription = _user(stream), watch.cohort.subscription
+                name, subscription = _user(stream.call), watch.cohort.subscription
                 # without a user no range is permitted, or any
                 wanted = (subscription.key, subscription.range_end) if name else _ANY
                 asked.setdefault((name, wanted), {})[watch] = stream
@@ -190,8 +191,8 @@ class Permissions:
         self._go_on()
 
 
-def _user(stream: WatchStream) -> str | None:
-    shown = getattr(stream.call, "principal", None)
+def _user(call: Any) -> str | None:
+    shown = getattr(call, "principal", None)
     return None if shown is None else shown.user()
 
 
@@ -236,7 +237,7 @@ class _Together:
     def _retry(self, places: Sequence[int]) -> None:
         if self._client.closed:
             return
-        if self._router.principals.judged(self._client):
+        if self._router.principals.enabled:
             self.ask(places)
         else:
             self._then([None] * len(self._ranges))

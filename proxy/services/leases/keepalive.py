@@ -45,6 +45,18 @@ class _Asked:
     answer: bytes = b""
 
 
+class _Batch(list[_Asked]):
+    """Those of one question, which names no user: this front knew of none when it was asked."""
+
+    closed, principal = False, None
+
+    def finish(self, code: int, text: str) -> None:
+        """After a fault of this program."""
+        for asked in self:
+            if not asked.call.closed:
+                asked.call.finish(code, text)
+
+
 class KeepAlive:
     def __init__(self, context: Context, service: str) -> None:
         self._context = context
@@ -79,7 +91,7 @@ class KeepAlive:
                 return
         asked = _Asked(call, *lease, self._router.loop.time())
         stream.waiting.append(asked)
-        if self._router.principals.judged(call):
+        if self._router.principals.enabled:
             self._alone(asked)
             return
         self._waiting.append(asked)
@@ -110,7 +122,7 @@ class KeepAlive:
         self._gathering = False
         waiting = self._waiting
         while waiting and self._open < _QUESTIONS:
-            batch: list[_Asked] = []
+            batch = _Batch()
             while waiting and len(batch) < _MOST:
                 asked = waiting.popleft()
                 if not asked.call.closed:
@@ -119,9 +131,8 @@ class KeepAlive:
                 self._open += 1
                 leases = [asked.lease for asked in batch]
                 router = self._router
-                # without a user, as each of them: the front may learn only now that users are enabled
                 router.to_leader(PartWaiting(
-                    batch[0].call, Method.LEASE_KEEPALIVES, Struct(f"<{len(leases)}q").pack(*leases),
+                    batch, Method.LEASE_KEEPALIVES, Struct(f"<{len(leases)}q").pack(*leases),
                     _SHARD, ASK, batch[0].started, router.limit_s, router.quiet,
                 ).calls(self._answered, batch))
 
@@ -147,7 +158,7 @@ class KeepAlive:
             self._gathering = True
             self._router.at_flush(self._ask)
         if status != 0:
-            self._failed(batch, EtcdError.decode(body))
+            self._refused(batch, EtcdError.decode(body))
             return
         revision, term = HEAD.unpack_from(body)
         header = self._router.header(revision, term)
@@ -156,7 +167,7 @@ class KeepAlive:
         last_ttl, ttl_field = 0, b""
         for asked, ttl in zip(batch, ttls, strict=True):
             if ttl == LEASE_DUE:
-                self._renew(asked)
+                self._alone(asked)
                 continue
             if ttl != last_ttl:
                 last_ttl, ttl_field = ttl, b"\x18" + varint(ttl) if ttl else b""
@@ -187,6 +198,15 @@ class KeepAlive:
             self._stats.sent += 1
         if stream.half_closed or self._context.stopping:
             self._finish_if_done(call, stream)
+
+    def _refused(self, batch: list[_Asked], error: EtcdError) -> None:
+        """Users are enabled, if it is for want of a name: clients that have one are judged by it."""
+        for asked in batch:
+            if error.kind is errors.USER_EMPTY and asked.call.principal is not None:
+                if not asked.call.closed:
+                    self._alone(asked)
+            else:
+                self._failed([asked], error)
 
     def _failed(self, batch: list[_Asked], error: EtcdError) -> None:
         for asked in batch:

@@ -12,7 +12,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.pb import rpc_pb2
-from proxy.auth.shown import Principals
+from proxy.auth.shown import Principals, SimpleTokens
 from proxy.routing.waiting import MethodStats, Waiting
 from proxy.watch.hub import WatchHub
 from proxy.watch.permissions import Permissions
@@ -158,6 +158,31 @@ def test_a_new_watch_is_asked_for_until_a_node_has_judged() -> None:
     router.later()
     assert not router.waiting
     assert told == [None]
+
+
+def test_a_client_with_a_certificate_waits_for_nobody_while_users_are_not_enabled() -> None:
+    """Its watches were not created without a leader; its stream's cancels and progress requests waited."""
+    router = Asked()
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    call = SimpleNamespace(closed=False, principal=router.principals.of(None, "anna"))
+    never: Any = None
+    assert not permissions.may_watch(call, [(b"k", b"")], never)
+    assert not permissions.ask(call, b"k", b"", never)
+    assert not router.waiting
+
+
+def test_a_watch_of_before_users_is_its_users_though_the_token_has_ended() -> None:
+    router, now_s = Asked(), [0.0]
+    tokens = SimpleTokens(300.0, lambda: now_s[0])
+    tokens.secret = b"s" * 32
+    router.principals = Principals(tokens, lambda: now_s[0])
+    permissions = Permissions(router, [])  # type: ignore[arg-type]
+    shown = router.principals.of(tokens.give("anna", 5).encode(), None)
+    never: Any = None
+    permissions.may_watch(SimpleNamespace(principal=shown), [(b"k", b"")], never)
+    now_s[0] = 400.0
+    assert shown is not None
+    assert shown.user() == "anna"
 
 
 def test_changes_while_questions_are_under_way_do_not_multiply_them() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.features.auth.principal import SAID
+from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEASE_DUE, Method, Status
 from cluster.wire.protobuf import varint
@@ -143,12 +143,55 @@ def test_no_question_is_the_fronts_own_though_it_learns_of_users_meanwhile() -> 
     assert alone.method == Method.LEASE_KEEPALIVE
 
 
-def test_a_front_that_learns_of_shards_by_the_answer_asks_these_whether_its_client_may(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_with_a_certificate_is_one_of_many_while_users_are_not_enabled() -> None:
+    """Its keep-alives asked each shard's replica: one that hung ended its stream, and its leases."""
+    alive = Alive()
+    alive.net.context.placement.running = (0, 1)
+    named, plain = alive.stream(), alive.stream()
+    named.principal = alive.net.context.principals.of(None, "anna")
+    alive.say(named, 1)
+    alive.say(plain, 2)
+    ((request, leases),) = alive.asked()  # by its number without a principal
+    assert leases == (1, 2)
+    assert not alive.node.take()
+    alive.answer(request, 5, 6)
+    assert (told(named), told(plain)) == ([(1, 5)], [(2, 6)])
+
+
+def test_a_client_with_a_certificate_is_judged_where_users_are_enabled_before_its_front_knows() -> None:
+    alive = Alive()
+    named, plain = alive.stream(), alive.stream()
+    named.principal = alive.net.context.principals.of(None, "anna")
+    alive.say(named, 1)
+    alive.say(plain, 2)
+    ((request, _),) = alive.asked()
+    alive.node.answer(request.rid, Status.ERROR, EtcdError(errors.USER_EMPTY).encode())
+    alive.net.run()
+    assert plain.status == (errors.USER_EMPTY.code, errors.USER_EMPTY.text)
+    (alone,) = alive.node.take()
+    assert alone.method == Method.LEASE_KEEPALIVE | SAID
+    assert split(alone.body)[0] == Principal(Kind.CERTIFICATE, "anna")
+    alive.node.ok(alone, 9, b"\x10" + varint(1) + b"\x18" + varint(5))
+    alive.net.run()
+    assert told(named) == [(1, 5)]
+
+
+def test_p3_a_due_lease_of_a_client_with_a_certificate_is_judged_in_each_shard() -> None:
+    """Users may be enabled behind the answer: the sequencer would judge the lease's keys of shard 0 alone."""
+    alive = Alive()
+    alive.net.context.placement.running = (0, 1)
+    call = alive.stream()
+    call.principal = alive.net.context.principals.of(None, "anna")
+    alive.say(call, 1)
+    ((request, _),) = alive.asked()
+    alive.answer(request, LEASE_DUE)
+    assert [asked.method for asked in alive.node.take()] == [Method.READ_INDEX]
+
+
+def test_a_front_that_learns_of_shards_by_the_answer_asks_these_whether_its_client_may() -> None:
     alive = Alive()
     context = alive.net.context
-    monkeypatch.setattr(context.router.principals, "judged", lambda call: True)
+    context.principals.enabled = True
     call = alive.stream()
     alive.say(call, 1)
     alive.net.run()
@@ -158,7 +201,7 @@ def test_a_front_that_learns_of_shards_by_the_answer_asks_these_whether_its_clie
     alive.node.ok(alone, 9, b"\x10" + varint(1) + b"\x18" + varint(5))
     alive.net.run()
     assert told(call) == []
-    (question,) = alive.node.take(Method.READ_INDEX)
+    (question,) = alive.node.take(Method.READ_INDEX | SAID)
     alive.node.index(question, 9)
     alive.net.run()
     (request,) = alive.node.take()
