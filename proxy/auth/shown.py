@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Protocol
 
 from cluster.features.auth.principal import FRONT, INVALID, Kind, Principal
 from cluster.features.auth.tokens import Token, sign, unsigned, verify
 
-_KNOWN = 10_000  # tokens whose last use is kept
+_KNOWN, _SLIDING = 10_000, 100_000  # tokens that are kept: web tokens, and those whose last use counts
+_LOOKS = 2  # at those kept longest, for each new one: so at most half of them have ended
 _LONGEST = 4096  # characters of a token that is kept: names, and the padding of web tokens, have no bound
 _INVALID = INVALID.encode()
 _FRONT = FRONT.encode()
@@ -57,7 +59,7 @@ class Shown:
         self._known = known
         self._text = text
         self._encoded = b"" if principal is None else principal.encode()
-        self._until_s = 0.0 if principal is None else float("inf")
+        self._until_s = 0.0 if principal is None else float("inf")  # 0: it is read at its next use
         self._name = "" if principal is None else principal.user
 
     def user(self) -> str:
@@ -75,6 +77,9 @@ class Shown:
         elif self._known.slides and self._until_s != float("inf"):
             self._until_s = now_s + self._known.ttl_s
         return self._encoded
+
+    def ended(self, now_s: float) -> bool:
+        return now_s >= self._until_s or self._encoded == _INVALID
 
     def _look(self, now_s: float) -> None:
         if self._encoded and self._known.slides and self._until_s > 0:
@@ -122,12 +127,18 @@ class Principals:
 
     def keep(self, text: str, shown: Shown) -> None:
         """Keep a valid token. Invalid ones are not kept: a client can send any number of them. Long ones are
-        read again on each connection, and count from when they were given."""
+        read again on each connection, and count from when they were given. One in use is not dropped for
+        those that came later."""
         if len(text) > _LONGEST:
             return
-        self._shown.setdefault(text, shown)
-        if len(self._shown) > _KNOWN:
-            del self._shown[next(iter(self._shown))]
+        known, now_s = self._shown, self.now_s()
+        known.setdefault(text, shown)
+        for oldest in tuple(islice(known, _LOOKS)):
+            found = known.pop(oldest)
+            if not found.ended(now_s) or self.tokens.read(oldest, now_s)[0].kind != Kind.INVALID:
+                known[oldest] = found  # one from a clock that is ahead counts once, not anew
+        if len(known) > (_SLIDING if self.slides else _KNOWN):
+            del known[next(iter(known))]
 
     def said(self, principal: Any, waiting: Any) -> bytes:
         """The principal before a request: of its call, or, if ``principal`` is self, of the client that it is

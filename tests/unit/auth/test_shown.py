@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from cluster.features.auth.principal import INVALID, Kind, Principal, split
 from proxy.auth.jwt import WebTokens
 from proxy.auth.shown import Principals, SimpleTokens
@@ -85,6 +87,39 @@ def test_made_up_tokens_name_nobody_and_push_no_other_out() -> None:
     assert known.of(text, None) is shown
 
 
+def test_a_token_in_use_is_valid_on_new_connections_whatever_was_given_since() -> None:
+    """A probe that logged in every 10 s ended it within 28 hours."""
+    clock, known = simple()
+    text = known.tokens.give("u", 5).encode()
+    shown = known.of(text, None)
+    assert shown is not None
+    for _ in range(10_001):
+        assert split(shown.said())[0].user == "u"
+        clock.now_s += 10
+        probe = known.of(known.tokens.give("probe", 5).encode(), None)
+        assert probe is not None
+        probe.said()
+    anew = known.of(text, None)
+    assert anew is not None
+    assert split(anew.said())[0].user == "u"
+    assert len(known._shown) < 3 * TTL_S / 10, "those that have ended are dropped"
+
+
+@pytest.mark.parametrize(("slides", "most"), [(True, 20), (False, 10)])
+def test_a_bounded_number_of_valid_tokens_is_kept(
+    slides: bool, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.auth.shown._KNOWN", 10)
+    monkeypatch.setattr("proxy.auth.shown._SLIDING", 20)
+    _clock, known = simple()
+    known.slides = slides
+    for number in range(100):
+        shown = known.of(known.tokens.give(f"u{number}", 5).encode(), None)
+        assert shown is not None
+        assert split(shown.said())[0].user == f"u{number}"
+    assert len(known._shown) == most
+
+
 def test_a_token_that_is_long_is_valid_and_not_kept() -> None:
     _clock, known = simple()
     name = "u" * 5_000
@@ -132,13 +167,19 @@ def test_an_old_token_is_refused_where_it_was_never_used() -> None:
     clock.now_s += TTL_S
     ahead = SimpleTokens(TTL_S, lambda: clock.now_s + 3600)
     ahead.secret = b"s" * 32
-    refused, taken = (known.of(text.encode(), None) for text in (old, ahead.give("u", 5)))
+    text = ahead.give("u", 5)
+    refused, taken = (known.of(one.encode(), None) for one in (old, text))
     assert refused is not None
     assert taken is not None
     assert refused.said() == INVALID.encode()
     assert split(taken.said())[0].user == "u"
     clock.now_s += TTL_S
     assert taken.said() == INVALID.encode()
+    for number in range(100):
+        shown = known.of(known.tokens.give(f"u{number}", 5).encode(), None)
+        assert shown is not None
+        shown.said()
+    assert known.of(text.encode(), None) is taken, "it does not count anew"
 
 
 def test_a_token_lasts_its_ttl_wherever_in_a_second_it_was_given() -> None:
