@@ -78,6 +78,10 @@ class Shown:
             self._until_s = now_s + self._known.ttl_s
         return self._encoded
 
+    def forget(self) -> None:
+        """Its token is read anew at its next use."""
+        self._encoded, self._until_s = b"", 0.0
+
     def ended(self, now_s: float) -> bool:
         return now_s >= self._until_s or self._encoded == _INVALID
 
@@ -124,6 +128,14 @@ class Principals:
         if common_name is not None:  # empty: a certificate without one, of no user
             return Shown(self, "", Principal(Kind.CERTIFICATE, common_name))
         return None
+
+    def give(self, user: str, revision: int) -> str:
+        """A token for a user that has shown the password. EtcdError: there is none."""
+        text = self.tokens.give(user, revision)
+        # a login in the same second, of before the wall clock was set back, gave the same text
+        if (given := self._shown.get(text)) is not None:
+            given.forget()
+        return text
 
     def keep(self, text: str, shown: Shown) -> None:
         """Keep a valid token. Invalid ones are not kept: a client can send any number of them. Long ones are

@@ -157,13 +157,13 @@ class _LoginOf:
             self._fail(EtcdError.decode(body))
 
     def _reply(self, revision: int, term: int, login: Login) -> None:
-        call, tokens = self.call, self.context.principals.tokens
+        call, principals = self.call, self.context.principals
         if call.closed:
             return
-        if isinstance(tokens, SimpleTokens):
-            tokens.secret = login.secret
+        if isinstance(principals.tokens, SimpleTokens):
+            principals.tokens.secret = login.secret
         try:
-            token = tokens.give(self.request.name, login.revision)
+            token = principals.give(self.request.name, login.revision)
         except EtcdError as e:
             self._fail(e)
             return

@@ -146,6 +146,26 @@ def test_steps_of_the_wall_clock_end_no_token_that_is_used() -> None:
     assert shown.said() == INVALID.encode(), "whatever the wall clock says"
 
 
+@pytest.mark.parametrize("looked_at", [True, False])
+def test_a_login_gives_a_valid_token_after_the_wall_clock_was_set_back(looked_at: bool) -> None:
+    """In a second in which the user had logged in before: the two have the same text."""
+    wall, clock = Clock(), Clock()
+    tokens = SimpleTokens(TTL_S, wall)
+    tokens.secret = b"s" * 32
+    known = Principals(tokens, clock)
+    text = known.tokens.give("u", 5)
+    old = known.of(text.encode(), None)
+    assert old is not None
+    assert split(old.said())[0].user == "u"
+    clock.now_s += 3600
+    if looked_at:
+        assert old.said() == INVALID.encode()
+    assert known.give("u", 5) == text
+    for shown in (known.of(text.encode(), None), old):
+        assert shown is not None
+        assert split(shown.said())[0] == Principal(Kind.SIMPLE, "u", 5)
+
+
 def test_simple_tokens_count_by_the_monotonic_clock_and_web_tokens_by_the_wall_clock() -> None:
     assert Principals(SimpleTokens(TTL_S)).now_s is time.monotonic
     assert Principals(None).now_s is time.time
