@@ -173,9 +173,9 @@ class Reads:
             self._early.append(late)
         return False
 
-    def behind(self, body: bytes) -> bool:
-        """Whether a read has to wait for what is not applied here."""
-        return bool(READ.unpack_from(body)[0] > self._applied_index())
+    def waits(self, link: FrontLink, body: bytes) -> bool:
+        """Whether a read may have to wait for what is not applied here: an entry, or its front's table."""
+        return bool(READ.unpack_from(body)[0] > self._applied_index()) or link.generation != self.generation
 
     def _serve(
         self, link: FrontLink, rid: int, revision: int, request: bytes,

@@ -106,7 +106,7 @@ class Serve:
                 behind = self._store.revision - HISTORY_HEAD.unpack_from(body)[0]
                 reads.start(link, rid, reads_history, part=behind > _FAR_BEHIND)
             return
-        if reads.behind(body) and self._node.admission.late(link, rid, method, timeout_ms, body):
+        if reads.waits(link, body) and self._node.admission.late(link, rid, method, timeout_ms, body):
             return
         reads.submit(link, rid, timeout_ms, body, self.reading(method), method)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.auth.permissions import Ranges
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Kind, Principal
@@ -23,10 +25,19 @@ from cluster.features.auth.state import (
     role_row,
     user_row,
 )
-from cluster.wire.messages import Method
+from cluster.pb import rpc_pb2 as pb
+from cluster.placement import Table
+from cluster.placement.base import Base
+from cluster.placement.changes import Moved, take_move, take_moved
+from cluster.placement.table import Move
+from cluster.wire import messages
+from cluster.wire.messages import Method, Status
 from node.kinds import WRITES
+from node.links.fronts import FrontLink
 from node.serving.auth import admission
 from node.serving.auth.admission import Admission
+from node.serving.reads import Reads
+from node.serving.serve import Serve
 
 
 class _Node:
@@ -162,3 +173,36 @@ def test_very_many_leases_are_judged_in_steps(method: Method, body: bytes, keys:
     users.take([role_row(Role("r", (Permission(b"k", b"", READ),)))])
     assert steps() >= keys - 16
     assert served == [method]
+
+
+class _Front(FrontLink):
+    def __init__(self) -> None:
+        super().__init__(b"f", lambda parts: True, b"", 1)
+        self.answers: list[tuple[int, int, bytes]] = []
+
+    def answer(self, rid: int, status: int, body: bytes) -> None:
+        self.answers.append((rid, status, body))
+
+
+def test_i20_a_read_without_a_name_that_waits_for_a_table_is_judged_when_it_is_served() -> None:
+    """Users were enabled meanwhile: it showed what was written then."""
+    first = Table.initial(Base(2, 1))
+    move = Move(1, b"k", b"k\0", first.owners(b"k", b""), 1 - first.owner(b"k"))
+    moved = take_moved(take_move(first, move, 5), Moved(1, True, 5, 0), 5)
+    node, loop, served = _Node(), SimpleNamespace(time=lambda: 0.0), list[int]()
+    node.settings = SimpleNamespace(shard=0)
+    node.reads = Reads(loop, None, lambda link: None, lambda: 3)  # type: ignore[arg-type]
+    ranges, part = MagicMock(whole=lambda link, rid, revision, request: served.append(rid)), MagicMock()
+    node.serve = Serve(
+        node, ranges=ranges, maintenance=part, v2=part, lease_list=part, defragment=part)  # type: ignore[arg-type]
+    node.reads.placed(first)
+    link = _Front()
+    link.placed(moved.encode())
+    body = messages.READ.pack(0, 0) + pb.RangeRequest(key=b"k").SerializeToString()
+    node.serve.request(link, 1, Method.RANGE, 1000, body)
+    assert not link.answers
+    node.guard.state.take([meta_row(Meta(True, 5))])
+    node.reads.placed(moved)
+    assert not served
+    ((rid, status, error),) = link.answers
+    assert (rid, status, EtcdError.decode(error).kind) == (1, Status.ERROR, errors.USER_EMPTY)
