@@ -118,11 +118,11 @@ class Consequences:
         node = self._node
         node.applies.abandon()
         node.take_position()
+        node.serve.replaced()  # before reads that waited are judged
         if (table := node.store.placement()) is not None:
             node.reads.placed(table)
         node.upkeep.placed.replaced()
         node.lessor.load(node.store.leases())
-        node.serve.replaced()
         node.watches.lost()
         node.writes.skipped_to(node.applied_index)
         node.upkeep.truncation.installed(node.applied_index)

@@ -154,3 +154,19 @@ def test_g9_fronts_hear_of_a_table_before_what_is_newer() -> None:
     order = [said.index(name) for name in (
         "reads.placed", "upkeep.placed.applied", "watches.emit", "fronts.watermark")]
     assert order == sorted(order)
+
+
+def test_i20_reads_that_waited_for_a_table_are_judged_by_the_users_of_the_state_that_brings_it() -> None:
+    """A user whose role was revoked in the jump read what was written behind it."""
+    replica = Replica(FIRST)
+    replica.link.placed(MOVED.encode())
+    guard, judged = SimpleNamespace(role="r"), list[str]()
+    replica.reads.submit(
+        replica.link, 1, 1000, READ.pack(0, 0) + rpc_pb2.RangeRequest(key=b"k").SerializeToString(),
+        lambda link, rid, revision, request: judged.append(guard.role), Method.RANGE)
+    node: Any = MagicMock(reads=replica.reads, applied_index=9, order_index=9)
+    node.raft.announced_index = 0
+    node.store.placement.return_value = MOVED
+    node.serve.replaced.side_effect = lambda: setattr(guard, "role", "none")
+    Consequences(node).replaced()
+    assert judged == ["none"]
