@@ -147,6 +147,14 @@ def test_an_empty_value_of_some_flags_is_the_default(name: str) -> None:
     assert parse(f"--{name}=")[name] == SERVER_FLAGS[name].default
 
 
+@pytest.mark.parametrize(("text", "names"), [("", ("",)), ("a, b", ("a", " b")), ("a,,b", ("a", "", "b"))])
+def test_accepted_hosts_are_as_they_stand(text: str, names: tuple[str, ...], tmp_path: Path) -> None:
+    """An empty list, as of a variable without a value, let every host in."""
+    assert parse(f"--host-whitelist={text}")["host-whitelist"] == names
+    in_file_too = names if text else ("*",)  # as at etcd
+    assert in_file(tmp_path, f'host-whitelist: "{text}"')["host-whitelist"] == in_file_too
+
+
 @pytest.mark.parametrize("name", ["cors", "v2-deprecation"])
 def test_an_empty_value_in_a_file_is_the_default_where_the_command_line_takes_none(
     name: str, tmp_path: Path

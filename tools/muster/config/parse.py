@@ -30,8 +30,9 @@ _EMPTY_IS_DEFAULT = (
     "metrics",
     "tls-min-version",
 )
-# and an error elsewhere, as at etcd
-_EMPTY_IN_FILE_IS_DEFAULT = ("cors", "initial-cluster-state", "log-outputs", "v2-deprecation")
+# and an error elsewhere, or no host, as at etcd
+_EMPTY_IN_FILE_IS_DEFAULT = (
+    "cors", "host-whitelist", "initial-cluster-state", "log-outputs", "v2-deprecation")
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
@@ -100,6 +101,8 @@ def convert(flag: Flag, text: str) -> Any:
         return number(text, signed=kind is Kind.INT)
     if kind is Kind.DURATION:
         return duration_ms(text)
+    if flag.name == "host-whitelist":
+        return tuple(text.split(","))  # as it stands, as etcd's: an empty text is the empty name
     if kind is Kind.URLS or kind is Kind.LIST:
         return _parts(text, kind)
     if kind is Kind.ENUM and text not in flag.choices:
