@@ -22,7 +22,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from cluster.placement.table import Move, before
+from cluster.placement.table import Move
 
 STAGING = "local/staging"  # the row's name
 _EVENTS_BEHIND, _EVENTS_LEVEL = 2, 16  # of so many questions one is for events
@@ -214,7 +214,7 @@ class Copier:
 
     @staticmethod
     def _paged(of: _Source, key: bytes) -> bool:
-        return of.next is None or before(key, of.next)
+        return of.next is None or key < of.next
 
     def compacted(self, source: int) -> Batch:
         """A source does not have the next events any more, or the copy is wrong."""

@@ -204,3 +204,17 @@ def test_a_copy_of_two_sources_is_as_far_as_the_slower_one() -> None:
     assert copier.through == 5
     copier.events(3, (5, 0), (7, 0), [])
     assert copier.through == 7
+
+
+def test_events_of_a_span_from_the_first_key_on_wait_for_its_first_page_too() -> None:
+    """As an end that key would be the end of all keys."""
+    copier = Copier(MOVE._replace(start=b"\0"))
+    copier.begin(None)
+    copier.stands(1, 5)
+    batch = copier.events(1, (5, 0), (6, 0), [(b"c", b"v")])
+    assert batch is not None
+    assert batch.rows == []
+    copier.page(1, b"\0", 6, [(b"c", b"v")], b"d")
+    batch = copier.events(1, (6, 0), (7, 0), [(b"c", None), (b"d", b"v")])
+    assert batch is not None
+    assert batch.rows == [(b"c", None)]
