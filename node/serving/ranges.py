@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, RowSource, plain_answer, plain_get
+from cluster.placement import Owned
 from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
@@ -34,8 +35,9 @@ class Ranges:
         self._raft = raft
         self._streams = streams
         self.count = 0
-        # how many keys are shown from where a page of a list ended, at its revision, up to its end
-        self._rests: dict[_Rest, int] = {}
+        # how many keys are shown from where a page of a list ended, at its revision, up to its end; and by
+        # what: a switch takes no revision
+        self._rests: dict[_Rest, tuple[int, Owned | None]] = {}
 
     def replaced(self) -> None:
         self._rests.clear()
@@ -117,7 +119,7 @@ class Ranges:
             return
         # now, while the store is at the reader's revision; after other requests it may not be
         store, total, most = self._store, None, None
-        if reader.revision == store.revision and (
+        if reader.revision == store.revision and reader.owned is store.owned and (
                 # G6: the counts are of the newest table, and a switch takes no revision
                 reader.parts(read.key, read.range_end) == store.shown(read.key, read.range_end)):
             if read.row_limit is None:
@@ -142,7 +144,8 @@ class Ranges:
         if read.satisfied:
             shown = read.count
             if total is None:  # the page before may have counted: what was there at a revision stays
-                total = self._rests.get(_rest(reader, read.key, read.range_end))
+                total, owned = self._rests.get(_rest(reader, read.key, read.range_end), (None, None))
+                total = total if owned is reader.owned else None
             if total is not None:
                 read.add_count(total - shown)
             else:
@@ -155,7 +158,7 @@ class Ranges:
         if rest and last is not None and len(last) + len(end) <= _REST_KEY_BYTES:
             while len(self._rests) >= _RESTS:
                 del self._rests[next(iter(self._rests))]
-            self._rests[_rest(reader, last + b"\0", end)] = rest
+            self._rests[_rest(reader, last + b"\0", end)] = rest, reader.owned
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
         start: bytes | None = read.key if read.last_key is None else read.last_key + b"\0"

@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from cluster.evaluate.reading.row_parts import sizes_in, sizes_of
+from cluster.placement import Owned
 from node.storage.keys import escape
 from node.storage.state.reads import Splicer
 from node.storage.state.versions import Versions
@@ -75,6 +76,11 @@ class RowBlocks:
         self.bytes = 0
         self.taken_rows = 0  # out of blocks
         self.read_rows = 0  # by a walk, where blocks were asked
+
+    @property
+    def owned(self) -> Owned | None:
+        """By what the blocks are right (G6)."""
+        return self._store.owned
 
     def begin(self) -> None:
         self._turn += 1
@@ -179,15 +185,19 @@ class RowBlocks:
 class BlockRows:
     """The rows of a range for an answer, out of blocks where there are some: a ``RowSource``."""
 
-    __slots__ = ("_at", "_blocks", "_looked", "_moved", "_revision", "_upper", "_walk")
+    __slots__ = ("_at", "_blocks", "_looked", "_moved", "_owned", "_revision", "_upper", "_walk")
 
-    def __init__(self, blocks: RowBlocks, walk: Splicer, bounds: tuple[bytes, bytes], revision: int) -> None:
-        """``walk``: reads the same bounds at the same revision."""
+    def __init__(
+        self, blocks: RowBlocks, walk: Splicer, bounds: tuple[bytes, bytes], revision: int,
+        owned: Owned | None,
+    ) -> None:
+        """``walk``: reads the same bounds at the same revision. ``owned``: by what they are shown."""
         blocks.begin()
         self._blocks = blocks
         self._walk = walk
         self._at, self._upper = bounds
         self._revision = revision
+        self._owned = owned
         self._moved = False  # the walk is not where the rows go on
         self._looked = False  # blocks are right up to this revision
 
@@ -197,11 +207,12 @@ class BlockRows:
         at, upper, blocks = self._at, self._upper, self._blocks
         if at >= upper:
             return 0, None, True
-        if not self._looked:
+        shared = blocks.owned is self._owned
+        if shared and not self._looked:
             self._looked = blocks.look(self._revision)
             if not self._looked:
                 return 0, None, False
-        block = blocks.at(at, self._revision)
+        block = blocks.at(at, self._revision) if shared else None
         if block is not None and block.rows <= most and block.upper <= upper:
             parts.append(block.data)
             if sizes is not None:
@@ -211,7 +222,7 @@ class BlockRows:
             self._moved = True
             return block.rows, block.last_key, block.upper >= upper
         walk = self._walk
-        walk.upper = bound = blocks.bound(at, upper)
+        walk.upper = bound = blocks.bound(at, upper) if shared else upper
         if self._moved:
             walk.jump(at)
             self._moved = False
@@ -228,5 +239,6 @@ class BlockRows:
             self._at = b"k" + escape(last_key + b"\0")
         else:
             return 0, None, False  # many rows were passed over: the span goes on
-        blocks.keep(at, self._at, self._revision, rows, last_key or b"", data)
+        if shared:
+            blocks.keep(at, self._at, self._revision, rows, last_key or b"", data)
         return rows, last_key, self._at >= upper

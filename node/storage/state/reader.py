@@ -18,7 +18,7 @@ class Reader:
     """A pinned revision: all its reads are of one moment, through one iterator. It keeps old files alive, so
     drop it when done."""
 
-    __slots__ = ("_blocks", "_clock_ns", "_cursor", "_mixed", "_owned", "_shown_at", "position", "revision")
+    __slots__ = ("_blocks", "_clock_ns", "_cursor", "_mixed", "_shown_at", "owned", "position", "revision")
 
     def __init__(
         self, store: Versions, blocks: RowBlocks, revision: int, *, kept: bool = False,
@@ -29,10 +29,10 @@ class Reader:
         # One thread applies and makes readers, so the position and the iterator belong together (H16).
         self.position = store.position
         self.revision = revision if kept else check_revision(revision, self.position)
-        self._owned: Owned | None = store.owned
+        self.owned: Owned | None = store.owned  # another one than the store's: keys may have moved since
         self._shown_at = revision + 1 if kept else max(revision, 0)  # G6; 0: by the newest table
         if shown is not None:
-            self._owned, self._shown_at = shown.owned, 0
+            self.owned, self._shown_at = shown.owned, 0
         self._cursor = Cursor(store.database, store.path)
         self._mixed = self.revision != self.position.revision or store.applying
         self._blocks = blocks
@@ -45,7 +45,7 @@ class Reader:
 
     def parts(self, start: bytes, end: bytes, revision: int = 0) -> list[tuple[bytes, bytes]]:
         """G6: what of a range is shown, at an older revision or the reader's own."""
-        owned = self._owned
+        owned = self.owned
         return [(start, end)] if owned is None else owned.shown(start, end, revision or self._shown_at)
 
     def scan(
@@ -54,7 +54,7 @@ class Reader:
         """As ``Versions.scan``. Other reads of this reader may come in between. ``revision``: an older one
         than the reader's, not compacted when it was made."""
         at = revision or self.revision
-        if self._owned is None:
+        if self.owned is None:
             return scan_rows(self._cursor, start, end, at, look)
         parts = self.parts(start, end, revision)
         return chain.from_iterable(scan_rows(self._cursor, *part, at, look) for part in parts)
@@ -69,7 +69,8 @@ class Reader:
     def rows(self, start: bytes, end: bytes, look: int) -> RowSource:
         """As :meth:`splicer`, out of ``blocks`` where there are some."""
         return _joined([
-            BlockRows(self._blocks, self._splicer(*part, look), range_rows(*part), self.revision)
+            BlockRows(self._blocks, self._splicer(*part, look), range_rows(*part), self.revision,
+                      self.owned)
             for part in self.parts(start, end)])
 
     def count(self, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:

@@ -380,6 +380,7 @@ class Reader:
     def __init__(self, store: Store, revision: int, asked: int) -> None:
         self.position = store.position
         self.revision = revision
+        self.owned = store.owned
         self._rows = store.rows_at(revision, asked)
         self._asked = asked if asked > 0 else None
         # whatever is compacted meanwhile, or moves
@@ -389,7 +390,7 @@ class Reader:
 
     def show(self, store: Store, table: Any) -> None:
         """As by this table."""
-        self._asked, self._pinned.table = None, table
+        self._asked, self._pinned.table, self.owned = None, table, table
         shown = (key for key in self._pinned.versions if owns(self._pinned, key, None))
         self._rows = {key: kv for key in shown if (kv := store._live(key, self.revision)) is not None}
 

@@ -12,7 +12,7 @@ import pytest
 from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
-from cluster.evaluate.reading.ranges import end_fields
+from cluster.evaluate.reading.ranges import RangeRead, end_fields
 from cluster.evaluate.reading.row_parts import read_part, sizes_in
 from cluster.pb import rpc_pb2
 from cluster.placement.changes import Moved, move_item, moved_item
@@ -237,6 +237,33 @@ def test_g6_the_revision_of_a_switch_has_the_keys_where_they_were_then(
                 for at, rows in ((0, now), (revision, then), (0, now)):
                     ask.revision = at
                     assert shown(replica, ask) == (rows[: limit or None], len(rows))
+    finally:
+        cluster.close()
+
+
+@pytest.mark.parametrize("ready", [False, True])
+def test_g6_a_count_is_of_its_own_side_of_a_switch(tmp_path: Path, ready: bool) -> None:
+    """Before the move and behind it a base shard's range is one part: only its keys differ."""
+    cluster = Cluster(tmp_path, 1, hosts=1)
+    try:
+        keys = [b"a/", b"a1", b"g/"]
+        for key in (*keys, b"d/"):
+            cluster.put(key)
+        assert [cluster.table.owner(key) for key in (*keys, b"d/")] == [1, 1, 1, 0]
+        store, revision = cluster.stores[0, 1], cluster.model.revision
+        replica, early = Replica(tmp_path, 0, False, store), store.reader()
+        if ready:
+            counted(store)
+        ask = rpc_pb2.RangeRequest(key=b"a", range_end=b"z", limit=1)
+        assert shown(replica, ask) == ([b"a/"], 3), "notes the rest of a page"
+        cluster.move(b"d/", b"d0", 1)
+        assert cluster.model.revision == revision
+        page = rpc_pb2.RangeRequest(key=b"a/\0", range_end=b"z", limit=1)
+        assert shown(replica, page) == ([b"a1"], 3)
+        read = RangeRead(ask.SerializeToString())
+        for _ in replica.serve.ranges._feed(early, read):
+            pass
+        assert rpc_pb2.RangeResponse.FromString(read.finish()).count == 3, "it was made before"
     finally:
         cluster.close()
 

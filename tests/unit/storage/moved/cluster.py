@@ -8,9 +8,11 @@ from random import Random
 
 from cluster.effects import records
 from cluster.effects.records import items
+from cluster.evaluate.reading.ranges import RangeRead, RowSource
 from cluster.features import growth
 from cluster.features.rows import RowsOf, encode
 from cluster.order.moving.copier import Answer, Copier
+from cluster.pb import rpc_pb2
 from cluster.placement import Table, changes
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved, move_item, moved_item, shard_item
@@ -54,6 +56,7 @@ class Cluster:
         self.copiers: dict[int, Copier] = {}  # of each host
         self.lists: list[Iterator[None]] = []  # of leases' keys, that are being made
         self.steps = Random(seed)
+        self.reads: list[tuple[RangeRead, RowSource, list[bytes]]] = []  # under way, with the right rows
         self.grown()
 
     def open(self, host: int, shard: int) -> StateStore:
@@ -91,6 +94,7 @@ class Cluster:
     def reopen(self) -> None:
         """All hosts, with what was flushed."""
         self.lists.clear()  # they read the old databases
+        self.reads.clear()
         for (host, shard), store in self.stores.items():
             store.flush()
             store.close()
@@ -279,6 +283,23 @@ class Cluster:
                 self.lists.append(store.lease_lists.read(self.steps.choice(LEASES), 1))
         self.lists = [work for work in self.lists if not any(
             next(work, self) is self for _ in range(self.steps.choice((0, 1, 1, 9))))]
+
+    # -- long reads
+
+    def read(self) -> None:
+        """One begins, or goes on: it has the rows of its own moment, whatever moves meanwhile."""
+        if len(self.reads) < 3:
+            store, (start, end) = self.stores[0, self.random.randrange(SHARDS)], self.span()
+            reader = store.reader(self.random.choice((0, 0, store.revision)))
+            request = rpc_pb2.RangeRequest(key=start, range_end=end).SerializeToString()
+            right = [kv for _, kv in reader.scan(start, end)]
+            self.reads.append((RangeRead(request), reader.rows(start, end, 100), right))
+        read, rows, right = self.random.choice(self.reads)
+        if not read.feed_from(rows, self.random.choice((1, 3, 60)), 1000):
+            return
+        self.reads = [one for one in self.reads if one[0] is not read]
+        found = rpc_pb2.RangeResponse.FromString(read.finish()).kvs
+        assert [kv.SerializeToString() for kv in found] == right
 
     # -- what is to be seen
 

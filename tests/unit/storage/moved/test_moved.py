@@ -17,7 +17,7 @@ from cluster.placement.table import END, Move
 from node.replica.moving.moved import MovedKeys
 from node.storage import StateStore
 from node.storage.keys import range_rows
-from node.storage.state import counts
+from node.storage.state import blocks, counts
 from node.storage.state.moving import staging
 from node.storage.state.moving.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
 from node.storage.state.slices.lease_check import check_leases
@@ -32,7 +32,7 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
     for _ in range(steps):
         doing = choose.choice((
             "put", "put", "put", "put", "delete", "delete", "range", "begin", "pages", "pages", "end",
-            "compact", "remove", "drop", "reopen"))
+            "compact", "remove", "drop", "reopen", "read", "read", "read"))
         if doing == "put":
             cluster.put(choose.choice(KEYS))
         elif doing == "delete":
@@ -44,7 +44,7 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
                 cluster.compact()
         else:
             {"begin": cluster.begin, "pages": cluster.pages, "end": cluster.end, "drop": cluster.drop,
-             "remove": cluster.remove_compacted, "reopen": cluster.reopen}[doing]()
+             "remove": cluster.remove_compacted, "reopen": cluster.reopen, "read": cluster.read}[doing]()
         cluster.list_leases()
         cluster.check()
     return cluster
@@ -55,7 +55,8 @@ def test_g6_each_key_is_shown_by_its_owner_at_every_revision(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counts, "_BLOCK", (256, 2, 1)[seed % 3])
-    cluster = drive(tmp_path, seed, 50)
+    monkeypatch.setattr(blocks, "_LEAST_KEPT_ROWS", 1)
+    cluster = drive(tmp_path, seed, 60)
     cluster.close()
     cluster.check_backup()
 
