@@ -255,6 +255,9 @@ class Copying:
             self._later(max(_LOOK_S if copier.level else 0.0, self._rest_s))
 
     def _begin(self, move: Move) -> None:
+        if self._node.applies.busy:
+            self._later(_LOOK_S)  # G6: that run masks what was here as it met the table, and may cancel this
+            return
         if self._moved.has_old_rows(move.start, move.end):
             self._later(_OLD_ROWS_S)  # G11: old rows go first
             return

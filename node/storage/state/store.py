@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from rocksdict import DbClosedError, Rdict
 
-from cluster.placement import Owned
+from cluster.placement import Table
 from cluster.placement.owned import Shown
 from node.durable import sync_directory
 from node.storage import directory
@@ -203,8 +203,8 @@ class StateStore(Versions):
         """Whether :meth:`compaction_step` has anything left to do, also after a restart."""
         return not self._compaction.done
 
-    def place(self, owned: Owned | None, switched: bool, counted: Switched | None) -> None:
-        super().place(owned, switched, counted)
+    def place(self, table: Table, switched: bool, counted: Switched | None) -> None:
+        super().place(table, switched, counted)
         if switched:
             self.blocks.clear()
 

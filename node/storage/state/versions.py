@@ -14,7 +14,7 @@ from cluster.effects.newer import NewerRecord
 from cluster.evaluate.view import Current
 from cluster.features.auth.permissions import Ranges
 from cluster.histogram import DISK_S, Histogram
-from cluster.placement import Owned
+from cluster.placement import Owned, Table
 from node.storage import keys
 from node.storage.errors import SyncFailed, raise_read
 from node.storage.keys import MAX64, escape, parse_current, range_rows
@@ -71,12 +71,16 @@ class Versions(StateRows):
             table = self.placement()
         except NewerRecord:  # said where the table is asked for
             return
+        self._show(table)
+
+    def _show(self, table: Table | None) -> None:
+        """Masked is the copy that is here by now: in a long run's pauses another one may have gone."""
         self.owned = Owned.of(table, self.shard, None if self.staged is None else self.staged.span)
 
-    def place(self, owned: Owned | None, switched: bool, counted: Switched | None) -> None:
+    def place(self, table: Table, switched: bool, counted: Switched | None) -> None:
         """A table was applied. ``switched``: keys have come or gone with it; None ``counted``: of several
         spans, or an unknown number."""
-        self.owned = owned
+        self._show(table)
         if not switched:
             return
         self.cache.forget_all()

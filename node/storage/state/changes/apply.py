@@ -241,7 +241,7 @@ class Fold(Run):
             store.left.update((gone.number, gone) for gone in left)
             if self._came:
                 store.staged = None  # the copy counts; another move here may have begun behind it
-            store.place(self.owned, bool(self.switched), counted)
+            store.place(out.placement, bool(self.switched), counted)
         return out
 
     def _count(self, counted: Switched | None) -> None:

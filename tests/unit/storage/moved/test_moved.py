@@ -11,13 +11,15 @@ from cluster.effects import records
 from cluster.effects.records import items
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
+from cluster.grain import GRAIN
 from cluster.order.moving.copier import Ask, Copier
-from cluster.placement.changes import Moved, move_item, moved_item, take
-from cluster.placement.table import END, Move
+from cluster.placement.changes import Moved, move_item, moved_item, shard_item, take
+from cluster.placement.table import END, Move, State
 from node.replica.moving.moved import MovedKeys
 from node.storage import StateStore
 from node.storage.keys import range_rows
 from node.storage.state import blocks, counts
+from node.storage.state.changes.apply import drained
 from node.storage.state.moving import staging
 from node.storage.state.moving.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
 from node.storage.state.slices.lease_check import check_leases
@@ -396,6 +398,27 @@ def test_a_copy_counts_though_the_next_move_to_here_begins_in_the_same_run(clust
     cluster.place(moved_item(Moved(2, False, 0, 0)))
     assert target.current(b"a1") is not None
     cluster.check()
+
+
+def test_a_copy_that_goes_between_the_slices_of_a_run_leaves_the_next_one_masked(cluster: Cluster) -> None:
+    for key in (*(b"a/%d" % number for number in range(9)), b"d/"):
+        cluster.put(key)
+    target = cluster.stores[0, cluster.table.owner(b"a/")]
+    cluster.place(move_item(Move(1, b"d/", b"d0", (0,), target.shard)))
+    cluster.copy(0)
+    assert copied(cluster) == 1
+    cluster.place(moved_item(Moved(1, False, 0, 0)), move_item(Move(2, b"e/", b"e0", (0,), target.shard)))
+    revision, index = cluster.model.revision, cluster.index + 2
+    with GRAIN.finer(delete_slice_rows=4):
+        run = target.apply_changes_slices(
+            [(revision, shard_item(SHARDS, State.FORMING, SHARDS, (1,)), 0, -1),
+             (revision, records.delete_range(b"a/", b"a0", 9), 0, -1)], (index, index, 1, revision + 1))
+        next(run)
+        for _ in drop_span(target, b"d/", b"d0"):
+            pass
+        drained(run)
+    assert target.staged is None
+    assert not target.shows(b"e/")
 
 
 def test_leases_are_checked_without_what_other_shards_own(cluster: Cluster) -> None:

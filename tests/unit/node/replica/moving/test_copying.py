@@ -314,6 +314,20 @@ def test_a_copy_by_which_a_switch_is_being_applied_does_not_begin_anew(cluster: 
     assert copying.copied(base(cluster, len(KEYS) + 1)), "now it may begin anew"
 
 
+def test_no_copy_begins_between_the_slices_of_an_apply(cluster: Cluster) -> None:
+    """A move that is cancelled in that run may have no copy yet: then nothing masks the rows there."""
+    begin(cluster)
+    host = Host(cluster)
+    copying = host.copying(TARGET)
+    applies: Any = copying._node.applies
+    applies.busy = True
+    host.loop.run(1.0)
+    assert host.store(TARGET).staged is None
+    applies.busy = False
+    host.loop.run(1.0)
+    assert copying.copied(base(cluster))
+
+
 def test_while_the_order_waits_other_hosts_are_asked_and_then_a_peer(cluster: Cluster) -> None:
     move = begin(cluster)
     host = Host(cluster, others=(2, 3))
