@@ -198,6 +198,10 @@ class StateStore(Versions):
         """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""
         return self._compaction.step(budget_us)
 
+    def has_changes(self, revision: int) -> bool:
+        """Whether a copy that asks gets all changes from a revision on; they stay until it asks again."""
+        return self._compaction.has_changes(revision)
+
     @property
     def compacting(self) -> bool:
         """Whether :meth:`compaction_step` has anything left to do, also after a restart."""

@@ -76,9 +76,10 @@ def answer(store: StateStore, move: Move, ask: Ask, bounds: Bounds | None = None
         owned, revision = left.owned(store.shard), min(revision, left.revision)
     if ask.page:
         return _page(store, owned, ask.start, move.end, revision, bounds or _PAGE)
+    there = store.has_changes((ask.revision or revision) + 1)
     if not ask.revision:
         return Answer(revision)
-    if ask.revision < revision and store.compact_revision > ask.revision + 1:
+    if ask.revision < revision and not there:
         return Answer(revision, compacted=True)
     return _events(store, move, ask, revision, bounds or _EVENTS)
 
@@ -160,7 +161,7 @@ def _changes_from(store: StateStore, revision: int, within: int) -> Iterator[tup
 
 
 def _value_at(store: StateStore, key: bytes, revision: int, sub: int) -> bytes | None:
-    """A version that may have been compacted: then a later change of the key follows."""
+    """A version that may be compacted by now: then a later change of the key follows."""
     try:
         kv = store.database.get(version_row(key, revision, sub, PUT))
     except Exception as e:

@@ -8,6 +8,8 @@ the removals. It needs no position: what is removed is invisible at every revisi
 The changes are taken some thousand at a time and sorted by key: of a key with several changes only the first
 costs a seek (11 us a change instead of 17). Within a key they stay in order: a tombstone goes only after
 everything below it, else an old value would come to light for a moment.
+
+The ``r`` rows that a copy of a move asks for next stay for the next compaction: it would begin from nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from node.storage.state.reads import find, runs_from
 from node.storage.state.versions import Versions
 
 PROGRESS = struct.Struct(">QQQI")  # done, target, next run's revision and sub
+_WANTED_NS = 30_000_000_000  # a copy asks several times a second
 
 _Change = tuple[bytes, int, int, int]  # key, revision, sub, type
 
@@ -40,6 +43,8 @@ class Compaction:
         self._target: int
         self._done, self._target, revision, sub = PROGRESS.unpack(row) if row else (0, 0, 0, 0)
         self._next_run = (revision, sub)
+        self._gone = self._done  # of changes below it r rows are gone
+        self._wanted, self._wanted_until = 0, 0  # by a copy, from this revision on
         self._changes: list[_Change] = []  # what is left of a chunk, last first
         self._after = self._next_run  # where the chunk after it begins
         self._taking = False  # the chunk is not whole yet, nor sorted
@@ -48,6 +53,11 @@ class Compaction:
     @property
     def done(self) -> bool:
         return self._done >= self._store.position.compact_revision
+
+    def has_changes(self, revision: int) -> bool:
+        """Whether all changes from there on are there. A copy wants them, which asks again soon."""
+        self._wanted, self._wanted_until = revision, self._store.clock_ns() + _WANTED_NS
+        return revision >= self._gone
 
     def step(self, budget_us: int) -> bool:
         """One slice. True: nothing is left to do."""
@@ -65,11 +75,15 @@ class Compaction:
         try:
             finished = self._walk(batch, deadline)
             if finished:
-                # The run that holds the target's first change stays whole.
-                kept = runs_from(store.database, self._target)
+                # The run that holds the first change to be kept stays whole.
+                first = self._target
+                if store.clock_ns() < self._wanted_until:
+                    first = min(first, self._wanted)
+                kept = runs_from(store.database, first)
                 if kept.valid():
                     store.lease_lists.changes_go(self._target)
                     batch.delete_range(b"r", kept.key())
+                self._gone = max(self._gone, first)
         except Exception as e:
             raise_read(e, store.path, f"compacting at revision {self._target}")
         if finished:

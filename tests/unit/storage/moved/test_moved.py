@@ -22,6 +22,7 @@ from node.storage.state import blocks, counts
 from node.storage.state.changes.apply import drained
 from node.storage.state.moving import staging
 from node.storage.state.moving.staging import Bounds, Unknown, answer, drop_left, drop_span, stage
+from node.storage.state.slices import compaction
 from node.storage.state.slices.lease_check import check_leases
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from tests.unit.storage.moved.cluster import BASE, KEYS, LEASES, SHARDS, Cluster
@@ -419,6 +420,36 @@ def test_a_copy_that_goes_between_the_slices_of_a_run_leaves_the_next_one_masked
         drained(run)
     assert target.staged is None
     assert not target.shows(b"e/")
+
+
+@pytest.mark.parametrize("asks_again", [True, False])
+def test_changes_that_a_copy_asks_for_next_outlive_a_compaction(
+    cluster: Cluster, asks_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would begin from nothing with each one near the newest revision. They go if it asks no more."""
+    if not asks_again:
+        monkeypatch.setattr(compaction, "_WANTED_NS", 0)
+    for key in (b"a/", b"a/w"):
+        cluster.put(key)
+    moving(cluster, b"a/")
+    copied(cluster)
+    source, copier = cluster.stores[0, cluster.table.owner(b"a/")], cluster.copiers[0]
+    for _ in range(3):
+        at = copier.through
+        for key in (b"a/", b"a/w", b"a/", b"a/x"):
+            cluster.put(key)
+        cluster.delete(b"a/w")
+        cluster.compact_at(cluster.model.revision)
+        cluster.remove_compacted()
+        found = answer(source, copier.move, Ask(source.shard, False, revision=at))
+        assert found.compacted != asks_again
+        if asks_again:
+            assert [(key, value is not None) for key, value in found.rows] == [
+                (b"a/", True), (b"a/x", True), (b"a/w", False)]
+        copied(cluster)
+    assert next(source.changes(0))[0] >= at, "of those before the last question nothing is kept"
+    cluster.place(moved_item(Moved(1, True, cluster.model.revision, copied(cluster))))
+    cluster.check()
 
 
 def test_leases_are_checked_without_what_other_shards_own(cluster: Cluster) -> None:

@@ -55,14 +55,16 @@ def switched(cluster: Cluster, live: int = len(KEYS)) -> bytes:
 
 
 def misses_events(cluster: Cluster, host: Host, move: Move) -> None:
-    """The sources compact what the copy has to hear next, while it hears nothing."""
+    """The sources compact what the copy has to hear next, while it hears nothing for long."""
     for source in move.sources:
         host.link(source).cut = True
+        host.store(source)._compaction._wanted_until = 0
     for _ in range(4):
         cluster.put(b"a/more")
     item = cluster.model.compact(cluster.model.revision)
     assert item
     cluster.control(item)
+    cluster.remove_compacted()
     for source in move.sources:
         host.link(source).cut = False
 
