@@ -114,7 +114,7 @@ class WatchClients:
 
         def start() -> None:
             handler = front.handlers["Watch"]
-            stream.unknown = not front.router.principals.judged(stream.call)
+            stream.unknown = not front.router.principals.enabled
             handler.opened(stream.call)
             for create in creates:
                 handler.message(stream.call, pb.WatchRequest(create_request=create).SerializeToString())
