@@ -212,7 +212,8 @@ class Tree:
         """The node whose time that is; None: it has gone, and the time is forgotten."""
         when, path = self._heap[0]
         if self._expiring.get(path) == when:
-            if (node := self._at(path)) is not None:
+            node = self._at(path)
+            if node is not None and node.expires_ns == when:
                 return node
             del self._expiring[path]  # it went with a large directory
         heapq.heappop(self._heap)

@@ -14,10 +14,11 @@ from cluster.features.rows import Row, RowsOf, decode
 from cluster.features.v2 import changes
 from cluster.features.v2.changes import evaluate, expire
 from cluster.features.v2.events import Event, decode_news, encode_news, told
+from cluster.features.v2.plain import plain_set
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Op, Write
 from cluster.features.v2.shown import get_json
-from cluster.features.v2.tree import KEYS, Tree
+from cluster.features.v2.tree import KEYS, SetRows, Tree
 from node.serving.v2 import V2Tree
 from proxy.v2.waiting.feed import Feed, Fired
 from tests.unit.v2.requests.test_feed import Router, looked
@@ -138,6 +139,19 @@ def test_times_of_files_that_went_hold_nothing_up() -> None:
     assert ends == [TOP, TOP + b"/7"]
     assert not leader.next_expiry_ns
     assert not replica.next_expiry_ns
+
+
+def test_a_file_that_is_made_in_the_place_of_one_that_went_does_not_end_at_its_time() -> None:
+    """The most frequent set looks at no time of the path, and the leader had cleared only some of them."""
+    leader, kept = files(NOW_NS + 2 * S)
+    keep(kept, delete(leader))
+    put(leader, kept, TOP + b"/first")
+    rows = SetRows()
+    assert plain_set(leader, Write(Op.SET, TOP + b"/7", b"stays", now_ns=NOW_NS).encode(), rows)
+    logged(leader, kept, [*rows, leader.counters()])
+    for tree in (leader, Tree(sorted(kept.items()))):
+        assert tree.find(TOP + b"/7").value == b"stays"
+        assert not tree.next_expiry_ns
 
 
 class Replicas:
