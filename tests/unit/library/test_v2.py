@@ -172,6 +172,24 @@ def test_a_wait_goes_on_from_where_it_began(index: int, ended: Said, first: int,
     assert [asked.line for asked in seen] == [line + ("&waitIndex=3" if first else ""), line + again]
 
 
+OUTDATED = {"errorCode": 401, "message": "outdated", "cause": "cleared [1000/8]", "index": 2000}
+
+
+@pytest.mark.parametrize("ended", ["", BROKEN])
+def test_a_wait_from_now_on_goes_on_where_its_place_is_outdated(ended: object) -> None:
+    """A quiet key of a busy cluster: each stop of a host ended the wait with error 401."""
+    answers = iter([(200, ended), (400, OUTDATED), (200, NODE)])
+    with host(lambda asked: next(answers)) as (url, seen):
+        assert Client(url).wait("/a").node.value == "1"
+    assert [asked.line.partition("&waitIndex=")[2] for asked in seen] == ["", "8", "2001"]
+
+
+def test_a_wait_from_an_index_ends_where_that_is_outdated() -> None:
+    answers = iter([(200, ""), (400, OUTDATED)])
+    with host(lambda asked: next(answers)) as (url, _), pytest.raises(v2.EventIndexCleared):
+        Client(url).wait("/a", index=3)
+
+
 @pytest.mark.parametrize(("key", "path"), [
     ("/a//b", "/a/b"), ("//a/./b/../c/", "/a/c"), ("a b", "/a%20b"), ("..", "/"), ("", "/"), ("/", "/"),
 ])  # fmt: skip

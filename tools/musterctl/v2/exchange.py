@@ -48,11 +48,18 @@ class Wait:
     """For the first event from an index on; 0: from now on."""
 
     index: int
+    found: bool = False  # whether an attempt has told the index, not the caller
 
     def begun(self, status: int, index: str) -> None:
         """Whatever ends this attempt, the next one misses no event behind the store's index."""
         if not self.index and status == 200 and index.isdecimal() and int(index):
-            self.index = int(index) + 1
+            self.index, self.found = int(index) + 1, True
+
+    def outdated(self, index: int) -> bool:
+        """The store has forgotten some events: whether the next attempt goes on, behind the store's index."""
+        if self.found and index:
+            self.index = index + 1
+        return self.found and index > 0
 
 
 @dataclass(slots=True, frozen=True)

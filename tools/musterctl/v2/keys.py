@@ -14,6 +14,7 @@ from tools.musterctl.v2.exchange import Request, Response, Wait
 
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 NOT_A_FILE = 102
+_CLEARED = 401
 _UINT64 = (1 << 64) - 1
 
 
@@ -22,7 +23,7 @@ class KeyRefused(Refused):
 
     def __init__(self, code: int, message: str, cause: str, index: int) -> None:
         super().__init__(f"{code}: {message} ({cause}) [{index}]")
-        self.code = code
+        self.code, self.index = code, index
 
 
 class NotJson(Refused):
@@ -171,11 +172,16 @@ class Keys:
         return change(self._client.ask(Request("DELETE", _path(key), query), once=True))
 
     def wait(self, key: str, index: int, recursive: bool) -> Change:
-        """The next event at or after an index (0: from now on), however long it takes."""
+        """The next event at or after an index (0: from now on), however long it takes. From now on it misses
+        what the store forgets while no host lets it wait."""
         query = _pairs(recursive=_flag(recursive), wait="true")
-        request = Request("GET", _path(key), query, wait=Wait(index))
+        wait = Wait(index)
+        request = Request("GET", _path(key), query, wait=wait)
         while True:
             try:
                 return change(self._client.ask(request, bounded=False))
             except Empty:
                 continue
+            except KeyRefused as refused:
+                if refused.code != _CLEARED or not wait.outdated(refused.index):
+                    raise

@@ -13,9 +13,10 @@ from tests.unit.v2.host import BROKEN, Asked, Said, host
 from tools.musterctl.v2 import exchange
 from tools.musterctl.v2.client import Client
 from tools.musterctl.v2.exchange import Connections, Request, RequestError
-from tools.musterctl.v2.keys import Keys
+from tools.musterctl.v2.keys import KeyRefused, Keys
 
 EVENT = {"action": "delete", "node": {"key": "/a", "modifiedIndex": 8, "createdIndex": 3}}
+OUTDATED = {"errorCode": 401, "message": "outdated", "cause": "cleared [1000/8]", "index": 2000}
 
 
 @pytest.mark.parametrize(("index", "ended", "first", "again"), [
@@ -33,6 +34,20 @@ def test_a_wait_goes_on_from_where_it_began(index: int, ended: Said, first: int,
         assert keys.wait("/a", first, True).action == "delete"
     assert [asked.line for asked in seen] == [
         f"GET /v2/keys/a?recursive=true&wait=true&waitIndex={since}" for since in (first, again)]
+
+
+def test_a_wait_from_now_on_goes_on_where_its_place_is_outdated() -> None:
+    """A quiet key of a busy cluster: each stop of a host ended the watch with error 401."""
+    answers = iter([(200, ""), (400, OUTDATED), (200, EVENT)])
+    with host(lambda asked: next(answers)) as (url, seen):
+        assert Keys(Client([url], Connections(None), 10, 10)).wait("/a", 0, True).action == "delete"
+    assert [asked.line.partition("&waitIndex=")[2] for asked in seen] == ["0", "8", "2001"]
+
+
+def test_a_wait_from_an_index_ends_where_that_is_outdated() -> None:
+    answers = iter([(200, ""), (400, OUTDATED)])
+    with host(lambda asked: next(answers)) as (url, _), pytest.raises(KeyRefused, match="401: outdated"):
+        Keys(Client([url], Connections(None), 10, 10)).wait("/a", 3, True)
 
 
 def test_a_wait_looks_whether_its_host_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 import h11
 
 from muster_client.errors import DeadlineExceeded, Unreachable
-from muster_client.v2.errors import V2Error
+from muster_client.v2.errors import EventIndexCleared, V2Error
 from muster_client.v2.http import Answer, Request, asked
 from muster_client.wire.connections import pause_s
 from muster_client.wire.endpoints import Tls, trusting
@@ -136,15 +136,23 @@ class Client:
             "prevIndex": previous_index or None})
 
     async def wait(self, key: str, *, index: int = 0, recursive: bool = False) -> Result:
-        """The first change at ``index`` or behind it; 0: from now on. It has no time limit.
-        EventIndexCleared; Unreachable, where no endpoint answers for ``timeout``."""
+        """The first change at ``index`` or behind it; 0: from now on, but for what the hosts forget while
+        none lets it wait. It has no time limit. EventIndexCleared, of an ``index``; Unreachable, where no
+        endpoint answers for ``timeout``."""
+        since = index
         while True:
-            told = await self._call("GET", key, {
-                "wait": True, "recursive": recursive, "waitIndex": index or None}, timeout=math.inf)
+            try:
+                told = await self._call("GET", key, {
+                    "wait": True, "recursive": recursive, "waitIndex": since or None}, timeout=math.inf)
+            except EventIndexCleared as error:
+                if index or not error.index:
+                    raise
+                since = error.index + 1
+                continue
             if told.action:
                 return told
             if told.index:  # 0: the wait had not begun
-                index = index or told.index + 1
+                since = since or told.index + 1
 
     async def watch(self, key: str, *, index: int = 0, recursive: bool = False) -> AsyncIterator[Result]:
         """Each change, in order. EventIndexCleared, where it was too slow."""
