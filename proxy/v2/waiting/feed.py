@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.features.v2.events import Brief, Event, concerns, decode_news
+from cluster.features.v2.events import Brief, Event, concerns, decode_news, index_of
 from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.text import LONG_BYTES, in_steps
@@ -251,7 +251,7 @@ class Feed:
         if link is not self._link:
             return
         index, gap, events = decode_news(body)
-        self.shown(index)
+        self.shown(index_of(events[-1][0]) if events else index)  # more of that one may be to come
         if gap:
             self._anew()
             return

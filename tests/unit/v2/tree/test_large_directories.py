@@ -259,6 +259,7 @@ class Front:
     def wait(self, path: bytes) -> None:
         def woken(fired: Fired | None) -> None:
             assert fired is not None
+            assert fired.event.index <= self.feed.highest, "its client's next read may go to another node"
             self.ended.append((path, fired.event.index))
 
         waiter = self.feed.wait(path, False, 0, False, lambda answer: None, woken)
