@@ -133,7 +133,7 @@ class Feed:
         """It looks back once there is a link."""
         if waiter.hasty and not waiter.begun:
             self.cancel(waiter)
-            waiter.start(Answer(self.highest, b""))
+            waiter.start(Answer(0, b""))  # where it would begin is unknown
         else:
             self._again[waiter] = None
 

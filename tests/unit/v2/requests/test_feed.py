@@ -341,3 +341,9 @@ def test_a_wait_that_ends_before_it_began_has_no_index() -> None:
     waiting.then(waiting, 0, bytes(HEAD.size) + Answer(9, b"").encode())
     waits.end()
     assert (begun.index, late.index) == (9, 0)
+    router.routes[0].replica.closed = True
+    for half_closed in (late := Poll(), begun := Poll()):
+        half_closed.half_closed = half_closed is late
+        waits.add(half_closed, b"/1/k", False, False, 0, half_closed.begin, None, False)
+    assert len(waits) == 1
+    assert late.index == 0
