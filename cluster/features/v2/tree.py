@@ -375,10 +375,13 @@ class Tree:
                 self._expiring[path] = expires_ns
                 heapq.heappush(self._heap, (expires_ns, path))
                 if len(self._heap) > 2 * len(self._expiring) + _LEAST_STALE:
-                    self._heap = [(when, of) for of, when in self._expiring.items()]
-                    heapq.heapify(self._heap)
+                    self._forget_stale()
         elif self._expiring:
             self._expiring.pop(path, None)
+
+    def _forget_stale(self) -> None:
+        self._heap = [(when, of) for of, when in self._expiring.items()]
+        heapq.heapify(self._heap)
 
     def _directory(self, names: list[bytes]) -> Node:
         """The directory there. It is made where it is missing or a file, the same at every replica; no row of
@@ -448,9 +451,11 @@ class Tree:
                 rows.append(gone_row(path))
             elif there.children is not None:  # a later one, as the next ones may be
                 self._near, self._near_children = path, there.children
-        if not self._left:
+        if self.going and not self._left:
             rows += [going_row(path, True) for path in sorted(self.going)]
             self.going.clear()
+            if len(self._heap) > 1.2 * len(self._expiring) + _LEAST_STALE:  # they hold up what expires
+                self._forget_stale()
         return rows
 
     def free(self) -> None:

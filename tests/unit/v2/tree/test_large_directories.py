@@ -154,6 +154,17 @@ def test_a_file_that_is_made_in_the_place_of_one_that_went_does_not_end_at_its_t
         assert not tree.next_expiry_ns
 
 
+def test_times_of_files_that_were_cleared_are_left_nowhere() -> None:
+    """A leader forgot 4,000 each heartbeat, and what expired behind them waited for that."""
+    leader, kept = files(NOW_NS + 2 * S)
+    put(leader, kept, KEYS + b"/later", expires_ns=NOW_NS + 3 * S)
+    keep(kept, delete(leader))
+    while leader.going:
+        keep(kept, expire(leader, NOW_NS + S))
+    (ended, *_) = [name[1:] for name, row in expire(leader, NOW_NS + 3 * S) if row is None]
+    assert ended == KEYS + b"/later"
+
+
 class Replicas:
     """A leader and a replica whose store is known; ``most``: nodes of a directory that is not large."""
 
