@@ -92,6 +92,7 @@ class Feed:
         self.highest = 0  # the highest index of the tree that this front has shown
         self._link: Link | None = None  # followed
         self._told = 0  # the index up to which it has told of each event since those ``_here`` looked back
+        self._met = 0  # the index of the last event: one of a large directory comes again, with more paths
         self._epoch = 0  # of looks back: answers of an earlier one do not count
         self._all: dict[Waiter, None] = {}
         self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: have looked back
@@ -163,7 +164,7 @@ class Feed:
             self._link = link
             self._router.post(link, 0, Method.V2_FOLLOW, _FOLLOW)
             self._anew()
-            self._told = 0
+            self._told = self._met = 0
         return self._link
 
     def _anew(self) -> None:
@@ -263,7 +264,8 @@ class Feed:
             if brief.refresh:
                 continue
             fired: Fired | None = None
-            for waiter in self._concerned(brief, swept):
+            again, self._met = brief.index == self._met, brief.index
+            for waiter in self._concerned(brief, swept, again):
                 if brief.index < waiter.since or not waiter.alive:
                     continue
                 waiter.since = brief.index + 1
@@ -283,10 +285,10 @@ class Feed:
                 waiter.since = max(waiter.since, index)
         self._anew()
 
-    def _concerned(self, brief: Brief, swept: Iterable[bytes]) -> list[Waiter]:
+    def _concerned(self, brief: Brief, swept: Iterable[bytes], again: bool) -> list[Waiter]:
         key = brief.key
-        found = list(self._here.get(key, ()))
-        if self._deep:
+        found = [] if again else list(self._here.get(key, ()))
+        if self._deep and not again:
             end = key.rfind(b"/")
             while end >= 0:
                 path = key[:end] or b"/"
