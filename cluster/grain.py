@@ -16,6 +16,8 @@ class Grain:
     turn_rows: int = 256  # looked at in a turn to decide range compares of a write; more: ahead of its turn
     piece_rows: int = 256  # that another shard shows, sent at once
     lease_keys: int = 256  # no more keys of a lease are listed at once
+    lease_step: int = 32  # keys of a lease read between two pauses, 11 us each
+    lease_changes: int = 512  # to a list of keys, for one turn: 1 us each, else 13 from the disk
     apply_slice_s: float = 0.002  # of a run of records
     apply_slice_bytes: int = 8 << 20  # of one batch
     delete_slice_rows: int = 256  # looked at between two pauses

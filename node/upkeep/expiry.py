@@ -25,7 +25,7 @@ from cluster.raft import Role as RaftRole
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slicer
-from node.upkeep.lease_reads import MANY, LeaseReads
+from node.upkeep.lease_reads import LeaseReads
 
 if TYPE_CHECKING:
     from node.replica.roles.role import Role
@@ -135,8 +135,8 @@ class Expiry:
     def when_read(self, leases: Sequence[int], then: Callable[[], None]) -> None:
         """Call ``then`` once the keys of these leases are in memory: at once unless there are very many."""
         for at, lease in enumerate(leases, 1):
-            if self._node.store.hangs_many(lease, MANY):
-                self._reads.read(lease, partial(self.when_read, leases[at:], then))
+            if self._reads.needs(lease):
+                self._reads.read(lease, partial(self.when_read, leases[at:], then), at_once=True)
                 return
         then()
 
@@ -156,7 +156,7 @@ class Expiry:
             if left <= 0:
                 self._node.loop.call_soon(partial(self.as_read, leases[at:], then))
                 break
-            if self._node.store.hangs_many(lease, MANY):
+            if self._reads.needs(lease):
                 lists = self._node.store.lease_lists
                 if not self._reads.goes_on(lease) and (lease in lists or not lists.full):
                     self._reads.read(lease, partial(told, [lease]))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol
+
+from cluster.grain import GRAIN
 
 MOST_BYTES = 256 << 20  # of all lists; the newest one may be larger
 _KEY_BYTES = 64  # a key's, besides its own
-_FEW = 512  # changes for one turn: 1 us each where the cache has the key, else 13
 _PASSES = 8  # over what has changed during the one before
 _SECONDS = 30  # that a list is kept after its last use
 
@@ -32,7 +34,7 @@ class LeasedKeys(Protocol):
 
 
 class LeaseList:
-    __slots__ = ("age", "bytes", "changed", "found", "lease", "revision", "void")
+    __slots__ = ("age", "bytes", "changed", "found", "gone", "lease", "revision", "void")
 
     def __init__(self, lease: int, revision: int) -> None:
         self.lease = lease
@@ -41,14 +43,18 @@ class LeaseList:
         # keys of which that is not true any more: whether they hang on the lease now
         self.changed: dict[bytes, bool] = {}
         self.bytes = self.age = 0
-        self.void = False  # other keys are shown since it was begun
+        self.void = False  # it misses what has changed since it was begun
+        self.gone = False  # its lease has ended
 
     def note(self, key: bytes, hangs: bool) -> None:
         found = self.found
         at = bisect_left(found, key)
         if hangs == (at < len(found) and found[at] == key):
-            self.changed.pop(key, None)
+            if self.changed.pop(key, None) is not None:
+                self.bytes -= len(key) + _KEY_BYTES
         else:
+            if key not in self.changed:
+                self.bytes += len(key) + _KEY_BYTES
             self.changed[key] = hangs
 
     def keys(self) -> list[bytes]:
@@ -67,32 +73,34 @@ class LeaseLists:
     def __init__(self, store: LeasedKeys) -> None:
         self._store = store
         self._lists: dict[int, LeaseList] = {}  # the oldest first
-        self._begun: list[LeaseList] = []
+        self._begun: list[LeaseList] = []  # being made, or followed in steps
 
     def __contains__(self, lease: int) -> bool:
         return lease in self._lists
 
     @property
     def full(self) -> bool:
-        return sum([one.bytes for one in self._lists.values()]) > MOST_BYTES
+        return sum([one.bytes for one in {*self._lists.values(), *self._begun}]) > MOST_BYTES
 
     def read(self, lease: int, step: int) -> Iterator[None]:
         """List a lease's keys, or let its list follow; pauses after ``step`` looks."""
-        one = self._lists.get(lease)
-        if one is not None:
+        while True:
+            known = self._lists.get(lease)
+            one = LeaseList(lease, self._store.revision) if known is None else known
             one.age = 0
-            yield from self._follow(one, step)
-        while lease not in self._lists:
-            one = LeaseList(lease, self._store.revision)
             self._begun.append(one)
             try:
-                yield from self._make(one, step)
+                yield from self._make(one, step) if known is None else self._follow(one, step)
             finally:
                 self._begun.remove(one)
+            if one.gone:
+                return
             if not one.void:
-                self._lists[lease] = one
-                while len(self._lists) > 1 and self.full:
-                    del self._lists[next(iter(self._lists))]
+                break
+        self._lists.pop(lease, None)
+        self._lists[lease] = one
+        while len(self._lists) > 1 and self.full:
+            del self._lists[next(iter(self._lists))]
 
     def keys(self, lease: int) -> list[bytes] | None:
         """The keys on a lease now, in order; None: they are not listed."""
@@ -103,10 +111,14 @@ class LeaseLists:
         return one.keys()
 
     def drop(self, lease: int) -> None:
+        """A lease has ended."""
         self._lists.pop(lease, None)
+        for one in self._begun:
+            if one.lease == lease:
+                one.void = one.gone = True
 
     def forget(self) -> None:
-        """Nobody asks for them here. Those that are being made go on."""
+        """Nobody asks for them here. Those that are being made go on as long as they are read."""
         self._lists.clear()
 
     def other_keys(self) -> None:
@@ -119,12 +131,18 @@ class LeaseLists:
         for one in list(self._lists.values()):
             one.age += 1
             if one.age > _SECONDS:
-                self.drop(one.lease)
+                del self._lists[one.lease]
 
     def changes_go(self, below: int) -> None:
-        """Changes below a revision cannot be read any more from now on."""
-        for one in (*self._lists.values(), *self._begun):
-            if one.revision + 1 < below:
+        """Changes below a revision cannot be read any more from now on. A list that lacks very many of them
+        is not worth a turn: it is made again when it is asked for."""
+        few = GRAIN.lease_changes
+        for one in list(self._lists.values()):
+            if one.revision + 1 < below and sum(1 for _ in islice(self._changes(one), few + 1)) > few:
+                one.void = True
+                del self._lists[one.lease]
+        for one in self._begun:  # begun anew they might never be whole
+            if one.revision + 1 < below and not one.void:
                 self._follow_now(one)
 
     def _make(self, one: LeaseList, step: int) -> Iterator[None]:
@@ -138,7 +156,7 @@ class LeaseLists:
                 yield
                 if one.void:
                     return
-            if at % _FEW == 0:
+            if at % GRAIN.lease_changes == 0:
                 yield from self._follow(one, step)
         yield from self._follow(one, step)
 
@@ -151,7 +169,7 @@ class LeaseLists:
                     yield
                     if one.void:
                         return
-            if looked < _FEW:
+            if looked < GRAIN.lease_changes:
                 return
 
     def _follow_now(self, one: LeaseList) -> None:

@@ -12,10 +12,12 @@ import pytest
 from cluster.effects import records
 from cluster.evaluate.replica import Leader
 from cluster.features.lessor import EXPIRY_RETRY_MS, Lessor
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2
+from cluster.raft import Role
 from cluster.wire.messages import Method
 from node.storage import StateStore
-from node.upkeep.expiry import MANY, Expiry
+from node.upkeep.expiry import Expiry
 from tests.unit.proxy.fakes import ManualLoop
 
 
@@ -40,10 +42,11 @@ class Node:
         self.ended: list[int] = []
         self.loop: Any = ManualLoop()
         self.lists = Lists()
+        self.raft: Any = SimpleNamespace(role=Role.LEADER)
         store = SimpleNamespace(hangs_many=self._hangs_many, lease_lists=self.lists)
         node: Any = SimpleNamespace(
             loop=self.loop, store=store, slicer=SimpleNamespace(start=lambda work: self.work.append(work)),
-            wake=lambda: None, lessor=SimpleNamespace(is_expired=lambda lease: True),
+            wake=lambda: None, raft=self.raft, lessor=SimpleNamespace(is_expired=lambda lease: True),
             writes=SimpleNamespace(leader=self.next_term()),
         )
         self.expiry = Expiry(node)
@@ -135,6 +138,42 @@ def test_the_keys_of_few_leases_are_listed_at_once() -> None:
     assert not node.lists  # let go
 
 
+@pytest.mark.parametrize("leases", [[102, 104], [98, 100]])
+def test_what_a_client_waits_for_waits_for_no_lease_that_is_due(leases: list[int]) -> None:
+    """A revoke of 300 keys waited for eight leases of 150,000, and for all that were found due before."""
+    node = Node()
+    node.expiry.add(range(2, 101, 2))
+    while node.loop._soon:
+        node.loop.turn()
+    heard: list[str] = []
+    node.expiry.when_read(leases, lambda: heard.append("read"))
+    for count in (9, 10):
+        assert len(node.work) == count
+        for _ in node.work[-1]:
+            pass
+    assert heard == ["read"]
+    assert len(node.work) == 10  # no other began for them
+    node.settle(lambda: None)
+    assert sorted(node.ended) == list(range(2, 101, 2))
+
+
+def test_a_replica_that_leads_no_longer_lists_no_keys() -> None:
+    """It listed those of hundreds of leases to the end, for nobody."""
+    node = Node()
+    node.expiry.add(range(2, 101, 2))
+    heard: list[str] = []
+    node.expiry.when_read([200], lambda: heard.append("read"))
+    node.lists.clear()
+    node.raft.role = Role.FOLLOWER
+    node.expiry._node.writes.leader = None
+    steps = 0
+    while node.work:
+        steps += sum(1 for _ in node.work.pop(0))
+    assert steps == 0
+    assert heard == ["read"]  # what asked for them is told
+    assert node.ended == []
+
+
 def test_no_more_leases_are_listed_for_the_sequencer_while_the_lists_are_full() -> None:
     node = Node()
     node.lists.full = True
@@ -160,6 +199,7 @@ class Sequencing:
         self.now_ms = 0
         node: Any = SimpleNamespace(
             loop=self.loop, store=store, slicer=SimpleNamespace(start=self.read.append), wake=lambda: None,
+            raft=SimpleNamespace(role=Role.LEADER),
             lessor=self.lessor, now_ms=lambda: self.now_ms, writes=SimpleNamespace(leader=self.leader))
         self.expiry = Expiry(node)
         self.lessor.promote(0)
@@ -216,7 +256,7 @@ def test_a_lease_that_was_given_out_twice_ends_once(store: StateStore) -> None:
 def test_a_lease_that_was_granted_again_while_it_waited_stays(
     store: StateStore, shards: int, applied: bool
 ) -> None:
-    leads, ended = Sequencing(store, MANY + 1), []
+    leads, ended = Sequencing(store, GRAIN.lease_keys + 1), []
     if shards == 2:
         leads.expiry.decide = lambda leases: leads.expiry.as_read(leases, ended.extend)
     leads.expiry.look()
@@ -235,7 +275,7 @@ def test_a_lease_that_was_granted_again_while_it_waited_stays(
 
 
 def test_a_lease_that_is_due_still_ends_once_its_keys_are_read(store: StateStore) -> None:
-    leads = Sequencing(store, MANY + 1)
+    leads = Sequencing(store, GRAIN.lease_keys + 1)
     leads.expiry.look()
     assert not leads.leader.dirty
     leads.go_on()

@@ -13,11 +13,11 @@ import pytest
 
 from cluster.evaluate.replica import Leader
 from cluster.features.lessor import Lessor
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
 from cluster.wire.messages import Method
 from node.storage import StateStore
-from node.storage.state import lease_lists
 from node.storage.state.versions import Versions
 from node.upkeep.expiry import Expiry
 
@@ -100,7 +100,7 @@ def shard(tmp_path: Path) -> Iterator[Shard]:
 def test_what_changes_while_the_keys_are_listed_is_seen(
     shard: Shard, monkeypatch: pytest.MonkeyPatch, how: str, seed: int
 ) -> None:
-    monkeypatch.setattr(lease_lists, "_FEW", 20)
+    monkeypatch.setattr(GRAIN, "lease_changes", 20)
     random = Random(seed)
     for key in random.sample(KEYS, 500):
         shard.put(key, LEASE)

@@ -24,6 +24,7 @@ from cluster.order.sequencing import expiries
 from cluster.order.sequencing.coordinator import Coordinator, Wide
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from cluster.raft import Role
 from cluster.wire.messages import Method
 from node.storage import StateStore
 from node.upkeep.expiry import KEYS, Expiry
@@ -186,7 +187,7 @@ class Turns:
         node: Any = SimpleNamespace(
             loop=SimpleNamespace(call_soon=self.due.append), slicer=SimpleNamespace(start=self.work.append),
             wake=lambda: None, writes=self.writes, store=store,
-            lessor=SimpleNamespace(is_expired=lambda lease: True),
+            lessor=SimpleNamespace(is_expired=lambda lease: True), raft=SimpleNamespace(role=Role.LEADER),
         )
         self.expiry = Expiry(node)
 

@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from cluster.effects import records
+from cluster.grain import GRAIN
 from node.storage import StateStore
 from node.storage.state import lease_lists
 from node.storage.state.versions import Versions
@@ -119,7 +120,7 @@ def apply_something(store: StateStore, random: Random, keys: list[bytes]) -> Non
 def test_a_list_has_what_hangs_on_the_lease_whatever_is_applied_meanwhile(
     store: StateStore, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    monkeypatch.setattr(lease_lists, "_FEW", 3)
+    monkeypatch.setattr(GRAIN, "lease_changes", 3)
     random = Random(seed)
     keys = [b"%d" % number for number in range(80)]
     for _ in range(20):
@@ -158,6 +159,56 @@ def test_a_list_follows_into_a_snapshot(store: StateStore, tmp_path: Path) -> No
     assert LEASE in store.lease_lists
     assert store.lease_keys(LEASE) == donor.lease_keys(LEASE)
     donor.close()
+
+
+def test_a_list_that_lacks_very_many_changes_is_not_worth_the_turn_that_compacts_them(
+    store: StateStore, reads: list[bytes]
+) -> None:
+    """A list of 150,000 keys, all of them deleted since, took 9.9 s in one turn."""
+    put(store, *(b"k%04d" % number for number in range(1500)))
+    listed(store)
+    do(store, records.delete_range(b"k", b"l", 1500))
+    put(store, b"z")
+    store.cache.forget_versions()
+    reads.clear()
+    store.lease_lists.changes_go(store.revision)
+    assert len(reads) <= GRAIN.lease_changes + 1
+    listed(store)
+    assert store.lease_keys(LEASE) == [b"z"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_list_in_the_making_ends_with_its_lease(store: StateStore, known: bool) -> None:
+    """It was kept for half a minute, with the keys of a lease that is gone."""
+    put(store, *(b"k%03d" % number for number in range(300)))
+    if known:
+        listed(store)
+        put(store, *(b"l%03d" % number for number in range(300)))
+    work = store.lease_lists.read(LEASE, 8)
+    next(work)
+    store.lease_lists.drop(LEASE)
+    assert sum(1 for _ in work) <= 1
+    assert LEASE not in store.lease_lists
+
+
+def test_the_room_of_lists_in_the_making_and_of_changes_counts(
+    store: StateStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_lists, "MOST_BYTES", 1000)
+    put(store, *(b"%02d" % number for number in range(10)))
+    listed(store)
+    assert not store.lease_lists.full
+    put(store, *(b"%02d" % number for number in range(10, 20)))
+    listed(store)
+    assert store.lease_lists.full
+    do(store, *(records.delete(b"%02d" % number) for number in range(10, 20)))
+    listed(store)
+    assert not store.lease_lists.full
+    put(store, *(b"o%d" % number for number in range(40)), lease=OTHER)
+    work = store.lease_lists.read(OTHER, 8)
+    next(work)
+    next(work)
+    assert store.lease_lists.full
 
 
 @pytest.mark.parametrize("let_go", [
