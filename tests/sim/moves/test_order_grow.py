@@ -30,7 +30,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "grow_disk": {"mix": COMPACTED, "faults": ("empty host", "restart", "restart", "heal", "flush"),
                   "fault_every_s": 1.0, "targets": (1, 2), "seconds": 7.0},
     # answers that show rows are made late, deletes are logged as spans, and compares look at ranges
-    "grow_many": {"mix": {**MIX, "delete": 8, "txn": 8, "put": 12, "compact": 3}, "many": 1, "turn_rows": 0},
+    "grow_many": {"mix": {**MIX, "delete": 8, "txn": 8, "put": 12, "compact": 3}, "many": 1, "turn_rows": 0,
+                  "lease_keys": 0},
 }
 
 

@@ -37,7 +37,7 @@ MISSED = "I22 no lease is missing that is there"
 def with_leases(plan: Plan) -> Plan:
     """Few IDs of leases, which are granted and revoked all the time by whoever may, and may not."""
     mix = {**(plan.mix or {}), "lease_put": 8, "grant": 12, "revoke": 12}
-    return replace(plan, mix=mix, lease_ids=3)
+    return replace(plan, mix=mix, lease_ids=3, lease_keys=0)
 
 
 class Mutant(NamedTuple):

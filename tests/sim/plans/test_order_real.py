@@ -4,12 +4,14 @@ snapshots whose sync takes long."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 import node.storage.state.slices.compaction
 from node.storage import SnapshotRefused, StateStore
+from node.storage.state.lease_lists import LeaseLists
 from node.upkeep.log.snapshots import Snapshots
 from tests.sim.disks.order_real import LEASE_ROWS
 from tests.sim.mutants.mutant import plan
@@ -17,8 +19,9 @@ from tests.sim.world.order_faults import SNAPSHOTS_LEFT
 from tests.sim.world.order_plan import hard_plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
-from tests.sim.world.seeds import failed_once, in_batches
+from tests.sim.world.seeds import failed_once, in_batches, seconds_for, seeds
 
+LISTED_SEEDS = seeds(2, soak=40)
 LEASES = {"lease_put": 12, "delete": 6, "compact": 4, "grant": 1, "put": 2}
 
 
@@ -85,6 +88,41 @@ def test_if_compaction_looked_at_no_newer_put_it_would_not(monkeypatch: pytest.M
     with pytest.raises(Violation) as caught:
         leased_keys_come_and_go(3).run()
     assert caught.value.rule == LEASE_ROWS
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(seconds_for(LISTED_SEEDS))
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_lease_ends_with_its_keys_whatever_happens_while_they_are_listed(
+    shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every list is made in steps of a key, and few changes are looked at in a turn."""
+    done: Counter[str] = Counter()
+    keys = LeaseLists.keys
+
+    def counted(self: LeaseLists, lease: int) -> list[bytes] | None:
+        one = self._lists.get(lease)
+        found = keys(self, lease)
+        done["a list is taken"] += found is not None
+        done["it has changed"] += one is not None and bool(one.changed)
+        return found
+
+    monkeypatch.setattr(LeaseLists, "keys", counted)
+    for seed in LISTED_SEEDS:
+        simulation = Simulation(
+            seed,
+            plan(
+                shards=shards, seconds=2.0, clients=8, think_s=0.004, fault_every_s=0.3, lease_keys=0,
+                lease_ids=3, repeats=0.0, real=True, many=1, snapshot_count=40,
+                mix={"lease_put": 12, "delete": 3, "compact": 4, "grant": 4, "put": 2, "revoke": 4, "txn": 2},
+            ),
+        )
+        try:
+            simulation.run()
+        except AssertionError as e:
+            raise AssertionError(f"seed {seed}: {e}") from e
+    assert done["a list is taken"] > 5
+    assert done["it has changed"]
 
 
 def a_node_installs_while_its_disk_is_slow(seed: int) -> Simulation:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from cluster.faults import faults
-from cluster.grain import GRAIN
+from cluster.grain import GRAIN, Grain
 from cluster.members.origin import NEW
 from cluster.raft import LogContradiction
 from cluster.settings import Common, FrontSettings, NodeSettings, Peer
@@ -195,7 +195,9 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
         "late_bytes": 20 * plan.many,
         "turn_rows": plan.turn_rows,
         "piece_rows": min(plan.many, 2),
-        "lease_keys": plan.turn_rows,
+        "lease_keys": plan.lease_keys,
+        "lease_step": min(plan.lease_keys + 1, Grain().lease_step),
+        "lease_changes": min(plan.lease_keys + 2, Grain().lease_changes),
         "unused_link_s": 0.5,
     }
     if plan.real:

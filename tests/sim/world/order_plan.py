@@ -44,6 +44,7 @@ class Plan:
     mix: dict[str, int] | None = None
     faults: tuple[str, ...] = FAULTS
     turn_rows: int = Grain().turn_rows  # what decides a write is looked at ahead if it is more
+    lease_keys: int = Grain().lease_keys  # those of a lease are listed before its end if they are more
     many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     members: bool = False  # hosts leave and come back
     member_chance: float = 0.3  # of a change at each look of the operator
@@ -98,6 +99,7 @@ def plan_of(seed: int) -> Plan:
         mix |= {"watch": 4, "compact": 2}
     plan.mix = mix
     plan.turn_rows = Random(f"compares {seed}").choice((0, *[Grain().turn_rows] * 3))
+    plan.lease_keys = Random(f"lists {seed}").choice((0, 1, Grain().lease_keys))
     return plan
 
 
