@@ -37,3 +37,38 @@ def test_an_item_that_is_gone_was_finished_by_an_earlier_attempt_alone(
 
     with scripted(Line(ITEM, held(), *answers).methods) as address:
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_item_that_is_gone_may_have_been_finished_by_an_earlier_call(finished: bool) -> None:
+    """Its caller caught what that call met. NotHeld was told for what was done."""
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lost = contextlib.nullcontext() if finished else pytest.raises(m.NotHeld)
+            with lost:
+                async with client.queue("q").take() as item:
+                    with pytest.raises(m.MusterError) as met:
+                        await item.finish(m.ops.put("done", "1"))
+                    assert met.value.maybe_done == finished
+            assert item.finished == finished
+
+    perhaps = [(Code.UNAVAILABLE, "etcdserver: request timed out")] if finished else []
+    refused = Code.INVALID_ARGUMENT, "etcdserver: duplicate key given in txn request"
+    with scripted(Line(ITEM, held(), *perhaps, refused, GONE).methods) as address:
+        asyncio.run(main())
+
+
+def test_an_item_that_is_gone_may_have_been_finished_by_a_call_that_was_cancelled() -> None:
+    async def main() -> None:
+        async with m.Client(address) as client, client.queue("q").take() as item:
+            finishing = asyncio.ensure_future(item.finish())
+            while len(line.asked) < 3:
+                await asyncio.sleep(0.01)
+            finishing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await finishing
+            await item.finish()
+
+    line = Line(ITEM, held(), None, GONE)
+    with scripted(line.methods) as address:
+        asyncio.run(main())

@@ -31,7 +31,7 @@ class Item:
     def __init__(self, items: _Items, kv: KeyValue, lease: Lease, claim: bytes, token: int) -> None:
         self.kv, self.lease, self.token = kv, lease, token
         self._items, self._claim = items, claim
-        self.finished = False
+        self.finished = self._perhaps = False  # ``_perhaps``: by a call that failed
 
     @property
     def value(self) -> bytes:
@@ -145,13 +145,20 @@ class _Items:
         txn = ops.when(item.held, there).then(ops.delete(item.kv.key), ops.delete(claim), *done).otherwise(
             ops.get(item.kv.key), ops.get(claim))
         sent: list[None] = []
-        result = txn_of(await self._client._caller.unary(
-            TXN, txn.request, repeatable=True, on_send=lambda: sent.append(None)))
+        try:
+            result = txn_of(await self._client._caller.unary(
+                TXN, txn.request, repeatable=True, on_send=lambda: sent.append(None)))
+        except MusterError as error:
+            item._perhaps |= error.maybe_done
+            raise
+        except asyncio.CancelledError:
+            item._perhaps |= bool(sent)
+            raise
         if result:
             return
         left = any(result.found(place).kv for place in (0, 1))
         # else an earlier attempt did it: its lease holds, and both are gone
-        if left or item.lease.lost or len(sent) == 1:
+        if left or item.lease.lost or (len(sent) == 1 and not item._perhaps):
             raise NotHeld("another has taken the item, or may take it")
 
     def _claim(self, key: bytes) -> bytes:
