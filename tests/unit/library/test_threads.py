@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
-from muster_client import sync
+from muster_client import queueing, sync
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.sync.base import wait
@@ -159,6 +159,29 @@ def test_what_an_interrupt_takes_from_its_caller_is_given_up(
             step(client)
         assert not client.inner._keeper._tasks
         assert len(revoked) == own, "a lease whose ID was given may be another's"
+
+
+def test_an_interrupt_releases_no_lock_that_was_not_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may have taken it by the same object meanwhile."""
+    async def fails(lock: queueing.Lock) -> bool:
+        return False
+
+    async def release(lock: queueing.Lock) -> None:
+        released.append(lock)
+
+    def interrupted(told: engine.Told[Any]) -> Any:
+        monkeypatch.undo()
+        monkeypatch.setattr(queueing.Lock, "release", release)
+        told.wait()
+        raise KeyboardInterrupt
+
+    released = list[queueing.Lock]()
+    with sync.Client("127.0.0.1:1") as client:
+        monkeypatch.setattr(queueing.Lock, "try_acquire", fails)
+        monkeypatch.setattr(engine.Told, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.lock("l").try_acquire()
+    assert not released
 
 
 def test_what_is_observed_ends_in_any_thread() -> None:

@@ -109,7 +109,11 @@ class Lock(Place):
         return self
 
     def try_acquire(self) -> bool:
-        return wait(self.inner.try_acquire(), undo=lambda _: self.inner.release())
+        return wait(self.inner.try_acquire(), undo=self._undone)
+
+    async def _undone(self, got: bool) -> None:
+        if got:  # else another thread may have it by now
+            await self.inner.release()
 
     def release(self) -> None:
         wait(self.inner.release())
