@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 
@@ -140,6 +141,40 @@ def test_a_thread_that_does_not_start_is_started_by_the_next_call() -> None:
         patched.setattr(threading.Thread, "start", fails)
         with contextlib.closing(step := _one()), pytest.raises(RuntimeError, match="can't start"):
             engine.submit(step)
+    assert engine.submit(_one()).result(5) == 1
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_as_the_thread_starts_gives_it_up(late: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The thread ran a closed loop for ever, or the interrupt became "Cannot close a running event loop"."""
+    start, threads = threading.Thread.start, list[threading.Thread]()
+
+    def interrupted(thread: threading.Thread) -> None:
+        threads.append(thread)
+        if late:
+            start(thread)
+            while not loops[0].is_running():
+                time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    class Loop(engine.Loop):
+        def __init__(self) -> None:
+            super().__init__()
+            loops.append(self)
+
+    loops = list[Loop]()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(engine, "Loop", Loop)
+        patched.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.loop()
+    if not late:
+        start(threads[0])
+    threads[0].join(30)
+    assert not threads[0].is_alive()
+    assert loops[0].is_closed()
+    assert not caplog.records
     assert engine.submit(_one()).result(5) == 1
 
 

@@ -247,22 +247,33 @@ def loop() -> asyncio.AbstractEventLoop:
     with _lock:
         if _loop is None:
             made = Loop()  # whatever the program's policy: others dial in another way
-            thread = threading.Thread(target=_run, args=(made,), name="muster-client", daemon=True)
+            taken, there = threading.Lock(), Mail(made)
+            thread = threading.Thread(target=_run, args=(made, taken), name="muster-client", daemon=True)
             try:
+                _loop = made
                 thread.start()
-            except BaseException:
-                made.close()
+                _thread, _mail = thread, there
+            except BaseException:  # perhaps of a signal's handler, as the thread begins
+                _thread = _loop = _mail = None
+                if taken.acquire(blocking=False):
+                    made.close()
+                else:
+                    with contextlib.suppress(RuntimeError):  # it is closed
+                        made.call_soon_threadsafe(made.stop)
                 raise
-            _thread, _loop, _mail = thread, made, Mail(made)
         return _loop
 
 
-def _run(made: asyncio.AbstractEventLoop) -> None:
-    while not _ended:
+def _run(made: asyncio.AbstractEventLoop, taken: threading.Lock) -> None:
+    if not taken.acquire(blocking=False):
+        return  # given up before this thread began
+    while not _ended and _loop is made:
         try:
             made.run_forever()
         except BaseException:  # a program's callback that exits ends its own task alone
             log.exception("what ran in the thread of all connections ended it; it goes on")
+    if not _ended:
+        made.close()
 
 
 def has_ended() -> bool:
