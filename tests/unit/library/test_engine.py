@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 import sys
 import threading
@@ -221,12 +222,24 @@ def test_mail_whose_wake_is_interrupted_is_taken() -> None:
     loop.close()
 
 
+def test_an_interrupt_before_a_step_is_handed_over_is_not_held_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited 5 s for the end of what had not begun."""
+    def interrupted(awaited: engine.Awaited[int]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.Awaited, "begin", interrupted)
+    monkeypatch.setattr(base, "_TIDY_S", 30)
+    with contextlib.closing(step := _one()):
+        with pytest.raises(KeyboardInterrupt):
+            base.wait(step)
+        assert inspect.getcoroutinestate(step) == inspect.CORO_CLOSED
+
+
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.filterwarnings("ignore:coroutine '_one' was never awaited")
-def test_an_interrupt_at_whatever_moment_leaves_the_engine_free(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:coroutine '_one' was never awaited")  # nor is it known to the library yet
+def test_an_interrupt_at_whatever_moment_leaves_the_engine_free() -> None:
     """Signals are looked at where a function begins, and behind a call of C; a lock of Python stays taken
     there."""
-    monkeypatch.setattr(base, "_TIDY_S", 0.05)
     engine.loop()
 
     def interrupted_at(moment: int) -> bool:

@@ -209,6 +209,12 @@ class Awaited(_Step[Result]):
         self.told.given_up = True
         super().cancel()
 
+    def _cancel(self) -> None:
+        super()._cancel()
+        if self._task is None and not self.told.done():  # it was never handed over
+            self._step.close()
+            self.told.cancel()
+
 
 class _Submitted(_Step[Result]):
     """For a thread; cancelled with ``told``."""
