@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 import grpc
 import muster_client as m
 import pytest
-from muster_client import sync
+from muster_client import queueing, sync
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.sync import client as blocking
+from muster_client.wire import engine
 
 from tests.unit.library.scripted import Code, say_nothing, scripted, watched
 from tests.unit.library.test_places import Line, held, nothing, there
@@ -78,6 +81,34 @@ def test_work_in_a_thread_sees_that_the_key_is_deleted() -> None:
 
     with scripted(line.methods | {"Watch/Watch": keys.answers}) as address, sync.Client(address) as client:
         assert client.while_leading("l", work) == "done"
+
+
+@pytest.mark.parametrize("moment", ["begin", "end"])
+def test_an_interrupt_about_a_thread_s_work_resigns(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leadership stayed held, and its lease was renewed."""
+    def interrupted(*args: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    def work(leadership: sync.Leadership) -> None:
+        monkeypatch.setattr(engine.Awaited, "cancel", interrupted)
+
+    def watching(leadership: m.Leadership, lease: m.Lease) -> Coroutine[Any, Any, None]:
+        if moment == "begin":
+            interrupted()
+        return queueing.until_lost(leadership, lease)
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    revoked = list[int]()
+    monkeypatch.setattr(blocking, "until_lost", watching)
+    methods = Line(held(5)).methods | {"Watch/Watch": watched, "Lease/LeaseRevoke": revoke}
+    with scripted(methods) as address, sync.Client(address) as client:
+        with pytest.raises(KeyboardInterrupt):
+            client.while_leading("l", work)
+        assert len(revoked) == 1
 
 
 @pytest.mark.parametrize(("found", "again"), [

@@ -188,15 +188,18 @@ class Client(Within):
                 time.sleep(_AGAIN_S)
                 continue
             inner = leadership.inner
-            watching = engine.submit(until_lost(inner, inner.lease))  # for `lost`
             try:
-                return work(leadership)
+                watching = engine.Awaited(until_lost(inner, inner.lease))  # for `lost`
+                try:
+                    watching.begin()
+                    return work(leadership)
+                finally:
+                    watching.cancel()
             except MusterError as error:
                 if not wait(is_lost(inner)):
                     raise
                 log.warning("%r: the leadership was lost, its work begins again: %s", name, error)
             finally:
-                watching.cancel()
                 wait(to_its_end(inner.resign()))
 
     def cron(
