@@ -25,6 +25,10 @@ from tests.unit.library.recipes.test_queues import ITEM
 from tests.unit.library.scripted import say_nothing, scripted, watched
 from tests.unit.library.test_places import Line, held
 
+OPENED = pb.TxnResponse(succeeded=True, responses=[
+    pb.ResponseOp(response_range=pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=b"b/ready", mod_revision=6)])),
+    pb.ResponseOp(response_range=pb.RangeResponse())])
+
 
 def test_a_call_in_the_engine_s_thread_is_refused() -> None:
     """As one in a callback of a lease: it would wait for itself."""
@@ -127,6 +131,7 @@ def test_an_interrupted_step_has_tidied_up_when_its_caller_goes_on() -> None:
     (lambda client: client.election("l").campaign("a").campaign(), [held()], True),
     (lambda client: client.queue("q").take().__enter__(), [ITEM, held()], True),
     (lambda client: client.register("s", "a").register(), [], True),
+    (lambda client: client.double_barrier("b", 1).enter(), [held(), OPENED], True),
 ])  # fmt: skip
 def test_what_an_interrupt_takes_from_its_caller_is_given_up(
     step: Callable[[sync.Client], object], answers: list[pb.TxnResponse], own: bool,
@@ -159,6 +164,25 @@ def test_what_an_interrupt_takes_from_its_caller_is_given_up(
             step(client)
         assert not client.inner._keeper._tasks
         assert len(revoked) == own, "a lease whose ID was given may be another's"
+
+
+def test_an_interrupt_opens_the_barrier_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its key has no lease: all would wait for ever."""
+    result = engine.Told[Any].result
+
+    def interrupted(told: engine.Told[Any]) -> Any:
+        result(told)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    kv = kv_pb2.KeyValue(key=b"b", create_revision=5, mod_revision=5)
+    found = pb.ResponseOp(response_range=pb.RangeResponse(kvs=[kv], count=1))
+    line = Line(held(), pb.TxnResponse(succeeded=True, responses=[found]))
+    with scripted(line.methods) as address, sync.Client(address) as client:
+        monkeypatch.setattr(engine.Told, "result", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.barrier("b").hold()
+    assert len(line.deletes(b"b")) == 1
 
 
 def test_an_interrupt_releases_no_lock_that_was_not_had(monkeypatch: pytest.MonkeyPatch) -> None:

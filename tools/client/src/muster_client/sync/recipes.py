@@ -49,7 +49,7 @@ class Barrier(Within):
         return self.inner.held
 
     def hold(self, *, lease: Lease | None = None) -> Self:
-        wait(self.inner.hold(lease=inner_of(lease)))
+        wait(self.inner.hold(lease=inner_of(lease)), undo=lambda _: self.inner.release())
         return self
 
     def wait(self, timeout: float | None = None) -> None:
