@@ -234,11 +234,10 @@ def _dial(host: str, port: int, until: float | None) -> socket.socket:
             sock.settimeout(None if until is None else _left(until))
             sock.connect(address)
             return sock
-        except TimeoutError:
-            sock.close()
-            raise
         except OSError as error:
             sock.close()
+            if isinstance(error, TimeoutError) and not error.errno:  # the time of this request
+                raise
             shown = f"[{address[0]}]" if family == socket.AF_INET6 else address[0]
             reason = os.strerror(error.errno or 0).lower()
             first = first or RequestError(f"dial tcp {shown}:{port}: connect: {reason}", connecting=True)

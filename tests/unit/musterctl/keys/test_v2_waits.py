@@ -81,3 +81,26 @@ def test_a_host_that_is_gone_is_no_slow_one(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(RequestError, match="read tcp: read: connection timed out") as met:
             Connections(None).send(url, Request("GET", "/v2/keys/a"), 0, None)
     assert met.value.connecting
+
+
+def test_an_address_whose_dial_the_kernel_gives_up_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wait sets no time of its own, so the kernel ends its dial of a host that is gone."""
+    class Socket(socket.socket):
+        def connect(self, address: Any) -> None:
+            if address[0] == "127.0.0.9":
+                raise OSError(errno.ETIMEDOUT, "Connection timed out")
+            super().connect(address)
+
+    def found(host: str, port: int, **_: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
+
+    monkeypatch.setattr(socket, "socket", Socket)
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    addresses = ["127.0.0.9"]
+    told = r"^dial tcp 127\.0\.0\.9:1: connect: connection timed out$"
+    with pytest.raises(RequestError, match=told) as met:
+        exchange._dial("there", 1, None)
+    assert met.value.connecting
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        addresses.append("127.0.0.1")
+        exchange._dial("there", listener.getsockname()[1], None).close()
