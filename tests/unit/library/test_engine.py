@@ -235,6 +235,27 @@ def test_an_interrupt_before_a_step_is_handed_over_is_not_held_up(monkeypatch: p
         assert inspect.getcoroutinestate(step) == inspect.CORO_CLOSED
 
 
+def test_a_signal_s_handler_may_call_in_the_midst_of_a_wake() -> None:
+    """It waited for the frame beneath it to wake the loop."""
+    loop = asyncio.new_event_loop()
+    mail, taken = engine.Mail(loop), list[int]()
+    wake = loop.call_soon_threadsafe
+
+    def interrupted(step: Callable[[], object]) -> None:
+        loop.call_soon_threadsafe = wake  # type: ignore[method-assign]
+        mail.post(lambda: taken.append(2))
+        loop.run_until_complete(asyncio.sleep(0))
+        assert taken == [1, 2]
+        wake(step)
+
+    loop.call_soon_threadsafe = interrupted  # type: ignore[assignment, method-assign]
+    mail.post(lambda: taken.append(1))
+    mail.post(lambda: taken.append(3))
+    loop.run_until_complete(asyncio.sleep(0))
+    assert taken == [1, 2, 3]
+    loop.close()
+
+
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.filterwarnings("ignore:coroutine '_one' was never awaited")  # nor is it known to the library yet
 def test_an_interrupt_at_whatever_moment_leaves_the_engine_free() -> None:

@@ -39,14 +39,18 @@ class Mail:
         self.loop = loop
         self._waiting: deque[Callable[[], object]] = deque()
         self._woken = False
+        self._waking = 0  # the thread that does so
 
     def post(self, step: Callable[[], object]) -> None:
         """Run a step there, behind those before it. RuntimeError: the loop is closed."""
         try:
             self._waiting.append(step)
-            if not self._woken:
-                self._woken = True
+            here = threading.get_ident()
+            if not self._woken or self._waking == here:  # a signal's handler, in the midst of that
+                self._woken, self._waking = True, here
                 self.loop.call_soon_threadsafe(self._take)
+                if self._waking == here:
+                    self._waking = 0
         except BaseException:  # a signal's handler may raise before it is woken: once more does no harm
             self._woken = False
             self.loop.call_soon_threadsafe(self._take)
