@@ -80,12 +80,16 @@ def is_open(path: Path) -> bool:
     return False
 
 
-def remove(path: Path) -> None:
-    """Remove a database. A reader that is left never finds just a table missing (``errors.Replaced``)."""
+def remove(path: Path) -> bool:
+    """Remove a database, and whether it has gone. A reader that is left never finds just a table missing
+    (``errors.Replaced``), unless a full disk has no room for the longer name."""
     gone = path.with_name(f"removed-{path.name}")
-    with contextlib.suppress(OSError):
+    try:
         path.rename(gone)
+    except OSError:
+        gone = path
     shutil.rmtree(gone, ignore_errors=True)
+    return not os.path.exists(path)
 
 
 def remove_others(root: Path, keep: str) -> None:

@@ -191,8 +191,7 @@ class StateStore(Versions):
         now = time.monotonic()
         if now < due or (now < due + READERS_S and directory.is_open(path)):
             return False
-        directory.remove(path)
-        return True
+        return directory.remove(path)
 
     def compaction_step(self, budget_us: int) -> bool:
         """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -156,6 +158,26 @@ def test_a_reader_that_goes_on_for_very_long_keeps_no_disk_full(
     assert sorted(os.listdir(store.root)) == ["current", "db-2"]
     with pytest.raises(EtcdError, match="request timed out"):
         list(rows)
+
+
+def test_a_full_disk_that_refuses_a_longer_name_gives_the_room_of_the_replaced_state_back(
+    replaced: Replaced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, rows = replaced
+    list(rows)
+
+    def full(source: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)
+    store.flush()
+    assert store.retired, "it is tried again"
+    monkeypatch.undo()
+    monkeypatch.setattr(Path, "rename", full)
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+    assert not store.retired
 
 
 @pytest.mark.parametrize("missing", ["db-1", "db-1/CURRENT"])
