@@ -68,12 +68,16 @@ def next_name(name: str) -> str:
 
 
 def is_open(path: Path) -> bool:
-    """Whether this process has that database open: it is closed with its last reader."""
+    """Whether this process may have that database open: it is closed with its last reader."""
     try:
         held = os.stat(path / "LOCK")
     except OSError:
         return False
-    for fd in os.listdir("/proc/self/fd"):
+    try:
+        listed = os.listdir("/proc/self/fd")
+    except OSError:  # no file may be opened any more, or a sandbox has no /proc
+        return True
+    for fd in listed:
         with contextlib.suppress(OSError):  # closed meanwhile
             if os.path.samestat(os.fstat(int(fd)), held):
                 return True

@@ -180,6 +180,23 @@ def test_a_full_disk_that_refuses_a_longer_name_gives_the_room_of_the_replaced_s
     assert not store.retired
 
 
+def test_a_host_that_cannot_tell_what_it_has_open_keeps_a_replaced_state_and_goes_on(
+    replaced: Replaced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, rows = replaced
+    listdir = os.listdir
+
+    def listed(path: str) -> list[str]:
+        if path.startswith("/proc"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", listed)
+    store.flush()
+    assert store.retired
+    assert len(list(rows)) == 4999
+
+
 @pytest.mark.parametrize("missing", ["db-1", "db-1/CURRENT"])
 def test_files_that_are_missing_are_damage_unless_a_snapshot_replaced_them(
     tmp_path: Path, missing: str
