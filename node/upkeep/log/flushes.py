@@ -79,8 +79,8 @@ class Flushes:
 
     def replaced(self) -> None:
         """A snapshot was installed. A flush removes the database of before once it is overdue, though nothing
-        may be written any more, or a later one does, once it has no readers."""
-        self._remove_at = self._loop.time() + 2 * RETIRE_S
+        may be written any more, or a later one does, once it has no readers. Further installs delay none."""
+        self._remove_at = self._remove_at or self._loop.time() + 2 * RETIRE_S
 
     def hasten(self, *, wanted: bool, anew: bool = False) -> None:
         """Every heartbeat at least; ``wanted``: a change of members waits until what is applied is durable
