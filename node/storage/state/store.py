@@ -60,7 +60,8 @@ if TYPE_CHECKING:
     from node.storage.state.changes.apply import Prepared
 
 RETIRE_S = 60.0  # a replaced database stays so long
-READERS_S = 900.0  # and so much longer while it has readers: a hash may take 10 minutes
+# and so much longer while it has readers, for whom the newest one stays alone: a hash may take 10 minutes
+READERS_S = 900.0
 
 
 class StateStore(Versions):
@@ -189,9 +190,14 @@ class StateStore(Versions):
     def _removed(self, due: float, path: Path) -> bool:
         """Remove a replaced database if it is time, and whether it was."""
         now = time.monotonic()
-        if now < due or (now < due + READERS_S and directory.is_open(path)):
+        if now < due or (now < due + READERS_S and self._has_readers(path)):
             return False
         return directory.remove(path)
+
+    def _has_readers(self, path: Path) -> bool:
+        """Whether it may stay for them: the next snapshot must have room, and leaves half of what is free."""
+        return (path == self.retired[-1][1] and directory.is_open(path)
+                and directory.free_bytes(self.root) > 2 * self.size_bytes())
 
     def compaction_step(self, budget_us: int) -> bool:
         """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""
@@ -280,7 +286,7 @@ class StateStore(Versions):
     def install(self, sink: SnapshotSink) -> Position:
         """Replace the whole state by a finished snapshot, atomically; never backwards (I18). Raises
         SnapshotRefused, with the state as it was. Readers of the old state may go on for a quarter of an
-        hour; then they raise Replaced."""
+        hour, unless another one is installed or the disk lacks room; then they raise Replaced."""
         if sink.position.order_index <= self.position.order_index:
             raise SnapshotRefused(
                 f"snapshot at {sink.position.order_index} is not newer than {self.position.order_index}")

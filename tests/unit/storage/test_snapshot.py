@@ -25,7 +25,7 @@ from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state import store as state
 from node.storage.state.slices.lease_check import check_leases
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import with_many_tables
+from tests.unit.storage.state.stores import do, with_many_tables
 from tests.unit.storage.workload import stream
 
 Replaced = tuple[StateStore, Iterator[tuple[bytes, bytes]]]
@@ -195,6 +195,37 @@ def test_a_host_that_cannot_tell_what_it_has_open_keeps_a_replaced_state_and_goe
     store.flush()
     assert store.retired
     assert len(list(rows)) == 4999
+
+
+def test_readers_of_one_replaced_state_alone_keep_it(
+    donor: StateStore, replaced: Replaced, tmp_path: Path
+) -> None:
+    """A host may get snapshot after snapshot."""
+    store, rows = replaced
+    newer = store.reader()
+    do(donor, records.put(b"newer", 0, 1, b"", 0))
+    sink = receive(store, sent(donor, tmp_path))
+    sink.finish()
+    store.install(sink)
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-2", "db-3"]
+    with pytest.raises(EtcdError, match="request timed out"):
+        list(rows)
+    del newer
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-3"]
+
+
+def test_a_replaced_state_leaves_room_for_the_next_snapshot(
+    replaced: Replaced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host cannot catch up without it."""
+    store, rows = replaced
+    monkeypatch.setattr(directory, "free_bytes", lambda of: 2 * store.size_bytes())
+    store.flush()
+    assert sorted(os.listdir(store.root)) == ["current", "db-2"]
+    with pytest.raises(EtcdError, match="request timed out"):
+        list(rows)
 
 
 @pytest.mark.parametrize("missing", ["db-1", "db-1/CURRENT"])
