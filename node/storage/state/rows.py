@@ -80,6 +80,7 @@ class StateRows:
         self, lower: bytes, upper: bytes, wanted: Callable[[bytes], bytes] | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """Raw rows in ``[lower, upper)``. ``wanted``: from a row on, where the first is that is wanted."""
+        path = self.path  # of the database that is read, also behind an install
         try:
             options = bounded(upper)  # held: see there
             it = self.database.iter(options)
@@ -93,7 +94,7 @@ class StateRows:
                 it.next()
             it.status()
         except Exception as e:
-            raise_read(e, self.path, f"reading rows from {lower!r}")
+            raise_read(e, path, f"reading rows from {lower!r}")
 
     def under(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Rows that begin with ``prefix``, without it."""

@@ -220,10 +220,11 @@ class Versions(StateRows):
 
     def changes(self, from_revision: int) -> Iterator[tuple[int, int, int, bytes]]:
         """Every change ``(revision, sub, type, key)`` from a revision on that is not compacted, in order."""
+        path = self.path  # of the database that is read, also behind an install
         try:
             yield from all_changes(self.database, from_revision, self.position.revision)
         except Exception as e:
-            raise_read(e, self.path, f"reading changes from revision {from_revision}")
+            raise_read(e, path, f"reading changes from revision {from_revision}")
 
     # Keys of leases
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,12 +23,14 @@ from node.storage import Position, SnapshotRefused, StateStore, StorageCorruptio
 from node.storage.errors import SyncFailed
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.storage.state import store as state
+from node.storage.state import versions
 from node.storage.state.slices.lease_check import check_leases
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import do, with_many_tables
 from tests.unit.storage.workload import stream
 
 Replaced = tuple[StateStore, Iterator[tuple[bytes, bytes]]]
+Read = Callable[[StateStore], Iterator[object]]
 
 
 @pytest.fixture
@@ -226,6 +228,31 @@ def test_a_replaced_state_leaves_room_for_the_next_snapshot(
     assert sorted(os.listdir(store.root)) == ["current", "db-2"]
     with pytest.raises(EtcdError, match="request timed out"):
         list(rows)
+
+
+@pytest.mark.parametrize("read", [
+    lambda store: store.reader().scan(b"\0", b"\0"), lambda store: store.rows(b"", b"\xff"),
+    lambda store: store.changes(1)])
+def test_a_read_of_a_replaced_state_blames_no_sound_one(
+    donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
+) -> None:
+    def gone(*of: object) -> Iterator[tuple[int, int, int, bytes]]:
+        yield 1, 0, 0, b""
+        raise OSError("No such file")
+
+    monkeypatch.setattr(versions, "all_changes", gone)  # there are few tables of changes
+    store = with_many_tables(tmp_path / "state")
+    rows = read(store)
+    next(rows)
+    for name in ("RETIRE_S", "READERS_S"):
+        monkeypatch.setattr(state, name, 0)
+    sink = receive(store, sent(donor, tmp_path))
+    sink.finish()
+    store.install(sink)
+    store.flush()
+    with pytest.raises(EtcdError, match="request timed out"):
+        list(rows)
+    store.close()
 
 
 @pytest.mark.parametrize("missing", ["db-1", "db-1/CURRENT"])
