@@ -14,6 +14,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -165,6 +166,8 @@ class RealStore(StateStore):
 
     def install(self, sink: SnapshotSink) -> Position:
         position = super().install(sink)
+        _, replaced = self.retired.pop()
+        self.retired.append((time.monotonic(), replaced))  # flushes go on until it has gone
         self.disk.sinks.discard(sink)
         self.disk.flushed.position = position
         return position
