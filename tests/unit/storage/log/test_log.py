@@ -13,6 +13,7 @@ import pytest
 
 from cluster.raft.types import Configuration, Entry, HardState, SnapshotPosition
 from node.storage import DirectoryLocked, RaftLog, opening
+from node.storage.log import mark as marks
 from node.storage.log.mark import Mark, MarkFile
 from node.storage.log.raft_log import ROW_BYTES
 from tests.unit.storage.workload import CONFIGURATION
@@ -226,6 +227,7 @@ def test_the_mark_is_synced_before_the_log_gets_shorter_though_the_disk_had_it_s
     syncs: list[int] = []
     mark = MarkFile(tmp_path / "mark", no_fsync=False)
     monkeypatch.setattr(os, "fdatasync", syncs.append)
+    monkeypatch.setattr(marks, "_SYNC_INTERVAL_S", 1e9)  # however busy the machine is
     shorter, longer = Mark(90, 1, 1, 1), Mark(100, 1, 1, 1)
     mark.create()
     mark.write(shorter, force=True)
