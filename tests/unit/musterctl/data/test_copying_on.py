@@ -62,7 +62,7 @@ class Store:
         """By an endpoint. ``own``: what it does itself."""
         ours: dict[str, Callable[..., Any]] = {
             "KV/Range": self._range, "KV/Txn": self.txn, "Lease/LeaseGrant": self.grant,
-            "Lease/LeaseTimeToLive": self._time_to_live, "Lease/LeaseLeases": self._listed,
+            "Lease/LeaseTimeToLive": self.time_to_live, "Lease/LeaseLeases": self._listed,
             "Lease/LeaseKeepAlive": self._renewed, "Watch/Watch": self._watched}
         with scripted(ours | dict(own)) as address:
             yield address
@@ -112,7 +112,7 @@ class Store:
         found = [kv for key, kv in sorted(self.kvs.items()) if request.range_end or key == request.key]
         return rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(revision=self.revision), kvs=found)
 
-    def _time_to_live(self, request: Any, context: Any) -> rpc_pb2.LeaseTimeToLiveResponse:
+    def time_to_live(self, request: Any, context: Any) -> rpc_pb2.LeaseTimeToLiveResponse:
         if request.ID not in self.leases:
             return rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID, TTL=-1)
         keys = [kv.key for kv in self.kvs.values() if kv.lease == request.ID and request.keys]
@@ -173,6 +173,12 @@ def until(holds: Callable[[], object]) -> None:
     assert holds()
 
 
+def renewed(requests: Iterator[Any], context: Any) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
+    """Whatever is asked for; transactions tell of ends."""
+    for request in requests:
+        yield rpc_pb2.LeaseKeepAliveResponse(ID=request.ID, TTL=60)
+
+
 def leased(**values: bytes) -> Store:
     """A source whose keys are on one lease."""
     source = Store()
@@ -206,11 +212,6 @@ def test_keys_outside_the_prefix_do_not_come() -> None:
 def test_a_change_with_a_lease_that_has_ended_at_the_target_is_copied() -> None:
     """Before a renewal has told of it."""
     source, target = leased(a=b"1", b=b"2"), Store()
-
-    def renewed(requests: Iterator[Any], context: Any) -> Iterator[rpc_pb2.LeaseKeepAliveResponse]:
-        for request in requests:
-            yield rpc_pb2.LeaseKeepAliveResponse(ID=request.ID, TTL=60)
-
     with (source.served() as from_, target.served({"Lease/LeaseKeepAlive": renewed}) as to,
           following(source, from_, to)):
         target.end_lease()
@@ -220,6 +221,78 @@ def test_a_change_with_a_lease_that_has_ended_at_the_target_is_copied() -> None:
         source.end_lease()  # its keys' deletion is on its way
         source.put(b"c", b"4")
         until(lambda: target.values() == {b"c": b"4"})
+
+
+def test_a_lease_that_ends_at_the_target_concerns_no_other() -> None:
+    """One transaction's other leases are there: their keys are not asked for."""
+    source, target = leased(a=b"1", b=b"2"), Store()
+    for other in (8, 9):
+        source.leases.add(other)
+        source.put(b"of%d" % other, b"1", other)
+    source.told = queue.Queue()
+    asked: list[int] = []
+    puts: list[int] = []
+
+    def time_to_live(request: Any, context: Any) -> rpc_pb2.LeaseTimeToLiveResponse:
+        if request.keys:
+            asked.append(request.ID)
+        return source.time_to_live(request, context)
+
+    def txn(request: rpc_pb2.TxnRequest, context: grpc.ServicerContext) -> rpc_pb2.TxnResponse:
+        puts.append(len(request.success))
+        if len(puts) == 1:  # behind the grants
+            target.end_lease()
+        return target.txn(request, context)
+
+    with (source.served({"Lease/LeaseTimeToLive": time_to_live}) as from_,
+          target.served({"KV/Txn": txn, "Lease/LeaseKeepAlive": renewed}) as to,
+          following(source, from_, to) as copier):
+        assert copier.is_whole
+        assert target.values() == {b"a": b"1", b"b": b"2", b"of8": b"1", b"of9": b"1"}
+    assert asked == [LEASE]
+    assert puts == [4, 4, 2]
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_lease_granted_again_over_a_host_that_goes_away_has_lost_its_keys(answered: bool) -> None:
+    """The second attempt says that it exists, whether the first one or no end has been its reason."""
+    source, target = leased(a=b"1"), Store()
+
+    def grants(request: Any, context: grpc.ServicerContext) -> rpc_pb2.LeaseGrantResponse:
+        if not answered:
+            context.abort(Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+        answer = target.grant(request, context)
+        if len(target.granted) == 2:
+            context.abort(Code.UNAVAILABLE, "etcdserver: request timed out")
+        return answer
+
+    own = {"Lease/LeaseGrant": grants, "Lease/LeaseKeepAlive": renewed}
+    with source.served() as from_, target.served(own) as to:
+        origin, client = (Ending(Config((name,)), (name,)) for name in (from_, to))
+        leases = Leases(origin, client)
+        assert leases.there(LEASE) == LEASE
+        target.leases.clear()
+        assert leases.again(LEASE) == LEASE
+        assert list(leases.ended) == [LEASE] * answered
+        client.close()
+        origin.close()
+
+
+def test_a_lease_whose_end_takes_a_while_is_not_asked_for_without_rest() -> None:
+    source, target = leased(a=b"1"), Store()
+    ends_at = time.monotonic() + 1
+    asked: list[int] = []
+
+    def grants(request: Any, context: grpc.ServicerContext) -> rpc_pb2.LeaseGrantResponse:
+        asked.append(request.ID)
+        if time.monotonic() < ends_at:
+            context.abort(Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+        return target.grant(request, context)
+
+    with (source.served() as from_, target.served({"Lease/LeaseGrant": grants}) as to,
+          following(source, from_, to)):
+        assert target.values() == {b"a": b"1"}
+    assert 2 < len(asked) < 13
 
 
 def test_a_lease_is_granted_though_a_host_goes_away_meanwhile() -> None:

@@ -35,6 +35,7 @@ _FORGET_EVERY_S = 10.0
 _LIMIT_S = 5.0
 # a connection's loss is known by then; and all that its server had taken is done, or never is
 _LOST_S, _LATEST_S = 1.0, 30.0
+_AGAIN_S = 0.1
 _NO_LEASE = "etcdserver: requested lease not found"
 _EVERYTHING = (b"\0", b"\0")
 _ASKED, _TOLD = "Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveResponse
@@ -157,11 +158,11 @@ class Copier:
     def _send(self, changes: list[tuple[bytes, rpc_pb2.RequestOp]]) -> None:
         while not self._is_done(changes):
             assert self._leases is not None
-            for lease in {op.request_put.lease for _, op in changes} - {0}:
-                self._leases.has_ended(lease)
+            leases = {op.request_put.lease for _, op in changes} - {0}
+            there = {lease for lease in leases if self._leases.again(lease)} | {0}
             # where one is gone at the source, too, its keys' deletion follows
-            changes = [(key, op) for key, op in changes
-                       if not op.request_put.lease or self._leases.there(op.request_put.lease)]
+            changes = [(key, op) for key, op in changes if op.request_put.lease in there]
+            time.sleep(_AGAIN_S)  # a lease whose end takes a while exists for grants and is none for puts
 
     def _is_done(self, changes: list[tuple[bytes, rpc_pb2.RequestOp]]) -> bool:
         """One transaction. Repeated, it has the same result, unless an endpoint does it behind later ones.
@@ -207,19 +208,22 @@ class Leases:
         """How many there are at the target."""
         return len(self._there)
 
-    def there(self, lease: int) -> int:
-        """The lease at the target; 0: it is gone at the source, which deletes its keys."""
+    def there(self, lease: int, *, lost: bool = False) -> int:
+        """The lease at the target; 0: it is gone at the source, which deletes its keys. ``lost``: a grant
+        means that it had ended."""
         if lease not in self._there:
             found = self._source.unary(_ASKED, rpc_pb2.LeaseTimeToLiveRequest(ID=lease), _TOLD, None, True)
             if found.TTL < 0:
                 return 0
             try:
                 grant = rpc_pb2.LeaseGrantRequest(ID=lease, TTL=found.grantedTTL)
-                # repeated, it exists already
                 self._target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse, None, True)
             except RequestError as error:
                 if "already exists" not in str(error):
                     raise
+                lost = lost and bool(self._target.unanswered)  # repeated, it may be this one
+            if lost:
+                self.ended.append(lease)
             self._there.add(lease)
             self._target.begin(self._renewing.add(lease))
         return lease
@@ -229,14 +233,16 @@ class Leases:
         asked = rpc_pb2.LeaseTimeToLiveRequest(ID=lease, keys=True)
         return list(self._source.unary(_ASKED, asked, _TOLD, None, True).keys)
 
-    def has_ended(self, lease: int) -> None:
-        """The target has it no more; the next key that has it grants it again. From any thread."""
+    def again(self, lease: int) -> int:
+        """As :meth:`there`, where the target may have it no more."""
         self._there.discard(lease)
-        self.ended.append(lease)
+        return self.there(lease, lost=True)
 
     def _gone(self, lease: int) -> None:
+        """The target has it no more; the next key that has it grants it again."""
         _say(f"lease {lease:016x} has ended here: keys that it has at the source are copied again")
-        self.has_ended(lease)
+        self._there.discard(lease)
+        self.ended.append(lease)
 
     async def _forget(self) -> None:
         """Renew no lease that is gone at the source: leases come and go there."""
