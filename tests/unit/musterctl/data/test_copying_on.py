@@ -278,6 +278,37 @@ def test_a_lease_granted_again_over_a_host_that_goes_away_has_lost_its_keys(answ
         origin.close()
 
 
+def test_keys_of_a_lease_that_has_others_which_the_user_may_not_read_come_back(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd wants permission to read all keys of a lease whose keys are asked for."""
+    monkeypatch.setattr(copying, "_PAGE", 1)
+    source, target = leased(a=b"1", b=b"2"), Store()
+    source.kvs[b"c"] = kv_pb2.KeyValue(key=b"c", value=b"3")
+    read: list[rpc_pb2.RangeRequest] = []
+
+    def time_to_live(request: Any, context: grpc.ServicerContext) -> rpc_pb2.LeaseTimeToLiveResponse:
+        if request.keys:
+            context.abort(Code.PERMISSION_DENIED, "etcdserver: permission denied")
+        return source.time_to_live(request, context)
+
+    def range_(request: rpc_pb2.RangeRequest, context: Any) -> rpc_pb2.RangeResponse:
+        read.append(request)
+        found = [kv for key, kv in sorted(source.kvs.items()) if key >= request.key]
+        header = rpc_pb2.ResponseHeader(revision=source.revision)
+        return rpc_pb2.RangeResponse(header=header, kvs=found[:1], more=len(found) > 1)
+
+    with (source.served({"Lease/LeaseTimeToLive": time_to_live, "KV/Range": range_}) as from_,
+          target.served() as to, following(source, from_, to) as copier):
+        assert set(target.kvs) == {b"a", b"b", b"c"}
+        assert [request.revision for request in read] == [0, 12, 12]
+        read.clear()
+        target.end_lease()
+        until(lambda: set(target.kvs) == {b"a", b"b", b"c"} and copier.is_whole)
+        single = [(request.key, request.keys_only) for request in read]
+        assert single == [(b"\0", True), (b"a\0", True), (b"b\0", True), (b"a", False), (b"b", False)]
+
+
 def test_a_lease_whose_end_takes_a_while_is_not_asked_for_without_rest() -> None:
     source, target = leased(a=b"1"), Store()
     ends_at = time.monotonic() + 1

@@ -13,11 +13,12 @@ import threading
 import time
 from asyncio import wrap_future
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 
+from grpc import StatusCode
 from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
@@ -59,21 +60,27 @@ class Copier:
 
     def base(self, since: int = 0) -> None:
         """Copy all keys, at one revision. ``since``: :meth:`follow` begins with this one, if it is older."""
-        start, end = self._span
-        at, more = 0, True
-        while more:
-            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE, revision=at)
-            page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
-            at = at or page.header.revision
+        for at, page in self._pages():
             self.revision = min(at, since - 1) if since > 0 else at
-            kvs = self._living(page.kvs)
+            kvs = self._living(page)
             self._apply((kv.key, self._put(kv)) for kv in kvs)
             self.copied += len(kvs)
             self.on_progress()
+        self._mend()
+
+    def _pages(self, *, keys_only: bool = False) -> Iterator[tuple[int, Sequence[kv_pb2.KeyValue]]]:
+        """All of the span at one revision, which is told with each; ``keys_only``: as they are now."""
+        start, end = self._span
+        at, more = 0, True
+        while more:
+            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE,
+                                           revision=0 if keys_only else at, keys_only=keys_only)
+            page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+            at = at or page.header.revision
+            yield at, page.kvs
             more = page.more and len(page.kvs) > 0
             if more:
                 start = page.kvs[-1].key + b"\0"
-        self._mend()
 
     def follow(self) -> None:
         """Copy changes as they come, revision by revision, until interrupted. RequestError."""
@@ -104,13 +111,25 @@ class Copier:
         changes follow."""
         leases = self._leases
         while leases is not None and leases.ended:
-            keys = leases.keys(leases.ended[0])
-            start, end = self._span
-            self._apply(self._now(key for key in keys if key >= start and (end == b"\0" or key < end)))
-            leases.ended.popleft()
+            done = 1
+            try:
+                keys = self._within(leases.keys(leases.ended[0]))
+            except RequestError as error:
+                if error.code is not StatusCode.PERMISSION_DENIED:
+                    raise
+                # one of its keys is none of this user's, who may read the span
+                done, ended = len(leases.ended), set(leases.ended.copy())  # others come meanwhile
+                keys = [kv.key for _, page in self._pages(keys_only=True) for kv in page if kv.lease in ended]
+            self._apply(self._now(keys))
+            for _ in range(done):
+                leases.ended.popleft()
         while self._late:
             self._apply(self._now(self._late[0], with_deleted=True))
             self._late.popleft()
+
+    def _within(self, keys: Iterable[bytes]) -> list[bytes]:
+        start, end = self._span
+        return [key for key in keys if key >= start and (end == b"\0" or key < end)]
 
     def _now(
         self, keys: Iterable[bytes], *, with_deleted: bool = False
