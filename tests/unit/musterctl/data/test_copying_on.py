@@ -3,13 +3,14 @@ stood still and do old requests. And from where an earlier run ended."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import grpc
@@ -367,6 +368,42 @@ def test_what_a_host_does_late_is_put_right(imports: bool, monkeypatch: pytest.M
         until(lambda: copier.is_whole and not copier.unsure)
 
 
+@pytest.mark.parametrize("back", [True, False])
+def test_a_copy_that_does_not_follow_waits_for_what_a_host_does_late(
+    back: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Clients write as soon as it has ended. Where that host stays away, they are told."""
+    monkeypatch.setattr(copying, "_LOST_S", 0.0)
+    monkeypatch.setattr(copying, "_LATEST_S", 1.0)
+    monkeypatch.setattr(copying, "_LIMIT_S", 5.0 if back else 0.0)
+    begun: list[Future[None]] = []
+    monkeypatch.setattr(Client, "begin", lambda client, step: begun.append(engine.submit(step)))
+
+    async def answers(client: Client, endpoint: str) -> None:
+        if not back:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(Client, "answers", answers)
+    source, target = Store(a=b"2"), Store()
+    late: list[rpc_pb2.TxnRequest] = []
+
+    def stands_still(request: rpc_pb2.TxnRequest, context: grpc.ServicerContext) -> None:
+        if not late:
+            late.append(request)
+            threading.Timer(0.5, lambda: target.kvs.update({b"a": kv_pb2.KeyValue(value=b"1")})).start()
+        context.abort(Code.UNAVAILABLE, "the connection ended")
+
+    with (source.served() as from_, target.served({"KV/Txn": stands_still}) as first,
+          target.served() as second):
+        assert cli.run(["--endpoints", f"{first},{second}", "import", "--from-etcd", from_]) == 0
+        for one in begun:
+            one.cancel()
+    assert target.values() == {b"a": b"2" if back else b"1"}
+    said = capfd.readouterr().err
+    assert f"import: waits for {first}, which left changes unanswered\n" in said
+    assert (f"import: {first} left changes unanswered, and may still do them" in said) is not back
+
+
 def test_a_later_run_deletes_what_the_source_has_deleted_and_nothing_else() -> None:
     source = Store(a=b"1", b=b"2")
     source.delete(b"a")  # at 11
@@ -415,7 +452,7 @@ def test_an_end_says_what_is_open(monkeypatch: pytest.MonkeyPatch, capfd: pytest
         raise Ended
 
     monkeypatch.setattr("os._exit", end)
-    client: Any = None
+    client: Any = SimpleNamespace(unanswered=set())
     copier = Copier(client, client, EVERYTHING, 1, lambda key: key)
     copier.revision = 5
     for late, unsure in (([], []), ([], ["b", "a", "b"]), ([[b"k"]], [])):
@@ -424,9 +461,15 @@ def test_an_end_says_what_is_open(monkeypatch: pytest.MonkeyPatch, capfd: pytest
         copier.unsure = unsure
         with pytest.raises(Ended):
             copying._end(copier)
+    client.unanswered.add("c")  # by what is on its way
+    copier.unsure = ["b"]
+    with pytest.raises(Ended):
+        copying._end(copier)
     open_ = "left changes unanswered, and may still do them: compare the keys once it is back"
     assert capfd.readouterr().err.splitlines() == [
         "import: ended: all is copied up to revision 5",
         f"import: a {open_}", f"import: b {open_}", "import: ended: all is copied up to revision 5",
+        "import: ended: keys are missing; to go on, add --follow --since 6",
+        f"import: b {open_}", f"import: c {open_}",
         "import: ended: keys are missing; to go on, add --follow --since 6"]
-    assert codes == [0, 0, 1]
+    assert codes == [0, 0, 1, 1]

@@ -106,6 +106,20 @@ class Copier:
         """Whether the target lacks nothing up to the revision."""
         return not self._late and (self._leases is None or not self._leases.ended)
 
+    @property
+    def unanswered(self) -> list[str]:
+        """Endpoints that may still do what another one has done, or what is on its way."""
+        return sorted({*self.unsure.copy(), *self._target.unanswered.copy()})
+
+    def settle(self) -> None:
+        """Wait until endpoints can do nothing late any more, unless one stays away. RequestError."""
+        if self.unsure:
+            _say(f"waits for {', '.join(self.unanswered)}, which left changes unanswered")
+        until = time.monotonic() + _LOST_S + _LATEST_S + _LIMIT_S
+        while self.unsure and time.monotonic() < until:
+            time.sleep(_AGAIN_S)
+        self._mend()
+
     def _mend(self) -> None:
         """Copy once more what the target lost with leases, and what old transactions may have changed. Later
         changes follow."""
@@ -197,6 +211,7 @@ class Copier:
             for endpoint in self._target.unanswered:
                 self.unsure.append(endpoint)
                 self._target.begin(self._settle(endpoint, [key for key, _ in changes]))
+            self._target.unanswered.clear()
         return True
 
     async def _settle(self, endpoint: str, keys: list[bytes]) -> None:
@@ -354,10 +369,14 @@ def import_(invocation: Invocation) -> None:
             if copier.revision:
                 _say(f"to go on, add --follow --since {copier.revision + 1}")
             raise
+        finally:
+            _tell_unanswered(copier)
 
 
 def _copy(copier: Copier, leases: Leases, since: int, *, follow: bool) -> None:
     copier.base(since)
+    if not follow:
+        copier.settle()
     _say(f"copied {copier.copied} keys and {leases.granted} leases of revision {copier.revision}")
     if follow:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -367,13 +386,17 @@ def _copy(copier: Copier, leases: Leases, since: int, *, follow: bool) -> None:
 
 def _end(copier: Copier) -> None:
     """End the program, wherever it waits."""
-    for endpoint in sorted(set(copier.unsure)):
-        _say(f"{endpoint} left changes unanswered, and may still do them: compare the keys once it is back")
+    _tell_unanswered(copier)
     if not copier.is_whole:
         _say(f"ended: keys are missing; to go on, add --follow --since {copier.revision + 1}")
         os._exit(1)
     _say(f"ended: all is copied up to revision {copier.revision}")
     os._exit(0)
+
+
+def _tell_unanswered(copier: Copier) -> None:
+    for endpoint in copier.unanswered:
+        _say(f"{endpoint} left changes unanswered, and may still do them: compare the keys once it is back")
 
 
 def _told_now_and_then(copier: Copier, leases: Leases) -> Callable[[], None]:
