@@ -57,6 +57,7 @@ class Store:
         self.granted: list[int] = []
         self.told: queue.Queue[rpc_pb2.WatchResponse] = queue.Queue()
         self.watched_from = 0
+        self.compacted = 0
 
     @contextlib.contextmanager
     def served(self, own: Mapping[str, Callable[..., Any]] = MappingProxyType({})) -> Iterator[str]:
@@ -110,6 +111,10 @@ class Store:
         return rpc_pb2.LeaseGrantResponse(ID=request.ID, TTL=request.TTL)
 
     def _range(self, request: rpc_pb2.RangeRequest, context: Any) -> rpc_pb2.RangeResponse:
+        if 0 < request.revision < self.compacted:
+            context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision has been compacted")
+        if request.revision > self.revision:
+            context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
         found = [kv for key, kv in sorted(self.kvs.items()) if request.range_end or key == request.key]
         return rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(revision=self.revision), kvs=found)
 
@@ -129,6 +134,9 @@ class Store:
 
     def _watched(self, requests: Iterator[Any], context: Any) -> Iterator[rpc_pb2.WatchResponse]:
         self.watched_from = next(requests).create_request.start_revision
+        if self.watched_from < self.compacted:
+            yield rpc_pb2.WatchResponse(created=True, canceled=True, compact_revision=self.compacted)
+            return
         yield rpc_pb2.WatchResponse(created=True)
         while not (told := self.told.get()).canceled:
             yield told
@@ -434,6 +442,22 @@ def test_an_end_by_an_error_says_how_to_go_on(
     said = capfd.readouterr().err
     assert "import: to go on, add --follow --since 11\n" in said
     assert said.endswith("Error: etcdserver: mvcc: database space exceeded\n")
+
+
+def test_a_later_run_from_what_is_compacted_copies_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The watch would refuse it behind the copy of all keys."""
+    source, target = Store(a=b"2"), Store(a=b"1")
+    source.compacted = 5
+    with source.served() as from_, target.served() as to:
+        command = ["--endpoints", to, "import", "--from-etcd", from_, "--follow", "--since"]
+        assert cli.run([*command, "4"]) == 1
+        said = capfd.readouterr().err
+        assert said.endswith("Error: etcdserver: mvcc: required revision has been compacted\n")
+        assert "to go on" not in said
+        assert cli.run([*command, "-4"]) == 128
+        assert target.values() == {b"a": b"1"}
+        with following(source, from_, to, since=5):
+            assert target.values() == {b"a": b"2"}
 
 
 def test_a_later_run_follows(capfd: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,7 @@ _LIMIT_S = 5.0
 _LOST_S, _LATEST_S = 1.0, 30.0
 _AGAIN_S = 0.1
 _NO_LEASE = "etcdserver: requested lease not found"
+_FUTURE = "etcdserver: mvcc: required revision is a future revision"
 _EVERYTHING = (b"\0", b"\0")
 _ASKED, _TOLD = "Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveResponse
 
@@ -59,7 +60,10 @@ class Copier:
         self.on_progress: Callable[[], None] = lambda: None
 
     def base(self, since: int = 0) -> None:
-        """Copy all keys, at one revision. ``since``: :meth:`follow` begins with this one, if it is older."""
+        """Copy all keys, at one revision. ``since``: :meth:`follow` begins with this one, if it is older.
+        RequestError, before it copies: the source has compacted that."""
+        if since > 0:
+            self._look_at(since)
         for at, page in self._pages():
             self.revision = min(at, since - 1) if since > 0 else at
             kvs = self._living(page)
@@ -67,6 +71,15 @@ class Copier:
             self.copied += len(kvs)
             self.on_progress()
         self._mend()
+
+    def _look_at(self, revision: int) -> None:
+        """RequestError: the source has it no more."""
+        request = rpc_pb2.RangeRequest(key=self._span[0], revision=revision, keys_only=True)
+        try:
+            self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+        except RequestError as error:
+            if str(error) != _FUTURE:
+                raise
 
     def _pages(self, *, keys_only: bool = False) -> Iterator[tuple[int, Sequence[kv_pb2.KeyValue]]]:
         """All of the span at one revision, which is told with each; ``keys_only``: as they are now."""
@@ -350,6 +363,8 @@ def import_(invocation: Invocation) -> None:
         raise Exit(128, "import needs --from-etcd and takes no arguments")
     if flags.number("since") and not flags.switch("follow"):
         raise Exit(128, "--since needs --follow")
+    if flags.number("since") < 0:
+        raise Exit(128, "--since must not be negative")
     s = session(invocation)
     user, _, password = flags.string("from-user").partition(":")
     cacert, cert, key = (flags.string(f"from-{name}") for name in ("cacert", "cert", "key"))
