@@ -46,6 +46,7 @@ from node.storage.state.changes.apply import (
 from node.storage.state.changes.run import Applied
 from node.storage.state.counts import KeyCounts
 from node.storage.state.history import HistorySlice, history_slices
+from node.storage.state.lease_lists import LeaseLists
 from node.storage.state.made import made
 from node.storage.state.moving.staged import Switched
 from node.storage.state.reader import Reader
@@ -80,6 +81,7 @@ class StateStore(Versions):
         self._defragmenting = Defragmenting()
         self.retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
         super().__init__(*self._database(name), clock_ns, shard)
+        self.lease_lists = LeaseLists(self)
         self._begin()
 
     @classmethod
@@ -116,6 +118,7 @@ class StateStore(Versions):
         self.durable_position = self.position
         self._compaction = Compaction(self)
         self.counts = KeyCounts(self)
+        self.lease_lists.other_keys()
         self.blocks = RowBlocks(self, self._range_cache_bytes)
 
     def close(self) -> None:

@@ -36,12 +36,12 @@ class Versions(StateRows):
     """What the parts of a :class:`~node.storage.StateStore` read and write."""
 
     counts: KeyCounts
+    lease_lists: LeaseLists
     above: int  # rows up to this revision may lie above the position; 0: none
 
     def __init__(self, database: Rdict, path: str, clock_ns: Callable[[], int], shard: int = 0) -> None:
         self.shard = shard
         self.cache = VersionCache()
-        self.lease_lists = LeaseLists(self)
         self.commits = Histogram(DISK_S)  # seconds that batches took
         self.clock_ns = clock_ns
         super().__init__(database, path)
@@ -51,7 +51,6 @@ class Versions(StateRows):
         self._cursor: RdictIter | None = None  # see _live
         self.decoded = Decoded()
         self.cache.clear()
-        self.lease_lists.other_keys()
         # the copy of a move that has not switched; it is no part of the state yet
         self.staged: Staged | None = Staged.of(self.meta(keys.STAGING_ROW[1:].decode()))
         # moves away from here, by number
