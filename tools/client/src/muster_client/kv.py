@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from muster_client import model, ops, ranges
 from muster_client.errors import Compacted, FutureRevision, ServerError
@@ -15,7 +15,7 @@ from muster_client.wire.retries import TOO_MANY
 _RANGE = Method("KV/Range", pb.RangeResponse, repeatable=True)
 _PUT = Method("KV/Put", pb.PutResponse)
 _DELETE = Method("KV/DeleteRange", pb.DeleteRangeResponse)
-TXN = Method("KV/Txn", pb.TxnResponse)
+_TXN = Method("KV/Txn", pb.TxnResponse)
 # One that is cancelled ends the process of an old etcd: https://github.com/etcd-io/etcd/issues/14110
 _READS = Method("KV/Txn", pb.TxnResponse, repeatable=True, whole=True)
 _COMPACT = Method("KV/Compact", pb.CompactionResponse)
@@ -145,12 +145,14 @@ class Kv:
         return ops.Txn(conditions, run=run)
 
     async def txn(
-        self, txn: ops.Txn, *, repeatable: bool = False, timeout: float | None = None
+        self, txn: ops.Txn, *, repeatable: bool = False, timeout: float | None = None,
+        on_send: Callable[[], None] | None = None,
     ) -> TxnResult:
         """Run a transaction. ``repeatable``: the second time would do nothing more than the first, so that it
-        may be tried again when nobody knows whether it was done."""
-        method = _READS if txn.reads_only else TXN
-        answer = await self._caller.unary(method, txn.request, timeout=timeout, repeatable=repeatable)
+        may be tried again when nobody knows whether it was done. ``on_send`` is called before each try."""
+        method = _READS if txn.reads_only else _TXN
+        answer = await self._caller.unary(
+            method, txn.request, timeout=timeout, repeatable=repeatable, on_send=on_send)
         return model.txn_of(answer)
 
     async def compact(self, revision: int, *, physical: bool = False, timeout: float | None = None) -> None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from muster_client import ops, ranges
 from muster_client.errors import MusterError, NotHeld
-from muster_client.kv import TXN
 from muster_client.lease import Lease, to_its_end, unless_lost
-from muster_client.model import KeyValue, txn_of
+from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Put, Snapshot, Watch
 
@@ -146,8 +145,7 @@ class _Items:
             ops.get(item.kv.key), ops.get(claim))
         sent: list[None] = []
         try:
-            result = txn_of(await self._client._caller.unary(
-                TXN, txn.request, repeatable=True, on_send=lambda: sent.append(None)))
+            result = await self._client.txn(txn, repeatable=True, on_send=lambda: sent.append(None))
         except MusterError as error:
             item._perhaps |= error.maybe_done
             raise
