@@ -28,7 +28,7 @@ def socket_of(run_dir: str) -> str:
 async def listen(path: str, handler: Handler) -> asyncio.Server:
     """Serve requests at ``path``, replacing the socket of a process that has ended."""
     if os.path.exists(path):
-        os.unlink(path)  # the data directory is locked: no other process listens there
+        os.unlink(path)  # the run directory is locked: no other process listens there
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Where a host's sockets are, and which process holds its data directory.
+"""Where a host's sockets are, and which process holds its data directory and its run directory.
 
 A Unix socket's path has at most 107 bytes: a deep data directory gets a short run directory elsewhere, named
-in ``<data-dir>/run-dir``.
+in ``<data-dir>/run-dir``. A new socket replaces one at its path: each run directory is of one process.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ OWNER = "data-dir"  # in a short run directory: whose it is
 LOCK = "lock"
 _LEFT_S = 60.0  # a run directory is so old before it can have been left
 _ASKED_S = 0.5  # a start waits so long for processes that only check the lock
+# this process's own, with the descriptors that lock them: its children inherit none
+_held: dict[str, int] = {}
 
 
 def run_dir_of(data_dir: str) -> str:
@@ -37,7 +39,8 @@ def run_dir_of(data_dir: str) -> str:
 
 
 def make_run_dir(data_dir: str, asked: str = "") -> str:
-    """Make the run directory, private to this user, and record it if it is not ``<data-dir>/run``."""
+    """Make the run directory, private to this user, and record it if it is not ``<data-dir>/run``. Until
+    :func:`remove_run_dir` no other process can do so. ConfigError."""
     usual = os.path.join(os.path.abspath(data_dir), "run")
     path = os.path.abspath(asked) if asked else usual
     if not asked and not _fits(path):
@@ -49,6 +52,7 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
         if not _is_own(path):
             raise ConfigError(f"run directory {path} belongs to another user")
         os.chmod(path, 0o700)
+        _hold(path)
         pointer = Path(data_dir, POINTER)
         if path != usual:
             pointer.write_text(path + "\n", encoding="utf-8")
@@ -66,6 +70,40 @@ def remove_run_dir(data_dir: str, path: str) -> None:
     """After an ordered stop: leave nothing outside the data directory."""
     if path == _elsewhere(data_dir):
         shutil.rmtree(path, ignore_errors=True)
+    _let_go(path)
+
+
+def _hold(path: str) -> None:
+    """Lock it. The lock is the directory's own: cleaners of ``/tmp`` could remove a file in it, and
+    systemd's leaves a locked directory alone. ConfigError, OSError."""
+    _let_go(path)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    free = True
+    with contextlib.suppress(OSError):  # a file system without such locks, as NFS
+        free = _locked(fd)
+    if not free:
+        os.close(fd)
+        raise ConfigError(f"run directory {path} is in use by another muster: each needs its own --run-dir")
+    _held[path] = fd
+
+
+def _let_go(path: str) -> None:
+    if path in _held:
+        os.close(_held.pop(path))
+
+
+def _locked(fd: int) -> bool:
+    """A process that only checks the lock holds it for a moment. OSError."""
+    until = time.monotonic() + _ASKED_S
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_ASKED_S / 20)
+        else:
+            return True
 
 
 def _remove_left(parent: str) -> None:
@@ -129,7 +167,7 @@ class DataDirLock:
                 self._fd, told = _open_to_read(path), b""
         except OSError as e:
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
-        if not self._locked():
+        if not _locked(self._fd):
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
             os.close(self._fd)
             raise ConfigError(
@@ -142,19 +180,6 @@ class DataDirLock:
         except OSError as e:
             os.close(self._fd)
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
-
-    def _locked(self) -> bool:
-        """A process that only checks the lock holds it for a moment."""
-        until = time.monotonic() + _ASKED_S
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    return False
-                time.sleep(_ASKED_S / 20)
-            else:
-                return True
 
     def is_there(self) -> bool:
         """Whether its file was not removed meanwhile."""

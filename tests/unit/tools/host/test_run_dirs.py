@@ -1,17 +1,30 @@
-"""Short run directories that killed hosts have left."""
+"""Run directories: each is of one process, and what killed hosts have left of short ones."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tools.muster.host import rundir
+from tests.ports import free_ports
+from tools.muster.config import settings
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import ConfigError, resolve
+from tools.muster.host import rundir, serve
+from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.proxy_mode import fronts
 
 
 @pytest.fixture
@@ -87,3 +100,85 @@ def test_a_start_removes_no_other(
         assert before
         left(tmp_path, "c")
         assert before < {path for path in base.iterdir() if (path / "space").exists()}
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[int]:
+    """As another process holds it: a lock is of one opening."""
+    fd = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def config_of(tmp_path: Path) -> settings.ServerConfig:
+    client, peer = (f"http://127.0.0.1:{port}" for port in free_ports(2))
+    return settings.build(resolve(SERVER_FLAGS, (
+        f"--data-dir={tmp_path / 'd'}", f"--run-dir={tmp_path / 'r'}", f"--listen-client-urls={client}",
+        f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}", "--log-outputs=/dev/null",
+        f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}"), {}))
+
+
+def a_host(config: settings.ServerConfig) -> None:
+    serve.run(config)
+
+
+def a_proxy(config: settings.ServerConfig) -> None:
+    os.mkdir(config.data_dir)
+    fronts.run(config, Identity(7, 0, 0, (0,), 2, ()), serve.log_of(config), lambda run_dir: [])
+
+
+@pytest.mark.parametrize("run", [a_host, a_proxy])
+def test_a_run_directory_in_use_is_refused_and_nothing_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[[settings.ServerConfig], None]
+) -> None:
+    """The second host took over the first one's sockets: its peers and fronts came to the second."""
+    monkeypatch.setattr(os, "umask", lambda mask: 0)
+    monkeypatch.setattr(serve, "until_told", lambda config, log, work: pytest.fail("it runs"))
+    (tmp_path / "r").mkdir()
+    config = config_of(tmp_path)
+    with held(tmp_path / "r"), pytest.raises(ConfigError, match=f"^run directory {tmp_path / 'r'} is in use"):
+        run(config)
+    assert rundir.run_dir_of(config.data_dir) == str(tmp_path / "d" / "run")
+    assert not bootstrap.is_known(config.data_dir)
+
+
+def test_a_run_directory_is_its_makers_until_removed_and_not_its_childrens(tmp_path: Path) -> None:
+    run = Path(rundir.make_run_dir(str(tmp_path), str(tmp_path / "r")))
+    with subprocess.Popen(
+        [sys.executable, "-Sc", "print('up', flush=True); input()"], close_fds=False,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"
+        with pytest.raises(BlockingIOError), held(run):
+            pass
+        rundir.remove_run_dir(str(tmp_path), str(run))
+        with held(run):
+            pass
+        assert child.poll() is None
+        child.communicate(b"\n")
+
+
+def test_a_start_waits_for_what_only_looks_at_a_run_directory(tmp_path: Path) -> None:
+    """As systemd's cleaner of /tmp does."""
+    (tmp_path / "r").mkdir()
+    with held(tmp_path / "r") as fd:
+        ending = threading.Timer(0.1, fcntl.flock, (fd, fcntl.LOCK_UN))
+        ending.start()
+        run = rundir.make_run_dir(str(tmp_path), str(tmp_path / "r"))
+        ending.join()
+    rundir.remove_run_dir(str(tmp_path), run)
+
+
+def test_a_file_system_without_such_locks_keeps_no_host_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int, operation: int) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    run = rundir.make_run_dir(str(tmp_path), str(tmp_path / "r"))
+    rundir.remove_run_dir(str(tmp_path), run)
