@@ -21,7 +21,7 @@ import psutil
 
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import control, rundir
-from tools.muster.host.supervising.children import die_with, environment, python
+from tools.muster.host.supervising.children import die_with, environment, python, watched
 from tools.muster.host.supervising.supervisor import stop_signals
 from tools.muster.local.layout import Layout, LocalHost, save
 
@@ -90,8 +90,8 @@ class LocalCluster:
                 start_new_session=True,  # Ctrl-C is for this process: hosts end in order
                 preexec_fn=lambda: die_with(parent),
             )  # fmt: skip
+        pid_fd = watched(process)
         self._processes[host.index] = process
-        pid_fd = os.pidfd_open(process.pid)
         asyncio.get_running_loop().add_reader(pid_fd, self._on_exit, host, process, pid_fd)
         return process.pid
 

@@ -127,6 +127,7 @@ class Child:
                 process_group=0,  # Ctrl-C is for the supervisor: children end in order
                 preexec_fn=lambda: die_with(supervisor),
             )  # fmt: skip
+            pid_fd = watched(process)
         except BaseException:
             os.close(read_fd)
             raise
@@ -141,7 +142,6 @@ class Child:
         self.on_change(self, {"event": "started"})
         loop = asyncio.get_running_loop()
         exited: asyncio.Future[None] = loop.create_future()
-        pid_fd = os.pidfd_open(process.pid)
         loop.add_reader(pid_fd, _settle, exited)
         reader = _StatusReader(read_fd, self._on_status)
         try:
@@ -213,6 +213,17 @@ class _StatusReader:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def watched(process: subprocess.Popen[bytes]) -> int:
+    """A descriptor that can be read once this child has ended. OSError: there can be none, as under an old
+    profile of seccomp, and the child has been ended."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError as e:
+        process.kill()
+        process.wait()
+        raise OSError(e.errno, f"pidfd_open: {e.strerror}") from None
 
 
 def die_with(parent: int) -> None:

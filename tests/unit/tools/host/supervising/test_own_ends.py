@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -20,6 +21,8 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.host import rundir, serve
 from tools.muster.host.supervising.supervisor import AGAIN
+from tools.muster.local import hosts
+from tools.muster.local.layout import plan
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 from tools.muster.machine.zmtp.port.bound import Bound
 
@@ -121,3 +124,41 @@ def test_a_host_that_starts_anew_makes_its_run_directory_again_and_no_identity(
 def test_a_socket_that_cannot_be_bound_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"gone/node-0\.sock"):
         Bound(f"ipc://{tmp_path}/gone/node-0.sock", own_user=False)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """No descriptor of a process can be had, as under an old profile of seccomp. Which were asked for."""
+    asked: list[int] = []
+
+    def refused(pid: int, flags: int = 0) -> int:
+        asked.append(pid)
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    return asked
+
+
+def test_a_host_ends_where_its_children_cannot_be_watched(tmp_path: Path, opened: list[int]) -> None:
+    """It had killed them, and waited for their end for ever."""
+    host = Host(tmp_path, node_0=GOOD, node_1=GOOD)
+    assert asyncio.run(asyncio.wait_for(host.supervisor.run(), LIMIT_S)) == 1
+    assert [told["error"] for told in host.log.all("cannot start a child; stopping this host")] == [
+        "PermissionError(1, 'pidfd_open: Operation not permitted')"] * 2
+    assert len(opened) == 2
+    assert not any(Path("/proc", str(pid)).exists() for pid in opened)
+
+
+def test_local_hosts_end_where_they_cannot_be_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[int]
+) -> None:
+    monkeypatch.setattr(hosts, "python", lambda *_: ["sleep", "600"])
+    layout = plan(str(tmp_path), 2, 1, 20_000, 1, ["none"] * 2, ())
+
+    async def run() -> int:
+        return await asyncio.wait_for(hosts.LocalCluster(str(tmp_path), layout).run(), LIMIT_S)
+
+    with pytest.raises(PermissionError, match="pidfd_open: Operation not permitted"):
+        asyncio.run(run())
+    assert len(opened) == 1
+    assert not Path("/proc", str(opened[0])).exists()
