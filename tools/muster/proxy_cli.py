@@ -8,13 +8,13 @@ import json
 import os
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from muster_client.wire.endpoints import trusting
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 ASK_LIMIT_S = 30.0  # to find a member that answers
 REFRESH_S = 30.0
+_DIRECT = (("grpc.enable_http_proxy", 0),)
 T = TypeVar("T")
 Layout = tuple[int, int]  # shards and placement depth
 
@@ -115,7 +116,7 @@ FLAGS["initial-cluster"] = replace(FLAGS["initial-cluster"], default="")
 
 @dataclass(slots=True, frozen=True)
 class Files:
-    """Certificates for requests to members by https."""
+    """Certificates for requests to members by https. No request goes through a proxy of the environment."""
 
     cacert: str = ""  # "": the machine's authorities
     cert: str = ""
@@ -146,10 +147,16 @@ class Files:
         url = self.url(endpoint)
         target = url.partition("://")[2].partition("/")[0]
         if not url.startswith("https:"):
-            return grpc.insecure_channel(target)
+            return grpc.insecure_channel(target, _DIRECT)
         self.context(endpoint)  # its errors are better
         read = [Path(file).read_bytes() if file else None for file in (self.cacert, self.key, self.cert)]
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(*read))
+        return grpc.secure_channel(target, grpc.ssl_channel_credentials(*read), _DIRECT)
+
+    def page(self, endpoint: str, path: str) -> HTTPResponse:
+        """What is there. OSError, HTTPException, ValueError, ConfigError."""
+        direct = build_opener(ProxyHandler({}), HTTPSHandler(context=self.context(endpoint)))
+        answer: HTTPResponse = direct.open(self.url(endpoint) + path, timeout=5)
+        return answer
 
 
 NO_FILES = Files()
@@ -304,8 +311,7 @@ def _members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
 def _public_members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
     """What version 2 tells everybody, also while there are users. OSError, HTTPException,
     ValueError, KeyError, TypeError."""
-    url = f"{files.url(endpoint)}/v2/members"
-    with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
+    with files.page(endpoint, "/v2/members") as answer:
         cluster_id = int(answer.headers["X-Etcd-Cluster-Id"], 16)
         members = json.load(answer)["members"]
     return cluster_id, _peers((int(m["id"], 16), m["name"], m["peerURLs"]) for m in members)
@@ -337,9 +343,8 @@ def _layout_at_peer(peer_url: str, cluster_id: int, settings: ServerConfig) -> L
 
 def _layout_at(endpoint: str, files: Files) -> Layout:
     """ConnectionError: the endpoint does not say."""
-    url = f"{files.url(endpoint)}/muster/placement"
     try:
-        with urllib.request.urlopen(url, timeout=5, context=files.context(endpoint)) as answer:
+        with files.page(endpoint, "/muster/placement") as answer:
             found = json.load(answer)
         return int(found["shards"]), int(found["depth"])
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as e:

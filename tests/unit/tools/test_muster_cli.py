@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent import futures
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -547,6 +548,37 @@ def test_a_proxy_of_members_with_users_and_without_version_2_says_what_to_do(
                                          r"--initial-cluster"),
     ):
         proxy_cli.members_of([f"127.0.0.1:{port}"])
+
+
+def test_a_proxy_asks_members_through_no_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No member answered it where one was set, and no_proxy did not name the members."""
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    member = rpc_pb2.Member(ID=1, name="a", peerURLs=["http://127.0.0.1:2380"])
+    told = rpc_pb2.MemberListResponse(
+        header=rpc_pb2.ResponseHeader(cluster_id=7), members=[member]).SerializeToString()
+    with members_served(lambda *_: told) as port:
+        assert [peer.name for peer in proxy_cli.members_of([f"127.0.0.1:{port}"])[1]] == ["a"]
+    pages = {
+        "/muster/placement": b'{"shards":4,"depth":3}',
+        "/v2/members": b'{"members":[{"id":"1","name":"a","peerURLs":["http://127.0.0.1:2380"]}]}'}
+
+    class Pages(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("X-Etcd-Cluster-Id", "7")
+            self.end_headers()
+            self.wfile.write(pages[self.path])
+
+    with HTTPServer(("127.0.0.1", 0), Pages) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"127.0.0.1:{server.server_port}"
+        assert proxy_cli.layout_of([endpoint]) == (4, 3)
+        assert proxy_cli._public_members_at(endpoint, proxy_cli.NO_FILES)[0] == 7
+        server.shutdown()
 
 
 def test_a_second_server_on_the_same_data_is_refused(tmp_path: Path) -> None:
