@@ -46,7 +46,8 @@ class _Planned(Measured):
     val_size: Annotated[int, _option("Bytes of a value.")] = 256
     keys: Annotated[int, _option("Live keys.")] = 1_000_000
     compacted_every: Annotated[float, _option(
-        "Seconds between compactions. Old versions are kept until the next one.")] = 3600.0
+        "Seconds between compactions. Each keeps the versions that are younger, as "
+        "--auto-compaction-retention does.")] = 3600.0
     hosts: Annotated[int, _option("Hosts: 1, 3, 5, 7 or 9.")] = 3
     most: Annotated[float, _option(
         "Share of a CPU that a process may use. The rest is for bursts, and for failures of hosts.")] = 0.6

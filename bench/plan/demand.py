@@ -12,6 +12,8 @@ from bench.plan.roles import FOLLOWER, FRONT, LEADER, ORDER_FOLLOWER, SEQUENCER
 SCHEMA = "muster-bench-plan/1"
 MOST_SHARDS = 64
 _ROW_BYTES = 40  # of a version besides key and value (docs/run/sizes.md)
+DEFAULT_QUOTA_BYTES = 2 << 30  # of a host: ``--quota-backend-bytes``
+_SPARE = 1.5  # of the quota: at its end no write is taken
 _LOG_BYTES = 200_000_000  # of each shard
 _CONNECTION_BYTES = 6_500
 _WATCH_BYTES = 7_500
@@ -30,7 +32,7 @@ class Demand:
     key_bytes: int = 32
     value_bytes: int = 256
     keys: int = 1_000_000
-    kept_s: float = 3600.0  # old versions are kept so long: the time between two compactions
+    kept_s: float = 3600.0  # between two compactions; each keeps what is younger than that
     hosts: int = 3
     most: float = 0.6  # of a CPU that a process may use: the rest is for bursts and lost hosts
 
@@ -90,17 +92,17 @@ def _with(demand: Demand, prices: Prices, shards: int) -> dict[str, Any] | None:
     roles = {FRONT: front, **nodes}
     first = max(roles, key=lambda name: roles[name])
     row = demand.key_bytes + demand.value_bytes + _ROW_BYTES
-    versions = demand.keys + demand.writes_per_s * demand.kept_s
-    state = versions * row
+    versions = demand.keys + 2 * demand.writes_per_s * demand.kept_s  # just before a compaction
+    quota = max(DEFAULT_QUOTA_BYTES, round(_SPARE * versions * row))
     return {
         "demand": asdict(demand), "hosts": hosts, "shards": shards, "fronts_per_host": fronts // hosts,
         "cpus_per_host": max(2, math.ceil(busiest / most)),
         "cpu_by_role": roles, "busiest_host_cpus": busiest, "first": first,
         "first_at_times": (1 / roles[first]) if roles[first] else math.inf,
-        "disk_bytes_per_host": 2 * state + _LOG_BYTES * shards,
+        "disk_bytes_per_host": 2 * quota + _LOG_BYTES * shards,
         "disk_write_bytes_per_s":
             demand.writes_per_s * (demand.key_bytes + demand.value_bytes) * prices.write_bytes,
-        "quota_bytes": state,
+        "quota_bytes": quota,
         "memory_bytes_per_host": (
             shards * prices.node_rss_bytes + fronts // hosts * prices.front_rss_bytes
             + (demand.connections * _CONNECTION_BYTES + demand.watches * _WATCH_BYTES) / hosts),

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.plan.demand import SHOWN
+from bench.plan.demand import DEFAULT_QUOTA_BYTES, SHOWN
 from bench.report import text
 from bench.report.text import number
 
@@ -18,14 +18,15 @@ _GB = 1e9
 def plan(console: Console, result: dict[str, Any]) -> None:
     """A plan, and the prices that it goes by."""
     found = result["plan"]
+    needed = found["quota_bytes"] > DEFAULT_QUOTA_BYTES
+    quota = f" --quota-backend-bytes {found['quota_bytes']}" if needed else ""
     text.write(
         console,
         f"{found['hosts']} hosts, each with {found['cpus_per_host']} CPUs, "
         f"{found['memory_bytes_per_host'] / _GB:.1f} GB of memory and "
         f"{found['disk_bytes_per_host'] / _GB:.0f} GB of disk, which takes "
         f"{found['disk_write_bytes_per_s'] / 1e6:.1f} MB a second",
-        f"--shards {found['shards']} --fronts {found['fronts_per_host']} "
-        f"--quota-backend-bytes {found['quota_bytes']:.0f}",
+        f"--shards {found['shards']} --fronts {found['fronts_per_host']}" + quota,
         f"first to saturate: the {found['first']}, at {found['first_at_times']:.1f} times this load",
         text.table(["process", "% of a CPU"], [
             [role, f"{100 * found['cpu_by_role'][role]:.0f}"] for role in SHOWN

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from bench.plan.model import KINDS, Load, Prices, amounts, capacity, entries, fr
 from bench.plan.prices import CROWD, Row, Window, quietest
 from bench.plan.roles import FOLLOWER, FRONT, LEADER, ORDER_FOLLOWER, ROLES, SEQUENCER, Moment, Seen
 from bench.plan.simulate import Setting, simulate
+from tools.muster.config import settings
 
 US = 1e-6
 PRICES = Prices(
@@ -112,6 +114,25 @@ def test_more_of_anything_never_needs_a_smaller_disk() -> None:
     for more in (replace(Demand(), keys=9_000_000), replace(Demand(), value_bytes=900),
                  replace(Demand(), kept_s=90_000.0), replace(Demand(), writes_per_s=5000.0)):
         assert demand.plan(more, PRICES)["disk_bytes_per_host"] > small["disk_bytes_per_host"]
+
+
+def test_a_planned_quota_holds_two_intervals_of_old_versions_and_is_never_below_the_default() -> None:
+    asked = Demand()
+    found = demand.plan(asked, PRICES)
+    row = asked.key_bytes + asked.value_bytes
+    assert found["quota_bytes"] >= (asked.keys + 2 * asked.writes_per_s * asked.kept_s) * row
+    assert found["disk_bytes_per_host"] >= 2 * found["quota_bytes"]
+    assert f"--quota-backend-bytes {found['quota_bytes']}" in _shown(found)
+    small = demand.plan(Demand(writes_per_s=1.0, keys=1000, value_bytes=64), PRICES)
+    assert small["quota_bytes"] == demand.DEFAULT_QUOTA_BYTES == settings.DEFAULT_QUOTA_BYTES
+    assert "--quota-backend-bytes" not in _shown(small)
+
+
+def _shown(found: dict[str, Any]) -> str:
+    out = io.StringIO()
+    show.plan(Console(file=out, width=300), {
+        "plan": found, "prices": [], "machine": {"cpu": "x", "cpus": 2}, "machine_load": 0.5})
+    return out.getvalue()
 
 
 @pytest.mark.parametrize(("wrong", "words"), [
