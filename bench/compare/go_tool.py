@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from bench import parent
 from bench.load import run
 from bench.load.spec import Spec
 from bench.systems import servers
@@ -88,7 +91,8 @@ class GoTool:
         before = servers.sample(server_roots)
         process = await asyncio.create_subprocess_exec(
             str(self.path), *arguments(spec, total), stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            preexec_fn=partial(parent.end_with, os.getpid()))
         try:
             async with asyncio.timeout(_LIMIT_S):
                 said, complaints = await process.communicate()
@@ -96,7 +100,8 @@ class GoTool:
             raise run.RunError(f"etcd's tool did not end within {_LIMIT_S:.0f} s") from None
         finally:
             if process.returncode is None:
-                process.kill()
+                # what the script has started holds the pipes, whose end is waited for
+                servers.kill(servers.tree(process.pid))
                 await process.wait()
         used = servers.spent(before, servers.sample(server_roots))
         if process.returncode:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -25,16 +26,27 @@ class Usage:
     started: float  # tells processes with one pid apart
 
 
+def tree(root: int) -> list[psutil.Process]:
+    """A process and all below it; [] if it has ended."""
+    try:
+        top = psutil.Process(root)
+        return [top, *top.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """SIGKILL to those that are left: psutil tells a reused pid from the process that it saw."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def sample(roots: Iterable[int]) -> dict[int, Usage]:
     """The processes at and below ``roots`` that are alive now, by pid."""
     found: dict[int, Usage] = {}
     for root in roots:
-        try:
-            top = psutil.Process(root)
-            tree = [top, *top.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            continue
-        for process in tree:
+        for process in tree(root):
             try:
                 with process.oneshot():
                     times = process.cpu_times()

@@ -21,7 +21,7 @@ import psutil
 from bench.client import parse_endpoint
 from bench.counters import http_get
 from bench.parent import MODULE, environment
-from bench.systems.servers import discover
+from bench.systems import servers
 
 START_LIMIT_S = 60.0
 _MUSTER = (*MODULE, "tools.muster.cli")
@@ -123,11 +123,7 @@ class System:
         """SIGTERM, after some seconds SIGKILL to the rest of the trees."""
         tree: list[psutil.Process] = []
         for process in self.processes:
-            try:
-                root = psutil.Process(process.pid)
-                tree += [root, *root.children(recursive=True)]
-            except psutil.NoSuchProcess:
-                pass
+            tree += servers.tree(process.pid)
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.send_signal(signal.SIGTERM)
@@ -138,9 +134,7 @@ class System:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for left in tree:  # psutil knows a reused pid from the process it saw
-            with suppress(psutil.NoSuchProcess):
-                left.kill()
+        servers.kill(tree)
 
 
 def find_etcd(given: str | None = None) -> str:
@@ -248,7 +242,7 @@ def _with_keys(flags: Sequence[str], path: Path) -> list[str]:
 def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
     """A running system: its processes on this machine are measured, and not stopped."""
     system = System(name, "given", [str(parse_endpoint(e)) for e in endpoints], [], data_dir)
-    system.roots = discover([parse_endpoint(e) for e in endpoints])
+    system.roots = servers.discover([parse_endpoint(e) for e in endpoints])
     return system
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+import psutil
 import pytest
 
 from bench.systems.systems import System, start_etcd
@@ -30,6 +32,19 @@ def own_etcd(tmp_path: Path) -> Iterator[System]:
     system = start_etcd(tmp_path / "own", members=1)
     yield system
     system.stop()
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Within ten seconds; nobody may have waited for it yet."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class ScriptedServer:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.compare import go_tool
@@ -14,6 +15,7 @@ from bench.compare.matrix import by_tool
 from bench.load.run import RunError
 from bench.load.spec import Spec
 from bench.systems.systems import System
+from tests.unit.bench.conftest import has_ended
 
 REPORT = """
 Summary:
@@ -84,6 +86,36 @@ def test_a_run_of_etcds_tool_is_as_long_as_its_last_rate_says(etcd: System, tmp_
     tool.write_text("#!/bin/sh\necho no server >&2\nexit 3\n")
     with pytest.raises(RunError, match="code 3: no server"):
         asyncio.run(go_tool.GoTool(tool).run(spec, "one", etcd.pids))
+
+
+@pytest.mark.parametrize("script", ["exec timeout 900 sleep 600", "timeout 900 sleep 600 & wait"])
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_tool_that_does_not_end_is_ended_with_all_that_it_started(
+    script: str, cancelled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(go_tool, "_LIMIT_S", 60.0 if cancelled else 1.0)
+    tool = tmp_path / "benchmark"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+
+    started: list[psutil.Process] = []
+
+    async def scenario() -> None:
+        running = asyncio.ensure_future(go_tool.GoTool(tool).total(Spec("put", ("127.0.0.1:1",)), 1))
+        while not (found := [child for child in psutil.Process().children(recursive=True)
+                             if child.name() == "sleep"]):
+            await asyncio.sleep(0.01)
+        started.extend(found)
+        await asyncio.sleep(0.5)  # its pipes are connected
+        if cancelled:
+            running.cancel()
+        async with asyncio.timeout(20):
+            await running
+
+    with pytest.raises(asyncio.CancelledError if cancelled else RunError):
+        asyncio.run(scenario())
+    assert started
+    assert all(has_ended(process) for process in started)
 
 
 def test_both_tools_take_their_turns_and_the_ratios_are_told(etcd: System, tmp_path: Path) -> None:
