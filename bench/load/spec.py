@@ -123,12 +123,12 @@ class Spec:
                 raise ValueError(complaint)
 
     def split(self, processes: int) -> list[Spec]:
-        """The shares of ``processes`` client processes; fewer where there are not enough clients, or streams
-        of watchers that catch up."""
+        """The shares of ``processes`` client processes; fewer where there are not enough clients, operations,
+        or streams of watchers that catch up."""
         if self.command == "kubernetes":
             of_part = {"writes": max(1, self.conns // 5), "lists": min(self.conns, 8), "watches": self.conns}
             return [replace(self, part=part, conns=of_part[part]) for part in PARTS]
-        processes, streams = max(1, min(processes, self.clients)), self.streams
+        processes, streams = max(1, min(processes, self.clients, self.total or processes)), self.streams
         if self.command == "watch-get":
             streams = min(streams, self.watchers)
             processes = min(processes, streams)

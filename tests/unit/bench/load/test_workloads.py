@@ -98,6 +98,14 @@ def test_shares_add_up_and_spread_over_all_endpoints() -> None:
     assert len(replace(spec, clients=2).split(8)) == 2
 
 
+@pytest.mark.parametrize("total", [1, 3, 10, 17])
+def test_each_share_of_few_operations_has_one_since_none_is_no_limit(total: int) -> None:
+    shares = replace(SPEC, clients=16, total=total).split(16)
+    assert sum(share.total for share in shares) == total
+    assert all(share.total for share in shares)
+    assert sum(share.clients for share in shares) == 16
+
+
 @pytest.mark.parametrize(("watchers", "streams", "processes"), [
     (5, 10, 1), (25, 10, 1), (10_000, 10, 1), (25, 10, 4), (5, 10, 4), (10, 3, 2), (7, 1, 4), (1, 10, 4)])
 def test_shares_have_all_watchers_that_catch_up_and_each_has_one(
