@@ -387,12 +387,18 @@ class _Bar(comparing.Told):
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Turns errors into exit codes, and SIGTERM into an exit that stops the systems."""
+    """Turns errors into exit codes, and SIGTERM or a hangup into an exit that stops the systems."""
 
     def terminate(signum: int, frame: object) -> None:
+        for number in handled:  # another one would end the stopping
+            signal.signal(number, signal.SIG_IGN)
         raise SystemExit(128 + signum)
 
-    signal.signal(signal.SIGTERM, terminate)
+    # SIGHUP is ignored under nohup
+    handled = [number for number in (signal.SIGTERM, signal.SIGHUP)
+               if signal.getsignal(number) != signal.SIG_IGN]
+    for number in handled:
+        signal.signal(number, terminate)
     try:
         yield
     except (ValueError, FileNotFoundError) as error:

@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from bench.client import parse_endpoint
 from bench.counters import http_get
-from bench.parent import MODULE, environment
+from bench.parent import MODULE, end_with, environment
 from bench.systems import servers
 
 START_LIMIT_S = 60.0
@@ -95,6 +96,7 @@ class System:
         with log.open("wb") as out:
             self.processes.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out,
                                                    stderr=subprocess.STDOUT, start_new_session=True,
+                                                   preexec_fn=partial(end_with, os.getpid()),
                                                    env=environment({**outer, **self.environment})))
         self.logs.append(log)
 
