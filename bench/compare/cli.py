@@ -23,6 +23,7 @@ from bench.compare import comparison as comparing
 from bench.compare import html
 from bench.compare import page as pages
 from bench.compare import report as compare_report
+from bench.compare.figures import has_failures
 from bench.compare.go_tool import GO_BENCHMARK, GoTool
 from bench.compare.matrix import ALL, CONNS, PRESETS, Preset, Sizes, choose
 from bench.load import run
@@ -173,10 +174,12 @@ class _Compared(_Flagged):
 
 @taking_fields(_Compared)
 def compare(given: _Compared) -> None:
-    """Run the same work on several systems in turns, and print ratios."""
+    """Run the same work on several systems in turns, and print ratios. Exit with 1 if a turn fails, or an
+    operation."""
     results: list[dict[str, Any]] = []
     names, text = given.presets(), ""
     with failures():
+        _prepare(given)
         for name in names:
             preset = PRESETS.get(name) or Preset("", ("etcd", "muster"), 0.0, lambda sizes: [])
             began = time.monotonic()
@@ -194,6 +197,19 @@ def compare(given: _Compared) -> None:
     else:
         for result in results:
             compare_report.show(output(), result)
+    if any(map(has_failures, results)):
+        raise typer.Exit(1)
+
+
+def _prepare(given: _Compared) -> None:
+    """Find out before the load what cannot be written behind it. ValueError, OSError."""
+    for file in (given.save, given.html_page):
+        if file is not None:
+            file.open("a").close()
+    if given.tables is not None:
+        compare_report.prepared(given.tables)
+    if given.page is not None:
+        pages.around(given.page)
 
 
 def report(

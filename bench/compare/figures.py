@@ -18,7 +18,7 @@ Ratio = dict[str, float]
 
 def figure(result: dict[str, Any], name: str) -> float | None:
     """One of :data:`FIGURES` of a run; None if the run lacks it."""
-    if "failed" in result or not result["operations"]:
+    if "failed" in result or (name != "errors" and not result["operations"]):
         return None
     operations, server = result["operations"], result.get("server")
     match name:
@@ -53,6 +53,17 @@ def median(results: Iterable[dict[str, Any]], name: str) -> float | None:
     """The median of a figure over several runs; None if none has it."""
     values = figures(results, name)
     return statistics.median(values) if values else None
+
+
+def worst_errors(results: Iterable[dict[str, Any]]) -> float | None:
+    """The most errors of one run: what one round lost is lost."""
+    return max(figures(results, "errors"), default=None)
+
+
+def has_failures(result: dict[str, Any]) -> bool:
+    """Whether a turn of a comparison failed, or an operation of one."""
+    return any("failed" in run or run["errors"]
+               for cell in result["cells"] for runs in cell["runs"].values() for run in runs)
 
 
 def good_runs(runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,6 +118,7 @@ def targets(cell: Cell, runs: dict[str, list[dict[str, Any]]], found: dict[str, 
             continue
         subject = names[target.subject]
         value = (found.get(subject, {}).get(target.figure, {}).get("median") if target.ratio
+                 else worst_errors(runs[subject]) if target.figure == "errors"
                  else median(runs[subject], target.figure))
         rows.append({"figure": target.figure, "system": subject, "wanted": str(target), "value": value,
                      "met": value is not None and target.met(value)})

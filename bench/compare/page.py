@@ -58,11 +58,17 @@ def _said(result: dict[str, Any]) -> str:
             f"{storage['filesystem']} with syncs of {storage['sync_ms']:.1f} ms.\n{versions}.")
 
 
-def write_into(page: Path, results: list[dict[str, Any]]) -> None:
-    """Put the first comparison's table between the page's marks. ValueError if it lacks them."""
+def around(page: Path) -> tuple[str, str]:
+    """What stands before and behind the table, the marks included. ValueError if the page lacks them."""
     text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"{page} has no line {BEGIN.strip()!r} with {END.strip()!r} behind it")
-    page.write_text(f"{before}{begin}{table(results[0])}{end}{after}", encoding="utf-8")
+    return before + begin, end + after
+
+
+def write_into(page: Path, results: list[dict[str, Any]]) -> None:
+    """Put the first comparison's table between the page's marks. ValueError if it lacks them."""
+    before, after = around(page)
+    page.write_text(before + table(results[0]) + after, encoding="utf-8")

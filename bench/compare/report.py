@@ -114,22 +114,29 @@ def tables(result: dict[str, Any]) -> dict[str, list[list[str]]]:
     return found
 
 
-def write_into(folder: Path, result: dict[str, Any]) -> None:
-    """Write each table to a file of tab-separated values, as in ``docs/figures``.
-
-    ``runs.tsv`` says how each comparison was measured; its lines of other comparisons stay. ValueError if
-    that file has another first line.
-    """
-    runs, name = folder / "runs.tsv", file_name(result)
+def prepared(folder: Path) -> str:
+    """Make the folder, and read its ``runs.tsv``. ValueError if that has another first line."""
+    runs = folder / "runs.tsv"
     before = runs.read_text(encoding="utf-8") if runs.exists() else _RUNS
     if not before.startswith(_RUNS):
         raise ValueError(f"{runs} does not begin with the line {_RUNS.strip()!r}")
     folder.mkdir(parents=True, exist_ok=True)
+    return before
+
+
+def write_into(folder: Path, result: dict[str, Any]) -> None:
+    """Write each table to a file of tab-separated values, as in ``docs/figures``.
+
+    ``runs.tsv`` says how each comparison was measured; its lines of other comparisons stay. ValueError as of
+    :func:`prepared`.
+    """
+    before, name = prepared(folder), file_name(result)
     for file, lines in tables(result).items():
         text = "".join("\t".join(line) + "\n" for line in lines)
         (folder / f"{file}.tsv").write_text(text, encoding="utf-8")
     others = [line for line in before.splitlines(keepends=True) if not line.startswith(f"{name}\t")]
-    runs.write_text("".join([*others, *(f"{name}\t{line}\n" for line in context(result))]), encoding="utf-8")
+    own = [f"{name}\t{line}\n" for line in context(result)]
+    (folder / "runs.tsv").write_text("".join([*others, *own]), encoding="utf-8")
 
 
 def context(result: dict[str, Any]) -> list[str]:

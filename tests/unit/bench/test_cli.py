@@ -266,6 +266,29 @@ def test_compare_takes_turns_and_writes_its_tables(tmp_path: Path) -> None:
     assert list((tmp_path / "data").iterdir()) == []  # nothing is left behind
 
 
+def test_compare_exits_with_1_where_a_turn_failed(etcd: System, tmp_path: Path) -> None:
+    tool, saved = tmp_path / "benchmark", tmp_path / "saved.json"
+    tool.write_text("#!/bin/sh\nexit 3\n")
+    tool.chmod(0o755)
+    bench("compare", "--baseline", f"one={etcd.endpoints[0]}", "--subject", f"two={etcd.endpoints[0]}",
+          "--preset", "page", "--only", "tool-put-1", "--rounds", "1", "--tool", str(tool), "--save",
+          str(saved), code=1)
+    [cell] = json.loads(saved.read_text())["cells"]
+    assert cell["runs"]["one"] == [{"failed": "etcd's tool ended with code 3: "}]
+
+
+@pytest.mark.parametrize(("option", "name", "said"), [
+    ("--save", "nowhere/x", "No such file"), ("--html", "nowhere/x", "No such file"),
+    ("--page", "page.md", "has no line"), ("--tables", "", "does not begin with")])
+def test_what_compare_cannot_write_is_found_out_before_the_load(
+    option: str, name: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "page.md").write_text("# Figures\n")
+    (tmp_path / "runs.tsv").write_text("something else\n")
+    done = bench("compare", "--baseline", "one=127.0.0.1:1", option, str(tmp_path / name), code=2)
+    assert said in " ".join(done.stderr.split())
+
+
 def test_compare_names_several_etcds_by_their_versions(etcd: System, tmp_path: Path) -> None:
     (tmp_path / "etcd").symlink_to(find_etcd())
     result = json.loads(bench(

@@ -174,6 +174,18 @@ def test_a_target_is_met_by_the_median_ratio_or_by_the_figure_itself() -> None:
     assert [t["value"] for t in by_name["put-during-compaction"]] == [1.0]  # 5 ms now, 5 ms before
 
 
+def test_errors_of_one_round_are_errors_also_where_nothing_was_done() -> None:
+    cell = next(cell for cell in cells(Sizes(), "matrix") if cell.name == "watch-prefix")
+    for lost in ({"errors": {"lost": 7}}, {"errors": {"lost": 7}, "operations": 0}):
+        runs = {"etcd": [run_of(1.0)] * 3, "muster": [run_of(1.0), run_of(1.0), run_of(1.0, **lost)]}
+        [found] = [target for target in figures.targets(cell, runs, {}, ["etcd", "muster"])
+                   if target["figure"] == "errors"]
+        assert (found["value"], found["met"]) == (7.0, False)
+        assert figures.has_failures({"cells": [{"runs": runs}]})
+    assert not figures.has_failures(result_of())
+    assert figures.has_failures({"cells": [{"runs": {"etcd": [{"failed": "x"}]}}]})
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_told_in_files_and_on_chart(preset: str, tmp_path: Path) -> None:
     result = result_of(preset)
