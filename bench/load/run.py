@@ -195,7 +195,10 @@ def _rates(spec: Spec, results: list[dict[str, Any]]) -> dict[str, dict[str, flo
 
 def _verdict(result: dict[str, Any]) -> str:
     """Whether the client side limited the run: ``no``, or how."""
-    if 0 < 0.98 * result["settings"]["rate_per_s"] < result["throughput_per_s"]:
+    done_per_s, extra = result["throughput_per_s"], result["extra"]
+    if sent := extra.get("put") or extra.get("round"):  # operations are events here, which have no rate
+        done_per_s = 0.0 if result["errors"] else sent["count"] / result["duration_s"]
+    if 0 < 0.98 * result["settings"]["rate_per_s"] < done_per_s:
         return "no"
     no_cpu_free = result["machine_busy_percent"] >= MACHINE_BUSY_PERCENT
     if result["client"]["busiest_percent"] >= CLIENT_LIMITED_PERCENT:
