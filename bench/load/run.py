@@ -50,6 +50,7 @@ SCHEMA = "muster-bench/1"
 START_LIMIT_S = 60.0
 CLIENT_LIMITED_PERCENT = 90.0  # of one CPU: from there on the client may be what limits the run
 MACHINE_BUSY_PERCENT = 95.0
+_REVOKED_PER_S = 1000.0  # leases, at least
 
 #: ``progress(operations, errors)`` so far, over all client processes.
 Progress = Callable[[int, int], None]
@@ -97,9 +98,9 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
         if spec.command in WATCHES:  # their work goes on until the last event is delivered
             usage_after = servers.sample(server_roots)
             machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
+        await asyncio.gather(*(worker.stop(START_LIMIT_S + puts / _REVOKED_PER_S) for worker in workers))
     finally:
-        for worker in workers:
-            await worker.stop()
+        await asyncio.gather(*(worker.stop() for worker in workers))
     merged = _merge(spec, results)
     merged |= {
         "schema": SCHEMA, "command": spec.command, "started_at": started_at.isoformat(timespec="seconds"),
@@ -274,11 +275,11 @@ class _Process:
             raise RunError(f"a client process did not get to '{event}' within {limit_s:.0f} s") from None
         raise RunError(f"a client process ended with code {await self._process.wait()}")
 
-    async def stop(self) -> None:
-        """Close its stdin, which ends it; kill it after some seconds."""
+    async def stop(self, limit_s: float = 5.0) -> None:
+        """Close its stdin, which ends it; kill it after some seconds. Behind its result it revokes leases."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + limit_s
         while self._process.returncode is None:
             try:
                 async with asyncio.timeout(max(0.01, deadline - time.monotonic())):

@@ -2,7 +2,8 @@
 
 Lines of JSON on stdout: ``ready``; after ``go`` on stdin ``progress`` four times a second, and ``sent`` at
 the last answer (``stop`` on stdin starts no more operations); after ``end PUTS`` (the puts of all processes)
-``result``. The process ends with its stdin, so it never outlives its parent.
+``result``. Then it revokes its leases and ends. It ends with its stdin, too: it never outlives its parent by
+more than some seconds, in which it revokes them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 
 _PROGRESS_S = 0.25
+_LET_GO_S = 3.0  # for leases, where the parent is gone, or has given the run up: it kills after 5 s
 
 
 class Worker:
@@ -49,12 +51,12 @@ class Worker:
         self._client: Client
         self._loop: Loop | Mix
         self._mix: Mix | None = None
-        self._v2: V2Client | None = None
         self._watchers: Watchers | Waiters | None = None
         self._actors: Actors | None = None
         self._catch_up: pb.WatchCreateRequest | None = None
         self._catch_ups: CatchUps | None = None
         self._cpu_before = _cpu_s()
+        self._made = contextlib.AsyncExitStack()  # what :meth:`close` ends
 
     async def prepare(self) -> None:
         """Connect; create watchers or leases."""
@@ -64,16 +66,19 @@ class Worker:
             return
         self._client = await Client.open([parse_endpoint(e) for e in spec.endpoints], spec.conns,
                                          tls=spec.tls(), user=spec.user, timeout_s=spec.dial_timeout_s)
+        self._made.push_async_callback(self._client.close)
         connections = self._client.connections
         if spec.command in WATCHES:
             self._watchers = watchers = Watchers(spec, self._client)
             await watchers.create()
+            self._made.callback(watchers.close)
             puts = spec
             if spec.watched_keys:
                 puts = replace(spec, key_space=spec.watched_keys, distribution="sequential")
             self._loop = Loop(spec, connections, PUT, put_body(puts, stamped=True))
         elif spec.command == "kubernetes":
             self._loop = self._mix = Mix(spec, self._client)
+            self._made.push_async_callback(self._mix.close)
             await self._mix.create()
         elif spec.command == "watch-get":
             await self._put_history()
@@ -81,6 +86,7 @@ class Worker:
             self._loop = Loop(spec, connections, RANGE, lambda now: get)
         elif spec.command in ACTED:
             path, self._actors = actors(spec, self._client)
+            self._made.push_async_callback(self._actors.close)
             await self._actors.create()
             self._loop = Loop(spec, self._actors.callers, path, lambda now: b"")
         else:
@@ -97,12 +103,14 @@ class Worker:
         if spec.command == "v2-wait":
             self._watchers = waiters = Waiters(spec, key_format(spec)(0))
             await waiters.open(endpoints)
+            self._made.callback(waiters.close)
             self._loop = Loop(spec, [waiters], "", lambda now: b"")
             return
-        self._v2 = await V2Client.open(endpoints, spec.conns, spec.dial_timeout_s)
+        made = await V2Client.open(endpoints, spec.conns, spec.dial_timeout_s)
+        self._made.push_async_callback(made.close)
         if spec.command == "v2-get":
-            await self._v2.populate(spec)
-        self._loop = Loop(spec, self._v2.connections, "", v2_body(spec))
+            await made.populate(spec)
+        self._loop = Loop(spec, made.connections, "", v2_body(spec))
 
     async def send(self) -> None:
         self._cpu_before = _cpu_s()
@@ -142,13 +150,14 @@ class Worker:
         running = asyncio.ensure_future(self._loop.run())
         self._catch_ups = CatchUps(self._client, request, spec.events, streams=spec.streams,
                                    watchers=spec.watchers)
+        self._made.callback(self._catch_ups.close)
         await self._catch_ups.wait(limit_s)
         if not spec.total and not spec.duration_s:
             self._loop.stop()
         await running
 
     async def finish(self, puts: int) -> dict[str, Any]:
-        """Wait for events, close, and return the ``result``."""
+        """Wait for events, and return the ``result``."""
         loop = self._loop
         if self._mix is not None:
             await self._mix.wait_for(puts)
@@ -170,22 +179,21 @@ class Worker:
             if part is not None:
                 extra.update({name: _pairs(values) for name, values in part.extra_us.items()})
         cpu_s = [after - before for after, before in zip(_cpu_s(), self._cpu_before, strict=True)]
-        for streams in (self._watchers, self._catch_ups):
-            if streams is not None:
-                streams.close()
-        for made in (self._actors, self._mix, self._v2):
-            if made is not None:
-                await made.close()
-        reconnects = self._client.reconnects
-        await self._client.close()
         return {
             "pid": os.getpid(), "started_ns": loop.started_ns, "ended_ns": ended_ns,
             "latencies": (self.latencies if self._watchers is None else self.delivery).pairs(),
-            "errors": dict(errors), "timeline": self.timeline, "extra": extra, "reconnects": reconnects,
+            "errors": dict(errors), "timeline": self.timeline, "extra": extra,
+            "reconnects": self._client.reconnects,
             "kinds_s": self._mix.took_s if self._mix is not None else {},
             "user_s": cpu_s[0], "system_s": cpu_s[1],
             "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
+
+    async def close(self) -> None:
+        """Revoke the leases, and close the connections. A run that did not come to its end ends here."""
+        if hasattr(self, "_loop"):
+            self._loop.stop()
+        await self._made.aclose()
 
     async def _report(self) -> None:
         while True:
@@ -222,16 +230,26 @@ async def _orders() -> asyncio.StreamReader:
 
 
 async def _serve(spec: Spec) -> None:
-    orders = await _orders()
-    worker = Worker(spec)
+    orders, worker = await _orders(), Worker(spec)
+    whole = False
+    try:
+        whole = await _run(worker, orders)
+    finally:
+        with contextlib.suppress(OSError, TimeoutError, RpcError):  # what is left ends by itself
+            async with asyncio.timeout(None if whole else _LET_GO_S):
+                await worker.close()
+
+
+async def _run(worker: Worker, orders: asyncio.StreamReader) -> bool:
+    """Obey. False: not to the end."""
     try:
         await worker.prepare()
     except (OSError, TimeoutError, RpcError, RuntimeError) as error:
         say("failed", reason=str(error) or type(error).__name__)
-        return
+        return False
     say("ready")
     if await orders.readline() != b"go\n":
-        return
+        return False
     sending = asyncio.ensure_future(worker.send())
     order = asyncio.ensure_future(orders.readline())
     while not sending.done():
@@ -242,7 +260,7 @@ async def _serve(spec: Spec) -> None:
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
-            return
+            return False
         worker.stop()
         order = asyncio.ensure_future(orders.readline())
     sending.result()
@@ -250,8 +268,10 @@ async def _serve(spec: Spec) -> None:
     while (line := await order) == b"stop\n":  # it came as the last operation was answered
         order = asyncio.ensure_future(orders.readline())
     words = line.split()
-    if words[:1] == [b"end"]:
-        say("result", **await worker.finish(int(words[1])))
+    if words[:1] != [b"end"]:
+        return False
+    say("result", **await worker.finish(int(words[1])))
+    return True
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ LOCK = "/v3lockpb.Lock/Lock"
 UNLOCK = "/v3lockpb.Lock/Unlock"
 DELETE = "/etcdserverpb.KV/DeleteRange"
 
-_SESSION_TTL_S = 3600  # longer than a run; revoked at its end
+_SESSION_TTL_S = 3600  # of a run without a duration; revoked at its end
+_SPARE_S = 300
 _MOST_TRIES = 10_000  # of one optimistic transaction
 
 
@@ -74,9 +75,9 @@ class _Sessions:
         raise NotImplementedError
 
     async def _session(self, place: int) -> int:
-        granted = await self._client.unary(GRANT, pb.LeaseGrantRequest(TTL=_SESSION_TTL_S),
-                                           pb.LeaseGrantResponse, connection=place,
-                                           timeout_s=self._spec.timeout_s)
+        ttl_s = _SPARE_S + round(self._spec.duration_s or _SESSION_TTL_S)
+        granted = await self._client.unary(GRANT, pb.LeaseGrantRequest(TTL=ttl_s), pb.LeaseGrantResponse,
+                                           connection=place, timeout_s=self._spec.timeout_s)
         self._leases.append(granted.ID)
         return granted.ID
 

@@ -115,10 +115,12 @@ class Awaited:
 async def revoke(client: Client, leases: Sequence[int]) -> None:
     """Revoke leases, a hundred at a time, as far as that works: they would expire in the next run."""
     for first in range(0, len(leases), _AT_ONCE):
-        await asyncio.gather(
+        answers = await asyncio.gather(
             *(client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
               for i, lease in enumerate(leases[first : first + _AT_ONCE])),
             return_exceptions=True)
+        if all(isinstance(answer, TimeoutError) for answer in answers):
+            return
 
 
 class KeepAlives:
