@@ -157,6 +157,7 @@ def machine() -> dict[str, Any]:
 def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
     latencies, errors, extra = Latencies(), Counter[str](), dict[str, Latencies]()
     seconds: Counter[int] = Counter()
+    to_all_us: dict[int, int] = {}  # of each put: the last watcher is in any of the processes
     for result in results:
         latencies.merge(Latencies(result["latencies"]))
         errors.update(result["errors"])
@@ -164,6 +165,11 @@ def _merge(spec: Spec, results: list[dict[str, Any]]) -> dict[str, Any]:
             extra.setdefault(name, Latencies()).merge(Latencies(pairs))
         for at_s, operations in result["timeline"]:
             seconds[int(max(0.0, at_s - 1e-6))] += operations
+        for put, took_us in result["to_all_us"]:
+            to_all_us[put] = max(took_us, to_all_us.get(put, 0))
+    if spec.command in (*WATCHES, "v2-wait"):
+        extra["to_all"] = Latencies()
+        extra["to_all"].add(to_all_us.values())
     duration_s = (max(r["ended_ns"] for r in results) - min(r["started_ns"] for r in results)) / 1e9
     operations = len(latencies)
     client = [{**{name: r[name] for name in ("pid", "user_s", "system_s", "max_rss_bytes")},

@@ -163,6 +163,7 @@ class Worker:
             await self._mix.wait_for(puts)
         errors = Counter(loop.errors)
         extra: dict[str, list[tuple[int, int]]] = {}
+        to_all_us: dict[int, int] = {}
         ended_ns = loop.ended_ns
         if self._watchers is not None:
             await self._watchers.wait_for(puts)
@@ -171,7 +172,7 @@ class Worker:
             errors.update(self._watchers.errors)
             extra["watch_created"] = _pairs(self._watchers.created_us)
             extra["round" if self.spec.command == "v2-wait" else "put"] = self.latencies.pairs()
-            extra["to_all"] = _pairs(self._watchers.to_all_us)
+            to_all_us = self._watchers.to_all_us
         if self._catch_ups is not None:
             errors.update(self._catch_ups.errors)
             extra["caught_up"] = _pairs(self._catch_ups.caught_up_us)
@@ -183,6 +184,7 @@ class Worker:
             "pid": os.getpid(), "started_ns": loop.started_ns, "ended_ns": ended_ns,
             "latencies": (self.latencies if self._watchers is None else self.delivery).pairs(),
             "errors": dict(errors), "timeline": self.timeline, "extra": extra,
+            "to_all_us": list(to_all_us.items()),
             "reconnects": self._client.reconnects,
             "kinds_s": self._mix.took_s if self._mix is not None else {},
             "user_s": cpu_s[0], "system_s": cpu_s[1],

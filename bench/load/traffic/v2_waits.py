@@ -68,7 +68,7 @@ class Waiters:
     def __init__(self, spec: Spec, key: bytes) -> None:
         self.samples_us: defaultdict[int, int] = defaultdict(int)  # of deliveries; the worker clears it
         self.created_us: list[int] = []  # from asking to the head of the answer
-        self.to_all_us: list[int] = []  # of each round
+        self.to_all_us: dict[int, int] = {}  # of each round's number
         self.errors: Counter[str] = Counter()
         self.last_event_ns = 0
         self.request = b"GET /v2/keys/%b?wait=true HTTP/1.1\r\nHost: bench\r\n\r\n" % key
@@ -133,7 +133,7 @@ class Waiters:
         self.last_event_ns = now
         self._events += 1
         if self._events == len(self._waiters) and self._callback is not None:
-            self.to_all_us.append(latency_us)
+            self.to_all_us[len(self.to_all_us)] = latency_us
             callback, self._callback = self._callback, None
             callback(None, b"")
 

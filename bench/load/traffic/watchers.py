@@ -67,7 +67,7 @@ class Watchers(Awaited):
         self.errors: Counter[str] = Counter()
         self.received = 0
         self.last_event_ns = 0
-        self.to_all_us: list[int] = []  # for each put, until the last watcher here had it
+        self.to_all_us: dict[int, int] = {}  # of each put's revision, until the last watcher here had it
         self._puts: dict[int, _Put] = {}  # by revision, those that some watchers have not had
         self.last = _Response(b"", [])  # the latest response
         self._read: dict[bytes, _Response] = {}  # and those before it, by their tails
@@ -132,7 +132,7 @@ class Watchers(Awaited):
             put.missing -= watchers
             if not put.missing:
                 self._puts.pop(put.revision, None)
-                self.to_all_us.append(latency_us)
+                self.to_all_us[put.revision] = latency_us
         self.received += watchers * len(response.puts)
         self.last_event_ns = now
         if not self._changed.is_set():

@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from muster_client.wire.http2 import frames
 
 from bench.client import Connection
 from bench.client.runs import run_at
+from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.watchers import Watchers
 from cluster.pb import rpc_pb2 as pb
@@ -163,6 +165,18 @@ def test_every_event_is_counted_once_for_each_watcher_however_it_comes(seed: int
     assert len(watchers.to_all_us) == 38
 
 
+def test_a_put_is_at_all_watchers_once_those_of_the_slowest_process_have_it() -> None:
+    def told_by(process: int, to_all_us: dict[int, int]) -> dict[str, Any]:
+        return {"pid": process, "user_s": 0.1, "system_s": 0.1, "max_rss_bytes": 1, "reconnects": 0,
+                "started_ns": 0, "ended_ns": 10**9, "latencies": [], "errors": {}, "timeline": [],
+                "extra": {}, "to_all_us": [list(one) for one in to_all_us.items()]}
+
+    spec = Spec("watch", ("a:1",), total=2)
+    found = run._merge(spec, [told_by(1, {7: 1000, 8: 9000}), told_by(2, {7: 5000, 8: 3000})])
+    assert found["extra"]["to_all"]["count"] == 2
+    assert found["extra"]["to_all"]["latency_ms"]["mean"] == 7.0
+
+
 @pytest.mark.parametrize(("twice", "errors"), [
     ([3], {"events out of order": 1}),  # to a watcher that had them, within a run of others
     ([3, 3], {"events out of order": 2}),
@@ -183,5 +197,5 @@ def test_events_in_the_wrong_order_within_a_response_are_found() -> None:
 def test_an_event_that_is_missing_and_one_for_nobody_are_found() -> None:
     watchers = counted(lambda r: told([2], list(range(1, WATCHERS)), r) + told([3], [9_999], r), 0)
     assert watchers.received == WATCHERS - 1
-    assert watchers.to_all_us == []
+    assert watchers.to_all_us == {}
     assert watchers.errors == {"events for nobody": 1}
