@@ -88,7 +88,7 @@ class Worker:
             path, self._actors = actors(spec, self._client)
             self._made.push_async_callback(self._actors.close)
             await self._actors.create()
-            self._loop = Loop(spec, self._actors.callers, path, lambda now: b"")
+            self._loop = Loop(spec, self._actors.callers, path, lambda now: now.to_bytes(8, "big"))
         else:
             path, body = unary(spec)
             self._loop = Loop(spec, connections, path, body)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from dataclasses import replace
+from time import perf_counter_ns
+from typing import Any
 
 import pytest
 
+from bench.client.connection import Callback
 from bench.load.spec import Spec
+from bench.load.traffic.actors import Mixed
 from bench.load.traffic.streams import prefix_end
 from bench.load.traffic.workloads import compare_body, key_format, numbers, put_body, range_body, txn_body
 from cluster.pb import rpc_pb2 as pb
@@ -83,6 +88,30 @@ def test_zipf_draws_in_proportion_to_rank(exponent: float) -> None:
         wanted = 65_536 * weights[rank - 1] / sum(weights)
         assert abs(drawn[rank - 1] - wanted) < 6 * wanted ** 0.5
     assert set(drawn) <= set(range(1000))
+
+
+def test_latencies_of_mixed_reads_and_writes_count_from_the_intended_time() -> None:
+    class Server:
+        connections: list[Any]
+
+        def __init__(self) -> None:
+            self.connections = [self]
+
+        def call(self, path: str, body: bytes, callback: Callback) -> int:
+            callback(None, b"")
+            return 1
+
+    async def mixed() -> Mixed:
+        made = Mixed(replace(SPEC, command="mixed", clients=1), Server())  # type: ignore[arg-type]
+        await made.create()
+        planned_ns = perf_counter_ns() - 1_000_000_000
+        for _ in range(50):
+            made.callers[0].call("", planned_ns.to_bytes(8, "big"), lambda error, body: None)
+        return made
+
+    found = asyncio.run(mixed()).extra_us
+    assert min(map(len, found.values())) > 0
+    assert min(map(min, found.values())) >= 1_000_000
 
 
 def test_shares_add_up_and_spread_over_all_endpoints() -> None:
