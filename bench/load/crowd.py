@@ -148,22 +148,23 @@ class _Turn:
         row["empty"] = await self._settled()
 
         took_us = await self._coming("connect", lambda p: crowd.open(load.connections, p), load.connections)
-        row["connect"] |= {"count": len(took_us), "latency_ms": _summary(took_us)}
+        _count(row["connect"], len(took_us), took_us)
         row["connected"] = await self._settled()
         took_us = await self._coming("serve", crowd.serve, 2 * crowd.connections)
-        row["serve"] |= {"count": len(took_us), "latency_ms": _summary(took_us)}
+        _count(row["serve"], len(took_us), took_us)
         row["served"] = await self._settled()
         await self._beside("puts_beside_connections")
         row["loaded"] = await self._settled()
 
         streams = load.watch_streams or crowd.connections
         await self._coming("watch", lambda p: crowd.watch(load.watches, streams, p), load.watches)
-        row["watch"] |= {"count": crowd.watches, "streams": streams}
+        _count(row["watch"], crowd.watches)
+        row["watch"]["streams"] = streams
         row["watched"] = await self._settled()
         await self._beside("puts_beside_watches")
         some = min(load.watches, _DELIVERED)
         took_us = await self._coming("deliver", lambda p: crowd.deliver(some, p), some)
-        row["deliver"] |= {"count": len(took_us), "latency_ms": _summary(took_us)}
+        _count(row["deliver"], len(took_us), took_us)
 
         async def end_watches(progress: Callable[[int], None]) -> None:
             await crowd.end_watches()
@@ -211,7 +212,7 @@ class _Turn:
             cpu_s, began = self._cpu_s(), time.monotonic()
             found = await work(progress)
             took_s = time.monotonic() - began
-            row = {"took_s": took_s, "per_s": total / took_s, "server_cpu_s": self._cpu_s() - cpu_s}
+            row = {"took_s": took_s, "server_cpu_s": self._cpu_s() - cpu_s}
             await asyncio.sleep(max(0.0, _BESIDE_S - took_s))
         finally:
             stop.set()
@@ -257,6 +258,13 @@ class _Turn:
         return sum(usage.cpu_s for usage in servers.sample(self._system.pids).values())
 
 
+def _count(stage: dict[str, Any], count: int, took_us: list[int] | None = None) -> None:
+    """A stage's figures go by what the server took, not by what was asked."""
+    stage |= {"count": count, "per_s": count / stage["took_s"]}
+    if took_us is not None:
+        stage["latency_ms"] = _summary(took_us)
+
+
 def _summary(samples_us: list[int]) -> dict[str, float]:
     latencies = Latencies()
     latencies.add(samples_us)
@@ -279,8 +287,9 @@ def failures(result: dict[str, Any]) -> bool:
 _Pick = Callable[[dict[str, Any]], float]
 
 
-def _kib_each(before: str, after: str, count: int) -> _Pick:
-    return lambda row: (row[after]["rss_bytes"] - row[before]["rss_bytes"]) / max(1, count) / 1024
+def _kib_each(before: str, after: str, stage: str) -> _Pick:
+    return lambda row: ((row[after]["rss_bytes"] - row[before]["rss_bytes"])
+                        / max(1, row[stage]["count"]) / 1024)
 
 
 def lines(load: dict[str, Any]) -> list[tuple[str, _Pick]]:
@@ -291,9 +300,9 @@ def lines(load: dict[str, Any]) -> list[tuple[str, _Pick]]:
         ("until one is accepted, p99 ms", lambda r: r["connect"]["latency_ms"]["p99"]),
         ("put and get on each of them: requests a second", lambda r: r["serve"]["per_s"]),
         ("watches created a second", lambda r: r["watch"]["per_s"]),
-        ("RSS of a connection, KiB", _kib_each("empty", "connected", connections)),
-        ("RSS of a connection that has served, KiB", _kib_each("empty", "served", connections)),
-        ("RSS of a watch, its share of a stream included, KiB", _kib_each("loaded", "watched", watches)),
+        ("RSS of a connection, KiB", _kib_each("empty", "connected", "connect")),
+        ("RSS of a connection that has served, KiB", _kib_each("empty", "served", "connect")),
+        ("RSS of a watch, its share of a stream included, KiB", _kib_each("loaded", "watched", "watch")),
     ]
     for stage, title in (("empty", "before"), ("served", f"with {connections:,} connections"),
                          ("watched", f"with {watches:,} watches on them"), ("unwatched", "watches ended"),

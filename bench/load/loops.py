@@ -135,10 +135,9 @@ class Loop:
                 self._finish()
 
     def stop(self) -> None:
-        """Start no more operations; :meth:`run` returns once the open ones are answered."""
+        """Plan no more operations; :meth:`run` returns once those that were due are answered (bounded)."""
         self._left = 0
         if self._interval_ns:
-            self._backlog.clear()
             self._tick()
 
     def failed(self, slot: _Slot, error: RpcError) -> None:

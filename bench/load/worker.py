@@ -1,7 +1,7 @@
 """One client process: ``python -m bench.load.worker SPEC``, started by ``bench.load.run``.
 
 Lines of JSON on stdout: ``ready``; after ``go`` on stdin ``progress`` four times a second, and ``sent`` at
-the last answer (``stop`` on stdin starts no more operations); after ``end PUTS`` (the puts of all processes)
+the last answer (``stop`` on stdin plans no more operations); after ``end PUTS`` (the puts of all processes)
 ``result``. Then it revokes its leases and ends. It ends with its stdin, too: it never outlives its parent by
 more than some seconds, in which it revokes them.
 """
@@ -125,7 +125,7 @@ class Worker:
         self._drain()
 
     def stop(self) -> None:
-        """Start no more operations; :meth:`send` returns once the open ones are answered."""
+        """Plan no more operations; :meth:`send` returns once those that were due are answered."""
         self._loop.stop()
 
     @property

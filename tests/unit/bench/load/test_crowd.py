@@ -71,6 +71,21 @@ def test_a_system_whose_turn_takes_too_long_says_how_far_it_came(tmp_path: Path)
     assert "etcd: not done within 2 s" in done.stdout
 
 
+def test_a_server_that_refuses_half_is_neither_faster_nor_leaner() -> None:
+    def row_of(count: int) -> dict[str, Any]:
+        row: dict[str, Any] = {"empty": {"rss_bytes": 0}, "connected": {"rss_bytes": 1024 * 1000}}
+        row |= {stage: {"took_s": 2.0} for stage in ("connect", "watch")}
+        crowd._count(row["connect"], count, [5] * count)
+        crowd._count(row["watch"], count)
+        return row
+
+    picks = dict(crowd.lines({"connections": 1000, "watches": 1000}))
+    for title, figures in (("connections accepted a second", (500, 250)),
+                           ("watches created a second", (500, 250)),
+                           ("RSS of a connection, KiB", (1, 2))):
+        assert (picks[title](row_of(1000)), picks[title](row_of(500))) == figures
+
+
 def held(work: Any) -> Any:
     async def bounded() -> Any:
         async with asyncio.timeout(30):

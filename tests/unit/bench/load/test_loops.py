@@ -154,6 +154,22 @@ def test_an_open_loop_charges_a_stall_to_every_operation_that_it_delayed() -> No
     assert caller.most_open == 1
 
 
+def test_an_open_loop_that_is_stopped_behind_a_stall_still_charges_it() -> None:
+    """One client, 200 operations a second: some 80 were due when it was stopped."""
+
+    async def stall(loop: Loop) -> None:
+        await asyncio.sleep(0.4)
+        loop.stop()
+        caller.silent = False
+        caller.answer_all()
+
+    caller = FakeCaller()
+    caller.silent = True
+    loop = run_loop(spec(clients=1, duration_s=60.0, rate_per_s=200.0), caller, stall)
+    assert len([sample for sample in loop.samples_us if sample > 50_000]) >= 55
+    assert not loop.errors
+
+
 @best_of_three
 def test_a_closed_loop_sees_the_same_stall_once() -> None:
     async def stall(loop: Loop) -> None:
