@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from bench.client import parse_endpoint
+from bench.client import RpcError, parse_endpoint
 from bench.compare.loads import upkeep
 from bench.load import outcome, run
 from bench.load.spec import UNARY, Spec
@@ -154,7 +154,8 @@ COMMANDS = {
         **_KEYS,
         "compact_interval_s": _opt(float, 0.0, "Seconds between compactions; 0: none.", "--compact-interval"),
         "compact_delta": _opt(int, 1000, "Revisions that a compaction keeps.", "--compact-index-delta"),
-        "check_hashkv": _opt(bool, False, "Compare the members' hashes afterwards.", "--check-hashkv"),
+        "check_hashkv": _opt(bool, False, "Compare the hashes of --endpoints afterwards. Different ones are "
+                                     "an error.", "--check-hashkv"),
     }),
     "range": Command("Read one key, or a range.", {
         **_RANGE, **_CONSISTENCY, **_KEYS, **_POPULATE, "keys_only": _KEYS_ONLY,
@@ -279,7 +280,7 @@ def _load_all(tests: Sequence[str], given: dict[str, Any]) -> None:
                for one in results for limit in limits if limit.met(one)]
     except ValueError as error:
         _fail(str(error))
-    except (run.RunError, OSError) as error:
+    except (run.RunError, RpcError, OSError) as error:
         _errors.print(f"error: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
     except asyncio.CancelledError:  # Ctrl-C before the first run, or twice
@@ -325,6 +326,7 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
         given["total"] = 0 if given["duration_s"] else command.total
     spec = _spec(name, given)
     spec.check()
+    members = spec
     if given["target_leader"]:
         spec = asyncio.run(upkeep.to_leader(spec))
     quiet = given["as_json"] or given["as_csv"]
@@ -348,8 +350,19 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = with_progress(work, spec.command, spec.total or None, quiet=quiet,
                                            duration_s=spec.duration_s)
     if given.get("check_hashkv"):
-        result["hash_kv"] = asyncio.run(upkeep.hash_kv(spec))
+        _check_hashes(result, members)
     return result
+
+
+def _check_hashes(result: dict[str, Any], spec: Spec) -> None:
+    """Add the members' hashes, and an error if they differ or cannot be had."""
+    try:
+        found = result["hash_kv"] = asyncio.run(upkeep.hash_kv(spec))
+    except (OSError, RpcError) as error:
+        result["errors"][f"hashes of the members: {error}"] = 1
+        return
+    if len(set(found.values())) > 1:
+        result["errors"]["the hashes of the members differ"] = 1
 
 
 def _show(result: dict[str, Any], given: dict[str, Any],

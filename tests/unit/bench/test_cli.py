@@ -16,7 +16,10 @@ from typing import Any, get_args
 import psutil
 import pytest
 
+from bench import cli
 from bench.cli import COMMANDS
+from bench.client import RpcError, Status
+from bench.load.spec import Spec
 from bench.systems.systems import System, find_etcd
 
 NUMBER = (int, float)
@@ -360,6 +363,24 @@ def test_failed_operations_make_the_exit_code_and_are_told_with_their_endpoint(
         code=code,
     )
     assert f"40 x {etcd.endpoints[0]}: INVALID_ARGUMENT: etcdserver: request is too large" in done.stdout
+
+
+@pytest.mark.parametrize(("hashes", "errors"), [
+    ({"a:1": 7, "b:2": 7}, {}), ({"a:1": 7, "b:2": 8}, {"the hashes of the members differ": 1}),
+    (RpcError(Status.OUT_OF_RANGE, "compacted"), {"hashes of the members: OUT_OF_RANGE: compacted": 1})])
+def test_hashes_that_differ_or_are_not_there_are_errors_of_the_run(
+    hashes: dict[str, int] | RpcError, errors: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def told(spec: Spec) -> dict[str, int]:
+        if isinstance(hashes, RpcError):
+            raise hashes
+        return hashes
+
+    monkeypatch.setattr(cli.upkeep, "hash_kv", told)
+    result: dict[str, Any] = {"errors": {}, "interrupted": False}
+    cli._check_hashes(result, Spec("put", ("a:1", "b:2")))
+    assert result["errors"] == errors
+    assert cli._exit_code([result], [], errors_limited=False) == bool(errors)
 
 
 def test_an_interrupted_run_tells_what_was_done_until_then(etcd: System, tmp_path: Path) -> None:
