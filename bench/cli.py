@@ -78,7 +78,7 @@ _COMMON: Options = {
     "key": _opt(str, "", "The certificate's key.", "--key"),
     "insecure_skip_verify": _opt(bool, False, "Do not verify servers' certificates.",
                                  "--insecure-skip-tls-verify"),
-    "processes": _opt(int, 1, "Client processes that share the work."),
+    "processes": _opt(int, 1, "Client processes that share the work. kubernetes always has three."),
     "server_pids": _opt(str, "", "Comma-separated process IDs: report their CPU and memory, children's "
                                  "included. Default: the servers behind local endpoints."),
     "as_json": _opt(bool, False, "Print the result as JSON, nothing else on stdout.", "--json"),
@@ -109,11 +109,11 @@ _KEYS: Options = {
     "zipf_exponent": _opt(float, 1.1, "Exponent of the zipf distribution."),
 }
 _CONSISTENCY: Options = {"consistency": _opt(str, "l", "l (linearizable) or s (serializable).")}
-_RANGE: Options = {
+_KEY_RANGE: Options = {
     "range_key": _argument("[KEY]", "Key to read. Default: a key of the key space each time."),
     "range_end": _argument("[RANGE_END]", "End of the range, exclusive."),
-    "limit": _opt(int, 0, "Most keys to return; 0: all."),
 }
+_RANGE: Options = {**_KEY_RANGE, "limit": _opt(int, 0, "Most keys to return; 0: all.")}
 _KEYS_ONLY = _opt(bool, False, "Ask for no values.", "--keys-only")
 _RATIO = _opt(float, 1.0, "Reads per write.")
 _POPULATE: Options = {
@@ -163,7 +163,7 @@ COMMANDS = {
     }),
     "scan": Command("Read a whole range page by page, all pages at one revision. An operation is the whole "
                     "range, from the first request to the last answer. Without KEY: all keys of the store.", {
-        **_RANGE, **_CONSISTENCY, "page": _opt(int, 1000, "Keys of a page; 0: all in one request."),
+        **_KEY_RANGE, **_CONSISTENCY, "page": _opt(int, 1000, "Keys of a page; 0: all in one request."),
         "keys_only": _KEYS_ONLY,
     }, total=10),
     "txn-put": Command("Put keys in transactions. An operation is one transaction.", {

@@ -25,6 +25,10 @@ _FOREVER = 1 << 62
 _PATIENCE = 3  # time limits without an answer before a run is given up
 
 
+def _late() -> RpcError:
+    return RpcError(Status.DEADLINE_EXCEEDED, "no answer within the time limit")
+
+
 class Caller(Protocol):
     """A connection, or something that answers like one."""
 
@@ -52,9 +56,11 @@ class _Slot:
         self.call = loop.callers[self.place].call(loop.path, loop.body(intended), self.done)
 
     def done(self, error: RpcError | None, body: bytes) -> None:
-        self.call = -1
+        call, self.call = self.call, -1
         now = perf_counter_ns()
         loop = self.loop
+        if error is None and not call and now - self.sent > loop.limit_ns:  # it could not be cancelled
+            error = _late()
         if error is None:
             loop.samples_us.append((now - self.intended) // 1000)
             loop.answered_ns = now
@@ -78,6 +84,7 @@ class Loop:
         self.errors: Counter[str] = Counter()
         self.started_ns = 0
         self.ended_ns = 0
+        self.limit_ns = round(spec.timeout_s * 1e9)
         self.answered_ns = 0  # when the last operation succeeded
         self._slots = [_Slot(self, i % len(callers)) for i in range(spec.clients)]
         self._left = spec.total or _FOREVER
@@ -173,7 +180,7 @@ class Loop:
 
     async def _sweep(self) -> None:
         """Give up late calls, a run one time limit after its end, and a dead server's run."""
-        limit_ns = round(self.spec.timeout_s * 1e9)
+        limit_ns = self.limit_ns
         patience_ns = _PATIENCE * max(limit_ns, self._interval_ns)
         over_since = 0
         while True:
@@ -183,7 +190,7 @@ class Loop:
                 if slot.call > 0 and now - slot.sent > limit_ns:
                     self.callers[slot.place].cancel(slot.call)
                     slot.call = -1
-                    self.failed(slot, RpcError(Status.DEADLINE_EXCEEDED, "no answer within the time limit"))
+                    self.failed(slot, _late())
             starting = self._scheduling if self._interval_ns else self._left > 0 and now < self._deadline_ns
             if starting and now - self.answered_ns > patience_ns:
                 self.errors[f"gave up: nothing answered for {_PATIENCE} time limits"] += 1

@@ -198,6 +198,7 @@ _RULES: tuple[tuple[Callable[[Spec], bool], str], ...] = (
 _KUBERNETES: tuple[tuple[Callable[[Spec], bool], str], ...] = (
     (lambda s: not s.total and not s.rate_per_s,
      "kubernetes has a rate for each kind of request and a duration, no total"),
+    (lambda s: s.clients == 1, "kubernetes has clients of its own: it takes no --clients and no --stages"),
     (lambda s: min(s.pods, s.nodes, s.page) >= 1 and s.kinds >= 2,
      "pods, nodes and keys of a page must be at least 1, kinds at least 2"),
     (lambda s: s.watches >= s.kinds and s.watches % s.kinds == 0,

@@ -114,6 +114,11 @@ def test_each_command_makes_its_total_and_reports_it(etcd: System, arguments: tu
     assert 0 <= result["others_busy_percent"] <= result["machine_busy_percent"] <= 100
 
 
+def test_a_scan_reads_whole_ranges_and_takes_no_limit() -> None:
+    assert "limit" in COMMANDS["range"].taken()
+    assert "limit" not in COMMANDS["scan"].taken()
+
+
 @pytest.mark.parametrize(("command", "default"), [
     ("put", "10000, or no limit with --duration."), ("scan", "10, or no limit with --duration."),
     ("kubernetes", "no limit."),

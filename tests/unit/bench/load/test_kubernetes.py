@@ -172,6 +172,7 @@ def test_three_processes_share_a_run_and_its_rates_are_scaled() -> None:
     "changes",
     [
         {"total": 5},
+        {"clients": 2},
         {"rate_per_s": 1.0},
         {"duration_s": 0.0},
         {"pods": 0},

@@ -114,6 +114,18 @@ def test_calls_without_an_answer_are_given_up_after_the_timeout() -> None:
     assert caller.cancelled == 3
 
 
+def test_an_answer_behind_the_timeout_is_a_failure_also_of_calls_that_cannot_be_cancelled() -> None:
+    class Pipelined(FakeCaller):
+        def call(self, path: str, body: bytes, callback: Callback) -> int:
+            super().call(path, body, callback)
+            return 0
+
+    loop = run_loop(spec(clients=3, total=3, timeout_s=0.2), Pipelined(0.3))
+    assert loop.errors == {"DEADLINE_EXCEEDED: no answer within the time limit": 3}
+    assert loop.samples_us == []
+    assert len(run_loop(spec(clients=3, total=3, timeout_s=20.0), Pipelined(0.01)).samples_us) == 3
+
+
 @pytest.mark.parametrize("rate", [0.0, 100.0])
 def test_a_run_on_a_server_that_never_answers_is_given_up(rate: float) -> None:
     caller = FakeCaller()
