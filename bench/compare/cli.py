@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import signal
 import sys
@@ -136,8 +137,7 @@ class _Compared(_Flagged):
         """The systems' names, the baselines first. ValueError for two kinds of baselines."""
         wanted = [*self._baselines(preset), *(shlex.split(self.subject) or preset.systems[1:])]
         if self.shards > 1:
-            wanted = [w.replace("muster", f"muster:{self.shards}") if w in ("muster", "muster+keys") else w
-                      for w in wanted]
+            wanted = [re.sub(r"^muster(?=$|\+)", f"muster:{self.shards}", w) for w in wanted]
         return wanted
 
     def _baselines(self, preset: Preset) -> list[str]:

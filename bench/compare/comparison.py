@@ -310,8 +310,10 @@ def storage(directory: Path) -> dict[str, Any]:
             "sync_ms": statistics.median(times) * 1000}
 
 
-async def _idle_percent(system: System, seconds: float) -> float:
-    """CPU of the system without load, in percent of one CPU."""
+async def _idle_percent(system: System, seconds: float) -> float | None:
+    """CPU of the system without load, in percent of one CPU; None if its processes are not here."""
+    if not system.pids:
+        return None
     before = servers.sample(system.pids)
     await asyncio.sleep(seconds)
     return 100 * sum(u.cpu_s for u in servers.spent(before, servers.sample(system.pids))) / seconds

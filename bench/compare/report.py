@@ -173,8 +173,9 @@ def _system(system: dict[str, Any]) -> str:
     shards = ""
     if system["name"].startswith("muster"):
         shards = f", {system['shards']} shard" + ("s" if system["shards"] > 1 else "")
-    return (f"{system['name']}: {system['version']}{flags}{shards}; idle, its processes take "
-            f"{system['idle_cpu_percent']:.1f}% of a CPU.")
+    idle = system["idle_cpu_percent"]
+    takes = "its processes are not here" if idle is None else f"idle, its processes take {idle:.1f}% of a CPU"
+    return f"{system['name']}: {system['version']}{flags}{shards}; {takes}."
 
 
 def _remarks(runs: list[dict[str, Any]]) -> str:

@@ -219,7 +219,7 @@ def start_secure(name: str, program: Sequence[str], data_dir: Path, *, hosts: in
     clients = [base + 100 * i for i in range(hosts)]
     peers = [f"http://127.0.0.1:{port + 1}" for port in clients]
     cluster = ",".join(f"m{i}={url}" for i, url in enumerate(peers))
-    system = System(name, _version(program, name.partition("+")[0]),
+    system = System(name, _version(program, re.split(r"[-+]", name)[0]),
                     [f"https://127.0.0.1:{p}" for p in clients], [], data_dir, flags=tuple(flags),
                     cacert=str(cert), health=[p + 90 for p in clients])
     system.start([
@@ -243,8 +243,9 @@ def _with_keys(flags: Sequence[str], path: Path) -> list[str]:
 
 def given(name: str, endpoints: Sequence[str], data_dir: Path) -> System:
     """A running system: its processes on this machine are measured, and not stopped."""
-    system = System(name, "given", [str(parse_endpoint(e)) for e in endpoints], [], data_dir)
-    system.roots = servers.discover([parse_endpoint(e) for e in endpoints])
+    found = [parse_endpoint(e) for e in endpoints]
+    system = System(name, "given", [f"https://{e}" if e.secure else str(e) for e in found], [], data_dir)
+    system.roots = servers.discover(found)
     return system
 
 
@@ -255,12 +256,13 @@ def started(names: Sequence[str], *, data_dir: Path | None = None, etcd_flags: S
     """Systems as ``muster-bench compare`` names them, in one new directory, until the block ends.
 
     ``etcd``, ``muster``, ``muster:4`` (four shards), ``muster+keys`` (with a peer key file), ``etcd+tls``,
-    ``muster+tls``, the path of an etcd (``PATH+tls``), or ``NAME=HOST:PORT,...``. ValueError for another
-    name. ``by_version`` names etcds by their version. The second system of a name gets another name.
+    ``muster+tls``, ``muster:4+tls``, the path of an etcd (``PATH+tls``), or ``NAME=HOST:PORT,...``.
+    ValueError for another name. ``by_version`` names etcds by their version. The second system of a name
+    gets another name.
     """
     for text in names:
         if "=" not in text and "/" not in text and not re.fullmatch(
-                r"etcd(\+tls)?|muster\+tls|muster(:[1-9][0-9]*)?(\+keys)?", text):
+                r"etcd(\+tls)?|muster(:[1-9][0-9]*)?(\+keys|\+tls)?", text):
             raise ValueError(f"{text}: neither etcd, muster, muster:SHARDS, muster+keys, etcd+tls, "
                              "muster+tls, a path, nor NAME=ENDPOINTS")
     parent = data_dir or Path(os.environ.get("TMPDIR", "/var/tmp"))
@@ -296,10 +298,13 @@ def _start(text: str, own: Path, hosts: int, flags: Sequence[str]) -> System:
     path = text.removesuffix("+tls")
     binary = None if path == "etcd" else path
     if _ours(text):
-        if text == "muster+tls":
-            return start_secure(text, _MUSTER, own, hosts=hosts, flags=flags)
-        shards = int(text.removesuffix("+keys").partition(":")[2] or 1)
-        return start_muster(own, hosts=hosts, shards=shards, flags=flags, name=text.replace(":", "-"),
+        shards, name = int(text.partition("+")[0].partition(":")[2] or 1), text.replace(":", "-")
+        if text.endswith("+tls"):
+            own_flags = ["--shards", str(shards)] if shards > 1 else []
+            system = start_secure(name, _MUSTER, own, hosts=hosts, flags=[*own_flags, *flags])
+            system.shards = shards
+            return system
+        return start_muster(own, hosts=hosts, shards=shards, flags=flags, name=name,
                             keys=text.endswith("+keys"))
     if path != text:
         return start_secure("etcd+tls", [find_etcd(binary)], own, hosts=hosts, flags=flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
@@ -18,6 +19,7 @@ from bench.compare.comparison import Plan, _Clock, _key_of_shard
 from bench.compare.matrix import PRESETS, Sizes, Target, cells, choose
 from bench.load.spec import Spec
 from bench.report import svg
+from bench.systems.systems import System
 from cluster.placement import Placement
 
 METRICS = """# HELP x y
@@ -112,6 +114,15 @@ def test_of_several_etcds_ratios_are_to_each_and_to_the_better_in_each_figure() 
     targets = {target["figure"]: target["value"]
                for cell in of_two_etcds()["cells"] if cell["name"] == "put-100" for target in cell["targets"]}
     assert targets == {"throughput_per_s": 1.5, "p99_ms": 0.5}
+
+
+def test_idle_processes_that_are_elsewhere_are_not_told_as_none(tmp_path: Path) -> None:
+    assert asyncio.run(compare._idle_percent(System("x", "", [], [], tmp_path), 60.0)) is None
+    result = result_of()
+    result["systems"][1]["idle_cpu_percent"] = None
+    told = "\n".join(compare_report.context(result))
+    assert "etcd: 1 <2> (--fronts 0); idle, its processes take 1.0% of a CPU." in told
+    assert "its processes are not here." in told
 
 
 def test_several_etcds_are_told_in_every_form(tmp_path: Path) -> None:
