@@ -20,7 +20,8 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
-from proxy.tls import certified
+from cluster.settings import Tls
+from proxy.tls import certified, contexts
 from proxy.tls.certified import Certificate
 from tools.console.guard import App, Receive, Scope, Send
 
@@ -38,17 +39,44 @@ class Pair:
     key: str
 
 
+class Listening(contexts.Credentials):
+    """What the console shows browsers, and what it asks of theirs. A changed file counts from the next
+    connection on, as at hosts."""
+
+    def __init__(self, settings: Tls, *, required: bool) -> None:
+        """``required``: browsers must show a certificate. ValueError: a file cannot be used."""
+        super().__init__(settings, lambda reason: log.warning("cannot use a changed file: %s", reason))
+        self.first = self._of_browsers(contexts.make_context(settings))
+        if not required and settings.trusted_ca_file:
+            self.first.verify_mode = ssl.CERT_OPTIONAL  # a connection keeps it when its context changes
+        self.first.sni_callback = self._renew  # called for each connection, also for one without a name
+
+    def _renew(self, tls: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> None:
+        tls.context = self._of_browsers(self.context())
+
+    @staticmethod
+    def _of_browsers(context: ssl.SSLContext) -> ssl.SSLContext:
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+
 class Certified(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """An HTTP connection whose requests tell which certificates its browser has shown."""
+    """An HTTP connection whose requests tell which certificates its browser has shown. One that showed a
+    revoked certificate, or one that cannot be read, ends."""
+
+    def __init__(self, listening: Listening | None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._listening = listening
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if self._listening is None:
+            return
         tls = transport.get_extra_info("ssl_object")
-        try:
-            found = certified.shown(tls) if tls is not None else []
-        except ValueError:  # as if none was shown
-            found = []
-        if found:
+        if reason := certified.refusal_of(tls, self._listening.refusal):
+            log.warning("refused a browser: %s", reason)
+            transport.abort()
+        elif found := certified.shown(tls):
             self.app: App = _telling(self.app, found)
 
 

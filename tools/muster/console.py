@@ -8,11 +8,12 @@ import logging
 import os
 import signal
 import socket
-import ssl
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+from cluster.settings import Tls as ServerTls
 from tools.muster.config.kinds import Flag, Kind
 from tools.muster.config.parse import ConfigError, UsageError, Values, resolve
 from tools.muster.flag_docs import flag_list
@@ -21,6 +22,7 @@ from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
 if TYPE_CHECKING:
     import uvicorn
 
+    from tools.console.certificates import Listening
     from tools.console.sessions import Target
 
 USAGE = """A web console of a cluster of muster, or of etcd 3.4 to 3.7.
@@ -93,20 +95,19 @@ def _serve(values: Values) -> None:
     names = {_shown(host), *values["allowed-hosts"]}
     if _shown(host) in LOOPBACK:
         names.update(LOOPBACK)
+    listening = _listening(values)
     console = app.made(_target(values))
     config = uvicorn.Config(
         app.asgi(console, names, secure=scheme == "https"),
         log_level="warning",
         access_log=False,
         server_header=False,
-        ssl_certfile=values["cert-file"] or None,
-        ssl_keyfile=values["key-file"] or None,
-        ssl_ca_certs=values["trusted-ca-file"] or None,
-        ssl_cert_reqs=_asked_of_browsers(values),
-        http=Certified,
+        http=cast(type[asyncio.Protocol], partial(Certified, listening)),
         ws=Sockets,
         timeout_graceful_shutdown=2,
     )
+    config.load()
+    config.ssl = listening.first if listening is not None else None
     logging.getLogger("muster_client").setLevel(logging.ERROR)
     with _bound(host, port) as listener:
         print(
@@ -156,20 +157,24 @@ def _target(values: Values) -> Target:
     return Target(endpoints, tls, values["read-only"], certificates, values["log-in"])
 
 
-def _asked_of_browsers(values: Values) -> ssl.VerifyMode:
-    """Whether they are asked for a certificate. ConfigError."""
-    authorities = values["trusted-ca-file"]
-    if not authorities:
-        if values["client-cert-auth"] or values["client-crl-file"]:
-            raise ConfigError("--client-cert-auth and --client-crl-file go with --trusted-ca-file")
-        return ssl.CERT_NONE
+def _listening(values: Values) -> Listening | None:
+    """What TLS with browsers goes by; None: there is none. ConfigError."""
+    from tools.console.certificates import Listening
+
+    authorities, crl, required = (
+        values[name] for name in ("trusted-ca-file", "client-crl-file", "client-cert-auth")
+    )
+    if not authorities and (required or crl):
+        raise ConfigError("--client-cert-auth and --client-crl-file go with --trusted-ca-file")
     if not values["cert-file"]:
-        raise ConfigError("--trusted-ca-file goes with --listen https://")
+        if authorities:
+            raise ConfigError("--trusted-ca-file goes with --listen https://")
+        return None
+    tls = ServerTls(values["cert-file"], values["key-file"], trusted_ca_file=authorities, crl_file=crl)
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(authorities)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"--trusted-ca-file {authorities}: {error}") from None
-    return ssl.CERT_REQUIRED if values["client-cert-auth"] else ssl.CERT_OPTIONAL
+        return Listening(tls, required=required)
+    except (ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
 
 
 def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
@@ -183,11 +188,6 @@ def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
         raise ConfigError(f"--listen {text} is no URL such as http://127.0.0.1:8378")
     if (url.scheme == "https") != bool(cert) or bool(cert) != bool(key):
         raise ConfigError("--listen https:// goes with --cert-file and --key-file")
-    if cert:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"--cert-file {cert}: {error}") from None
     return url.scheme, host, port
 
 

@@ -66,6 +66,18 @@ def test_who_shows_a_certificate_acts_as_its_user_alone(store: Certified) -> Non
             assert f"Sign in as {ALICE} by certificate" in own.get("/").text
 
 
+def test_a_revoked_certificate_opens_no_page(store: Certified) -> None:
+    alice, revoked = (store.authority.issue(name, name) for name in (ALICE, "revoked"))
+    crl = store.authority.revoke(revoked.serial, name="browsers")
+    flags = [one for one in store.flags if not one.startswith("--user-certs")]
+    flags += ["--client-cert-auth", f"--client-crl-file={crl}"]
+    with served([store.url], *flags, scheme="https") as base:
+        with browser_with(store, base, alice) as one:
+            assert one.get("/").status_code == 200
+        with browser_with(store, base, revoked) as other, pytest.raises(httpx.TransportError):
+            other.get("/")
+
+
 def test_visitors_act_as_the_users_of_the_console_where_they_are_told_to(store: Certified) -> None:
     with (
         served([store.url], *store.flags, "--log-in=false", scheme="https") as base,

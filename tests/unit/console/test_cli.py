@@ -22,7 +22,7 @@ from tools.muster.machine import everywhere
         (["--listen=http://127.0.0.1:port"], "is no URL"),
         (["--listen=https://127.0.0.1:8378"], "goes with --cert-file and --key-file"),
         (["--cert-file=a", "--key-file=b"], "goes with --cert-file and --key-file"),
-        (["--listen=https://127.0.0.1:1", "--cert-file=/none", "--key-file=/none"], "--cert-file /none: "),
+        (["--listen=https://127.0.0.1:1", "--cert-file=/none", "--key-file=/none"], "open /none: no such"),
         (["--endpoints="], "no endpoint is given"),
         (["--endpoints=host"], "has no port"),
         (["--cacert=/none"], "/none"),
