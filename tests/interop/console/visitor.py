@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from nicegui.testing import User, user_simulation
 from tools.console.app import Console, add_doors, made
 from tools.console.sessions import COOKIE, Target
 
+TEXT = re.compile(r"const field = getElement\((\d+)\), begin = (\d+)")  # of a field, as a browser has it
 _LIMIT_S = 30.0  # a limit that a busy machine keeps
 
 Visit = Callable[["Visitor"], Coroutine[Any, Any, None]]
@@ -28,6 +30,12 @@ class Visitor:
 
     def __init__(self, user: User, client: Client, console: Console) -> None:
         self.user, self.client, self.console = user, client, console
+
+    def text_in(self, asked: re.Match[str]) -> str:
+        """What its browser shows in a field."""
+        assert self.user.client is not None
+        field: Any = self.user.client.elements[int(asked[1])]
+        return field.value or ""
 
     async def open(self, path: str) -> None:
         await self.user.open(path)
@@ -198,7 +206,9 @@ def visit(address: str, step: Visit, *, read_only: bool = False, user: str = "")
             user_simulation(console.root) as simulated,
             asyncio.timeout(150),
         ):
+            visitor = Visitor(simulated, client, console)
+            simulated.javascript_rules[TEXT] = visitor.text_in
             add_doors(nicegui.app, console.sessions, secure=False)
-            await step(Visitor(simulated, client, console))
+            await step(visitor)
 
     asyncio.run(main())

@@ -12,7 +12,7 @@ from nicegui import events, ui
 from tools.console.names import key_of, range_text, search, shown
 from tools.console.store.keys import copies, edits
 from tools.console.views.page import Page
-from tools.console.views.parts import button, buttons, dialog, div, tag, tag_text
+from tools.console.views.parts import button, buttons, dialog, div, tag, tag_text, text_of
 
 Choose = Callable[[bytes], None]
 _MOST_LINES = 1000  # of a difference: each costs a browser some elements
@@ -65,7 +65,7 @@ def new_key(page: Page, near: bytes, choose: Choose) -> None:
         async def do() -> None:
             key = key_of(name.value or "")
             try:
-                await edits.save(page.identity.client, key, (value.value or "").encode(), seen=0)
+                await edits.save(page.identity.client, key, (await text_of(value)).encode(), seen=0)
             except edits.Overtaken:
                 problem.set_text(page.t("new.exists"))
             except (MusterError, ValueError) as error:

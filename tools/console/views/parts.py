@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from nicegui import ui
 from nicegui.elements.mixins.text_element import TextElement
+from nicegui.elements.mixins.value_element import ValueElement
 
 from tools.console.names import address
 from tools.console.views.page import Page
@@ -19,6 +20,13 @@ Handler = Callable[[], Any] | Callable[[], Awaitable[Any]]
 Do = Callable[[Awaitable[None]], Awaitable[None]]
 """Does a step, tells what the cluster refuses, and shows what is there then."""
 FIELD = "outlined dense spellcheck=false autocomplete=off"
+_PIECE = 100_000  # of a text, in UTF-16's units: JSON makes six times as much of some
+_PIECES = 640
+_PIECE_S = 30.0
+_TEXT = """const field = getElement(%d), begin = %d, most = %d;
+  const text = field.editor ? field.editor.state.doc.toString() : field.inputValue ?? "";
+  const end = begin + most;
+  return text.slice(begin, /[\\uD800-\\uDBFF]/.test(text[end - 1] ?? "") ? end + 1 : end);"""
 
 
 def div(classes: str, **attributes: str) -> ui.element:
@@ -104,6 +112,24 @@ def key_link(page: Page, key: bytes, text: str) -> None:
         "click", lambda: page.go(address("keys", key)), js_handler=PLAIN_CLICK
     ):
         tag_text("span", text)
+
+
+async def text_of(field: ValueElement[Any]) -> str:
+    """The text that a browser shows in a field. ``value`` is another one where an event was too large to be
+    sent: a megabyte, as JSON in JSON. ValueError: the browser does not tell it."""
+    text, begin = "", 0
+    with suppress(TimeoutError):
+        for _ in range(_PIECES):
+            code = _TEXT % (field.id, begin, _PIECE)
+            piece = await field.client.run_javascript(code, timeout=_PIECE_S)
+            if piece is None:  # it is gone
+                break
+            text += piece
+            units = len(piece.encode("utf-16-le", "surrogatepass")) // 2
+            if units < _PIECE:
+                return text
+            begin += units
+    raise ValueError("the browser does not tell the whole text")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from tools.console.views.parts import (
     span_text,
     tag,
     tag_text,
+    text_of,
 )
 from tools.console.views.style import CODE
 
@@ -288,11 +289,15 @@ class ValuePane:
     async def _review(self) -> None:
         """The difference, before anything is sent."""
         assert self.kv is not None
-        seen, form, old, text = self.kv, self.form, self.text, self.editor.value or ""
+        seen, form, old = self.kv, self.form, self.text
         try:
+            text = await text_of(self.editor)
             new = await asyncio.to_thread(values.read, text, form, seen.value)
         except NotSo as error:
             self._not(form, error)
+            return
+        except ValueError as error:
+            self.page.complain(str(error))
             return
         key_dialogs.review(self.page, old, text, lambda: self._save(new, seen))
 

@@ -9,7 +9,7 @@ from nicegui import ui
 from tools.console.store.v2 import nodes
 from tools.console.store.v2.nodes import Node
 from tools.console.views.page import Page
-from tools.console.views.parts import FIELD, Do, buttons, dialog, sure
+from tools.console.views.parts import FIELD, Do, buttons, dialog, sure, text_of
 
 What = Literal["key", "directory", "order"]
 
@@ -42,25 +42,32 @@ def create(page: Page, directory: str, what: What, do: Do) -> None:
         ttl = seconds(page)
         problem = ui.label("").classes("mc-problem").props("role=alert")
 
-        async def step() -> None:
+        async def step(text: str) -> None:
             v2, ttl_s = page.version2, ttl_of(ttl)
             if what == "order":
-                await nodes.append(v2, directory, str(value.value or ""), ttl_s)
+                await nodes.append(v2, directory, text, ttl_s)
                 return
             key = nodes.joined(directory, str(name.value or ""))
             if what == "directory":
                 await nodes.make_directory(v2, key, ttl_s)
             else:
-                await nodes.create(v2, key, str(value.value or ""), ttl_s)
+                await nodes.create(v2, key, text, ttl_s)
 
         async def go() -> None:
             if what != "order" and not str(name.value or "").strip("/"):
                 problem.set_text(page.t("v2.no_name"))
                 return
+            last.disable()  # a second click appends nothing
+            try:
+                text = "" if what == "directory" else await text_of(value)
+            except ValueError as error:
+                last.enable()
+                problem.set_text(page.why(error))
+                return
             made.close()
-            await do(step())
+            await do(step(text))
 
-        buttons(made, page, page.t("create"), go)
+        last = buttons(made, page, page.t("create"), go)
 
 
 def remove(page: Page, node: Node, do: Do) -> None:

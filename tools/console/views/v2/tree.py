@@ -25,6 +25,7 @@ from tools.console.views.parts import (
     span_text,
     tag,
     tag_text,
+    text_of,
 )
 from tools.console.views.v2 import dialogs
 
@@ -223,18 +224,30 @@ class TreeView:
         value.props("outlined autogrow autofocus spellcheck=false")
         ttl = dialogs.seconds(page, node.ttl_s)
 
-        async def save() -> None:
-            self.draft = str(value.value or "")
+        async def is_told() -> bool:
+            """Whether the draft is now what the browser shows."""
+            try:
+                self.draft = await text_of(value)
+            except ValueError as error:
+                page.complain(str(error))
+                return False
+            return True
+
+        async def write() -> None:
             await self._save(node, dialogs.ttl_of(ttl))
+
+        async def save() -> None:
+            if await is_told():
+                await write()
+
+        async def review() -> None:
+            if await is_told():
+                key_dialogs.review(page, node.value, self.draft, write)
 
         with div("mc-dialog-buttons"):
             button(page.t("cancel"), self._stop)
             button(page.t("save"), save)
-            button(
-                page.t("edit.review"),
-                lambda: key_dialogs.review(page, node.value, str(value.value or ""), save),
-                kind="primary",
-            )
+            button(page.t("edit.review"), review, kind="primary")
 
     async def _save(self, seen: Node, ttl_s: int | None) -> None:
         """Write the draft; where another client was quicker, it stays, beside what is there now."""
