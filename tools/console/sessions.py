@@ -17,7 +17,7 @@ from proxy.tls.certified import Certificate
 from tools.console.certificates import Certificates, Pair
 from tools.console.spool import Spool
 from tools.console.store import cluster, raw
-from tools.console.store.access import rights
+from tools.console.store.access import rights, version3
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.charts.recorder import Recorder
 from tools.console.store.cluster import Hosts
@@ -33,6 +33,7 @@ _SWEEP_S = 60.0
 _GUESSES = 4  # log-ins that are asked of the cluster at a time: each costs it a slow hash
 _GUESS_S = 1.0  # until the next one may be tried, where a password was wrong
 COOKIE = "muster-console"
+_NO_USER = "etcdserver: user name is empty"
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
 
 
@@ -149,8 +150,9 @@ class Sessions:
             await self._itself.client.count(b"\0", timeout=_ASKED_S)
             if self.may_act_as_nobody or not await _has_users(self._itself.client):
                 return False
-        except PermissionDenied:
-            pass
+        except PermissionDenied as error:
+            if self.may_act_as_nobody and error.message != _NO_USER:
+                return False  # the certificate names a user, who may do less
         if self._nobody is not None and self._nobody is not self._itself:
             nobody, self._nobody = (
                 self._nobody,
@@ -180,7 +182,7 @@ class Sessions:
         """A ticket for one session, if the cluster knows the name and the password. AuthenticationFailed,
         MusterError."""
         if not user:
-            raise AuthenticationFailed(_UNAUTHENTICATED, "etcdserver: user name is empty")
+            raise AuthenticationFailed(_UNAUTHENTICATED, _NO_USER)
         await self.end_old()
         async with self._guesses:
             identity = Identity(self.target, self.recorder, user, password)
@@ -338,7 +340,7 @@ async def _has_users(client: Client) -> bool:
     """MusterError: it cannot be asked."""
     try:
         async with asyncio.timeout(_ASKED_S):
-            return (await client.auth.status()).enabled
+            return await version3.are_enabled(client)
     except TimeoutError:
         raise Unavailable(
             grpc.StatusCode.UNAVAILABLE, "the cluster does not say whether it has users"

@@ -86,6 +86,17 @@ def test_visitors_act_as_the_users_of_the_console_where_they_are_told_to(store: 
         assert "This cluster has users" not in nobody.get("/").text
 
 
+def test_they_need_no_login_where_that_user_may_not_do_everything(store: Certified) -> None:
+    alice = store.authority.issue("alice-of-the-console", ALICE, common_name=ALICE)
+    flags = [one for one in store.flags if not one.startswith(("--cert=", "--key="))]
+    flags += [f"--cert={alice.cert}", f"--key={alice.key}", "--log-in=false"]
+    with (
+        served([store.url], *flags, scheme="https") as base,
+        browser_with(store, base, None) as nobody,
+    ):
+        assert "This cluster has users" not in nobody.get("/keys/open/key").text
+
+
 def test_the_store_judges_the_user(store: Certified) -> None:
     alice, root = store.authority.issue(ALICE, ALICE), shown(store.root)
     revoked = store.authority.issue("revoked", ALICE, common_name=ALICE)

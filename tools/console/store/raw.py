@@ -15,6 +15,7 @@ Answer = TypeVar("Answer")
 
 MEMBERS = Method("Cluster/MemberList", pb.MemberListResponse, repeatable=True)
 STATUS = Method("Maintenance/Status", pb.StatusResponse, repeatable=True)
+AUTHENTICATE = Method("Auth/Authenticate", pb.AuthenticateResponse, repeatable=True)
 ALARM = Method("Maintenance/Alarm", pb.AlarmResponse)
 DEFRAGMENT = Method("Maintenance/Defragment", pb.DefragmentResponse)
 MOVE_LEADER = Method("Maintenance/MoveLeader", pb.MoveLeaderResponse)

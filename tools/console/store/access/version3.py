@@ -6,11 +6,15 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from muster_client import Client, MusterError, PermissionDenied
+import grpc
+from muster_client import AuthenticationFailed, Client, MusterError, PermissionDenied, ServerError
+from muster_client.pb import rpc_pb2 as pb
 
+from tools.console.store import raw
 from tools.console.store.access.model import Access, Permission, Role, Scope, User
 
 _TOGETHER = 16
+_NOT_ENABLED = "etcdserver: authentication is not enabled"
 T = TypeVar("T")
 
 
@@ -25,6 +29,23 @@ async def role(client: Client, name: str) -> Role:
     return Role(name, tuple(sorted(found, key=lambda one: (one.keys.start, one.keys.end))))
 
 
+async def are_enabled(client: Client) -> bool:
+    """Whether users count. MusterError."""
+    try:
+        return (await client.auth.status()).enabled
+    except ServerError as error:
+        if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+    try:  # etcd 3.4 tells it by why nobody can log in
+        await raw.call(client, raw.AUTHENTICATE, pb.AuthenticateRequest())
+    except ServerError as error:
+        if error.message == _NOT_ENABLED:
+            return False
+        if not isinstance(error, AuthenticationFailed):
+            raise
+    return True
+
+
 class Version3:
     """Users and roles, asked for as one user; empty: nobody by name."""
 
@@ -37,7 +58,7 @@ class Version3:
         """Everything, or, for all but ``root``, the user itself and its roles."""
         auth = self._client.auth
         try:
-            status = await auth.status()
+            enabled = await are_enabled(self._client)
             names = sorted(await auth.users())
             roles = sorted(await auth.roles())
         except PermissionDenied:
@@ -46,7 +67,7 @@ class Version3:
             own = await user(self._client, self._name)
             return Access(True, (own,), await self._roles(own.roles), whole=False)
         found = await self._every(user, names, "user name not found")
-        return Access(status.enabled, found, await self._roles(roles))
+        return Access(enabled, found, await self._roles(roles))
 
     async def enable(self) -> None:
         await self._client.auth.enable()
