@@ -11,12 +11,14 @@ from unittest.mock import MagicMock
 import grpc
 import pytest
 from muster_client import Delete, KeyValue, LeaseInfo, MusterError, PermissionDenied, Put, Unavailable
+from nicegui import ui
+from nicegui.testing import user_simulation
 
 from tests.unit.console.test_hub import until
 from tests.unit.console.test_views import Page, bare
 from tools.console.store.keys import history
 from tools.console.views import value
-from tools.console.views.value import ValuePane
+from tools.console.views.value import ValuePane, preview
 
 AWAY = Unavailable(grpc.StatusCode.UNAVAILABLE, "no answer")
 DENIED = PermissionDenied(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
@@ -40,7 +42,8 @@ def of(revision: int, key: bytes = b"/a", text: bytes = b"text") -> KeyValue:
 def pane(store: Any, **values: Any) -> Any:
     """One that notes what it draws."""
     made = bare(ValuePane, page=Page(store), revision=0, key=b"/a", kv=None, form="text", editing=False)
-    made._overtaken = made._history_open = False
+    made._overtaken = made._history_due = False
+    made._history = made.past = None
     made._asked = made._told = made._forms_asked = 0
     made.box = SimpleNamespace(is_deleted=False)
     made.drawn = list[object]()
@@ -141,6 +144,30 @@ def test_a_change_of_before_is_none() -> None:
     asyncio.run(run())
 
 
+class Past:
+    """Where a history is drawn."""
+
+    is_deleted = False
+
+    def __init__(self) -> None:
+        self.cleared = 0
+
+    def clear(self) -> None:
+        self.cleared += 1
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+async def tidy(shows: Any) -> None:
+    if shows._history is not None:
+        shows._history.cancel()
+        await asyncio.gather(shows._history, return_exceptions=True)
+
+
 def test_the_history_of_a_key_is_not_shown_below_another(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         told = asyncio.Event()
@@ -150,29 +177,114 @@ def test_the_history_of_a_key_is_not_shown_below_another(monkeypatch: pytest.Mon
             return history.History((history.Revision(5, of(5)),), 1, True)
 
         monkeypatch.setattr(history, "of_key", of_key)
-        first, second = MagicMock(is_deleted=False), MagicMock(is_deleted=False)
-        shows = pane(None, past=first)
-        reading = asyncio.create_task(shows._show_history())
+        first = Past()
+        shows = pane(Store(), past=first)
+        shows._open_history()
         await asyncio.sleep(0.001)
-        first.is_deleted, shows.past, shows.key = True, second, b"/b"
+        asyncio.create_task(shows.show(b"/b"))  # noqa: RUF006 - it waits for its value
+        await asyncio.sleep(0.001)
         told.set()
-        await reading
-        assert not first.clear.called
-        assert not second.clear.called
+        await asyncio.sleep(0.01)
+        assert (shows.past, shows._history, first.cleared) == (None, None, 0)
 
     asyncio.run(run())
 
 
-def test_the_values_of_a_history_are_made_texts_once_they_are_compared(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("button", "chip", "div", "ui"):
-        monkeypatch.setattr(value, name, MagicMock())
-    made = list[bytes]()
-    shows = pane(None, _text_of=made.append)
-    shows.page.may_write = lambda _: True
-    shows._past_row(history.Revision(6, of(6)), of(5))
-    assert not made
+def test_a_history_is_read_by_one_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        reads, most, drawn = 0, 0, list[int]()
+
+        async def of_key(*_: object) -> history.History:
+            nonlocal reads, most
+            reads += 1
+            most = max(most, reads)
+            await asyncio.sleep(0.02)
+            reads -= 1
+            if not drawn:
+                drawn.append(0)
+                raise AWAY
+            return history.History((), 1, True)
+
+        monkeypatch.setattr(history, "of_key", of_key)
+        monkeypatch.setattr(value, "_HISTORY_S", 0.08)
+        shows = pane(None, past=Past(), _draw_history=lambda found: drawn.append(found.oldest))
+        for _ in range(40):
+            shows._open_history()
+            await asyncio.sleep(0.005)
+        await until(lambda: drawn[-1:] == [1] and not shows._history_due)
+        assert most == 1
+        assert len(drawn) <= 5
+        assert shows.page.complaints == ["no answer"]
+        await until(lambda: shows._history.done())
+        shows._open_history()
+        assert not shows._history.done()
+        await tidy(shows)
+
+    asyncio.run(run())
+
+
+def test_a_history_stays_where_its_key_is_drawn_anew() -> None:
+    drawn = list[list[str]]()
+
+    def draw() -> None:
+        with ui.column() as box:
+            made = bare(ValuePane, box=box, past=None, _open_history=lambda: None)
+            for _ in range(2):
+                ValuePane._draw(made, lambda: ui.label("value"))
+            with box:
+                made.past = ui.label("history")
+            ValuePane._draw(made, lambda: ui.label("value"))
+        drawn.append([one.text for one in box])
+        drawn.append([made.past.text] if not made.past.is_deleted else [])
+
+    async def run() -> None:
+        async with user_simulation(draw) as user:
+            await user.open("/")
+
+    asyncio.run(run())
+    assert drawn == [["value", "history"], ["history"]]
+
+
+def test_a_history_keeps_no_large_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read once they are compared, or written again."""
+
+    async def run() -> None:
+        clicks: dict[str, Any] = {}
+        monkeypatch.setattr(value, "button", lambda text, click, **_: clicks.setdefault(text, click))
+        for name in ("chip", "div", "tag_text", "ui"):
+            monkeypatch.setattr(value, name, MagicMock())
+        compared: list[tuple[str, str]] = []
+        monkeypatch.setattr(
+            value.key_dialogs, "compare", lambda _, __, old, new: compared.append((old, new))
+        )
+        restored: list[KeyValue] = []
+
+        async def restore(kv: KeyValue) -> None:
+            restored.append(kv)
+
+        read = list[int]()
+
+        async def get(_: bytes, *, revision: int) -> KeyValue:
+            read.append(revision)
+            return of(3, text=b"before") if revision == 5 else of(6, text=b"then")
+
+        shows = pane(SimpleNamespace(get=get), _text_of=bytes.decode, _restore=restore)
+        shows.page.may_write = lambda _: True
+        rows = list[tuple[Any, ...]]()
+        row, shows._past_row = shows._past_row, lambda *given: rows.append(given)
+        large = b"x" * 1_000_000
+        past = (history.Revision(6, of(6, text=large)), history.Revision(3, of(3, text=large)))
+        shows._draw_history(history.History(past, 5, True))
+        assert all(len(one.value) == value._HEAD for one in rows[0][1:3])
+        assert preview(rows[0][1].value) == preview(large)
+        row(*rows[0])
+        assert not read
+        await clicks["history.compare"]()
+        await clicks["history.restore"]()
+        assert (compared, restored) == ([("before", "then")], [of(6, text=b"then")])
+        assert read == [5, 6, 6], "what was compacted is read as of the compaction"
+
+    asyncio.run(run())
 
 
 def test_what_was_edited_is_written_to_its_own_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,10 +355,14 @@ def test_a_value_becomes_another_form_beside_the_loop(monkeypatch: pytest.Monkey
             may_go_on.wait(60)
             return b"new"
 
+        async def text_of(_: object) -> str:
+            return "new"
+
+        monkeypatch.setattr(value, "text_of", text_of)
         monkeypatch.setattr(value.values, "show", waits)
         monkeypatch.setattr(value.values, "read", waits)
         monkeypatch.setattr(value.key_dialogs, "review", lambda *given: reviewed.append(given[1:3]))
-        shows = pane(None, kv=of(5), text="old", editor=SimpleNamespace(value="new"))
+        shows = pane(None, kv=of(5), text="old", editor=None)
         turns = [asyncio.create_task(one) for one in (shows._as("yaml"), shows._review())]
         await until(lambda: len(asked) == 2)
         may_go_on.set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from muster_client import Compacted, Delete, Event, KeyValue, MusterError, PermissionDenied, Put, prefix
@@ -33,6 +34,8 @@ from tools.console.views.style import CODE
 _LANGUAGE: dict[str, Any] = {"json": "JSON", "yaml": "YAML"}
 _LARGEST_EDITED = values.SHOWN_BYTES
 _AGAIN_S = 2.0  # until what could not be read is read again
+_HISTORY_S = 2.0  # between two reads of a history: each asks for all changes that the store keeps
+_HEAD = 1024  # bytes of each value of a history, which a row shows a part of
 _LEASE_S = 5.0  # so old may be how long a lease lasts
 
 
@@ -46,7 +49,9 @@ class ValuePane:
         self.form: Form = "text"
         self.editing = False
         self._overtaken = False
-        self._history_open = False
+        self._history_due = False
+        self._history: asyncio.Task[None] | None = None
+        self.past: ui.element | None = None
         self._asked = self._told = 0  # reads, by number: the last one, and the one that is shown
         self._forms_asked = 0
         self.box = div("mc-pane")
@@ -54,8 +59,11 @@ class ValuePane:
     async def show(self, key: bytes) -> None:
         """Show a key as it is now; none: say what can be done. An edit of the same key stays."""
         if key != self.key:
-            self.editing = self._history_open = False
-            self.kv = None
+            self.editing = False
+            self.kv = self.past = None
+            if self._history is not None:
+                self._history.cancel()
+                self._history = None
         self.key = key
         self._asked += 1
         asked = self._asked
@@ -104,10 +112,17 @@ class ValuePane:
             self.page.run(self.show(self.key))
 
     def _draw(self, what: Callable[[], None]) -> None:
-        if not self.box.is_deleted:  # the view may have been left
-            self.box.clear()
-            with self.box:
-                what()
+        """Draw all but the history anew: that has hundreds of rows, and a key may change all the time."""
+        if self.box.is_deleted:  # the view may have been left
+            return
+        for one in list(self.box):
+            if one is not self.past:
+                self.box.remove(one)
+        with self.box:
+            what()
+        if self.past is not None:
+            self.past.move(self.box)
+            self._open_history()
 
     def _nothing(self) -> None:
         empty("touch_app", self.page.t("value.none"), self.page.t("value.none_text"))
@@ -121,10 +136,7 @@ class ValuePane:
                 "value.missing_at" if self.revision else "value.missing_text", revision=self.revision
             ),
         )
-        button(self.page.t("history"), lambda: self.page.run(self._show_history()), icon="history")
-        self.past = div("mc-history")
-        if self._history_open:
-            self.page.run(self._show_history())
+        button(self.page.t("history"), self._open_history, icon="history")
 
     def _whole(self) -> None:
         """A key that is there."""
@@ -147,9 +159,6 @@ class ValuePane:
         self.editor = ui.codemirror(theme=CODE[page.dark], line_wrapping=True).classes("mc-code")
         self.editor.props["aria-label"] = page.t("value")
         self._fill()
-        self.past = div("mc-history")
-        if self._history_open:
-            page.run(self._show_history())
 
     def _title(self) -> None:
         page = self.page
@@ -188,7 +197,7 @@ class ValuePane:
         may_write = page.may_write(self.key) and not self.revision
         if may_write:
             button(page.t("edit"), self._edit, icon="edit", kind="primary")
-        button(page.t("history"), lambda: page.run(self._show_history()), icon="history")
+        button(page.t("history"), self._open_history, icon="history")
         with more_button(page.t("more")), ui.menu():
             for name in ("etcdctl", "curl", "Python"):
                 ui.menu_item(page.t("copy.as", what=name), lambda name=name: self._copy_command(name))
@@ -371,46 +380,68 @@ class ValuePane:
 
     # History
 
-    async def _show_history(self) -> None:
-        """All that the key was, the latest first."""
-        page, past = self.page, self.past
-        self._history_open = True
-        found = await history.of_key(page.identity.client, self.key)
-        if past.is_deleted:  # another key is shown, or this one anew
-            return
-        past.clear()
-        with past:
-            with div("mc-past-head"):
-                tag_text("h2", page.t("history"))
-                ui.label(page.t("history.since", revision=f"{found.oldest:,}")).classes("mc-sub")
-            if not found.revisions:
-                ui.label(page.t("history.none")).classes("mc-sub")
-            for at, one in enumerate(found.revisions):
-                before = found.revisions[at + 1].kv if at + 1 < len(found.revisions) else None
-                self._past_row(one, before)
-            if not found.whole:
-                ui.label(page.t("history.more", count=len(found.revisions))).classes("mc-sub")
+    def _open_history(self) -> None:
+        """Show all that the key was, and show it anew when the key changes: by one read at a time."""
+        if self.past is None:
+            with self.box:
+                self.past = div("mc-history")
+        self._history_due = True
+        if self._history is None or self._history.done():
+            self._history = self.page.run(self._read_history(self.key, self.past))
 
-    def _past_row(self, one: history.Revision, before: KeyValue | None) -> None:
-        page, kv = self.page, one.kv
+    async def _read_history(self, key: bytes, past: ui.element) -> None:
+        while self._history_due and not past.is_deleted:
+            self._history_due = False
+            try:
+                found = await history.of_key(self.page.identity.client, key)
+            except MusterError as error:
+                self.page.complain(str(error))
+            else:
+                if not past.is_deleted:
+                    past.clear()
+                    with past:
+                        self._draw_history(found)
+                del found  # no value of it is kept
+            await asyncio.sleep(_HISTORY_S)
+
+    def _draw_history(self, found: history.History) -> None:
+        """The latest first."""
+        page = self.page
+        with div("mc-past-head"):
+            tag_text("h2", page.t("history"))
+            ui.label(page.t("history.since", revision=f"{found.oldest:,}")).classes("mc-sub")
+        if not found.revisions:
+            ui.label(page.t("history.none")).classes("mc-sub")
+        kept = [one.kv and replace(one.kv, value=one.kv.value[:_HEAD]) for one in found.revisions]
+        for at, one in enumerate(found.revisions):
+            self._past_row(one.revision, kept[at], kept[at + 1] if at + 1 < len(kept) else None, found.oldest)
+        if not found.whole:
+            ui.label(page.t("history.more", count=len(found.revisions))).classes("mc-sub")
+
+    def _past_row(self, revision: int, kv: KeyValue | None, before: KeyValue | None, oldest: int) -> None:
+        """A change. Of ``kv`` and ``before`` the beginning is known."""
+        page = self.page
         with div("mc-past"):
-            chip(f"{one.revision:,}", "mc-mono")
+            chip(f"{revision:,}", "mc-mono")
             if kv is None:
                 ui.label(page.t("history.deleted")).classes("mc-preview mc-gone")
                 return
             ui.label(preview(kv.value)).classes("mc-preview mc-mono")
-            button(
-                page.t("history.compare"),
-                kind="quiet",
-                on_click=lambda: key_dialogs.compare(
-                    page,
-                    one.revision,
-                    self._text_of(before.value) if before is not None else "",
-                    self._text_of(kv.value),
-                ),
-            )
+
+            async def whole(one: KeyValue) -> bytes:
+                found = await page.identity.client.get(one.key, revision=max(one.mod_revision, oldest))
+                return found.value if found is not None else b""
+
+            async def compare() -> None:
+                old = self._text_of(await whole(before)) if before is not None else ""
+                key_dialogs.compare(page, revision, old, self._text_of(await whole(kv)))
+
+            async def restore() -> None:
+                await self._restore(replace(kv, value=await whole(kv)))
+
+            button(page.t("history.compare"), lambda: page.told(compare()), kind="quiet")
             if page.may_write(self.key) and (self.kv is None or kv.mod_revision != self.kv.mod_revision):
-                button(page.t("history.restore"), lambda: self._restore(kv), kind="quiet")
+                button(page.t("history.restore"), lambda: page.told(restore()), kind="quiet")
 
     async def _restore(self, old: KeyValue) -> None:
         """Write what the key was, once its difference from what the key is now was seen."""
