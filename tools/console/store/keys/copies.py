@@ -13,11 +13,12 @@ import yaml
 from muster_client import Client, KeyRange, Op
 
 from tools.console.names import key_of, shown
-from tools.console.store.keys.values import DUMPER, LOADER, NO_YAML
+from tools.console.store.keys.values import DUMPER, NO_YAML, Loader
 
 FileForm = Literal["json", "yaml"]
 MOST_KEYS = 100_000
 MOST_BYTES = 64 * 1024 * 1024
+_MOST_EVENTS = 6 * MOST_KEYS + 16  # of YAML: a mapping of key and value for each key
 _TXN_KEYS = 100  # of an import; a store takes 128 operations
 _TXN_BYTES = 1024 * 1024  # and 1.5 MiB. A larger value has a transaction of its own
 
@@ -67,12 +68,29 @@ def parsed(file: bytes) -> list[Pair]:
     """The keys of a file that :func:`written` made, in JSON or YAML. Malformed."""
     try:
         text = file.decode()
-        rows = json.loads(text) if text.lstrip()[:1] == "[" else yaml.load(text, LOADER)
+        is_json = text.lstrip()[:1] == "["
+        if not is_json and any(at >= _MOST_EVENTS for at, _ in enumerate(yaml.parse(text, Loader))):
+            raise _too_large()  # before a kilobyte is taken for each of its nodes
+        rows = json.loads(text) if is_json else yaml.load(text, Loader)
+    except Malformed:
+        raise
     except NO_YAML as error:
         raise Malformed(str(error)) from None
     if not isinstance(rows, list):
         raise Malformed("the file has no list of keys")
-    return [_pair(row) for row in rows]
+    if len(rows) > MOST_KEYS:
+        raise _too_large()
+    pairs, size = list[Pair](), 0
+    for row in rows:
+        pairs.append(_pair(row))
+        size += sum(map(len, pairs[-1]))
+        if size > MOST_BYTES:  # by aliases
+            raise _too_large()
+    return pairs
+
+
+def _too_large() -> Malformed:
+    return Malformed("the file has more than 100,000 keys or 64 MiB")
 
 
 def _pair(row: Any) -> Pair:

@@ -14,7 +14,7 @@ Form = Literal["text", "json", "yaml", "hex", "protobuf"]
 FORMS: tuple[Form, ...] = ("text", "json", "yaml", "hex", "protobuf")
 SHOWN_BYTES = 256 * 1024  # of a larger value only so much is sent to a browser
 KUBERNETES = b"k8s\0"
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # not each build has the fast ones
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # not each build has the fast ones
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 NO_YAML = (
     ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RecursionError, yaml.YAMLError)
@@ -38,6 +38,16 @@ class Shown:
 
 class NotSo(ValueError):
     """The value, or the text, has not that form."""
+
+
+class Loader(_LOADER):  # type: ignore[misc]
+    """One that merges no mappings: some hundred bytes may say billions of entries by it."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave ``<<`` as it stands."""
+
+
+Loader.add_constructor("tag:yaml.org,2002:merge", Loader.construct_yaml_str)
 
 
 def guessed(value: bytes) -> Form:
@@ -142,7 +152,7 @@ def _is_text(found: Any) -> bool:
 def _yaml(text: str) -> Shown:
     """YAML unchanged, with its comments; JSON turned into YAML, to be read. NotSo."""
     try:
-        found = yaml.load(text, LOADER)
+        found = yaml.load(text, Loader)
     except NO_YAML as error:
         raise NotSo(str(error)) from None
     try:
@@ -176,7 +186,7 @@ def read(text: str, form: Form, like: bytes = b"") -> bytes:
                 raise NotSo(str(error)) from None
     elif form == "yaml":
         try:
-            yaml.load(text, LOADER)
+            yaml.load(text, Loader)
         except NO_YAML as error:
             raise NotSo(str(error)) from None
     elif form == "protobuf":
