@@ -36,7 +36,7 @@ class Console:
     async def root(self) -> None:
         """Build the page of whatever address a browser opens."""
         browser = ui.context.client
-        request, secret = browser.request, browser.request.cookies.get(COOKIE)
+        request, secret = browser.request, _secret(browser.request)
         identity = await self.sessions.admitted(secret)
         if identity is None:
             user, pair = await self.sessions.visitor(certificates.visitor(request.scope))
@@ -44,6 +44,16 @@ class Console:
             return
         browser.on_delete(self.sessions.with_session(secret, lambda: _end(browser)))
         await shell.build(self.target, identity, request)
+
+
+def _cookie(request: Request) -> str:
+    """The name of a session's cookie. Cookies know no ports: another console of the same host has its own."""
+    port = request.headers.get("host", "").rpartition(":")[2]
+    return f"{COOKIE}-{port}" if port.isdecimal() else COOKIE
+
+
+def _secret(request: Request) -> str | None:
+    return request.cookies.get(_cookie(request))
 
 
 def _end(browser: Client) -> None:
@@ -94,11 +104,14 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
     do not see. And ``/snapshot``, a file of the store."""
 
     @app.get("/enter")
-    async def enter(ticket: str, to: str = "/") -> Response:
+    async def enter(request: Request, ticket: str, to: str = "/") -> Response:
         secret = await sessions.redeem(ticket)
         answer = RedirectResponse(to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/", 303)
         if secret is not None:
-            answer.set_cookie(COOKIE, secret, httponly=True, samesite="strict", secure=secure, path="/")
+            # lax: a link on a page of another site leads to a view. The guard keeps such pages from the rest
+            answer.set_cookie(
+                _cookie(request), secret, httponly=True, samesite="lax", secure=secure, path="/"
+            )
         return answer
 
     @app.get("/certificate")
@@ -107,11 +120,11 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
             ticket = await sessions.log_in_by_certificate(certificates.visitor(request.scope))
         except MusterError as error:
             return PlainTextResponse(f"{shell.words_of(request).reason(str(error))}\n", 403)
-        return await enter(ticket, to)
+        return await enter(request, ticket, to)
 
     @app.get("/snapshot")
     async def snapshot(request: Request) -> Response:
-        identity = await sessions.admitted(request.cookies.get(COOKIE))
+        identity = await sessions.admitted(_secret(request))
         if identity is None:
             return RedirectResponse("/cluster", 303)
         try:
@@ -125,7 +138,7 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
     @app.get("/leave")
     async def leave(request: Request) -> Response:
         # Behind the answer: a page that is told to go elsewhere waits for it no more, and keeps the cookie
-        end_pages = BackgroundTask(sessions.forget(request.cookies.get(COOKIE)))
+        end_pages = BackgroundTask(sessions.forget(_secret(request)))
         answer = RedirectResponse("/", 303, background=end_pages)
-        answer.delete_cookie(COOKIE, path="/")
+        answer.delete_cookie(_cookie(request), path="/")
         return answer
