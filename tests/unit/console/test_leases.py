@@ -50,7 +50,17 @@ def test_a_lease_of_hidden_keys_is_listed_without_them() -> None:
 
 def test_services_tell_the_times_of_all_leases_that_live() -> None:
     asked = services._times(cast(m.Client, Client()), {READABLE, HIDDEN, ENDED})
-    assert asyncio.run(asked) == {READABLE: (50, 60), HIDDEN: (50, 60)}
+    assert asyncio.run(asked) == {READABLE: (50, 60), HIDDEN: (50, 60), ENDED: None}
+
+
+def test_an_instance_lives_whose_lease_was_not_asked_for() -> None:
+    count = services._MOST_LEASES + 1
+    kvs = [m.KeyValue(b"/services/web/%d" % at, b"", 1, 1, 1, lease) for at, lease in
+           enumerate([0, ENDED, *range(100, 100 + count)])]  # fmt: skip
+    (found,) = asyncio.run(services._services(cast(m.Client, Client()), b"/services/", kvs))
+    assert [one.is_alive for one in found.instances] == [False, False] + [True] * count
+    assert [one.left_s for one in found.instances[-2:]] == [None, None], "two were not asked for"
+    assert found.alive == count
 
 
 def test_a_lock_of_which_the_user_may_read_one_key_fails_no_view() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import muster_client as m
@@ -15,15 +15,20 @@ ROOTS = ("/services/", "/service/")
 MOST_INSTANCES = 1000
 _MOST_LEASES, _TOGETHER = 200, 16
 
+Times = Mapping[int, tuple[int, int] | None]
+"""Time left and granted of leases that were asked for; None: it has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance; ``left_s`` of its lease, None: it has none, or too many were there to be asked for."""
+    """An instance; ``is_alive``: a lease vouches for it. ``left_s`` of that, None: too many were there to be
+    asked for."""
 
     key: bytes
     name: bytes
     value: bytes
     lease: int
+    is_alive: bool = False
     left_s: int | None = None
     granted_s: int = 0
 
@@ -38,7 +43,7 @@ class Service:
     @property
     def alive(self) -> int:
         """Instances that a lease vouches for."""
-        return sum(one.left_s is not None for one in self.instances)
+        return sum(one.is_alive for one in self.instances)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,20 +82,22 @@ async def _services(client: Client, root: bytes, kvs: Iterable[KeyValue]) -> tup
     )
 
 
-def _instance(kv: KeyValue, cut: int, times: dict[int, tuple[int, int]]) -> Instance:
-    left_s, granted_s = times.get(kv.lease, (None, 0))
-    return Instance(kv.key, kv.key[cut:], kv.value, kv.lease, left_s, granted_s)
+def _instance(kv: KeyValue, cut: int, times: Times) -> Instance:
+    told = times.get(kv.lease, (None, 0))
+    left_s, granted_s = told or (None, 0)
+    is_alive = bool(kv.lease) and told is not None
+    return Instance(kv.key, kv.key[cut:], kv.value, kv.lease, is_alive, left_s, granted_s)
 
 
-async def _times(client: Client, leases: set[int]) -> dict[int, tuple[int, int]]:
-    """Time left and granted of leases that live."""
+async def _times(client: Client, leases: set[int]) -> Times:
+    """Of the first leases."""
     gate = asyncio.Semaphore(_TOGETHER)
-    found: dict[int, tuple[int, int]] = {}
+    found: dict[int, tuple[int, int] | None] = {}
 
     async def ask(lease: int) -> None:
         async with gate:
-            if (told := await life(client, lease)) is not None:
-                found[lease] = (told.left_s, told.granted_s)
+            told = await life(client, lease)
+            found[lease] = (told.left_s, told.granted_s) if told is not None else None
 
     await asyncio.gather(*map(ask, sorted(leases)[:_MOST_LEASES]))
     return found

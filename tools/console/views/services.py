@@ -65,7 +65,7 @@ class ServicesView:
         """What is drawn again when it changes; times are told in their places, so that what has the focus of
         the keyboard stays."""
         rows = [
-            (service.name, [(one.key, one.value, one.left_s is None) for one in service.instances])
+            (service.name, [(one.key, one.value, one.is_alive) for one in service.instances])
             for service in self.found.services
         ]
         return rows, self.found.root, self.found.whole
@@ -74,8 +74,8 @@ class ServicesView:
         """How long the leases last."""
         for service in self.found.services:
             for one in service.instances:
-                if one.left_s is not None and (label := self._left.get(one.key)) is not None:
-                    label.set_text(span_text(one.left_s))
+                if (label := self._left.get(one.key)) is not None:
+                    label.set_text(span_text(one.left_s) if one.left_s is not None else "")
 
     def _fill(self) -> None:
         page, found = self.page, self.found
@@ -105,10 +105,10 @@ class ServicesView:
                 chip(page.t("services.alive", alive=service.alive, count=count), kind)
             for one in service.instances[:_SHOWN]:
                 with div("mc-instance"):
-                    div("mc-dot" + (" mc-on" if one.left_s is not None else ""))
+                    div("mc-dot" + (" mc-on" if one.is_alive else ""))
                     key_link(page, one.key, shown(one.name))
                     ui.label(preview(one.value, 60)).classes("mc-preview mc-mono")
-                    if one.left_s is not None:
+                    if one.is_alive:
                         self._left[one.key] = ui.label("").classes("mc-sub")
                     else:
                         ui.label(page.t("services.no_lease")).classes("mc-sub")
