@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
+
+import httpx
 import muster_client as m
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.console.store.access.rights import UNLIMITED, Rights
-from tools.console.store.charts import figures, hot, series
+from tools.console.store.charts import figures, hot, recorder, series
 from tools.console.store.charts.recorder import Look, Recorder
 
 FIRST = """# TYPE grpc_server_handled_total counter
@@ -203,3 +209,28 @@ def test_what_may_be_written_is_what_a_permission_holds(
         assert rights.may_write(key)
     assert not rights.may_write(m.EVERYTHING) or m.EVERYTHING in writes or m.since(b"\0") in writes
     assert UNLIMITED.may_write(wanted)
+
+
+def test_charts_go_by_renewed_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[Any]()
+
+    def client(*_: object) -> Any:
+        if len(made) == 2:
+            made.append(None)
+            raise OSError("half a file")
+        away = AsyncMock(side_effect=httpx.ConnectError("away"))
+        made.append(SimpleNamespace(aclose=AsyncMock(), get=away))
+        return made[-1]
+
+    async def run() -> None:
+        monkeypatch.setattr(recorder.web, "client", client)
+        one = Recorder(["127.0.0.1:1"], None, AsyncMock(return_value=[("a", "http://127.0.0.1:1")]))
+        for _ in range(3 * recorder._MEMBERS_EVERY):
+            await one.look()
+        first, second, broken = made
+        assert (first.aclose.await_count, second.aclose.await_count, broken) == (1, 0, None)
+        assert (first.get.await_count, second.get.await_count) == (6, 12)
+        await one.close()
+        assert second.aclose.await_count == 1
+
+    asyncio.run(run())

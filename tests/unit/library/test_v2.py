@@ -133,6 +133,33 @@ def test_the_end_of_a_call_waits_for_no_farewell_of_tls(tmp_path: Path) -> None:
         thread.join()
 
 
+def test_renewed_certificates_count_from_the_next_call_on(tmp_path: Path) -> None:
+    """The host changes to another authority, which then signs both sides."""
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    tls = Tls(*(str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem")))
+
+    def renew(authority: Authority) -> ssl.SSLContext:
+        pair = authority.issue(f"all-{authority.file.stem}", "127.0.0.1")
+        for path, name in ((authority.file, tls.ca), (pair.cert, tls.cert), (pair.key, tls.key)):
+            Path(name).write_bytes(path.read_bytes())
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_cert_chain(pair.cert, pair.key)
+        return context
+
+    shown = renew(old)
+    with host(lambda asked: (200, NODE), wrap=lambda plain: shown.wrap_socket(plain, True)) as (url, _):
+        client = Client(url.replace("http:", "https:"), tls=tls, timeout=20)
+        assert client.get("/a").node.value == "1"
+        shown = renew(new)
+        assert client.get("/a").node.value == "1"
+        Path(tls.cert).unlink()
+        with pytest.raises(Unreachable, match=r"cert\.pem"):
+            client.get("/a")
+    with pytest.raises(FileNotFoundError, match=r"cert\.pem"):
+        Client(tls=tls)
+
+
 def test_a_wait_looks_whether_its_host_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """It has no time limit: a host that lost its power would never be noticed."""
     found, connect = list[int](), asyncio.open_connection

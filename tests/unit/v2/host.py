@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,11 +23,24 @@ BROKEN = object()  # a body before whose end the connection ends
 
 
 @contextlib.contextmanager
-def host(answers: Callable[[Asked], Said | None], index: int = 7) -> Iterator[tuple[str, list[Asked]]]:
-    """A host's URL, and what it was asked. None: it ends the connection. ``index``: of its store."""
+def host(
+    answers: Callable[[Asked], Said | None],
+    index: int = 7,
+    wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain,
+) -> Iterator[tuple[str, list[Asked]]]:
+    """A host's URL, and what it was asked. None: it ends the connection. ``index``: of its store. ``wrap``:
+    what it does to each connection first."""
     seen: list[Asked] = []
 
     class Handler(BaseHTTPRequestHandler):
+        def setup(self) -> None:
+            self.request = wrap(self.request)
+            super().setup()
+
+        def finish(self) -> None:
+            super().finish()
+            self.request.close()
+
         def _answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode()
             seen.append(Asked(f"{self.command} {self.path}", self.headers["Content-Type"], body,

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 
 import httpx
 from muster_client import Tls
-from muster_client.wire.endpoints import trusting
 
 
 def urls(endpoints: Iterable[str], tls: Tls | None) -> list[str]:
@@ -17,10 +16,9 @@ def urls(endpoints: Iterable[str], tls: Tls | None) -> list[str]:
 
 
 def client(tls: Tls | None, timeout_s: float) -> httpx.AsyncClient:
-    """Connections with the console's certificate."""
+    """Connections with the console's certificate, as it is now. OSError."""
     context: ssl.SSLContext | bool = True
     if tls is not None:
-        context = trusting(tls.ca)
-        if tls.cert:
-            context.load_cert_chain(tls.cert, tls.key, password="")
+        context = tls.context()
+        context.set_alpn_protocols(["http/1.1"])
     return httpx.AsyncClient(verify=context, timeout=timeout_s, trust_env=False)

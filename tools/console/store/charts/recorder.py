@@ -80,8 +80,9 @@ class Recorder:
         """Ask each host once."""
         if self.count % _MEMBERS_EVERY == 0 or not self._hosts:
             await self._find()
+            await self._renew()
         if self._client is None:
-            self._client = web.client(self.tls, _ASKED_S)
+            return
         told = await asyncio.gather(*(self._asked(self._client, *host) for host in self._hosts))
         found = {host: values for host, values in told if values}
         self.looks.append(Look(time.time(), found))
@@ -106,6 +107,13 @@ class Recorder:
         known = {host for host, _ in self._hosts}
         self.down = {host: reason for host, reason in self.down.items() if host in known}
         self._before = {host: last for host, last in self._before.items() if host in known}
+
+    async def _renew(self) -> None:
+        """Go by the files of certificates as they are now; where these cannot be used, by those of before."""
+        with contextlib.suppress(OSError):
+            before, self._client = self._client, web.client(self.tls, _ASKED_S)
+            if before is not None:
+                await before.aclose()
 
     async def _asked(self, client: httpx.AsyncClient, host: str, url: str) -> tuple[str, dict[str, float]]:
         try:

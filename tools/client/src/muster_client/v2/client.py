@@ -8,7 +8,6 @@ import itertools
 import json
 import math
 import posixpath
-import ssl
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from muster_client.errors import DeadlineExceeded, Unreachable
 from muster_client.v2.errors import EventIndexCleared, V2Error
 from muster_client.v2.http import Answer, Request, asked
 from muster_client.wire.connections import pause_s
-from muster_client.wire.endpoints import Tls, trusting
+from muster_client.wire.endpoints import Tls
 
 TIMEOUT_S = 30.0
 _FORM = "application/x-www-form-urlencoded"
@@ -77,8 +76,9 @@ class Client:
         if user:
             told = base64.b64encode(f"{user}:{password}".encode()).decode()
             self._headers.append(("Authorization", f"Basic {told}"))
-        self._tls = None if tls is None else _context(tls)
-        self._server_name = "" if tls is None else tls.server_name
+        if tls is not None:
+            tls.context()  # an error of the files is told here; each connection reads them again
+        self._tls = tls or Tls()
 
     async def ask(
         self, method: str, path: str, *, query: Given | None = None, form: Given | None = None,
@@ -182,7 +182,7 @@ class Client:
         for turn in itertools.count(next(self._turns)):
             url, answer = self._urls[turn % len(self._urls)], None
             try:
-                answer = await asked(url, request, self._tls, self._server_name, share_s)
+                answer = await asked(url, request, self._tls, share_s)
             except (OSError, h11.RemoteProtocolError) as error:
                 reasons[url] = str(error) or "no answer in time"
                 if request.sent and request.method != "GET":
@@ -200,13 +200,6 @@ class Client:
                 return answer
             await asyncio.sleep(pause_s(tries))
         raise AssertionError("the loop ends otherwise")
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = trusting(tls.ca)
-    if tls.cert:
-        context.load_cert_chain(tls.cert, tls.key, password="")
-    return context
 
 
 def _encoded(given: Given | None) -> str:

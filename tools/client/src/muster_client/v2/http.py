@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import h11
 
 from muster_client.v2.errors import BY_CODE, NotServed, Unauthorized, V2Error
-from muster_client.wire.endpoints import trusting
+from muster_client.wire.endpoints import Tls
 
 _READ_BYTES = 65536
 _LIVED_S = 1.0  # a wait that breaks sooner is as one that could not begin
@@ -83,18 +83,16 @@ class Request:
         return time.monotonic() - since >= _LIVED_S
 
 
-async def asked(
-    url: str, request: Request, tls: ssl.SSLContext | None, server_name: str, share_s: float
-) -> Answer:
+async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
     """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, and for all of
     what can be tried again."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
-    secure = (tls or trusting("")) if parts.scheme == "https" else None
     async with asyncio.timeout(share_s) as limit:
+        secure = await asyncio.to_thread(_context, tls) if parts.scheme == "https" else None
         reader, writer = await asyncio.open_connection(
             parts.hostname, port, ssl=secure,
-            server_hostname=(server_name or parts.hostname) if secure else None)
+            server_hostname=(tls.server_name or parts.hostname) if secure else None)
         _kept_alive(writer.get_extra_info("socket"))
         request.sent = True
         if request.waits or request.method != "GET":
@@ -109,6 +107,12 @@ async def asked(
             writer.transport.abort()  # TLS would wait for the server's farewell
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = tls.context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
 
 
 def _kept_alive(connection: socket.socket) -> None:
