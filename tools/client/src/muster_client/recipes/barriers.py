@@ -40,12 +40,25 @@ class Barrier:
 
     async def hold(self, *, lease: Lease | None = None) -> Self:
         """Close it. Taken. With ``lease`` it opens when that ends."""
-        absent = ops.key(self.key).absent
-        result = await self._client.when(absent).then(ops.put(self.key, b"", lease=lease or 0))
-        if not result:
+        own = secrets.token_bytes(16)
+        try:
+            result = await self._client.txn(
+                ops.when(ops.key(self.key).absent).then(ops.put(self.key, own, lease=lease or 0))
+                .otherwise(ops.get(self.key)), repeatable=True)
+        except BaseException as error:
+            if getattr(error, "maybe_done", True):  # a cancelled put, too
+                await to_its_end(self._opened(own))
+            raise
+        kv = None if result else result.found().kv
+        if kv is not None and kv.value != own:
             raise Taken("the barrier is held already")
-        self._token, self._origin = result.revision, engine.Origin()
+        self._token, self._origin = result.revision if kv is None else kv.create_revision, engine.Origin()
         return self
+
+    async def _opened(self, own: bytes) -> None:
+        """Nobody else opens what this closed without an answer."""
+        await self._client.txn(
+            ops.when(ops.key(self.key).value == own).then(ops.delete(self.key)), repeatable=True)
 
     async def release(self) -> None:
         """Open it, also where another closed it."""
