@@ -48,10 +48,18 @@ def range_text(keys: KeyRange) -> str:
     """A range in words that :func:`search` understands, prefixes as such."""
     if keys in (EVERYTHING, KeyRange(b"", b"\0")):
         return ""
-    if not keys.end or prefix(keys.start) == keys:
+    if not keys.end:
         return shown(keys.start)
-    start, end = ("" if bound == b"\0" else shown(bound) for bound in (keys.start, keys.end))
+    if prefix(keys.start) == keys:
+        return _bound(keys.start)
+    start, end = ("" if bound == b"\0" else _bound(bound) for bound in (keys.start, keys.end))
     return f"{start}..{end}"
+
+
+def _bound(key: bytes) -> str:
+    """In hex, if :func:`search` would take its text for more or less."""
+    text = shown(key)
+    return f"0x{key.hex()}" if ".." in text or text[-1:] == "." or text != text.strip() else text
 
 
 def address(view: str, key: bytes = b"", **query: str | int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import muster_client as m
 import pytest
 from fastapi import Request
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tools.console import names
@@ -95,6 +95,16 @@ def test_a_search_is_a_prefix_or_a_range() -> None:
         names.search("c..a")
     assert [names.range_text(names.search(text)) for text in ("/a/", "", "a..c", "a..")] == [
         "/a/", "", "a..c", "a.."]  # fmt: skip
+
+
+@given(st.binary(min_size=1, max_size=6) | st.text("a. ", min_size=1, max_size=5).map(str.encode),
+       st.none() | st.binary(min_size=1, max_size=6) | st.text("a. ", min_size=1, max_size=5).map(str.encode))
+@example(b"/a..b/", None)
+@example(b"a.", b"b")
+def test_what_a_range_is_called_finds_it(start: bytes, end: bytes | None) -> None:
+    assume(end is None or start < end)
+    keys = m.prefix(start) if end is None else m.span(start, end)
+    assert names.search(names.range_text(keys)) == keys
 
 
 @given(st.binary(max_size=30).map(lambda name: b"/a/" + name))

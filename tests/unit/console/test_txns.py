@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from muster_client import Found, KeyValue, TxnResult
+from muster_client import Done, Found, KeyValue, TxnResult
 from muster_client.pb import rpc_pb2 as pb
 
 from tools.console.names import shown
-from tools.console.store.txn import SIGNS, Compare, Form, Step, result_lines
+from tools.console.store.txn import SIGNS, Compare, Form, Step, result_lines, send
 from tools.musterctl.commands.keys.txn import parse_compare, parse_request
 
 T = TypeVar("T")
@@ -80,7 +81,22 @@ def test_a_step_is_a_line(step: Step, text: str) -> None:
 
 def test_of_a_large_value_that_a_transaction_reads_the_beginning_is_shown() -> None:
     kv = KeyValue(b"/a", b"\xff" * 1_000_000, 1, 2, 1)
-    (line,) = result_lines(TxnResult(True, 2, (Found((kv,), 1, 2),)))
+    (line,) = result_lines(TxnResult(True, 2, (Found((kv,), 1, 2),)), ["get"])
     assert line.startswith("/a = 0xffff")
     assert line.endswith("…  (mod 2)")
     assert len(line) < 3000
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_delete_of_nothing_is_told_as_such(held: bool) -> None:
+    class Client:
+        async def txn(self, _: object) -> TxnResult:
+            form.success.clear()  # by another click
+            form.failure.clear()
+            return TxnResult(held, 2, (Done(2), Done(2, 0), Done(2, 3)))
+
+    deletes = [Step("delete", "/a"), Step("delete", "/b")]
+    form = Form([], [Step("put", "/c"), *deletes], [Step("put", "/d"), *deletes])
+    client: Any = Client()
+    _, lines = asyncio.run(send(client, form))
+    assert lines == ["OK", "deleted 0", "deleted 3"]

@@ -7,16 +7,19 @@ from collections.abc import Awaitable
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import grpc
 import pytest
 from muster_client import MusterError, Unavailable
+from muster_client.pb import rpc_pb2 as pb
 
 from tools.console.store.access.rights import UNLIMITED, Rights
 from tools.console.store.keys import outline, tree
 from tools.console.store.keys.outline import Outline, Row
 from tools.console.store.v2.nodes import Node
-from tools.console.views import keys, shell
+from tools.console.views import keys, leases, shell
+from tools.console.views.cluster import cluster
 from tools.console.views.keys import KeysView
 from tools.console.views.shell import Shell
 from tools.console.views.v2.tree import TreeView
@@ -234,3 +237,24 @@ def test_the_left_key_leads_to_the_directory_above(row: Row, above: int) -> None
     view = bare(KeysView, _rows=rows, _at=row.id, key=b"", _stand=stood.append)
     view._move(SimpleNamespace(args="ArrowLeft"))
     assert stood == [above]
+
+
+@pytest.mark.parametrize(("module", "kind"), [(leases, "LeasesView"), (cluster, "ClusterView")])
+def test_a_number_beyond_64_bits_is_told(monkeypatch: pytest.MonkeyPatch, module: Any, kind: str) -> None:
+    async def call(*_: object, **__: object) -> None:
+        pb.CompactionRequest(revision=10**30)
+
+    async def again() -> None:
+        return
+
+    monkeypatch.setattr(module, "dialog", lambda *_: MagicMock())
+    monkeypatch.setattr(module, "ui", MagicMock())
+    done = list[Any]()
+    monkeypatch.setattr(module, "buttons", lambda made, page, text, do, **_: done.append(do))
+    page = Page(SimpleNamespace(compact=call, raw=SimpleNamespace(call=call)))
+    page.browser = MagicMock()
+    view = bare(getattr(module, kind), page=page, _again=again, picture=MagicMock())
+    (view._grant if module is leases else view._compact)()
+    asyncio.run(done[0]())
+    (complaint,) = page.complaints
+    assert "out of range" in complaint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import muster_client as m
@@ -118,21 +119,23 @@ class Form:
         return "".join(f"{line}\n" for part in parts for line in (*part, ""))
 
 
-async def send(client: Client, form: Form) -> TxnResult:
-    """Run it. ValueError, MusterError."""
-    return await client.txn(form.txn())
+async def send(client: Client, form: Form) -> tuple[TxnResult, list[str]]:
+    """Run it; what it gave, also in lines. ValueError, MusterError."""
+    kinds = [[one.kind for one in steps] for steps in (form.failure, form.success)]  # it may be edited now
+    result = await client.txn(form.txn())
+    return result, result_lines(result, kinds[result.succeeded])
 
 
-def result_lines(result: TxnResult) -> list[str]:
-    """What the operations of the branch gave."""
+def result_lines(result: TxnResult, kinds: Sequence[str]) -> list[str]:
+    """What the operations of the branch gave, which are of these kinds."""
     lines: list[str] = []
-    for one in result.results:
+    for one, kind in zip(result.results, kinds, strict=True):
         if isinstance(one, Found):
             lines += [
                 f"{shown(kv.key)} = {_short(shown(kv.value))}  (mod {kv.mod_revision})" for kv in one.kvs
             ] or ["-"]
         elif isinstance(one, Done):
-            lines.append(f"deleted {one.deleted}" if one.deleted else "OK")
+            lines.append(f"deleted {one.deleted}" if kind == "delete" else "OK")
     return lines
 
 

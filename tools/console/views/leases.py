@@ -192,7 +192,7 @@ class LeasesView:
                 made.close()
                 try:
                     lease = await leases.grant(page.identity.client, int(ttl.value or 0))
-                except MusterError as error:
+                except (MusterError, ValueError) as error:  # the latter: a number beyond 64 bits
                     page.complain(str(error))
                     return
                 page.say("leases.granted", lease=f"{lease:x}")

@@ -116,7 +116,7 @@ class TxnView:
     async def _send(self) -> None:
         page = self.page
         try:
-            result = await txn.send(page.identity.client, self.form)
+            result, lines = await txn.send(page.identity.client, self.form)
         except (MusterError, ValueError) as error:
             page.complain(str(error))
             return
@@ -128,5 +128,5 @@ class TxnView:
                     page.t("txn.held" if result else "txn.failed"), "mc-good" if result else "mc-chip mc-warn"
                 )
                 chip(page.t("pulse.revision", revision=f"{result.revision:,}"))
-            for line in txn.result_lines(result):
+            for line in lines:
                 ui.label(line).classes("mc-mono mc-strong")

@@ -228,7 +228,7 @@ class ClusterView:
     async def _done(self, step: Awaitable[None]) -> None:
         try:
             await step
-        except MusterError as error:
+        except (MusterError, ValueError) as error:  # the latter: a number beyond 64 bits
             self.page.complain(str(error))
         else:
             self.page.say("cluster.done")
