@@ -121,7 +121,7 @@ async def text_of(field: ValueElement[Any]) -> str:
     with suppress(TimeoutError):
         for _ in range(_PIECES):
             code = _TEXT % (field.id, begin, _PIECE)
-            piece = await field.client.run_javascript(code, timeout=_PIECE_S)
+            piece: str | None = await field.client.run_javascript(code, timeout=_PIECE_S)
             if piece is None:  # it is gone
                 break
             text += piece
