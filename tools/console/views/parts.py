@@ -21,7 +21,7 @@ Do = Callable[[Awaitable[None]], Awaitable[None]]
 """Does a step, tells what the cluster refuses, and shows what is there then."""
 FIELD = "outlined dense spellcheck=false autocomplete=off"
 _PIECE = 100_000  # of a text, in UTF-16's units: JSON makes six times as much of some
-_PIECES = 640
+_PIECES = 640  # more than any store takes
 _PIECE_S = 30.0
 _TEXT = """const field = getElement(%d), begin = %d, most = %d;
   const text = field.editor ? field.editor.state.doc.toString() : field.inputValue ?? "";
