@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import muster_client as m
@@ -69,8 +70,8 @@ def parsed(file: bytes) -> list[Pair]:
     try:
         text = file.decode()
         is_json = text.lstrip()[:1] == "["
-        if not is_json and any(at >= _MOST_EVENTS for at, _ in enumerate(yaml.parse(text, Loader))):
-            raise _too_large()  # before a kilobyte is taken for each of its nodes
+        if not is_json:  # first: each node takes a kilobyte
+            _bound(sum(1 for _ in islice(yaml.parse(text, Loader), _MOST_EVENTS + 1)), _MOST_EVENTS)
         rows = json.loads(text) if is_json else yaml.load(text, Loader)
     except Malformed:
         raise
@@ -78,19 +79,18 @@ def parsed(file: bytes) -> list[Pair]:
         raise Malformed(str(error)) from None
     if not isinstance(rows, list):
         raise Malformed("the file has no list of keys")
-    if len(rows) > MOST_KEYS:
-        raise _too_large()
+    _bound(len(rows), MOST_KEYS)
     pairs, size = list[Pair](), 0
     for row in rows:
         pairs.append(_pair(row))
         size += sum(map(len, pairs[-1]))
-        if size > MOST_BYTES:  # by aliases
-            raise _too_large()
+        _bound(size, MOST_BYTES)  # aliases may give many keys one large value
     return pairs
 
 
-def _too_large() -> Malformed:
-    return Malformed("the file has more than 100,000 keys or 64 MiB")
+def _bound(count: int, most: int) -> None:
+    if count > most:
+        raise Malformed("the file has more than 100,000 keys or 64 MiB")
 
 
 def _pair(row: Any) -> Pair:
