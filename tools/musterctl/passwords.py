@@ -10,6 +10,8 @@ import termios
 from collections.abc import Iterator
 from types import FrameType
 
+from cluster.gotext import text
+
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
 
@@ -17,7 +19,8 @@ def ask(prompt: str, gap: str = "\n") -> str:
     """``gap`` is printed behind the prompt where there is no terminal. Nothing at the input's end."""
     if not sys.stdin.isatty():
         print(prompt, end=gap, flush=True)
-        return sys.stdin.readline().rstrip("\r\n")
+        # the text layer would take what follows, which a command reads as octets
+        return text(sys.stdin.buffer.readline()).rstrip("\r\n")
     with _echo_given_back():
         try:
             return getpass.getpass(prompt)

@@ -242,6 +242,8 @@ TWIN: dict[str, list[Run]] = {
             -u root:bad ls
         """),
         run("-u root ls nokey", stdin="rp\n"),
+        run("-u root set large", stdin="rp\n" + "x" * 20_000),
+        run("-u root:rp rm large"),
         run("ls nokey", ETCDCTL_USERNAME="root:rp"),
         *lines("""
             -u u1:q user list

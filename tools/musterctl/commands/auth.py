@@ -96,7 +96,7 @@ def user_add(invocation: Invocation) -> None:
 
 def _new_password(invocation: Invocation, name: str) -> str:
     if not invocation.flags.switch("interactive"):
-        words = sys.stdin.readline().split()
+        words = text(sys.stdin.buffer.readline()).split()
         return words[0] if words else ""
     password = passwords.ask(f"Password of {name}: ")
     if not password:

@@ -175,7 +175,7 @@ def test_a_destinations_user_is_read_as_etcdctl_reads_it(
     flags: str, found: tuple[str, str], asked: str, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("typed\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"typed\n")))
     other = other_of(f"make-mirror dest:2379 {flags}", monkeypatch)
     assert (other.user, other.password) == found
     assert capsys.readouterr().out == asked

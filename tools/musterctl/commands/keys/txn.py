@@ -147,6 +147,7 @@ def txn(invocation: Invocation) -> None:
     from tools.musterctl.client import session
 
     interactive = invocation.flags.switch("interactive")
+    s = session(invocation)  # asks for the password, whose line stands before all others
     request = rpc_pb2.TxnRequest()
     try:
         for line in _block("compares:", interactive):
@@ -157,7 +158,6 @@ def txn(invocation: Invocation) -> None:
             request.failure.append(parse_request(line))
     except BadLine as error:
         raise Exit(3, str(error)) from None
-    s = session(invocation)
     safe = not any(op.WhichOneof("request") != "request_range" for op in [*request.success, *request.failure])
     r = s.ask("KV/Txn", request, rpc_pb2.TxnResponse, safe, limited=False)
     s.printer.txn(r)
