@@ -71,6 +71,13 @@ class Client:
     authorization: str = ""
     pinned: int = 0
 
+    def another(self) -> Client:
+        """For another thread, with connections of its own."""
+        tls, server_name = self.connections.tls, self.connections.server_name
+        return replace(
+            self, endpoints=random.sample(self.endpoints, len(self.endpoints)), pinned=0,
+            connections=Connections(tls, server_name, self.connections.debug))
+
     def ask(self, request: Request, bounded: bool = True, once: bool = False) -> Response:
         """The first endpoint's answer, beginning with the one that answered last. RequestError."""
         if self.authorization:

@@ -35,7 +35,7 @@ def import_(run: Run) -> None:
         raise Exit(1)
     clients = max(run.options.number("c"), 1)
     print(f"starting to import snapshot {file} with {clients} clients", flush=True)
-    connect(run.globals)  # reports errors before anything is copied
+    client = connect(run.globals)  # reports errors before anything is copied
     tops = [found["Root"]]
     for hidden in run.options.strings("hidden"):
         node = _at(found["Root"], hidden)
@@ -45,7 +45,7 @@ def import_(run: Run) -> None:
     rows = [row for top in tops for row in _files(top, hidden_too=top is not found["Root"])]
 
     def copy(part: int) -> None:
-        keys = Keys(connect(run.globals, sync=False))
+        keys = Keys(client.another())
         for key, value, ttl in rows[part::clients]:
             _say(f"copying key: {key}")
             if 0 < ttl < _SHORTEST_S:
