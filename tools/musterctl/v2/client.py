@@ -1,8 +1,8 @@
 """The cluster as a v2 client sees it: its endpoints, and which one answers.
 
 A failing endpoint is passed over. Creations and deletions are tried at one endpoint only, since a second try
-could meet the result of the first. Before a command the endpoints are replaced by those that the members
-publish.
+could meet the result of the first. One in order is tried until an endpoint may have taken it. Before a
+command the endpoints are replaced by those that the members publish.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ class Client:
             self, endpoints=random.sample(self.endpoints, len(self.endpoints)), pinned=0,
             connections=Connections(tls, server_name, self.connections.debug))
 
-    def ask(self, request: Request, bounded: bool = True, once: bool = False) -> Response:
+    def ask(
+        self, request: Request, bounded: bool = True, once: bool = False, sent_once: bool = False
+    ) -> Response:
         """The first endpoint's answer, beginning with the one that answered last. RequestError."""
         if self.authorization:
             request = replace(request, headers={**request.headers, "Authorization": self.authorization})
@@ -100,7 +102,7 @@ class Client:
                     self.pinned = at
                     return answer
                 errors.append(_server_error(endpoint, answer.status))
-            if once:
+            if once or (sent_once and self.connections.sent):
                 self.pinned = (at + 1) % len(self.endpoints)
                 raise errors[-1]
         raise ClusterError(errors)

@@ -92,15 +92,17 @@ class Connections:
     tls: ssl.SSLContext | None
     server_name: str = ""
     debug: bool = False
+    sent: bool = False  # the last request, at least in part
     _kept: dict[tuple[str, str], http.client.HTTPConnection] = field(default_factory=dict)
 
     def send(self, endpoint: str, request: Request, header_s: float, deadline: float | None) -> Response:
         """One endpoint's answer, redirects followed. ``header_s`` until its headers, 0: any time."""
-        url = request.url(endpoint)
+        url, self.sent = request.url(endpoint), False
         for _ in range(_REDIRECTS):
             answer = self._once(endpoint, url, request, header_s, deadline)
             if answer.status // 100 != 3:
                 return answer
+            self.sent = False  # nobody has taken it
             if "location" not in answer.headers:
                 raise RequestError("client: location header not set")
             url = urljoin(url, answer.headers["location"])
@@ -161,6 +163,7 @@ class Connections:
             try:
                 connection.sock.settimeout(None if until is None else _left(until))
                 path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+                self.sent = True
                 connection.request(request.method, path, request.body, dict(request.headers))
                 answer = connection.getresponse()
                 if request.wait is not None:

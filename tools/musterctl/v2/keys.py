@@ -158,7 +158,8 @@ class Keys:
     def create_in_order(self, directory: str, value: str, ttl: int = 0) -> Change:
         """Write a file whose name is the next index."""
         form = _pairs(value=value, ttl=str(ttl) if ttl > 0 else None)
-        return change(self._client.ask(Request("POST", _path(directory), "", form.encode(), _FORM)))
+        request = Request("POST", _path(directory), "", form.encode(), _FORM)
+        return change(self._client.ask(request, sent_once=True))
 
     def delete(
         self, key: str, directory: bool = False, recursive: bool = False, previous_value: str = "",

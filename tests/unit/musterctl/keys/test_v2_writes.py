@@ -1,4 +1,4 @@
-"""``musterctl --api 2 import``."""
+"""Writes of ``musterctl --api 2``: an import, and files in order."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.v2.host import host
+from tests.unit.v2.host import Said, host
 from tools.musterctl import cli
+from tools.musterctl.v2.client import Client
+from tools.musterctl.v2.exchange import Connections, RequestError
+from tools.musterctl.v2.keys import Keys
 
 SET = {"action": "set", "node": {"key": "/k", "value": "v", "modifiedIndex": 8, "createdIndex": 8}}
 
@@ -26,3 +29,20 @@ def test_a_password_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.Monkey
         assert cli.run([*line, "--snap", str(saved)]) == 0
     assert sorted(asked.line for asked in seen) == [f"PUT /v2/keys/k{n}" for n in range(5)]
     assert {asked.authorization for asked in seen} == {"Basic " + base64.b64encode(b"root:rp").decode()}
+
+
+@pytest.mark.parametrize("said", [None, (503, "")])
+def test_a_file_in_order_is_made_once(said: Said | None) -> None:
+    """A host that has no leader keeps the request, and does it later: a job was in its queue three times."""
+    with host(lambda asked: said) as (url, seen):
+        keys = Keys(Client([url, url], Connections(None), 10, 10))
+        with pytest.raises(RequestError):
+            keys.create_in_order("/q", "job")
+    assert [asked.line for asked in seen] == ["POST /v2/keys/q"]
+
+
+def test_a_file_in_order_goes_to_an_endpoint_that_can_be_reached() -> None:
+    with host(lambda asked: (201, SET)) as (url, seen):
+        keys = Keys(Client(["http://127.0.0.1:1", url], Connections(None), 10, 10))
+        assert keys.create_in_order("/q", "job").action == "set"
+    assert len(seen) == 1
