@@ -126,6 +126,12 @@ def test_the_v2_api_takes_them_too(line: str, found: list[str], capsys: pytest.C
     assert (ignored in capsys.readouterr().err) == (line.startswith("-D plain") and "insecure" not in line)
 
 
+def test_the_v2_api_takes_a_services_name_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ETCDCTL_DISCOVERY_SRV_NAME", "blue")
+    given, _ = parse(GLOBAL, ["-D", "both.test", "--no-sync", "get", "a"])
+    assert connect(given).endpoints == ["https://blue.both.test.:1"]
+
+
 def test_the_v2_api_tells_of_a_domain_without_records(capsys: pytest.CaptureFixture[str]) -> None:
     given, _ = parse(GLOBAL, ["-D", "nosuch.test", "get", "a"])
     with pytest.raises(Exit) as end:

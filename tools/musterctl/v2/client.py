@@ -236,7 +236,7 @@ def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
         from tools.musterctl.discovery import endpoints_of
 
         try:
-            found = endpoints_of(domain, "", insecure=True)
+            found = endpoints_of(domain, _environment("DISCOVERY_SRV_NAME"), insecure=True)
         except Exit as end:
             raise Refused(end.message or "") from None
         if not insecure:
