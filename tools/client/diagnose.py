@@ -53,7 +53,7 @@ def explain(target: Target, timeout_s: float, files: Files | None = None) -> str
         try:
             host = host_port(target.address)[0]
             context = (files or Files(target.tls)).context()
-            secure = context.wrap_socket(connection, server_hostname=host)
+            secure = context.wrap_socket(connection, server_hostname=host.removesuffix("."))
         except OSError as error:
             return _tls_words(error)
         with contextlib.closing(secure):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import urllib.request
@@ -10,6 +11,8 @@ from http.client import HTTPConnection, HTTPResponse
 
 from tools.client.channels import Config
 from tools.client.files import Files
+
+_FINAL_DOT = re.compile(r"(?<=\w)\.(?=:\d+$)")  # of a host's name; no certificate has it
 
 
 def page(config: Config, endpoint: str, path: str, timeout_s: float) -> bytes:
@@ -23,6 +26,7 @@ def page(config: Config, endpoint: str, path: str, timeout_s: float) -> bytes:
     else:
         scheme = "http" if tls is None else "https"
         url = endpoint.rstrip("/") if "://" in endpoint else f"{scheme}://{endpoint}"
+        url = _FINAL_DOT.sub("", url)
         handler = urllib.request.HTTPSHandler(context=context)
     with _opener(handler).open(url + path, timeout=timeout_s) as answer:
         content: bytes = answer.read()

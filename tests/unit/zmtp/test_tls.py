@@ -92,6 +92,18 @@ def test_bytes_come_as_they_were_sent_however_little_the_kernel_takes(
     asyncio.run(scenario())
 
 
+def test_a_peers_name_may_have_its_final_dot(authority: Authority) -> None:
+    held = credentials(authority, authority.issue("host", NAME, "host.test"))
+
+    async def scenario() -> None:
+        found, wrong = await shaken(held, held, "host.test.")
+        assert (len(found), wrong) == (2, [])
+        for one in found:
+            one.close()
+
+    asyncio.run(scenario())
+
+
 def test_messages_go_both_ways_and_large_ones_whole(authority: Authority) -> None:
     pair = authority.issue("host", NAME)
 

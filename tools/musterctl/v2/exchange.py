@@ -190,7 +190,8 @@ class Connections:
         if parts.scheme == "https":
             context = self.tls or trusting("")
             try:
-                connection.sock = context.wrap_socket(plain, server_hostname=self.server_name or host)
+                name = (self.server_name or host).removesuffix(".")  # which no certificate has
+                connection.sock = context.wrap_socket(plain, server_hostname=name)
             except TimeoutError:
                 raise
             except OSError as error:

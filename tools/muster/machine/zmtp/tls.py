@@ -197,9 +197,8 @@ class Handshake:
         self._pending = b""
         self._closed = False
         context = credentials.for_dialling() if name else credentials.for_listening()
-        self._tls = context.wrap_bio(
-            self._in, self._out, server_side=not name, server_hostname=name.strip("[]") if name else None
-        )
+        checked = name.strip("[]").removesuffix(".") if name else None
+        self._tls = context.wrap_bio(self._in, self._out, server_side=not name, server_hostname=checked)
         # only now: a handshake that cannot begin leaves nothing behind
         self._timer = loop.call_later(HANDSHAKE_S, self._fail, LATE)
         loop.add_reader(self._fd, self._readable)
@@ -309,7 +308,7 @@ def asked_by_tls(
     try:
         with (
             socket.create_connection((host, port), limit_s, source) as raw,
-            credentials.for_dialling().wrap_socket(raw, server_hostname=host) as sock,
+            credentials.for_dialling().wrap_socket(raw, server_hostname=host.removesuffix(".")) as sock,
         ):
             if reason := credentials.refusal(sock, listens=False):
                 raise Untrusted(reason)

@@ -92,7 +92,7 @@ async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
         secure = await asyncio.to_thread(_context, tls) if parts.scheme == "https" else None
         reader, writer = await asyncio.open_connection(
             parts.hostname, port, ssl=secure,
-            server_hostname=(tls.server_name or parts.hostname) if secure else None)
+            server_hostname=(tls.server_name or parts.hostname or "").removesuffix(".") if secure else None)
         _kept_alive(writer.get_extra_info("socket"))
         request.sent = True
         if request.waits or request.method != "GET":

@@ -33,7 +33,9 @@ async def dial(endpoint: Endpoint, on_lost: Callable[[], None]) -> Connection:
     try:
         async with asyncio.timeout(limit_s):
             context = None if endpoint.tls is None else await asyncio.to_thread(endpoint.tls.context)
-            name = None if endpoint.tls is None else endpoint.tls.server_name or endpoint.host or "localhost"
+            name = None
+            if endpoint.tls is not None:  # certificates have no final dot, which names of SRV records have
+                name = (endpoint.tls.server_name or endpoint.host).removesuffix(".") or "localhost"
             if endpoint.path:
                 transport, connection = await loop.create_unix_connection(
                     make, endpoint.path, ssl=context, server_hostname=name)
