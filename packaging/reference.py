@@ -140,7 +140,8 @@ def families() -> list[Metric]:
     front.look()
     front._shards = [_Every(0, shard=0, up=True, role="leader", move={"hosts": {"p": _Every(0)}})]
     front._nodes = {0: _node()}
-    return [*front.own(), *front.of_host()]
+    own = list(front.own())
+    return [*own, *front.of_host(own)]
 
 
 def series(family: Metric) -> tuple[str, str]:

@@ -57,7 +57,7 @@ PANELS = (
     Panel("CPU of nodes", "percentunit", (
         ("{{instance}} shard {{shard}}", f"rate(muster_node_cpu_us_total{HOSTS}[$__rate_interval]) / 1e6"),)),
     Panel("Memory", "bytes", (
-        ("{{instance}} front", f"process_resident_memory_bytes{HOSTS}"),
+        ("{{instance}} front {{front}}", f"muster_front_resident_memory_bytes{HOSTS}"),
         ("{{instance}} shard {{shard}}", f"muster_shard_resident_memory_bytes{HOSTS}"))),
     Panel("Size on disk", "bytes", (
         ("{{instance}}", f"etcd_mvcc_db_total_size_in_bytes{HOSTS}"),

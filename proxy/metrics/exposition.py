@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 gauge, counter = GaugeMetricFamily, CounterMetricFamily
+_MEMORY, _MEMORY_OF_FRONT = "process_resident_memory_bytes", "muster_front_resident_memory_bytes"
 _ALARM = re.compile(r"memberID:(\d+) alarm:(\w+)")
 # exported as 0 from the start, as by etcd
 _KNOWN = (
@@ -122,7 +123,8 @@ class Metrics:
             one()
 
         def told(of_fronts: Iterable[Metric]) -> None:
-            done(itertools.chain(of_fronts, self.of_host()))
+            of_fronts = list(of_fronts)
+            done(itertools.chain(of_fronts, self.of_host(of_fronts)))
 
         for shard in asked:
             ask_own(self._context, shard, Method.COUNTERS, counted)
@@ -138,8 +140,9 @@ class Metrics:
             return False
         return (route.home if self._context.common.member_id else route.replica) is not None
 
-    def of_host(self) -> Iterator[Metric]:
+    def of_host(self, of_fronts: Iterable[Metric]) -> Iterator[Metric]:
         """What was gathered for this scrape, and the host's own."""
+        yield from self._memory(of_fronts)
         yield from self._member()
         yield from self._cluster()
         yield from self._store()
@@ -162,11 +165,19 @@ class Metrics:
         most = _UNLIMITED if most == resource.RLIM_INFINITY else most
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._of_process = [
-            *self._process.collect(),
+            *map(_renamed, self._process.collect()),
             gauge("os_fd_used", "Open file descriptors.", len(os.listdir("/proc/self/fd"))),
             gauge("os_fd_limit", "The limit of open file descriptors.", files),
             gauge("process_virtual_memory_max_bytes", "The limit of virtual memory.", most),
         ]
+
+    def _memory(self, of_fronts: Iterable[Metric]) -> Iterator[Metric]:
+        """An etcd is one process: its name tells the memory of all processes here."""
+        found = (family for family in of_fronts if family.name == _MEMORY_OF_FRONT)
+        if fronts := [sample.value for family in found for sample in family.samples]:
+            nodes = (facts for facts in self._shards if facts.get("pid") != os.getpid())  # of a joined front
+            text = "Resident memory of this host's fronts and nodes."
+            yield gauge(_MEMORY, text, sum(fronts) + sum(facts.get("resident_bytes", 0) for facts in nodes))
 
     def _grpc(self) -> Iterator[Metric]:
         labels = ["grpc_type", "grpc_service", "grpc_method"]
@@ -316,6 +327,13 @@ class Metrics:
             total.add_metric([kind, name, "success"], successes)
             total.add_metric([kind, name, "error"], failures)
         yield from (last, total)
+
+
+def _renamed(family: Metric) -> Metric:
+    """Its memory is a part of the host's."""
+    if family.name != _MEMORY:
+        return family
+    return gauge(_MEMORY_OF_FRONT, "Resident memory of the front's process.", family.samples[0].value)
 
 
 def _rows(rows: Iterable[Row], figures: Mapping[str, float]) -> Iterator[Metric]:

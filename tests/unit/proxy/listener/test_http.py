@@ -84,6 +84,7 @@ class Site:
         self.handlers: dict[str, Any] = {}
         self.alarms: list[int] = []
         self.learner = False
+        self.facts = {"shard": 0, "keys": 5, "compact_revision": 3}
         self.metrics = Metrics(self.net.context, Figures(), REGISTRY)
         register_http(self, self.net.context, self.metrics)
 
@@ -113,7 +114,7 @@ class Site:
                     elif asked.method == Method.COUNTERS:
                         node.ok(asked, 1, FIGURES)
                     elif asked.method == Method.FACTS:
-                        node.ok(asked, 1, b'{"shard": 0, "keys": 5, "compact_revision": 3}')
+                        node.ok(asked, 1, json.dumps(self.facts).encode())
                     elif asked.method == Method.STATUS:
                         index = 9 if node.member == 1 else 1009
                         node.ok(asked, 1, rpc_pb2.StatusResponse(

@@ -171,6 +171,6 @@ def test_the_process_is_looked_at_in_a_thread_and_only_when_somebody_scrapes() -
     metrics.look()
     found = {family.name: family for family in metrics.own()}
     assert found["os_fd_used"].samples[0].value > 0
-    assert "process_resident_memory_bytes" in found
+    assert found["muster_front_resident_memory_bytes"].samples[0].value > 0
     # what each front counts: a scrape that meets another one would see it fall
     assert "etcd_server_leader_changes_seen" in found

@@ -24,8 +24,8 @@ _GAUGES = {"etcd_debugging_mvcc_watcher_total": "watches"}
 _ELECTIONS = "etcd_server_leader_changes_seen_total"
 _REVISION = "etcd_debugging_mvcc_current_revision"
 _CPU = {"process_cpu_seconds_total": 1.0, "muster_node_cpu_us_total": 1e-6}  # muster has more processes
-_MEMORY = ("process_resident_memory_bytes", "muster_shard_resident_memory_bytes")
-_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _ELECTIONS, _REVISION, *_CPU, *_MEMORY)
+_MEMORY = "process_resident_memory_bytes"
+_READ = (_HANDLED, _HANDLING, *_TIMES, *_COUNTERS, *_GAUGES, _ELECTIONS, _REVISION, *_CPU, _MEMORY)
 _GOOD = ("OK", "Canceled")  # a client that ends its watch is no error
 SLOW_S = 0.1
 
@@ -56,25 +56,24 @@ def read(text: str) -> Figures:
     found = Figures()
     # most counters are zero, and a host has thousands: the parser need not see them
     lines = (line for line in text.split("\n") if line.startswith(_READ) and not line.endswith(" 0"))
-    once: dict[str, float] = {}  # of the only front, and of shard 0's node
+    once: dict[str, float] = {}  # the CPU time of the only front, and of shard 0's node
     found.gauges["memory"] = 0.0
     for family in text_string_to_metric_families("\n".join(lines) + "\n"):
         for sample in family.samples:
-            if sample.labels in ({}, {"shard": "0"}):
-                once[sample.name] = sample.value * _CPU.get(sample.name, 1.0)
-            if sample.name in _MEMORY:
+            if sample.name in _CPU and sample.labels in ({}, {"shard": "0"}):
+                once[sample.name] = sample.value * _CPU[sample.name]
+            if sample.name == _MEMORY:
                 found.gauges["memory"] += sample.value
             else:
                 _take(found, sample)
     if _is_one_process(once):
-        found.gauges["memory"] -= once.get(_MEMORY[0], 0.0)
         found.twice[""] = once["process_cpu_seconds_total"]
     return found
 
 
 def _is_one_process(once: Mapping[str, float]) -> bool:
     """Whether shard 0's node holds the front: their CPU times are the same, but for the time between two
-    looks. Their memory says nothing: it may change by much in that time."""
+    looks."""
     front, node = (once.get(name, 0.0) for name in _CPU)
     return min(front, node) > 0 and abs(front - node) <= min(0.02 * node + 0.05, 1.0)
 
