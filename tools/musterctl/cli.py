@@ -31,6 +31,7 @@ _SHELLS_SIGNAL = 128  # added to a signal's number
 
 def main() -> NoReturn:
     """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
+    _begin_in_utf8()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _open_streams()
     try:
@@ -43,6 +44,13 @@ def main() -> NoReturn:
         code = 3
     sys.stderr.flush()
     os._exit(code)
+
+
+def _begin_in_utf8() -> None:
+    """Arguments, variables and names of files are octets, as to a program in Go. Python has read them by the
+    locale; where that is of another encoding, this program begins again."""
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 class OutputError(OSError):

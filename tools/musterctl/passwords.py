@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from cluster.gotext import text
+from tools.musterctl.command import Exit
 
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 
@@ -27,6 +28,8 @@ def ask(prompt: str, gap: str = "\n") -> str:
         except EOFError:
             print(file=sys.stderr)
             return ""
+        except UnicodeDecodeError:  # of a terminal that is not UTF-8
+            raise Exit(1, "the password is not in UTF-8") from None
 
 
 @contextlib.contextmanager

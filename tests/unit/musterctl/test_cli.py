@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -51,6 +52,24 @@ def test_streams_that_are_full_or_closed(words: str, code: int, said: bytes) -> 
     line = ["sh", "-c", f"{sys.executable} -m tools.musterctl {words}"]
     ended = subprocess.run(line, check=False, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (code, said)
+
+
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="needs localedef")
+def test_arguments_variables_and_names_of_files_are_octets_in_any_locale(tmp_path: Path) -> None:
+    """In one of Latin-1 they became other octets, so etcdctl did not find the key."""
+    locale = "de_DE.ISO-8859-1"
+    line = ["localedef", "-f", "ISO-8859-1", "-i", "de_DE", tmp_path / locale]
+    if subprocess.run(line, check=False, capture_output=True).returncode:
+        pytest.skip("this machine has no sources of locales")
+    environment = {**os.environ, "LOCPATH": str(tmp_path), "LC_ALL": locale}
+    for words, api, said in (
+        (["ü"], "3", 'unknown command "ü"'), (["version"], "ü", "unsupported API version: ü\n"),
+        (["get", "a", "--cacert=ü.pem"], "3", "open ü.pem: no such file"),
+    ):  # fmt: skip
+        ended = subprocess.run(
+            [sys.executable, "-m", "tools.musterctl", *words], env={**environment, "ETCDCTL_API": api},
+            capture_output=True, check=False, timeout=60)  # fmt: skip
+        assert said.encode() in ended.stderr
 
 
 @pytest.mark.parametrize(("step", "code", "said"), [

@@ -24,7 +24,8 @@ LINES = ("user add bob", "get a --user=root", "--api=2 -u root get a")
 
 @pytest.mark.parametrize("line", LINES)
 @pytest.mark.parametrize(("keys", "code"), [
-    (b"\x03", -signal.SIGINT), (b"\x1c", -signal.SIGQUIT), (b"\x04", None)])  # fmt: skip
+    (b"\x03", -signal.SIGINT), (b"\x1c", -signal.SIGQUIT), (b"\x04", None),
+    (b"\xfc\n", 1)])  # fmt: skip
 def test_the_echo_is_on_again_however_it_ends(line: str, keys: bytes, code: int | None) -> None:
     ours, terminal = pty.openpty()
     shown = termios.tcgetattr(terminal)[3] & termios.ECHO
