@@ -16,7 +16,8 @@ from muster_client.pb import kv_pb2, rpc_pb2
 from tools.client.channels import Config
 from tools.musterctl import cli
 from tools.musterctl.commands.data import copying
-from tools.musterctl.commands.data.copying import Copier, Leases
+from tools.musterctl.commands.data.copied_leases import Leases
+from tools.musterctl.commands.data.copier import Copier
 
 GONE, ALIVE, ENDING = 1, 2, 3
 
