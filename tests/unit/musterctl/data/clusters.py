@@ -60,6 +60,7 @@ class Store:
         """By an endpoint. ``own``: what it does itself."""
         ours: dict[str, Callable[..., Any]] = {
             "KV/Range": self._range, "KV/Txn": self.txn, "Lease/LeaseGrant": self.grant,
+            "Lease/LeaseRevoke": self._revoked,
             "Lease/LeaseTimeToLive": self.time_to_live, "Lease/LeaseLeases": self._listed,
             "Lease/LeaseKeepAlive": self._renewed, "Watch/Watch": self._watched}
         with scripted(ours | dict(own)) as address:
@@ -102,9 +103,10 @@ class Store:
     def grant(self, request: Any, context: grpc.ServicerContext) -> rpc_pb2.LeaseGrantResponse:
         if request.ID in self.leases:
             context.abort(Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
-        self.granted.append(request.ID)
-        self.leases.add(request.ID)
-        return rpc_pb2.LeaseGrantResponse(ID=request.ID, TTL=request.TTL)
+        lease = request.ID or 1000 + len(self.granted)
+        self.granted.append(lease)
+        self.leases.add(lease)
+        return rpc_pb2.LeaseGrantResponse(ID=lease, TTL=request.TTL)
 
     def _range(self, request: rpc_pb2.RangeRequest, context: Any) -> rpc_pb2.RangeResponse:
         if 0 < request.revision < self.compacted:
@@ -113,6 +115,10 @@ class Store:
             context.abort(Code.OUT_OF_RANGE, "etcdserver: mvcc: required revision is a future revision")
         found = [kv for key, kv in sorted(self.kvs.items()) if request.range_end or key == request.key]
         return rpc_pb2.RangeResponse(header=rpc_pb2.ResponseHeader(revision=self.revision), kvs=found)
+
+    def _revoked(self, request: Any, context: Any) -> rpc_pb2.LeaseRevokeResponse:
+        self.leases.remove(request.ID)
+        return rpc_pb2.LeaseRevokeResponse()
 
     def time_to_live(self, request: Any, context: Any) -> rpc_pb2.LeaseTimeToLiveResponse:
         if request.ID not in self.leases:

@@ -43,6 +43,15 @@ def test_an_end_by_an_error_says_how_to_go_on(
     assert said.endswith("Error: etcdserver: mvcc: database space exceeded\n")
 
 
+def test_a_cluster_is_not_copied_into_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    """With --follow each put was an event, which it put again, without end."""
+    store = Store(a=b"1")
+    with store.served() as one, store.served() as other:
+        assert cli.run(["--endpoints", one, "import", "--from-etcd", other]) == 128
+        until(lambda: store.granted and not store.leases)
+    assert "Error: --from-etcd names this cluster itself" in capfd.readouterr().err
+
+
 def test_a_later_run_from_what_is_compacted_copies_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """The watch would refuse it behind the copy of all keys."""
     source, target = Store(a=b"2"), Store(a=b"1")

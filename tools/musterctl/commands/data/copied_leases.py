@@ -15,7 +15,19 @@ from tools.musterctl.commands.data.telling import say
 
 _FORGET_EVERY_S = 10.0
 _LIMIT_S = 5.0
+_SHORT_S = 60
 _ASKED, _TOLD = "Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveResponse
+
+
+def is_same(source: Client, target: Client) -> bool:
+    """Whether both are one cluster: each copy there would be one more change to copy. IDs do not tell, as
+    clusters of the same names and URLs share theirs. A lease does. RequestError."""
+    grant = rpc_pb2.LeaseGrantRequest(TTL=_SHORT_S)
+    lease = target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse, None, True).ID
+    found = source.unary(_ASKED, rpc_pb2.LeaseTimeToLiveRequest(ID=lease), _TOLD, None, True)
+    revoke, response = rpc_pb2.LeaseRevokeRequest(ID=lease), rpc_pb2.LeaseRevokeResponse
+    target.start("Lease/LeaseRevoke", revoke, response, _LIMIT_S)  # without it, it ends by itself
+    return found.TTL >= 0
 
 
 class Leases:

@@ -15,7 +15,7 @@ from cluster.gotext import prefix_end
 from tools.client.channels import Config
 from tools.musterctl.client import Client, RequestError, credentials, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.data.copied_leases import Leases
+from tools.musterctl.commands.data.copied_leases import Leases, is_same
 from tools.musterctl.commands.data.copier import Copier
 from tools.musterctl.commands.data.telling import now_and_then, say
 
@@ -86,6 +86,9 @@ def import_(invocation: Invocation) -> None:
         _of_no_cluster(s.config), endpoints=tuple(flags.strings("from-etcd")), cert=cert, key=key,
         cacert=cacert, insecure_transport=not (cacert or cert or key), user=user, password=password)
     source, target = Client(origin, origin.endpoints), s.client()
+    with failing_with():
+        if is_same(source, target):
+            raise Exit(128, "--from-etcd names this cluster itself")
     leases = Leases(source, target)
     copier = Copier(source, target, _span(flags.string("prefix")), flags.number("max-txn-ops"),
                     lambda key: key, leases)
