@@ -89,6 +89,29 @@ def test_a_key_whose_lease_has_ended_since_it_was_read_is_not_copied() -> None:
         step.close()
 
 
+def test_a_key_whose_lease_ends_while_keys_before_it_are_copied_is_left_out() -> None:
+    """It was put without a lease, for ever."""
+    source, target = Source(), Target()
+    clients: Any = (source, target)
+    leases = Leases(*clients)
+    copier = Copier(*clients, (b"\0", b"\0"), 1, lambda key: key, leases)
+    put = target.unary
+
+    def ends(method: str, request: Any, *rest: Any) -> None:
+        put(method, request, *rest)
+        if method == "KV/Txn" and request.success[0].request_put.key == b"0":
+            del source.ttl_s[ENDING]
+            asyncio.run(leases._forget_gone())
+
+    target.unary = ends  # type: ignore[method-assign]
+    assert leases.there(ENDING) == ENDING
+    run_all(target)
+    copier.base()
+    assert target.puts == [(b"0", 0), (b"2", ALIVE)]
+    assert copier.copied == 2
+    run_all(target)
+
+
 def test_a_lease_that_is_gone_at_the_source_is_not_renewed_at_the_target() -> None:
     """They come and go: the target would have more and more. One that an endpoint does not know yet stays."""
     source, target = Source(), Target()

@@ -44,9 +44,7 @@ class Copier:
             self._look_at(since)
         for at, page in self._pages():
             self.revision = min(at, since - 1) if since > 0 else at
-            kvs = self._living(page)
-            self._apply((kv.key, self._put(kv)) for kv in kvs)
-            self.copied += len(kvs)
+            self.copied += self._apply(self._puts(page))
             self.on_progress()
         self._mend()
 
@@ -83,9 +81,7 @@ class Copier:
             if response.canceled:
                 raise Exit(1, cancel_reason(response))
             for revision, events in groupby(response.events, lambda event: event.kv.mod_revision):
-                changes = list(events)
-                self._apply((event.kv.key, self._change(event)) for event in changes)
-                self.copied += len(changes)
+                self.copied += self._apply((event.kv.key, self._change(event)) for event in events)
                 self.revision = revision
             if not response.events:  # with some, its revision is the store's: more of the past may follow
                 self.revision = max(self.revision, response.header.revision)
@@ -134,8 +130,7 @@ class Copier:
         for key in keys:
             request = rpc_pb2.RangeRequest(key=key)
             found = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
-            for kv in self._living(found.kvs):
-                yield key, self._put(kv)
+            yield from self._puts(found.kvs)
             if with_deleted and not found.kvs:
                 yield key, self._delete(key)
 
@@ -150,25 +145,32 @@ class Copier:
         return rpc_pb2.RequestOp(
             request_put=rpc_pb2.PutRequest(key=self._rename(kv.key), value=kv.value, lease=lease))
 
-    def _living(self, kvs: Iterable[kv_pb2.KeyValue]) -> list[kv_pb2.KeyValue]:
+    def _puts(self, kvs: Iterable[kv_pb2.KeyValue]) -> Iterator[tuple[bytes, rpc_pb2.RequestOp]]:
         """Without those whose leases have ended meanwhile: they would stay for ever."""
-        if self._leases is None:
-            return list(kvs)
-        ended = {lease for lease in {kv.lease for kv in kvs} if lease and not self._leases.there(lease)}
-        return [kv for kv in kvs if kv.lease not in ended]
+        ended: set[int] = set()
+        for kv in kvs:
+            if kv.lease in ended:
+                continue
+            op = self._put(kv)
+            if self._leases is not None and kv.lease and not op.request_put.lease:
+                ended.add(kv.lease)
+            else:
+                yield kv.key, op
 
-    def _apply(self, changes: Iterable[tuple[bytes, rpc_pb2.RequestOp]]) -> None:
-        """In transactions as large as allowed. With each its key at the source."""
+    def _apply(self, changes: Iterable[tuple[bytes, rpc_pb2.RequestOp]]) -> int:
+        """How many, in transactions as large as allowed. With each its key at the source."""
         some: list[tuple[bytes, rpc_pb2.RequestOp]] = []
-        size = 0
+        size = count = 0
         for key, op in changes:
             if some and (len(some) == self._max_ops or size + op.ByteSize() > _TXN_BYTES):
                 self._send(some)
                 some, size = [], 0
             some.append((key, op))
             size += op.ByteSize()
+            count += 1
         if some:
             self._send(some)
+        return count
 
     def _send(self, changes: list[tuple[bytes, rpc_pb2.RequestOp]]) -> None:
         while not self._is_done(changes):
