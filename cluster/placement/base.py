@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 DEFAULT_DEPTH = 2
 _CACHE_LIMIT = 65_536
+_CACHED_BYTES = 256  # of a prefix: any client may name longer ones, without end
 
 
 @dataclass(slots=True)
@@ -41,9 +42,10 @@ class Base:
 
     def hashed(self, prefix: bytes) -> int:
         shard = int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big") % self.shards
-        if len(self.cache) >= _CACHE_LIMIT:
-            self.cache.clear()
-        self.cache[prefix] = shard
+        if len(prefix) <= _CACHED_BYTES:
+            if len(self.cache) >= _CACHE_LIMIT:
+                self.cache.clear()
+            self.cache[prefix] = shard
         return shard
 
     def shards_of(self, key: bytes, range_end: bytes) -> tuple[int, ...]:

@@ -291,3 +291,12 @@ def test_what_is_no_table_is_refused(data: bytes) -> None:
     for broken in (data, row[:-1], row + b"x", row[: len(data) % len(row)]):
         with pytest.raises(ValueError, match=r"."):
             Table.decode(broken)
+
+
+def test_long_keys_that_are_named_take_no_memory() -> None:
+    """Any client may name others without end, by reads of keys that are not there."""
+    base = Base(2)
+    for key in (b"k" * 1_000_000, b"/a/" + b"k" * 1_000_000 + b"/x"):
+        assert base.shard_of(key) == base.shard_of(bytes(bytearray(key)))
+    assert not base.cache
+    assert base.shard_of(b"/a/b/c") == base.cache[b"/a/b/"]
