@@ -27,18 +27,21 @@ _MOST_CHANGES = 2_048  # looked through for one range; after more nothing is kep
 _CHANGES_AT_ONCE = 128  # in a slice: 0.1 to 0.3 ms
 _RECENT = 512  # changes remembered, for reads at a revision before them
 _UNUSED_TURNS = 16  # ranges read without a block before another may take its room
-_OVERHEAD_BYTES = 500  # of a block besides its rows
-_LEAST_KEPT_ROWS, _LEAST_KEPT_BYTES = 8, 4_000
+_RECENT_ROW_BYTES = 4_096  # of one that is remembered
+_OVERHEAD_BYTES = 500  # of a block besides its rows and bounds
+_LEAST_KEPT_ROWS, _LEAST_KEPT_BYTES = 8, 3_500
 
 
 class Block:
     """Rows of one span. Bounds are beginnings of row keys (``node.storage.keys``); ``upper`` is outside."""
 
-    __slots__ = ("_sizes", "data", "last_key", "lower", "rows", "since", "turn", "upper")
+    __slots__ = ("_sizes", "data", "last_key", "lower", "rows", "since", "size", "turn", "upper")
 
     def __init__(
         self, lower: bytes, upper: bytes, since: int, rows: int, last_key: bytes, data: bytes, turn: int
     ) -> None:
+        # a client names bounds, of any length
+        self.size = len(lower) + len(upper) + len(last_key) + len(data) + 4 * rows + _OVERHEAD_BYTES
         self.lower = lower
         self.upper = upper
         self.since = since  # right at this revision, and after it
@@ -48,19 +51,11 @@ class Block:
         self.turn = turn  # when it was used last
         self._sizes: bytes | None = None
 
-    @property
-    def size(self) -> int:
-        return _size(self.rows, self.data)
-
     def sizes(self) -> bytes:
         """Of its rows, to merge them with others (``cluster.evaluate.reading.row_parts``)."""
         if self._sizes is None:
             self._sizes = sizes_in(self.data)
         return self._sizes
-
-
-def _size(rows: int, data: bytes) -> int:
-    return len(data) + 4 * rows + _OVERHEAD_BYTES
 
 
 class RowBlocks:
@@ -106,7 +101,11 @@ class RowBlocks:
                 return True
             through = changed_at
             row = b"k" + escape(key)
-            recent.append((changed_at, row))
+            if len(row) > _RECENT_ROW_BYTES:
+                recent.clear()
+                self._floor = changed_at
+            else:
+                recent.append((changed_at, row))
             at = bisect_right(lowers, row) - 1
             if at >= 0 and row < blocks[lowers[at]].upper:
                 self._remove(blocks[lowers[at]])
@@ -140,8 +139,10 @@ class RowBlocks:
         """Keep all live rows of a span at a revision as a block, if that is of use and they are still
         right."""
         self.read_rows += rows
-        size = _size(rows, data)
-        if (rows < _LEAST_KEPT_ROWS and size < _LEAST_KEPT_BYTES) or size > self._limit_bytes >> 2:
+        if rows < _LEAST_KEPT_ROWS and len(data) < _LEAST_KEPT_BYTES:
+            return
+        block = Block(lower, upper, revision, rows, last_key, data, self._turn)
+        if block.size > self._limit_bytes >> 2:
             return
         if revision < self._floor or (revision < self._through and self._changed(lower, upper, revision)):
             return
@@ -149,14 +150,14 @@ class RowBlocks:
         at = bisect_left(lowers, lower)
         if (at < len(lowers) and lowers[at] < upper) or (at and blocks[lowers[at - 1]].upper > lower):
             return
-        while self.bytes + size > self._limit_bytes:
+        while self.bytes + block.size > self._limit_bytes:
             longest_unused = next(iter(blocks.values()))
             if self._turn - longest_unused.turn < _UNUSED_TURNS:
                 return
             self._remove(longest_unused)
         lowers.insert(bisect_left(lowers, lower), lower)
-        blocks[lower] = Block(lower, upper, revision, rows, last_key, data, self._turn)
-        self.bytes += size
+        blocks[lower] = block
+        self.bytes += block.size
 
     def _changed(self, lower: bytes, upper: bytes, revision: int) -> bool:
         """Whether a key of the span has changed after a revision that is not before ``_floor``."""

@@ -168,6 +168,39 @@ def test_room_is_bounded_and_what_is_used_keeps_it(tmp_path: Path) -> None:
         store.close()
 
 
+def test_long_bounds_count_for_the_room(tmp_path: Path) -> None:
+    """They are the client's, which may name any."""
+    limit = 1_000_000
+    store = StateStore.open(tmp_path / "state", range_cache_bytes=limit)
+    try:
+        store.apply([(1, 1, b"".join(records.put(b"%05d" % n, 0, 1, b"", 0) for n in range(5000)))])
+        for n in range(0, 5000, 64):
+            whole(store.reader(), b"%05d" % n, b"%05d" % (n + 63) + b"x" * 100_000)
+        bounds = sum(len(block.lower) + len(block.upper) for block in store.blocks._blocks.values())
+        assert 300_000 < bounds < store.blocks.bytes <= limit
+        store.blocks.clear()
+        for n in range(4000, 5000, 10):  # of few rows, or none: of no use
+            whole(store.reader(), b"%05d" % n + b"x" * 10_000, b"%05d" % (n + 5))
+        assert not store.blocks.bytes
+    finally:
+        store.close()
+
+
+def test_changes_of_long_keys_are_not_remembered(open_store: OpenStore) -> None:
+    store = big(open_store)
+    old, then = store.reader(), store.revision
+    whole(store.reader())
+    for index in range(2, 6):
+        store.apply([(index, 1, records.put(b"k01000" + b"x" * (5000 + index), 0, 1, b"", 0))])
+    store.apply([(6, 1, records.put(b"k01000", 2, 2, b"new", 0))])
+    new = whole(store.reader())
+    assert [row for _, row in store.blocks._recent] == [b"kk01000"]
+    store.blocks._blocks.clear()
+    store.blocks._lowers.clear()
+    assert whole(old) == whole(store.reader(then)) != new
+    assert whole(store.reader()) == new
+
+
 def test_no_room_no_blocks(tmp_path: Path) -> None:
     store = StateStore.open(tmp_path / "state", range_cache_bytes=0)
     try:
