@@ -1,4 +1,4 @@
-"""The counts of keys (``node.storage.state.counts``), built and cut beside requests, in slices."""
+"""The counts of keys (``node.storage.state.counts``), built, cut and cleared beside requests, in slices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Counting:
     def __init__(self, store: StateStore, slicer: Slicer) -> None:
         self._store = store
         self._slicer = slicer
-        self._cutting = False
+        self._cutting = self._forgetting = False
 
     def begin(self) -> None:
         """Count all keys: about a second of CPU a million keys."""
@@ -34,3 +34,16 @@ class Counting:
         while not self._store.counts.cut_step():
             yield
         self._cutting = False
+
+    def forget(self) -> None:
+        """A compaction has ended: what has no rows any more needs no counts."""
+        if not self._forgetting and self._store.counts.hollow:
+            self._forgetting = True
+            self._slicer.start(self._forget())
+
+    def _forget(self) -> Slices:
+        counts, after = self._store.counts, b""
+        while counts is self._store.counts and (going := counts.forget_step(after)) is not None:
+            after = going
+            yield
+        self._forgetting = False

@@ -120,6 +120,7 @@ class Upkeep:
         self.on_flushed()
 
     def _compacted(self) -> None:
+        self.counting.forget()
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
             self._giving_back.want(self._store.defragment)

@@ -4,7 +4,8 @@ The key space is cut into blocks of a few hundred keys, each with its count, in 
 whole blocks and walks the two at its ends: 0.3 ms for a prefix of a million keys instead of 300 ms. A new or
 a deleted key costs a bisection at apply (0.5 us). The blocks are built in slices after the start, up to a
 cursor; until all keys are counted, and in the past, counts are walked. Keys that come with a move are a block
-of the move's own figure, which is cut in slices; a count that ends within it is walked until then.
+of the move's own figure, which is cut in slices; a count that ends within it is walked until then. Where
+names ascend, blocks lose their keys for good: those go behind a compaction.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # what it sums: 0.005 us a block
 _BLOCK = 256
 _CUTS_PER_APPLY = 4
+_FORGOTTEN_AT_ONCE = 1_024
 
 
 class KeyCounts:
@@ -157,6 +159,29 @@ class KeyCounts:
         self._counts[at] = _BLOCK
         if self._counts[at + 1] > 2 * _BLOCK:
             still.add(key)
+
+    @property
+    def hollow(self) -> bool:
+        """Whether :meth:`forget_step` has anything to look at."""
+        return self.ready and 0 in self._counts[1:]
+
+    def forget_step(self, after: bytes) -> bytes | None:
+        """Drop some blocks behind ``after`` that have no keys, nor any rows: a count that ends in the block
+        before would walk these. Returns behind what to go on; None: at the end."""
+        starts, counts = self._starts, self._counts
+        if self._held or not self.ready:
+            return None
+        try:
+            first = counts.index(0, bisect_right(starts, after))
+        except ValueError:
+            return None
+        most = min(first + _FORGOTTEN_AT_ONCE, len(counts))
+        stop = next((at for at in range(first, most) if counts[at]), most)
+        row = self._keys.row_from(starts[first])
+        kept = stop if row is None else min(bisect_right(starts, row) - 1, stop)
+        after = starts[kept if kept < stop else first - 1]
+        del starts[first:kept], counts[first:kept]
+        return after
 
     def count(self, start: bytes, end: bytes) -> int | None:
         """Live keys in ``[start, end)``, ``end`` a zero byte: to the end. None: not all are counted yet."""

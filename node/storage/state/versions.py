@@ -17,7 +17,7 @@ from cluster.histogram import DISK_S, Histogram
 from cluster.placement import Owned, Table
 from node.storage import keys
 from node.storage.errors import SyncFailed, raise_read
-from node.storage.keys import MAX64, escape, parse_current, range_rows
+from node.storage.keys import MAX64, escape, parse_current, range_rows, unescape
 from node.storage.options import BRIEF, UNLOGGED
 from node.storage.state.decoded import Decoded
 from node.storage.state.lease_lists import LeaseLists
@@ -178,6 +178,22 @@ class Versions(StateRows):
             # too many deleted rows, or damage: the bounded search tells which
             found = find(self.database, self.path, key, revision)
             return None if found is None or found[0][-1] else found[1]
+        return None
+
+    def row_from(self, key: bytes) -> bytes | None:
+        """The first key from this one on that has a row, be it deleted or not shown; None: there is none.
+        This one itself where many removed rows lie behind it, which RocksDB has not dropped yet."""
+        try:
+            it = self._cursor
+            if it is None:
+                it = self._cursor = self.database.iter(BRIEF)
+            it.seek(b"k" + escape(key))
+            if it.valid():
+                row = it.key()
+                return unescape(row[1:-15]) if row[:1] == b"k" else None
+            it.status()
+        except Exception:  # too many, or damage: a read of it tells
+            return key
         return None
 
     # Ranges; ``end`` as in etcd's API: empty = one key, a zero byte = to the end

@@ -7,10 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from cluster.effects import records
 from cluster.features.autocompact import AutoCompactor
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import ANSWER, Method, Status, decode_answers
 from node.links.fronts import FrontLink
+from node.storage.state import counts
 from node.upkeep import compaction
 from tests.unit.node.upkeep.replicas import Make
 
@@ -51,6 +53,36 @@ def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch:
     assert answers(links[1]) == [(rid, Status.PARTIAL) for rid in (1, 2, 3)] + [
         (rid, Status.OK) for rid in (1, 2, 3)
     ]
+
+
+def test_behind_a_compaction_keys_that_are_gone_are_counted_no_more(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_BLOCK", 16)
+    node = replica()
+    store = node.store
+    assert store.counts.build_step()
+    for index in range(1, 101):
+        store.apply([(index, 1, b"".join(records.put(b"%04d/%d" % (index, n), 0, 1, b"", 0)
+                                         for n in range(10)))])
+    store.apply([(101, 1, records.delete_range(b"0", b"1", 1000))])
+    store.apply([(102, 1, records.put(b"k", 0, 1, b"", 0))])
+    store.apply([(103, 1, records.compact(store.revision))])
+    assert len(store.counts._starts) > 20
+    begun = []
+    monkeypatch.setattr(node.upkeep.counting, "_slicer", SimpleNamespace(start=begun.append))
+    while not store.compaction_step(0):
+        pass
+    store.defragment()  # RocksDB does so in its time
+    for _ in range(2):
+        node.upkeep.compaction.due()
+        node.loop.soon.pop()()
+    (forgetting,) = begun  # the second one goes on with the first
+    assert list(forgetting) == [None]
+    assert store.counts._counts == [0, 1]
+    node.upkeep.compaction.due()
+    node.loop.soon.pop()()
+    assert len(begun) == 1, "there is nothing to look at"
 
 
 def test_the_clock_compacts_at_the_leader_of_shard_0_alone(replica: Make) -> None:

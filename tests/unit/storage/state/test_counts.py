@@ -19,6 +19,7 @@ class Model:
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
+        self.dead: list[bytes] = []  # of these there are rows, too
         self.walked = 0
 
     def between(self, start: bytes, end: bytes) -> list[bytes]:
@@ -32,6 +33,15 @@ class Model:
         found = len(self.between(start, end))
         self.walked += found
         return found
+
+    def row_from(self, key: bytes) -> bytes | None:
+        return min((row for row in self.keys + self.dead if row >= key), default=None)
+
+
+def forget(quick: KeyCounts) -> None:
+    after: bytes | None = b""
+    while after is not None:
+        after = quick.forget_step(after)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -95,6 +105,56 @@ def test_keys_that_come_in_few_applies_do_not_leave_large_blocks() -> None:
     assert model.walked <= 4 * counts._BLOCK
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_counts_are_right_behind_blocks_that_are_forgotten(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys come in ascending order, live a while and go, but for a few. Their rows go later."""
+    monkeypatch.setattr(counts, "_BLOCK", 8)
+    monkeypatch.setattr(counts, "_FORGOTTEN_AT_ONCE", 3)
+    rng = random.Random(seed)
+    model = Model()
+    quick = KeyCounts(model)
+    assert quick.build_step()
+    for step in range(1_000):
+        created = [b"%06d" % step]
+        old = [key for key in model.keys if int(key) < step - 100 and int(key) % 100]
+        deleted = [key for key in old if rng.random() < 0.2]
+        model.keys = [key for key in model.keys + created if key not in deleted]
+        model.dead += deleted
+        quick.changed(created, deleted)
+        if step % 50 == 0:
+            del model.dead[: rng.randrange(len(model.dead) + 1)]  # compacted
+            forget(quick)
+        start, end = sorted(b"%06d" % rng.randrange(1_000) for _ in range(2))
+        if start < end:
+            assert quick.count(start, end) == len(model.between(start, end))
+    model.dead.clear()
+    forget(quick)
+    assert quick.count(b"\0", b"\0") == len(model.keys) > 100
+    assert quick._starts[0] == b""
+    assert 0 not in quick._counts
+    assert len(quick._starts) < 40, "of some 150 that there were"
+
+
+def test_a_block_stays_while_it_has_rows() -> None:
+    """A count that ends there would walk them all."""
+    model = Model()
+    model.keys = [b"%06d" % n for n in range(5_000)]
+    quick = KeyCounts(model)
+    while not quick.build_step():
+        pass
+    before = list(quick._starts)
+    model.keys, model.dead = [], [b"002000", b"002600"]
+    quick.changed([], [b"%06d" % n for n in range(5_000)])
+    quick.hold()
+    forget(quick)  # while many keys are deleted, blocks stay where they are
+    assert quick._starts == before
+    quick.release()
+    forget(quick)
+    assert quick._starts == [b"", *(max(start for start in before if start <= row) for row in model.dead)]
+
+
 CELL = 50  # keys of which all are shown, or none
 
 
@@ -107,6 +167,9 @@ class Shard(Model):
         self.all = sorted({b"%04d" % rng.randrange(20 * CELL) for _ in range(900)})
         self.own = [True] * 20
         self.show()
+
+    def row_from(self, key: bytes) -> bytes | None:
+        return next((row for row in self.all if row >= key), None)
 
     def show(self) -> None:
         self.keys = [key for key in self.all if self.own[int(key) // CELL]]
@@ -155,6 +218,7 @@ def test_keys_that_come_or_go_with_a_move_are_counted_by_its_figure(
         for _ in range(rng.choice((0, 1, 3, 200))):
             quick.build_step()
             quick.cut_step()
+        forget(quick)
         for _ in range(5):
             start, end = sorted(b"%04d" % key for key in rng.sample(range(20 * CELL), 2))
             start, end = rng.choice((start, start, b"\0")), rng.choice((end, end, b"\0"))
@@ -217,3 +281,38 @@ def test_a_store_counts_what_it_applies(open_store: OpenStore) -> None:
     assert store.quick_count(b"k", b"l") == store.count(b"k", b"l") == 2998
     assert store.quick_count(b"\0", b"\0") == 2999
     assert len(store.counts._starts) > 2
+
+
+def test_a_store_forgets_blocks_whose_rows_are_gone(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counts, "_BLOCK", 16)
+    store = open_store()
+    assert store.counts.build_step()
+
+    def apply(*items: bytes) -> None:
+        store.apply([(store.position.shard_index + 1, 1, b"".join(items))])
+
+    def compacted(revision: int) -> int:
+        apply(records.compact(revision))
+        while not store.compaction_step(0):
+            pass
+        forget(store.counts)
+        return len(store.counts._starts)
+
+    apply(records.put(b"a", 0, 1, b"", 0))
+    for first in range(0, 4_000, 100):
+        apply(*(records.put(b"k%06d" % n, 0, 1, b"", 0) for n in range(first, first + 100)))
+        if first:
+            apply(*(records.delete(b"k%06d" % n) for n in range(first - 100, first)))
+    while not store.counts.cut_step():
+        pass
+    many = len(store.counts._starts)
+    assert many > 50
+    assert compacted(2) == many  # their rows are still there
+    assert compacted(store.revision) >= many - 2  # or RocksDB has not dropped them yet
+    store.defragment()
+    assert compacted(store.revision) <= 100 // counts._BLOCK + 2
+    for start, end in ((b"a", b"k0039"), (b"k000001", b"k003950"), (b"k003950", b"l"), (b"\0", b"\0")):
+        assert store.quick_count(start, end) == store.count(start, end)
+    assert not store.counts.hollow
