@@ -124,6 +124,8 @@ class Upkeep:
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
             self._giving_back.want(self._store.defragment)
+        elif self._store.buffers_removals:  # on a quiet store they would stay
+            self.flushes.want()
 
     def moved_rows_went(self) -> None:
         """Of a copy that was given up, or of keys that have left: they count until RocksDB merges that."""

@@ -16,6 +16,7 @@ from cluster.evaluate.reading.ranges import is_creation
 from cluster.wire.protobuf import tombstone
 from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import DELETE, INVERTED, MAX32, MAX64, PUT, escape, version_row
+from node.storage.options import bounded
 from node.storage.state.decoded import PART, Growing, Part
 from node.storage.state.reads import all_changes
 from node.storage.state.versions import Versions
@@ -251,15 +252,19 @@ def _changes_of_key(
 ) -> Iterator[tuple[int, int, int, bytes]]:
     """As ``all_changes``, of one key: its own rows, read backwards."""
     prefix = b"k" + escape(key)
-    it = source.iter()
-    it.seek_for_prev(prefix + INVERTED.pack(0, MAX64 - from_revision) + b"\xff" * 5)
+    oldest = prefix + INVERTED.pack(0, MAX64 - from_revision) + b"\xff" * 5
+    options = bounded(oldest + b"\0")  # held: see there
+    it = source.iter(options)
+    # A step beyond the newest one would run over deleted rows before the key; rocksdict sets no lower bound
+    it.seek(prefix + INVERTED.pack(0, MAX64 - last_revision))
+    newest = it.key() if it.valid() else b""
+    if newest:
+        it.seek_for_prev(oldest)
     while it.valid():
         row = it.key()
-        if row[:-13] != prefix + b"\0\0":
-            break
         revision = MAX64 - int.from_bytes(row[-13:-5], "big")
-        if revision > last_revision:
-            break
         yield revision, MAX32 - int.from_bytes(row[-5:-1], "big"), row[-1], key
+        if row == newest:
+            return
         it.prev()
     it.status()

@@ -32,7 +32,7 @@ from node.storage.defragment import Defragmenting, check_room, room
 from node.storage.errors import SnapshotRefused, StorageError, SyncFailed
 from node.storage.keys import Position, parse_current
 from node.storage.opening import open_database
-from node.storage.options import state_options
+from node.storage.options import REMOVALS, state_options
 from node.storage.state.blocks import RowBlocks
 from node.storage.state.changes.apply import (
     Applying,
@@ -274,6 +274,13 @@ class StateStore(Versions):
         """An estimate of the bytes that are live."""
         live = self._property("rocksdb.estimate-live-data-size")
         return min(live + self._property("rocksdb.cur-size-all-mem-tables"), self.size_bytes())
+
+    @property
+    def buffers_removals(self) -> bool:
+        """Whether write buffers hold so many removed rows that a flush is worth it: reads pass over each."""
+        removals = [self._property(f"rocksdb.num-deletes-{which}") for which in (
+            "active-mem-table", "imm-mem-tables")]
+        return sum(removals) >= REMOVALS
 
     def _property(self, name: str) -> int:
         return self.database.property_int_value(name) or 0

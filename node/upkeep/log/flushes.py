@@ -29,6 +29,7 @@ _FLUSH_SHARE = 16
 # between flushes for one change of members, at first and at most: it may wait for a host that is down
 _PAUSE_S, _LONGEST_PAUSE_S = 0.1, 16.0
 _ANEW_S = 4.0  # between two times that these pauses start again
+_REST_S = 10.0  # from the beginning of the one before, where another is wanted for what was removed
 _LONG_S = 10.0  # a flush that takes longer is told of: the log grows meanwhile
 _HURRY_S = 1.6  # longest pause while which it is worth having the order's records at once
 
@@ -56,7 +57,7 @@ class Flushes:
         self._began_bytes = self._began_ordered = 0  # what had been logged then
         self._hasten_at, self._pause_s = 0.0, _PAUSE_S
         self._owed = False  # a source of what moved here waits until it is durable
-        self._remove_at = 0.0  # when databases that snapshots replaced are to go; 0: at no time
+        self._due_at = 0.0  # when one is, whatever was applied: for databases that are to go; 0: at no time
         self._wanted = self._anew = False  # a change of members waits for them; another one than before
         self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # the last wait; when the pauses started again
 
@@ -77,10 +78,14 @@ class Flushes:
         rows only behind that (G10)."""
         self._owed = True
 
+    def want(self) -> None:
+        """One begins at a heartbeat soon, whatever was applied: small tables are costly to merge."""
+        self._due_at = max(self._loop.time(), self._since + _REST_S)
+
     def replaced(self) -> None:
         """A snapshot was installed. A flush removes the database of before once it is overdue, though nothing
         may be written any more, or a later one does, once it has no readers. Further installs delay none."""
-        self._remove_at = self._remove_at or self._loop.time() + 2 * RETIRE_S
+        self._due_at = self._due_at or self._loop.time() + 2 * RETIRE_S
 
     def hasten(self, *, wanted: bool, anew: bool = False) -> None:
         """Every heartbeat at least; ``wanted``: a change of members waits until what is applied is durable
@@ -95,8 +100,8 @@ class Flushes:
             self._owed = False
             if self._store.durable_position.order_index < self._node.order_index:
                 self._begin()
-        if 0 < self._remove_at <= self._loop.time() and not self._running:
-            self._remove_at = 0.0
+        if 0 < self._due_at <= self._loop.time() and not self._running:
+            self._due_at = 0.0
             self._begin()
         self._wanted, self._anew = wanted, self._anew or anew
         if not wanted:
@@ -135,8 +140,8 @@ class Flushes:
             log.error("flushing the state failed", error=str(done.exception()))
             self._node.fail(f"flushing the state failed: {done.exception()}")
             return
-        if self._store.retired and not self._remove_at:
-            self._remove_at = self._loop.time() + RETIRE_S
+        if self._store.retired and not self._due_at:
+            self._due_at = self._loop.time() + RETIRE_S
         self._done()
 
     def close(self) -> None:

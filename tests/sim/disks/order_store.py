@@ -178,6 +178,7 @@ class Store:
         """The process ends."""
 
     compacting = False
+    buffers_removals = False
     retired = ()
 
     def compaction_step(self, budget_us: int) -> bool:

@@ -12,6 +12,7 @@ from cluster.features.autocompact import AutoCompactor
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import ANSWER, Method, Status, decode_answers
 from node.links.fronts import FrontLink
+from node.storage.options import REMOVALS
 from node.storage.state import counts
 from node.upkeep import compaction
 from tests.unit.node.upkeep.replicas import Make
@@ -83,6 +84,29 @@ def test_behind_a_compaction_keys_that_are_gone_are_counted_no_more(
     node.upkeep.compaction.due()
     node.loop.soon.pop()()
     assert len(begun) == 1, "there is nothing to look at"
+
+
+def test_what_a_large_compaction_removes_is_flushed_soon(replica: Make) -> None:
+    """RocksDB merges it then; in write buffers each list over it would walk it."""
+    node = replica(shard=1)
+    flushed: list[bool] = []
+    node.upkeep.on_flushed = lambda: flushed.append(True)
+    for removals, flushes in ((REMOVALS - 10, 0), (REMOVALS, 1), (REMOVALS, 0)):
+        flushed.clear()
+        index = node.store.position.order_index + 1
+        puts = b"".join(records.put(b"k", 2 if n else 0, n + 1, b"", 0) for n in range(removals))
+        node.store.apply([(index, 1, puts), (index + 1, 1, records.compact(node.store.revision + removals))])
+        while not node.store.compaction_step(0):
+            pass
+        node.upkeep.compaction.due()
+        node.loop.soon.pop()()
+        for _ in range(2):
+            node.upkeep.flushes.hasten(wanted=False)
+        assert len(flushed) == flushes
+        node.store.flush()
+    node.loop.now_s += 10
+    node.upkeep.flushes.hasten(wanted=False)
+    assert flushed, "not twice within ten seconds"
 
 
 def test_the_clock_compacts_at_the_leader_of_shard_0_alone(replica: Make) -> None:

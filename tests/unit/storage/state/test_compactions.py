@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from cluster.effects import records
 from cluster.grain import GRAIN
 from cluster.wire import protobuf as wire
-from node.storage import Compacted
+from node.storage import Compacted, StateStore
+from node.storage.options import REMOVALS
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import ALL, changes, compact, do, history, versions
 
@@ -112,3 +115,43 @@ def test_a_second_compaction_may_come_while_the_first_is_at_work(open_store: Ope
     while not store.compaction_step(0):
         pass
     assert versions(store) == [(b"a", 302, 0)]
+
+
+def removed(store: StateStore, rows: int) -> None:
+    """Keys of half as many rows come and go between two others."""
+    keys = [b"k%06d" % n for n in range(rows // 2)]
+    do(store, records.put(b"a", 0, 1, b"", 0), records.put(b"z", 0, 1, b"", 0))
+    do(store, *(records.put(key, 0, 1, b"", 0) for key in keys))
+    do(store, *map(records.delete, keys), records.put(b"z", 3, 2, b"", 0))
+    compact(store, store.revision)
+
+
+def test_what_was_removed_in_a_row_is_merged_once_it_is_flushed(open_store: OpenStore) -> None:
+    """Without further writes, too: each list that comes by would look at all of it."""
+    store = open_store(write_buffer_bytes=16 << 20)
+    removed(store, 2 * REMOVALS)
+    assert store.buffers_removals
+    store.flush()
+    assert not store.buffers_removals
+    until = time.monotonic() + 20
+    while sum(file["num_deletions"] for file in store.database.live_files()) > 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert [key for key, _ in store.scan(*ALL)] == [b"a", b"z"]
+
+
+def test_the_past_of_a_key_does_not_look_at_what_was_removed_before_it(open_store: OpenStore) -> None:
+    store = open_store(write_buffer_bytes=16 << 20)
+    removed(store, 40_000)
+
+    def least_s(key: bytes, from_revision: int) -> float:
+        took = []
+        for _ in range(9):
+            began = time.perf_counter()
+            assert len(history(store, key, b"", from_revision).events) == 1
+            took.append(time.perf_counter() - began)
+        return min(took)
+
+    do(store, records.put(b"a", 2, 2, b"", 0), records.put(b"z", 3, 3, b"", 0))
+    first, last = (least_s(key, store.revision - 1) for key in (b"a", b"z"))
+    assert last < 20 * first, "it is 500 times as long"
