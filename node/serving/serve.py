@@ -6,14 +6,15 @@ Everything that may be long is a generator for ``node.serving.reads``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import requests as evaluate
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.txns import plain_txn
 from cluster.features.rows import Row
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
@@ -134,13 +135,14 @@ class Serve:
         return self._node.raft.term
 
     def _txn(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
-        limit = self._node.settings.common.max_txn_ops
-        if revision or (plain := plain_txn.read(body)) is None or plain.ops() > limit:
-            return self._node.past.read_txn(link, rid, revision, body)
-        outcome = evaluate.txn(Overlay(self._store), body, limit)
-        assert not outcome.items, "a read-only transaction has no effect"
-        link.ok(rid, outcome.revision, self._term(), outcome.tail)
-        return None
+        plain = None if revision else plain_txn.read(body)
+        if plain is not None and plain.ops() <= self._node.settings.common.max_txn_ops:
+            with suppress(plain_txn.Large):
+                outcome, answer = plain_txn.run(Overlay(self._store), plain, GRAIN.late_bytes)
+                assert not outcome.items, "a read-only transaction has no effect"
+                link.ok(rid, outcome.revision, self._term(), answer(outcome.revision))
+                return None
+        return self._node.past.read_txn(link, rid, revision, body)
 
     def _history(self, link: FrontLink, rid: int, body: bytes) -> Slices:
         from_revision, max_events, max_bytes, flags, key_len = HISTORY_HEAD.unpack_from(body)

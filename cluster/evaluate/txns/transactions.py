@@ -27,7 +27,7 @@ from cluster.wire.protobuf import key_value, varint
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
 
-_STEP_BYTES = 256 << 10  # of a single key's row: reading it takes a step
+_STEP_BYTES = 256 << 10  # of single keys' rows: reading them takes a step
 _PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
 
@@ -268,6 +268,7 @@ def run_plan(
     """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else rows are
     left out of it. ``known``: what its deletes do was found before. ``left``: see ``spend``."""
     pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
+    read = 0  # bytes of single keys' rows in this step
     for place, (kind, body) in enumerate(plan.ops):
         if kind == "request_txn" or place % STEP_OPS == STEP_OPS - 1:
             yield
@@ -281,7 +282,9 @@ def run_plan(
             tag, inner = b"\x0a", []
             if shows:
                 inner = yield from range_pieces(pending, RangeRead(body), left)
-                if body.range_end or sum(map(len, inner)) > _STEP_BYTES:  # many of few rows are many rows
+                read += sum(map(len, inner))
+                if body.range_end or read > _STEP_BYTES:  # many of few rows are many rows
+                    read = 0
                     yield
         elif kind == "request_delete_range":
             if not known:
