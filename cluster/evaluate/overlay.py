@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Protocol
 
-from cluster.evaluate.footprint import overlap
 from cluster.evaluate.reading.rows import merged
-from cluster.evaluate.spans import Span, holds, keys_in, without
+from cluster.evaluate.spans import Intervals, Span, keys_in
 from cluster.evaluate.view import Current, Outcome, Version
 from cluster.features.auth.permissions import Ranges
 from cluster.features.lessor import NEVER
 
 LOOK = 1000  # rows passed over between two pauses
+_FEW = 64  # one part of the keys in so many is put in its place; more are sorted with the rest
 
 
 class Pinned(Protocol):
@@ -58,7 +59,7 @@ class Overlay:
     """A :class:`cluster.evaluate.view.View` of applied state and pending effects."""
 
     __slots__ = (
-        "_attached", "_hung", "_leases", "_ranges", "_sorted", "_store", "_writes", "batch",
+        "_asked", "_attached", "_gone", "_hung", "_keys", "_leases", "_ranges", "_store", "_writes", "batch",
         "compact_revision", "revision",
     )
 
@@ -66,11 +67,13 @@ class Overlay:
         self._store = store
         # the last pending write of each key, with the batch that it belongs to
         self._writes: dict[bytes, tuple[int, Version | None]] = {}
-        # its keys when it was last asked for a range
-        self._sorted: tuple[tuple[int, int], list[bytes]] = ((0, 0), [])
+        # of its keys, in order: all but the last ones, which came since a range was asked for
+        self._keys: list[bytes] = []
+        self._asked = False  # for a range, since a batch was applied
         # spans deleted whole, with their batch; what was pending in them is no longer in _writes, what is in
         # _writes came after them
         self._ranges: list[tuple[int, Span]] = []
+        self._gone = Intervals()  # the same
         self._leases: dict[int, tuple[int, bool]] = {}  # pending grants (True) and revokes (False)
         # keys that pending writes hang on a lease, with the last batch that did; some may have left it again
         self._hung: dict[int, dict[bytes, int]] = {}
@@ -112,19 +115,25 @@ class Overlay:
         return merged(rows, self.written_in((start, end)), lambda key: writes[key][1])
 
     def written_in(self, span: Span) -> Sequence[bytes]:
-        """The keys of a span with pending writes, in order. Sorted once for all ranges of a request."""
-        writes = self._writes
+        """The keys of a span with pending writes, in order. Only those are sorted that came since it was last
+        asked."""
+        writes, keys = self._writes, self._keys
         if not writes:
             return ()
-        # keys come with a revision of their own, and go without others coming
-        state = self.revision, len(writes)
-        if self._sorted[0] != state:
-            self._sorted = state, sorted(writes)
-        return keys_in(self._sorted[1], span)
+        self._asked = True
+        if fresh := len(writes) - len(keys):
+            came = islice(reversed(writes), fresh)
+            if fresh * _FEW < len(keys):
+                for key in came:
+                    insort(keys, key)
+            else:
+                keys += came
+                keys.sort()
+        return keys_in(keys, span)
 
     def changing(self, span: Span) -> Sequence[bytes] | None:
         """The keys of a span with pending writes; None if a pending delete of a range meets it."""
-        if self._ranges and any(overlap(span, deleted) for _, deleted in self._ranges):
+        if self._ranges and self._gone.meets(span):
             return None
         return self.written_in(span)
 
@@ -138,17 +147,17 @@ class Overlay:
             raise NotYet(self.revision)
 
     def _deleted(self, key: bytes) -> bool:
-        return any(holds(span, key) for _, span in self._ranges)
+        return key in self._gone
 
     def _rows(self, start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
         if not self._ranges:
             return self._store.scan(start, end, 0, LOOK)
-        pieces = without((start, end), [span for _, span in self._ranges])
+        pieces = self._gone.without((start, end))
         return chain.from_iterable([self._store.scan(*piece, 0, LOOK) for piece in pieces])
 
     def count(self, start: bytes, end: bytes) -> int:
         store, span = self._store, (start, end)
-        pieces = without(span, [deleted for _, deleted in self._ranges]) if self._ranges else [span]
+        pieces = self._gone.without(span) if self._ranges else [span]
         found = sum([store.live_count(*piece) for piece in pieces])
         for key in self.written_in(span):
             found += self._writes[key][1] is not None
@@ -190,9 +199,13 @@ class Overlay:
         """Take in what a request did; the next request sees it."""
         batch, writes = self.batch, self._writes
         for span in outcome.ranges:
-            for key in [key for key in writes if holds(span, key)]:
-                del writes[key]
+            if gone := self.written_in(span):
+                first = bisect_left(self._keys, gone[0])
+                del self._keys[first : first + len(gone)]
+                for key in gone:
+                    del writes[key]
             self._ranges.append((batch, span))
+            self._gone.add_span(span)
         for key, version in outcome.writes:
             writes[key] = (batch, version)
             if version is not None and version.lease:
@@ -217,8 +230,14 @@ class Overlay:
             pending = writes.get(key)
             if pending is not None and pending[0] <= batch:
                 del writes[key]
-        if self._ranges:
+        if self._keys:  # in order for as long as ranges are asked for
+            self._keys = [key for key in self._keys if key in writes] if self._asked else []
+        self._asked = False
+        if self._ranges and self._ranges[0][0] <= batch:
             self._ranges = [deleted for deleted in self._ranges if deleted[0] > batch]
+            self._gone = Intervals()
+            for _, span in self._ranges:
+                self._gone.add_span(span)
         attached, hung = self._attached, self._hung
         while attached and attached[0][0] <= batch:
             _, lease, key = attached.popleft()

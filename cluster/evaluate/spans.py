@@ -21,26 +21,6 @@ def inverted(span: Span) -> bool:
     return bool(end) and end != b"\0" and end <= key
 
 
-def without(span: Span, holes: Iterable[Span]) -> list[Span]:
-    """What is left of a span without the holes, in key order; no piece is empty or a single key's."""
-    pieces: list[tuple[bytes, bytes | None]] = [bounds(span)]
-    for hole in holes:
-        low, high = bounds(hole)
-        if high is not None and high <= low:
-            continue  # inverted: it holds nothing
-        left: list[tuple[bytes, bytes | None]] = []
-        for start, end in pieces:
-            if end is None or low < end:
-                left.append((start, min(max(start, low), end or low)))
-            else:
-                left.append((start, end))
-                continue
-            if high is not None and (end is None or high < end):
-                left.append((max(start, high), end))
-        pieces = [(start, end) for start, end in left if end is None or start < end]
-    return [(start, b"\0" if end is None else end) for start, end in pieces if end is None or start < end]
-
-
 def bounds(span: Span) -> tuple[bytes, bytes | None]:
     """First key, and the first key behind the span; None: there is none."""
     start, end = span
@@ -119,12 +99,14 @@ class Intervals:
     def meets(self, span: Span) -> bool:
         """Whether a key of a span can be in the set."""
         low, high = bounds(span)
+        if high is not None and high <= low:
+            return False  # inverted: it holds nothing
         at = bisect_right(self._ends, low)
         firsts = (self._begins[at] if at < len(self._begins) else None, self._rest)
         return any(first is not None and (high is None or first < high) for first in firsts)
 
     def without(self, span: Span) -> list[Span]:
-        """As the function :func:`without`, of this set."""
+        """What is left of a span without the set, in key order; no piece is empty or a single key's."""
         low, high = bounds(span)
         if self._rest is not None and (high is None or self._rest < high):
             high = self._rest

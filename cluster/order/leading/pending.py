@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.effects.records import PENDING_REVISION
-from cluster.evaluate.footprint import overlap
 from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
 from cluster.evaluate.spans import Span
 from cluster.evaluate.txns.plain_txn import GET, MOD, PUT, Plain
@@ -69,7 +68,7 @@ class PendingOverlay(Overlay):
             raise Blocked
 
     def touches(self, start: bytes, end: bytes) -> bool:
-        if self._ranges and any(overlap((start, end), span) for _, span in self._ranges):
+        if self._ranges and self._gone.meets((start, end)):
             return True
         writes = self._writes
         if not writes:
