@@ -60,7 +60,7 @@ class Overlay:
 
     __slots__ = (
         "_asked", "_attached", "_gone", "_hung", "_keys", "_leases", "_ranges", "_store", "_writes", "batch",
-        "compact_revision", "revision",
+        "compact_revision", "read", "revision",
     )
 
     def __init__(self, store: AppliedState) -> None:
@@ -79,6 +79,7 @@ class Overlay:
         self._hung: dict[int, dict[bytes, int]] = {}
         self._attached: deque[tuple[int, int, bytes]] = deque()  # the same by batch: (batch, lease, key)
         self.batch = 1
+        self.read = 0  # bytes of single keys' rows, as each was asked for
         self.revision = store.revision
         self.compact_revision = store.compact_revision
 
@@ -98,9 +99,15 @@ class Overlay:
         pending = self._writes.get(key)
         if pending is not None:
             return None if pending[1] is None else pending[1].kv
+        return self._applied(key)
+
+    def _applied(self, key: bytes) -> bytes | None:
+        """The KeyValue of a key that nothing pending writes."""
         if self._ranges and self._deleted(key):
             return None
-        return self._store.get(key)
+        if kv := self._store.get(key):
+            self.read += len(kv)
+        return kv
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
         """With pauses. NotYet."""

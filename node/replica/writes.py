@@ -256,7 +256,8 @@ class Writes:
                 answers.append((link, rid, head + tail))
                 size += len(body) + len(tail)  # as much as is logged, roughly
             else:
-                size += self._execute(leader, link, rid, method, body)
+                read = leader.view.read  # counts as well: what is read holds the turn
+                size += self._execute(leader, link, rid, method, body) + leader.view.read - read
                 puts = puts and not leader.auth.enabled  # it may have enabled users
         owed.size, intake.bytes = size, queued_bytes
 

@@ -8,7 +8,7 @@ from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.reading.rows import scan, some_rows
 from cluster.evaluate.spans import inverted
 from cluster.evaluate.steps import Steps
-from cluster.evaluate.txns.plain_txn import RESULTS
+from cluster.evaluate.txns.plain_txn import RESULTS, value_of
 from cluster.evaluate.view import Current, View
 from cluster.grain import GRAIN
 
@@ -18,6 +18,8 @@ _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
 _ABSENT = Current(0, 0, 0, 0)
 RANGE_COST = 8  # of a range besides its rows, in rows
 _ROW_BYTES = 4096  # larger ones count as several: reading them takes as long
+_STEP_BYTES = 256 << 10  # of a value: reading it takes a step
+_VALUES = 32  # of single keys that compares have read: so many are kept
 
 
 class Unlooked(Exception):
@@ -34,20 +36,26 @@ class Decided(Protocol):
 
 class Turn:
     """How many rows range compares may look at where one turn decides them, as for a transaction that
-    writes."""
+    writes; and values of single keys, which others of its compares may ask for."""
 
-    __slots__ = ("_left", "looked")
+    __slots__ = ("_left", "_values", "looked")
 
     def __init__(self, looked: Decided | None = None) -> None:
         """``looked``: range compares that were looked at ahead, changes since included."""
         self.looked = looked
         self._left = GRAIN.turn_rows
+        self._values: dict[bytes, bytes | None] = {}
 
     def spend(self, rows: int) -> None:
         """So many more are looked at. Unlooked: too many."""
         self._left -= rows
         if self._left < 0:
             raise Unlooked
+
+    def value(self, view: View, key: bytes) -> bytes | None:
+        if len(self._values) >= _VALUES:
+            self._values.clear()
+        return value_of(view, key, self._values)
 
 
 def is_known(target: int) -> bool:
@@ -69,7 +77,9 @@ def holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
     given = given_of(compare)
     if not range_end and target != VALUE:
         return matches(compare.result, (view.current(key) or _ABSENT)[_TARGET_AT[target]], given)
-    if turn is not None and range_end and not inverted((key, range_end)):
+    if turn is not None and not range_end:
+        return (yield from _value_holds(turn.value(view, key), compare))
+    if turn is not None and not inverted((key, range_end)):
         if turn.looked is not None:
             return turn.looked.holds(compare, view)
         turn.spend(RANGE_COST)
@@ -93,6 +103,15 @@ def holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
             yield
     # a missing key has no value to compare with, not even an unequal one
     return found or (target != VALUE and matches(compare.result, 0, given))
+
+
+def _value_holds(value: bytes | None, compare: Any) -> Steps[bool]:
+    """Of a single key whose value was just read."""
+    if value is None:
+        return False
+    if len(value) > _STEP_BYTES:
+        yield
+    return matches(compare.result, value, compare.value)
 
 
 def matches(result: int, stored: Any, given: Any) -> bool:

@@ -269,14 +269,21 @@ def check_revision(view: View, revision: int) -> None:
         raise EtcdError(errors.COMPACTED)
 
 
-def _holds(view: View, compare: Compare) -> bool:
-    key, at, result, given = compare
-    stored: int | bytes
-    if at == VALUE:
+def value_of(view: View, key: bytes, values: dict[bytes, bytes | None]) -> bytes | None:
+    """A key's value, read once for all of ``values``."""
+    if key not in values:
         kv = view.get(key)
-        if kv is None:
+        values[key] = None if kv is None else Fields(kv).value
+    return values[key]
+
+
+def _holds(view: View, compare: Compare, values: dict[bytes, bytes | None]) -> bool:
+    key, at, result, given = compare
+    stored: int | bytes | None
+    if at == VALUE:
+        stored = value_of(view, key, values)
+        if stored is None:
             return False  # a missing key has no value to compare with, not even an unequal one
-        stored = Fields(kv).value
     else:
         stored = (view.current(key) or _ABSENT)[at]
     return bool(RESULTS[result](stored, given))
@@ -299,8 +306,9 @@ class Large(Exception):
 def _branch(view: View, plain: Plain) -> tuple[bool, list[Op]]:
     """Whether all compares hold, and what is done then: nothing of it can fail. EtcdError."""
     succeeded = True
+    values: dict[bytes, bytes | None] = {}
     for compare in plain.compare:
-        if not _holds(view, compare):
+        if not _holds(view, compare, values):
             succeeded = False
             break
     ops = plain.success if succeeded else plain.failure

@@ -27,7 +27,7 @@ from cluster.wire.protobuf import key_value, varint
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
 
-_STEP_BYTES = 256 << 10  # of single keys' rows: reading them takes a step
+_STEP_BYTES = 256 << 10  # of rows of single keys: reading them takes a step
 _PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
 
@@ -37,9 +37,10 @@ def field(tag: bytes, body: bytes) -> bytes:
     return tag + varint(len(body)) + body
 
 
-def apply_put(view: View, request: Any, revision: int) -> tuple[bytes, Version, bytes]:
+def apply_put(view: View, request: Any, revision: int, shows: bool = True) -> tuple[bytes, Version, bytes]:
     """A put that passed its static and lease checks: ``(item, the new version, response after the header)``.
-    KeyNotFound if it keeps the value or lease of a key that does not exist."""
+    ``shows``: else the response lacks the row before. KeyNotFound if it keeps the value or lease of a key
+    that does not exist."""
     key: bytes = request.key
     value: bytes = request.value
     lease: int = request.lease
@@ -58,14 +59,15 @@ def apply_put(view: View, request: Any, revision: int) -> tuple[bytes, Version, 
         )
         if request.ignore_lease:
             lease = current[3]
-        if request.ignore_value or request.prev_kv:
+        shows = shows and request.prev_kv
+        if request.ignore_value or shows:
             before = view.get(key)
             assert before is not None, "a live key has a KeyValue"
             if request.ignore_value:
                 value = Fields(before).value
     kv = key_value(key, create, revision, version, value, lease)
     item = records.put(key, named, version, value, lease)
-    tail = field(b"\x12", before) if before is not None and request.prev_kv else b""
+    tail = field(b"\x12", before) if before is not None and shows else b""
     return item, Version(create, revision, version, lease, kv), tail
 
 
@@ -268,24 +270,25 @@ def run_plan(
     """Run the operations of a plan: the TxnResponse after its header, in pieces. ``shows``: else rows are
     left out of it. ``known``: what its deletes do was found before. ``left``: see ``spend``."""
     pieces: list[bytes] = [b"\x10\x01"] if plan.succeeded else []
-    read = 0  # bytes of single keys' rows in this step
+    read = 0  # bytes of rows in this step
     for place, (kind, body) in enumerate(plan.ops):
         if kind == "request_txn" or place % STEP_OPS == STEP_OPS - 1:
             yield
         if kind == "request_put":
-            item, version, tail = apply_put(pending, body, pending.revision)
+            item, version, tail = apply_put(pending, body, pending.revision, shows)
             pending.write(body.key, version, item)
             if body.ignore_value:
                 pending.keeps(item)
+            if tail:
+                spend(left, ((body.key, tail),))
+                read += len(tail)
             tag, inner = b"\x12", [tail]
         elif kind == "request_range":
             tag, inner = b"\x0a", []
             if shows:
                 inner = yield from range_pieces(pending, RangeRead(body), left)
-                read += sum(map(len, inner))
-                if body.range_end or read > _STEP_BYTES:  # many of few rows are many rows
-                    read = 0
-                    yield
+                # many of few rows are many rows
+                read += _STEP_BYTES if body.range_end else sum(map(len, inner))
         elif kind == "request_delete_range":
             if not known:
                 plan.deleted[place] = find_deleted(pending, body)
@@ -293,8 +296,7 @@ def run_plan(
             tag, inner = b"\x1a", []
             if shows:
                 inner = yield from deleted_pieces(pending, body, deleted, left)
-                if body.prev_kv:
-                    yield
+                read += _STEP_BYTES if body.prev_kv else 0
             for span in deleted.ranges:
                 pending.delete(span[:2], records.delete_range(*span))
             for key in deleted.keys:
@@ -305,6 +307,9 @@ def run_plan(
             continue
         header = field(b"\x0a", b"\x18" + varint(pending.header_revision))
         pieces += _field(b"\x1a", _field(tag, [header, *inner]))
+        if read >= _STEP_BYTES:
+            read = 0
+            yield
     return pieces
 
 

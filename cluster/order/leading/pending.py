@@ -36,7 +36,7 @@ class PendingOverlay(Overlay):
         """The live key's KeyValue; Blocked if it is pending."""
         pending = self._writes.get(key)
         if pending is None:
-            return None if self._ranges and self._deleted(key) else self._store.get(key)
+            return self._applied(key)
         if pending[1] is None:
             return None
         raise Blocked

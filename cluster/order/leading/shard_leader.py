@@ -248,6 +248,7 @@ class ShardLeader(Generic[T]):
         looked: Ahead | None = None, who: Principal | None = None,
     ) -> None:
         view, batch = self.view, self._open
+        read = view.read
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
         try:
@@ -276,6 +277,7 @@ class ShardLeader(Generic[T]):
         if outcome.items:
             batch.items.append(outcome.items)
             batch.size += len(outcome.items)
+        batch.size += view.read - read  # which holds the turn, too
         if outcome.writes:
             batch.keys.extend([key for key, _ in outcome.writes])
         if outcome.changed:

@@ -30,7 +30,7 @@ from node.replica.writes import Beside, Writes
 from node.serving.reads import Reads
 from node.serving.streams import Streams
 from node.serving.txns.looking import Looking
-from node.serving.txns.past import Past
+from node.serving.txns.past import Past, PastView
 from node.slicing.slicer import Slicer
 from node.storage import StateStore
 from tests.unit.node.replica.test_writes import FakeRaft
@@ -259,6 +259,38 @@ def test_large_values_of_single_keys_are_shown_in_steps(replica: Replica, writes
     assert status == Status.OK
     answer = pb.TxnResponse.FromString(body[HEAD.size :])
     assert [one.response_range.kvs[0].value for one in answer.responses[:-1]] == [k * 60_000 for k in keys]
+
+
+def test_rows_that_puts_replace_are_shown_in_steps(replica: Replica) -> None:
+    """128 of 1.4 MB were read in one turn, twice."""
+    keys = [b"large/%d" % at for at in range(6)]
+    for key in keys:
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=key * 60_000))
+    replica.settle()
+    request = pb.TxnRequest(
+        success=[pb.RequestOp(request_put=pb.PutRequest(key=key, prev_kv=True)) for key in keys])
+    rid = replica.write(Method.TXN, request)
+    [(_, _, due)] = replica.writes._under_way.entries[-1].late
+    work = due.late.pieces(PastView(replica.store.reader()))
+    assert sum(1 for _ in work) >= len(keys)
+    status, body = replica.settle()[rid]
+    assert status == Status.OK
+    answer = pb.TxnResponse.FromString(body[HEAD.size :])
+    assert [one.response_put.prev_kv.value for one in answer.responses] == [k * 60_000 for k in keys]
+
+
+def test_a_turn_ends_by_what_it_has_read(replica: Replica) -> None:
+    """Thousands of compares of a large value that log nothing held the loop for seconds."""
+    replica.write(Method.PUT, pb.PutRequest(key=b"large", value=bytes(1 << 20)))
+    replica.settle()
+    request = pb.TxnRequest(compare=[pb.Compare(key=b"large", target=pb.Compare.VALUE, value=b"other")])
+    for rid in range(20, 40):
+        replica.writes.submit(replica.link, rid, Method.TXN, request.SerializeToString())
+    replica.writes.run()
+    entries = replica.writes._under_way.entries
+    assert entries
+    assert all(own.count <= 4 for own in entries)
+    assert set(replica.settle()) == set(range(20, 40))
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -17,6 +17,7 @@ from cluster.order.prepare import Prepare, Touch, decode_attempt, encode_attempt
 from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
+from cluster.wire.protobuf import key_value
 from node.links.fronts import FrontLink
 from node.replica.server import Node
 from node.replica.shards.shard_role import ShardRole
@@ -60,6 +61,19 @@ def test_without_its_place_in_the_queue_it_would(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(LockTable, "conflicts", lambda self, wanted: any(
         e.attempt is not None and e.footprint.conflicts(wanted) for e in self))
     assert rounds_until_a_swap_of_a_hot_key_is_answered() == 50
+
+
+def test_a_turn_ends_by_what_it_has_read() -> None:
+    """Compares of a large value that log nothing were all evaluated in one turn."""
+    shard = leader()
+    store: Any = shard._store
+    store.get = lambda key, revision=0: key_value(key, 2, 3, 1, bytes(1 << 20), 0)
+    compare = pb.Compare(key=b"large", target=pb.Compare.VALUE, value=b"other")
+    for number in range(20):
+        shard.submit(f"{number}", Method.TXN, pb.TxnRequest(compare=[compare]).SerializeToString())
+    shard.run()
+    assert len(shard._open.replies) == 4
+    assert shard.queued == 16
 
 
 def read(key: bytes) -> bytes:

@@ -11,7 +11,7 @@ from cluster.evaluate import requests
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.evaluate.txns.compares import Turn, Unlooked, holds
-from cluster.evaluate.view import Outcome
+from cluster.evaluate.view import Current, Outcome
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value
@@ -23,6 +23,15 @@ KV = key_value(b"p", 2, 5, 3, bytes(GRAIN.late_bytes // 8), 0)
 
 class Held(EmptyStore):
     read = 0
+
+    def current(self, key: bytes) -> Current | None:
+        return Current(2, 5, 3, 0) if key.startswith(b"p") else None
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        if not key.startswith(b"p"):
+            return None
+        self.read += len(KV)
+        return KV
 
     def scan(
         self, start: bytes, end: bytes, revision: int = 0, look: int = 0
@@ -40,6 +49,7 @@ GET, COUNT = (
     for count in (False, True))
 DELETE = pb.DeleteRangeRequest(key=b"p", range_end=b"q", prev_kv=True)
 PUT = pb.RequestOp(request_put=pb.PutRequest(key=b"a"))
+PREV = [pb.RequestOp(request_put=pb.PutRequest(key=b"p%02d" % at, prev_kv=True)) for at in range(ROWS)]
 
 
 def of(*ops: pb.RequestOp) -> pb.TxnRequest:
@@ -56,7 +66,7 @@ def evaluate(request: Any, store: Held, late: bool) -> Outcome:
 
 @pytest.mark.parametrize(("asked", "found"), [
     (DELETE, 1), (of(pb.RequestOp(request_delete_range=DELETE)), 1), (of(GET), 0), (of(COUNT), 0),
-    (pb.TxnRequest(success=[pb.RequestOp(request_txn=of(GET, GET))]), 0)])
+    (of(*PREV), 0), (pb.TxnRequest(success=[pb.RequestOp(request_txn=of(GET, GET))]), 0)])
 def test_the_turn_reads_no_more_than_it_may_show(asked: Any, found: int) -> None:
     """256 rows of 1.5 MiB were read, joined and answered in one turn, for longer than an election timeout.
     ``found``: times that all rows are read to find the keys."""
@@ -82,3 +92,20 @@ def test_a_compare_of_large_rows_is_looked_at_ahead() -> None:
         finish(holds(view, compare, Turn()))
     assert store.read <= 2 * GRAIN.late_bytes
     assert finish(holds(view, compare, None))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_compares_of_one_value_read_it_once(nested: bool) -> None:
+    """A request of 2 KB read a value of 1.4 MB 128 times."""
+    store = Held()
+    view: Any = Overlay(store)  # type: ignore[arg-type]
+    value = bytes(GRAIN.late_bytes // 8)
+    request = of()
+    equal, less, greater = pb.Compare.EQUAL, pb.Compare.LESS, pb.Compare.GREATER
+    for result, given in ((equal, value), (less, value + b"x"), (greater, b"")) * 8:
+        request.compare.add(key=b"p", target=pb.Compare.VALUE, result=result, value=given)
+    if nested:
+        request = pb.TxnRequest(compare=request.compare, success=[pb.RequestOp(request_txn=request)])
+    outcome = requests.txn(view, request.SerializeToString(), 128, store.live_count, Turn())
+    assert outcome.changed
+    assert view.read == store.read == len(KV)
