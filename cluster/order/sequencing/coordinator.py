@@ -20,14 +20,12 @@ from dataclasses import replace
 from typing import Generic, TypeAlias, TypeVar
 
 from cluster.errors import EtcdError
-from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
+from cluster.evaluate.footprint import Footprint, footprint
 from cluster.evaluate.overlay import NotYet, Overlay
 from cluster.evaluate.replica import Ahead
-from cluster.evaluate.steps import finish
-from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.compares import Unlooked
 from cluster.evaluate.txns.draft import large
-from cluster.evaluate.txns.range_compares import RangeCompares, add_compares
+from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome
 from cluster.features.auth.judge import judge
@@ -46,7 +44,7 @@ from cluster.order.sequencing.expiries import Expiries
 from cluster.order.sequencing.fates import Fates
 from cluster.order.sequencing.granted import GrantedView, Uncounted, Unread
 from cluster.order.sequencing.touches import in_all_shards, leases_looked_at, touches_of
-from cluster.order.sequencing.wide import NEVER, Looks
+from cluster.order.sequencing.wide import NEVER, Looks, wide_of
 from cluster.order.sequencing.wide import Outgoing as Outgoing
 from cluster.order.sequencing.wide import Wide as Wide
 from cluster.pacing.pace import MAX_ENTRY_BYTES
@@ -59,6 +57,7 @@ Look: TypeAlias = "Ahead | Survey"
 Append: TypeAlias = Callable[[bytes, Outcome, Wide[T]], None]  # an item, and who is answered
 
 MAX_WAITING = 10_000  # transactions at one sequencer; beyond it TooManyRequests
+MOST_LOOKED_AT = 256  # blocked ones in each run, 2 us each; all are once a heartbeat
 
 
 class Coordinator(Generic[T]):
@@ -73,12 +72,14 @@ class Coordinator(Generic[T]):
         self._view = view
         self._max_txn_ops = max_txn_ops
         self._resend_ms, self._give_up_ms = 5 * heartbeat_ms, 10 * heartbeat_ms
+        self._heartbeat_ms = heartbeat_ms
         self._gone = gone
         self._users = users or AuthState()
         self.generations = Generations()
         self.hold: Hold | None = None  # of a switch whose source is shard 0
         self._number = 0
         self._queue: deque[Wide[T]] = deque()
+        self._whole_ms = 0  # when all that wait are looked at next
         self._running: dict[Attempt, Wide[T]] = {}  # by number: an attempt begins under the next one
         self._looks = Looks[T](heartbeat_ms, self._due_of)
         self._expiries = Expiries()
@@ -113,17 +114,8 @@ class Coordinator(Generic[T]):
                 return True
         if method == Method.LEASE_REVOKE and not revoked:
             revoked = [parse(pb.LeaseRevokeRequest.FromString, body).ID]
-        plain = plain_txn.read(body) if method == Method.TXN else None
-        if plain is not None and plain.ops() <= self._max_txn_ops and not plain.of_the_past:
-            wanted = plain_footprint(plain)
-        else:
-            plain = None
-            wanted = Footprint(leases=set(revoked)) if revoked else footprint(method, body)
-        wide = Wide(token, method, body, wanted, revoked, plain=plain, deadline_ms=deadline_ms, who=who)
-        if method == Method.TXN and plain is None:
-            found: dict[bytes, pb.Compare] = {}
-            finish(add_compares(found, pb.TxnRequest.FromString(body)))
-            wide.compares = list(found.values())
+        wide = wide_of(token, method, body, revoked, self._max_txn_ops)
+        wide.deadline_ms, wide.who = deadline_ms, who
         self._queue.append(wide)
         return True
 
@@ -247,7 +239,10 @@ class Coordinator(Generic[T]):
         waiting: list[Wide[T]] = []
         before = Overlaps()  # of those that wait
         queue, self._queue = self._queue, deque()
-        for wide in queue:
+        if whole := now_ms >= self._whole_ms:
+            self._whole_ms = now_ms + self._heartbeat_ms
+        while queue and (whole or len(waiting) < MOST_LOOKED_AT):
+            wide = queue.popleft()
             if self._over(wide, now_ms):
                 if wide.switch is not None:
                     wide.switch.ended(False)
@@ -259,11 +254,7 @@ class Coordinator(Generic[T]):
                 wide.behind = None
             if rest := self._expiries.cut(wide):
                 wide.footprint = Footprint(leases=set(wide.leases))
-            lacked = wide.leaderless if wide.placed is self._placement.table else 0  # of each, in each run
-            blocked = (wide.looking or wide.behind is not None or (lacked and not self._leads(lacked))
-                       or self._overlaps.meets(wide.footprint) or before.meets(wide.footprint)
-                       or self._expiries.full(wide))
-            if blocked or not self._start(wide, now_ms):
+            if self._blocked(wide, before) or not self._start(wide, now_ms):
                 waiting.append(wide)
                 before.add(wide.footprint)
             elif not wide.participants:
@@ -272,7 +263,15 @@ class Coordinator(Generic[T]):
                 later = Wide[T](None, wide.method, wide.body, Footprint(leases=set(rest)), rest)
                 waiting.append(later)
                 before.add(later.footprint)
-        self._queue.extend(waiting)  # behind those that had to start over meanwhile
+        queue.extendleft(reversed(waiting))
+        queue.extendleft(reversed(self._queue))  # those that had to start over meanwhile
+        self._queue = queue
+
+    def _blocked(self, wide: Wide[T], before: Overlaps) -> bool:
+        lacked = wide.leaderless if wide.placed is self._placement.table else 0  # of each, in each run
+        return (wide.looking or wide.behind is not None or bool(lacked and not self._leads(lacked))
+                or self._overlaps.meets(wide.footprint) or before.meets(wide.footprint)
+                or self._expiries.full(wide))
 
     def _start(self, wide: Wide[T], now_ms: int) -> bool:
         if not self.generations.settled:

@@ -8,10 +8,12 @@ from typing import Any, Generic, TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.footprint import Footprint
+from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
+from cluster.evaluate.steps import finish
+from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.plain_txn import Plain
-from cluster.evaluate.txns.range_compares import RangeCompares
+from cluster.evaluate.txns.range_compares import RangeCompares, add_compares
 from cluster.features.auth.judge import judge_ahead
 from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
@@ -19,7 +21,9 @@ from cluster.order.log import Attempt
 from cluster.order.moving.switch import Switch
 from cluster.order.prepare import MOST_GRANTED_BYTES, Grant, Touch
 from cluster.order.sequencing.fetching import Fetched
+from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
+from cluster.wire.messages import Method
 
 T = TypeVar("T")
 
@@ -105,6 +109,22 @@ class Wide(Generic[T]):
         return {
             shard: grant.member_id for shard, grant in self.grants.items()
             if grant.counts and any(self.touches[shard][at].shown for at in grant.counts)}
+
+
+def wide_of(token: T | None, method: int, body: bytes, leases: list[int], max_txn_ops: int) -> Wide[T]:
+    """One that arrives. EtcdError: malformed."""
+    plain = plain_txn.read(body) if method == Method.TXN else None
+    if plain is not None and plain.ops() <= max_txn_ops and not plain.of_the_past:
+        wanted = plain_footprint(plain)
+    else:
+        plain = None
+        wanted = Footprint(leases=set(leases)) if leases else footprint(method, body)
+    wide = Wide(token, method, body, wanted, leases, plain=plain)
+    if method == Method.TXN and plain is None:
+        found: dict[bytes, pb.Compare] = {}
+        finish(add_compares(found, pb.TxnRequest.FromString(body)))
+        wide.compares = list(found.values())
+    return wide
 
 
 class Looks(Generic[T]):

@@ -232,6 +232,33 @@ def test_what_waits_for_a_leader_is_not_looked_through_in_each_turn(
     assert sequencer.prepares
 
 
+def test_of_very_many_that_wait_a_turn_looks_at_the_first(sequencer: Sequencer) -> None:
+    """Each turn looked at all: with 3,000 on one key for 6 ms, and lone puts waited as well."""
+    looked: list[str] = []
+    sequencer.coordinator._gone = looked.append  # type: ignore[assignment,func-returns-value]  # none is gone
+    for number in range(1000):
+        sequencer.submit(f"hot{number}")
+    sequencer.run(0)
+    sequencer.body = pb.TxnRequest(success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, sequencer.placement, 1))) for shard in (1, 2)
+    ]).SerializeToString()
+    sequencer.submit("free")
+    looked.clear()
+    for number in range(20):
+        attempt = sequencer.attempt
+        for shard in (1, 2):
+            sequencer.grant(shard, attempt)
+        sequencer.run(1 + number)
+    assert sequencer.logged == [f"hot{number}" for number in range(20)]
+    assert len(looked) <= 20 * (coordinator.MOST_LOOKED_AT + 3)
+    started = {attempt for _, attempt in sequencer.prepares}
+    sequencer.run(HEARTBEAT_MS)  # within one, what waits for none of them begins
+    assert looked[-1] == "free"
+    assert len({attempt for _, attempt in sequencer.prepares} - started) == 1
+    waiting = [wide.token for wide in sequencer.coordinator._queue]
+    assert waiting == [f"hot{number}" for number in range(21, 1000)]
+
+
 def test_an_expiry_waits_no_more_for_a_shard_whose_keys_have_moved_away(sequencer: Sequencer) -> None:
     """It has no deadline, and that shard may be dropped, or never have a leader again."""
     sequencer.coordinator = sequencer.fresh()
