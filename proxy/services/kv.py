@@ -266,15 +266,15 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     yield from validate.checking_txn(request, context.common.max_txn_ops)
     if len(data) > context.common.max_request_bytes and not is_read_only(request):  # only the log has a limit
         raise EtcdError(errors.REQUEST_TOO_LARGE)
+    write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     found: set[int] = set()
     while not context.placement.alone:
         table = context.placement.table
         yield from _collect(context, request, found)
         if context.placement.table is table:
-            break
+            break  # it goes on by this table, without a pause
         found.clear()  # keys have moved meanwhile
     shard = WIDE if _may_be_compacted(context, request) else _shard_of_all(found)
-    write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     if shard == WIDE and range_txns.is_read(request):
         range_txns.RangeTxn(context, call, request, stats).start()
     elif shard == WIDE and len(data) > context.common.max_request_bytes:

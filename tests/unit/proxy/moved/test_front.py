@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from cluster.wire.messages import (
     Method,
     Status,
 )
+from proxy.services import kv
 from proxy.services.table import register_all
 from proxy.spanning.permissions import may_list_leases
 from proxy.watch.permissions import Permissions
@@ -73,6 +75,24 @@ def test_g7_a_read_that_meets_moved_goes_to_the_new_owner_by_the_table_that_came
     order.net.run()
     assert call.status == (0, "")
     assert order.net.context.stats["unary", "etcdserverpb.KV", "Range"].started == 1
+
+
+def test_g7_a_transaction_goes_by_the_table_of_the_moment_when_it_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pause came behind the look at the table: it went to a shard that could be gone."""
+    order, table, before, now = served()
+
+    def looks(request: Any) -> Iterator[None]:
+        order.net.context.placement.replace(table)
+        yield
+
+    monkeypatch.setattr(kv, "compares_ranges", looks)
+    request = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=KEY, prev_kv=True))])
+    order.methods.handlers["Txn"](FakeCall(), request.SerializeToString())
+    order.net.run()
+    assert not before.take(Method.TXN)
+    assert len(now.take(Method.TXN)) == 1
 
 
 def test_a_table_that_comes_with_many_reads_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
