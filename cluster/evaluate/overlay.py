@@ -117,9 +117,10 @@ class Overlay:
         if revision and revision < self.revision:
             raise NotYet(revision)
         writes, rows = self._writes, self._rows(start, end)
-        if not writes:
+        if not (keys := self.written_in((start, end))):
             return rows
-        return merged(rows, self.written_in((start, end)), lambda key: writes[key][1])
+        versions = {key: writes[key][1] for key in keys}  # a batch may be applied before the scan has ended
+        return merged(rows, keys, versions.__getitem__)
 
     def written_in(self, span: Span) -> Sequence[bytes]:
         """The keys of a span with pending writes, in order. Only those are sorted that came since it was last

@@ -14,6 +14,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import steps, validate
 from cluster.evaluate.overlay import NotYet
+from cluster.evaluate.reading import rows as reading_rows
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns import draft
 from cluster.evaluate.txns import transactions as txn_eval
@@ -88,6 +89,7 @@ def test_a_draft_does_what_an_evaluation_in_its_turn_does(
         (draft, "_STEP_CHANGES", 2), (draft, "ROUNDS", rng.choice((1, 8, 8))), (slicer, "SLICE_S", 0.0),
         (GRAIN, "many_keys", rng.choice((4, 256))), (GRAIN, "turn_rows", rng.choice((9, 256))),
         (txn_eval, "STEP_OPS", 2), (draft, "STEP_OPS", 2), (validate, "STEP_OPS", 2), (steps, "STEP_OPS", 2),
+        (reading_rows, "_STEP_ROWS", (1, 256)[seed % 2]),
     ):
         monkeypatch.setattr(module, name, value)
     replica.write(Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=1, TTL=60))

@@ -65,6 +65,20 @@ def test_writes_that_come_and_go_are_told_in_order(seed: int) -> None:
         assert view._deleted(key) == gone
 
 
+def test_a_scan_shows_what_was_pending_when_it_began() -> None:
+    """A step of a large transaction looks at its rows; what is pending is applied before the next step."""
+    view = Overlay(EmptyStore())
+    for key in (b"a", b"b", b"c"):
+        put(view, key)
+    view.take(Outcome(b"", True, b"", [(b"c", None)], 9))
+    rows = view.scan(b"a", b"z")
+    assert next(rows) == (b"a", b"a")
+    view.batch += 1
+    put(view, b"b")
+    view.forget(1, [b"a", b"b", b"c"], [])
+    assert list(rows) == [(b"b", b"b")]
+
+
 class Compared(bytes):
     times = 0
 
