@@ -3,6 +3,9 @@
 Each slice is read in one call and checks the compaction revision first (H16): versions can never vanish
 between the check and the read. Revisions are given whole (I16); a read of a very large one pauses within it,
 and then checks again.
+
+Of the compacted revision only the last change of each key is shown. A transaction may change a key twice, and
+how far each replica has removed the first change is its own affair.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from node.storage.errors import Compacted, StorageCorruption, raise_read
 from node.storage.keys import DELETE, INVERTED, MAX32, MAX64, PUT, escape, version_row
 from node.storage.options import bounded
 from node.storage.state.decoded import PART, Growing, Part
-from node.storage.state.reads import all_changes
+from node.storage.state.reads import all_changes, find
 from node.storage.state.versions import Versions
 
 # revision, sub, type, key
@@ -104,10 +107,20 @@ class _Look:
         self.scanned = self._size = 0
 
     def add(self, change: _Change) -> None:
+        self.scanned += _EVENT_COST
+        if change[0] == self._from and self._is_superseded(change):
+            return
         event = _event(self._store, self._source, change, self._want_prev)
         self._slice.events.append(event)
-        self.scanned += _EVENT_COST
         self._size += len(event[3]) + len(event[4]) + len(change[3])
+
+    def _is_superseded(self, change: _Change) -> bool:
+        """Whether a later change of the same revision is all that the compaction at it keeps of the key."""
+        revision, sub, kind, key = change
+        if revision > self._store.position.compact_revision:  # as it is now: not the one before a pause
+            return False
+        newest = find(self._source, self._store.path, key, revision)
+        return newest is not None and newest[0] < version_row(key, revision, sub, kind)
 
     @property
     def is_full(self) -> bool:

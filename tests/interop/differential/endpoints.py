@@ -192,8 +192,11 @@ class MemoryEndpoint:
         if 0 < start < shard.compact_revision:
             return Watched(True, canceled=True, compact_revision=shard.compact_revision)
         watched = Watched(True)
-        for revision, kind, event_key, kv in shard.events:
-            if revision < start or kind in create.filters:
+        compacted = shard.compact_revision  # of it a compaction leaves the last change of each key
+        last = {key: at for at, (revision, _, key, _) in enumerate(shard.events) if revision == compacted}
+        for at, (revision, kind, event_key, kv) in enumerate(shard.events):
+            if revision < start or kind in create.filters or (
+                    revision == compacted and last[event_key] != at):
                 continue
             if not (event_key == key if not end else key <= event_key and (end == b"\0" or event_key < end)):
                 continue

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from random import Random
+from typing import Any
 
 from .compare import essence
 from .endpoints import Endpoint, MemoryEndpoint, Refusal, Watched
-from .steps import DELETE_ALL, Context, Generator, Step
+from .steps import DELETE_ALL, KEYS, Context, Generator, Step, changed_twice, from_compacted
 
 
 class Difference(AssertionError):
@@ -28,13 +29,17 @@ class Pair:
         self._trail: list[str] = []
 
     def run(self, seed: int, count: int) -> None:
-        """Send ``count`` steps of ``seed`` to both, from an empty key space on."""
+        """Send ``count`` steps of ``seed`` to both, from an empty key space on, and then a compaction at a
+        revision in which a key has changed twice."""
         self._trail = [f"seed {seed}"]
         self.step(DELETE_ALL)
         for step in Generator(Random(seed), self.context).steps(count):
             self.step(step)
+        key = KEYS[seed % len(KEYS)]
+        for step in from_compacted(key, self.step(changed_twice(key)).header.revision):
+            self.step(step)
 
-    def step(self, step: Step) -> object:
+    def step(self, step: Step) -> Any:
         """Send one step to both; Difference if the answers differ. Returns the reference's answer."""
         expected = 0
         if self.model is not self.subject:

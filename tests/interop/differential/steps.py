@@ -193,7 +193,9 @@ class Generator:
         key = self.random.choice([*KEYS, b"\0", b""])
         start = max(self.near_revision(), 0)
         if start == self.context.compact_revision:
-            start += 1  # what is left of the compacted revision itself depends on how far compaction has got
+            # what is left of the compacted revision itself depends on how far compaction has got (but see
+            # `from_compacted`)
+            start += 1
         request = pb.WatchCreateRequest(
             key=key, range_end=self.range_end(key), start_revision=start, prev_kv=self.chance(0.5))
         if self.chance(0.3):
@@ -203,6 +205,25 @@ class Generator:
                 )
             )
         return request
+
+
+def changed_twice(key: bytes) -> Step:
+    """A key is put and deleted in one revision."""
+    put = pb.RequestOp(request_put=pb.PutRequest(key=key, value=b"within"))
+    delete = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
+    return Step("Txn", pb.TxnRequest(success=[
+        pb.RequestOp(request_txn=pb.TxnRequest(success=[op])) for op in (put, delete)]))
+
+
+def from_compacted(key: bytes, revision: int) -> Iterator[Step]:
+    """Watches from a compacted revision, once what the compaction takes is gone. Without deletes: etcd before
+    3.5.16 takes a tombstone of that revision, too."""
+    yield Step("Compact", pb.CompactionRequest(revision=revision, physical=True))
+    yield Step("Put", pb.PutRequest(key=key, value=b"behind"))
+    for end in (b"", key + b"\0", b"\0"):
+        request = pb.WatchCreateRequest(key=key, range_end=end, start_revision=revision, prev_kv=True)
+        request.filters.append(pb.WatchCreateRequest.NODELETE)
+        yield Step("Watch", request)
 
 
 def survivable(txn: Any) -> Any:

@@ -53,7 +53,7 @@ EVERYTHING = Step("Range", pb.RangeRequest(key=b"\0", range_end=b"\0", count_onl
 class Hosts:
     """Several hosts of one cluster as one endpoint: each request goes to the next host, unless it reads
     locally. A host may be behind a compaction that another one has acknowledged, as an etcd's member may. So
-    what is below it is asked of the next host once that has it; where keys move, of the host that has
+    what is not above it is asked of the next host once that has it; where keys move, of the host that has
     acknowledged it: a shard that owns nothing any more is in no range."""
 
     def __init__(self, endpoints: list[Endpoint], *, moves: bool = False) -> None:
@@ -65,7 +65,7 @@ class Hosts:
         self._moves = moves
 
     def call(self, step: Step, expected_events: int = 0) -> Result:
-        if any(0 < revision < self._compacted for revision in named_of_the_past(step)):
+        if any(0 < revision <= self._compacted for revision in named_of_the_past(step)):
             host = self._compacter if self._moves else next(self._next)
             host.call(EVERYTHING)
             return host.call(step, expected_events)

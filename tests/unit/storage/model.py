@@ -42,11 +42,16 @@ class Model:
 
     def at(self, key: bytes, revision: int) -> Version | None:
         """The live version of a key at a revision."""
+        found = self.newest(key, revision)
+        return found if found is not None and found.version else None
+
+    def newest(self, key: bytes, revision: int) -> Version | None:
+        """The last change of a key up to a revision, tombstones too."""
         found = None
         for version in self.versions.get(key, ()):
             if version.revision <= revision:
                 found = version
-        return found if found is not None and found.version else None
+        return found
 
     def _put(self, key: bytes, value: bytes, lease: int, revision: int, sub: int) -> bytes:
         old = self.versions.get(key, [None])[-1]
@@ -78,8 +83,10 @@ class Model:
         return self._delete(key, self.revision, 0)
 
     def txn(self, operations: list[tuple[str, bytes, bytes, int]]) -> bytes:
-        """Puts and deletes at one revision, each key at most once: others are refused (``duplicate key
-        given``)."""
+        """Puts and deletes at one revision, no key put twice: that is refused (``duplicate key given``).
+
+        A key may be deleted before its put and after it: by a nested transaction, or a delete up to the end.
+        """
         items: list[bytes] = []
         revision = self.revision + 1
         put_keys: set[bytes] = set()
@@ -89,10 +96,9 @@ class Model:
                 items.append(
                     self._put(key, value, lease if lease in self.leases else 0, revision, len(items))
                 )
-            elif name == "delete" and key not in put_keys:
+            elif name == "delete":
                 newest = self.versions.get(key, [None])[-1]
                 if newest is not None and newest.version:
-                    put_keys.add(key)  # no put after it
                     items.append(self._delete(key, revision, len(items)))
         if items:
             self.revision = revision
@@ -148,7 +154,11 @@ class Model:
         last = sub = 0
         for revision, kind, key, version in self.log:
             sub, last = (sub + 1 if revision == last else 0), revision
+            if revision == self.compact_revision and version is not self.newest(key, revision):
+                continue  # the compaction keeps the last change alone
             if revision >= from_revision and in_range(key, start, end):
-                old = self.at(key, revision - 1) if revision - 1 >= self.compact_revision else None
+                # as in etcd, a creation has none: not even behind a delete of the same transaction
+                shows_old = version.create != revision and revision - 1 >= self.compact_revision
+                old = self.at(key, revision - 1) if shows_old else None
                 out.append((revision, kind, key, version.kv(key), old.kv(key) if old else b"", sub))
         return out

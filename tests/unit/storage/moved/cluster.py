@@ -136,6 +136,12 @@ class Cluster:
         if item := self.model.delete(key):
             self.apply({self.table.owner(key): item}, before)
 
+    def put_within(self, key: bytes) -> None:
+        """A key is deleted, put and deleted in one revision, and stays away."""
+        before, lease = self.model.revision, self.random.choice((0, *LEASES))
+        changed = [("delete", key, b"", 0), ("put", key, b"within", lease), ("delete", key, b"", 0)]
+        self.apply({self.table.owner(key): self.model.txn(changed)}, before)
+
     def delete_range(self) -> None:
         """Of all shards at once: a multi, whose parts name spans."""
         start, end = self.span()

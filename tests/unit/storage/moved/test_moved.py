@@ -35,11 +35,13 @@ def drive(root: Path, seed: int, steps: int) -> Cluster:
     for _ in range(steps):
         doing = choose.choice((
             "put", "put", "put", "put", "delete", "delete", "range", "begin", "pages", "pages", "end",
-            "compact", "remove", "drop", "reopen", "read", "read", "read"))
+            "within", "compact", "remove", "drop", "reopen", "read", "read", "read"))
         if doing == "put":
             cluster.put(choose.choice(KEYS))
         elif doing == "delete":
             cluster.delete(choose.choice(KEYS))
+        elif doing == "within":
+            cluster.put_within(choose.choice(KEYS))
         elif doing == "range":
             cluster.delete_range()
         elif doing == "compact":
@@ -114,6 +116,30 @@ def test_a_delete_of_very_many_keys_is_told_in_pieces(cluster: Cluster) -> None:
     assert places == [(before, 1, 1), (before, 2, 1), (before + 1, 0, 1)]
     assert target.staged is not None
     assert target.staged.live == 0
+
+
+def test_a_copy_is_told_the_last_change_of_a_key_that_a_compaction_has_passed(cluster: Cluster) -> None:
+    """The source lacks the put, which the delete of the same transaction follows."""
+    cluster.put(b"a/x")
+    target = moving(cluster, b"a/")
+    assert copied(cluster) == 1
+    source = cluster.stores[0, cluster.table.owner(b"a/")]
+    move, before = cluster.copiers[0].move, cluster.model.revision
+    for key in (b"a/", b"a/x"):
+        cluster.put_within(key)
+    answer(source, move, Ask(source.shard, False, revision=before))  # so that its changes are kept for it
+    cluster.compact_at(cluster.model.revision)
+    cluster.remove_compacted()
+    told: list[bytes] = []
+    ask = Ask(source.shard, False, revision=before)
+    while not (found := answer(source, move, ask, Bounds(rows=1))).level:
+        told += [key for key, value in found.rows if value is None]
+        batch = cluster.copiers[0].take(ask, found)
+        assert batch is not None
+        stage(target, batch)
+        ask = Ask(source.shard, False, revision=found.revision, within=found.within)
+    assert set(told) == {b"a/", b"a/x"}
+    assert copied(cluster) == 0
 
 
 def test_a_page_passes_over_no_more_old_versions_than_its_bound(cluster: Cluster) -> None:

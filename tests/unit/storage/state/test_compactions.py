@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
+from cluster.bolt.etcd import revision_key
 from cluster.effects import records
+from cluster.evaluate.steps import finish
 from cluster.grain import GRAIN
 from cluster.wire import protobuf as wire
+from node.backup.rows import Checkpoint
 from node.storage import Compacted, StateStore
 from node.storage.options import REMOVALS
+from node.storage.snapshot import SnapshotSource
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import ALL, changes, compact, do, history, versions
+from tests.unit.storage.state.stores import ALL, changes, compact, do, history, received, versions
 
 
 def test_a_compaction_keeps_the_newest_at_or_below_it_and_all_above(open_store: OpenStore) -> None:
@@ -155,3 +160,77 @@ def test_the_past_of_a_key_does_not_look_at_what_was_removed_before_it(open_stor
     do(store, records.put(b"a", 2, 2, b"", 0), records.put(b"z", 3, 3, b"", 0))
     first, last = (least_s(key, store.revision - 1) for key in (b"a", b"z"))
     assert last < 20 * first, "it is 500 times as long"
+
+
+def changed_twice(open_store: OpenStore, others: int = 0) -> StateStore:
+    """In revision 3 ``b`` is deleted and put, ``c`` put and deleted, ``d`` deleted, put and deleted."""
+    store = open_store()
+    do(store, records.txn(records.put(key, 0, 1, b"old", 0) for key in (b"b", b"d")))  # 2
+    do(store, records.txn([
+        *(records.put(b"a%06d" % i, 0, 1, b"", 0) for i in range(others)),
+        records.delete(b"b"), records.put(b"b", 0, 1, b"new", 0),
+        records.put(b"c", 0, 1, b"new", 0), records.delete(b"c"),
+        records.delete(b"d"), records.put(b"d", 0, 1, b"new", 0), records.delete(b"d")]))
+    return store
+
+
+NEW = wire.key_value(b"b", 3, 3, 1, b"new", 0)
+LAST = [(3, 0, b"b", NEW, b"", 1), (3, 1, b"c", wire.tombstone(b"c", 3), b"", 3),
+        (3, 1, b"d", wire.tombstone(b"d", 3), b"", 6)]
+
+
+def test_of_the_compacted_revision_the_last_change_of_each_key_is_told(open_store: OpenStore) -> None:
+    """However far the removal is. A watch from there met a row that was gone, and ended each host."""
+    store = changed_twice(open_store)
+    assert b"".join(event[2] for event in history(store, *ALL, 3).events) == b"bbccddd"
+    do(store, records.compact(3))
+    for removed in (False, True):
+        while removed and not store.compaction_step(0):
+            pass
+        assert len(versions(store)) == (3 if removed else 9)
+        assert history(store, *ALL, 3, want_prev=True).events == LAST
+        assert history(store, *ALL, 3, max_events=1, max_scan=1).events == LAST
+        for event in LAST:
+            assert history(store, event[2], b"", 3).events == [event]
+    store.flush()
+    store.close()
+    store = open_store()
+    do(store, records.put(b"e", 0, 1, b"", 0))  # 4
+    assert history(store, *ALL, 3).events[:-1] == LAST
+    compact(store, 4)
+    assert versions(store) == [(b"b", 3, 0), (b"e", 4, 0)]
+
+
+def test_a_compaction_at_the_revision_that_is_being_told_takes_nothing_from_it(open_store: OpenStore) -> None:
+    """It comes in a pause of the read, behind the first look at the compaction."""
+    store = changed_twice(open_store, others=100)
+    slices = store.history_slices(
+        *ALL, 3, max_events=1000, max_bytes=1 << 20, want_prev=False, max_scan=50)
+    next(slices)
+    compact(store, 3)
+    told = finish(slices).events[100:]
+    assert [(*event[:5], event[5] - 100) for event in told] == LAST
+
+
+def test_hashes_backups_and_copies_of_a_key_that_changed_twice_know_of_the_last_change_alone(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    store = changed_twice(open_store)
+    do(store, records.compact(3))
+    hashes = store.hash_kv().run(), store.hash_state().run()
+    while not store.compaction_step(0):
+        pass
+    assert (store.hash_kv().run(), store.hash_state().run()) == hashes
+    other = open_store("other")
+    other.install(received(store, tmp_path / "outgoing", other.root))
+    assert history(other, *ALL, 3).events == LAST
+    assert (other.hash_kv().run(), other.hash_state().run()) == hashes
+    for copied in (store, other):
+        source = SnapshotSource.create(copied, tmp_path / "checkpoint")
+        checkpoint = Checkpoint(source.directory)
+        rows = [row for some in checkpoint.keys(3, 3) for row in some]
+        checkpoint.close()
+        source.close()
+        assert sorted((at, value) for at, value in rows) == [
+            (revision_key(3, 1, False), NEW), (revision_key(3, 3, True) + b"c", b""),
+            (revision_key(3, 6, True) + b"d", b"")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from node.storage import Compacted, FutureRevision, StateStore
@@ -18,6 +18,13 @@ ENDS = [b"", b"\0", *KEYS]
 keys = st.sampled_from(KEYS)
 values = st.binary(max_size=200)
 leases = st.sampled_from([0, 0, 1, 2, -3, 2**62])
+
+
+def put_within(key: bytes, value: bytes, lease: int) -> tuple[str, list[tuple[str, bytes, bytes, int]]]:
+    """A transaction that deletes a key, puts it, and deletes it again."""
+    return "txn", [("delete", key, b"", 0), ("put", key, value, lease), ("delete", key, b"", 0)]
+
+
 operation = st.one_of(
     st.tuples(st.just("put"), keys, values, leases),
     st.tuples(st.just("put"), keys, values, leases),
@@ -26,6 +33,7 @@ operation = st.one_of(
         st.just("txn"),
         st.lists(st.tuples(st.sampled_from(["put", "delete"]), keys, values, leases), max_size=6),
     ),
+    st.builds(put_within, keys, values, leases),
     st.tuples(st.just("grant"), leases.filter(bool), st.integers(1, 1000)),
     st.tuples(st.just("checkpoint"), leases.filter(bool), st.integers(0, 1000)),
     st.tuples(st.just("revoke"), leases.filter(bool)),
@@ -143,6 +151,10 @@ def assert_history(store: StateStore, model: Model, start: bytes, end: bytes, re
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(script)
+@example([(put_within(b"a", b"x", 0), "apply"), (("compact_back", 0), "item")])
+@example([
+    (("put", b"a", b"", 0), "item"), (("txn", [("delete", b"a", b"", 0), ("put", b"a", b"x", 0)]), "record"),
+    (("compact_back", 0), "item")])
 def test_every_read_at_every_revision_agrees_with_the_model(steps) -> None:  # type: ignore[no-untyped-def]
     with tempfile.TemporaryDirectory() as path:
 
