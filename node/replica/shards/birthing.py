@@ -143,13 +143,15 @@ class Birthing:
 
     def begin(self) -> None:
         """This node begins to sequence."""
-        self._dropped.clear()
         self._emptied.clear()
         self._disks.forget()
         self._births = Births(self._role.node.settings.birth_timeout_ms)
 
     def end(self) -> None:
         self._births = None
+        if self._dropped:  # what was logged may be lost: then another leader goes on with these shards
+            self._dropped.clear()
+            self._in_order(self._role.placement.running)
 
     def follow(self, table: Table, fold: Fold) -> None:
         """A table is applied here; ``fold``: of the same place."""

@@ -29,7 +29,7 @@ class Role:
 
     def __init__(self, table: Table) -> None:
         self.logged: list[tuple[int, State]] = []
-        told = SimpleNamespace(table=table)
+        told = SimpleNamespace(table=table, facts=lambda: SimpleNamespace(settled=False))
 
         def log_shard(shard: int, state: State) -> bytes:
             self.logged.append((shard, state))
@@ -39,6 +39,7 @@ class Role:
         self.placement = Placement(1)
         self.reports = Reports()
         self.on_disk = 0  # of the order, at a majority of all other shards' nodes
+        self.now_ms = 0
         self.own = self.others = 0  # the same, at this node 0 and at two others
         self.links = SimpleNamespace(find=lambda host, shard: self, flush=lambda: None)
         floors = SimpleNamespace(on_disk=lambda voters: self.on_disk)
@@ -48,7 +49,7 @@ class Role:
         self.sequencer = SimpleNamespace(tail=SimpleNamespace(append=lambda item, writes, revoked: None))
         self.node = SimpleNamespace(
             settings=SimpleNamespace(birth_timeout_ms=1000, data_dir="/nowhere/shard-0"),
-            now_ms=lambda: 0, wake=lambda: None, loop=None,
+            now_ms=lambda: self.now_ms, wake=lambda: None, loop=None,
             raft=SimpleNamespace(
                 id=1, last_index=7, configuration=SimpleNamespace(voters=frozenset((1, 2, 3)))),
             store=self, applies=SimpleNamespace(busy=True),
@@ -142,3 +143,19 @@ def test_a_table_from_before_the_drop_brings_no_report_back(
     birthing.begin()  # another term, in which the drops are lost
     applied(role, birthing, retiring)
     assert counted(role) == {1, 2}
+
+
+def test_a_shard_whose_drop_was_lost_counts_once_it_serves(role: Role, birthing: Birthing) -> None:
+    """Another leader has gone on with it. Its reports did not count here: nothing of it was put in order."""
+    forming = take_shard(Table.initial(Base(1)), 1, State.FORMING, 1, (1, 2, 3))
+    role.writes.leader.told.table = forming
+    applied(role, birthing, forming)
+    birthing.step()
+    role.now_ms = 1000
+    birthing.step()
+    assert role.logged == [(1, State.DROPPED)]
+    birthing.end()
+    applied(role, birthing, take_shard(forming, 1, State.SERVING, 0, ()))
+    assert counted(role) == {1}, "a follower asks its leader, too"
+    birthing.begin()
+    assert counted(role) == {1}
