@@ -24,6 +24,7 @@ TEXT = "text/plain; charset=utf-8"
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 _AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
 _PIECES = 16  # of a body that h11 reads in the time of a request
+_GIVEN_BYTES, _GIVEN_BODY_BYTES = 65_536, 262_144  # to h11 at a time: it is asked what it holds at each head
 KB_BITS = 10
 _PIECE_BYTES = 65_536  # of what many clients get, for one of them
 _HANDED_BYTES = 524_288  # of it in a turn of the loop, 0.3 ms
@@ -190,6 +191,31 @@ class ByH11:
             return self._reject(400, "bad Content-Length")
         return True
 
+    def _give_some(self) -> bool:
+        """Give h11 the next of what was read. Whether there was any."""
+        raw, at = self._raw, self._at
+        if not raw:
+            return False
+        most = _GIVEN_BYTES if self._h11.their_state is h11.IDLE else _GIVEN_BODY_BYTES
+        data = raw[at : at + most]
+        self._at += len(data)
+        if 2 * self._at >= len(raw):  # as in ``Http1Connection._serve_plain``
+            self._raw = self._left()
+        self._give(data)
+        if self._ended and not self._raw:
+            self._give(b"")
+        return True
+
+    def _take_back(self, held: bytes) -> None:
+        """What h11 has not looked at waits in ``_raw`` again."""
+        if self._raw.endswith(held, 0, self._at):  # much may lie behind it, and stays where it is
+            self._at -= len(held)
+        else:
+            self._raw = held + self._left()
+        self._h11, self._old, self._given = self._fresh(), None, False
+        if self._ended and not self._raw:
+            self._give(b"")
+
     def _give(self, data: bytes) -> None:
         self._given = True
         conn = self._h11
@@ -228,7 +254,7 @@ class ByH11:
         if isinstance(event, h11.ConnectionClosed):
             self.lost()
             self.output.close()
-        return False  # or NEED_DATA, PAUSED
+        return event is h11.NEED_DATA and self._give_some()  # or PAUSED
 
     def _begun_by(self, head: h11.Request) -> bool:
         self._head, self._old = head, _old(head)  # what is refused is answered by them, too
@@ -279,7 +305,8 @@ class ByH11:
         serve(request, handler)
         if self._ended:
             self.end_wait()
-        if self._switched is not None and (early := self._h11.trailing_data[0]):
+        if self._switched is not None and (early := self._h11.trailing_data[0] + self._left()):
+            self._raw = b""
             self._switched.received(early)
 
     # -- answers
@@ -359,16 +386,13 @@ class ByH11:
         self._send(h11.EndOfMessage())
         self.request = None
         done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        line_end = done and self._h11.trailing_data[0].startswith(LINE_ENDS)  # h11 takes it for a request
         stays = self._old is Old.STAYS and self._h11.our_state is h11.MUST_CLOSE
-        if done and not line_end and not self._draining:
-            self._h11.start_next_cycle()
-            self._go_behind()
-        elif (line_end or stays) and not self._draining:
-            self._raw, self._given = self._h11.trailing_data[0] + self._left(), False
-            self._h11, self._old = self._fresh(), None
-            if self._ended and not self._raw:
-                self._give(b"")
+        if (done or stays) and not self._draining:
+            held = self._h11.trailing_data[0]
+            if done and not held:
+                self._h11.start_next_cycle()
+            else:
+                self._take_back(held)
             self._go_behind()
         else:
             self.output.close(half=self._h11.their_state is h11.ERROR)

@@ -17,6 +17,7 @@ from proxy.http.requests import AtOnce, HttpRequest
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms; a KB of one counts as one more
 _MOST_PIECES = 1000  # that wait behind an answer before they are joined
 TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
+FULL_BYTES = 262_144  # read behind an answer that has not begun; less is moved as often as is simple
 _PUT = b"P"[0]
 _OVER = (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED)
 
@@ -149,7 +150,7 @@ class Http1Connection(ByH11):
         elif self._untaken and isinstance(self.request, HttpRequest):
             self._hand_on(self.request)
         elif self.request is None:
-            if self._raw and not (self._given or self._ended):
+            if self._raw and not (self._given or self._ended or self.full):
                 raw, self._raw = self._left(), b""
                 if raw[0] == _PUT:
                     if self._take_whole is not None and self._taken(raw):
@@ -175,6 +176,12 @@ class Http1Connection(ByH11):
             return self._switched.held_bytes
         given = len(self._h11.trailing_data[0]) if self._h11.their_state is not h11.ERROR else 0
         return len(self._raw) - self._at + sum(map(len, self._more)) + given
+
+    @property
+    def full(self) -> bool:
+        """Whether enough waits for an answer that has not begun. The rest is read behind that."""
+        started = self.request is not None and self.request.started
+        return not started and self._switched is None and self.backlog > FULL_BYTES
 
     @property
     def overrun(self) -> bool:
@@ -241,17 +248,15 @@ class Http1Connection(ByH11):
             if self._h11.their_state is h11.ERROR or self._h11.our_state in _OVER:
                 return
             if self._raw:
-                if self._more:
+                if self._more and len(self._raw) - self._at <= FULL_BYTES:
                     self._raw = self._left()
                 if (plain := self._plain()) is not None:
                     self._serve_plain(plain)
                     continue
                 if self._begun():
                     return
-                raw, self._raw = self._left(), b""
-                self._give(raw)
-                if self._ended:
-                    self._give(b"")
+                if not self._given:
+                    self._give_some()
             if not self._by_h11():
                 return
 

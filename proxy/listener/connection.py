@@ -116,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
             self._count()
             if http1.overrun:
                 self.refuse()
-            elif http1.backlog > self.server.limits.max_body_bytes:
+            elif http1.full:
                 self._pause_reading()
         else:
             self._sniff(data)
@@ -139,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
         """Whether what was read waits for a later turn of the loop."""
         if self.behind:
             self._pause_reading()
-        elif self.server.backlog.spent(self.turns):
+        elif self.paused_reading or self.server.backlog.spent(self.turns):  # ``_go_on`` reads on
             self.behind = True
             self.turns = self.server.backlog.add(self._go_on, self.turns)
         elif not self.turns:
@@ -171,7 +171,7 @@ class ClientConnection(asyncio.Protocol):
                 self.close()
             elif self.server.stopping:
                 self.drain()
-        if not self.unwritable:
+        if not (self.unwritable or (self.http1 is not None and self.http1.full)):
             self._resume_reading()
 
     def refuse(self) -> None:
@@ -378,7 +378,7 @@ class ClientConnection(asyncio.Protocol):
             self.http1.tick(now, self.behind)
             if self.counted or not self.http1.idle or self.transport.get_write_buffer_size():
                 self._count()
-            if self.paused_reading and self.http1.backlog == 0:
+            if self.paused_reading and not self.http1.full:
                 self._resume_reading()
         elif now - self.accepted > self.server.limits.handshake_timeout_s:
             self.close()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import hpack
 import pytest
 
@@ -10,13 +13,14 @@ from proxy.grpc.calls import Call, Peer
 from proxy.grpc.kinds import MESSAGE_WORK
 from proxy.grpc.registry import Registry
 from proxy.http.backlog import SHARED_S
-from proxy.http.http1 import TURN_REQUESTS, Http1Connection
+from proxy.http.http1 import FULL_BYTES, TURN_REQUESTS, Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.http2 import frames as f
 from proxy.http.http2.blocks import HeaderDecoder
 from proxy.http.http2.connection import TURN_WORK
 from proxy.http.requests import HttpRequest
 from tests.unit.grpc.calls.talking import Talk, message
+from tests.unit.grpc.harness import Service, connected, serving, wait_for
 from tests.unit.grpc.http1.test_http1_fuzz import Output
 from tests.unit.grpc.turns.test_backlog import Loop
 
@@ -287,6 +291,97 @@ def test_what_is_behind_an_answer_waits_where_the_turn_is_spent() -> None:
     assert not served
     connection.go_on()
     assert served == ["/a"]
+
+
+TWICE = b"A: \r\nA: \r\n"  # h11 reads a head in which a field repeats
+
+
+@pytest.mark.parametrize("method", [b"GET", b"PUT"])
+@pytest.mark.parametrize("field", [b"", TWICE])
+def test_h11_holds_little_of_what_waits_behind_an_answer(method: bytes, field: bytes) -> None:
+    """It was given all: 300,000 requests behind a wait cost copies of 12 MB each."""
+    waiting: list[HttpRequest] = []
+    served: list[str] = []
+
+    def serve(request: HttpRequest) -> None:
+        served.append(request.query + request.body.decode())
+        request.respond(200, b"fine")
+
+    output = Turns()
+    connection = Http1Connection({"/later": waiting.append, "/a": serve}.get, Limits(), output, "peer", 0.0)
+    connection.receive(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n", 0.0)
+    rest = b"Host: x\r\n" + field + b"B: " + bytes(1000).replace(b"\0", b"b") + b"\r\n"
+    heads = b"".join(b"%s /a?%d HTTP/1.1\r\n%sContent-Length: 1\r\n\r\n;" % (method, number, rest)
+                     for number in range(1000))
+    for at in range(0, len(heads), 262_144):
+        connection.receive(heads[at : at + 262_144], 0.0)
+    assert connection.full
+    assert connection.backlog == len(heads)
+    waiting.pop().respond(200, b"at last")
+    while output.asked:
+        output.asked -= 1
+        connection.go_on()
+        assert len(connection._h11.trailing_data[0]) <= 65_536
+    assert served == [f"{number};" for number in range(1000)]
+    assert (connection.backlog, output.data.count(b"HTTP/1.1 200 ")) == (0, 1001)
+
+
+def test_requests_that_h11_reads_come_in_pieces_behind_an_answer() -> None:
+    """Bodies of any length, in chunks too, a line end too much, a target as curl spells it; then the end."""
+    waiting: list[HttpRequest] = []
+    served: list[tuple[str, int]] = []
+
+    def serve(request: HttpRequest) -> None:
+        served.append((request.query, len(request.body)))
+        request.respond(200, b"fine")
+
+    output = Turns()
+    connection = Http1Connection({"/later": waiting.append, "/a": serve}.get, Limits(), output, "peer", 0.0)
+    connection.receive(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n", 0.0)
+    head = b"PUT /a?%d HTTP/1.1\r\nHost: x\r\n"
+    sent = b"".join((
+        head % 1, TWICE, b"Content-Length: 700000\r\n\r\n", bytes(700_000), b"\r\n",
+        head % 2, b"Transfer-Encoding: chunked\r\n\r\n40000\r\n", bytes(0x40000), b"\r\n0\r\n\r\n",
+        head % 3, TWICE, b"\r\n", "GET /a?ä HTTP/1.1\r\nHost: x\r\n".encode(), TWICE, b"\r\n",
+        head % 5, b"Content-Length: 300000\r\n\r\n", bytes(300_000),
+    ))
+    for at in range(0, len(sent), 100_000):
+        connection.receive(sent[at : at + 100_000], 0.0)
+    connection.half_closed()
+    waiting.pop().respond(200, b"at last")
+    while output.asked:
+        output.asked -= 1
+        connection.go_on()
+    assert served == [("1", 700_000), ("2", 0x40000), ("3", 0), ("%C3%A4", 0), ("5", 300_000)]
+    assert output.closed
+
+
+@pytest.mark.timeout(120)
+def test_what_a_client_sends_behind_a_pending_request_is_read_when_that_is_answered() -> None:
+    service = Service()
+    waiting: list[HttpRequest] = []
+    service.registry.http("/later", waiting.append)
+    head = b"PUT /echo?%d HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    sent = b"".join(head % number + bytes(100_000) for number in range(60))
+    with serving(service.registry) as running, connected(running) as client:
+        tick = running.server._tick
+        assert tick is not None
+        running.call(tick.cancel)  # nothing waits for it
+        client.sendall(b"GET /later HTTP/1.1\r\nHost: x\r\n\r\n")
+        sender = threading.Thread(target=client.sendall, args=(sent,))
+        sender.start()
+        try:
+            wait_for(lambda: running.call(running.server.statistics)["paused_reading"] == 1)
+            assert running.server.memory.used < 4 * FULL_BYTES
+            running.call(waiting[0].respond, 200, b"")
+            got = b""
+            while got.count(b"HTTP/1.1 201 ") < 60 or not got.endswith(bytes(100_000)):
+                piece = client.recv(1 << 20)
+                assert piece
+                got += piece
+        finally:
+            client.shutdown(socket.SHUT_RDWR)
+            sender.join()
 
 
 def test_cached_header_blocks_are_bounded_by_what_they_decode_to() -> None:
