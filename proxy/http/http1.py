@@ -162,8 +162,9 @@ class Http1Connection(ByH11):
 
     @property
     def unfinished(self) -> int:
-        """Bytes of an unfinished request body."""
-        return len(self._body)
+        """Bytes of bodies, of a request that has not all come or is not answered."""
+        request = self.request
+        return len(self._body) + (len(request.body) if isinstance(request, HttpRequest) else 0)
 
     @property
     def idle(self) -> bool:

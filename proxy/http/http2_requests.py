@@ -7,7 +7,7 @@ from email.utils import formatdate
 from typing import Any
 
 from proxy.http.http2 import Connection, ErrorCode, HeaderBlock, Stream, encode_block
-from proxy.http.memory import TOO_MANY
+from proxy.http.memory import SMALL_BYTES, TOO_MANY
 from proxy.http.requests import Headers, HttpRequest, cut
 
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
@@ -71,6 +71,8 @@ class HttpStream(Stream):
         elif ended:
             whole = bytes(body)
             self._drop_body()
+            if len(whole) > SMALL_BYTES:
+                self.connection.taken_on(self, len(whole))
             self._request = Http2Request(self, whole)
             self._request.serve(self.headers.route.handler)
 
@@ -96,6 +98,8 @@ class HttpStream(Stream):
     def leave(self) -> None:
         """The request is over: it and this refer to each other no more."""
         self._request = self.take = None
+        if self.held:
+            self.connection.answered(self)
         self.connection.buffered -= self._held
         self._held = 0
 

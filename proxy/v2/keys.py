@@ -92,17 +92,24 @@ class Keys:
             self._unavailable(request, error)
 
     def _write(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
-        wish = Write(
-            op=operation(asked), path=path_of(asked), value=_bytes(asked.value), directory=asked.directory,
-            prev_value=_bytes(asked.prev_value), prev_index=asked.prev_index, expires_ns=asked.expiration_ns,
-            refresh=bool(asked.refresh), recursive=asked.recursive, now_ns=now_ns, who=who,
-            slash=_slash(request))
+        if asked.written:
+            wish = Write.decode(request.body)
+            wish.who = who
+        else:
+            wish = Write(
+                op=operation(asked), path=path_of(asked), value=_bytes(asked.value),
+                directory=asked.directory, prev_value=_bytes(asked.prev_value), prev_index=asked.prev_index,
+                expires_ns=asked.expiration_ns, refresh=bool(asked.refresh), recursive=asked.recursive,
+                now_ns=now_ns, who=who, slash=_slash(request))
+        # all that holds the value while this waits for its turn: its text may take four times as much
+        request.body, asked.written = wish.encode(), True
+        asked.value = asked.prev_value = ""
         came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             self._answered(request, status, body, asked, now_ns, came)
 
-        self._router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
+        self._router.write(HttpCall(request), Method.V2_WRITE, request.body, 0, self._stats, answer)
 
     def _read(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
         get = Get(path_of(asked), asked.recursive, asked.sort, now_ns, who, _slash(request))

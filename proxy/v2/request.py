@@ -51,6 +51,7 @@ class KeyRequest:
     quorum: bool
     stream: bool
     no_value: bool  # the answer is to name the action only
+    written: bool = False  # the request's body is the write that goes on, and the values here are dropped
 
 
 def parse_key_request(method: str, path: str, query: str, body: bytes, content_type: str,

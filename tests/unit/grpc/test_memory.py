@@ -363,6 +363,30 @@ def test_a_body_of_http_1_for_which_there_is_no_room_is_refused() -> None:
         wait_for(lambda: running.call(running.server.statistics)["memory_bytes"] == 0)
 
 
+@pytest.mark.parametrize("answered", [True, False], ids=["answered", "reset"])
+def test_bodies_count_until_their_requests_are_answered(answered: bool) -> None:
+    """Large writes of version 2 wait for their turn: a front took gigabytes of them uncounted."""
+    registry, memory, pending = Registry(), Memory(), list[HttpRequest]()
+    registry.http("/later", pending.append)
+    talk = Talk(registry, memory)
+    talk.headers(1, method="PUT", path="/later", content_type="text/plain")
+    upload(talk, 1, bytes(1_000_000))
+    talk.take()
+    assert memory.used >= len(pending[0].body) == 1_000_000
+    if answered:
+        pending[0].respond(200)
+    else:
+        talk.server.receive(f.rst_stream(1, 8), 100.0)
+    talk.take()
+    assert (memory.used, talk.server.unanswered) == (0, 0)
+    with serving(registry) as running, connected(running) as sock:
+        sock.sendall(b"PUT /later HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000))
+        wait_for(lambda: len(pending) == 2)
+        assert running.call(lambda: running.server.memory.used) > 1_000_000 - STEP_BYTES
+        running.call(pending[1].respond, 200)
+        wait_for(lambda: running.server.memory.used == 0)
+
+
 @pytest.mark.parametrize(
     ("host", "clients"), [(256 << 20, 64 << 20), (2 << 30, 256 << 20), (64 << 30, 2 << 30)])
 def test_clients_may_hold_a_part_of_the_hosts_memory(host: int, clients: int) -> None:

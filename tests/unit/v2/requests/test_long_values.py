@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,13 +13,19 @@ import pytest
 from cluster.features.v2 import text
 from cluster.features.v2.changes import answered, evaluate
 from cluster.features.v2.events import encode_news
-from cluster.features.v2.requests import LEFT, Answer, Op, Write, taken
+from cluster.features.v2.requests import LEFT, PROVE, Answer, Op, Who, Write, taken
 from cluster.features.v2.shown import Listing, get_json
 from cluster.features.v2.text import LONG_BYTES, in_steps, quoted_bytes
 from cluster.features.v2.tree import KEYS, Tree
+from cluster.features.v2.users import fingerprint
+from cluster.wire.messages import Method
+from proxy.v2.keys import Keys
+from proxy.v2.request import KeyRequest
 from proxy.v2.waiting.feed import Feed, Fired
+from tests.unit.proxy.fakes import Net
 from tests.unit.v2.requests.plain_host import Host, put
 from tests.unit.v2.requests.test_feed import Router
+from tests.unit.v2.requests.test_large_bodies import Asked
 
 MOST_BYTES = 6 * 32_768  # of a step, where each octet is escaped
 LONG = b"\xff" * 200_000
@@ -118,3 +127,35 @@ def test_a_wait_gets_a_long_event_once_its_turns_are_over(longest: list[int]) ->
     assert [body.count(b"\\ufffd") for body in told] == [len(LONG)] * 4
     assert turns > 10
     assert longest[0] <= 32_768
+
+
+def test_a_long_value_is_held_once_while_its_write_waits_for_its_turn() -> None:
+    """Its form, its text of four bytes for each character, and the write were."""
+    net, proven = Net().started(), list[Callable[[bool], None]]()
+    net.context.passwords = SimpleNamespace(check=lambda password, known, then: proven.append(then))
+    keys, node = Keys(net.context), net.nodes[1]
+    value = 2 * "\U0001f600\xe4" * 100_000
+    head = {"content-type": "application/x-www-form-urlencoded", "authorization": "Basic YTpi"}
+    form = f"value={value}&prevValue=a&unknown={LONG.hex()}".encode()
+    requests = [Asked("PUT", "/v2/keys/k", "", head, form, f"p{client}") for client in range(2)]
+    for request in requests:
+        keys.serve(request)
+    net.run()
+    (asked,) = node.take(Method.V2_WRITE)
+    large = net.router.in_turn.large
+    assert large.waiting == 1
+    assert sum(len(request.body) for request in requests) < 2.1 * len(value.encode())
+    assert not [held for held in gc.get_objects() if isinstance(held, KeyRequest) and held.value == value]
+    wish = Write.decode(asked.body)
+    assert (wish.value, wish.prev_value) == (value.encode(), b"a")
+    node.ok(asked, 7, Answer(9, b"hash", PROVE).encode())
+    net.run()
+    proven.pop()(True)
+    net.run()
+    (other,) = node.take(Method.V2_WRITE)
+    assert other.body == requests[1].body
+    node.ok(other, 8, Answer(10, b"{}").encode())
+    net.run()
+    (again,) = node.take(Method.V2_WRITE)
+    wish.who = Who(b"a", fingerprint(b"hash"))
+    assert Write.decode(again.body) == wish
