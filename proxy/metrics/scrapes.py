@@ -20,6 +20,10 @@ REST_S = 0.1
 LIMIT_S = 8.0  # a scraper waits for ten, as a rule
 
 
+# Whichever later version is asked for. Each would be a form of its own, and there is no end of them
+_OPEN_METRICS = "application/openmetrics-text; version=1.0.0; escaping="
+
+
 class _Form(NamedTuple):
     """Of an answer: requests of one form share its body."""
 
@@ -84,6 +88,8 @@ class Scrapes:
 
         def encode() -> None:
             for form, encoder in encoders.items():
+                if this.over:
+                    return
                 text = encoder(registry)
                 this.bodies[form] = gzip.compress(text, 1) if form.zipped else text  # a tenth: 0.2 ms
 
@@ -137,6 +143,9 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     cannot read the header."""
     try:
         encoder, content_type = choose_encoder(accept)
+        kind, _, escaping = content_type.partition("; escaping=")
+        if escaping and kind.startswith("application/openmetrics-text"):
+            encoder, content_type = choose_encoder(_OPEN_METRICS + escaping)
     except (ValueError, TypeError, LookupError):
         encoder, content_type = generate_latest, CONTENT_TYPE_LATEST
     if content_type.startswith("text/plain"):

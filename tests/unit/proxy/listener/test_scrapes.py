@@ -6,9 +6,11 @@ import gzip
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from cluster.faults import faults
+from proxy.metrics import scrapes
 from proxy.metrics.scrapes import Scrapes
 from tests.unit.proxy.listener.test_http import Request
 
@@ -67,6 +69,32 @@ def test_requests_that_come_meanwhile_share_the_next_collection() -> None:
     last = steps.ask()
     steps.end(3)
     assert b"\nfound 3\n" in body(last)
+
+
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+def test_a_form_has_no_end_of_versions(kind: str) -> None:
+    """A thousand in one request each: all other scrapers were told that no metrics can be collected."""
+    steps = Steps()
+    steps.ask()
+    asked = [steps.ask(f"{kind};version={at}.0.{at};escaping=dots") for at in range(1, 51)]
+    steps.end(1)
+    steps.rests.pop()()
+    steps.end(2)
+    assert len({one.fields["content-type"] for one in asked}) == 1
+    assert len({id(one.answer[1]) for one in asked if one.answer is not None}) == 1
+
+
+def test_nothing_more_is_encoded_for_a_collection_that_was_given_up() -> None:
+    steps = Steps()
+    first = steps.ask()
+    steps.collections.pop()([GaugeMetricFamily("found", "A figure.", 1)])
+    steps.limits.pop()()
+    assert first.answer is not None
+    encoded: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scrapes, "go_numbers", lambda text: encoded.append(1))
+        steps.works.pop()[0]()
+    assert not encoded
 
 
 def test_what_cannot_be_collected_is_told_and_the_next_one_is() -> None:
