@@ -68,7 +68,7 @@ class Ends(Outbound):
             stream.queue = None
         self.ready.pop(stream, None)
         if reset_by_us is not None:
-            self._reset_ids.add(stream.id, reset_by_us)
+            self._remember(stream.id, reset_by_us)
         if self.draining:
             self._finish_if_idle("drained")
 
@@ -98,6 +98,8 @@ class Ends(Outbound):
         if self.finished:
             return
         self.now = now
+        if self.remembered and self.crowded:  # others need that more than late frames do
+            self._reset_ids, self.remembered = ResetIds(), 0
         verdict = self._keepalive.check(now, self._last_read)
         if verdict == "ping":
             self.write(frames.ping(_KEEPALIVE_PING))
@@ -146,7 +148,11 @@ class Ends(Outbound):
             self.forget(stream, reset_by_us=True)
             stream.cancelled(code)
         elif stream_id <= self._last_id and stream_id & 1:
-            self._reset_ids.add(stream_id, True)
+            self._remember(stream_id, True)
+
+    def _remember(self, stream_id: int, reset_by_us: bool) -> None:
+        self._reset_ids.add(stream_id, reset_by_us)
+        self.remembered = self._reset_ids.size_bytes
 
     def _late(self, stream_id: int, paid: bool) -> None:
         """DATA or HEADERS on a stream that is closed (section 5.1, "closed"). ``paid``: by flow control."""

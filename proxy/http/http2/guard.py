@@ -14,6 +14,7 @@ from proxy.http.http2.frames import ConnectionFault, ErrorCode
 MAX_PING_STRIKES = 2
 IDLE_PING_INTERVAL_S = 7200.0
 _REMEMBERED_RESETS = 4_096
+_FEW_RESETS, _ID_BYTES = 256, 64  # what counts, and what each takes in a dictionary
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,6 +119,11 @@ class ResetIds:
         self._by_us[stream_id] = by_us
         if len(self._by_us) > _REMEMBERED_RESETS:
             del self._by_us[next(iter(self._by_us))]
+
+    @property
+    def size_bytes(self) -> int:
+        """What they take, but for a few."""
+        return max(len(self._by_us) - _FEW_RESETS, 0) * _ID_BYTES
 
     def by_us(self, stream_id: int) -> bool | None:
         """Whether this side reset it; None: no reset is remembered."""

@@ -25,7 +25,7 @@ class Outbound:
     __slots__ = (
         "_prefix_due", "_prefix_said", "buffered", "counted", "exact", "finished", "gathered", "heads",
         "limits", "memory", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain",
-        "queued", "ready", "send_window", "shares", "streams", "unanswered", "unsent", "writable",
+        "queued", "ready", "remembered", "send_window", "shares", "streams", "unanswered", "unsent", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, notify: Callable[[], None], memory: Memory | None = None) -> None:
@@ -37,6 +37,7 @@ class Outbound:
         self.unanswered = 0  # bytes of requests that are being answered, but for small ones
         self.gathered = 0  # bytes of answers that have not all come from the nodes
         self.heads = 0  # bytes of open streams' header blocks, but for small ones
+        self.remembered = 0  # bytes of ids of streams that were reset, but for a few
         self.exact = False  # it has large ones, or drains: each stream that ends is told to ``forget``
         self.queued = 0  # bytes of answers in all streams' queues
         self.unsent = 0  # bytes that the socket has not taken, as of the last write
@@ -148,7 +149,7 @@ class Outbound:
 
     def recount(self) -> None:
         size = (self.buffered + self.unanswered + self.gathered + self.queued + self.unsent
-                + self.heads + len(self.streams) * STREAM_BYTES)
+                + self.heads + self.remembered + len(self.streams) * STREAM_BYTES)
         if not -STEP_BYTES < size - self.counted < STEP_BYTES and not self.finished:
             self.memory.count(self, size)
 

@@ -261,3 +261,28 @@ def test_a_client_that_has_sent_its_settings_may_be_silent() -> None:
     client = Client(Limits(handshake_timeout_s=20))
     client.server.tick(60)
     assert not client.server.finished
+
+
+# -- what is remembered of streams that were reset
+
+
+def test_ids_of_very_many_reset_streams_count_and_go_where_memory_is_short() -> None:
+    """An idle connection held 260 KB of them for ever, and a client may have thousands of connections."""
+    client, limit = Client(), 1_000_000
+    client.server.memory.limit_bytes = limit
+    for number in range(1, 8193, 2):
+        client.send(f.header_frames(number, client.block(), False), f.rst_stream(number, 8))
+        client.now += 0.001
+    client.server.recount()
+    memory = client.server.memory
+    assert 150_000 < memory.used < 300_000
+    client.server.tick(client.now)
+    assert client.server.remembered, "there is room"
+    memory.used += limit  # others hold that
+    client.server.tick(client.now)
+    assert client.server.remembered, "it holds less than its share"
+    memory.limit_bytes = limit >> 3
+    client.server.tick(client.now)
+    client.server.recount()
+    assert (memory.used, client.server.remembered) == (limit, 0)
+    assert not client.server.finished
