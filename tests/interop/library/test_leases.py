@@ -28,7 +28,7 @@ ETCDCTL = Path(sys.executable).parent / "etcdctl"
 def test_a_busy_loop_keeps_its_lease(hosts: Hosts, directory: str, run: Run) -> None:
     async def main() -> None:
         async with m.Client(hosts.all) as client:
-            # a soak fills the machine: the busy thread waits for a CPU then while it holds the interpreter's lock
+            # a soak fills the machine: the busy thread waits for a CPU while it holds the interpreter's lock
             lease = await client.lease(6 if SOAK else 3)
             await client.put(f"{directory}a", "1", lease=lease)
             end = time.monotonic() + (10 if SOAK else 4)
