@@ -25,7 +25,8 @@ class Outbound:
     __slots__ = (
         "_prefix_due", "_prefix_said", "buffered", "counted", "exact", "finished", "gathered", "heads",
         "limits", "memory", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain",
-        "queued", "ready", "remembered", "send_window", "shares", "streams", "unanswered", "unsent", "writable",
+        "queued", "ready", "remembered", "send_window", "shares", "streams", "unanswered", "unsent",
+        "writable",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, notify: Callable[[], None], memory: Memory | None = None) -> None:
