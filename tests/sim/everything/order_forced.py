@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,8 @@ from cluster.placement.table import State
 from cluster.raft import Configuration
 from node.backup.stopped.carrying import fold_of
 from node.replica.moving.moved import MovedKeys
+from node.storage import genesis
+from tests.sim.disks.order_content import Content
 from tests.sim.disks.order_disk import LogDisk
 from tests.sim.disks.order_real import RealDisk
 from tests.sim.disks.order_store import Store
@@ -109,11 +111,31 @@ def force(simulation: Everything, host: int) -> None:
     with tempfile.TemporaryDirectory(prefix="muster-sim-") as folder:
         (Path(folder) / "member").mkdir()
         forcing._force(
-            folder, replicas, table, identity, silent, pieces_of, partial(_drop_copies, simulation, host))
+            folder, replicas, table, identity, silent, pieces_of, partial(_drop_rest, simulation, host))
     noted = simulation.supervisors.noted[host]
     for shard in noted:
         if shard not in replicas:
             noted[shard] = (host,)
+
+
+def _drop_rest(
+    simulation: Everything, host: int, copies: list[int], kept: int, there: Collection[int]
+) -> None:
+    _drop_copies(simulation, host, copies)
+    supervisors = simulation.supervisors
+    noted = supervisors.noted[host]
+    for shard in [shard for shard in noted if (host, shard) not in supervisors._begun]:
+        begins = supervisors.genesis.get((host, shard))
+        if begins is not None and _place(begins) > kept:
+            del supervisors.genesis[host, shard]
+        if shard not in there:
+            supervisors.genesis.pop((host, shard), None)
+            del noted[shard]
+
+
+def _place(begins: Content | Path) -> int:
+    position = genesis.read(begins)[0] if isinstance(begins, Path) else begins.position
+    return position.order_index
 
 
 def _drop_copies(simulation: Everything, host: int, shards: list[int]) -> None:

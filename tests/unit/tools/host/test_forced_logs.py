@@ -25,9 +25,10 @@ from cluster.placement.table import State
 from cluster.raft import promises
 from cluster.raft.promises import Promise
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
+from cluster.settings import genesis_file
 from node.backup.stopped import dropped
 from node.links.promises import NAME as PROMISES
-from node.storage import RaftLog
+from node.storage import Position, RaftLog, genesis
 from tests.raft_log import MemoryLog
 from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with
 from tools.muster.config.parse import ConfigError
@@ -178,18 +179,26 @@ def test_what_this_host_had_promised_of_the_dropped_entries_is_forgotten(tmp_pat
             assert set(kept) <= {OWN}
 
 
+def host_with_a_born_shard(tmp_path: Path, formed: int, begins: int, end: int) -> bootstrap.Identity:
+    """Its node has not begun. Shard 1's log ends at a place of the order."""
+    order, voters = Order.made(4), tuple(sorted(GROUP.voters))
+    order.records[formed - 1] += shard_item(SHARDS, State.FORMING, SHARDS, voters)
+    ends = {1: order.cuts[end][1], 2: len(order.entries[2])}
+    identity = host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 20), ends)
+    bootstrap.note_born(str(tmp_path), {SHARDS: voters})
+    seal.seal(bootstrap.shard_dir(str(tmp_path), SHARDS), identity.incarnation)
+    file = genesis_file(bootstrap.shard_dir(str(tmp_path), 0), SHARDS)
+    genesis.write(Path(file), Position(begins, 0, 0, 1, 0), [])
+    return bootstrap.known(str(tmp_path))
+
+
 def test_a_born_shard_that_has_not_begun_begins_alone_once_the_rest_is_forced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise CannotBeKept("a gap")
 
-    order, voters = Order.made(4), tuple(sorted(GROUP.voters))
-    places = dict.fromkeys(range(SHARDS), 60)
-    identity = host_with(order, tmp_path, places, {s: order.cuts[60][s] for s in OTHERS})
-    bootstrap.note_born(str(tmp_path), {SHARDS: voters})
-    seal.seal(bootstrap.shard_dir(str(tmp_path), SHARDS), identity.incarnation)
-    identity = bootstrap.known(str(tmp_path))
+    identity = host_with_a_born_shard(tmp_path, formed=30, begins=40, end=60)
     with monkeypatch.context() as patch:
         patch.setattr(forcing, "_planned", refuse)
         with pytest.raises(ConfigError, match=r"a gap\. Nothing was changed"):
@@ -198,6 +207,21 @@ def test_a_born_shard_that_has_not_begun_begins_alone_once_the_rest_is_forced(
     found = forcing.force(str(tmp_path), identity, structlog.get_logger())
     assert found.born == ((SHARDS, (OWN,)),)
     assert bootstrap.known(str(tmp_path)) == found
+    assert list(tmp_path.glob("member/shard-0/genesis-*")), "of what is kept"
+
+
+@pytest.mark.parametrize("formed", [30, 50])
+def test_a_born_shard_never_begins_with_what_is_dropped(tmp_path: Path, formed: int) -> None:
+    """The host goes on behind record 46. One that formed later is unknown, and its id comes again."""
+    identity = host_with_a_born_shard(tmp_path, formed, begins=55, end=45)
+    folder = Path(bootstrap.shard_dir(str(tmp_path), SHARDS))
+    (folder / "state").mkdir()  # its node died after it had taken it
+    found = forcing.force(str(tmp_path), identity, structlog.get_logger())
+    assert not list(tmp_path.glob("member/shard-0/genesis-*"))
+    assert not (folder / "state").exists()
+    assert found.born == (((SHARDS, (OWN,)),) if formed == 30 else ())
+    assert folder.exists() == (formed == 30)
+    assert forcing.force(str(tmp_path), found, structlog.get_logger()) == found
 
 
 def host_without_shard_1(tmp_path: Path, ends: int, level: int) -> bootstrap.Identity:

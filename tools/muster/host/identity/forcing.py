@@ -8,7 +8,7 @@ What is dropped is first written into a file (``node.backup.stopped.dropped``). 
 rows of the removed members. After a crash halfway the same is made again.
 
 A copy of keys that move begins again: it may have what is dropped, for a target's copy may be further on than
-its state (G5).
+its state (G5). So may what a born shard would begin with, whose node here has not begun (G12).
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
-from collections.abc import Callable, Iterable, Iterator
+import shutil
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -32,11 +33,13 @@ from cluster.placement import Table as PlacementTable
 from cluster.placement.changes import shard_state
 from cluster.placement.table import State
 from cluster.raft import Configuration, Entry, EntryKind, HardState
+from cluster.settings import genesis_file
 from node.backup.stopped import dropped
 from node.backup.stopped.carrying import fold_of
+from node.durable import sync_directory
 from node.links.promises import NAME as PROMISES
 from node.replica.moving.moved import MovedKeys
-from node.storage import Position, RaftLog, StateStore
+from node.storage import Position, RaftLog, StateStore, genesis
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
 from tools.muster.config.parse import ConfigError
@@ -48,6 +51,7 @@ from tools.muster.host.identity.bootstrap import (
     note_born,
     shard_dir,
 )
+from tools.muster.host.supervising.born import drop_files
 from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.disk import seal
 
@@ -78,7 +82,7 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
         try:
             replicas, table = _open(data_dir, begun, opened)
             pieces = pieces_of(Path(shard_dir(data_dir, 0), FOLDER))
-            _force(data_dir, replicas, table, begun, log, pieces, partial(_drop_copies, data_dir))
+            _force(data_dir, replicas, table, begun, log, pieces, partial(_drop_rest, data_dir, new))
         except CannotBeKept as e:
             raise ConfigError(
                 f"--force-new-cluster cannot continue with this host: {e}. Nothing was changed: try it with "
@@ -99,7 +103,8 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
     Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)
     if new:  # a born shard whose node here has not begun begins with this host alone
         note_born(data_dir, {
-            shard: (identity.member_id,) if shard in new else voters for shard, voters in identity.born})
+            shard: (identity.member_id,) if shard in new else voters
+            for shard, voters in known(data_dir).born})
     return known(data_dir)
 
 
@@ -129,11 +134,14 @@ def _open(
 
 def _force(
     data_dir: str, replicas: dict[int, _Replica], table: Table, identity: Identity, log: Logger,
-    pieces: Callable[[int], Iterable[Piece]], drop_copies: Callable[[list[int]], None],
+    pieces: Callable[[int], Iterable[Piece]],
+    drop_rest: Callable[[list[int], int, Collection[int]], None],
 ) -> None:
+    """``drop_rest``: takes shards with copies, the last order record that is kept, and the shards that it
+    knows."""
     found = _planned(replicas, pieces)
     order = replicas[0]
-    _check_present(replicas, found, identity)
+    there = _present(replicas, found, identity)
     first = order.log.first_index()
     table.take(_host_rows(order, found.order_index))
     only = Configuration(frozenset({identity.member_id}))
@@ -166,7 +174,7 @@ def _force(
         dropped_changes=lost.changes if lost is not None else 0,
         dropped_keys=lost.keys if lost is not None else [],
         dropped_file=str(lost.path) if lost is not None else "")
-    drop_copies([shard for shard, replica in replicas.items() if replica.has_copy])
+    drop_rest([shard for shard, replica in replicas.items() if replica.has_copy], found.order_index, there)
     # the order last: it names what the others hold
     for shard in sorted(replicas, reverse=True):
         _log_alone(replicas[shard], shard, found, only, identity, [] if shard else rows)
@@ -201,8 +209,9 @@ def _log_alone(
     replica.log.sync()
 
 
-def _check_present(replicas: dict[int, _Replica], found: Plan, identity: Identity) -> None:
-    """G12: a shard that serves has its state here, or all that it is made of. CannotBeKept."""
+def _present(replicas: dict[int, _Replica], found: Plan, identity: Identity) -> Collection[int]:
+    """The shards that the kept order knows. G12: one that serves has its state here, or all that it is made
+    of. CannotBeKept."""
     order = replicas[0]
     states = dict.fromkeys(range(identity.shard_count), State.SERVING) if order.table is None else {
         shard: known.state for shard, known in order.table.shards.items()}
@@ -218,6 +227,25 @@ def _check_present(replicas: dict[int, _Replica], found: Plan, identity: Identit
                     f"shard {shard} has retired, and this host's order can be kept up to before that only")
         elif shard not in replicas or (not replicas[shard].position.order_index and shard in found.made_up):
             raise CannotBeKept(f"shard {shard} was added, and this host has nothing of it yet")
+    return states.keys()
+
+
+def _drop_rest(
+    data_dir: str, new: Collection[int], copies: list[int], kept: int, there: Collection[int]
+) -> None:
+    """Drop what other files have of the order behind ``kept``. ``new``: born shards whose nodes have not
+    begun. One of those ``there`` that loses its genesis never leads, and another id is tried."""
+    _drop_copies(data_dir, copies)
+    first = Path(shard_dir(data_dir, 0))
+    for shard in new:
+        begins = Path(genesis_file(str(first), shard))
+        if shard not in there:
+            drop_files(data_dir, shard)
+        elif not begins.exists() or genesis.read(begins)[0].order_index > kept:
+            begins.unlink(missing_ok=True)
+            # its node may have taken it, and died before it began
+            shutil.rmtree(Path(shard_dir(data_dir, shard), "state"), ignore_errors=True)
+    sync_directory(first)
 
 
 def _drop_copies(data_dir: str, shards: list[int]) -> None:

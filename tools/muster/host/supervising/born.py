@@ -61,16 +61,21 @@ class BornShards:
     def drop(self, shard: int) -> None:
         """Its node has ended for good. OSError."""
         sizes.forget(self._run_dir, shard)
-        folder = Path(bootstrap.shard_dir(self._data_dir, shard))
-        aside = folder.with_name(_DROPPED + folder.name)
-        if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
-            sync_directory(folder.parent)
-        first = bootstrap.shard_dir(self._data_dir, 0)
-        Path(genesis_file(first, shard)).unlink(missing_ok=True)  # its node may never have begun
-        bootstrap.note_dropped(self._data_dir, (shard,))
-        remove_dropped(self._data_dir)
+        drop_files(self._data_dir, shard)
+
+
+def drop_files(data_dir: str, shard: int) -> None:
+    """Remove a shard's directory, and its note. ConfigError, OSError."""
+    folder = Path(bootstrap.shard_dir(data_dir, shard))
+    aside = folder.with_name(_DROPPED + folder.name)
+    if folder.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+        sync_directory(folder.parent)
+    first = bootstrap.shard_dir(data_dir, 0)
+    Path(genesis_file(first, shard)).unlink(missing_ok=True)  # its node may never have begun
+    bootstrap.note_dropped(data_dir, (shard,))
+    remove_dropped(data_dir)
 
 
 def remove_dropped(data_dir: str) -> None:
