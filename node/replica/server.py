@@ -233,7 +233,7 @@ class Node:
             clock.each_heartbeat(each_heartbeat)
         for each_second in (
                 self.reads.sweep, self.snapshots.sweep, self.backups.sweep, self.streams.sweep,
-                lambda: self.fronts.sweep(self.loop.time()), self.upkeep.second):
+                lambda: self.fronts.sweep(self.loop.time()), self.confirmations.sweep, self.upkeep.second):
             clock.each_second(each_second)
         return clock
 

@@ -208,6 +208,15 @@ class Confirmations:
                 self._keep_alive(question)
                 self._mark_dirty(question[0])
 
+    def sweep(self) -> None:
+        """Each second: fronts give up keep-alives whose lease cannot end. These make room for others."""
+        if self._blocking >= MOST_OPEN:
+            for lease, questions in list(self._blocked.items()):
+                questions[:] = [question for question in questions if question[0].awaits(question[1])]
+                if not questions:
+                    del self._blocked[lease]
+            self._blocking = sum(map(len, self._blocked.values()))
+
     def _time_to_live(self, link: FrontLink, rid: int, body: bytes) -> None:
         request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)
         answer = rpc_pb2.LeaseTimeToLiveResponse(ID=request.ID)

@@ -6,11 +6,14 @@ from struct import Struct
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from cluster.features.lessor import Lessor
 from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, LEASE_DUE, Method, Status
 from node.links.fronts import FrontLink
+from node.serving import confirm
 from node.serving.confirm import Confirmations, Times
 
 
@@ -79,6 +82,30 @@ def test_a_lease_that_is_due_is_named_and_one_asked_for_alone_waits_for_its_end(
     ((rid, status, body),) = sequencer.answers()
     answer = rpc_pb2.LeaseKeepAliveResponse.FromString(body[HEAD.size :])
     assert (rid, status, answer.ID, answer.TTL) == (2, Status.OK, 1, 0)
+
+
+def test_keep_alives_that_were_given_up_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease may be due for long: its keys' shard has no leader. Each time limit its clients ask again."""
+    monkeypatch.setattr(confirm, "MOST_OPEN", 3)
+    sequencer = Sequencer()
+    sequencer.now_ms = 60_000
+
+    def alone(rid: int, lease: int) -> list[int]:
+        body = rpc_pb2.LeaseKeepAliveRequest(ID=lease).SerializeToString()
+        sequencer.confirmations.ask(sequencer.link, rid, Method.LEASE_KEEPALIVE, body)
+        sequencer.confirmations.run(True)
+        sequencer.confirmations.confirmed(sequencer.rounds[-1], 5)
+        sequencer.confirmations.sweep()
+        return [status for _, status, _ in sequencer.answers()]
+
+    assert [alone(rid, lease) for rid, lease in ((1, 1), (2, 1), (3, 2))] == [[], [], []]
+    assert alone(4, 1) == [Status.ERROR], "none was given up"
+    sequencer.link.overdue = 2
+    sequencer.confirmations.sweep()
+    assert [alone(5, 2), alone(6, 2)] == [[], []]
+    sequencer.lessor.revoked(2)
+    sequencer.confirmations.decided([1, 2])
+    assert [rid for rid, _, _ in sequencer.answers()] == [3, 5, 6]
 
 
 def test_a_sequencer_that_lost_its_term_renews_nothing() -> None:
