@@ -52,6 +52,9 @@ class FrameSocket(Protocol):
     def stands(self) -> bool:
         """Whether a dialler has a link, as far as this side knows."""
 
+    def unfinished(self) -> int:
+        """Of a dialler: bytes of a frame that has not all come. A large one takes its time."""
+
     def hint(self) -> str:
         """What an operator may look at while there is ``trouble``; empty if that is not known."""
 

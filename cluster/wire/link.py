@@ -55,7 +55,7 @@ class Broken(Exception):
 class AskingEnd:
     """One link's end."""
 
-    __slots__ = ("came", "heard_at", "prefix", "sent", "version")
+    __slots__ = ("_unfinished", "came", "heard_at", "prefix", "sent", "version")
 
     def __init__(self, prefix: bytes = b"", now: float = 0.0) -> None:
         """``prefix``: what frames begin with where the link shares a socket with others
@@ -63,7 +63,8 @@ class AskingEnd:
         self.prefix = prefix
         self.sent = 0  # frames
         self.came = 0
-        self.heard_at = now  # when the last frame came
+        self.heard_at = now  # when the last frame came, or more of an unfinished one
+        self._unfinished = 0  # bytes of that
         self.version = frames.LOWEST  # until the node has said what it speaks
 
     def hello(self, cluster_id: int, member_id: int, session: int, layout: tuple[int, int] = (0, 0)) -> bytes:
@@ -98,9 +99,14 @@ class AskingEnd:
             answers = self._without_versions(answers)
         return answers
 
-    def silent(self, now: float, limit_s: float) -> bool:
-        """Whether nothing has come for so long."""
-        return now - self.heard_at > limit_s
+    def silent(self, now: float, limit_s: float, unfinished: int = 0) -> bool:
+        """Whether nothing has come for so long. ``unfinished``: bytes that have come of the next frame."""
+        if now - self.heard_at <= limit_s:
+            return False
+        if not unfinished or unfinished == self._unfinished:
+            return True
+        self._unfinished, self.heard_at = unfinished, now
+        return False
 
     def excuse(self, held_s: float, now: float) -> None:
         """For so long this end did not listen (``Listening``): that is no silence of the other."""

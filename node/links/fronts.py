@@ -8,7 +8,7 @@ STATE records, opens a new one (I23: it never resends a write on its own).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from cluster.wire.messages import ANSWER, HEAD, HELLO_BODY, LEADER, SEQUENCE, SP
 log = structlog.get_logger("fronts")
 
 _PARTIAL = int(Status.PARTIAL)
+_FRAME_BYTES = 1 << 20  # more leaves as several: each shows the other side that this node lives
 _COPIED_BYTES = 4096  # larger bodies are not copied before the frame is joined
 
 Send = Callable[[list[bytes]], bool]
@@ -133,13 +134,34 @@ class FrontLink:
         return bool(self._out)
 
     def flush(self) -> bool:
-        """Send what is queued as one frame. False: the link is dead."""
+        """Send what is queued, as one frame unless it is large. False: the link is dead."""
         out, self._out = self._out, []
+        if len(out) > 2 and sum(map(len, out)) > _FRAME_BYTES:
+            return all(map(self._send_frame, _frames(out)))
+        return self._send_frame(out)
+
+    def _send_frame(self, records: list[bytes]) -> bool:
         self._sent += 1
-        self.answered += len(out)
-        if not self._send([self.identity, b"".join([self._prefix, SEQUENCE.pack(self._sent), *out])]):
+        self.answered += len(records)
+        if not self._send([self.identity, b"".join([self._prefix, SEQUENCE.pack(self._sent), *records])]):
             self.alive = False
         return self.alive
+
+
+def _frames(out: list[bytes]) -> Iterator[list[bytes]]:
+    """Whole records, each in one piece or several."""
+    records: list[bytes] = []
+    size = left = 0  # bytes in ``records``, and those that the last one of them lacks
+    for piece in out:
+        if left <= 0:
+            if size >= _FRAME_BYTES:
+                yield records
+                records, size = [], 0
+            left = ANSWER.size + ANSWER.unpack_from(piece)[2]
+        records.append(piece)
+        size += len(piece)
+        left -= len(piece)
+    yield records
 
 
 class Fronts:

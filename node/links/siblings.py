@@ -156,7 +156,7 @@ class NodeLink:
         return len(self._callbacks)
 
     def silent(self, now: float, limit_s: float) -> bool:
-        return self._end.silent(now, limit_s)
+        return self._end.silent(now, limit_s, self._socket.unfinished())
 
     def excuse(self, held_s: float, now: float) -> None:
         """This node's loop was held for ``held_s``, which is not the other's silence."""

@@ -52,7 +52,10 @@ class Ranges:
         self.count += 1
         store = self._store
         if not revision and (plain := plain_get(body)) is not None:
-            link.ok(rid, store.revision, self._raft.term, plain_answer(store.get(plain[0])))
+            tail = plain_answer(store.get(plain[0]))
+            if len(tail) > PIECE_BYTES:
+                return self._large(link, rid, tail)
+            link.ok(rid, store.revision, self._raft.term, tail)
             return None
         read = RangeRead(body)
         at = revision or read.revision
@@ -65,9 +68,17 @@ class Ranges:
                 raise EtcdError(errors.FUTURE_REV) from e
             if kv is not None:
                 read.feed(((read.key, kv),))
-            link.ok(rid, store.revision, self._raft.term, read.finish())
+            tail = read.finish()
+            if len(tail) > PIECE_BYTES:
+                return self._large(link, rid, tail)
+            link.ok(rid, store.revision, self._raft.term, tail)
             return None
         return self._long_range(link, rid, read, at)
+
+    def _large(self, link: FrontLink, rid: int, tail: bytes) -> Slices:
+        """One key's answer, as its front takes it: that of many clients is more than a link holds."""
+        answer = self._streams.answer(link, rid, [HEAD.pack(self._store.revision, self._raft.term)])
+        return answer.run(answer.last([tail]))
 
     def _long_range(self, link: FrontLink, rid: int, read: RangeRead, at: int) -> Slices:
         """From one snapshot at one revision, whatever is applied meanwhile (H16)."""

@@ -76,6 +76,7 @@ class Transport(Protocol):
     """What carries frames; ZeroMQ, or a test's own."""
 
     def send(self, frame: bytes) -> bool: ...
+    def unfinished(self) -> int: ...
     def close(self) -> None: ...
 
 
@@ -158,7 +159,8 @@ class Link:
         self._end.heard_at = now
 
     def silent(self, now: float, limit_s: float) -> bool:
-        return self._end.silent(now, limit_s)
+        transport = self._transport
+        return self._end.silent(now, limit_s, 0 if transport is None else transport.unfinished())
 
     def excuse(self, held_s: float, now: float) -> None:
         self._end.excuse(held_s, now)
@@ -273,6 +275,9 @@ class SocketTransport:
 
     def send(self, frame: bytes) -> bool:
         return self._socket.send([frame])
+
+    def unfinished(self) -> int:
+        return self._socket.unfinished()
 
     def _opened(self) -> None:
         self._stands(self._link)

@@ -59,6 +59,9 @@ class InProcessTransport:
             _fault_in_node(self._loop, error)
         return True
 
+    def unfinished(self) -> int:
+        return 0
+
     def _deliver(self, parts: list[bytes]) -> bool:
         if self.closed:
             return False

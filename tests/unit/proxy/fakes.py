@@ -156,6 +156,7 @@ class FakeNode:
     revision: int = 1
     forget: Callable[[], None] = lambda: None  # what the node does when a link is replaced
     near: Near | None = None  # it is in the front's process
+    coming: int = 0  # bytes of a frame that has not all come
     _out: list[bytes] = field(default_factory=list)
     _sent: int = 0
 
@@ -187,6 +188,9 @@ class FakeNode:
             else:
                 self.requests.append(Request(rid, method, timeout_ms, body))
         return True
+
+    def unfinished(self) -> int:
+        return self.coming
 
     def close(self) -> None:
         """The link's transport is closed by the front."""

@@ -134,3 +134,13 @@ def test_nobody_is_excused_into_the_future() -> None:
     end = AskingEnd(now=10.0)
     end.excuse(5.0, 11.0)
     assert end.heard_at == 11.0
+
+
+def test_more_of_a_frame_that_has_not_all_come_is_no_silence() -> None:
+    """A frame of many large answers travels longer than an election timeout."""
+    end = AskingEnd(now=10.0)
+    for second in range(1, 6):
+        assert not end.silent(10.0 + 1.1 * second, 1.0, second << 20)
+    assert not end.silent(16.5, 1.0, 5 << 20)
+    assert end.silent(16.6, 1.0, 5 << 20)
+    assert end.silent(16.6, 1.0, 0)

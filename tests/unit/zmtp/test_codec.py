@@ -89,3 +89,13 @@ def test_a_ping_is_answered_with_its_context_and_is_no_message() -> None:
     came = decoder.feed(HELLO + bytes((4, len(ping))) + ping + wire([[b"a"]]))
     assert came == [[b"a"]]
     assert bytes(decoder.pongs) == b"\4\x0c\4PONGcontext"
+
+
+def test_it_tells_how_much_of_an_unfinished_frame_has_come() -> None:
+    decoder = Decoder(b"ROUTER")
+    decoder.feed(HELLO + frame_head(1 << 20, False))
+    for part in range(1, 4):
+        decoder.feed(bytes(100_000))
+        assert 0 <= decoder.unfinished - part * 100_000 < 20
+    assert decoder.feed(bytes((1 << 20) - 300_000))
+    assert decoder.unfinished == 0

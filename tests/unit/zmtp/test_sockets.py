@@ -149,12 +149,16 @@ def test_a_newcomer_with_the_same_identity_takes_over(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hwm", "most_bytes"), [(3, 1 << 40), (1 << 40, 1_200_000)], ids=["messages", "bytes"]
+    ("hwm", "most_bytes", "times"), [(3, 1 << 40, 4), (1 << 40, 1_200_000, 4), (1 << 40, 1_200_000, 1 << 20)],
+    ids=["messages", "bytes", "bytes for long"],
 )
 def test_a_partner_that_does_not_read_is_warned_of_and_its_connection_ends(
-    endpoint: str, hwm: int, most_bytes: int, monkeypatch: pytest.MonkeyPatch
+    endpoint: str, hwm: int, most_bytes: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tools.muster.machine.zmtp.stream, "MOST_BYTES", most_bytes)
+    monkeypatch.setattr(tools.muster.machine.zmtp.stream, "_TIMES", times)
+    if times > 4:
+        monkeypatch.setattr(tools.muster.machine.zmtp.stream, "_TAKES_S", 0.0)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
@@ -185,6 +189,31 @@ def test_a_partner_that_does_not_read_is_warned_of_and_its_connection_ends(
     with capture_logs() as logs:
         run(scenario)
     assert [line["event"] for line in logs] == ["a connection is stuck: the other side does not read"]
+
+
+def test_a_partner_that_reads_may_be_far_behind(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large answers to many clients at once ended a front's link, and the next host's after it."""
+    monkeypatch.setattr(tools.muster.machine.zmtp.stream, "MOST_BYTES", 2_000_000)
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        names: list[bytes] = []
+        came: list[int] = []
+        router = Router(loop, endpoint, lambda parts: names.append(parts[0]), LinkOptions(1000))
+        dealer = Dealer(loop, endpoint, b"d", lambda parts: came.append(len(parts[0])), LinkOptions(1000))
+        await until(lambda: dealer.send([b"x"]))
+        await until(lambda: names)
+        assert router.send([b"d", bytes(6_000_000)])
+        assert router.send([b"d", b"behind it"]), "the partner has not had the time to read"
+        await until(lambda: len(came) == 2)
+        sent = 0
+        while router.send([b"d", bytes(1_000_000)]):
+            sent += 1
+        assert 8 <= sent <= 30, "no more than so often as much"
+        for each in (dealer, router):
+            each.close()
+
+    run(scenario)
 
 
 def test_who_speaks_something_else_is_dropped_and_told_in_the_log_once(endpoint: str) -> None:

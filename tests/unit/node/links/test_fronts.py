@@ -1,9 +1,9 @@
-"""Which requests of a front still have somebody who waits for them."""
+"""Which requests of a front still have somebody who waits for them, and what a link sends."""
 
 from __future__ import annotations
 
 from cluster.wire.frames import GROWTH_SINCE, LOWEST
-from cluster.wire.messages import HELLO_BODY, Method, frame, request
+from cluster.wire.messages import HEAD, HELLO_BODY, Method, Status, decode_answers, frame, request
 from node.links.fronts import FrontLink, Fronts
 
 
@@ -59,3 +59,39 @@ def test_fronts_of_before_growth_are_ended_and_told_why() -> None:
     fronts.frame(b"old", old, send, b"")
     assert list(fronts.links) == [b"new"]
     assert b"protocol version 9, this node speaks 10 to 12: the sender is older" in sent[-1][1]
+
+
+def test_many_large_answers_of_a_tick_leave_in_several_frames() -> None:
+    """One frame of them took longer than an election timeout to travel, in which the node seemed dead."""
+    sent: list[bytes] = []
+
+    def send(parts: list[bytes]) -> bool:
+        sent.append(parts[1])
+        return True
+
+    link = FrontLink(b"f", send, b"", 9)
+    for rid in range(1, 40):
+        link.ok(rid, rid, 2, bytes(300_000))
+        link.answer(rid, Status.ERROR, b"")
+        link.pieces(rid, Status.PARTIAL, [bytes(200_000), bytes(200_000)])
+    link.answer(40, Status.OK, bytes(3_000_000))
+    link.answer(0, Status.STATE, b"state")
+    assert link.flush()
+    link.answer(41, Status.OK, bytes(3_000_000))
+    assert link.flush()
+    decoded = [decode_answers(data) for data in sent]
+    assert [sequence for sequence, _ in decoded] == list(range(1, len(sent) + 1))
+    assert 20 <= len(sent) <= 40
+    assert sorted(map(len, sent))[-3] < 2_000_000, "but for single records"
+    answers = [(rid, status, len(body)) for _, answers in decoded for rid, status, body in answers]
+    assert answers == [
+        *(answer for rid in range(1, 40) for answer in (
+            (rid, Status.OK, HEAD.size + 300_000), (rid, Status.ERROR, 0), (rid, Status.PARTIAL, 400_000))),
+        (40, Status.OK, 3_000_000), (0, Status.STATE, 5), (41, Status.OK, 3_000_000)]
+    assert link.answered == 39 * 3 + 3
+    sent.clear()
+    link._send = lambda parts: False
+    for rid in range(50, 60):
+        link.ok(rid, rid, 2, bytes(300_000))
+    assert not link.flush()
+    assert not link.alive

@@ -153,6 +153,9 @@ class Socket:
     def stands(self) -> bool:
         return True
 
+    def unfinished(self) -> int:
+        return 0
+
     def hint(self) -> str:
         return ""
 

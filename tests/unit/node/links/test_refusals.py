@@ -44,6 +44,9 @@ class Socket:
     def stands(self) -> bool:
         return not self.trouble
 
+    def unfinished(self) -> int:
+        return 0
+
     def hint(self) -> str:
         return ""
 

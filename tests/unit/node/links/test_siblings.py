@@ -25,6 +25,7 @@ class Socket:
         self.connected = True
         self.closed = False
         self.sent: list[list[int]] = []  # the methods of each frame
+        self.coming = 0  # bytes of a frame that has not all come
 
     def send(self, parts: list[bytes]) -> bool:
         if self.connected:
@@ -33,6 +34,9 @@ class Socket:
 
     def stands(self) -> bool:
         return self.connected
+
+    def unfinished(self) -> int:
+        return self.coming
 
     def close(self) -> None:
         self.closed = True
@@ -86,6 +90,21 @@ def test_requests_wait_until_the_other_side_has_said_which_shard_it_is() -> None
     link.request(Method.QUERY, b"")
     world.links.flush()
     assert socket.sent[2:] == [[Method.QUERY]]
+
+
+def test_a_link_on_which_a_large_grant_comes_is_not_silent() -> None:
+    world = World()
+    link, socket = world.link()
+    socket.says(1)
+    for _ in range(12):
+        world.now += 0.4
+        socket.coming += 1 << 20
+        world.links.sweep()
+    assert link.alive
+    for _ in range(6):
+        world.now += 0.4
+        world.links.sweep()
+    assert not link.alive
 
 
 def test_a_connection_that_is_not_made_yet_is_looked_for() -> None:

@@ -22,7 +22,7 @@ from cluster.wire.messages import HEAD, READ, Method, Status
 from node.links.fronts import FrontLink
 from node.serving import ranges
 from node.serving.reads import Reads
-from node.serving.streams import Streams
+from node.serving.streams import LINK_BYTES, PIECE_BYTES, Streams
 from node.slicing.slicer import Slicer, Slices
 from node.storage import Reader, StateStore
 from node.storage.state import store as state
@@ -46,8 +46,8 @@ class Replica:
         self.loop = loop
         self.reads = Reads(loop, Slicer(loop), lambda link: None, lambda: 0)
         raft: Any = SimpleNamespace(term=1)
-        streams = Streams(self.reads.start, loop.time, self.reads.refuse, 60.0)
-        self.serve = serve_of(self.store, raft, self.reads, streams)
+        self.streams = Streams(self.reads.start, loop.time, self.reads.refuse, 60.0)
+        self.serve = serve_of(self.store, raft, self.reads, self.streams)
         self.answers: list[tuple[int, bytes]] = []
         self.link = FrontLink(b"front", self._frame, b"", 1)
         if near:
@@ -351,3 +351,42 @@ def test_a_read_that_has_waited_leaves_nothing_to_the_garbage_collector() -> Non
         applied[0] = 5
         reads.waiting.release(5, loop.now)
         assert served == [(7, 3, b"asked")]
+
+
+@pytest.mark.parametrize("revision", [0, 2], ids=["the newest", "of a revision"])
+def test_large_values_of_many_clients_leave_as_their_front_reads_them(tmp_path: Path, revision: int) -> None:
+    """All in one frame, they took longer than an election timeout, and the front's link ended."""
+    replica = Replica(tmp_path, 0, near=False)
+    value = bytes(1 << 20)
+    replica.store.apply([(1, 1, records.put(b"k", 0, 1, value, 0))])
+    asked = rpc_pb2.RangeRequest(key=b"k", revision=revision).SerializeToString()
+    for rid in range(1, 41):
+        replica.serve.request(replica.link, rid, Method.RANGE, 1000, READ.pack(0, 0) + asked)
+    came: list[tuple[int, int, bytes]] = []
+
+    def take(parts: list[bytes]) -> bool:
+        came.extend(messages.decode_answers(parts[-1])[1])
+        return True
+
+    replica.link._send = take
+    whole: dict[int, bytes] = {}
+    got: dict[int, bytes] = {}
+    read = 0
+    while len(whole) < 40:
+        replica.loop.run()
+        came.clear()
+        assert replica.link.flush()
+        assert sum(len(body) for _, _, body in came) <= LINK_BYTES + 40 * PIECE_BYTES
+        for rid, status, body in came:
+            got[rid] = got.get(rid, b"") + body
+            if status == Status.PARTIAL:
+                read += len(body)
+                replica.streams.credit(replica.link, rid, len(got[rid]))
+            else:
+                assert status == Status.OK
+                whole[rid] = got[rid]
+        replica.streams.credit(replica.link, 0, read)
+    for body in whole.values():
+        (kv,) = rpc_pb2.RangeResponse.FromString(body[HEAD.size :]).kvs
+        assert kv.value == value
+    replica.store.close()

@@ -94,6 +94,11 @@ class Decoder:
         self._parts: list[bytes] = []
         self._parts_bytes = 0
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes that have come of an unfinished frame."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[list[bytes]]:
         """The messages that are complete now, each a list of frames. Broken."""
         rest = self._rest

@@ -80,6 +80,9 @@ class Dealer:
     def stands(self) -> bool:
         return self._stream is not None
 
+    def unfinished(self) -> int:
+        return self._decoder.unfinished if self._stream is not None and self._decoder is not None else 0
+
     def close(self) -> None:
         """Close at once, without callbacks; what was not sent is dropped."""
         self.closed = True

@@ -102,6 +102,9 @@ class Router:
     def hint(self) -> str:
         return ""
 
+    def unfinished(self) -> int:
+        return 0
+
     def trust(self, identity: bytes) -> None:
         """The partner of this identity has proved itself: it is no stranger any more."""
         stream = self._streams.get(identity)

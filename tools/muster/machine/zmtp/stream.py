@@ -5,8 +5,8 @@ Hot path. A message there and back between two processes costs 15 us of CPU and 
 loopback, 100 bytes, 2-core reference machine).
 
 What is sent goes to the kernel at once, not at the end of the tick: an append is on its way while the leader
-writes its own log. What the kernel does not take is kept here: at most ``hwm`` messages and ``MOST_BYTES``,
-and one message beyond that.
+writes its own log. What the kernel does not take is kept here: at most ``hwm`` messages, and ``MOST_BYTES``
+for a partner that takes nothing of it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ HELLO_S = 5.0  # a stranger's time until it has named itself; a partner needs a 
 MOST_STRANGERS = 256
 CLOSED = "connection closed"
 LATE = "no handshake in time"
-MOST_BYTES = 256 << 20  # the answer to a range is sent as it is read, and may be that large
+MOST_BYTES = 256 << 20  # large answers to many clients at once may be more, and their partner reads
+_TIMES = 4  # so often as much waits for one that reads, at most
+_TAKES_S = 3.0  # in which it takes something; turns of its loop or this one may be long
 
 Receive = Callable[[list[bytes]], None]
 
@@ -86,7 +88,8 @@ class Stream:
 
     __slots__ = (
         "_backlog", "_backlog_bytes", "_decoder", "_events", "_fd", "_handshake", "_hwm", "_loop", "_message",
-        "_request", "_seal", "_socket", "_stranger_turns", "_waits", "address", "closed", "identity", "ready",
+        "_request", "_seal", "_socket", "_stranger_turns", "_taken_at", "_waits", "address", "closed",
+        "identity", "ready",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +107,7 @@ class Stream:
         self.address = address  # the other side's, for logs
         self._backlog: deque[bytes | memoryview] = deque()
         self._backlog_bytes = 0
+        self._taken_at = 0.0  # when the other side last took something of that
         self._hwm = hwm
         self._events = events
         self._message = events.message
@@ -127,7 +131,9 @@ class Stream:
     def send(self, parts: list[bytes]) -> bool:
         """Send one message; False if it was dropped."""
         if not self.ready or len(self._backlog) >= self._hwm or self._backlog_bytes >= MOST_BYTES:
-            return self._request is not None and self._answer(self._request.members(parts[-1]))
+            request = self._request
+            if self._stuck():
+                return request is not None and self._answer(request.members(parts[-1]))
         if self._seal is not None:
             return self._send_sealed(self._seal, parts)
         if len(parts) == 1:
@@ -140,6 +146,12 @@ class Stream:
         return self._put(
             b"".join([codec.frame_head(len(part), at < last) + part for at, part in enumerate(parts)])
         )
+
+    def _stuck(self) -> bool:
+        """Whether the other side gets nothing more: it reads nothing, or has too much before it."""
+        if not self.ready or len(self._backlog) >= self._hwm or self._backlog_bytes >= _TIMES * MOST_BYTES:
+            return True
+        return self._loop.time() - self._taken_at > _TAKES_S
 
     def _send_sealed(self, seal: Callable[[int, bytes], bytes], parts: list[bytes]) -> bool:
         if len(parts) == 1:
@@ -170,6 +182,7 @@ class Stream:
         if sent < len(data):
             backlog.append(memoryview(data)[sent:])
             self._backlog_bytes += len(data) - sent
+            self._taken_at = self._loop.time()
             self._loop.add_writer(self._fd, self._writable)
         return True
 
@@ -179,6 +192,7 @@ class Stream:
             while backlog:
                 sent = self._socket.send(backlog[0])
                 self._backlog_bytes -= sent
+                self._taken_at = self._loop.time()
                 if sent < len(backlog[0]):
                     backlog[0] = memoryview(backlog[0])[sent:]
                     return

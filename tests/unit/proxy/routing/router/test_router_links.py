@@ -44,6 +44,18 @@ def test_a_leader_that_stands_still_for_two_election_timeouts_is_given_up() -> N
     assert net.sessions > sessions
 
 
+def test_a_node_whose_large_frame_is_on_its_way_is_not_silent() -> None:
+    """100 answers of a megabyte take seconds by a slow network, and nothing overtakes them."""
+    net = Net().started(leader=2)
+    sent, sessions, node = put(net), net.sessions, net.nodes[2]
+    for megabytes in range(1, 5):
+        node.coming = megabytes << 20
+        net.pass_time(0.7, silent=(2,))
+    assert (sent.status, net.sessions) == (None, sessions)
+    net.pass_time(3.5, silent=(2,))
+    assert sent.status == TIMEOUT_LEADER_FAIL
+
+
 def test_a_silent_leader_is_given_up_once_another_one_is_elected() -> None:
     """What was sent has an unknown fate; what waited goes to the new one."""
     net = Net().started(leader=2)
