@@ -11,6 +11,7 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class Grain:
     many_keys: int = 256  # a delete of more keys than this is logged as a range (D8)
+    delete_bytes: int = 1 << 20  # and one whose keys take more
     late_rows: int = 256  # an answer that shows more than this is made late
     late_bytes: int = 1 << 20  # and one whose rows take more
     turn_rows: int = 256  # looked at in a turn to decide range compares of a write; more: ahead of its turn

@@ -14,8 +14,9 @@ from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Intervals, Span, keys_in
 from cluster.evaluate.view import Current, Outcome, Version, View
 
-# of values that a transaction's puts keep: they are logged, though its request does not hold them. A leader
-# that sends more at once falls, and a follower cannot take an entry above 1 GiB at all
+# of values that a transaction's puts keep, and of keys in ranges that it deletes: they are logged, though its
+# request does not hold them. A leader that sends more at once falls, and a follower cannot take an entry
+# above 1 GiB at all
 MOST_KEPT_BYTES = 32 << 20
 
 
@@ -32,7 +33,7 @@ class Pending:
         self.written: dict[bytes, Version | None] = {}
         self.ranges: list[Span] = []  # deleted whole; none holds a key that was written before
         self.deleted = Intervals()  # the same
-        self.kept_bytes = 0  # of items whose values are those from before
+        self.kept_bytes = 0  # of items whose values are those from before, and of keys that are found
         self._keys: list[bytes] | None = None  # the written keys, sorted, once a range is asked for
 
     @property
@@ -107,9 +108,9 @@ class Pending:
             insort(self._keys, key)
         self.written[key] = version
 
-    def keeps(self, item: bytes) -> None:
-        """The item of a put that keeps its value. EtcdError: too much."""
-        self.kept_bytes += len(item)
+    def keeps(self, size: int) -> None:
+        """So much of what is logged is not in the request. EtcdError: too much."""
+        self.kept_bytes += size
         if self.kept_bytes > MOST_KEPT_BYTES:
             raise EtcdError(errors.REQUEST_TOO_LARGE)
 

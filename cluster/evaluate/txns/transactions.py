@@ -2,7 +2,8 @@
 
 In etcd's order: all compares of the taken branches are decided on the state before the outermost transaction.
 Then every put of the taken branches is checked against that state, then every range's revision. After that
-only values that puts keep can be too large. A refused transaction leaves no trace.
+only what is logged and not in the request can be too large: values that puts keep, and keys of deleted
+ranges. A refused transaction leaves no trace.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ _NOTHING_DELETED = Deleted([], [], 0)
 
 
 def find_deleted(view: View, request: Any) -> Deleted:
-    """What a delete of one key or a range does. One of many keys is not spelled out (D8): replicas find
-    them."""
+    """What a delete of one key or a range does. One of many keys, or of long ones, is not spelled out (D8):
+    replicas find them."""
     key, range_end = request.key, request.range_end
     if not range_end:
         return _NOTHING_DELETED if view.current(key) is None else Deleted([key], [], 1)
@@ -99,10 +100,17 @@ def find_deleted(view: View, request: Any) -> Deleted:
     count = view.count(key, range_end)
     if not count:
         return _NOTHING_DELETED
-    spans = _spans(view, key, range_end) if count > GRAIN.many_keys else None
-    if spans is not None:
-        return Deleted([], [(*span, view.count(*span)) for span in spans], count)
-    return Deleted([row[0] for row in view.scan(key, range_end) if row[0]], [], count)
+    keys = [] if count > GRAIN.many_keys else _keys_in(view, key, range_end)
+    spelled = view.kept_bytes if isinstance(view, Pending) else 0
+    if not keys or spelled + sum(map(len, keys)) > GRAIN.delete_bytes:
+        spans = _spans(view, key, range_end)
+        if spans is not None:
+            return Deleted([], [(*span, view.count(*span)) for span in spans], count)
+    return Deleted(keys or _keys_in(view, key, range_end), [], count)
+
+
+def _keys_in(view: View, key: bytes, range_end: bytes) -> list[bytes]:
+    return [row[0] for row in view.scan(key, range_end) if row[0]]
 
 
 def deleted_pieces(
@@ -278,7 +286,7 @@ def run_plan(
             item, version, tail = apply_put(pending, body, pending.revision, shows)
             pending.write(body.key, version, item)
             if body.ignore_value:
-                pending.keeps(item)
+                pending.keeps(len(item))
             if tail:
                 spend(left, ((body.key, tail),))
                 read += len(tail)
@@ -301,6 +309,8 @@ def run_plan(
                 pending.delete(span[:2], records.delete_range(*span))
             for key in deleted.keys:
                 pending.write(key, None, records.delete(key))
+            if body.range_end:
+                pending.keeps(sum(map(len, deleted.keys)))
         else:
             nested = yield from run_plan(pending, body, shows=shows, known=known, left=left)
             pieces += _field(b"\x1a", _field(b"\x22", [_EMPTY_HEADER, *nested]))

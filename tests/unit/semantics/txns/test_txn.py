@@ -227,6 +227,36 @@ def test_values_that_a_transaction_keeps_are_bounded(monkeypatch: pytest.MonkeyP
     assert (shard.history, shard.revision, shard.events) == before
 
 
+def test_long_keys_of_a_deleted_range_are_not_spelled_out() -> None:
+    """256 keys of 1 MB made an entry that no follower took in time: the leader fell with each attempt."""
+    shard, keys = MemoryShard(), [b"%03d" % at + bytes(20_000) for at in range(200)]
+    for key in keys:
+        run(shard, put(key))
+    request = pb.DeleteRangeRequest(key=b"0", range_end=b"1").SerializeToString()
+    assert evaluate.delete_range(shard, request).items == records.delete_range(b"0", b"1", 100)
+    few = pb.DeleteRangeRequest(key=b"00", range_end=b"01").SerializeToString()
+    assert evaluate.delete_range(shard, few).items == records.txn([records.delete(key) for key in keys[:10]])
+    ranges = [delete(b"%02d" % at, b"%02d:" % at) for at in range(20)]
+    outcome = evaluate.txn(shard, pb.TxnRequest(success=ranges).SerializeToString(), 128)
+    assert len(outcome.items) < (1 << 20) + 10_000
+    assert [op.response_delete_range.deleted for op in run(shard, *ranges).responses] == [10] * 20
+    assert not list(shard.scan(b"0", b"2"))
+    assert [key for _, _, key, _ in shard.events[-200:]] == keys
+
+
+def test_long_keys_that_a_transaction_cannot_delete_as_a_range_are_bounded(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has written others among them."""
+    shard = MemoryShard()
+    for at in range(200):
+        run(shard, put(b"%03d" % at + bytes(20_000)))
+    among = [put(b"0500"), delete(b"0", b"\0")]
+    assert len(evaluate.txn(shard, pb.TxnRequest(success=among).SerializeToString(), 128).items) > 2_000_000
+    monkeypatch.setattr(pending, "MOST_KEPT_BYTES", 1_500_000)
+    assert refusal(lambda: run(shard, *among)).kind == errors.REQUEST_TOO_LARGE
+
+
 def test_a_delete_of_everything_and_a_put_make_a_new_key() -> None:
     shard = MemoryShard()
     run(shard, put(K, b"1"))
