@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
+from tools.muster.machine.zmtp import tls as shaking
 from tools.muster.machine.zmtp.asking import Untrusted
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.links import Links
@@ -267,6 +270,7 @@ def test_a_peer_that_is_looked_up_is_closed_with_its_listener(
         router = Router(loop, endpoint, lambda parts: None, LinkOptions(10, tls=held), strangers=True)
         dealer = Dealer(loop, endpoint, b"x", lambda parts: None, LinkOptions(10, tls=named))
         await until(lambda: any(one._looked_up is not None for one in router._handshakes))
+        await asyncio.sleep(0)  # the look-up begins in the next turn
         assert not dealer.send([b"hello"])
         router.close()
         await until(ended.is_set)
@@ -373,6 +377,55 @@ def test_a_handshake_has_a_time_limit_and_holds_up_nobody(
         silent.setblocking(False)
         assert await asyncio.wait_for(loop.sock_recv(silent, 1), 60) == b""
         silent.close()
+        router.close()
+
+    asyncio.run(scenario())
+
+
+def test_handshakes_of_strangers_share_turns_of_the_loop(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs a signature. Those of 256 held the loop of a node for 250 ms."""
+    pair = authority.issue("host", NAME)
+    (port,) = free_ports(1)
+    turn, steps = [0], Counter[int]()
+    step = Handshake._step
+
+    def counted(handshake: Handshake) -> None:
+        if handshake._listens:
+            steps[turn[0]] += 1
+        step(handshake)
+
+    monkeypatch.setattr(Handshake, "_step", counted)
+    monkeypatch.setattr(shaking, "STEPS_S", 0.0)
+    outgoing = ssl.MemoryBIO()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+    hello = outgoing.read()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        options = LinkOptions(100, tls=credentials(authority, pair))
+        came: list[list[bytes]] = []
+        router = Router(loop, f"tcp://127.0.0.1:{port}", came.append, options)
+        with contextlib.ExitStack() as stack:
+            for _ in range(50):
+                stranger = stack.enter_context(socket.create_connection((NAME, port)))
+                stranger.sendall(hello)
+
+            def next_turn() -> None:
+                turn[0] += 1
+                loop.call_soon(next_turn)
+
+            next_turn()
+            dealer = Dealer(loop, f"tcp://127.0.0.1:{port}", b"d", lambda parts: None, options)
+            await until(lambda: dealer.send([b"x"]))
+            await until(lambda: came)
+        assert max(steps.values()) == 1
+        assert sum(steps.values()) > 50
+        dealer.close()
         router.close()
 
     asyncio.run(scenario())

@@ -36,7 +36,7 @@ from tools.muster.machine.zmtp.stream import (
     Stream,
     traffic,
 )
-from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, TlsSocket
+from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, Steps, TlsSocket
 
 log = structlog.get_logger("zmtp")
 
@@ -67,6 +67,7 @@ class Router:
         self._shaking: set[Stream] = set()  # not ready yet
         self._strangers: dict[Stream, asyncio.TimerHandle] = {}  # the oldest one first
         self._handshakes: dict[Handshake, None] = {}  # the oldest one first
+        self._steps = Steps(loop)
         self._unnamed = 0
         self._complaints = Repeats()
         self.closed = False
@@ -165,7 +166,7 @@ class Router:
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
             oldest.close()
-        handshake = Handshake(self._loop, sock, tls, "", done, failed, number)
+        handshake = Handshake(self._loop, sock, tls, "", done, failed, number, self._steps)
         self._handshakes[handshake] = None
 
     def _opened(self, stream: Stream) -> None:

@@ -18,6 +18,7 @@ import errno
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -34,6 +35,7 @@ from tools.muster.machine.zmtp.stream import CLOSED, LATE
 
 HANDSHAKE_S = 5.0
 BAD_CERTIFICATE = "tls: bad certificate"
+STEPS_S = 0.001  # of a turn of the loop, for all handshakes of peers that dial; one step may exceed it
 _HANDSHAKE_BYTES = 16_384
 _PIECE = 262_144  # encrypted in one go
 _READ_BYTES = 65_536
@@ -176,13 +178,39 @@ class TlsSocket:
         self._raw.close()
 
 
+class Steps:
+    """Steps of handshakes share turns of the loop, first come, first served. Anybody may ask for one, which
+    costs up to a millisecond: what 256 strangers had sent was answered in one turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._due: deque[Callable[[], None]] = deque()
+
+    def add(self, step: Callable[[], None]) -> None:
+        self._due.append(step)
+        if len(self._due) == 1:
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        due, until = self._due, time.perf_counter() + STEPS_S
+        while due:
+            due[0]()
+            due.popleft()
+            if time.perf_counter() >= until:
+                break
+        if due:
+            self._loop.call_soon(self._turn)
+
+
 class Handshake:
     """``done(socket)`` or ``failed(reason)`` once, unless :meth:`close` was called. ``name``: the dialled
-    host, "": this side listens. ``address``: the other side's, if it dialled."""
+    host, "": this side listens. ``address``: the other side's, if it dialled. ``steps``: it waits for turns
+    there."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, credentials: PeerCredentials, name: str,
         done: Callable[[TlsSocket], None], failed: Callable[[str], None], address: str = "",
+        steps: Steps | None = None,
     ) -> None:  # fmt: skip
         self._loop = loop
         self._socket = sock
@@ -193,6 +221,7 @@ class Handshake:
         self._looked_up: asyncio.Task[str] | None = None  # what that is called
         self._done = done
         self._failed = failed
+        self._steps = steps
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._pending = b""
         self._closed = False
@@ -217,7 +246,16 @@ class Handshake:
             self._fail(CLOSED)
             return
         self._in.write(data)
-        self._step()
+        if self._steps is None:
+            self._step()
+        else:
+            self._loop.remove_reader(self._fd)  # nothing more meanwhile
+            self._steps.add(self._turn)
+
+    def _turn(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._fd, self._readable)
+            self._step()
 
     def _step(self) -> None:
         if self._closed:
