@@ -206,7 +206,7 @@ class _Turn:
             if operations and not began_sending.done():
                 began_sending.set_result(None)
 
-        beside = asyncio.ensure_future(run.run(spec, stop=stop, progress=sending))
+        beside = asyncio.ensure_future(run.run(spec, stop=stop, drains=True, progress=sending))
         try:
             await asyncio.wait((beside, began_sending), return_when=asyncio.FIRST_COMPLETED)
             cpu_s, began = self._cpu_s(), time.monotonic()

@@ -141,9 +141,15 @@ class Loop:
             if self._active == 0:
                 self._finish()
 
-    def stop(self) -> None:
-        """Plan no more operations; :meth:`run` returns once those that were due are answered (bounded)."""
+    def stop(self, *, drain: bool = False) -> None:
+        """Plan no more operations; :meth:`run` returns once the open ones are answered (bounded).
+
+        With ``drain`` those that were due are still sent (bounded); without it they count as an error.
+        """
         self._left = 0
+        if self._backlog and not drain:
+            self.errors["not sent before the stop"] += len(self._backlog)
+            self._backlog.clear()
         if self._interval_ns:
             self._tick()
 

@@ -5,7 +5,7 @@ user plus system time. Its fields:
 
 * ``schema``: ``muster-bench/1``.
 * ``command``, ``settings``, ``started_at`` (UTC), ``machine``: what was run, when and on what.
-* ``interrupted``: whether Ctrl-C ended the run early.
+* ``interrupted``: whether Ctrl-C was pressed. It ends the run early, and the command behind it.
 * ``operations``, ``errors``: answered OK; failed, by kind.
 * ``duration_s``, ``throughput_per_s``: from the first operation's start to the last answer (of a watch: the
   last event).
@@ -31,8 +31,8 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -61,10 +61,12 @@ class RunError(Exception):
 
 
 async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (),
-              progress: Progress | None = None, stop: asyncio.Event | None = None) -> dict[str, Any]:
+              progress: Progress | None = None, stop: asyncio.Event | None = None,
+              drains: bool = False) -> dict[str, Any]:
     """Make one run. ValueError for a spec that cannot be run, :class:`RunError` if it fails.
 
-    ``stop`` ends it early, with the result until then.
+    ``stop`` ends it early, with the result until then. With ``drains`` what was due by then is still sent;
+    without it ``stop`` is Ctrl-C: a cancellation after it leaves leases, and keeps a result that is there.
     """
     spec.check()
     shares = spec.split(processes)
@@ -84,7 +86,7 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
             if progress is not None:
                 progress(sum(w.operations for w in workers), sum(w.errors for w in workers))
 
-        async with _stopping(workers, stop):
+        async with _stopping(workers, stop, "drain" if drains else "stop"):
             sent = await asyncio.gather(*(worker.expect("sent", None, report) for worker in workers))
         usage_after = servers.sample(server_roots)
         machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
@@ -98,7 +100,8 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
         if spec.command in WATCHES:  # their work goes on until the last event is delivered
             usage_after = servers.sample(server_roots)
             machine_after, measured_s = psutil.cpu_times(), time.monotonic() - began
-        await asyncio.gather(*(worker.stop(START_LIMIT_S + puts / _REVOKED_PER_S) for worker in workers))
+        with _result_kept(None if drains else stop):
+            await asyncio.gather(*(worker.stop(START_LIMIT_S + puts / _REVOKED_PER_S) for worker in workers))
     finally:
         await asyncio.gather(*(worker.stop() for worker in workers))
     merged = _merge(spec, results)
@@ -116,12 +119,13 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
 
 
 @asynccontextmanager
-async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> AsyncIterator[None]:
+async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None,
+                    order: str) -> AsyncIterator[None]:
     """Within the block, pass ``stop`` on to the workers."""
     async def tell(event: asyncio.Event) -> None:
         await event.wait()
         for worker in workers:
-            worker.tell("stop")
+            worker.tell(order)
 
     if stop is None:
         yield
@@ -131,6 +135,16 @@ async def _stopping(workers: Sequence[_Process], stop: asyncio.Event | None) -> 
         yield
     finally:
         told.cancel()
+
+
+@contextmanager
+def _result_kept(stop: asyncio.Event | None) -> Iterator[None]:
+    """A cancellation behind ``stop``, as by Ctrl-C again, ends the block alone."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if stop is None or not stop.is_set():
+            raise
 
 
 async def populate(spec: Spec, *, processes: int = 1, progress: Progress | None = None,

@@ -1,9 +1,9 @@
 """One client process: ``python -m bench.load.worker SPEC``, started by ``bench.load.run``.
 
 Lines of JSON on stdout: ``ready``; after ``go`` on stdin ``progress`` four times a second, and ``sent`` at
-the last answer (``stop`` on stdin plans no more operations); after ``end PUTS`` (the puts of all processes)
-``result``. Then it revokes its leases and ends. It ends with its stdin, too: it never outlives its parent by
-more than some seconds, in which it revokes them.
+the last answer (``stop`` and ``drain`` on stdin plan no more operations); after ``end PUTS`` (the puts of all
+processes) ``result``. Then it revokes its leases and ends. It ends with its stdin, too: before its result it
+does not outlive its parent by more than some seconds, in which it revokes them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from bench.parent import say
 from cluster.pb import rpc_pb2 as pb
 
 _PROGRESS_S = 0.25
+_STOPS = (b"stop\n", b"drain\n")
 _LET_GO_S = 3.0  # for leases, where the parent is gone, or has given the run up: it kills after 5 s
 
 
@@ -124,9 +125,12 @@ class Worker:
             reporter.cancel()
         self._drain()
 
-    def stop(self) -> None:
-        """Plan no more operations; :meth:`send` returns once those that were due are answered."""
-        self._loop.stop()
+    def stop(self, *, drain: bool) -> None:
+        """Plan no more operations; :meth:`send` returns once the open ones are answered.
+
+        With ``drain`` those that were due are still sent.
+        """
+        self._loop.stop(drain=drain)
 
     @property
     def puts(self) -> int:
@@ -153,7 +157,7 @@ class Worker:
         self._made.callback(self._catch_ups.close)
         await self._catch_ups.wait(limit_s)
         if not spec.total and not spec.duration_s:
-            self._loop.stop()
+            self._loop.stop(drain=True)
         await running
 
     async def finish(self, puts: int) -> dict[str, Any]:
@@ -258,16 +262,16 @@ async def _run(worker: Worker, orders: asyncio.StreamReader) -> bool:
         await asyncio.wait((sending, order), return_when=asyncio.FIRST_COMPLETED)
         if not order.done():
             continue
-        if order.result() != b"stop\n":  # the parent is gone
+        if order.result() not in _STOPS:  # the parent is gone
             sending.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await sending
             return False
-        worker.stop()
+        worker.stop(drain=order.result() == b"drain\n")
         order = asyncio.ensure_future(orders.readline())
     sending.result()
     say("sent", operations=worker.puts)
-    while (line := await order) == b"stop\n":  # it came as the last operation was answered
+    while (line := await order) in _STOPS:  # it came as the last operation was answered
         order = asyncio.ensure_future(orders.readline())
     words = line.split()
     if words[:1] != [b"end"]:

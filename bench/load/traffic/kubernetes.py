@@ -133,9 +133,9 @@ class Mix:
             await asyncio.sleep(self.spec.duration_s - loop.spec.duration_s)
         await loop.run()
 
-    def stop(self) -> None:
+    def stop(self, *, drain: bool = False) -> None:
         for loop in self.loops.values():
-            loop.stop()
+            loop.stop(drain=drain)
 
     async def wait_for(self, writes: int) -> None:
         """Wait for the events of the writes; gives up when none came for a time limit."""

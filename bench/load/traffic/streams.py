@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter_ns
 
 from bench.client import Client, RpcError, Status, Stream
@@ -112,12 +112,17 @@ class Awaited:
         return True
 
 
-async def revoke(client: Client, leases: Sequence[int]) -> None:
-    """Revoke leases, a hundred at a time, as far as that works: they would expire in the next run."""
-    for first in range(0, len(leases), _AT_ONCE):
+async def revoke(client: Client, leases: list[int]) -> None:
+    """Take leases off the list and revoke them, a hundred at a time, as far as that works.
+
+    They would expire in the next run. Those that are granted meanwhile are revoked, too.
+    """
+    while leases:
+        some = leases[:_AT_ONCE]
+        del leases[:_AT_ONCE]
         answers = await asyncio.gather(
             *(client.unary(REVOKE, pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, connection=i)
-              for i, lease in enumerate(leases[first : first + _AT_ONCE])),
+              for i, lease in enumerate(some)),
             return_exceptions=True)
         if all(isinstance(answer, TimeoutError) for answer in answers):
             return

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import h2.events
 import pytest
 
+from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.recipes import LOCK, UNLOCK
 from bench.load.traffic.streams import GRANT, REVOKE
@@ -22,10 +24,12 @@ _ANSWERS = {LOCK: lock_pb2.LockResponse(key=b"k"), UNLOCK: lock_pb2.UnlockRespon
 
 
 class Leases(ScriptedServer):
-    """Grants leases; revokes them, unless it holds these answers back."""
+    """Grants leases, of which it grants some only once revocations come; holds these back if told so."""
 
-    def __init__(self, *, holds_back: bool = False) -> None:
+    def __init__(self, *, holds_back: bool = False, at_once: int = 1_000_000) -> None:
         super().__init__()
+        self.at_once = at_once  # leases
+        self.asked: list[int] = []
         self.granted: list[int] = []  # their TTLs
         self.held: set[int] = set()
         self.holds_back = holds_back
@@ -36,14 +40,22 @@ class Leases(ScriptedServer):
         path = self._paths.pop(stream_id)
         if path == GRANT:
             self.granted.append(pb.LeaseGrantRequest.FromString(body).TTL)
-            self.held.add(len(self.granted))
-            self.answer(stream_id, pb.LeaseGrantResponse(ID=len(self.granted)).SerializeToString())
+            self.asked.append(stream_id)
+            if len(self.granted) <= self.at_once:
+                self.grant()
         elif path == REVOKE:
             self.waiting.append((stream_id, pb.LeaseRevokeRequest.FromString(body).ID))
+            self.grant()
             if not self.holds_back:
                 self.revoke()
         else:
             self.answer(stream_id, _ANSWERS[path].SerializeToString())
+
+    def grant(self) -> None:
+        for stream_id in self.asked:
+            self.held.add(stream_id)
+            self.answer(stream_id, pb.LeaseGrantResponse(ID=stream_id).SerializeToString())
+        self.asked.clear()
 
     def revoke(self) -> None:
         for stream_id, lease in self.waiting:
@@ -89,6 +101,92 @@ def test_a_result_does_not_wait_until_all_leases_are_revoked() -> None:
         server.flush()
         assert await ended(process) == 0
         assert server.held == set()
+        await server.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_result_is_not_lost_where_ctrl_c_ends_the_revoking_of_leases(
+    interrupted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped, behind_result = run._Process.stop, asyncio.Event()
+
+    async def noted(process: run._Process, limit_s: float = 5.0) -> None:
+        behind_result.set()
+        await stopped(process, limit_s)
+
+    monkeypatch.setattr(run._Process, "stop", noted)
+
+    async def scenario() -> dict[str, Any]:
+        server = Leases(holds_back=True)
+        spec = Spec("lease-grant", (f"127.0.0.1:{await server.start()}",), clients=5, total=60)
+        stop = asyncio.Event()
+        running = asyncio.ensure_future(run.run(spec, stop=stop))
+        async with asyncio.timeout(_LIMIT_S):
+            await behind_result.wait()
+            if interrupted:
+                stop.set()
+            await asyncio.sleep(0.1)
+            running.cancel()
+            await asyncio.sleep(0.1)
+            server.holds_back = False
+            server.revoke()
+            server.flush()
+            try:
+                return await running
+            finally:
+                await server.stop()
+
+    if interrupted:
+        assert asyncio.run(scenario())["operations"] == 60
+    else:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("drains", [False, True])
+def test_a_run_that_is_stopped_sends_what_waits_only_if_told_so(drains: bool) -> None:
+    async def scenario() -> tuple[int, dict[str, Any]]:
+        server = Leases(at_once=1)
+        spec = Spec("lease-grant", (f"127.0.0.1:{await server.start()}",), clients=1, duration_s=60,
+                    rate_per_s=200)
+        stop = asyncio.Event()
+        running = asyncio.ensure_future(run.run(spec, stop=stop, drains=drains))
+        async with asyncio.timeout(_LIMIT_S):
+            while not server.asked:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.4)
+            stop.set()
+            await asyncio.sleep(0.2)
+            server.at_once = 1_000_000
+            server.grant()
+            server.flush()
+            result = await running
+        await server.stop()
+        return len(server.granted), result
+
+    granted, result = asyncio.run(scenario())
+    assert result["operations"] == granted
+    unsent = result["errors"].get("not sent before the stop", 0)
+    assert (granted == 2, unsent > 20) == (not drains, not drains)
+    assert drains == (granted > 20)
+
+
+def test_leases_granted_while_others_are_revoked_are_revoked_too() -> None:
+    async def scenario() -> None:
+        server = Leases(at_once=5)
+        spec = Spec("lease-grant", (f"127.0.0.1:{await server.start()}",), clients=3, duration_s=60)
+        process = await started("bench.load.worker", spec.dumps())
+        assert process.stdin is not None
+        await said(process, "ready")
+        process.stdin.write(b"go\n")
+        async with asyncio.timeout(_LIMIT_S):
+            while len(server.asked) < 3:
+                await asyncio.sleep(0.01)
+        process.stdin.close()
+        assert await ended(process) == 0
+        assert (len(server.granted), server.held) == (8, set())
         await server.stop()
 
     asyncio.run(scenario())
