@@ -127,8 +127,9 @@ bench: $(STAMP)  ## compare with etcd on this machine (BENCH_FLAGS=... for muste
 
 benchmarks: $(STAMP) etcd-new  ## docs/benchmarks.md's table anew: muster beside etcd 3.5 and 3.7, by both tools (40 quiet minutes; needs Go)
 	$(BIN)/muster-bench compare --preset page --rounds 5 --etcd etcd --etcd $$(sh bench/compare/go_etcd.sh) \
-		--page docs/benchmarks.md --tables docs/figures --save .interop/bench/page.json $(BENCH_FLAGS)
-	$(BIN)/muster-bench report .interop/bench/page.json --chart docs/benchmarks.svg
+		--page docs/benchmarks.md --tables docs/figures --save .interop/bench/page.json $(BENCH_FLAGS); \
+	code=$$?; test $$code -le 1 || exit $$code; \
+	$(BIN)/muster-bench report .interop/bench/page.json --chart docs/benchmarks.svg && exit $$code
 
 bench-scale: $(STAMP)  ## docs/figures/scale*.tsv anew: what 1 to 8 shards cost here by process, and 64 by simulation (six quiet minutes)
 	$(BIN)/muster-bench scale --tables docs/figures $(BENCH_FLAGS)

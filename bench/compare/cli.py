@@ -210,6 +210,7 @@ def _prepare(given: _Compared) -> None:
         compare_report.prepared(given.tables)
     if given.page is not None:
         pages.around(given.page)
+        given.page.open("a").close()
 
 
 def report(

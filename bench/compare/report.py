@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,13 @@ def tables(result: dict[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def prepared(folder: Path) -> str:
-    """Make the folder, and read its ``runs.tsv``. ValueError if that has another first line."""
+    """Make the folder, and read its ``runs.tsv``. ValueError if that has another first line. OSError."""
     runs = folder / "runs.tsv"
     before = runs.read_text(encoding="utf-8") if runs.exists() else _RUNS
     if not before.startswith(_RUNS):
         raise ValueError(f"{runs} does not begin with the line {_RUNS.strip()!r}")
     folder.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=folder).close()
     return before
 
 

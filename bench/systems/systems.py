@@ -89,6 +89,7 @@ class System:
             raise
 
     def _spawn(self, name: str, command: list[str]) -> None:
+        """Start a process, from the main thread: it ends with the thread that started it."""
         self.commands.append((name, command))
         self.data_dir.mkdir(parents=True, exist_ok=True)
         log = self.data_dir / f"{name}.log"

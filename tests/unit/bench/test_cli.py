@@ -19,9 +19,12 @@ import pytest
 from bench import cli
 from bench.cli import COMMANDS
 from bench.client import RpcError, Status
+from bench.compare import cli as compare_cli
+from bench.compare import page
 from bench.load.spec import Spec
 from bench.systems.systems import System, find_etcd
 
+ROOT = Path(__file__).parents[3]
 NUMBER = (int, float)
 #: Field: type, for a dictionary its fields, for a list the type of its items (``bench.load.run``).
 RESULT: dict[str, Any] = {
@@ -287,7 +290,8 @@ def test_compare_exits_with_1_where_a_turn_failed(etcd: System, tmp_path: Path) 
 
 @pytest.mark.parametrize(("option", "name", "said"), [
     ("--save", "nowhere/x", "No such file"), ("--html", "nowhere/x", "No such file"),
-    ("--page", "page.md", "has no line"), ("--tables", "", "does not begin with")])
+    ("--page", "page.md", "has no line"), ("--tables", "", "does not begin with"),
+    ("--tables", "/proc/self", "No such file")])
 def test_what_compare_cannot_write_is_found_out_before_the_load(
     option: str, name: str, said: str, tmp_path: Path
 ) -> None:
@@ -295,6 +299,33 @@ def test_what_compare_cannot_write_is_found_out_before_the_load(
     (tmp_path / "runs.tsv").write_text("something else\n")
     done = bench("compare", "--baseline", "one=127.0.0.1:1", option, str(tmp_path / name), code=2)
     assert said in " ".join(done.stderr.split())
+
+
+def test_a_page_that_cannot_be_written_is_found_out_before_the_load(tmp_path: Path) -> None:
+    class ReadOnly(type(Path())):  # type: ignore[misc]  # root may write all files
+        def open(self, mode: str = "r", *more: Any, **named: Any) -> Any:
+            if mode != "r":
+                raise PermissionError(13, "Permission denied")
+            return super().open(mode, *more, **named)
+
+    (tmp_path / "page.md").write_text(page.BEGIN + page.END)
+    with pytest.raises(PermissionError):
+        compare_cli._prepare(compare_cli._Compared(page=ReadOnly(tmp_path / "page.md")))
+
+
+@pytest.mark.parametrize(("code", "reported"), [(0, True), (1, True), (2, False)])
+def test_the_chart_is_drawn_of_figures_with_errors_too(code: int, reported: bool, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    for name, line in (("sh", "exit 0"),  # it would build an etcd
+                       ("muster-bench", f'echo "$1" >>{told}; [ "$1" = report ] || exit {code}')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "-o", ".venv/.installed", "-o", "etcd-new", f"BIN={tmp_path}", "benchmarks"], cwd=ROOT,
+        capture_output=True, timeout=60, check=False,
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "MAKEFLAGS": ""})
+    assert told.read_text().split() == ["compare", *["report"] * reported]
+    assert (done.returncode == 0) == (code == 0)
 
 
 def test_compare_names_several_etcds_by_their_versions(etcd: System, tmp_path: Path) -> None:
@@ -445,6 +476,6 @@ def test_a_report_of_what_is_no_result_names_the_file(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.cli", "report", "README.md"], capture_output=True, text=True,
         timeout=100, check=False, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])})
+        env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: README.md: not a result of muster-bench: not JSON\n"

@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
+
+import pytest
 
 import bench.client
 from bench.compare.loads import size
@@ -35,6 +38,21 @@ def test_size_tells_every_stage_of_a_system_that_it_starts_and_stops_itself(tmp_
     assert row["compact_s"] > 0
     assert len(row["defragment_s"]) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_main_thread_restarts_a_system_which_ends_with_the_thread_that_started_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart, threads = System.restart, []
+
+    def noted(system: System) -> float:
+        threads.append(threading.current_thread())
+        return restart(system)
+
+    monkeypatch.setattr(System, "restart", noted)
+    monkeypatch.setattr(size, "_SETTLE_S", 0.0)
+    size.measure(["etcd"], size.Load(50), data_dir=tmp_path, said=lambda line: None)
+    assert threads == [threading.main_thread()]
 
 
 def test_files_are_counted_by_the_blocks_they_take_and_collected_logs_are_not(tmp_path: Path) -> None:
