@@ -79,7 +79,9 @@ with failures():
 def test_servers_end_with_the_benchmark_however_it_ends(
     signals: list[int], ended: int, tmp_path: Path
 ) -> None:
-    with subprocess.Popen([sys.executable, "-c", SERVING, str(tmp_path)], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([sys.executable, "-c", SERVING, str(tmp_path)], stdout=subprocess.PIPE,
+                          # these tests may run under nohup
+                          preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)) as process:
         assert process.stdout is not None
         server = psutil.Process(int(process.stdout.readline()))
         for number in signals:

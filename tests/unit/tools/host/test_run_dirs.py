@@ -162,8 +162,11 @@ def test_a_run_directory_is_its_makers_until_removed_and_not_its_childrens(tmp_p
         child.communicate(b"\n")
 
 
-def test_a_start_waits_for_what_only_looks_at_a_run_directory(tmp_path: Path) -> None:
+def test_a_start_waits_for_what_only_looks_at_a_run_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As systemd's cleaner of /tmp does."""
+    monkeypatch.setattr(rundir, "_ASKED_S", 10.0)
     (tmp_path / "r").mkdir()
     with held(tmp_path / "r") as fd:
         ending = threading.Timer(0.1, fcntl.flock, (fd, fcntl.LOCK_UN))
