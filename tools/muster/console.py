@@ -97,19 +97,19 @@ def _serve(values: Values) -> None:
         names.update(LOOPBACK)
     listening = _listening(values)
     console = app.made(_target(values))
-    config = uvicorn.Config(
-        app.asgi(console, names, secure=scheme == "https"),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        http=cast(type[asyncio.Protocol], partial(Certified, listening)),
-        ws=Sockets,
-        timeout_graceful_shutdown=2,
-    )
-    config.load()
-    config.ssl = listening.first if listening is not None else None
     logging.getLogger("muster_client").setLevel(logging.ERROR)
-    with _bound(host, port) as listener:
+    with _bound(host, port) as listener:  # a process builds NiceGUI's app once: not if the port is taken
+        config = uvicorn.Config(
+            app.asgi(console, names, secure=scheme == "https"),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            http=cast(type[asyncio.Protocol], partial(Certified, listening)),
+            ws=Sockets,
+            timeout_graceful_shutdown=2,
+        )
+        config.load()
+        config.ssl = listening.first if listening is not None else None
         print(
             f"muster: console of {','.join(values['endpoints'])} at {scheme}://{_shown(host)}:"
             f"{listener.getsockname()[1]}",

@@ -18,11 +18,21 @@ from nicegui.testing import User, user_simulation
 
 from tools.console.app import Console, add_doors, made
 from tools.console.sessions import COOKIE, Target
+from tools.console.views import parts
 
 TEXT = re.compile(r"const field = getElement\((\d+)\), begin = (\d+)")  # of a field, as a browser has it
 _LIMIT_S = 30.0  # a limit that a busy machine keeps
 
 Visit = Callable[["Visitor"], Coroutine[Any, Any, None]]
+
+
+def piece_of(text: str, asked: re.Match[str]) -> str:
+    """Of a text, what a browser's JavaScript answers: so many of UTF-16's units, and no half of a pair."""
+    units, begin = text.encode("utf-16-le"), 2 * int(asked[2])
+    end = begin + 2 * parts._PIECE
+    if 0xD800 <= int.from_bytes(units[end - 2 : end], "little") <= 0xDBFF:
+        end += 2
+    return units[begin:end].decode("utf-16-le")
 
 
 class Visitor:
@@ -32,10 +42,10 @@ class Visitor:
         self.user, self.client, self.console = user, client, console
 
     def text_in(self, asked: re.Match[str]) -> str:
-        """What its browser shows in a field."""
+        """What its browser shows in a field, from where it is asked for."""
         assert self.user.client is not None
         field: Any = self.user.client.elements[int(asked[1])]
-        return field.value or ""
+        return piece_of(field.value or "", asked)
 
     async def open(self, path: str) -> None:
         await self.user.open(path)

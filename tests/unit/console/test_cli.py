@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.authority import Authority
+from tools.console import app
 from tools.muster import console as cli
 from tools.muster.cli import run
 from tools.muster.config.parse import ConfigError
@@ -39,7 +40,8 @@ def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], flags: lis
     assert said.count("\n") == 1
 
 
-def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(app, "asgi", None)  # a process can build it once
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run(["console", f"--listen=http://127.0.0.1:{port}"]) == 1

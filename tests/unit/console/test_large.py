@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from nicegui import ui
 from nicegui.testing import User, user_simulation
 
-from tests.interop.console.visitor import TEXT
+from tests.interop.console.visitor import TEXT, piece_of
 from tests.unit.console.test_views import Page as Told
 from tools.console.store.v2 import nodes
 from tools.console.store.v2.nodes import Node
@@ -21,22 +22,6 @@ from tools.console.views.v2.tree import TreeView
 
 BEGIN = "seen by the console"
 TEXTS = ["", "short", "x" * parts._PIECE, "ä😀" * 150_000, "a" + "😀" * 60_000, '"\n' * 700_000]
-
-
-def pieces(text: str) -> Callable[[str], str]:
-    """What a browser answers that shows a text, as its JavaScript would."""
-    units = text.encode("utf-16-le")
-
-    def answer(code: str) -> str:
-        found = TEXT.match(code)
-        assert found is not None
-        begin = 2 * int(found[2])
-        end = begin + 2 * parts._PIECE
-        if 0xD800 <= int.from_bytes(units[end - 2 : end], "little") <= 0xDBFF:
-            end += 2
-        return units[begin:end].decode("utf-16-le")
-
-    return answer
 
 
 class Page(Told):
@@ -56,8 +41,7 @@ def visit(shown: str, draw: Callable[[], object], step: Callable[[User], Corouti
 
     async def main() -> None:
         async with user_simulation(draw) as user, asyncio.timeout(60):
-            answer = pieces(shown)
-            user.javascript_rules[TEXT] = lambda found: answer(found.string)
+            user.javascript_rules[TEXT] = partial(piece_of, shown)
             await user.open("/")
             await step(user)
 
