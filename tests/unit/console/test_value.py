@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
@@ -208,12 +209,13 @@ def test_a_history_is_read_by_one_read_at_a_time(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setattr(history, "of_key", of_key)
         monkeypatch.setattr(value, "_HISTORY_S", 0.08)
         shows = pane(None, past=Past(), _draw_history=lambda found: drawn.append(found.oldest))
+        began_s = time.monotonic()
         for _ in range(40):
             shows._open_history()
             await asyncio.sleep(0.005)
         await until(lambda: drawn[-1:] == [1] and not shows._history_due)
         assert most == 1
-        assert len(drawn) <= 5
+        assert len(drawn) <= 2 + (time.monotonic() - began_s) / 0.1
         assert shows.page.complaints == ["no answer"]
         await until(lambda: shows._history.done())
         shows._open_history()
@@ -228,7 +230,7 @@ def test_a_history_stays_where_its_key_is_drawn_anew() -> None:
 
     def draw() -> None:
         with ui.column() as box:
-            made = bare(ValuePane, box=box, past=None, _open_history=lambda: None)
+            made = bare(ValuePane, box=box, past=None)
             for _ in range(2):
                 ValuePane._draw(made, lambda: ui.label("value"))
             with box:
@@ -243,6 +245,30 @@ def test_a_history_stays_where_its_key_is_drawn_anew() -> None:
 
     asyncio.run(run())
     assert drawn == [["value", "history"], ["history"]]
+
+
+def test_a_history_is_read_with_its_value_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each failure of it would be told, every two seconds, for as long as the cluster is away."""
+
+    async def run() -> None:
+        monkeypatch.setattr(value, "_AGAIN_S", 0.001)
+        store, read = Store(), list[int]()
+        shows = pane(store, past=Past(), _open_history=lambda: read.append(1))
+        showing = asyncio.create_task(shows.show(b"/a"))
+        for answer in (AWAY, AWAY, of(5)):
+            assert not read
+            store.asked.clear()
+            await answered(store, answer)
+        await showing
+        await until(lambda: read)
+        assert (read, shows.kv) == ([1], of(5))
+        store.asked.clear()
+        showing = asyncio.create_task(shows.show(b"/a"))
+        await answered(store, DENIED)
+        await showing
+        assert (read, shows.past) == ([1], None), "what was seen before is not shown any more"
+
+    asyncio.run(run())
 
 
 def test_a_history_keeps_no_large_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,6 +346,37 @@ def test_what_is_restored_in_the_past_is_compared_with_the_present(monkeypatch: 
         await answered(store, AWAY)
         await restoring
         assert (len(reviewed), shows.page.complaints) == (1, ["no answer"])
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("revision", [0, 6])
+def test_what_is_restored_is_written_to_its_own_key(monkeypatch: pytest.MonkeyPatch, revision: int) -> None:
+    """A large old value may come behind a small one of another key."""
+
+    async def run() -> None:
+        clicks: dict[str, Any] = {}
+        monkeypatch.setattr(value, "button", lambda text, click, **_: clicks.setdefault(text, click))
+        for name in ("chip", "div", "ui"):
+            monkeypatch.setattr(value, name, MagicMock())
+        reviewed: list[object] = []
+        monkeypatch.setattr(value.key_dialogs, "review", lambda *given: reviewed.append(given))
+        store = Store()
+        shows = pane(store, kv=of(6), revision=revision)
+        shows.page.may_write = lambda _: True
+        shows._past_row(5, of(5), None, 1)
+        restoring = asyncio.create_task(clicks["history.restore"]())
+        await until(lambda: store.asked)
+        asyncio.create_task(shows.show(b"/b"))  # noqa: RUF006 - it ends at once
+        await until(lambda: len(store.asked) == 2)
+        store.asked[1].set_result(of(8, b"/b"))
+        await until(lambda: shows.kv == of(8, b"/b"))
+        store.asked[0].set_result(of(5))
+        if revision:
+            await until(lambda: len(store.asked) == 3)
+            store.asked[2].set_result(of(6))
+        await restoring
+        assert not reviewed
 
     asyncio.run(run())
 

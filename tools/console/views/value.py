@@ -60,10 +60,8 @@ class ValuePane:
         """Show a key as it is now; none: say what can be done. An edit of the same key stays."""
         if key != self.key:
             self.editing = False
-            self.kv = self.past = None
-            if self._history is not None:
-                self._history.cancel()
-                self._history = None
+            self.kv = None
+            self._close_history()
         self.key = key
         self._asked += 1
         asked = self._asked
@@ -87,10 +85,14 @@ class ValuePane:
             self.form = values.guessed(kv.value)
         self.kv = kv
         self._draw(self._whole if kv is not None else self._missing)
+        if self.past is not None:
+            self._open_history()
 
     def _failed(self, error: MusterError, asked: int) -> None:
         """Say why there is no value, and read it again where that may do better."""
         denied = isinstance(error, PermissionDenied)
+        if denied:
+            self._close_history()
         if not self.editing:
             self._draw(lambda: empty("lock" if denied else "cloud_off", shown(self.key), str(error)))
         if not denied and not isinstance(error, Compacted):
@@ -122,7 +124,6 @@ class ValuePane:
             what()
         if self.past is not None:
             self.past.move(self.box)
-            self._open_history()
 
     def _nothing(self) -> None:
         empty("touch_app", self.page.t("value.none"), self.page.t("value.none_text"))
@@ -389,6 +390,12 @@ class ValuePane:
         if self._history is None or self._history.done():
             self._history = self.page.run(self._read_history(self.key, self.past))
 
+    def _close_history(self) -> None:
+        self.past = None
+        if self._history is not None:
+            self._history.cancel()
+            self._history = None
+
     async def _read_history(self, key: bytes, past: ui.element) -> None:
         while self._history_due and not past.is_deleted:
             self._history_due = False
@@ -452,6 +459,8 @@ class ValuePane:
             except MusterError as error:
                 page.complain(str(error))
                 return
+        if old.key != self.key:  # another one was chosen while the old value, or the present one, was read
+            return
         seen = now or KeyValue(old.key, b"", 0, 0, 0)
         key_dialogs.review(
             page, self._text_of(seen.value), self._text_of(old.value), lambda: self._save(old.value, seen)
