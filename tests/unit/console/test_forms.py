@@ -237,6 +237,11 @@ def test_what_is_no_yaml_is_not_saved_as_such(text: str) -> None:
         copies.parsed(f"x: {text}".encode())
 
 
+def test_an_equals_sign_is_a_word_of_yaml() -> None:
+    assert values.read("=: 1\na: =\n", "yaml") == b"=: 1\na: =\n"
+    assert copies.parsed(b"- {key: =, value: =}") == [(b"=", b"=")]
+
+
 def test_what_is_nested_too_deep_to_be_written_as_yaml_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def too_deep(*_: object, **__: object) -> str:
         raise RecursionError

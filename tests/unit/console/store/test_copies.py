@@ -70,6 +70,13 @@ def test_a_file_has_so_many_keys_at_most(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.usefixtures("taken")
+def test_many_small_objects_do_not_use_up_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copies, "MOST_KEYS", 1000)
+    with pytest.raises(Malformed, match=LARGE):
+        parsed(b"[" + b"{}," * 500_000 + b"{}]")
+
+
+@pytest.mark.usefixtures("taken")
 def test_mappings_are_not_merged() -> None:
     with pytest.raises(Malformed, match="an item has no key"):
         parsed(merged(9).encode())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import count, islice
 from typing import Any, Literal
 
 import muster_client as m
@@ -72,7 +72,7 @@ def parsed(file: bytes) -> list[Pair]:
         is_json = text.lstrip()[:1] == "["
         if not is_json:  # first: each node takes a kilobyte
             _bound(sum(1 for _ in islice(yaml.parse(text, Loader), _MOST_EVENTS + 1)), _MOST_EVENTS)
-        rows = json.loads(text) if is_json else yaml.load(text, Loader)
+        rows = json.loads(text, object_pairs_hook=_rows()) if is_json else yaml.load(text, Loader)
     except Malformed:
         raise
     except NO_YAML as error:
@@ -88,8 +88,19 @@ def parsed(file: bytes) -> list[Pair]:
     return pairs
 
 
-def _bound(count: int, most: int) -> None:
-    if count > most:
+def _rows() -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Makes each object of a JSON file, so many at most: Malformed ends the reading."""
+    number = count(1)
+
+    def made(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _bound(next(number), MOST_KEYS)
+        return dict(pairs)
+
+    return made
+
+
+def _bound(found: int, most: int) -> None:
+    if found > most:
         raise Malformed("the file has more than 100,000 keys or 64 MiB")
 
 

@@ -48,6 +48,7 @@ class Loader(_LOADER):  # type: ignore[misc]
 
 
 Loader.add_constructor("tag:yaml.org,2002:merge", Loader.construct_yaml_str)
+Loader.add_constructor("tag:yaml.org,2002:value", Loader.construct_yaml_str)  # "="
 
 
 def guessed(value: bytes) -> Form:
