@@ -233,7 +233,7 @@ async def unless_lost(lease: Lease, step: Coroutine[Any, Any, Result]) -> Result
 
 async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
     """Run what tidies up; it goes on where its caller is cancelled. Its failure is told to the log alone:
-    what it leaves ends with a lease."""
+    what it leaves ends with a lease, if it has one."""
     await asyncio.shield(asyncio.ensure_future(_tidied(step)))
 
 
@@ -246,4 +246,4 @@ async def _tidied(step: Coroutine[Any, Any, None]) -> None:
     try:
         await step
     except MusterError as error:
-        log.warning("cannot clean up; what is left ends with its lease: %s", error)
+        log.warning("cannot clean up; what is left ends with its lease, if it has one: %s", error)

@@ -41,18 +41,16 @@ class Barrier:
     async def hold(self, *, lease: Lease | None = None) -> Self:
         """Close it. Taken. With ``lease`` it opens when that ends."""
         own = secrets.token_bytes(16)
-        try:
+        try:  # not tried twice: an attempt that lands behind release() would close it again
             result = await self._client.txn(
-                ops.when(ops.key(self.key).absent).then(ops.put(self.key, own, lease=lease or 0))
-                .otherwise(ops.get(self.key)), repeatable=True)
+                ops.when(ops.key(self.key).absent).then(ops.put(self.key, own, lease=lease or 0)))
         except BaseException as error:
             if getattr(error, "maybe_done", True):  # a cancelled put, too
                 await to_its_end(self._opened(own))
             raise
-        kv = None if result else result.found().kv
-        if kv is not None and kv.value != own:
+        if not result:
             raise Taken("the barrier is held already")
-        self._token, self._origin = result.revision if kv is None else kv.create_revision, engine.Origin()
+        self._token, self._origin = result.revision, engine.Origin()
         return self
 
     async def _opened(self, own: bytes) -> None:
