@@ -51,8 +51,20 @@ class Listening(contexts.Credentials):
             self.first.verify_mode = ssl.CERT_OPTIONAL  # a connection keeps it when its context changes
         self.first.sni_callback = self._renew  # called for each connection, also for one without a name
 
-    def _renew(self, tls: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> None:
+    def _load(self) -> ssl.SSLContext:
+        begun_s = time.time()
+        context = super()._load()
+        self._loaded_s = begun_s
+        return context
+
+    def _renew(self, tls: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> int | None:
         tls.context = self._of_browsers(self.context())
+        # a session of TLS 1.2 is of ``first``, so it does not end with the authorities that it was begun by
+        if self.made > 1 and tls.session_reused:
+            begun = tls.session
+            if begun is None or begun.time < self._loaded_s:
+                return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
+        return None
 
     @staticmethod
     def _of_browsers(context: ssl.SSLContext) -> ssl.SSLContext:

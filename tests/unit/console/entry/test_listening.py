@@ -112,6 +112,53 @@ def test_a_renewed_certificate_is_shown(tmp_path: Path) -> None:
     visit(authority, _listening(authority, own, crl), step)
 
 
+def test_no_session_outlives_its_authority(tmp_path: Path) -> None:
+    """One of TLS 1.2 would: all sessions are of the console's first context."""
+    authority, other = Authority(tmp_path, "own"), Authority(tmp_path, "other")
+    own, alice = authority.issue("console", "127.0.0.1"), authority.issue("alice", "127.0.0.1")
+    trusted = tmp_path / "trusted.pem"
+    files = Tls(str(own.cert), str(own.key), trusted_ca_file=str(trusted))
+    browser = ssl.create_default_context(cafile=str(authority.file))
+    browser.maximum_version = ssl.TLSVersion.TLSv1_2
+    browser.load_cert_chain(alice.cert, alice.key)
+
+    open_ones = list[ssl.SSLObject]()  # one that is dropped takes its session with it
+
+    def visited(session: ssl.SSLSession | None = None) -> tuple[ssl.SSLSession | None, bool]:
+        """The session, and whether it is the one of before."""
+        to, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        ours = browser.wrap_bio(back, to, server_hostname="127.0.0.1", session=session)
+        theirs = listening.first.wrap_bio(to, back, server_side=True)
+        left = [ours, theirs]
+        open_ones.extend(left)
+        while left:
+            for one in list(left):
+                try:
+                    one.do_handshake()
+                    left.remove(one)
+                except ssl.SSLWantReadError:
+                    pass
+        return ours.session, bool(ours.session_reused)
+
+    def trust(one: Authority) -> None:
+        trusted.write_bytes(one.file.read_bytes())
+        _aged(trusted, own.cert, own.key)
+
+    trust(authority)
+    listening = Listening(files, required=True)
+    session, _ = visited()
+    assert visited(session)[1], "it saves browsers a handshake"
+    trust(other)
+    for one in (session, None):
+        with pytest.raises(ssl.SSLError):
+            visited(one)
+    trust(authority)
+    session, _ = visited()
+    assert session is not None
+    listening._loaded_s = session.time  # which is whole seconds
+    assert visited(session)[1]
+
+
 @pytest.mark.parametrize(("content", "told"), [(None, "no such file"), ("words", "revocation list")])
 def test_a_list_that_is_none_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, told: str
