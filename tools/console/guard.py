@@ -3,7 +3,8 @@
 A browser sends requests for any page that it shows. So the Host must be one of the console's own names (else
 a name that an attacker points here would make its pages ours), and an Origin must be the console itself. Any
 page may link to a view; none may begin or end a session, or an attacker's ticket would log a visitor in as
-the attacker. Bodies are no larger than an import.
+the attacker: browsers say that a link is another site's by https, and at localhost. Bodies are no larger than
+an import.
 """
 
 from __future__ import annotations

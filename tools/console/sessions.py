@@ -151,7 +151,7 @@ class Sessions:
             if self.may_act_as_nobody or not await _has_users(self._itself.client):
                 return False
         except PermissionDenied as error:
-            if self.may_act_as_nobody and error.message != _NO_USER:
+            if not self.target.log_in and error.message != _NO_USER:
                 return False  # the certificate names a user, who may do less
         if self._nobody is not None and self._nobody is not self._itself:
             nobody, self._nobody = (

@@ -85,7 +85,7 @@ def _head(words: Words, look: bool | None) -> ui.dark_mode:
 
 def _remember(name: str, value: str) -> None:
     """A choice of the browser's, in a cookie: it is no secret."""
-    cookie = f"{name}={value}; path=/; max-age=31536000; SameSite=Strict"
+    cookie = f"{name}={value}; path=/; max-age=31536000; SameSite=Lax"
     ui.run_javascript(f"document.cookie = {json.dumps(cookie)}")
 
 

@@ -62,6 +62,7 @@ class Store:
     [
         (None, True, Store(None, False), False),
         (None, True, Store(NO_USER, True), True),
+        (None, True, Store(DENIED, True), True),  # behind a proxy with a certificate of its own
         (CERT, True, Store(None, True), True),
         (CERT, True, Store(DENIED, True), True),
         (CERT, True, Store(None, False), False),
