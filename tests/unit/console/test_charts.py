@@ -216,7 +216,12 @@ def test_charts_go_by_renewed_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run() -> None:
         monkeypatch.setattr(recorder.web, "client", client)
-        one = Recorder(["127.0.0.1:1"], None, AsyncMock(return_value=[("a", "http://127.0.0.1:1")]))
+        found = AsyncMock(return_value=[("a", "https://127.0.0.1:1")])
+        plain, one = (Recorder(["127.0.0.1:1"], tls, found) for tls in (None, m.Tls()))
+        for _ in range(3 * recorder._MEMBERS_EVERY):
+            await plain.look()
+        assert made.pop().get.await_count == 18, "without files there is nothing to renew"
+        assert not made
         for _ in range(3 * recorder._MEMBERS_EVERY):
             await one.look()
         first, second, broken = made

@@ -147,12 +147,15 @@ def test_renewed_certificates_count_from_the_next_call_on(tmp_path: Path) -> Non
         context.load_cert_chain(pair.cert, pair.key)
         return context
 
-    shown = renew(old)
+    shown = renew(old)  # before there is a client
     with host(lambda asked: (200, NODE), wrap=lambda plain: shown.wrap_socket(plain, True)) as (url, _):
         client = Client(url.replace("http:", "https:"), tls=tls, timeout=20)
-        assert client.get("/a").node.value == "1"
-        shown = renew(new)
-        assert client.get("/a").node.value == "1"
+        for authority in (old, new):
+            shown = renew(authority)
+            made = http._loaded.cache_info().misses
+            for _ in range(2):
+                assert client.get("/a").node.value == "1"
+            assert http._loaded.cache_info().misses == made + 1, "files that stay are read once"
         Path(tls.cert).unlink()
         with pytest.raises(Unreachable, match=r"cert\.pem"):
             client.get("/a")

@@ -110,8 +110,10 @@ class Recorder:
 
     async def _renew(self) -> None:
         """Go by the files of certificates as they are now; where these cannot be used, by those of before."""
+        if self.tls is None and self._client is not None:
+            return
         with contextlib.suppress(OSError):
-            before, self._client = self._client, web.client(self.tls, _ASKED_S)
+            before, self._client = self._client, await asyncio.to_thread(web.client, self.tls, _ASKED_S)
             if before is not None:
                 await before.aclose()
 
