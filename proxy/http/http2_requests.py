@@ -71,10 +71,11 @@ class HttpStream(Stream):
         elif ended:
             whole = bytes(body)
             self._drop_body()
-            if len(whole) > SMALL_BYTES:
-                self.connection.taken_on(self, len(whole))
-            self._request = Http2Request(self, whole)
-            self._request.serve(self.headers.route.handler)
+            self._request = request = Http2Request(self, whole)
+            request.serve(self.headers.route.handler)
+            # of a call that the gateway counts, nothing is left
+            if self._request is not None and len(request.body) > SMALL_BYTES:
+                self.connection.taken_on(self, len(request.body))
 
     def _hold(self, size: int) -> None:
         if self.take is None:  # the request has ended meanwhile
