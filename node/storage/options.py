@@ -28,6 +28,7 @@ BLOCK_BYTES = 8 << 10
 # it has so many of them, nearly in a row. A queue's store is merged three times as often for that, and its
 # compactions take a third less. Updates of keys stay below: a new row lies beside each removal
 REMOVALS, _AMONG = 12_288, 16_384
+_SKIPPED = 64  # deleted rows that a brief seek runs over
 _WRITE_BUFFERS = 4  # of the state: see state_options
 _UNFLUSHED = 3  # write buffers at most, of which each has a write-ahead file
 _RECYCLED = 2  # such files that wait to be used again
@@ -178,12 +179,19 @@ def bounded(upper: bytes) -> ReadOptions:
     return options
 
 
+def brief(upper: bytes) -> ReadOptions:
+    """:func:`bounded`, for a single seek: it gives up ("Incomplete") instead of running over many deleted
+    rows."""
+    options = bounded(upper)
+    options.set_max_skippable_internal_keys(_SKIPPED)
+    return options
+
+
 ALL_KEYS = bounded(KEYS_END)
 ALL_RUNS = bounded(RUNS_END)
 UNCACHED = ReadOptions()  # for walks over everything, which would push out what requests read
 UNCACHED.fill_cache(False)  # type: ignore[call-arg]  # the hints lack the argument
 UNLOGGED = WriteOptions()
 UNLOGGED.disable_wal = True  # type: ignore[method-assign,assignment]  # a property, whatever the hints say
-# For single seeks without a bound: gives up ("Incomplete") instead of running over many deleted rows
-BRIEF = ReadOptions()
-BRIEF.set_max_skippable_internal_keys(64)
+BRIEF = ReadOptions()  # the same without a bound
+BRIEF.set_max_skippable_internal_keys(_SKIPPED)

@@ -10,11 +10,16 @@ if TYPE_CHECKING:
     from node.storage import StateStore
 
 
+# Behind a compaction: RocksDB merges what it removed at the first flush, and has done so by the second
+_FLUSHES = 2
+
+
 class Counting:
     def __init__(self, store: StateStore, slicer: Slicer) -> None:
         self._store = store
         self._slicer = slicer
         self._cutting = self._forgetting = False
+        self._flushes = 0  # at which there may be something to forget
 
     def begin(self) -> None:
         """Count all keys: about a second of CPU a million keys."""
@@ -35,8 +40,17 @@ class Counting:
             yield
         self._cutting = False
 
-    def forget(self) -> None:
-        """A compaction has ended: what has no rows any more needs no counts."""
+    def compacted(self) -> None:
+        self._flushes = _FLUSHES
+        self._begin_to_forget()
+
+    def flushed(self) -> None:
+        if self._flushes:
+            self._flushes -= 1
+            self._begin_to_forget()
+
+    def _begin_to_forget(self) -> None:
+        """What has no rows any more needs no counts."""
         if not self._forgetting and self._store.counts.hollow:
             self._forgetting = True
             self._slicer.start(self._forget())

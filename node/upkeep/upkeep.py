@@ -117,10 +117,11 @@ class Upkeep:
 
     def _flushed(self) -> None:
         self.truncation.truncate()
+        self.counting.flushed()
         self.on_flushed()
 
     def _compacted(self) -> None:
-        self.counting.forget()
+        self.counting.compacted()
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
             self._giving_back.want(self._store.defragment)

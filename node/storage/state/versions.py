@@ -17,8 +17,8 @@ from cluster.histogram import DISK_S, Histogram
 from cluster.placement import Owned, Table
 from node.storage import keys
 from node.storage.errors import SyncFailed, raise_read
-from node.storage.keys import MAX64, escape, parse_current, range_rows, unescape
-from node.storage.options import BRIEF, UNLOGGED
+from node.storage.keys import MAX64, escape, parse_current, range_rows
+from node.storage.options import BRIEF, UNLOGGED, brief
 from node.storage.state.decoded import Decoded
 from node.storage.state.lease_lists import LeaseLists
 from node.storage.state.moving.staged import Left, Staged, Switched
@@ -180,21 +180,20 @@ class Versions(StateRows):
             return None if found is None or found[0][-1] else found[1]
         return None
 
-    def row_from(self, key: bytes) -> bytes | None:
-        """The first key from this one on that has a row, be it deleted or not shown; None: there is none.
-        This one itself where many removed rows lie behind it, which RocksDB has not dropped yet."""
+    def may_have_rows(self, start: bytes, end: bytes) -> bool:
+        """Whether a range has rows, be they deleted or not shown, or many removed ones that RocksDB has not
+        dropped yet."""
+        lower, upper = range_rows(start, end)
         try:
-            it = self._cursor
-            if it is None:
-                it = self._cursor = self.database.iter(BRIEF)
-            it.seek(b"k" + escape(key))
-            if it.valid():
-                row = it.key()
-                return unescape(row[1:-15]) if row[:1] == b"k" else None
-            it.status()
+            options = brief(upper)  # held: see there
+            it = self.database.iter(options)
+            it.seek(lower)
+            if not it.valid():
+                it.status()
+                return False
         except Exception:  # too many, or damage: a read of it tells
-            return key
-        return None
+            return True
+        return True
 
     # Ranges; ``end`` as in etcd's API: empty = one key, a zero byte = to the end
 
