@@ -29,6 +29,7 @@ _RECENT = 512  # changes remembered, for reads at a revision before them
 _UNUSED_TURNS = 16  # ranges read without a block before another may take its room
 _RECENT_ROW_BYTES = 4_096  # of one that is remembered
 _OVERHEAD_BYTES = 500  # of a block besides its rows and bounds
+_BOUNDS_BYTES = 4_096  # so much longer than a block's rows its bounds may be
 _LEAST_KEPT_ROWS, _LEAST_KEPT_BYTES = 8, 3_500
 
 
@@ -141,6 +142,8 @@ class RowBlocks:
         self.read_rows += rows
         if rows < _LEAST_KEPT_ROWS and len(data) < _LEAST_KEPT_BYTES:
             return
+        if len(lower) + len(upper) > len(data) + _BOUNDS_BYTES:
+            return  # blocks of more use would give way
         block = Block(lower, upper, revision, rows, last_key, data, self._turn)
         if block.size > self._limit_bytes >> 2:
             return

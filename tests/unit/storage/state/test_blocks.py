@@ -170,18 +170,32 @@ def test_room_is_bounded_and_what_is_used_keeps_it(tmp_path: Path) -> None:
 
 def test_long_bounds_count_for_the_room(tmp_path: Path) -> None:
     """They are the client's, which may name any."""
-    limit = 1_000_000
+    limit = 200_000
     store = StateStore.open(tmp_path / "state", range_cache_bytes=limit)
     try:
         store.apply([(1, 1, b"".join(records.put(b"%05d" % n, 0, 1, b"", 0) for n in range(5000)))])
         for n in range(0, 5000, 64):
-            whole(store.reader(), b"%05d" % n, b"%05d" % (n + 63) + b"x" * 100_000)
+            whole(store.reader(), b"%05d" % n, b"%05d" % (n + 63) + b"x" * 4_000)
         bounds = sum(len(block.lower) + len(block.upper) for block in store.blocks._blocks.values())
-        assert 300_000 < bounds < store.blocks.bytes <= limit
+        assert 100_000 < bounds < store.blocks.bytes <= limit
         store.blocks.clear()
         for n in range(4000, 5000, 10):  # of few rows, or none: of no use
-            whole(store.reader(), b"%05d" % n + b"x" * 10_000, b"%05d" % (n + 5))
+            whole(store.reader(), b"%05d" % n + b"x" * 3_000, b"%05d" % (n + 5))
         assert not store.blocks.bytes
+    finally:
+        store.close()
+
+
+def test_long_bounds_push_no_rows_out(tmp_path: Path) -> None:
+    store = StateStore.open(tmp_path / "state", range_cache_bytes=1_000_000)
+    try:
+        store.apply([(1, 1, b"".join(records.put(b"%05d" % n, 0, 1, b"", 0) for n in range(5000)))])
+        whole(store.reader(), b"00000", b"01000")
+        kept = list(store.blocks._lowers)
+        assert len(kept) > 2
+        for n in range(1000, 5000, 64):
+            whole(store.reader(), b"%05d" % n, b"%05d" % (n + 63) + b"x" * 200_000)
+        assert store.blocks._lowers == kept
     finally:
         store.close()
 
