@@ -26,7 +26,8 @@ BLOCK_BYTES = 8 << 10
 
 # RocksDB passes over each removed row, all within one call. So a table of the state is merged at once where
 # it has so many of them, nearly in a row. A queue's store is merged three times as often for that, and its
-# compactions take a third less. Updates of keys stay below: a new row lies beside each removal
+# compactions take a third less. Keys that change once between two compactions stay below: a new row lies
+# beside each removal
 REMOVALS, _AMONG = 12_288, 16_384
 _SKIPPED = 64  # deleted rows that a brief seek runs over
 _WRITE_BUFFERS = 4  # of the state: see state_options
