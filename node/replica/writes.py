@@ -220,23 +220,26 @@ class Writes:
         raft = self._raft
         if not raft.is_leader or raft.term != leader.term:
             return  # deposed by a message of this tick: what is queued is refused when Raft tells so
-        queue = self._intake.queue
+        queue, view = self._intake.queue, leader.view
+        most_read = view.read + MAX_ENTRY_BYTES  # what is read holds the turn, however a request comes out
         staged = self._staged(leader)
         while queue or staged:
             # what was staged (a cut, a transaction over several shards, a lease's end) has waited its turn
             if not (self.has_room if staged else self.due):
                 return
-            self._evaluate(leader)
+            self._evaluate(leader, most_read)
             if not self._staged(leader):
                 return
             self._propose(leader)
+            if view.read >= most_read:
+                return  # :attr:`ready` says whether it goes on in the next turn
             staged = self._staged(leader)
 
     def _staged(self, leader: Leader) -> bool:
         owed = self._open
         return bool(owed.answers or owed.controls or owed.late) or leader.dirty
 
-    def _evaluate(self, leader: Leader) -> None:
+    def _evaluate(self, leader: Leader, most_read: int) -> None:
         intake, owed, put = self._intake, self._open, leader.put
         queue, answers, pack, term = intake.queue, owed.answers, PUT_ANSWER.pack, leader.term
         size, queued_bytes = owed.size, intake.bytes
@@ -256,9 +259,10 @@ class Writes:
                 answers.append((link, rid, head + tail))
                 size += len(body) + len(tail)  # as much as is logged, roughly
             else:
-                read = leader.view.read  # counts as well: what is read holds the turn
-                size += self._execute(leader, link, rid, method, body) + leader.view.read - read
+                size += self._execute(leader, link, rid, method, body)
                 puts = puts and not leader.auth.enabled  # it may have enabled users
+                if leader.view.read >= most_read:
+                    break
         owed.size, intake.bytes = size, queued_bytes
 
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:

@@ -99,6 +99,7 @@ class ShardLeader(Generic[T]):
         self._held_up = False  # requests of the table that may go on found the entry full, or no room to log
         self.view: PendingOverlay
         self._open = ShardBatch(1)
+        self._most_read = MAX_ENTRY_BYTES  # of ``view.read`` in this turn: what is read holds it
         self._applied_batch = 0
         # logged, and without a place in the order
         self._sealed: UnderWay[ShardBatch] = UnderWay(_MAX_UNORDERED, _MAX_UNORDERED_BYTES)
@@ -159,7 +160,9 @@ class ShardLeader(Generic[T]):
         if self._own is not None and self._own.lacks(Method.TXN, body):
             self._elsewhere(token)
             return
-        if (full := not self._may_log or self._open.size >= MAX_ENTRY_BYTES) or len(self._table):
+        full = (not self._may_log or self._open.size >= MAX_ENTRY_BYTES
+                or self.view.read >= self._most_read)
+        if full or len(self._table):
             wanted = footprint(Method.TXN, body)
             if full or self._table.conflicts(wanted):
                 held = self._table.wait(wanted, Waiting(token, Method.TXN, body, 0, looked, who), active=True)
@@ -171,11 +174,13 @@ class ShardLeader(Generic[T]):
         """Evaluate what may go on in the lock table, then what is queued, as far as entries may be logged."""
         if not self.runnable:
             return
+        view = self.view
+        self._most_read = most_read = view.read + MAX_ENTRY_BYTES
         if self._held_up:
             self._advance()
         intake, table, judged = self._intake, self._table, self._rights.enabled
         queue = intake.queue
-        while queue and self._open.size < MAX_ENTRY_BYTES:
+        while queue and self._open.size < MAX_ENTRY_BYTES and view.read < most_read:
             if not (len(table) or judged):
                 self._puts()
                 if not queue or self._open.size >= MAX_ENTRY_BYTES:
@@ -248,7 +253,6 @@ class ShardLeader(Generic[T]):
         looked: Ahead | None = None, who: Principal | None = None,
     ) -> None:
         view, batch = self.view, self._open
-        read = view.read
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
         try:
@@ -277,7 +281,6 @@ class ShardLeader(Generic[T]):
         if outcome.items:
             batch.items.append(outcome.items)
             batch.size += len(outcome.items)
-        batch.size += view.read - read  # which holds the turn, too
         if outcome.writes:
             batch.keys.extend([key for key, _ in outcome.writes])
         if outcome.changed:
@@ -373,7 +376,8 @@ class ShardLeader(Generic[T]):
                 payload.batch = 0
             if payload.batch > self._applied_batch:
                 continue
-            if self._open.size >= MAX_ENTRY_BYTES or not self._may_log:
+            if (not self._may_log or self._open.size >= MAX_ENTRY_BYTES
+                    or self.view.read >= self._most_read):
                 self._held_up = True  # :meth:`run` goes on with it
             else:
                 self._evaluate(

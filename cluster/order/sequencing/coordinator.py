@@ -86,7 +86,7 @@ class Coordinator(Generic[T]):
         self._overlaps = Overlaps()  # of those that run
         self._fates = Fates()
         self._evaluator = Evaluator(view, placement, max_txn_ops)
-        self._room = 0  # bytes that may still be appended in this run
+        self._room = 0  # bytes that may still be appended in this run, or read, over what was read before
         self._messages: list[Outgoing] = []
         self._unlooked: list[tuple[Wide[T], Look]] = []
         # shard -> newest term that its leader was heard of, since it last failed to grant in time
@@ -209,7 +209,7 @@ class Coordinator(Generic[T]):
         ``append(item, outcome, wide)`` logs the multi in the open batch. A refusal (EtcdError) has no item:
         it is answered with that batch, for it may rest on what is logged there (I7).
         """
-        self._room = MAX_ENTRY_BYTES
+        self._room = self._view.read + MAX_ENTRY_BYTES
         for wide in self._looks.at(self._running, now_ms):
             if self._over(wide, now_ms):
                 self._release(wide)
@@ -361,7 +361,7 @@ class Coordinator(Generic[T]):
         self._restart(wide)
 
     def _complete(self, wide: Wide[T], append: Append[T]) -> None:
-        if self._room <= 0:
+        if self._room <= self._view.read:
             return  # with the next record
         attempt = wide.attempt
         assert attempt is not None

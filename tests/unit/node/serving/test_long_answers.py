@@ -293,6 +293,32 @@ def test_a_turn_ends_by_what_it_has_read(replica: Replica) -> None:
     assert set(replica.settle()) == set(range(20, 40))
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_what_is_read_for_what_comes_back_keeps_no_leader_from_writing(replica: Replica, waits: bool) -> None:
+    """It counted as logged: the entry was full, and nothing was evaluated or logged any more. ``waits``: for
+    a revision to be applied; otherwise for a look ahead."""
+    request = pb.TxnRequest(success=[pb.RequestOp(request_put=pb.PutRequest(key=b"done"))])
+    for at in range(5):
+        put = pb.PutRequest(key=b"large%d" % at, value=bytes(1 << 20))
+        replica.write(Method.PUT, put)
+        request.compare.add(key=put.key, target=pb.Compare.VALUE, result=pb.Compare.NOT_EQUAL, value=b"x")
+    for at in range(600):
+        replica.write(Method.PUT, pb.PutRequest(key=b"row%04d" % at))
+    replica.settle()
+    replica.writes._intake._pace.full_requests = 1  # each has an entry of its own
+    if waits:
+        for key in (b"a", b"b"):
+            replica.write(Method.PUT, pb.PutRequest(key=key))
+        request.success.add(request_range=pb.RangeRequest(key=b"a", revision=replica.store.revision + 1))
+    else:
+        request.compare.add(key=b"row", range_end=b"rox", result=pb.Compare.GREATER)
+    rid = replica.write(Method.TXN, request)
+    assert len(replica.writes._later if waits else replica.looking) == 1
+    other = replica.write(Method.PUT, pb.PutRequest(key=b"other"))
+    assert not replica.writes.queued
+    assert {status for at, (status, _) in replica.settle().items() if at in (rid, other)} == {Status.OK}
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_reads_in_steps_say_what_reads_in_one_go_say(
     replica: Replica, seed: int, monkeypatch: pytest.MonkeyPatch

@@ -74,6 +74,29 @@ def test_a_turn_ends_by_what_it_has_read() -> None:
     shard.run()
     assert len(shard._open.replies) == 4
     assert shard.queued == 16
+    assert not shard._open.size  # it is not logged
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_a_turn_ends_by_what_it_has_read_for_what_goes_elsewhere_or_is_looked_at(long: bool) -> None:
+    """That did not count, and each read it again as it came back."""
+    shard = leader()
+    store: Any = shard._store
+    row = key_value(b"large", 2, 3, 1, bytes(1 << 20), 0)
+    store.get = lambda key, revision=0: row
+    store.scan = lambda *span: iter([(b"row", key_value(b"row", 2, 3, 1, b"", 0))] * 1000)
+    request = pb.TxnRequest()
+    request.success.add(request_put=pb.PutRequest(key=b"a", lease=0 if long else 5))  # there is no such lease
+    request.compare.add(key=b"large", target="VALUE", result="NOT_EQUAL", value=b"x")
+    if long:
+        request.compare.add(key=b"row", range_end=b"rox", result="GREATER")
+    for number in range(20):
+        shard.submit(f"{number}", Method.TXN, request.SerializeToString())
+    for queued in (16, 12, 8, 4, 0):
+        shard.run()
+        assert shard.queued == queued
+        assert not shard.dirty
+    assert len(shard.take_unlooked() if long else shard.take_answers()) == 20
 
 
 def read(key: bytes) -> bytes:

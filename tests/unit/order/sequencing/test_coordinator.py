@@ -18,6 +18,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.placement.table import END, Piece
 from cluster.wire.messages import Method
+from cluster.wire.protobuf import key_value
 from tests.unit.node.slicing.test_growth import GROWTH, grows
 from tests.unit.order.stores import EmptyStore
 
@@ -257,6 +258,24 @@ def test_of_very_many_that_wait_a_turn_looks_at_the_first(sequencer: Sequencer) 
     assert len({attempt for _, attempt in sequencer.prepares} - started) == 1
     waiting = [wide.token for wide in sequencer.coordinator._queue]
     assert waiting == [f"hot{number}" for number in range(21, 1000)]
+
+
+def test_a_turn_ends_by_what_it_has_read(sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of shard 0, which it reads for transactions over several shards."""
+    key, large = key_of(0, sequencer.placement), bytes(1 << 20)
+    monkeypatch.setattr(EmptyStore, "get", lambda self, *of: key_value(key, 2, 3, 1, large, 0))
+    compare = pb.Compare(key=key, target="VALUE", value=b"other")
+    for number in range(10):
+        request = pb.TxnRequest(compare=[compare])
+        request.success.add(request_range=pb.RangeRequest(key=b"read%d" % number))
+        request.success.add(request_put=pb.PutRequest(key=key_of(1, sequencer.placement, number)))
+        assert sequencer.coordinator.submit(f"{number}", Method.TXN, request.SerializeToString())
+    sequencer.run(0)
+    for found in (4, 8, 10):
+        for shard, attempt in sequencer.prepares:
+            sequencer.grant(shard, attempt)
+        sequencer.run(1)
+        assert len(sequencer.logged) == found
 
 
 def test_an_expiry_waits_no_more_for_a_shard_whose_keys_have_moved_away(sequencer: Sequencer) -> None:
