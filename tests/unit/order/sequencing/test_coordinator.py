@@ -237,7 +237,7 @@ def test_of_very_many_that_wait_a_turn_looks_at_the_first(sequencer: Sequencer) 
     """Each turn looked at all: with 3,000 on one key for 6 ms, and lone puts waited as well."""
     looked: list[str] = []
     sequencer.coordinator._gone = looked.append  # type: ignore[assignment,func-returns-value]  # none is gone
-    for number in range(1000):
+    for number in range(3000):
         sequencer.submit(f"hot{number}")
     sequencer.run(0)
     sequencer.body = pb.TxnRequest(success=[
@@ -253,11 +253,29 @@ def test_of_very_many_that_wait_a_turn_looks_at_the_first(sequencer: Sequencer) 
     assert sequencer.logged == [f"hot{number}" for number in range(20)]
     assert len(looked) <= 20 * (coordinator.MOST_LOOKED_AT + 3)
     started = {attempt for _, attempt in sequencer.prepares}
-    sequencer.run(HEARTBEAT_MS)  # within one, what waits for none of them begins
+    sequencer.run(HEARTBEAT_MS // 2 + 5)  # within one, what waits for none of them begins
     assert looked[-1] == "free"
     assert len({attempt for _, attempt in sequencer.prepares} - started) == 1
     waiting = [wide.token for wide in sequencer.coordinator._queue]
-    assert waiting == [f"hot{number}" for number in range(21, 1000)]
+    assert waiting == [f"hot{number}" for number in range(21, 3000)]
+
+
+def test_behind_some_hundred_that_wait_others_begin_in_each_turn(sequencer: Sequencer) -> None:
+    """One in each heartbeat did, so that 300 that wait for a shard without a leader slowed all others."""
+    sequencer.coordinator = sequencer.fresh()
+    sequencer.hear(1)
+    for number in range(300):
+        sequencer.submit(f"waits{number}")
+    sequencer.body = pb.TxnRequest(success=[
+        pb.RequestOp(request_put=pb.PutRequest(key=key_of(shard, sequencer.placement, 1))) for shard in (0, 1)
+    ]).SerializeToString()
+    for number in range(10):
+        sequencer.submit(f"free{number}")
+    for now_ms in range(0, 60, 5):
+        sequencer.run(now_ms)
+        if sequencer.prepares:
+            sequencer.grant(1, sequencer.attempt)
+    assert sequencer.logged == [f"free{number}" for number in range(10)]
 
 
 def test_a_turn_ends_by_what_it_has_read(sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch) -> None:
