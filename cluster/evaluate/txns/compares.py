@@ -19,7 +19,6 @@ _ABSENT = Current(0, 0, 0, 0)
 RANGE_COST = 8  # of a range besides its rows, in rows
 _ROW_BYTES = 4096  # larger ones count as several: reading them takes as long
 _STEP_BYTES = 256 << 10  # of a value: reading it takes a step
-_VALUES = 32  # of single keys that compares have read: so many are kept
 
 
 class Unlooked(Exception):
@@ -53,8 +52,6 @@ class Turn:
             raise Unlooked
 
     def value(self, view: View, key: bytes) -> bytes | None:
-        if len(self._values) >= _VALUES:
-            self._values.clear()
         return value_of(view, key, self._values)
 
 

@@ -36,6 +36,8 @@ Said = tuple[int, bytes | None, bytes, bytes]
 _TARGETS = (VERSION, CREATE, MOD, VALUE, LEASE)  # by Compare.CompareTarget
 _GIVEN = (0x20, 0x28, 0x30, 0x3A, 0x40)  # tag of the field that a target is compared with
 _ABSENT = Current(0, 0, 0, 0)
+# values of single keys that compares have read: so many are kept, one of them larger than that
+_KEPT, _KEPT_BYTES = 32, 32 << 10
 _FIELD_BYTES = 5  # of a compare, at least; an operation has seven
 _SMALL = [bytes((i,)) for i in range(0x80)]
 # in Said: a get of what this very transaction has put, of a key that was there or was not
@@ -270,11 +272,15 @@ def check_revision(view: View, revision: int) -> None:
 
 
 def value_of(view: View, key: bytes, values: dict[bytes, bytes | None]) -> bytes | None:
-    """A key's value, read once for all of ``values``."""
-    if key not in values:
-        kv = view.get(key)
-        values[key] = None if kv is None else Fields(kv).value
-    return values[key]
+    """A key's value, which is read if ``values`` has not kept it."""
+    if key in values:
+        return values[key]
+    kv = view.get(key)
+    value = None if kv is None else Fields(kv).value
+    if values and (len(values) >= _KEPT or (value is not None and len(value) > _KEPT_BYTES)):
+        values.clear()
+    values[key] = value
+    return value
 
 
 def _holds(view: View, compare: Compare, values: dict[bytes, bytes | None]) -> bool:

@@ -11,6 +11,7 @@ from cluster.evaluate import requests
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
 from cluster.evaluate.txns.compares import Turn, Unlooked, holds
+from cluster.evaluate.txns.plain_txn import value_of
 from cluster.evaluate.view import Current, Outcome
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
@@ -109,3 +110,17 @@ def test_compares_of_one_value_read_it_once(nested: bool) -> None:
     outcome = requests.txn(view, request.SerializeToString(), 128, store.live_count, Turn())
     assert outcome.changed
     assert view.read == store.read == len(KV)
+
+
+@pytest.mark.parametrize(("keys", "size", "reads"), [(32, 10, 32), (64, GRAIN.late_bytes // 8, 4 * 64)])
+def test_few_values_are_kept_for_other_compares(keys: int, size: int, reads: int) -> None:
+    """A transaction held 128 of 1.4 MB at once; and a value that was kept emptied what was full."""
+    store: Any = EmptyStore()
+    found: list[bytes] = []
+    store.get = lambda key, revision=0: found.append(key) or key_value(key, 2, 3, 1, bytes(size), 0)
+    view, values = Overlay(store), dict[bytes, bytes | None]()
+    for _ in range(4):
+        for at in range(keys):
+            assert value_of(view, b"p%02d" % at, values) == bytes(size)
+            assert sum(len(value or b"") for value in values.values()) <= size + (1 << 20)
+    assert len(found) == reads
