@@ -153,7 +153,7 @@ def _frames(out: list[bytes]) -> Iterator[list[bytes]]:
     records: list[bytes] = []
     size = left = 0  # bytes in ``records``, and those that the last one of them lacks
     for piece in out:
-        if left <= 0:
+        if left <= 0 and piece:  # an answer in pieces may end with empty ones
             if size >= _FRAME_BYTES:
                 yield records
                 records, size = [], 0

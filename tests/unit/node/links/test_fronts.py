@@ -89,9 +89,28 @@ def test_many_large_answers_of_a_tick_leave_in_several_frames() -> None:
             (rid, Status.OK, HEAD.size + 300_000), (rid, Status.ERROR, 0), (rid, Status.PARTIAL, 400_000))),
         (40, Status.OK, 3_000_000), (0, Status.STATE, 5), (41, Status.OK, 3_000_000)]
     assert link.answered == 39 * 3 + 3
-    sent.clear()
     link._send = lambda parts: False
     for rid in range(50, 60):
         link.ok(rid, rid, 2, bytes(300_000))
     assert not link.flush()
     assert not link.alive
+
+
+def test_large_answers_of_a_tick_may_end_with_empty_pieces() -> None:
+    """A list of nothing is one in pieces: beside large values it ended the node."""
+    sent: list[bytes] = []
+
+    def send(parts: list[bytes]) -> bool:
+        sent.append(parts[1])
+        return True
+
+    link = FrontLink(b"f", send, b"", 9)
+    for rid in range(1, 5):
+        link.ok(rid, rid, 2, bytes(1_100_000))
+        link.pieces(rid, Status.OK, [b"head", b"", b"", b"x", b"", b""])
+        link.pieces(rid, Status.PARTIAL, [b"", b""])
+    assert link.flush()
+    answers = [(rid, status, len(body)) for data in sent for rid, status, body in decode_answers(data)[1]]
+    assert answers == [answer for rid in range(1, 5) for answer in (
+        (rid, Status.OK, HEAD.size + 1_100_000), (rid, Status.OK, 5), (rid, Status.PARTIAL, 0))]
+    assert (len(sent), link.answered) == (5, 12)
