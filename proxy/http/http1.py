@@ -180,9 +180,11 @@ class Http1Connection(ByH11):
 
     @property
     def full(self) -> bool:
-        """Whether enough waits for an answer that has not begun. The rest is read behind that."""
-        started = self.request is not None and self.request.started
-        return not started and self._switched is None and self.backlog > FULL_BYTES
+        """Whether enough waits for an answer that has not begun, or for its turn. The rest is read behind
+        that: until then the client's end is not seen. A head that h11 has is read on."""
+        request = self.request
+        waits = not request.started if request is not None else bool(self._raw)
+        return waits and self._switched is None and self.backlog > FULL_BYTES
 
     @property
     def overrun(self) -> bool:

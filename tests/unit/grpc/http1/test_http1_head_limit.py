@@ -100,3 +100,14 @@ def test_a_head_of_many_fields_within_its_size_is_read() -> None:
     http = connection(output)
     http.receive(b"GET /x HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 900 + b"Expect: 100-continue\r\n\r\n", 0.0)
     assert output.data.count(b"HTTP/1.1 200") == 1
+
+
+def test_a_large_head_that_comes_in_pieces_is_read_to_its_end() -> None:
+    """Nothing was read on behind its first 256 KiB, though no request waited."""
+    output = Output()
+    http = Http1Connection(lambda path: serve, Limits(max_http1_header_bytes=1 << 19), output, "peer", 0.0)
+    head = HEAD.replace(b"y", b"y" * 2250)
+    for at in range(0, len(head), 50_000):
+        assert not http.full
+        http.receive(head[at : at + 50_000], 0.0)
+    assert output.data.count(b"HTTP/1.1 200") == 1
