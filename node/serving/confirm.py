@@ -27,6 +27,7 @@ from node.storage import StateStore
 
 # questions without a confirmation, or that wait for a revocation; a front asks one for all reads of a tick
 MOST_OPEN = 100_000
+_SWEPT = 20_000  # that were given up, in a turn of the loop: 40 ms
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
 
@@ -62,6 +63,8 @@ class Confirmations:
         # keep-alives that await the revocation of their lease, or that a checkpoint of it is cleared
         self._blocked: dict[int, list[Question]] = {}
         self._blocking = 0  # questions in there
+        # the same with their leases, the oldest first, and some that are answered
+        self._waiting: deque[tuple[int, Question]] = deque()
         self.blocked: Callable[[int], None] = lambda lease: None
         # confirmed, but not applied here: index, time limit
         self._applying: deque[tuple[int, float, list[Question]]] = deque()
@@ -137,6 +140,7 @@ class Confirmations:
             for question in blocked:
                 self._not_leader(question)
         self._blocked.clear()
+        self._waiting.clear()
         self._blocking = 0
 
     def _not_leader(self, question: Question) -> None:
@@ -195,6 +199,7 @@ class Confirmations:
             else:
                 self._blocking += 1
                 self._blocked.setdefault(lease, []).append(question)
+                self._waiting.append((lease, question))
                 self.blocked(lease)
             return
         link.ok(rid, self._store.revision, self._raft.term,
@@ -209,13 +214,24 @@ class Confirmations:
                 self._mark_dirty(question[0])
 
     def sweep(self) -> None:
-        """Each second: fronts give up keep-alives whose lease cannot end. These make room for others."""
-        if self._blocking >= MOST_OPEN:
-            for lease, questions in list(self._blocked.items()):
-                questions[:] = [question for question in questions if question[0].awaits(question[1])]
-                if not questions:
-                    del self._blocked[lease]
-            self._blocking = sum(map(len, self._blocked.values()))
+        """Each second: fronts give up keep-alives whose lease cannot end, the oldest first. These make room
+        for others."""
+        waiting, given_up, found = self._waiting, dict[int, int](), 0
+        while waiting and found < _SWEPT:
+            lease, question = waiting[0]
+            number = given_up.get(lease, 0)
+            questions = self._blocked.get(lease, [])
+            if number < len(questions) and questions[number] is question:  # else it was answered
+                if question[0].awaits(question[1]):
+                    break
+                given_up[lease] = number + 1
+                found += 1
+            waiting.popleft()
+        for lease, number in given_up.items():
+            del self._blocked[lease][:number]
+            if not self._blocked[lease]:
+                del self._blocked[lease]
+        self._blocking -= found
 
     def _time_to_live(self, link: FrontLink, rid: int, body: bytes) -> None:
         request = rpc_pb2.LeaseTimeToLiveRequest.FromString(body)

@@ -108,6 +108,34 @@ def test_keep_alives_that_were_given_up_make_room(monkeypatch: pytest.MonkeyPatc
     assert [rid for rid, _, _ in sequencer.answers()] == [3, 5, 6]
 
 
+def test_only_keep_alives_that_were_given_up_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full list was walked each second, 100 ms at a time, though its questions were awaited."""
+    monkeypatch.setattr(confirm, "MOST_OPEN", 1000)
+    sequencer = Sequencer()
+    sequencer.now_ms = 60_000
+    for rid in range(1, 1001):
+        body = rpc_pb2.LeaseKeepAliveRequest(ID=rid & 1 or 2).SerializeToString()
+        sequencer.confirmations.ask(sequencer.link, rid, Method.LEASE_KEEPALIVE, body)
+    sequencer.confirmations.run(True)
+    sequencer.confirmations.confirmed(sequencer.rounds[-1], 5)
+    asked: list[int] = []
+    awaits = FrontLink.awaits
+    monkeypatch.setattr(FrontLink, "awaits", lambda link, rid: asked.append(rid) or awaits(link, rid))
+    sequencer.confirmations.sweep()
+    assert asked == [1]
+    sequencer.lessor.revoked(2)
+    sequencer.confirmations.decided([2])
+    assert [rid for rid, _, _ in sequencer.answers()] == list(range(2, 1001, 2))
+    sequencer.link.overdue = 9
+    sequencer.confirmations.sweep()
+    assert asked == [1, 1, 3, 5, 7, 9, 11]
+    sequencer.lessor.revoked(1)
+    sequencer.confirmations.decided([1])
+    assert [rid for rid, _, _ in sequencer.answers()] == list(range(11, 1001, 2))
+    sequencer.confirmations.sweep()
+    assert not sequencer.confirmations._waiting
+
+
 def test_a_sequencer_that_lost_its_term_renews_nothing() -> None:
     sequencer = Sequencer()
     sequencer.ask(1, 1)
