@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import shutil
 from base64 import b64decode
 from collections.abc import Iterator
@@ -222,6 +224,28 @@ def test_a_born_shard_never_begins_with_what_is_dropped(tmp_path: Path, formed: 
     assert found.born == (((SHARDS, (OWN,)),) if formed == 30 else ())
     assert folder.exists() == (formed == 30)
     assert forcing.force(str(tmp_path), found, structlog.get_logger()) == found
+
+
+def test_a_state_that_cannot_be_removed_ends_a_forced_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stayed unseen, and its node began with what was dropped."""
+    def fail(path: str | Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    identity = host_with_a_born_shard(tmp_path, formed=30, begins=55, end=45)
+    state = Path(bootstrap.shard_dir(str(tmp_path), SHARDS), "state")
+    state.mkdir()
+    (state / "CURRENT").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", fail)
+        with pytest.raises(ConfigError, match=r"cannot write: .*start again with the flag"):
+            forcing.force(str(tmp_path), identity, structlog.get_logger())
+    synced: list[Path] = []
+    monkeypatch.setattr(forcing, "sync_directory", synced.append)
+    forcing.force(str(tmp_path), identity, structlog.get_logger())
+    assert not state.exists()
+    assert state.parent in synced
 
 
 def host_without_shard_1(tmp_path: Path, ends: int, level: int) -> bootstrap.Identity:

@@ -243,8 +243,11 @@ def _drop_rest(
             drop_files(data_dir, shard)
         elif not begins.exists() or genesis.read(begins)[0].order_index > kept:
             begins.unlink(missing_ok=True)
-            # its node may have taken it, and died before it began
-            shutil.rmtree(Path(shard_dir(data_dir, shard), "state"), ignore_errors=True)
+            folder = Path(shard_dir(data_dir, shard))
+            with contextlib.suppress(FileNotFoundError):
+                shutil.rmtree(folder / "state")  # its node may have taken it, and died before it began
+            if folder.exists():  # it may have gone before a crash
+                sync_directory(folder)
     sync_directory(first)
 
 
