@@ -57,6 +57,9 @@ class Output(Below, Protocol):
     def later(self) -> bool:
         """Whether the turn's time is spent: then ``go_on`` is called in another one."""
 
+    def recount(self) -> None:
+        """Its connection holds less."""
+
 
 def serve(request: HttpRequest, handler: HttpHandler | None) -> None:
     """Have a request answered; without a handler, with 404."""
@@ -421,14 +424,10 @@ class ByH11:
                 h11.Response(
                     status_code=status,
                     headers=[
-                        (b"Content-Type", b"text/plain; charset=utf-8"),
-                        (b"Connection", b"close"),
-                        (b"Content-Length", b"%d" % len(body)),
-                    ],
+                        (b"Content-Type", b"text/plain; charset=utf-8"), (b"Connection", b"close"),
+                        (b"Content-Length", b"%d" % len(body))],
                     reason=_reason(status),
-                ),
-                held=True,
-            )
+                ), held=True)
             if self._head is None or self._head.method != b"HEAD":
                 self._send(h11.Data(data=body))
             self._send(h11.EndOfMessage())

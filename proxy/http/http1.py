@@ -12,6 +12,7 @@ from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.http.by_h11 import KB_BITS, LINE_ENDS, TEXT, ByH11, FindHandler, Output, serve
 from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakeWhole, begins_plain, take
 from proxy.http.http2 import Limits
+from proxy.http.memory import STEP_BYTES
 from proxy.http.requests import AtOnce, HttpRequest
 
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms; a KB of one counts as one more
@@ -297,6 +298,16 @@ class Http1Connection(ByH11):
             handler = self._find(request.path)
         serve(request, handler)
 
+    def send_end(self) -> None:
+        self._let_go()
+        super().send_end()
+
+    def _let_go(self) -> None:
+        """Of a request that is answered: its body counts no more."""
+        request, self.request = self.request, None
+        if isinstance(request, HttpRequest) and len(request.body) >= STEP_BYTES:
+            self.output.recount()
+
     # -- the answer to a plain request
 
     def write(self, data: bytes) -> None:
@@ -310,7 +321,7 @@ class Http1Connection(ByH11):
         return self._draining
 
     def answered(self) -> None:
-        self.request = None
+        self._let_go()
         if self._draining:
             self.output.close()
         elif self._raw or self._ended:

@@ -156,8 +156,7 @@ class ClientConnection(asyncio.Protocol):
         if self.http1 is not None:
             try:
                 self.http1.go_on()
-                if self.counted:
-                    self._count()
+                self.recount()
             except HANDLER_MISTAKES as error:
                 self._fault(error)
         else:
@@ -224,8 +223,7 @@ class ClientConnection(asyncio.Protocol):
                 self.http2.resume_writing()
             if self.http1 is not None:
                 self.http1.drained()
-                if self.counted:
-                    self._count()
+                self.recount()
         except HANDLER_MISTAKES as error:
             self.loop.call_soon(self._fault, error)  # asyncio cannot bear an abort within this
             return
@@ -388,8 +386,12 @@ class ClientConnection(asyncio.Protocol):
         http1 = self.http1
         if http1 is not None and not self.closing:
             size = http1.unfinished + http1.backlog + http1.unsent_bytes()
-            if not -STEP_BYTES < size - self.counted < STEP_BYTES:
+            if not -STEP_BYTES < size - self.counted < STEP_BYTES or (self.counted and not size):
                 self.server.memory.count(self, size)
+
+    def recount(self) -> None:
+        if self.counted:
+            self._count()
 
     @property
     def crowded(self) -> bool:

@@ -99,7 +99,8 @@ class Ends(Outbound):
             return
         self.now = now
         if self.remembered and self.crowded:  # others need that more than late frames do
-            self._reset_ids, self.remembered = ResetIds(), 0
+            self._reset_ids.shrink()
+            self.remembered = 0
         verdict = self._keepalive.check(now, self._last_read)
         if verdict == "ping":
             self.write(frames.ping(_KEEPALIVE_PING))

@@ -120,6 +120,10 @@ class ResetIds:
         if len(self._by_us) > _REMEMBERED_RESETS:
             del self._by_us[next(iter(self._by_us))]
 
+    def shrink(self) -> None:
+        """Keep the newest few."""
+        self._by_us = dict(list(self._by_us.items())[-_FEW_RESETS:])
+
     @property
     def size_bytes(self) -> int:
         """What they take, but for a few."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
+from proxy.grpc.registry import Registry
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
+from proxy.http.memory import STEP_BYTES
 from proxy.http.requests import HttpRequest
+from tests.unit.grpc.harness import connected, serving, wait_for
 from tests.unit.grpc.http1.test_http1_fuzz import Output
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -55,3 +60,23 @@ def test_what_comes_in_drips_behind_a_request_is_not_moved_for_each_of_them() ->
     http.receive(HEAD + b"0\r\n\r\n", 2.0)
     assert http.backlog == 6000 + len(HEAD) + 5
     answered.pop().respond(200, b"ok", [], "text/plain")
+
+
+@pytest.mark.parametrize("field", [b"", b"Expect:\r\n"], ids=["plain", "by h11"])
+def test_a_body_of_http_1_counts_no_more_once_its_request_is_answered(field: bytes) -> None:
+    """It counted until the next second began: clients that had their answers were refused."""
+    registry, pending = Registry(), list[HttpRequest]()
+    registry.http("/later", pending.append)
+    head = b"PUT /later HTTP/1.1\r\nHost: x\r\n" + field + b"Content-Length: 1000000\r\n\r\n"
+    with serving(registry) as running, connected(running) as sock:
+        memory = running.server.memory
+
+        def answer() -> int:
+            pending.pop().respond(200)
+            return memory.used
+
+        sock.sendall(head + bytes(1_000_000))
+        wait_for(lambda: len(pending) == 1)
+        assert running.call(lambda: memory.used) > 1_000_000 - STEP_BYTES
+        assert running.call(answer) < STEP_BYTES
+        wait_for(lambda: (memory.used, memory.holders) == (0, 0))

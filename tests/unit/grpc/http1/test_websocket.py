@@ -47,6 +47,9 @@ class Output:
     def later(self) -> bool:
         return False
 
+    def recount(self) -> None:
+        pass
+
 
 @dataclass
 class Served:
