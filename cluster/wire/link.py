@@ -64,7 +64,7 @@ class AskingEnd:
         self.sent = 0  # frames
         self.came = 0
         self.heard_at = now  # when the last frame came, or more of an unfinished one
-        self._unfinished = 0  # bytes of that
+        self._unfinished = 0  # bytes of that, at the last look
         self.version = frames.LOWEST  # until the node has said what it speaks
 
     def hello(self, cluster_id: int, member_id: int, session: int, layout: tuple[int, int] = (0, 0)) -> bytes:
@@ -101,12 +101,11 @@ class AskingEnd:
 
     def silent(self, now: float, limit_s: float, unfinished: int = 0) -> bool:
         """Whether nothing has come for so long. ``unfinished``: bytes that have come of the next frame."""
-        if now - self.heard_at <= limit_s:
-            return False
-        if not unfinished or unfinished == self._unfinished:
-            return True
-        self._unfinished, self.heard_at = unfinished, now
-        return False
+        if unfinished != self._unfinished:
+            self._unfinished = unfinished
+            if unfinished:
+                self.heard_at = max(self.heard_at, now)
+        return now - self.heard_at > limit_s
 
     def excuse(self, held_s: float, now: float) -> None:
         """For so long this end did not listen (``Listening``): that is no silence of the other."""

@@ -144,3 +144,13 @@ def test_more_of_a_frame_that_has_not_all_come_is_no_silence() -> None:
     assert not end.silent(16.5, 1.0, 5 << 20)
     assert end.silent(16.6, 1.0, 5 << 20)
     assert end.silent(16.6, 1.0, 0)
+
+
+def test_a_side_that_stops_within_a_frame_is_silent_from_there_on() -> None:
+    """It was found one limit later: only the first look behind the limit noted how much had come."""
+    end = AskingEnd(now=10.0)
+    assert [end.silent(10.0 + tenth / 10, 1.0, 1 << 20) for tenth in (1, 5, 11, 12)] == [
+        False, False, False, True]
+    end.opened(frame(1, []), 12.0)
+    assert not end.silent(11.5, 1.0, 2 << 20), "what came later was heard"
+    assert end.heard_at == 12.0

@@ -1,8 +1,8 @@
 """The listening side of links (ZeroMQ's ROUTER).
 
 A router knows its partners by the identities that they give. A partner with a known identity replaces the one
-before (HANDOVER). ``send`` to an unknown identity returns False (MANDATORY), and so does ``send`` to a
-partner that does not read once ``hwm`` messages, or ``stream.MOST_BYTES``, wait for it; its connection ends.
+before (HANDOVER). ``send`` to an unknown identity returns False (MANDATORY). So does ``send`` to a partner
+for which ``hwm`` messages wait, or too many bytes (``stream.MOST_BYTES``); its connection ends.
 """
 
 from __future__ import annotations
