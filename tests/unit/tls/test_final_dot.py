@@ -75,7 +75,8 @@ def library(url: str, context: ssl.SSLContext, authority: Authority) -> None:
 
 def library_of_version_2(url: str, context: ssl.SSLContext, authority: Authority) -> None:
     with contextlib.suppress(Exception):
-        asyncio.run(asked(f"{url}/v2/keys/a", V2Request("GET", "/v2/keys/a", (), b""), context, "", 30.0))
+        asyncio.run(asked(f"{url}/v2/keys/a", V2Request("GET", "/v2/keys/a", (), b""),
+                          Tls(ca=str(authority.file)), 30.0))
 
 
 def version_2(url: str, context: ssl.SSLContext, authority: Authority) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from muster_client import Tls
-from muster_client.v2 import client as library_v2
+from muster_client.v2 import http as library_v2
 from muster_client.wire.endpoints import trusting
 
 from bench.client import tls_context

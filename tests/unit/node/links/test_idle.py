@@ -49,6 +49,9 @@ class Socket:
     def close(self) -> None:
         self.closed = True
 
+    def unfinished(self) -> int:
+        return 0
+
 
 @pytest.fixture
 def links() -> NodeLinks:
