@@ -45,6 +45,7 @@ class Listening(contexts.Credentials):
 
     def __init__(self, settings: Tls, *, required: bool) -> None:
         """``required``: browsers must show a certificate. ValueError: a file cannot be used."""
+        self._known: tuple[object, ...] | None = None  # stamps of the files that were loaded last
         super().__init__(settings, lambda reason: log.warning("cannot use a changed file: %s", reason))
         self.first = self._of_browsers(contexts.make_context(settings))
         if not required and settings.trusted_ca_file:
@@ -54,7 +55,8 @@ class Listening(contexts.Credentials):
     def _load(self) -> ssl.SSLContext:
         begun_s = time.time()
         context = super()._load()
-        self._loaded_s = begun_s
+        if self._stamps != self._known:  # a file whose time is new is loaded more than once
+            self._known, self._loaded_s = self._stamps, begun_s
         return context
 
     def _renew(self, tls: ssl.SSLObject | ssl.SSLSocket, _: str | None, __: ssl.SSLContext) -> int | None:

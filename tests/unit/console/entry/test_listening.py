@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -148,6 +149,15 @@ def test_no_session_outlives_its_authority(tmp_path: Path) -> None:
     listening = Listening(files, required=True)
     session, _ = visited()
     assert visited(session)[1], "it saves browsers a handshake"
+    soon = time.time() + 3600  # of a machine whose clock was ahead: it is loaded again each second
+    os.utime(trusted, (soon, soon))
+    session, _ = visited()
+    assert session is not None
+    listening._loaded_s = session.time  # which is whole seconds
+    listening._look_again_at = time.monotonic()
+    made = listening.made
+    assert visited(session)[1]
+    assert listening.made == made + 1
     trust(other)
     for one in (session, None):
         with pytest.raises(ssl.SSLError):
