@@ -151,14 +151,16 @@ def test_a_run_that_is_stopped_sends_what_waits_only_if_told_so(drains: bool) ->
         server = Leases(at_once=1)
         spec = Spec("lease-grant", (f"127.0.0.1:{await server.start()}",), clients=1, duration_s=60,
                     rate_per_s=200)
-        stop = asyncio.Event()
-        running = asyncio.ensure_future(run.run(spec, stop=stop, drains=drains))
+        stop, unsent = asyncio.Event(), [0]
+        running = asyncio.ensure_future(run.run(
+            spec, stop=stop, drains=drains, progress=lambda _, errors: unsent.append(errors)))
         async with asyncio.timeout(_LIMIT_S):
             while not server.asked:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.4)
             stop.set()
-            await asyncio.sleep(0.2)
+            while not drains and unsent[-1] <= 20:  # the grant below would be before the stop
+                await asyncio.sleep(0.01)
             server.at_once = 1_000_000
             server.grant()
             server.flush()
