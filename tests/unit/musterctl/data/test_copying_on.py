@@ -52,6 +52,20 @@ def test_a_cluster_is_not_copied_into_itself(capfd: pytest.CaptureFixture[str]) 
     assert "Error: --from-etcd names this cluster itself" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("code", [Code.NOT_FOUND, Code.UNIMPLEMENTED])
+def test_an_etcd_that_tells_of_no_leases_is_another_cluster(code: grpc.StatusCode) -> None:
+    """One of 3.1, or of 3.0."""
+    source, target = Store(a=b"1"), Store()
+
+    def unknown(request: rpc_pb2.LeaseTimeToLiveRequest, context: grpc.ServicerContext) -> None:
+        context.abort(code, "etcdserver: requested lease not found")
+
+    with source.served({"Lease/LeaseTimeToLive": unknown}) as from_, target.served() as to:
+        assert cli.run(["--endpoints", to, "import", "--from-etcd", from_]) == 0
+        until(lambda: target.granted and not target.leases)
+    assert target.values() == {b"a": b"1"}
+
+
 def test_a_later_run_from_what_is_compacted_copies_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """The watch would refuse it behind the copy of all keys."""
     source, target = Store(a=b"2"), Store(a=b"1")

@@ -7,6 +7,7 @@ from asyncio import wrap_future
 from collections import deque
 from contextlib import suppress
 
+from grpc import StatusCode
 from muster_client.errors import MusterError
 from muster_client.pb import rpc_pb2
 
@@ -24,9 +25,16 @@ def is_same(source: Client, target: Client) -> bool:
     clusters of the same names and URLs share theirs. A lease does. RequestError."""
     grant = rpc_pb2.LeaseGrantRequest(TTL=_SHORT_S)
     lease = target.unary("Lease/LeaseGrant", grant, rpc_pb2.LeaseGrantResponse, None, True).ID
-    found = source.unary(_ASKED, rpc_pb2.LeaseTimeToLiveRequest(ID=lease), _TOLD, None, True)
-    revoke, response = rpc_pb2.LeaseRevokeRequest(ID=lease), rpc_pb2.LeaseRevokeResponse
-    target.start("Lease/LeaseRevoke", revoke, response, _LIMIT_S)  # without it, it ends by itself
+    target.unanswered.clear()  # a lease more is no change of keys
+    try:
+        found = source.unary(_ASKED, rpc_pb2.LeaseTimeToLiveRequest(ID=lease), _TOLD, None, True)
+    except RequestError as error:  # of an etcd before 3.2
+        if error.code not in (StatusCode.NOT_FOUND, StatusCode.UNIMPLEMENTED):
+            raise
+        return False
+    finally:
+        revoke, response = rpc_pb2.LeaseRevokeRequest(ID=lease), rpc_pb2.LeaseRevokeResponse
+        target.start("Lease/LeaseRevoke", revoke, response, _LIMIT_S)  # without it, it ends by itself
     return found.TTL >= 0
 
 
