@@ -47,6 +47,7 @@ from cluster.placement import changes
 _PUT_BODY = struct.Struct("<IIq")  # of PUT_HEAD, what belongs to the body: key length, head length, lease
 _PUT_LEAST = PUT_HEAD.size - ITEM.size
 _MOST_CHANGES = 1 << 31  # at one revision: their places are 32 bits wide on disk
+_MOST_SHARDS = 1 << 16  # their numbers are 16 bits wide in cuts
 _NEWEST = max(Item)
 
 
@@ -111,6 +112,10 @@ def _of_size(size: int) -> Check:
     return lambda data, pos, end: end - pos == size
 
 
+def _sound_bootstrap(data: bytes, pos: int, end: int) -> bool:
+    return end - pos == BOOTSTRAP.size and BOOTSTRAP.unpack_from(data, pos)[1] <= _MOST_SHARDS
+
+
 def _read_by(read: Callable[[bytes], object], error: type[Exception]) -> Check:
     def check(data: bytes, pos: int, end: int) -> bool:
         try:
@@ -165,7 +170,9 @@ def _sound_cut(data: bytes, pos: int, end: int) -> bool:
     if (end - pos) % CUT_SIZE:
         return False
     shards = [int.from_bytes(data[at : at + 2], "little") for at in range(pos, end, CUT_SIZE)]
-    return shards == sorted(set(shards))
+    # as with SKIP, revisions take 48 bits at most: a sum of those that no leader counts has no place on disk
+    return shards == sorted(set(shards)) and not any(
+        data[at - 1] or data[at - 2] for at in range(pos + CUT_SIZE, end + 1, CUT_SIZE))
 
 
 def _sound_passed(data: bytes, pos: int, end: int) -> bool:
@@ -221,7 +228,7 @@ _EFFECTS: dict[int, Check] = _LONG_CHANGES | {
 _CONTROLS: dict[int, Check] = {
     Item.LEASE_GRANT: _of_size(LEASE.size), Item.LEASE_REVOKE: _sound_revoke,
     Item.LEASE_CHECKPOINT: _of_size(LEASE.size), Item.COMPACT: _of_size(REVISION.size),
-    Item.BOOTSTRAP: _of_size(BOOTSTRAP.size), Item.ALARM: _of_size(ALARM_BODY.size),
+    Item.BOOTSTRAP: _sound_bootstrap, Item.ALARM: _of_size(ALARM_BODY.size),
     Item.INCARNATION: _of_size(INCARNATION.size), Item.ROWS: rows.sound,
     Item.HOST: _read_by(Host.decode, ValueError), Item.GROWTH: growth.sound,
     Item.SHARD: changes.sound_shard, Item.MOVE: changes.sound_move, Item.MOVED: changes.sound_moved}

@@ -36,7 +36,7 @@ EXAMPLES: tuple[bytes, ...] = (
     records.lease_revoke(5, []), records.lease_revoke(5, [b"a", b"b/c"]),
     records.lease_checkpoint(5, 30),
     records.compact(1), records.compact(1 << 62),
-    records.bootstrap(1, 3, 1), records.bootstrap(9, 1 << 31, 7),
+    records.bootstrap(1, 3, 1), records.bootstrap(9, 1 << 16, 7),
     records.publish(rpc_pb2.Member(ID=1 << 63, name="h1", clientURLs=["http://x"]).SerializeToString()),
     records.alarm(True, 1, 7), records.alarm(True, 255, 1 << 63), records.incarnation(1, 2),
     records.downgrade("3.4.0"), records.downgrade(""),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 
 from cluster.effects import records
@@ -21,6 +21,8 @@ from node.storage import StateStore
 from tests.unit.odd_records import odd_records
 
 VALID = records.put(b"valid", 0, 1, b"v", 0)
+MANY_SHARDS = records.bootstrap(1, 0x80000000, 24)
+MANY_REVISIONS = encode_cut({0: Cut(3, 1, (1 << 64) - 1), 2: Cut(5, 1, 9)})
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +46,7 @@ def entries(datas: list[bytes]) -> list[Entry]:
 
 @settings(max_examples=60)
 @given(st.lists(odd_records, min_size=1, max_size=4))
+@example([MANY_SHARDS, records.compact(1)])
 def test_replicas_of_a_lone_shard_end_alike_whatever_they_apply_together(datas: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         one, other = opened(Path(folder) / "one"), opened(Path(folder) / "other")
@@ -68,6 +71,7 @@ def test_replicas_of_a_lone_shard_end_alike_whatever_they_apply_together(datas: 
 
 @settings(max_examples=60)
 @given(odd_records, odd_records)
+@example(b"", MANY_REVISIONS)
 def test_replicas_of_a_shard_end_alike_whatever_its_entries_and_the_order_hold(items: bytes, ordered: bytes) -> None:
     """An odd entry of shard 1, put in order between odd order records, and a valid one behind it."""
     shard = 1
