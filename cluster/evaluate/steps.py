@@ -9,6 +9,7 @@ T = TypeVar("T")
 Steps = Generator[None, None, T]  # a step takes some tenths of a millisecond
 
 STEP_OPS = 64  # operations of a transaction in a step
+STEP_BYTES = 256 << 10  # of rows or values that are read in a step
 
 
 class Stepped(Protocol):

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.evaluate.spans import inverted
-from cluster.evaluate.steps import Steps, finish
+from cluster.evaluate.steps import STEP_BYTES, Steps, finish
 from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Version, View
 
-_STEP_ROWS, _STEP_BYTES = 256, 256 << 10
+_STEP_ROWS = 256
 
 
 def scan(view: View, key: bytes, range_end: bytes, revision: int = 0) -> Iterator[Row]:
@@ -32,7 +32,7 @@ def some_rows(rows: Iterator[Row]) -> tuple[list[Row], bool]:
             return some, False
         some.append(row)
         size += len(row[1])
-        if len(some) >= _STEP_ROWS or size >= _STEP_BYTES:
+        if len(some) >= _STEP_ROWS or size >= STEP_BYTES:
             return some, False
     return some, True
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.reading.rows import scan, some_rows
 from cluster.evaluate.spans import inverted
-from cluster.evaluate.steps import Steps
+from cluster.evaluate.steps import STEP_BYTES, Steps
 from cluster.evaluate.txns.plain_txn import RESULTS, value_of
 from cluster.evaluate.view import Current, View
 from cluster.grain import GRAIN
@@ -18,7 +18,6 @@ _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
 _ABSENT = Current(0, 0, 0, 0)
 RANGE_COST = 8  # of a range besides its rows, in rows
 _ROW_BYTES = 4096  # larger ones count as several: reading them takes as long
-_STEP_BYTES = 256 << 10  # of a value: reading it takes a step
 
 
 class Unlooked(Exception):
@@ -106,7 +105,7 @@ def _value_holds(value: bytes | None, compare: Any) -> Steps[bool]:
     """Of a single key whose value was just read."""
     if value is None:
         return False
-    if len(value) > _STEP_BYTES:
+    if len(value) > STEP_BYTES:
         yield
     return matches(compare.result, value, compare.value)
 

@@ -17,7 +17,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Fields, RangeRead
 from cluster.evaluate.reading.rows import range_pieces, scan, some_rows, spend
 from cluster.evaluate.spans import Span, inverted
-from cluster.evaluate.steps import STEP_OPS, Steps, finish
+from cluster.evaluate.steps import STEP_BYTES, STEP_OPS, Steps, finish
 from cluster.evaluate.txns.compares import RANGE_COST, Turn, holds
 from cluster.evaluate.txns.pending import Pending
 from cluster.evaluate.txns.plain_txn import Large, check_revision
@@ -28,7 +28,6 @@ from cluster.wire.protobuf import key_value, varint
 
 Weigh = Callable[[bytes, bytes], int]  # how many keys a range has, about
 
-_STEP_BYTES = 256 << 10  # of rows of single keys: reading them takes a step
 _PIECE_BYTES = 4096  # smaller ones cost less to copy than to pass on
 _EMPTY_HEADER = b"\x0a\x00"  # of a nested transaction's response
 
@@ -296,7 +295,7 @@ def run_plan(
             if shows:
                 inner = yield from range_pieces(pending, RangeRead(body), left)
                 # many of few rows are many rows
-                read += _STEP_BYTES if body.range_end else sum(map(len, inner))
+                read += STEP_BYTES if body.range_end else sum(map(len, inner))
         elif kind == "request_delete_range":
             if not known:
                 plan.deleted[place] = find_deleted(pending, body)
@@ -304,7 +303,7 @@ def run_plan(
             tag, inner = b"\x1a", []
             if shows:
                 inner = yield from deleted_pieces(pending, body, deleted, left)
-                read += _STEP_BYTES if body.prev_kv else 0
+                read += STEP_BYTES if body.prev_kv else 0
             for span in deleted.ranges:
                 pending.delete(span[:2], records.delete_range(*span))
             for key in deleted.keys:
@@ -317,7 +316,7 @@ def run_plan(
             continue
         header = field(b"\x0a", b"\x18" + varint(pending.header_revision))
         pieces += _field(b"\x1a", _field(tag, [header, *inner]))
-        if read >= _STEP_BYTES:
+        if read >= STEP_BYTES:
             read = 0
             yield
     return pieces
