@@ -72,7 +72,9 @@ def test_replicas_of_a_lone_shard_end_alike_whatever_they_apply_together(datas: 
 @settings(max_examples=60)
 @given(odd_records, odd_records)
 @example(b"", MANY_REVISIONS)
-def test_replicas_of_a_shard_end_alike_whatever_its_entries_and_the_order_hold(items: bytes, ordered: bytes) -> None:
+def test_replicas_of_a_shard_end_alike_whatever_its_entries_and_the_order_hold(
+    items: bytes, ordered: bytes
+) -> None:
     """An odd entry of shard 1, put in order between odd order records, and a valid one behind it."""
     shard = 1
     try:
@@ -80,7 +82,8 @@ def test_replicas_of_a_shard_end_alike_whatever_its_entries_and_the_order_hold(i
         grown = Fold(1)  # as many revisions as its leader counts for it
         grown.take(kept[ENTRY_ITEMS:], 0)
         count = grown.revision - 1
-        order = [sound(ordered, Place.ORDER), encode_cut({shard: Cut(1, 1, count)}), encode_cut({shard: Cut(2, 1, count + 1)})]
+        order = [sound(ordered, Place.ORDER), encode_cut({shard: Cut(1, 1, count)}),
+                 encode_cut({shard: Cut(2, 1, count + 1)})]
     except NewerRecord:
         reject()
     with tempfile.TemporaryDirectory() as folder:
@@ -91,7 +94,8 @@ def test_replicas_of_a_shard_end_alike_whatever_its_entries_and_the_order_hold(i
                 for index, record in enumerate(order, 1):
                     for step in fold.take(project(record, shard), shard):
                         if isinstance(step, Entries):
-                            changes.append((step.revision, entry(0, VALID) if index == 3 else kept, ENTRY_ITEMS, -1))
+                            found = entry(0, VALID) if index == 3 else kept
+                            changes.append((step.revision, found, ENTRY_ITEMS, -1))
                         elif isinstance(step, Change):
                             changes.append((step.revision, step.items, 0, step.sub))
                         else:
@@ -115,7 +119,8 @@ def test_a_compaction_of_the_future_is_skipped(tmp_path: Path) -> None:
     store = opened(tmp_path / "s")
     before = faults.count
     applied = store.apply([(1, 1, records.compact(1 << 62) + VALID)])
-    assert (store.compact_revision, applied.compacted, store.revision, faults.count) == (0, None, 2, before + 1)
+    assert (store.compact_revision, applied.compacted) == (0, None)
+    assert (store.revision, faults.count) == (2, before + 1)
     store.close()
 
 

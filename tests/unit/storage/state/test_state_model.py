@@ -1,4 +1,4 @@
-"""node.storage.StateStore against a naive dictionary model: every read, at every revision, after everything."""
+"""node.storage.StateStore against a naive model: every read, at every revision, after everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.unit.storage.model import Model
 from tests.unit.storage.state.stores import history
 
 # Keys that test the escaping and the bounds: prefixes of each other, zero bytes, 0xff
-KEYS = [b"a", b"a\0", b"a\0\0", b"a\0\xff", b"a\x01", b"a\xff", b"a\xff\xff", b"ab", b"b", b"\0", b"\0\0", b"\xff", b"\xff" * 9, b"k/1"]
+KEYS = [b"a", b"a\0", b"a\0\0", b"a\0\xff", b"a\x01", b"a\xff", b"a\xff\xff", b"ab", b"b", b"\0", b"\0\0",
+        b"\xff", b"\xff" * 9, b"k/1"]
 ENDS = [b"", b"\0", *KEYS]
 keys = st.sampled_from(KEYS)
 values = st.binary(max_size=200)
@@ -39,11 +40,14 @@ operation = st.one_of(
     st.tuples(st.just("revoke"), leases.filter(bool)),
     st.tuples(st.just("compact_back"), st.integers(0, 8)),
 )
-what_next = st.sampled_from(["item", "item", "item", "record", "record", "apply", "flush", "reopen", "step", "all steps"])
+what_next = st.sampled_from(
+    ["item", "item", "item", "record", "record", "apply", "flush", "reopen", "step", "all steps"])
 script = st.lists(st.tuples(operation, what_next), max_size=60)
 
 
-def run(store: StateStore, model: Model, steps: list, reopen) -> StateStore:  # type: ignore[no-untyped-def,type-arg]
+def run(  # type: ignore[no-untyped-def]
+    store: StateStore, model: Model, steps: list, reopen  # type: ignore[type-arg]
+) -> StateStore:
     """Drive store and model alike; records and apply runs are cut where the script says."""
     items: list[bytes] = []
     records: list[tuple[int, int, bytes]] = []
@@ -149,7 +153,9 @@ def assert_history(store: StateStore, model: Model, start: bytes, end: bytes, re
     assert slices == whole.events
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=40, deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(script)
 @example([(put_within(b"a", b"x", 0), "apply"), (("compact_back", 0), "item")])
 @example([
