@@ -64,10 +64,11 @@ def moved_on(
 ) -> None:
     """What was under way on a link that has ended (I23). ``placed_anew``: whether a read, which may have been
     sent by an older table of placement, begins its way again."""
+    now = router.loop.time()
     pending = tuple(link.pending.values())
     link.pending.clear()
     for waiting in pending:
-        if waiting.route == WRITE or waiting.pieces is not None or waiting.method in _OF_ONE_NODE:
+        if waiting.route == WRITE or waiting.method in _OF_ONE_NODE or not waiting.begins_anew(now):
             router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         elif waiting.call is not None and waiting.call.closed:
             router.gone(waiting)

@@ -49,6 +49,8 @@ class Pieces:
             self._router.post(link, 0, Method.CREDIT, link.pieces_read.to_bytes(8, "little"))
         if waiting is None or waiting.method in _APART:
             return
+        if waiting.rid not in link.pending:
+            return  # it was given up as this piece was handed on
         coming = self._coming.get(waiting)
         if coming is None or coming.link is not link:
             coming = self._coming[waiting] = _Coming(link, waiting, self._router.loop.time())
@@ -99,6 +101,14 @@ class Pieces:
         self._router.cancel(waiting)
         # what is being shown has been written: "too many requests" would say that it has not (I23)
         self._router.fail(waiting, errors.TIMEOUT if waiting.route == WRITE else errors.TOO_MANY_REQUESTS)
+
+    def lost(self, link: Link) -> None:
+        """A link has ended: what has come of its answers is no longer held for their clients."""
+        for waiting, coming in list(self._coming.items()):
+            if coming.link is link:
+                del self._coming[waiting]
+                if waiting.client is not None and link.pending.get(waiting.rid) is waiting:
+                    waiting.client.gather(-coming.received)
 
     def sweep(self, now: float) -> None:
         """Every ``router.SWEEP_S``: forget what has ended; look again at what waits for room."""

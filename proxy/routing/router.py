@@ -406,6 +406,7 @@ class Router(Sending):
         say("link down", shard=link.shard, peer=self.reach.name(link.member_id),
             member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
         self.routes[link.shard].lost(link, now, reason)
+        self.pieces.lost(link)
         moved_on(self, self.recent, link, self.moved.placed_anew)
         if self.hub is not None:
             self.hub.link_down(link)

@@ -80,6 +80,14 @@ class Waiting:
                 self.stats.failed(errors.INTERNAL_FAULT.code)
                 client.finish(errors.INTERNAL_FAULT.code, errors.INTERNAL_FAULT.text)
 
+    def begins_anew(self, now: float) -> bool:
+        """Whether a question may be asked again, as its link has ended. What has come of a large answer is
+        dropped: nothing of it has gone on. It is asked no later than its time limit, for an answer may be
+        what ends links. Where ``pieces`` is empty, no other node's answer counts."""
+        if self.pieces and now - self.began <= self.limit_s:
+            self.pieces, self.started = None, now
+        return self.pieces is None
+
     def waited(self, now: float) -> None:
         """It is sent only now: the node may take what is left of the time limit it came with. After that its
         client has been told that the outcome is unknown."""
@@ -102,6 +110,10 @@ class PartWaiting(Waiting):
     @property
     def client(self) -> Any:
         return self._client
+
+    def begins_anew(self, now: float) -> bool:
+        """All parts begin again, at one revision (``proxy.spanning.gather``)."""
+        return self.pieces is None
 
 
 class Loop(Protocol):

@@ -161,7 +161,8 @@ class Merging(RowGather):
         self.start(max(request.revision, 0))
 
     def _read(self, order_index: int, latest: int, term: int) -> None:
-        self._waiting, self._credited = {}, {}
+        self._abandon()  # nobody else tells nodes that have sent a window
+        self._credited = {}
         super()._read(order_index, latest, term)
 
     def _came(self, waiting: Waiting, place: int, last: bool) -> None:

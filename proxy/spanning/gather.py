@@ -4,7 +4,8 @@ A range is read at one revision everywhere: a read index gives ``(order index, r
 this host of every shard that owned a part of it at R (G2) answers at R once it has applied that order index,
 and the rows are merged by key (section 4). A serializable one reads at the lowest revision that all of the
 host's replicas have applied (H17), once this front has shown nothing newer. A latest-read that meets a
-compaction starts over with a new R (H16), and so does a read that meets a change of the table (G7).
+compaction starts over with a new R (H16). So does a read that meets a change of the table (G7), or whose link
+ends within a large answer.
 
 Read-only transactions go the same way (``proxy.spanning.read_txns``, ``proxy.spanning.range_txns``); other
 writes and transactions over several shards go to the sequencer as one (``Method.WIDE``).
@@ -41,7 +42,7 @@ class Gather:
     """One read of several shards at one revision."""
 
     __slots__ = (
-        "_answer", "_ask", "_call", "_failed", "_limit", "_method", "_most", "_order", "_requests",
+        "_answer", "_ask", "_call", "_failed", "_held", "_limit", "_method", "_most", "_order", "_requests",
         "_router", "_stats", "_tails", "_term", "_tries", "order_index", "revision", "serializable",
     )
 
@@ -60,7 +61,8 @@ class Gather:
         self._failed = failed
         self._tails: dict[int, list[bytes]] = {}  # by place in requests
         self._term = 0
-        self._order = 0
+        self._order = 0  # 0: it is not known yet which shards are asked
+        self._held = 0  # bytes that its client held before: of other answers
         self._tries = 0
         self._most = _TRIES
         self.order_index = 0  # that the revision needs applied, once it is known
@@ -69,7 +71,7 @@ class Gather:
 
     def start(self, revision: int = 0) -> Gather:
         """Begin; ``revision`` is what the request names."""
-        self.revision = revision
+        self.revision, self._order = revision, 0
         router = self._router
         if not self.serializable:
             router.index(self._indexed)
@@ -130,7 +132,11 @@ class Gather:
             return
         self._order, self._term, self.order_index = latest, term, order_index
         self._tails = {}
-        router = self._router
+        router, call = self._router, self._call
+        if call is not None and not self._tries:
+            self._held = call.gathered
+        elif call is not None:  # what came before is dropped
+            call.gather(self._held - call.gathered)
         try:
             self._requests = self._ask(self.revision or latest)
         except EtcdError as e:  # below the pruning
@@ -164,8 +170,7 @@ class Gather:
                 self._router.cancel(waiting)
                 return
             pieces.append(body if pieces else body[HEAD.size :])
-            # a link that breaks now ends the read, for another replica would begin again
-            waiting.pieces = pieces
+            waiting.pieces = pieces  # if its link breaks now, all begins again
             return
         if self._call is None or self._call.closed:
             return
@@ -194,6 +199,11 @@ class Gather:
             self._refused(EtcdError.decode(body))
 
     def _refused(self, error: EtcdError) -> None:
+        lost = error.kind is errors.TIMEOUT_DUE_TO_LEADER_FAIL and not self._router.draining
+        if lost and self._tries < self._most:
+            self._tries += 1  # a link has ended within a large answer, or the shard was dropped
+            self.start(self.revision)
+            return
         # H16; or another replica than the one it was sent to answers, and is behind it
         passing = error.kind is errors.COMPACTED or (error.kind is errors.FUTURE_REV and self.serializable)
         if not passing or self.revision:

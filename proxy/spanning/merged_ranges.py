@@ -65,7 +65,7 @@ class RowGather(Gather):
         self._count += count
         self._merge.add(place, body, starts, last=status == _OK)
         if status == _PARTIAL:
-            waiting.pieces = []  # a link that breaks now ends the read, for another replica would begin again
+            waiting.pieces = []  # if its link breaks now, all begins again
         self._came(waiting, place, status == _OK)
 
     def _came(self, waiting: Waiting, place: int, last: bool) -> None:

@@ -77,6 +77,26 @@ def test_a_link_that_breaks_in_the_midst_ends_the_stream_instead_of_beginning_it
     assert len(call.replies) == 1
 
 
+def test_a_stream_over_shards_whose_link_breaks_begins_again_unless_its_client_has_seen_some_of_it() -> None:
+    lost = EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+    shards, questions = Shards(2), []  # type: ignore[var-annotated]
+    call, _ = merging(shards)
+    call.unread = 2 * BACKLOG_BYTES  # of what it has asked for before
+    shards.answer(0, Status.PARTIAL, tail([b"a", b"c"]))
+    shards.answer(1, Status.PARTIAL, tail([b"b", b"d"]))
+    shards.index = questions.append  # type: ignore[method-assign]
+    shards.answer(0, Status.ERROR, lost.encode())
+    call.read_all()
+    assert (call.status, call.replies) == (None, []), "rows of the first time"
+    Shards.index(shards, questions.pop())
+    assert shards.cancelled == [0, 1]
+    shards.answer(0, Status.PARTIAL, tail([b"a", b"c"]))
+    shards.answer(1, Status.PARTIAL, tail([b"b", b"d"]))
+    assert len(call.replies) == 1
+    shards.answer(0, Status.ERROR, lost.encode())
+    assert call.status == (lost.code, lost.text)
+
+
 def test_a_client_that_goes_is_forgotten_at_the_node_at_once() -> None:
     served = Served()
     call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
@@ -95,6 +115,7 @@ class Shards:
     def __init__(self, shards: int) -> None:
         self.loop = SimpleNamespace(time=lambda: 0.0)
         self.limit_s = 7.0
+        self.draining = False
         self.quiet = MethodStats()
         self.routes = [SimpleNamespace(replica=SimpleNamespace(revision=9), term=2) for _ in range(shards)]
         self.recent = SimpleNamespace(when_caught_up=lambda shards, then: then())
@@ -222,10 +243,11 @@ def test_h16_a_compaction_starts_it_over_only_before_the_client_has_seen_a_row(b
         assert shards.cancelled
         return
     assert shards.asked[0] is not before[0]
+    assert shards.cancelled == [0]
     late = before[0]
     assert late.then is not None
     late.then(late, Status.PARTIAL, tail([b"z"]))  # of the attempt that was given up
-    assert shards.cancelled == [0]
+    assert shards.cancelled == [0, 0]
     shards.answer(0, Status.OK, tail([b"a"], count=1))
     shards.answer(1, Status.OK, tail([b"b"], count=1))
     assert answered(call)[0] == [b"a", b"b"]

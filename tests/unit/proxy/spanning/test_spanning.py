@@ -147,6 +147,79 @@ def test_i14_an_answer_of_a_replica_that_lacks_what_was_asked_for_is_not_shown(m
     assert not shown
 
 
+@pytest.mark.parametrize("revision", [0, 5])
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_large_range_over_shards_whose_link_breaks_halfway_is_asked_again(
+        merged: bool, revision: int) -> None:
+    """Nothing of it has gone to the client: what had come is dropped, and held no longer."""
+    net, call = Net(shards=2).started(leader=2), FakeCall()
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", revision=revision)
+    replied: list[bytes] = []
+    rows = [(b"k%02d" % i, key_value(b"k%02d" % i, 2, 2, 1, b"v", 0)) for i in range(20)]
+
+    def begin() -> tuple[dict[int, Any], dict[int, list[bytes]]]:
+        """Both shards are asked; what each says, in two pieces."""
+        net.run()
+        (question,) = net.nodes[2].take(Method.READ_INDEX)
+        net.nodes[2].index(question, 7, 9)
+        net.run()
+        (first,) = [*net.every[0, 1].take(), *net.every[0, 2].take()]
+        (second,) = net.every[1, 1].take()
+        assert READ.unpack_from(first.body) == READ.unpack_from(second.body) == (7, revision or 9)
+        said: dict[int, list[bytes]] = {}
+        for shard in (0, 1):
+            read = RangeRead(rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0"), sized=merged)
+            read.feed(iter(rows[shard:10:2]))
+            begun = b"".join([HEAD.pack(9, 1), *(read.take_sized if merged else read.take_parts)()])
+            read.feed(iter(rows[10 + shard :: 2]))
+            read.end()
+            rest = b"".join((read.take_sized if merged else read.take_parts)())
+            said[shard] = [begun, HEAD.pack(9, 1) * merged + rest]
+        return {0: first, 1: second}, said
+
+    def show(call: Any, revision: int, term: int, rest: list[bytes]) -> None:
+        replied.append(b"".join(rest if merged else [range_answer(request, rest)]))
+
+    def refuse(call: Any, stats: Any, error: EtcdError) -> None:
+        call.finish(error.code, error.text)
+
+    where, stats = over(0, 1), MethodStats()
+    if merged:
+        MergedRange(net.router, call, request, where, stats, show, refuse).start(revision)
+    else:
+        ask = range_requests(request, where)
+        Gather(net.router, call, Method.RANGE, ask, False, stats, show, refuse).start(revision)
+    asked, said = begin()
+    net.every[0, 1].answer(asked[0].rid, Status.PARTIAL, said[0][0])
+    net.every[1, 1].answer(asked[1].rid, Status.PARTIAL, said[1][0])
+    net.run()
+    assert call.gathered == len(said[0][0]) + len(said[1][0])
+    net.cut(1)
+    late = asked[1].rid
+    asked, said = begin()
+    net.every[1, 1].answer(late, Status.PARTIAL, said[1][1])  # of the first time
+    net.run()
+    assert (call.status, call.gathered) == (None, 0)
+    for shard, node in ((0, net.every[0, 2]), (1, net.every[1, 1])):
+        node.answer(asked[shard].rid, Status.PARTIAL, said[shard][0])
+        node.answer(asked[shard].rid, Status.OK, said[shard][1])
+    net.run()
+    assert replied == [answer(request, rows)]
+    assert call.gathered == len(said[0][0]) + len(said[1][0])
+
+
+def test_a_range_over_shards_whose_links_keep_breaking_halfway_fails() -> None:
+    shards = Shards(2)
+    answered, refused = gathered(shards, Method.RANGE)
+    lost = EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+    while not refused:
+        assert len(shards.prefixes) < 100
+        shards.answer(0, Status.PARTIAL, HEAD.pack(9, 2))
+        shards.answer(0, Status.ERROR, lost.encode())
+    assert [error.kind for error in refused] == [lost.kind]
+    assert not answered
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.integers(), st.integers(2, 4), st.sampled_from((0, 0, 1, 7, 40)), st.sampled_from((1, 3, 50)))
 def test_runs_of_any_length_are_merged_in_order_and_as_few_as_there_are(

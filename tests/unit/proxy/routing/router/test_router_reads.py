@@ -6,10 +6,10 @@ import pytest
 
 from cluster import errors
 from cluster.faults import faults
-from cluster.wire.messages import READ, Method, Status
+from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
 from proxy.routing.reads import read_index, recent
-from proxy.routing.router import MethodStats
+from proxy.routing.router import MethodStats, Waiting
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.router.asking import read
 
@@ -24,6 +24,70 @@ def test_a_read_whose_link_breaks_is_asked_elsewhere() -> None:
     net.nodes[2].ok(again, 4)
     net.run()
     assert call.status == (0, "")
+
+
+@pytest.mark.parametrize("serializable", [False, True])
+def test_a_large_read_whose_link_breaks_halfway_is_asked_elsewhere(serializable: bool) -> None:
+    """Nothing of it has gone to the client: what had come is dropped, and held no longer."""
+    net = Net().started(leader=2)
+    call = read(net, serializable)
+    net.run()
+    if not serializable:
+        (question,) = net.nodes[2].take(Method.READ_INDEX)
+        net.nodes[2].index(question, 17, 4)
+        net.run()
+    (request,) = net.nodes[1].take(Method.RANGE)
+    net.nodes[1].answer(request.rid, Status.PARTIAL, HEAD.pack(4, 1) + b"half")
+    net.run()
+    assert call.gathered
+    net.cut(1)
+    (again,) = net.nodes[2].take(Method.RANGE)
+    assert again.body == request.body
+    assert (call.gathered, len(net.router.pieces)) == (0, 0)
+    net.nodes[2].answer(again.rid, Status.PARTIAL, HEAD.pack(5, 1) + b"the ")
+    net.nodes[2].answer(again.rid, Status.OK, b"whole")
+    net.run()
+    assert call.replies == [response_header(header_prefix(7, 1), 5, 1) + b"the whole"]
+
+
+def test_a_large_read_whose_links_break_is_asked_again_within_its_time_limit() -> None:
+    """It may be its answer that breaks links."""
+    net = Net().started(leader=2)
+    call = read(net, serializable=True)
+    for _ in range(4):
+        net.pass_time(0.1)
+        asked = {member: node.take(Method.RANGE) for member, node in net.nodes.items()}
+        ((member, (request,)),) = [(member, found) for member, found in asked.items() if found]
+        net.nodes[member].answer(request.rid, Status.PARTIAL, HEAD.pack(4, 1) + b"half")
+        net.pass_time(net.router.limit_s / 4)
+        assert call.status is None
+        net.cut(member)
+        net.nodes[member].up = True
+    assert call.status == (14, "etcdserver: request timed out, possibly due to previous leader failure")
+
+
+def test_keys_of_a_lease_whose_link_breaks_halfway_are_asked_for_again() -> None:
+    """A question to the leader that has put together some of its answer itself."""
+    net = Net().started(leader=2)
+    told: list[bytes] = []
+
+    def answered(waiting: Waiting, status: int, body: bytes) -> None:
+        waiting.pieces = [*(waiting.pieces or ()), body]
+        if status == Status.OK:
+            told.append(b"".join(waiting.pieces))
+
+    net.router.ask(FakeCall(), Method.LEASE_TTL, b"", 0, net.router.quiet, answered)
+    net.run()
+    (request,) = net.nodes[2].take(Method.LEASE_TTL)
+    net.nodes[2].answer(request.rid, Status.PARTIAL, b"half")
+    net.run()
+    net.cut(2)
+    net.lead(3, 2)
+    (again,) = net.nodes[3].take(Method.LEASE_TTL)
+    net.nodes[3].answer(again.rid, Status.PARTIAL, b"the ")
+    net.nodes[3].answer(again.rid, Status.OK, b"whole")
+    net.run()
+    assert told == [b"the whole"]
 
 
 def test_reads_of_a_tick_share_one_read_index_question_and_then_go_to_the_own_node() -> None:
