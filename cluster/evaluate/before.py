@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.evaluate.reading.ranges import Fields
+from cluster.evaluate.reading.ranges import Fields, without_value
 from cluster.evaluate.view import Current, Version
+
+_LARGE_BYTES = 32 << 10  # of a row: to cut the value out takes as long as to copy it
 
 
 class Before:
@@ -16,7 +18,7 @@ class Before:
         kv = self.get(key)
         if kv is None:
             return None
-        fields = Fields(kv)
+        fields = Fields(without_value(kv) if len(kv) > _LARGE_BYTES else kv)  # which copies the value
         return Current(fields.create, fields.mod, fields.version, fields.lease)
 
     def count(self, start: bytes, end: bytes) -> int:

@@ -233,7 +233,7 @@ def _txn(context: Context) -> UnaryHandler:
                         plain.oldest < router.compacted):
                     shard = WIDE  # as each range by itself: the replica may be behind the compaction
                 if shard == WIDE and is_read(plain):
-                    read_txn(context, call, plain, stats)
+                    read_txn(context, call, data, plain, stats)
                 elif shard == WIDE and plain.read_only:
                     range_txns.RangeTxn(context, call, rpc_pb2.TxnRequest.FromString(data), stats).start()
                 elif shard == WIDE:

@@ -1,14 +1,17 @@
-"""Read-only transactions of single keys over several shards: read at one revision, evaluated here. No lock,
-no order record, no work for a leader but the read index (decision 27)."""
+"""Read-only transactions of single keys over several shards: read at one revision, evaluated here, in steps
+where they are large. No lock, no order record, no work for a leader but the read index (decision 27)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 from cluster.evaluate.before import Before
 from cluster.evaluate.reading.ranges import Row
-from cluster.evaluate.txns import plain_txn
+from cluster.evaluate.steps import STEP_BYTES, Steps, finish
+from cluster.evaluate.txns import plain_txn, transactions
 from cluster.evaluate.txns.plain_txn import Plain
+from cluster.pb import rpc_pb2
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
@@ -37,18 +40,37 @@ def is_read(plain: Plain) -> bool:
     return plain.read_only and not plain.of_the_past
 
 
-def read_txn(context: Context, call: Call, plain: Plain, stats: MethodStats) -> None:
+def read_txn(context: Context, call: Call, data: bytes, plain: Plain, stats: MethodStats) -> None:
+    """``plain``: what ``data`` says."""
     router, placement = context.router, context.placement
     keys = list(dict.fromkeys(plain.keys()))
 
     def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
+        large = sum(map(len, tails)) > STEP_BYTES
+        steps = put_together(call, revision, term, tails, large)
+        if large:
+            context.stepped.start(call, steps, partial(context.refuse, call, stats))
+        else:
+            finish(steps)
+
+    def put_together(call: Call, revision: int, term: int, tails: list[bytes], large: bool) -> Steps[None]:
         rows: dict[bytes, bytes | None] = {}
-        for key, tail in zip(keys, tails, strict=True):
-            found, _ = range_rows(tail)
+        read = 0  # bytes of rows in this step
+        for place, key in enumerate(keys):
+            found, _ = range_rows(tails[place])
             rows[key] = found[0][1] if found else None
-        _, response = plain_txn.run(Rows(revision, rows), plain)
+            read += len(tails[place])
+            tails[place] = b""  # it is held once
+            if read > STEP_BYTES:
+                read = 0
+                yield
+        view = Rows(revision, rows)
+        if large:
+            pieces = yield from transactions.read_txn(view, rpc_pb2.TxnRequest.FromString(data))
+        else:
+            pieces = [plain_txn.run(view, plain)[1](revision)]
         stats.ok += 1
-        call.reply(router.header(revision, term), response(revision))
+        call.reply(router.header(revision, term), *pieces)
 
     def ask(revision: int) -> list[tuple[int, bytes]]:
         return [

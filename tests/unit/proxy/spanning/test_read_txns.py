@@ -6,9 +6,11 @@ from typing import Any
 
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import plain_answer
+from cluster.evaluate.steps import STEP_BYTES
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
 from cluster.wire.messages import READ, Method
+from cluster.wire.protobuf import key_value
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_services import Methods
@@ -69,6 +71,50 @@ def test_all_keys_are_read_at_the_revision_of_one_read_index_and_the_answer_is_a
     response.ClearField("header")
     assert response.succeeded
     assert response.SerializeToString() == evaluate.txn(store, txn.SerializeToString(), 128).tail
+
+
+def test_a_large_one_is_put_together_in_steps() -> None:
+    """128 values of a megabyte held the loop, and all others' requests, for tenths of a second."""
+    net = Net(shards=SHARDS).started()
+    store, value = MemoryShard(), bytes(3 * STEP_BYTES)
+    for key in KEYS:
+        store.execute(Method.PUT, rpc_pb2.PutRequest(key=key, value=value).SerializeToString())
+    same = rpc_pb2.Compare(key=KEYS[2], target=rpc_pb2.Compare.VALUE, value=value)
+    txn = rpc_pb2.TxnRequest(compare=[existed(KEYS[0]), same], success=[get(key) for key in KEYS * 4])
+    call = call_txn(net, txn)
+    (question,) = net.nodes[1].take()
+    net.nodes[1].index(question, 9, store.revision)
+    net.run()
+    for shard, key in enumerate(KEYS):
+        node = net.every[shard, 1]
+        (read,) = node.take()
+        node.ok(read, store.revision, plain_answer(store.get(key)))
+        node.flush(net.loop.now)
+    turns = 0
+    while not call.closed:
+        turns += 1
+        net.loop.turn()
+    assert turns >= 4
+    response = rpc_pb2.TxnResponse.FromString(call.replies[0])
+    response.ClearField("header")
+    assert response.SerializeToString() == evaluate.txn(store, txn.SerializeToString(), 128).tail
+
+
+def test_a_large_one_whose_client_has_gone_goes_no_further() -> None:
+    net = Net(shards=SHARDS).started()
+    for (shard, _), node in net.every.items():
+        node.watermark(5 + shard)
+    net.run()
+    call = call_txn(net, rpc_pb2.TxnRequest(success=[get(key, serializable=True) for key in KEYS]))
+    for shard in range(SHARDS):
+        node = net.every[shard, 1]
+        (read,) = node.take()
+        node.ok(read, 9, plain_answer(key_value(KEYS[shard], 2, 2, 1, bytes(STEP_BYTES), 0)))
+        node.flush(net.loop.now)
+    assert not call.closed
+    call.closed = True
+    net.run()
+    assert not call.replies
 
 
 def test_a_serializable_one_asks_nobody() -> None:
