@@ -33,6 +33,7 @@ from proxy.metrics.scrapes import LIMIT_S, REST_S
 from proxy.metrics.siblings import Siblings
 from proxy.routing.links import Connector
 from proxy.routing.reads.arrival import Arrival
+from proxy.routing.reads.shared import Shared, shared_by
 from proxy.routing.router import SWEEP_S, Router
 from proxy.services import cluster
 from proxy.services.table import register_all
@@ -60,6 +61,7 @@ class Front:
         self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
                              settings.max_connection_range_compares)
         self.connector.follow(self.router.members)
+        self.router.shared = _shared(settings)
         self.context = Context(settings, self.router)
         self.context.hub.random = machine.random.random
         self.tracer = machine.tracer(settings.tracing) if settings.tracing is not None else None
@@ -232,6 +234,17 @@ class Front:
             self._sweeper.cancel()
         self.router.close()
         log.info("stopped")
+
+
+def _shared(settings: FrontSettings) -> Shared | None:
+    """What the fronts of this host have shown, if they can share that."""
+    if settings.fronts < 2:
+        return None
+    try:
+        return shared_by(settings.common.run_dir, settings.index, settings.fronts)
+    except OSError as error:
+        log.warning("reads may miss what clients of other fronts have seen", error=str(error))
+        return None
 
 
 def _served(beginning: asyncio.Task[None]) -> None:

@@ -10,7 +10,7 @@ Rules
   whose link broke has an unknown fate, and its client is told so, as in etcd.
 - Reads, and questions that change nothing, are sent again freely.
 - H2, I13: linearizable reads share rounds of read-index questions (``proxy.routing.reads.read_index``).
-- Monotone: a serializable read waits briefly for the highest revision that this front has shown. Programs
+- Monotone: a serializable read waits briefly for the highest revision that this host has shown. Programs
   rely on it: an etcd member has applied a put before it answers it.
 """
 
@@ -461,12 +461,12 @@ class Router(Sending):
                    for shard, r in self.routes.items() if shard in self._owners)
 
     def store_revision(self) -> int:
-        """The newest revision known here: shown, or applied at a node that this front reads from."""
+        """The newest revision known here: shown, or applied at a node that this front reads from. 0: none."""
         known = self.highest
         for route in self.routes.values():
             if (replica := route.replica) is not None:
                 known = max(known, replica.revision, replica.near.revision if replica.near is not None else 0)
-        return known
+        return max(known, self.shared.revision) if known and self.shared is not None else known
 
     @property
     def term(self) -> int:

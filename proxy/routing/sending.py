@@ -18,6 +18,7 @@ from cluster.wire.messages import REQUEST, Method, Status
 from cluster.wire.protobuf import ResponseHeaders, header_prefix
 from proxy.auth.shown import Principals
 from proxy.routing.links import Link, Near
+from proxy.routing.reads.shared import Shared
 from proxy.routing.routes import ShardRoute
 from proxy.routing.waiting import WRITE, Loop, MethodStats, Waiting
 
@@ -39,6 +40,7 @@ class Sending:
         self.limit_s = common.limit_s  # the server's own time limit
         self.election_s = common.election_timeout_ms / 1000
         self.highest = 0  # the highest revision this front has shown to a client
+        self.shared: Shared | None = None  # with what the host's other fronts have shown, if it has any
         self.compacted = 0  # the highest compaction that this front has acknowledged
         self.quiet = MethodStats()  # of requests without a client
         self.principals = Principals(None)  # proxy.shared.context sets them
@@ -197,8 +199,14 @@ class Sending:
     def header(self, revision: int, term: int) -> bytes:
         """Field 1 of a response, in shard 0's term (decision 102); this revision has been shown."""
         if revision > self.highest:
-            self.highest = revision
+            self.show(revision)
         return self._headers.make(revision, self.routes[0].term or term)
+
+    def show(self, revision: int) -> None:
+        """A client is about to see this one, which is the highest by now."""
+        self.highest = revision
+        if self.shared is not None:
+            self.shared.show(revision)
 
     def check_compacted(self, revision: int) -> None:
         """EtcdError: this front has told a client of a compaction above this revision (0: the newest). The
@@ -212,6 +220,8 @@ class Sending:
             link.revision = revision
         if revision > self.highest:
             self.highest = revision
+            if self.shared is not None:
+                self.shared.show(revision)
         self._header_key = (revision, term)
         self._header = self._headers.make(revision, self.routes[0].term or term)
 

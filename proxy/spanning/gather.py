@@ -3,7 +3,7 @@
 A range is read at one revision everywhere: a read index gives ``(order index, revision R)``, the replica on
 this host of every shard that owned a part of it at R (G2) answers at R once it has applied that order index,
 and the rows are merged by key (section 4). A serializable one reads at the lowest revision that all of the
-host's replicas have applied (H17), once this front has shown nothing newer. A latest-read that meets a
+host's replicas have applied (H17), once this host has shown nothing newer. A latest-read that meets a
 compaction starts over with a new R (H16). So does a read that meets a change of the table (G7), or whose link
 ends within a large answer.
 
@@ -92,7 +92,7 @@ class Gather:
         self._read(order_index, latest, term)
 
     def _serializable(self, waited: tuple[int, ...]) -> None:
-        """H17: one revision for all, the lowest applied; not below what this front has shown, unless cut off.
+        """H17: one revision for all, the lowest applied; not below what this host has shown, unless cut off.
         The replicas decide on a named one: what this front knows of them may be old. ``waited``: for these
         shards; others may own keys by now, or before a move."""
         try:
@@ -105,7 +105,7 @@ class Gather:
         except EtcdError as e:  # below the pruning
             self._refused(e)
             return
-        if not {*owners}.issubset(waited) and revision < self._router.highest:
+        if not {*owners}.issubset(waited) and revision < self._router.recent.highest:
             self._wait_for(tuple(sorted({*owners, *waited})))
             return
         if revision:

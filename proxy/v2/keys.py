@@ -1,6 +1,6 @@
 """``/v2/keys``: a request becomes a question to the tree (``cluster.features.v2``), its answer etcd's. Writes
 go to the leader of shard 0, reads to the own host's replica unless they say ``quorum``. A replica waits until
-it has what this front has shown: clients read what they wrote."""
+it has what this host has shown: clients read what they wrote."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Keys:
         self._stats = MethodStats()
         self._cluster = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
         self.traffic = Traffic()
-        self.feed = Feed(context.router)
+        self.feed = Feed(context.router, context.router.shared)
         self.credentials = Credentials(context.passwords)
         context.on_tick.append(self.feed.tick)
         self.waits = Waits(self.feed, settings.max_v2_waits, settings.max_untaken_bytes)
@@ -120,7 +120,7 @@ class Keys:
             self._answered(request, status, body, asked, now_ns, came, read=True)
 
         self._router.read(
-            HttpCall(request), Method.V2_READ, read_body(Kind.GET, self.feed.highest, question), 0,
+            HttpCall(request), Method.V2_READ, read_body(Kind.GET, self.feed.needed(), question), 0,
             not asked.quorum, self._stats, answer)
 
     def counts(self, request: HttpRequest) -> None:

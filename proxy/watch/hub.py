@@ -71,7 +71,7 @@ class WatchHub:
             self._header_key = key
             self._header = response_header(self._router.header_prefix, *key)
             if revision > self._router.highest:
-                self._router.highest = revision
+                self._router.show(revision)
         return self._header
 
     def store_revision(self) -> int:

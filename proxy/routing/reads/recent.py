@@ -1,4 +1,4 @@
-"""Serializable reads never go back at one front (I14): they wait for the replica to have what the front has
+"""Serializable reads never go back at one host (I14): they wait for the replica to have what its fronts have
 shown, for a while at most: a replica that is cut off still serves. One that is behind is asked to hurry, by
 CATCH_UP: records come late where no client waits (``node.replica.shards.feed``).
 
@@ -37,6 +37,7 @@ class RecentReads:
         self.knows = False  # how far the order was when this front started, or later
         self._asked = False  # a question about it is under way
         self._asked_at: float | None = None  # the first one
+        self._elsewhere = 0  # the highest revision that fronts of this host had shown as the last read came
         self._router = router
         self._index = index
         self._behind: deque[_Behind] = deque()
@@ -48,6 +49,7 @@ class RecentReads:
 
     def read(self, waiting: Waiting) -> None:
         """To the replica of its shard, once that is recent enough."""
+        self._look()
         router, shards = self._router, (waiting.shard,)
         route = router.routes.get(waiting.shard)
         if route is None or route.replica is None or self._caught_up(shards):
@@ -58,12 +60,23 @@ class RecentReads:
             self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting), waiting))
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
-        """Call back once the replicas of all these shards have what this front has shown, or after a
+        """Call back once the replicas of all these shards have what this host has shown, or after a
         while."""
+        self._look()
         if self._caught_up(shards):
             then()
         else:
             self._behind.append((self._router.loop.time(), shards, then, None))
+
+    @property
+    def highest(self) -> int:
+        """What this host has shown, as far as a read here needs to know."""
+        highest = self._router.highest
+        return highest if highest > self._elsewhere else self._elsewhere
+
+    def _look(self) -> None:
+        if (shared := self._router.shared) is not None:
+            self._elsewhere = shared.revision
 
     def take(self, wanted: Callable[[Waiting], bool]) -> list[Waiting]:
         """Remove some of the reads that wait here: they are asked again."""
@@ -77,7 +90,7 @@ class RecentReads:
         return taken
 
     def _caught_up(self, shards: tuple[int, ...]) -> bool:
-        """Whether these shards' replicas have what this front has shown; one that has not is asked to
+        """Whether these shards' replicas have what this host has shown; one that has not is asked to
         hurry."""
         router = self._router
         if not self.knows:
@@ -87,7 +100,7 @@ class RecentReads:
                     self._asked_at = router.loop.time()
                 self._index(self._heard)
             return False
-        highest, behind = router.highest, False
+        highest, behind = self.highest, False
         for shard in shards:
             route = router.routes.get(shard)
             link = route.replica if route is not None else None

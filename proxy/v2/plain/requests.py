@@ -163,7 +163,7 @@ class PlainRead(PlainRequestCall):
 
     def _of_replica(self, prefix: bytes, began: float) -> Waiting:
         ways = self.ways
-        question = get_of(self.path, ways.keys.feed.highest, self.now_ns)
+        question = get_of(self.path, ways.keys.feed.needed(), self.now_ns)
         waiting = Waiting(
             self, Method.V2_READ, question, 0, READ_ANY, began, ways.router.limit_s, ways.stats)
         waiting.then, waiting.prefix = self.answered, prefix

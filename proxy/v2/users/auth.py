@@ -126,7 +126,7 @@ class Auth:
 
     def _shows(self, request: HttpRequest, what: What, name: bytes) -> Send:
         def send(who: Who | None, then: Callable[[Waiting, int, bytes], None]) -> None:
-            body = read_body(Kind.USERS, self._feed.highest, Show(what, who, name).encode())
+            body = read_body(Kind.USERS, self._feed.needed(), Show(what, who, name).encode())
             self._router.read(HttpCall(request), Method.V2_READ, body, 0, True, self._stats, then)
 
         return send

@@ -22,6 +22,7 @@ from cluster.features.v2.text import LONG_BYTES, in_steps
 from cluster.features.v2.tree import AUTH, namespace
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.links import Link
+from proxy.routing.reads.shared import Shared
 from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 
 _AT_ONCE = 200  # woken in a turn of the loop
@@ -86,8 +87,10 @@ class Waiter:
 
 
 class Feed:
-    def __init__(self, router: Router) -> None:
+    def __init__(self, router: Router, shared: Shared | None = None) -> None:
+        """``shared``: with what the host's other fronts have shown."""
         self._router = router
+        self._shared = shared
         router.v2_news = self._news
         self.highest = 0  # the highest index of the tree that this front has shown
         self._link: Link | None = None  # followed
@@ -104,6 +107,12 @@ class Feed:
     def shown(self, index: int) -> None:
         if index > self.highest:
             self.highest = index
+            if self._shared is not None:
+                self._shared.show_index(index)
+
+    def needed(self) -> int:
+        """The highest index that this host has shown: a read is to have it."""
+        return self.highest if self._shared is None else max(self.highest, self._shared.index)
 
     def wait(self, path: bytes, recursive: bool, since: int, stream: bool, started: Started, woken: Woken,
              who: Who | None = None, slash: bool = False) -> Waiter:
@@ -201,7 +210,7 @@ class Feed:
         waiter.asked += 1
         router = self._router
         scan = Scan(waiter.path, waiter.recursive, waiter.since, waiter.who, waiter.slash)
-        body = read_body(Kind.SCAN, self.highest, scan.encode())
+        body = read_body(Kind.SCAN, self.needed(), scan.encode())
         router.send(
             link,
             Waiting(

@@ -17,6 +17,7 @@ import stat
 import time
 from pathlib import Path
 
+from cluster.endpoints import SHOWN_FILE
 from tools.muster.config.parse import ConfigError
 
 LONGEST_SOCKET_PATH = 107
@@ -39,8 +40,9 @@ def run_dir_of(data_dir: str) -> str:
 
 
 def make_run_dir(data_dir: str, asked: str = "") -> str:
-    """Make the run directory, private to this user, and record it if it is not ``<data-dir>/run``. Until
-    :func:`remove_run_dir` no other process can do so. ConfigError."""
+    """Make the run directory, private to this user, and record it if it is not ``<data-dir>/run``. What an
+    earlier start has shown does not count there. Until :func:`remove_run_dir` no other process can do so.
+    ConfigError."""
     usual = os.path.join(os.path.abspath(data_dir), "run")
     path = os.path.abspath(asked) if asked else usual
     if not asked and not _fits(path):
@@ -53,6 +55,7 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
             raise ConfigError(f"run directory {path} belongs to another user")
         os.chmod(path, 0o700)
         _hold(path)
+        Path(path, SHOWN_FILE).unlink(missing_ok=True)
         pointer = Path(data_dir, POINTER)
         if path != usual:
             pointer.write_text(path + "\n", encoding="utf-8")

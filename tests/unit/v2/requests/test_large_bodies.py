@@ -70,7 +70,8 @@ def test_nothing_of_a_request_of_root_is_left_to_the_garbage_collector() -> None
     made: Any = SimpleNamespace(
         router=router, common=COMMON, principals=SimpleNamespace(enabled=False), passwords=None)
     credentials: Any = SimpleNamespace(of=lambda request: None)
-    auth = Auth(made, credentials, SimpleNamespace(highest=0, shown=lambda at: None))  # type: ignore[arg-type]
+    feed: Any = SimpleNamespace(needed=lambda: 0, shown=lambda at: None)
+    auth = Auth(made, credentials, feed)
     with no_garbage("proxy", "tests", "builtins"):
         request = asked("POST", "/v2/members", b"x")
         auth.if_root(request, lambda to=request: to.respond(415, b""))  # type: ignore[misc]

@@ -1,0 +1,123 @@
+"""A host with several fronts is one member to its clients: no connection sees less than another has seen."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from cluster.endpoints import SHOWN_FILE
+from cluster.features.v2.requests import Answer, split_read
+from cluster.wire.messages import HEAD, READ, Method, Status
+from proxy.routing.reads.shared import Shared, shared_by
+from proxy.v2.keys import Keys
+from tests.unit.grpc.http1.test_http1_ended import Front
+from tests.unit.proxy.fakes import Net
+from tests.unit.proxy.routing.router.asking import put, read
+from tools.muster.host import rundir
+
+
+def fronts() -> tuple[Net, Net]:
+    """Two of one host."""
+    page, found = bytearray(32), (Net(), Net())
+    for number, net in enumerate(found):
+        net.router.shared = Shared(page, number, 2)
+        net.started(leader=2)
+    return found
+
+
+def answered(net: Net, revision: int) -> None:
+    put(net)
+    (request,) = net.nodes[2].take(Method.PUT)
+    net.nodes[2].ok(request, revision)
+    net.run()
+
+
+def test_i14_a_serializable_read_waits_for_what_another_front_of_its_host_has_shown() -> None:
+    first, second = fronts()
+    answered(first, 50)
+    call = read(second, serializable=True)
+    second.run()
+    assert second.nodes[1].take(Method.RANGE) == []
+    (hurry,) = second.nodes[1].take(Method.CATCH_UP)
+    assert hurry.body == (50).to_bytes(8, "little")
+    second.nodes[1].watermark(50)
+    second.run()
+    (served,) = second.nodes[1].take(Method.RANGE)
+    second.nodes[1].ok(served, 50)
+    second.run()
+    assert call.status == (0, "")
+    assert first.router.highest == second.router.highest == 50
+
+
+def test_a_front_that_starts_again_knows_what_it_has_shown() -> None:
+    page = bytearray(32)
+    for _ in range(2):
+        net = Net()
+        net.router.shared = Shared(page, 1, 2)
+        net.started(leader=2)
+        read(net, serializable=True)
+        net.run()
+        asked = net.nodes[1].take(Method.RANGE)
+        answered(net, 50)
+    assert asked == []
+
+
+def test_a_watch_from_now_on_begins_behind_what_another_front_has_shown() -> None:
+    first, second = fronts()
+    answered(first, 50)
+    assert second.router.store_revision() == 50
+    alone = Net()
+    alone.router.shared = second.router.shared
+    assert alone.router.store_revision() == 0, "what others have shown may be old: it waits for a node"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /v2/keys/k HTTP/1.1\r\n",
+        b"GET /v2/keys/?recursive=true HTTP/1.1\r\n",
+        b"GET /v2/keys/k?wait=true HTTP/1.1\r\n",
+    ],
+)
+def test_a_request_of_version_2_waits_for_what_another_front_has_shown(line: bytes) -> None:
+    asyncio.run(_asked(line))
+
+
+async def _asked(line: bytes) -> None:
+    first, second = fronts()
+    served = []
+    for net in (first, second):
+        front, keys = Front(), Keys(net.context)
+        front.serve = keys.serve  # type: ignore[method-assign]
+        served.append(front)
+    served[0].http1.receive(
+        b"PUT /v2/keys/k HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n"
+        b"Content-Length: 7\r\n\r\nvalue=v",
+        0.0,
+    )
+    first.run()
+    (request,) = first.nodes[2].take(Method.V2_WRITE)
+    first.nodes[2].answer(request.rid, Status.OK, HEAD.pack(5, 1) + Answer(9, b"{}").encode())
+    first.run()
+    assert served[0].output.data
+    served[1].http1.receive(line + b"Host: a\r\n\r\n", 0.0)
+    second.run()
+    (asked,) = second.nodes[1].take(Method.V2_READ)
+    assert split_read(asked.body[READ.size :])[1] == 9
+
+
+def test_fronts_share_a_page_of_their_host_until_that_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
+    path = rundir.make_run_dir(str(tmp_path))
+    three = [shared_by(path, number, 3) for number in range(3)]
+    three[1].show(1 << 62)
+    three[2].show_index(7)
+    assert {(shared.revision, shared.index) for shared in [*three, shared_by(path, 0, 3)]} == {(1 << 62, 7)}
+    assert (Path(path) / SHOWN_FILE).stat().st_mode & 0o777 == 0o600
+    assert rundir.make_run_dir(str(tmp_path)) == path
+    later = shared_by(path, 0, 3)
+    assert (later.revision, later.index) == (0, 0)
