@@ -21,10 +21,14 @@ def room(database: Rdict) -> int:
     return size * max(rows - 2 * deletions, 0) // max(rows, 1)
 
 
-def check_room(needed: int, path: str) -> None:
-    """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up."""
-    if needed > (free := free_bytes(path)):
-        raise NoRoom(f"defragmenting may need {needed} bytes of the disk, and {free} are free")
+def check_room(needed: int, path: str, spare_bytes: int) -> None:
+    """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up. ``spare_bytes`` of it, or
+    half of what is free, are left to others."""
+    free = free_bytes(path)
+    if needed > free - (kept := min(spare_bytes, free // 2)):
+        raise NoRoom(
+            f"defragmenting may need {needed} bytes of the disk, and {free} are free"
+            + (f", of which {kept} have to stay so" if kept else ""))
 
 
 def _property(database: Rdict, name: str) -> int:

@@ -35,6 +35,7 @@ from node.upkeep.space.copies import CopyRoom
 from node.upkeep.space.disks import Logged
 from node.upkeep.space.giving_back import GivingBack
 from node.upkeep.space.quota import Quota
+from node.upkeep.space.rewriting import Rewriting
 from node.upkeep.space.shortage import Shortage
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Upkeep:
             node, settings, raft_log, raft, alarms=self.alarms, logged=logged, now_ms=now_ms)
         self.quota = Quota(settings, store, alarms=self.alarms, shortage=self._shortage, logged=logged)
         self.room = CopyRoom(settings, self.quota)
+        self.rewriting = Rewriting(settings, store)
         self._giving_back = GivingBack(machine, node.fail)
         self.catching_up = CatchingUp()
         self._slowing = Slowing(
@@ -124,14 +126,14 @@ class Upkeep:
         self.counting.compacted()
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
-            self._giving_back.want(self._store.defragment)
+            self._giving_back.want(self.rewriting.rewrite)
         elif self._store.buffers_removals:  # on a quiet store they would stay
             self.flushes.want()
 
     def moved_rows_went(self) -> None:
         """Of a copy that was given up, or of keys that have left: they count until RocksDB merges that."""
         if self.room.lacks_quota:
-            self._giving_back.want(self._store.defragment)
+            self._giving_back.want(self.rewriting.rewrite)
 
     def begin(self) -> None:
         """After a start or an install: count the keys, and go on with an interrupted compaction."""

@@ -285,11 +285,11 @@ class StateStore(Versions):
     def _property(self, name: str) -> int:
         return self.database.property_int_value(name) or 0
 
-    def defragment(self) -> None:
+    def defragment(self, spare_bytes: int = 0) -> None:
         """Give space back to the file system. Long; may run in a helper thread. An install ends it. Raises
-        NoRoom where it may need more than the disk has."""
+        NoRoom where it may need more than the disk has, less ``spare_bytes`` (``check_room``)."""
         with self.flushing:
-            check_room(room(self.database), self.path)
+            check_room(room(self.database), self.path, spare_bytes)
         self.flush()
         self._defragmenting.run(self.database, self.path)
 

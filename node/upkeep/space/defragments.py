@@ -1,7 +1,8 @@
 """Defragmentation for clients: this replica's files are rewritten without what was deleted.
 
 It runs in a thread of its own, beside requests and truncation. Clients that ask while one is under way share
-the next one, which begins after they asked: their answer means that what they deleted is gone.
+the next one, which begins after they asked: their answer means that what they deleted is gone. Where another
+shard of the host is being rewritten, they wait.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.storage.errors import NoRoom, SyncFailed
+from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 if TYPE_CHECKING:
     from node.machine import NodeMachine
@@ -61,20 +63,31 @@ class Defragments:
             self._begin()
 
     def _begin(self) -> None:
-        asked, self._waiting = self._waiting, []
         self.running = True
         node = self._node
-        began = node.machine.monotonic()
         log.info("defragmenting", shard=node.settings.shard, size_bytes=node.store.size_bytes())
-        done = node.loop.run_in_executor(self._thread, node.store.defragment)
+        self._try()
+
+    def _try(self) -> None:
+        node = self._node
+        if node.stopping or not self._waiting:
+            return  # closed meanwhile
+        asked, self._waiting = self._waiting, []
+        began = node.machine.monotonic()
+        done = node.loop.run_in_executor(self._thread, node.upkeep.rewriting.rewrite)
         done.add_done_callback(lambda done: self._ended(done, asked, node.machine.monotonic() - began))
 
     def _ended(self, done: asyncio.Future[None], asked: list[tuple[FrontLink, int]], took_s: float) -> None:
-        self.running = False
         node = self._node
         if done.cancelled() or node.stopping:
+            self.running = False
             return
         error = done.exception()
+        if isinstance(error, Busy):
+            self._waiting = [*asked, *self._waiting]
+            node.loop.call_later(AGAIN_S, self._try)
+            return
+        self.running = False
         if isinstance(error, SyncFailed):
             node.fail(f"defragmenting failed: {error}")
             return

@@ -2,7 +2,7 @@
 
 That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
 takes a fifth of the time at most. Work that is wanted meanwhile is done once. What the disk lacks the room
-for is left to RocksDB.
+for is left to RocksDB. What another shard of the host is busy with waits.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import structlog
 
 from node.machine import Machine
 from node.storage.errors import NoRoom
+from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 log = structlog.get_logger("defragment")
 
@@ -43,12 +44,16 @@ class GivingBack:
         del self._wanted[work]
         began_s = self._loop.time()
         done = self._loop.run_in_executor(self._thread, work)
-        done.add_done_callback(lambda done: self._ended(done, self._loop.time() - began_s))
+        done.add_done_callback(lambda done: self._ended(done, work, self._loop.time() - began_s))
 
-    def _ended(self, done: asyncio.Future[None], took_s: float) -> None:
+    def _ended(self, done: asyncio.Future[None], work: Work, took_s: float) -> None:
         if done.cancelled() or self._closed:
             return
-        if isinstance(error := done.exception(), NoRoom):
+        if isinstance(error := done.exception(), Busy):
+            self._wanted[work] = None
+            self._loop.call_later(AGAIN_S, self._rested)
+            return
+        if isinstance(error, NoRoom):
             log.warning("disk space is not freed", why=str(error))
         elif error is not None:
             self._failed(f"freeing disk space failed: {error}")

@@ -15,8 +15,9 @@ from cluster.raft import Configuration, Entry, EntryKind, Role, SnapshotPosition
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink
-from node.storage import RaftLog, StateStore
+from node.storage import NoRoom, RaftLog, StateStore
 from node.upkeep.space.disks import log_buffer_bytes
+from node.upkeep.space.rewriting import Busy
 from node.upkeep.upkeep import Upkeep
 from tools.muster.machine.disk.disks import NodesMachine
 
@@ -47,7 +48,10 @@ class Loop:
 
     def run_in_executor(self, executor: object, work: Callable[..., Any], *args: Any) -> Future[Any]:
         done: Future[Any] = Future()
-        done.set_result(work(*args))
+        try:
+            done.set_result(work(*args))
+        except (Busy, NoRoom) as error:
+            done.set_exception(error)
         return done
 
 

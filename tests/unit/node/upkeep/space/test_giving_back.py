@@ -7,8 +7,12 @@ import threading
 import time
 from itertools import pairwise
 
+import pytest
+
 from node.storage import NoRoom
+from node.upkeep.space import giving_back
 from node.upkeep.space.giving_back import GivingBack
+from node.upkeep.space.rewriting import Busy
 from tests.unit.machines import machine_on
 
 
@@ -61,6 +65,32 @@ def test_it_takes_a_fifth_of_the_time_at_most() -> None:
     asyncio.run(run())
     for (began, ended), (next_began, _) in pairwise(ran):
         assert next_began - ended >= 3.5 * (ended - began)
+
+
+def test_what_another_shard_is_busy_with_waits_and_is_done_after_other_work(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(giving_back, "AGAIN_S", 0.001)
+    done: list[str] = []
+
+    def rewrite() -> None:
+        done.append("rewrite")
+        if done.count("rewrite") < 3:
+            raise Busy
+
+    def reclaim() -> None:
+        done.append("reclaim")
+
+    async def run() -> None:
+        back = GivingBack(machine_on(asyncio.get_running_loop()), done.append)
+        back.want(rewrite)
+        back.want(reclaim)
+        while len(done) < 4:
+            await asyncio.sleep(0.001)
+        back.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert done == ["rewrite", "reclaim", "rewrite", "rewrite"]
 
 
 def test_what_fails_ends_the_node_but_what_has_no_room_does_not() -> None:

@@ -1,0 +1,74 @@
+"""Shards of a host rewrite their files one after the other, and leave room on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from node.storage import defragment
+from node.upkeep.space.rewriting import LOCK
+from tests.unit.node.upkeep.replicas import Make, Replica
+
+QUOTA, MARGIN = 16_000, 10_000
+
+
+def short_of_quota(replica: Make, monkeypatch: pytest.MonkeyPatch, run_dir: str, shard: int = 0) -> Replica:
+    """Rows that went make it rewrite its files."""
+    node = replica(
+        shard=shard, run_dir=run_dir, quota_backend_bytes=QUOTA, min_free_disk_bytes=MARGIN)
+    monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: QUOTA)
+    return node
+
+
+def test_shards_of_a_host_rewrite_one_after_the_other(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them may find the room that both together lack."""
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    one, two = (short_of_quota(replica, monkeypatch, str(run_dir), shard) for shard in (0, 1))
+    seen: list[str] = []
+
+    def first(*spare_bytes: int) -> None:
+        seen.append("first")
+        two.upkeep.moved_rows_went()
+        seen.append("first ended")
+
+    monkeypatch.setattr(one.store, "defragment", first)
+    monkeypatch.setattr(two.store, "defragment", lambda *spare_bytes: seen.append("second"))
+    one.upkeep.moved_rows_went()
+    assert seen == ["first", "first ended"]
+    (again,) = two.loop.later
+    again()
+    assert seen == ["first", "first ended", "second"]
+
+
+def test_no_shard_waits_where_the_lock_cannot_be_made(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may be too full for it: that must not keep the shard from making room."""
+    for run_dir in (str(tmp_path / "gone"), ""):
+        node = short_of_quota(replica, monkeypatch, run_dir)
+        seen: list[int] = []
+        monkeypatch.setattr(node.store, "defragment", lambda *spare, seen=seen: seen.extend(spare))
+        node.upkeep.moved_rows_went()
+        assert seen == [MARGIN // 2]
+
+
+@pytest.mark.parametrize(("free", "needed", "fits"), [
+    (MARGIN, MARGIN // 2, True), (MARGIN, MARGIN // 2 + 1, False),  # half of the margin is left
+    (MARGIN // 2, MARGIN // 4, True), (MARGIN // 2, MARGIN // 4 + 1, False),  # a host that is very short
+    (0, 0, True)])  # that helps most
+def test_a_rewrite_leaves_half_the_margin_or_half_of_what_is_free(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, needed: int, fits: bool
+) -> None:
+    """Flushes and appends of this and other shards go on meanwhile. Without room they end the host."""
+    node = short_of_quota(replica, monkeypatch, str(tmp_path))
+    begun: list[str] = []
+    monkeypatch.setattr(defragment, "free_bytes", lambda path: free)
+    monkeypatch.setattr("node.storage.state.store.room", lambda database: needed)
+    monkeypatch.setattr(defragment.Defragmenting, "run", lambda self, database, path: begun.append(path))
+    node.upkeep.moved_rows_went()
+    assert bool(begun) is fits
+    assert (tmp_path / LOCK).exists()
