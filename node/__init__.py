@@ -6,6 +6,6 @@ shards), ``links`` (peers, fronts, other shards' nodes), ``storage`` (Raft log a
 (long work beside requests), ``members``, ``backup``.
 
 A part's ``...Node`` protocol lists what it needs of its node; ``any_node`` has what most parts need.
-``machine`` is passed in. ``kinds`` says which part takes which request. ``tools.muster.processes.node`` runs
-a node by ``cluster.settings``.
+``machine`` is passed in; ``control_groups`` says what a container may use. ``kinds`` says which part takes
+which request. ``tools.muster.processes.node`` runs a node by ``cluster.settings``.
 """

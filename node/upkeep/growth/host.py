@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
 from cluster.growth.facts import Host
+from node.control_groups import quota
 from node.machine import Machine
 
-_STAT, _MOST, _USED = "/proc/stat", "/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu.stat"
+_STAT, _USED = "/proc/stat", "cpu.stat"  # the latter: of a control group
 _SAMPLE_S = 1.0  # what a CPU share is taken over, at least
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
@@ -40,15 +42,15 @@ class HostLook:
 
     def look(self, now_s: float) -> Host:
         """Since the look before; the first one knows of no free CPU."""
-        cpus, quota = float(_online()), _quota()
-        idle_s, used_s = _idle_s(), _used_s()
+        cpus, least = float(_online()), quota()
+        idle_s, used_s = _idle_s(), 0.0 if least is None else _used_s(least.group / _USED)
         free = 0.0
         if self._before is not None and (passed := now_s - self._before[0]) > 0:
             free = max((idle_s - self._before[1]) / passed, 0.0)
-            if quota:
-                free = min(free, max(quota - (used_s - self._before[2]) / passed, 0.0))
+            if least is not None:
+                free = min(free, max(least.cpus - (used_s - self._before[2]) / passed, 0.0))
         self._before = now_s, idle_s, used_s
-        cpus = min(cpus, quota) if quota else cpus
+        cpus = cpus if least is None else min(cpus, least.cpus)
         return Host(cpus, min(free, cpus), _free_disk(self._path))
 
 
@@ -64,16 +66,9 @@ def _idle_s() -> float:
     return 0.0
 
 
-def _quota() -> float:
-    """CPUs that a container may use; 0: no limit."""
-    with suppress(OSError, ValueError, ZeroDivisionError), open(_MOST, encoding="ascii") as file:
-        most, period = file.read().split()
-        return 0.0 if most == "max" else int(most) / int(period)
-    return 0.0
-
-
-def _used_s() -> float:
-    with suppress(OSError, ValueError, IndexError), open(_USED, encoding="ascii") as file:
+def _used_s(path: Path) -> float:
+    """Of all processes of a control group, since it began."""
+    with suppress(OSError, ValueError, IndexError), open(path, encoding="ascii") as file:
         for line in file:
             if line.startswith("usage_usec"):
                 return int(line.split()[1]) / 1e6

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import urllib.request
@@ -19,6 +18,7 @@ from prometheus_client.samples import Sample
 from cluster.features.growth import LEVEL
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from node.control_groups import usable_cpus
 from tests import forks
 from tests.cluster.local_cluster import (
     LIMIT_S,
@@ -141,7 +141,7 @@ def test_a_host_that_was_told_no_number_takes_the_agreed_one_by_itself(tmp_path:
 
 
 def test_auto_is_the_number_of_cpus_and_is_kept(tmp_path: Path) -> None:
-    cpus = min(len(os.sched_getaffinity(0)), 64)
+    cpus = min(usable_cpus(), 64)
     with local_cluster(tmp_path / "c", 1, "--shards=auto") as cluster:
         assert len(cluster.host(0)["nodes"]) == cpus
     with local_cluster(tmp_path / "c", 1, "--shards=auto", f"--base-port={cluster.base_port}") as cluster:
@@ -150,7 +150,7 @@ def test_auto_is_the_number_of_cpus_and_is_kept(tmp_path: Path) -> None:
 
 def test_hosts_of_a_local_cluster_share_the_cpus_out(tmp_path: Path) -> None:
     with local_cluster(tmp_path / "c", 3, "--shards=auto") as cluster:
-        assert len(cluster.status()["shards"]) == max(1, len(os.sched_getaffinity(0)) // 3)
+        assert len(cluster.status()["shards"]) == max(1, usable_cpus() // 3)
 
 
 def leaders(cluster: LocalCluster) -> list[int | None]:

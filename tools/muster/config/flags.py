@@ -34,8 +34,8 @@ _GROUPS: dict[str, list[Flag]] = {
              'clients itself; "auto": one for every four CPUs'),
         Flag("console", B, "false", "serve a web console of the cluster from this host (muster[console])"),
         Flag("console-listen", S, "http://127.0.0.1:8378", "its URL"),
-        Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, if enough are free), '
-             '"none", or a list: 0-3,6'),
+        Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, if enough are free '
+             'and no quota limits their time), "none", or a list: 0-3,6'),
         Flag("range-cache-bytes", U, "33554432",
              "memory of this host, shared by its shards, for rows that ranges read; 0: none"),
         Flag("block-cache-bytes", U, "67108864",
@@ -51,8 +51,8 @@ _GROUPS: dict[str, list[Flag]] = {
              'once. "auto": the limit of open files, less a reserve for storage and peers'),
         Flag("max-client-memory-bytes", Kind.COUNT, "auto", "memory that clients' connections of a host may "
              "use, shared by its fronts: unanswered requests, unread answers, open streams. Above it, "
-             "connections that use more than their share get \"too many requests\". \"auto\": an eighth of "
-             "the memory of the machine or control group, between 64 MiB and 2 GiB"),
+             "connections above their share get \"too many requests\". \"auto\": an eighth of the memory of "
+             "the machine or control group (v2), between 64 MiB and 2 GiB"),
         Flag("max-unanswered-bytes", U, "4194304",
              "complete, unanswered requests of one connection: its flow-control window; at least 64 KiB"),
         Flag("max-unfinished-bytes", U, "67108864",

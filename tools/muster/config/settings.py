@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from cluster.settings import PeerTls, Tls
+from node.control_groups import usable_cpus
 from tools.muster.config.checks import (
     bcrypt_cost,
     check_advertised,
@@ -313,7 +314,7 @@ def with_agreed_layout(config: ServerConfig, shards: int, depth: int) -> ServerC
 def shard_count(wanted: int, hosts: int = 1) -> int:
     """What --shards asks for, with so many hosts on this machine."""
     if wanted == AUTO:
-        return max(1, min(MAX_SHARDS, len(os.sched_getaffinity(0)) // max(1, hosts)))
+        return max(1, min(MAX_SHARDS, usable_cpus() // max(1, hosts)))
     if wanted < 1:
         raise ConfigError("--shards must be at least 1")
     if wanted > MAX_SHARDS:
@@ -329,7 +330,7 @@ def front_count(wanted: int, hosts: int = 1) -> int:
     """
     if wanted != AUTO:
         return wanted
-    return len(os.sched_getaffinity(0)) // max(1, hosts) // CPUS_PER_FRONT
+    return usable_cpus() // max(1, hosts) // CPUS_PER_FRONT
 
 
 def gate(config: ServerConfig, name: str) -> bool:

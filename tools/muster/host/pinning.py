@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from node.control_groups import usable_cpus
 from tools.muster.config.parse import ConfigError
 
 _AUTO = "auto"
@@ -31,11 +32,14 @@ def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, fl
     """The CPU of each process; -1: not pinned.
 
     ``auto`` pins only where each process gets a CPU of its own: two pinned processes on one CPU while another
-    idles are slower than without pins. The last ``floating`` processes (fronts) may go without. A list is
+    idles are slower than without pins. The last ``floating`` processes (fronts) may go without. Under a quota
+    of CPU time it pins nothing: other containers, which see the same CPUs, would take the same. A list is
     used round robin, also after ``auto:``.
     """
     if usable is None:
         usable = sorted(os.sched_getaffinity(0))
+        if spec == _AUTO and usable_cpus() < len(usable):
+            return [-1] * processes
     if spec == "none" or (spec == _AUTO and processes - floating > len(usable)):
         return [-1] * processes
     if spec == _AUTO and processes > len(usable):

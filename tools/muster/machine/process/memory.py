@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import psutil
 
-_CGROUPS = Path("/sys/fs/cgroup")
+from node.control_groups import limits
+
 _LEAST_BYTES, _MOST_BYTES = 64 << 20, 2 << 30
 
 
 def of_the_host() -> int:
     """Bytes: the machine's memory, or what the control groups of this process allow (cgroups v2)."""
-    most = int(psutil.virtual_memory().total)
-    try:
-        own = next(
-            line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::")
-        )
-    except (OSError, StopIteration):
-        return most
-    group = _CGROUPS / own.strip().lstrip("/")
-    for folder in (group, *group.parents):
-        if folder == _CGROUPS.parent:
-            break
-        try:
-            limit = (folder / "memory.max").read_text().strip()
-        except OSError:
-            continue
-        if limit.isdigit():
-            most = min(most, int(limit))
-    return most
+    allowed = [int(most) for _, most in limits("memory.max") if most.isdigit()]
+    return min([int(psutil.virtual_memory().total), *allowed])
 
 
 def for_clients(host_bytes: int) -> int:
