@@ -443,6 +443,21 @@ def test_fronts_float_where_the_nodes_take_all_cpus() -> None:
     assert pinning.assign("auto", 4, [0, 1, 2, 3], floating=1) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(("spec", "used", "cpu"), [
+    ("none", [0], -1),
+    ("auto", [0, 1], 2),
+    ("auto", [0, 2, -1], 1),  # the console has no CPU of its own
+    ("auto", [0, 1, 2, 3, -1], -1),
+    ("auto", [-1, -1, -1], -1),  # node 0 floats: all do
+    ("1,3", [1], 3), ("1,3", [1, 3], 1)])
+def test_a_born_shard_gets_a_cpu_where_the_first_ones_have_theirs(
+    monkeypatch: pytest.MonkeyPatch, spec: str, used: list[int], cpu: int
+) -> None:
+    """A pinned loop beside others that float would share its CPU with them while another one idles."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1, 2, 3})
+    assert pinning.another(spec, used) == cpu
+
+
 def test_pinning_to_a_cpu_that_is_not_ours() -> None:
     with pytest.raises(ConfigError, match="CPU 9 is not usable here"):
         pinning.assign("9", 1, [0, 1])

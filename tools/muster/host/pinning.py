@@ -52,8 +52,9 @@ def assign(spec: str, processes: int, usable: Sequence[int] | None = None, *, fl
 
 
 def another(spec: str, used: Sequence[int]) -> int:
-    """The CPU of one more process, beside those that use these; -1: not pinned."""
-    if spec == "none":
+    """The CPU of one more process, beside those that use these, node 0 first; -1: not pinned. Where ``auto``
+    pins nothing, a pinned one would share its CPU with others."""
+    if spec == "none" or (spec == _AUTO and used[:1] == [-1]):
         return -1
     chosen = sorted(os.sched_getaffinity(0)) if spec == _AUTO else _listed(spec)
     free = [cpu for cpu in chosen if cpu not in used]
