@@ -197,7 +197,7 @@ class FrontSettings:
     timed_calls: bool = False  # measure how long calls take, by method
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295
-    max_client_connections: int = -1  # of this front; -1: as its descriptors allow
+    max_client_connections: int = -1  # of this front; -1: as its descriptors allow, also the most
     max_client_memory_bytes: int = 1 << 62  # of this front
     max_unanswered_bytes: int = 4_194_304  # of a connection, as the two below
     max_unfinished_bytes: int = 67_108_864

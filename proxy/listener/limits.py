@@ -15,9 +15,10 @@ _GRPC_KEEPALIVE_MS = 7_200_000, 20_000  # which etcd leaves as they are where a 
 
 
 def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits:
-    """Those of the client port. ``descriptors``: how many connections this process's allow."""
+    """Those of the client port. ``descriptors``: how many connections this process's allow: storage and
+    peers need some, whatever the settings say."""
     common = settings.common
-    most = settings.max_client_connections
+    most, allowed = settings.max_client_connections, descriptors()
     max_message_bytes = common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES
     keepalive_ms = settings.grpc_keepalive_interval_ms, settings.grpc_keepalive_timeout_ms
     if min(keepalive_ms) <= 0:
@@ -25,7 +26,7 @@ def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits
     return Limits(
         max_message_bytes=max_message_bytes,
         max_concurrent_streams=settings.max_concurrent_streams,
-        max_connections=most if most >= 0 else descriptors(),
+        max_connections=min(most, allowed) if most >= 0 else allowed,
         max_memory_bytes=settings.max_client_memory_bytes,
         connection_window_bytes=settings.max_unanswered_bytes,
         max_buffered_bytes=max(settings.max_unfinished_bytes, 2 * max_message_bytes),

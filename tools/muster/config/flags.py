@@ -47,8 +47,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("lease-checkpoint-interval", D, "5m", "with the feature gate LeaseCheckpoint: interval at which "
              "the leader logs the time left of leases that live longer than this; at least 1s"),
         Flag("max-client-connections", Kind.COUNT, "auto",
-             "connections of clients to a host, shared by its fronts; the host closes any more at "
-             'once. "auto": the limit of open files, less a reserve for storage and peers'),
+             "client connections of a host, shared by its fronts; more are closed at once. "
+             '"auto", and the most: the limit of open files, less a reserve for storage and peers'),
         Flag("max-client-memory-bytes", Kind.COUNT, "auto", "memory that clients' connections of a host may "
              "use, shared by its fronts: unanswered requests, unread answers, open streams. Above it, "
              "connections above their share get \"too many requests\". \"auto\": an eighth of the memory of "

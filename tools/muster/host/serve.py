@@ -28,7 +28,7 @@ from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.born import BornShards, finish_drops
 from tools.muster.host.supervising.children import ChildSpec, python
 from tools.muster.host.supervising.supervisor import AGAIN, Logger, StopLimits, Supervisor, say_removed
-from tools.muster.machine.process.descriptors import raise_limit
+from tools.muster.machine.process import descriptors
 from tools.muster.machine.process.locking import CannotLock, limit_that_ends_growth, lock_memory
 from tools.muster.machine.process.memory import for_clients, of_the_host
 from tools.muster.machine.zmtp.port.door import Door
@@ -42,7 +42,7 @@ def run(config: ServerConfig) -> int:
     log = log_of(config)
     for warning in config.warnings:
         log.warning(warning)
-    raise_limit()
+    raise_open_files(config, log)
     hold_memory(config, log)
     for looser in bootstrap.prepare_data_dir(config.data_dir):
         log.warning(looser)
@@ -116,6 +116,14 @@ def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Log
     return Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config),
                       partial(bootstrap.grown, config.data_dir), born,
                       partial(bootstrap.served, config.data_dir), control.socket_of(run_dir))
+
+
+def raise_open_files(config: ServerConfig, log: Logger) -> None:
+    """Raise the limit of open files. Warns of a number of clients' connections that it does not allow."""
+    allowed = descriptors.for_clients(descriptors.raise_limit()) * max(config.fronts, 1)
+    if (wanted := config.values["max-client-connections"]) > allowed:
+        log.warning(
+            f"--max-client-connections={wanted}: the limit of open files allows {allowed} (LimitNOFILE=)")
 
 
 def hold_memory(config: ServerConfig, log: Logger) -> None:

@@ -14,7 +14,6 @@ from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.notify import notify
 from tools.muster.host.supervising.supervisor import AGAIN, Logger
-from tools.muster.machine.process.descriptors import raise_limit
 from tools.muster.proxy_mode import fronts, kind
 from tools.muster.proxy_mode.found import Members
 from tools.muster.proxy_mode.unready import refusing
@@ -22,7 +21,7 @@ from tools.muster.proxy_mode.unready import refusing
 
 def run(config: ServerConfig, log: Logger) -> int:
     """Run fronts until told to stop; the exit code. ConfigError."""
-    raise_limit()
+    serve.raise_open_files(config, log)
     serve.hold_memory(config, log)
     os.umask(0o077)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import structlog
@@ -39,10 +40,10 @@ def node_settings(shards: int, *args: str) -> list[dict[str, int]]:
     return [json.loads(text) for text in told("node", shards, *args)]
 
 
-def limits(*args: str) -> Limits:
+def limits(*args: str, descriptors: int = 500) -> Limits:
     """Of the one front of a host with these flags."""
     (text,) = told("front", 1, *args)
-    return limits_of(loads(FrontSettings, text), lambda: 500)
+    return limits_of(loads(FrontSettings, text), lambda: descriptors)
 
 
 def test_limits_to_clients_are_those_of_the_flags() -> None:
@@ -82,9 +83,29 @@ def test_limits_without_flags_are_what_is_documented() -> None:
         assert getattr(found, name) == getattr(usual, name), name
 
 
+def test_a_number_of_connections_takes_no_descriptors_from_the_disk() -> None:
+    """A flush that finds none ends the node, and the host with it."""
+    assert [limits(f"--max-client-connections={n}").max_connections for n in (499, 501)] == [499, 500]
+
+
+@pytest.mark.parametrize(("fronts", "connections", "allowed"), [
+    (0, "auto", 0), (0, "3072", 0), (0, "3073", 3072), (1, "3073", 3072), (2, "6144", 0), (2, "6145", 6144)])
+def test_a_start_warns_of_connections_that_open_files_do_not_allow(
+    monkeypatch: pytest.MonkeyPatch, fronts: int, connections: str, allowed: int
+) -> None:
+    of_a_process = "tools.muster.machine.process.descriptors.raise_limit"
+    monkeypatch.setattr(of_a_process, lambda: 4096)
+    log: Any = structlog.testing.CapturingLogger()
+    built = config.build(resolve(
+        SERVER_FLAGS, [f"--fronts={fronts}", f"--max-client-connections={connections}"], {}))
+    serve.raise_open_files(built, log)
+    assert [call.args for call in log.calls] == ([] if not allowed else [(
+        f"--max-client-connections={connections}: the limit of open files allows {allowed} (LimitNOFILE=)",)])
+
+
 @pytest.mark.parametrize(("clients", "metrics"), [(1, 1), (150, 18), (1 << 30, 256)])
 def test_connections_for_metrics_are_few_and_there_is_always_one(clients: int, metrics: int) -> None:
-    found = limits_of_metrics(limits(f"--max-client-connections={clients}"))
+    found = limits_of_metrics(limits(f"--max-client-connections={clients}", descriptors=clients))
     assert found.max_connections == metrics
 
 
