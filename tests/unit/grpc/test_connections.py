@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import resource
 import socket
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ from proxy.listener.server import Server
 from proxy.main import Front
 from tests.garbage import no_garbage
 from tests.unit.grpc.harness import Echo, serving
+from tools.muster.machine.process import descriptors
 from tools.muster.machine.process.descriptors import for_clients
 from tools.muster.machine.silence import keep_alive
 
@@ -29,6 +32,32 @@ from tools.muster.machine.silence import keep_alive
 )
 def test_clients_leave_descriptors_to_the_disk_and_to_peers(limit: int, clients: int) -> None:
     assert for_clients(limit) == clients
+
+
+@pytest.mark.parametrize(("soft", "hard", "system", "known", "found"), [
+    (1024, 4096, 1 << 20, True, 4096), (4096, 4096, 1 << 20, True, 4096),
+    (1024, (1 << 30) - 8, 1 << 20, True, 1 << 20),  # the system's was lowered after the boot
+    (1024, -1, 1 << 20, True, 1 << 20), ((1 << 30) - 8, (1 << 30) - 8, 1 << 20, True, 1 << 20),
+    (1024, 4096, 1 << 20, False, 4096), (1024, (1 << 30) - 8, 1 << 20, False, 1024)])
+def test_a_limit_of_open_files_above_the_systems_is_no_reason_to_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, soft: int, hard: int, system: int, known: bool,
+    found: int,
+) -> None:
+    """The kernel refuses each limit above the system's, also one that is there."""
+    limits = [soft, hard]
+
+    def setrlimit(which: int, wanted: tuple[int, int]) -> None:
+        if not -1 < wanted[1] <= system:
+            raise ValueError("not allowed to raise maximum limit")
+        limits[:] = wanted
+
+    monkeypatch.setattr(resource, "getrlimit", lambda which: tuple(limits))
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
+    if known:
+        (tmp_path / "nr_open").write_text(f"{system}\n")
+    monkeypatch.setattr(descriptors, "NR_OPEN", tmp_path / "nr_open", raising=False)
+    assert descriptors.raise_limit() == found
+    assert found in (limits[0], system)
 
 
 def get(connection: socket.socket) -> bytes:
