@@ -30,7 +30,7 @@ cmp /tmp/printed /usr/share/bash-completion/completions/muster || fail "completi
 
 # as the unit starts it: its command, as its user, with its data directory
 line=$(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/muster.service)
-MUSTER_DATA_DIR=/var/lib/muster setpriv --reuid muster --regid muster --clear-groups \
+ETCD_DATA_DIR=/var/lib/muster setpriv --reuid muster --regid muster --clear-groups \
     env HOME=/var/lib/muster MUSTER_LISTEN_CLIENT_URLS=http://127.0.0.1:62379 \
     MUSTER_ADVERTISE_CLIENT_URLS=http://127.0.0.1:62379 \
     MUSTER_LISTEN_PEER_URLS=http://127.0.0.1:62380 MUSTER_INITIAL_ADVERTISE_PEER_URLS=http://127.0.0.1:62380 \

@@ -27,6 +27,8 @@ from muster_client.sync import Client
 
 from tests.cluster.local_cluster import LIMIT_S, ROOT, environment, until
 from tests.ports import free_ports
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import resolve
 from tools.muster.host import control, rundir
 
 FOLDER = ROOT / "packaging/container"
@@ -74,9 +76,18 @@ def test_hosts_may_write_to_their_volumes_only() -> None:
         assert {volume.split(":")[0] for volume in services[name]["volumes"]} <= set(compose()["volumes"])
 
 
+@pytest.mark.parametrize("variable", ["MUSTER_DATA_DIR", "ETCD_DATA_DIR"])
+def test_a_data_directory_of_either_name_wins_over_the_images(variable: str) -> None:
+    """An anonymous volume would hold the data of those who move from etcd's image."""
+    image = dict(word.split("=", 1) for word in instruction("ENV").split())
+    assert resolve(SERVER_FLAGS, [], image)["data-dir"] == instruction("VOLUME")
+    assert resolve(SERVER_FLAGS, [], image | {variable: "/data"})["data-dir"] == "/data"
+
+
+@pytest.mark.parametrize("variable", ["MUSTER_DATA_DIR", "ETCD_DATA_DIR"])
 @pytest.mark.parametrize(("ready", "code"), [(True, 0), (False, 1), (None, 1)])
 def test_a_container_is_as_healthy_as_its_supervisor_says(
-    tmp_path: Path, ready: bool | None, code: int
+    tmp_path: Path, ready: bool | None, code: int, variable: str
 ) -> None:
     """Whatever its URLs are: a request at port 2379 of 127.0.0.1 found those of some hosts unhealthy."""
     async def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def test_a_container_is_as_healthy_as_its_supervisor_says(
                 await ends.enter_async_context(await control.listen(path, answer))
             process = await asyncio.create_subprocess_exec(
                 sys.executable, *health()[1:], cwd=tmp_path, stderr=-3,
-                env=environment() | {"MUSTER_DATA_DIR": str(tmp_path)})
+                env=environment() | {"ETCD_DATA_DIR": "/var/lib/muster"} | {variable: str(tmp_path)})
             return await asyncio.wait_for(process.wait(), LIMIT_S)
 
     assert asyncio.run(checked()) == code

@@ -18,6 +18,8 @@ import pytest
 
 from tests.cluster.local_cluster import ROOT, command, environment, until
 from tests.ports import free_ports
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import resolve
 
 _LIMIT_S = 90.0
 _PACKAGING = ROOT / "packaging"
@@ -51,6 +53,13 @@ def test_systemd_finds_nothing_wrong_with_the_unit(name: str, tmp_path: Path) ->
     )
     said = [line for line in made.stderr.splitlines() if copy.name in line]
     assert said == []
+
+
+@pytest.mark.parametrize("variable", ["MUSTER_DATA_DIR", "ETCD_DATA_DIR"])
+def test_a_data_directory_in_the_environment_file_wins_over_the_units(variable: str) -> None:
+    own = dict(word.split("=", 1) for word in unit(_PACKAGING / "muster.service")["Environment"].split())
+    assert resolve(SERVER_FLAGS, [], own)["data-dir"] == "/var/lib/muster"
+    assert resolve(SERVER_FLAGS, [], own | {variable: "/srv"})["data-dir"] == "/srv"
 
 
 @pytest.fixture

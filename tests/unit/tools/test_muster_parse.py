@@ -229,6 +229,27 @@ def test_musters_variable_wins_over_etcds() -> None:
     assert parse(MUSTER_NAME="muster", ETCD_NAME="etcd")["name"] == "muster"
 
 
+@pytest.mark.parametrize(
+    ("given", "variables", "lost", "winner"),
+    [
+        ((), {"MUSTER_DATA_DIR": "/a", "ETCD_DATA_DIR": "/b"}, "ETCD_DATA_DIR", "MUSTER_DATA_DIR"),
+        (("--data-dir=/a",), {"ETCD_DATA_DIR": "/b"}, "ETCD_DATA_DIR", "--data-dir"),
+        (("--data-dir=/a",), {"MUSTER_DATA_DIR": "/b"}, "MUSTER_DATA_DIR", "--data-dir"),
+        (("--name=a",), {"ETCD_NAME": "b"}, "ETCD_NAME", "--name"),
+        (("--debug",), {"ETCD_DEBUG": "x"}, "ETCD_DEBUG", "--debug"),
+    ],
+)
+def test_a_variable_that_has_no_effect_is_told(
+    given: tuple[str, ...], variables: dict[str, str], lost: str, winner: str
+) -> None:
+    assert parse(*given, **variables).warnings == [f"{lost} is ignored: {winner} wins"]
+
+
+def test_variables_that_agree_bring_no_warning() -> None:
+    values = parse("--debug=true", MUSTER_DATA_DIR="/a", ETCD_DATA_DIR="/a", ETCD_DEBUG="1")
+    assert not [warning for warning in values.warnings if "ignored" in warning]
+
+
 def test_an_empty_variable_is_unset() -> None:
     values = parse(ETCD_NAME="", MUSTER_DATA_DIR="")
     assert not values.is_set("name")

@@ -211,6 +211,7 @@ def _variables(table: Mapping[str, Flag], environ: Mapping[str, str]) -> list[st
 
 def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[str, str]) -> None:
     known = {f.env_name: f for f in table.values() if f.name not in ("help", "version")}
+    winners: dict[str, str] = {}
     for prefix in ("MUSTER_", "ETCD_"):
         for variable in sorted(environ):
             if not variable.startswith(prefix) or not environ[variable]:
@@ -222,6 +223,17 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
                         f"unrecognized environment variable {variable}={environ[variable]}")
             elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
                 _set(result, flag, environ[variable], "environment", ConfigError, variable)
+                winners[flag.name] = variable
+            elif not _means(flag, environ[variable], result[flag.name]):
+                winner = winners.get(flag.name, f"--{flag.name}")
+                result.warnings.append(f"{variable} is ignored: {winner} wins")
+
+
+def _means(flag: Flag, text: str, value: Any) -> bool:
+    try:
+        return bool(convert(flag, text) == value)
+    except ValueError:
+        return False
 
 
 def _from_file(table: Mapping[str, Flag], path: str) -> Values:
