@@ -191,6 +191,7 @@ def run(args: list[str]) -> int:
         peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
         cluster_id = bootstrap.cluster_id_of(peers)
     settings = with_members(settings, [url for peer in peers for url in peer.peer_urls])
+    os.umask(0o077)  # the sockets are this user's, whatever the run directory's mode
     os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
     settings = with_keys(settings)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):

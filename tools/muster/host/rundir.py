@@ -25,6 +25,7 @@ LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
 OWNER = "data-dir"  # in a short run directory: whose it is
 LOCK = "lock"
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _LEFT_S = 60.0  # a run directory is so old before it can have been left
 _ASKED_S = 0.5  # a start waits so long for processes that only check the lock
 # this process's own, with the descriptors that lock them: its children inherit none
@@ -40,20 +41,17 @@ def run_dir_of(data_dir: str) -> str:
 
 
 def make_run_dir(data_dir: str, asked: str = "") -> str:
-    """Make the run directory, private to this user, and record it if it is not ``<data-dir>/run``. What an
-    earlier start has shown does not count there. Until :func:`remove_run_dir` no other process can do so.
-    ConfigError."""
+    """Make the run directory, that only this user writes to, and record it if it is not ``<data-dir>/run``.
+    What an earlier start has shown does not count there. Until :func:`remove_run_dir` no other process can do
+    so. ConfigError."""
     usual = os.path.join(os.path.abspath(data_dir), "run")
-    path = os.path.abspath(asked) if asked else usual
+    path = _within(os.path.abspath(asked)) if asked else usual
     if not asked and not _fits(path):
         path = _elsewhere(data_dir)
     if not _fits(path):
         raise ConfigError(f"--run-dir {path} is too long for a unix socket's path")
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        if not _is_own(path):
-            raise ConfigError(f"run directory {path} belongs to another user")
-        os.chmod(path, 0o700)
+        _make(path, asked=asked != "")
         _hold(path)
         Path(path, SHOWN_FILE).unlink(missing_ok=True)
         pointer = Path(data_dir, POINTER)
@@ -67,6 +65,32 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
     except OSError as e:
         raise ConfigError(f"cannot make run directory {path}: {e.strerror}") from None
     return path
+
+
+def _within(asked: str) -> str:
+    """An asked directory that all users share, as ``/tmp``, stays so: the sockets get their own in it."""
+    with contextlib.suppress(OSError):
+        mode = os.lstat(asked).st_mode
+        if mode & stat.S_ISVTX and mode & _OTHERS_WRITE and _is_own(asked):
+            return os.path.join(asked, "muster")
+    return asked
+
+
+def _make(path: str, *, asked: bool) -> None:
+    """Make it, private to this user. Others may read an ``asked`` one if they could, as clients do whose
+    socket is there; none of them may replace a socket. ConfigError, OSError."""
+    mode = 0
+    try:
+        os.makedirs(path, mode=0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+        if not _is_own(path):
+            raise ConfigError(f"run directory {path} belongs to another user") from None
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+    wanted = (mode | 0o700) & ~_OTHERS_WRITE if asked else 0o700
+    if mode != wanted:
+        os.chmod(path, wanted)
 
 
 def remove_run_dir(data_dir: str, path: str) -> None:

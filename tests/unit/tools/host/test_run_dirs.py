@@ -8,6 +8,7 @@ import fcntl
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -143,6 +144,58 @@ def test_a_run_directory_in_use_is_refused_and_nothing_is_noted(
         run(config)
     assert rundir.run_dir_of(config.data_dir) == str(tmp_path / "d" / "run")
     assert not bootstrap.is_known(config.data_dir)
+
+
+@pytest.mark.parametrize("kept", [0o755, 0o750, 0o711, 0o700, 0o2755])
+def test_an_asked_run_directory_that_others_only_read_is_used_as_it_is(tmp_path: Path, kept: int) -> None:
+    """Under the unit, clients of other users go through /run/muster."""
+    asked = tmp_path / "r"
+    asked.mkdir()
+    asked.chmod(kept)
+    run = rundir.make_run_dir(str(tmp_path), str(asked))
+    rundir.remove_run_dir(str(tmp_path), run)
+    assert (run, mode_of(asked)) == (str(asked), kept)
+
+
+def test_an_asked_run_directory_such_as_tmp_keeps_its_mode(tmp_path: Path) -> None:
+    asked = tmp_path / "r"
+    asked.mkdir()
+    asked.chmod(0o1777)
+    for _ in range(2):
+        run = rundir.make_run_dir(str(tmp_path), str(asked))
+        rundir.remove_run_dir(str(tmp_path), run)
+        assert (run, mode_of(run), mode_of(asked)) == (str(asked / "muster"), 0o700, 0o1777)
+        assert rundir.run_dir_of(str(tmp_path)) == run
+    (asked / "muster").rmdir()
+    (asked / "muster").symlink_to(tmp_path)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        rundir.make_run_dir(str(tmp_path), str(asked))
+
+
+def test_others_may_not_replace_sockets_in_an_asked_run_directory(tmp_path: Path) -> None:
+    asked = tmp_path / "r"
+    asked.mkdir()
+    asked.chmod(0o777)
+    run = rundir.make_run_dir(str(tmp_path), str(asked))
+    rundir.remove_run_dir(str(tmp_path), run)
+    assert (run, mode_of(asked)) == (str(asked), 0o755)
+
+
+def test_a_run_directory_that_muster_makes_is_private(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "d").mkdir()
+    asked = rundir.make_run_dir(str(tmp_path / "d"), str(base / "new" / "r"))
+    assert mode_of(asked) == 0o700
+    usual = base / "d" / "run"
+    usual.mkdir(parents=True)
+    usual.chmod(0o755)
+    assert rundir.make_run_dir(str(base / "d")) == str(usual)
+    assert mode_of(usual) == 0o700
+    for path in (asked, str(usual)):
+        rundir.remove_run_dir(str(tmp_path / "d"), path)
+
+
+def mode_of(path: Path | str) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
 
 
 def test_a_run_directory_is_its_makers_until_removed_and_not_its_childrens(tmp_path: Path) -> None:
