@@ -24,7 +24,6 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 ASIDE = "muster-2026-01-02T03-04-05.678.log"
 
 
-
 def say(log: LogFile, line: str) -> None:
     log.write(line)
     log.flush()
@@ -43,6 +42,52 @@ def test_every_process_goes_on_in_a_new_file_when_the_old_one_was_renamed(tmp_pa
     path.unlink()
     say(one, "e\n")
     assert path.read_text() == "e\n"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o644, 0o600, 0o660])
+def test_a_new_file_is_as_open_to_others_as_the_old_one(tmp_path: Path, mode: int) -> None:
+    """A shipper of another user reads on; after its start a host's umask is 0077."""
+    path, before = tmp_path / "muster.log", os.umask(0o077)
+    try:
+        one, other = LogFile(str(path)), LogFile(str(path))
+        path.chmod(mode)
+        for _ in range(2):
+            os.rename(path, tmp_path / "aside")
+            say(other, "a\n")
+            assert path.stat().st_mode & 0o777 == mode
+            path.chmod(mode & 0o700)
+            say(one, "b\n")
+            assert path.stat().st_mode & 0o777 == mode & 0o700, "only one's maker sets it"
+            path.chmod(mode)
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root")
+def test_a_new_file_belongs_to_whom_the_old_one_belonged(tmp_path: Path) -> None:
+    path = tmp_path / "muster.log"
+    log = LogFile(str(path))
+    os.chown(path, 12345, 23456)
+    path.chmod(0o640)
+    os.rename(path, tmp_path / "aside")
+    say(log, "a\n")
+    made = path.stat()
+    assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (12345, 23456, 0o640)
+
+
+def test_where_no_owner_can_be_given_the_mode_still_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int, uid: int, gid: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refused)
+    path = tmp_path / "muster.log"
+    log = LogFile(str(path))
+    path.chmod(0o666)
+    os.rename(path, tmp_path / "aside")
+    say(log, "a\n")
+    assert path.stat().st_mode & 0o777 == 0o666
 
 
 def test_a_line_in_parts_leaves_as_one(tmp_path: Path) -> None:

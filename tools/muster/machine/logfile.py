@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+
 
 class LogFile:
-    """Appends whole lines to ``path``, to a new file once it is renamed or removed.
+    """Appends whole lines to ``path``, to a new file once it is renamed or removed. As with lumberjack, the
+    new one has the old one's mode, and its owner where this process may give it.
 
     OSError if it cannot be opened at first. Later, lines go to the file that was open.
     """
@@ -15,7 +18,7 @@ class LogFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._pending: list[str] = []
-        self._fd = self._open()
+        self._fd = os.open(path, _APPEND, 0o666)
         self._identity = self._of(os.fstat(self._fd))
 
     def write(self, text: str) -> None:
@@ -30,8 +33,19 @@ class LogFile:
         with contextlib.suppress(OSError):
             os.write(self._fd, data)
 
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def _open_again(self) -> int:
+        """The file of another process, or a new one: its umask may be narrower than at the start. OSError."""
+        try:
+            fd = os.open(self._path, _APPEND | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return os.open(self._path, _APPEND, 0o600)
+        old = os.fstat(self._fd)
+        for owner, group in ((old.st_uid, -1), (-1, old.st_gid)):
+            with contextlib.suppress(OSError):
+                os.fchown(fd, owner, group)
+        with contextlib.suppress(OSError):
+            os.fchmod(fd, old.st_mode & 0o777)
+        return fd
 
     @staticmethod
     def _of(stat: os.stat_result) -> tuple[int, int]:
@@ -47,7 +61,7 @@ class LogFile:
         except OSError:
             return
         try:
-            fd = self._open()
+            fd = self._open_again()
         except OSError:
             return
         os.close(self._fd)
