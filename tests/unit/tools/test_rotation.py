@@ -8,13 +8,15 @@ import io
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.rotation import rotate, rotation_of
+from tools.muster.config.rotation import Rotator, rotate, rotation_of
 from tools.muster.host import logs as supervisor_logs
 from tools.muster.machine import logs
 from tools.muster.machine.logfile import LogFile
@@ -110,6 +112,19 @@ def test_a_folder_that_is_gone_costs_nobody_but_the_log(tmp_path: Path) -> None:
         LogFile(str(folder / "muster.log"))
 
 
+class Room:
+    """What is free on the disk of the log file."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free, self.spent, self.looks = 1 << 40, 0, 0
+        monkeypatch.setattr("tools.muster.config.rotation.shutil.disk_usage", self._usage)
+
+    def _usage(self, folder: Path) -> SimpleNamespace:
+        self.looks += 1
+        self.free -= self.spent
+        return SimpleNamespace(free=self.free)
+
+
 class Full(io.RawIOBase):
     """A file on a full disk."""
 
@@ -170,18 +185,57 @@ def test_what_was_set_aside_is_compressed_and_bounded_by_number_and_age(tmp_path
 def test_a_full_disk_keeps_no_file_from_being_set_aside_or_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*files: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     path = tmp_path / "muster.log"
     path.write_bytes(bytes(1 << 20))
     for hour in (0, 1, 2):
         (tmp_path / f"muster-2026-01-02T0{hour}-00-00.000.log").write_text("old")
-    monkeypatch.setattr("tools.muster.config.rotation.shutil.copyfileobj", full)
+    Room(monkeypatch).free = 0
     with pytest.raises(OSError, match="No space"):
         rotate(rotation_of([str(path)], '{"compress": true, "maxbackups": 2, "maxsize": 1}'), NOW)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "muster-2026-01-02T01-00-00.000.log", "muster-2026-01-02T02-00-00.000.log", ASIDE]
+
+
+def test_what_cannot_be_compressed_is_tried_seldom_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try costs seconds of CPU time where files are large, and takes the room of others for a moment."""
+    room = Room(monkeypatch)
+    room.free = 1 << 20
+    (tmp_path / ASIDE).write_bytes(bytes(2 << 20))
+    rotator = Rotator(rotation_of([str(tmp_path / "muster.log")], '{"compress": true, "maxsize": 1}'))
+    told, tries = [], []
+    for second in range(7200):
+        before = room.looks
+        told.append(rotator.look(float(second)))
+        if room.looks > before:
+            tries.append(second)
+    assert "No space left" in told[0]
+    assert not any(told[1:])
+    assert tries[:11] == [0, 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023]
+    assert {after - before for before, after in pairwise(tries[10:])} == {600}
+    (tmp_path / "muster.log").write_bytes(bytes(1 << 20))
+    assert rotator.look(7201.0) == ""
+    assert not (tmp_path / "muster.log").exists(), "it is set aside meanwhile"
+    room.free = 1 << 30
+    assert not any(rotator.look(float(second)) for second in range(7202, 7810))
+    assert [p.suffix for p in tmp_path.iterdir()] == [".gz", ".gz"]
+    (tmp_path / ASIDE.replace("05", "06")).write_bytes(bytes(2 << 20))
+    room.free = 0
+    assert rotator.look(7811.0), "it is told again"
+
+
+def test_compression_leaves_room_for_lines_of_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(monkeypatch)
+    room.free, room.spent = 40 << 20, 1 << 20  # with each look
+    (tmp_path / ASIDE).write_bytes(bytes(32 << 20))
+    rotation = rotation_of([str(tmp_path / "muster.log")], '{"compress": true}')
+    with pytest.raises(OSError, match="No space left"):
+        rotate(rotation, NOW)
+    assert [p.name for p in tmp_path.iterdir()] == [ASIDE]
+    assert 14 << 20 < room.free <= 16 << 20
 
 
 def test_an_age_of_ages_is_no_bound(tmp_path: Path) -> None:
