@@ -129,6 +129,8 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ),
         ("--log-outputs=", "--log-outputs must not be empty"),
         ("--log-output=,", "--log-outputs must not be empty"),
+        ("--log-outputs=default,stderr", 'multi logoutput for "default" is not supported yet'),
+        ("--log-outputs=a.log,default", 'multi logoutput for "default" is not supported yet'),
         ("--shards=0", "--shards must be at least 1"),
         ("--client-head-timeout=999ms", "--client-head-timeout must be at least 1s"),
         ("--http1-idle-timeout=0s", "--http1-idle-timeout must be at least 1s"),

@@ -151,6 +151,30 @@ def test_lines_that_cannot_be_written_stop_no_process(monkeypatch: pytest.Monkey
         structlog.configure(**configured)
 
 
+@pytest.mark.parametrize(
+    ("names", "outs", "errs", "files"),
+    [
+        ((), 0, 1, 0),
+        (("default", "default"), 0, 1, 0),
+        (("stderr", "systemd/journal", "stderr"), 0, 1, 0),
+        (("stdout", "FILE", "stdout", "FILE", "stderr"), 1, 1, 1),
+        (("stderr", "FILE", "/dev/null"), 0, 0, 0),
+    ],
+)
+def test_each_output_gets_a_line_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], outs: int, errs: int,
+    files: int,
+) -> None:
+    """As etcd merges them; ``/dev/null`` among them discards all."""
+    path = tmp_path / "muster.log"
+    outputs = logs.Outputs([str(path) if name == "FILE" else name for name in names])
+    outputs.write("line\n")
+    outputs.flush()
+    said = capsys.readouterr()
+    written = path.read_text() if path.exists() else ""
+    assert (said.out, said.err, written) == ("line\n" * outs, "line\n" * errs, "line\n" * files)
+
+
 def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "muster.log"
     rotation = rotation_of(["stderr", str(path)], '{"maxsize": 1}')

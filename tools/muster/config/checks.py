@@ -105,6 +105,8 @@ def check_listeners(peer: tuple[Url, ...], client: tuple[Url, ...], http: tuple[
 def check_outputs(values: Values) -> None:
     if not values["log-outputs"]:  # from a file it is the default then
         raise ConfigError("--log-outputs must not be empty")
+    if "default" in values["log-outputs"] and len(set(values["log-outputs"])) > 1:
+        raise ConfigError('multi logoutput for "default" is not supported yet')
 
 
 def check_discovery(values: Values) -> None:

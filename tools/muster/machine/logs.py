@@ -15,17 +15,20 @@ from tools.muster.machine.logfile import LogFile
 
 
 class Outputs:
-    """All of ``--log-outputs`` as one file. OSError if one cannot be opened. Later a full disk, or a terminal
-    that has gone, loses lines: a log's trouble is not the store's, as in etcd."""
+    """All of ``--log-outputs`` as one file: each of them once, and none with ``/dev/null`` among them, as in
+    etcd. OSError if one cannot be opened. Later a full disk, or a terminal that has gone, loses lines: a
+    log's trouble is not the store's."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._streams: list[TextIO | LogFile] = []
-        for name in names or ("default",):
-            if name in ("default", "stderr", "systemd/journal"):  # under systemd, stderr is the journal
+        usual = ("default", "systemd/journal")  # under systemd, stderr is the journal
+        merged = dict.fromkeys("stderr" if name in usual else name for name in names or ("stderr",))
+        for name in () if "/dev/null" in merged else merged:
+            if name == "stderr":
                 self._streams.append(sys.stderr)
             elif name == "stdout":
                 self._streams.append(sys.stdout)
-            elif name != "/dev/null":
+            else:
                 self._streams.append(LogFile(name))
 
     def write(self, data: str) -> None:
