@@ -382,8 +382,12 @@ def test_a_renewal_that_is_not_answered_ends_in_time() -> None:
 
 
 def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
-    """Unless it is told by a later attempt than the first."""
+    """Unless an attempt before may have granted it; one that was surely refused has not."""
     told: list[tuple[grpc.StatusCode, str]] = []
+    revoked: list[int] = []
+
+    def login(request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
+        return pb.AuthenticateResponse(token="new")
 
     def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
         context.abort(*told.pop(0))
@@ -391,18 +395,33 @@ def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
     def info(request: pb.LeaseTimeToLiveRequest, context: Context) -> pb.LeaseTimeToLiveResponse:
         return pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=60, grantedTTL=60)
 
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
     exists = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
+    refused = [
+        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token"),
+        (Code.UNAVAILABLE, "etcdserver: no leader"),
+        (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner"),
+    ]
 
     async def main() -> None:
-        async with m.Client(address) as client:
-            told[:] = [exists]
-            with pytest.raises(m.ServerError, match="already exists"):
-                await client.lease(60, id=7)
+        async with m.Client(address, user="ada", password="1") as client:
+            for before in ([], *([one] for one in refused)):
+                told[:] = [*before, exists]
+                with pytest.raises(m.ServerError, match="already exists"):
+                    async with await client.lease(60, id=7):
+                        pass
             told[:] = [(Code.UNAVAILABLE, "etcdserver: request timed out"), exists]
             lease = await client.lease(60, id=7)
             assert (lease.id, lease.ttl_s) == (7, 60)
+        assert not revoked
 
-    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseTimeToLive": info}) as address:
+    with scripted({
+        "Auth/Authenticate": login, "Lease/LeaseGrant": grant, "Lease/LeaseTimeToLive": info,
+        "Lease/LeaseRevoke": revoke,
+    }) as address:
         asyncio.run(main())
 
 

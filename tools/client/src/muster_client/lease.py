@@ -137,9 +137,9 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
                 on_send=lambda: sent.append(clock()))
             kept = Kept(id, answer.TTL, sent[-1])
         except ServerError as error:
-            if error.message != _EXISTS or (chosen and len(sent) == 1):
+            if error.message != _EXISTS or (chosen and not error.maybe_done):
                 raise
-            there = True  # an earlier attempt did it, the first at the earliest
+            there = True  # an attempt of unknown outcome did it, the first at the earliest
             kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
     except (asyncio.CancelledError, MusterError) as error:
         if not chosen and (there or getattr(error, "maybe_done", True)):  # a chosen one may be another's
