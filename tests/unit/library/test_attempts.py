@@ -425,6 +425,44 @@ def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
         asyncio.run(main())
 
 
+def test_a_lease_that_is_gone_is_not_revoked_by_a_chosen_id() -> None:
+    """It may be another's by then."""
+    ttls = [3]
+    revoked: list[int] = []
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=1)
+
+    def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        yield pb.LeaseKeepAliveResponse(ID=next(requests).ID, TTL=ttls[0])
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        if request.ID == 9 and len(revoked) == 2:
+            context.abort(Code.PERMISSION_DENIED, "etcdserver: permission denied")
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            async with await client.lease(1, id=8) as lease:
+                await lease.revoke()
+            assert revoked == [8], "once"
+            lease = await client.lease(1, id=9)
+            with pytest.raises(m.PermissionDenied):
+                await lease.revoke()
+            await lease.revoke()
+            assert revoked == [8, 9, 9], "until it is known to be gone"
+            ttls[:] = [0]
+            async with await client.lease(1, id=7) as lease:
+                assert await lease.wait_lost() == "it ended, or was revoked"
+            assert revoked == [8, 9, 9]
+
+    with scripted({
+        "Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke, "Lease/LeaseKeepAlive": keep,
+    }) as address:
+        asyncio.run(main())
+
+
 def test_an_error_names_the_endpoint_of_its_attempt() -> None:
     def put(request: pb.PutRequest, context: Context) -> Any:
         context.abort(Code.PERMISSION_DENIED, "etcdserver: permission denied")

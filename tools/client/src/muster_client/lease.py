@@ -112,8 +112,11 @@ class Lease:
         except asyncio.CancelledError:  # perhaps before it began: nobody has it, so it is not renewed
             engine.submit(self._keeper.drop(self._kept, "it was revoked"))
             raise
+        if self._kept.gone and self._kept.chosen:  # another program may have been granted its ID since
+            return
         with contextlib.suppress(LeaseNotFound):  # it has ended
             await self._caller.unary(_REVOKE, pb.LeaseRevokeRequest(ID=self.id), timeout=timeout)
+        self._kept.gone = True
 
     async def __aenter__(self) -> Lease:
         return self
@@ -135,12 +138,12 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
             answer = await caller.unary(
                 _GRANT, pb.LeaseGrantRequest(TTL=ttl_s, ID=id), timeout=timeout,
                 on_send=lambda: sent.append(clock()))
-            kept = Kept(id, answer.TTL, sent[-1])
+            kept = Kept(id, answer.TTL, sent[-1], chosen)
         except ServerError as error:
             if error.message != _EXISTS or (chosen and not error.maybe_done):
                 raise
             there = True  # an attempt of unknown outcome did it, the first at the earliest
-            kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0])
+            kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0], chosen)
     except (asyncio.CancelledError, MusterError) as error:
         if not chosen and (there or getattr(error, "maybe_done", True)):  # a chosen one may be another's
             _abandon(caller, id, sent)
@@ -157,7 +160,7 @@ async def taken(caller: Caller, keeper: Keeper, id: int, timeout: float | None) 
     """A lease that is there, kept alive from now on. LeaseNotFound."""
     sent = [clock()]  # before each attempt
     ttl_s = await renewed(caller, keeper, id, timeout, lambda error: sent.append(clock()))
-    return await _kept(caller, keeper, Kept(id, ttl_s, sent[-1]))
+    return await _kept(caller, keeper, Kept(id, ttl_s, sent[-1], chosen=True))
 
 
 async def renewed(

@@ -38,11 +38,14 @@ def clock() -> float:
 
 class Kept:
     """A lease that is kept alive. ``until``: it surely lives until then, by :func:`clock`: the time to live
-    counts from when the renewal was sent."""
+    counts from when the renewal was sent. ``chosen``: its ID is not by lot, so another lease may get it
+    later."""
 
-    def __init__(self, id: int, ttl_s: int, sent: float) -> None:
+    def __init__(self, id: int, ttl_s: int, sent: float, chosen: bool = False) -> None:
         self.id, self.ttl_s, self.until = id, ttl_s, sent + ttl_s
         self.origin = engine.Origin()  # where it was granted
+        self.chosen = chosen
+        self.gone = False  # the cluster has said so
         self._lock = threading.Lock()
         self._why = ""  # it is lost; nothing brings it back
         self._calls: list[Callable[[str], None]] = []
@@ -175,6 +178,7 @@ class Keeper:
                 log.warning("lease %x: not renewed: %s", kept.id, error)
             else:
                 if answer.TTL <= 0:
+                    kept.gone = True
                     self._lose(kept, "it ended, or was revoked")
                     break
                 renewed = kept.renewed(sent + answer.TTL, self._clock())
