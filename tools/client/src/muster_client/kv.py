@@ -162,7 +162,7 @@ class Kv:
         try:
             await self._caller.unary(_COMPACT, asked, timeout=timeout, on_send=lambda: sent.append(None))
         except Compacted:
-            if len(sent) < 2:
+            if len(sent) < 2 or not physical:
                 raise
             # an attempt was refused while it waited for the space: it was done before
         except ServerError as error:
