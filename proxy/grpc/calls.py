@@ -132,6 +132,12 @@ class Call(Stream):
         frames'."""
         self.connection.work += work
 
+    def waits_long(self) -> None:
+        """It may stay unanswered for days, and its handler keeps little of the request: the client gets that
+        one's window back."""
+        if self.held:
+            self.connection.answered(self)
+
     def reply(self, *parts: bytes) -> None:
         """Unary success: response headers, one message (the parts joined), status 0."""
         if self.closed or self.ending:

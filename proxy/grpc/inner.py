@@ -75,6 +75,9 @@ class InnerCall:
     def costs(self, work: int) -> None:
         """Its request counted as it was translated."""
 
+    def waits_long(self) -> None:
+        """It has nothing of a window."""
+
     # -- for the owner of the call
 
     def open(self, registry: Served, request: bytes | None) -> None:

@@ -109,6 +109,7 @@ class _Campaign:
             self._wait()
 
     def _wait(self) -> None:
+        self._value = b""  # it is stored, and not asked for again
         self._session.give_up = self._resign
         self._session.wait_for_deletes(self._prefix, self._revision - 1, self._elected)
 
@@ -130,6 +131,7 @@ class _Observer:
         self._session = session
         self._prefix = prefix
         session.call.on_drain = session.nested.drained
+        session.call.waits_long()
 
     def look(self) -> None:
         if not self._session.over:

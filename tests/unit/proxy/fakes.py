@@ -80,6 +80,8 @@ class FakeCall:
     def costs(self, work: int) -> None:
         self.work += work
 
+    def waits_long(self) -> None: ...
+
     def reply(self, *parts: bytes) -> None:
         assert not self.closed, "answered twice"
         self.replies.append(b"".join(parts))

@@ -14,9 +14,12 @@ from proxy.grpc.registry import Registry
 from proxy.services.concurrency.session import _Deletes
 from proxy.services.table import register_all
 from tests.garbage import no_garbage
+from tests.unit.grpc.calls.talking import Talk, message
+from tests.unit.grpc.test_memory import upload
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Request
 from tests.unit.proxy.watch.watching import World
 
+PIECE = 80_000
 FIRST = kv_pb2.KeyValue(key=b"n/6", create_revision=4, mod_revision=4, version=1)
 
 
@@ -37,7 +40,13 @@ class Queue:
         return call
 
     def stand(self, path: str, request: Any) -> FakeCall:
-        net, call = self.world.net, self.begin(path, request)
+        call = self.begin(path, request)
+        self.stood()
+        return call
+
+    def stood(self) -> None:
+        """Whoever has begun waits for the first key."""
+        net = self.world.net
         (txn,) = net.nodes[2].take(Method.TXN)
         put = rpc_pb2.ResponseOp(response_put=rpc_pb2.PutResponse())
         first = rpc_pb2.ResponseOp(response_range=rpc_pb2.RangeResponse(kvs=[FIRST], count=2))
@@ -45,7 +54,6 @@ class Queue:
         net.nodes[2].ok(txn, 0, queued.SerializeToString())
         self.read(FIRST)
         self.world.settle()
-        return call
 
     def read(self, *kvs: kv_pb2.KeyValue) -> None:
         """Every range finds these."""
@@ -91,6 +99,31 @@ def test_nothing_of_who_has_waited_is_left_to_the_garbage_collector(path: str, r
         assert call.status == (0, "")
         assert hub.statistics()["watches"] == 0
         del call
+
+
+@pytest.mark.parametrize(("path", "request_"), [
+    ("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=bytes(PIECE), lease=7)),
+    ("/v3electionpb.Election/Campaign", election_pb2.CampaignRequest(name=b"n", lease=7, value=bytes(PIECE))),
+    ("/v3electionpb.Election/Observe", election_pb2.LeaderRequest(name=bytes(PIECE))),
+])
+def test_who_waits_for_others_keeps_nothing_of_the_window(path: str, request_: Any) -> None:
+    """Candidates kept all of it, for as long as another led: no keep-alive nor Resign got through."""
+    queue = Queue()
+    talk = Talk(queue.registry)
+    body = request_.SerializeToString()
+    talk.headers(1, path=path)
+    upload(talk, 1, message(body))
+    queue.world.net.run()
+    if "Observe" in path:
+        queue.read(FIRST)
+        queue.world.settle()
+    else:
+        assert talk.server.unanswered == len(body)
+        queue.stood()
+    assert talk.server.streams[1].held == talk.server.unanswered == 0
+    talk.server.lost()
+    queue.world.settle()
+    assert talk.server.unanswered == 0
 
 
 def test_what_a_waiting_client_has_called_counts_as_no_clients_call() -> None:
