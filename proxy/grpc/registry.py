@@ -120,10 +120,14 @@ class Registry:
                 return self.find_other(path)
         return found
 
+    def plain_path(self, path: str) -> str | None:
+        """The path by which a handler is found; None: it is malformed."""
+        return path
+
     def http_route(self, headers: HeaderBlock) -> Route | None:
         path = headers.path.partition(b"?")[0].decode("latin-1")
-        handler = self.find_http(path)
-        return None if handler is None else Route(HttpStream, handler, early=path in self.early)
+        handler, early = self.find_http(path), self.plain_path(path) in self.early
+        return None if handler is None else Route(HttpStream, handler, early=early)
 
     def open(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> Stream:
         """The stream for a new request (``Connection``'s ``open_stream``)."""

@@ -48,12 +48,16 @@ class FilteredRegistry(Registry):
         # of a proxy: what happens instead of the handler's call
         self.passed_on: Callable[[HttpRequest, HttpHandler], None] | None = None
 
+    def plain_path(self, path: str) -> str | None:
+        """Without escapes and old prefixes."""
+        found = decoded(path)
+        return None if found is None else _modern(found)
+
     def find_http(self, path: str) -> HttpHandler | None:
         """The handler of a path, filtered; an unknown path has one too."""
-        plain = decoded(path)
+        plain = self.plain_path(path)
         if plain is None:
             return malformed
-        plain = _modern(plain)
         clean = _cleaned(plain)
         if clean != plain:
             return lambda request: self._filter(request, lambda answered: redirect(answered, clean))
@@ -85,7 +89,7 @@ class FilteredRegistry(Registry):
         if self._read_only and request.method != "GET":
             request.respond(501)
             return
-        request.path = _modern(decoded(request.path) or "")
+        request.path = self.plain_path(request.path) or ""
         host = host_name(request.headers.get("host", ""))
         if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
             request.respond(

@@ -15,9 +15,9 @@ from proxy.gateway.calls import Room
 from proxy.gateway.follow import Objects
 from proxy.gateway.paths import BOTH_WAYS, TARGETS
 from proxy.gateway.serve import Gateway
-from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
 from proxy.http.memory import Memory
+from proxy.listener.filter import FilteredRegistry
 from tests.garbage import no_garbage
 from tests.unit.grpc.calls.talking import Talk
 
@@ -50,17 +50,17 @@ class Renewals:
 class Front:
     """A connection of HTTP/2, with the gateway's renewals behind it."""
 
-    def __init__(self, timeout: str | None) -> None:
+    def __init__(self, timeout: str | None, path: str = PATH) -> None:
         self.memory = Memory(1 << 30)
         room = Room(asyncio.get_running_loop(), self.memory, 1 << 20, 1 << 20)
         self.renewals = Renewals()
-        registry = Registry()
+        registry = FilteredRegistry((), ())
         registry.stream(TARGETS[PATH].method, self.renewals)
         registry.http("/v3/", Gateway(registry, room, lambda: False).serve)
         registry.early = BOTH_WAYS
         self.talk = Talk(registry, max_body_bytes=MAX_BODY_BYTES)
         given = {} if timeout is None else {"grpc_timeout": timeout}
-        self.talk.headers(1, path=PATH, content_type=None, te=None, **given)
+        self.talk.headers(1, path=path, content_type=None, te=None, **given)
 
     def say(self, text: str, end: bool = False) -> None:
         self.talk.data(1, text.encode(), end)
@@ -133,6 +133,17 @@ async def test_requests_are_answered_before_the_body_ends(front: Front) -> None:
     front.say("", end=True)
     assert front.answers() == ("", [], True)
     assert front.renewals.heard == ["opened", 5, 6, 7, "half closed"]
+
+
+@pytest.mark.parametrize("path", ["/v3beta/lease/keepalive", "/v3/lease/keep%61live", f"{PATH}?a=b"])
+def test_requests_are_answered_so_by_whatever_name_of_the_path(path: str) -> None:
+    asyncio.run(_named(path))
+
+
+async def _named(path: str) -> None:
+    front = Front(None, path)
+    front.say('{"ID":"5"}')
+    assert front.answers() == ("200", [{"result": {"ID": "5"}}], False)
 
 
 @by_front
