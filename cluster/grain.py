@@ -1,4 +1,5 @@
-"""How coarsely long work is cut: a turn of the loop stays at some milliseconds. The figures change no result.
+"""How coarsely long work is cut: a turn of the loop stays at some milliseconds. The figures change no result,
+but for ``lease_end_bytes``.
 The simulator and tests take finer ones, so that a handful of keys is long work."""
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from dataclasses import dataclass
 class Grain:
     many_keys: int = 256  # a delete of more keys than this is logged as a range (D8)
     delete_bytes: int = 1 << 20  # and one whose keys take more
+    # of deletes in the revision that ends a lease; more, as its keys have long names, go in several. A link
+    # of 1 Gbit/s takes a quarter of a second for so many, and an election a second
+    lease_end_bytes: int = 32 << 20
     late_rows: int = 256  # an answer that shows more than this is made late
     late_bytes: int = 1 << 20  # and one whose rows take more
     turn_rows: int = 256  # looked at in a turn to decide range compares of a write; more: ahead of its turn

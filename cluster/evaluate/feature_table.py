@@ -53,7 +53,8 @@ def _grant(leader: Leader, body: bytes) -> Outcome:
 
 def _revoke(leader: Leader, body: bytes) -> Outcome:
     outcome, lease = evaluate.lease_revoke(leader.view, body)
-    leader.set_lease(lease, False)
+    if not outcome.part:
+        leader.set_lease(lease, False)
     return outcome
 
 

@@ -148,6 +148,14 @@ class Told:
         self._table = table
 
 
+class Ending(NamedTuple):
+    """What went of a lease that was found due."""
+
+    keys: int
+    size: int  # bytes that are logged
+    part: bool  # there is more: it is to be ended again
+
+
 class Copies(NamedTuple):
     """What else a leader evaluates with. It is copied at the first use: until then this leader has logged
     nothing of it, and what others logged is applied (I8)."""
@@ -271,15 +279,16 @@ class Leader:
             return None
         return Draft(self.view, request, self._max_txn_ops)
 
-    def expire(self, lease: int) -> int:
-        """Revoke a lease that this term found due (H7: decided and appended in the same term); the number of
-        keys that went with it."""
+    def expire(self, lease: int) -> Ending:
+        """Revoke a lease that this term found due (H7: decided and appended in the same term), or take some
+        of very many keys from it."""
         if not self.view.lease_exists(lease):
-            return 0
+            return Ending(0, 0, False)
         outcome = evaluate.revoke(self.view, lease)
         self._take(outcome)
-        self.set_lease(lease, False)
-        return len(outcome.writes)
+        if not outcome.part:
+            self.set_lease(lease, False)
+        return Ending(len(outcome.writes), len(outcome.items), outcome.part)
 
     def append(self, item: bytes) -> None:
         """Log an item that changes no key: bootstrap, a lease checkpoint."""

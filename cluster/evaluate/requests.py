@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from itertools import accumulate, takewhile
 from typing import Any
 
 from cluster import errors
@@ -155,7 +156,7 @@ def lease_grant(view: View, request: bytes, minimum_s: int, new_id: Callable[[],
 
 @answered
 def lease_revoke(view: View, request: bytes) -> tuple[Outcome, int]:
-    """LeaseRevokeRequest: the outcome and the lease."""
+    """LeaseRevokeRequest: the outcome, which may be a part, and the lease."""
     message: Any = parse(pb.LeaseRevokeRequest.FromString, request)
     lease: int = message.ID
     if not view.lease_exists(lease):
@@ -164,9 +165,22 @@ def lease_revoke(view: View, request: bytes) -> tuple[Outcome, int]:
 
 
 def revoke(view: View, lease: int) -> Outcome:
-    """A revoke or an expiry of a lease that exists: its keys go with it, in one revision (I15)."""
+    """A revoke or an expiry of a lease that exists: its keys go with it, in one revision (I15). Where they
+    take very many bytes this is a part: some keys go, and the lease stays for what is left."""
     assert view.lease_exists(lease), "I15: a lease is revoked once"  # I15
     keys = view.lease_keys(lease)
+    going = going_at_once(keys)
+    part = len(going) < len(keys)
     return Outcome(
-        records.lease_revoke(lease, keys), bool(keys), b"", [(key, None) for key in keys],
-        view.revision + 1 if keys else view.revision)
+        records.txn([*map(records.delete, going)]) if part else records.lease_revoke(lease, keys),
+        bool(keys), b"", [(key, None) for key in going], view.revision + 1 if keys else view.revision,
+        part=part)
+
+
+def going_at_once(keys: list[bytes]) -> list[bytes]:
+    """The first of a lease's keys, or all: those that go in one revision."""
+    head, most = records.ITEM.size, GRAIN.lease_end_bytes
+    if head * len(keys) + sum(map(len, keys)) <= most:
+        return keys
+    ends = accumulate(head + len(key) for key in keys)
+    return keys[: max(sum(1 for _ in takewhile(most.__ge__, ends)), 1)]

@@ -89,3 +89,4 @@ class Outcome:
     ranges: Sequence[Span] = ()  # deleted whole, before the writes; for the leader's overlay
     late: Late | None = None  # makes what follows the header once the request is applied, instead of ``tail``
     revoked: Sequence[int] = ()  # leases that a transaction over several shards ends, as ``items`` log it
+    part: bool = False  # of the end of a lease: more of its keys are to go before it does

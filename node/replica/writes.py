@@ -103,6 +103,7 @@ class Writes:
         self._aside: Aside[tuple[FrontLink, int], tuple[int, bytes]] = Aside()
         # of requests that are queued, in _later or held
         self._looked: dict[tuple[FrontLink, int], Ahead] = {}
+        self._parts: list[Request] = []  # of which the open entry holds a part: they go on with the next one
         self.held: list[Request] = []  # they wait for the end of a move's switch (``node.replica.moving``)
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
@@ -264,6 +265,9 @@ class Writes:
                 if leader.view.read >= most_read:
                     break
         owed.size, intake.bytes = size, queued_bytes
+        if self._parts:
+            intake.first(self._parts)
+            self._parts = []
 
     def _execute(self, leader: Leader, link: FrontLink, rid: int, method: int, body: bytes) -> int:
         """Any write but a plain put. Returns the bytes to be logged."""
@@ -299,6 +303,9 @@ class Writes:
         except Unlooked:
             self._aside.put((link, rid), (said, asked))  # judged again in its turn
             return self._look_ahead(link, rid, body, looked)
+        if outcome.part:
+            self._parts.append((link, rid, said, asked))
+            return len(outcome.items)
         if outcome.late is not None:
             due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)
             self.stage_late((link, rid), due)
@@ -349,6 +356,11 @@ class Writes:
         index = self._raft.propose(data)
         self._under_way.logged(index, leader.term, owed)
         self.on_logged(index)
+
+    @property
+    def full(self) -> bool:
+        """Whether what is appended besides waits until the open entry has left."""
+        return self._open.size >= MAX_ENTRY_BYTES
 
     def weigh(self, size: int) -> None:
         """``size`` bytes were appended besides: the open entry has less room for what is queued."""

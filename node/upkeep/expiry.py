@@ -2,7 +2,8 @@
 
 A thousand leases may be due at once, and one may have a hundred thousand keys, 13 us each from the disk. All
 keys of a lease go in one revision, so one turn ends it, once they are listed (``lease_reads``): 2 us a key.
-With several shards it is 5 at the sequencer, which decides how many leases end in one attempt
+Only keys of very long names go in several, each in an entry of its own (``GRAIN.lease_end_bytes``). With
+several shards a key takes 5 us at the sequencer, which decides how many leases end in one attempt
 (``cluster.order.sequencing.expiries``).
 """
 
@@ -82,7 +83,8 @@ class Expiry:
         if leader is not self._of:
             self._due.clear()
             self._of = leader
-        self._due.extend(leases)
+        due = set(self._due)  # while entries cannot leave they are named again and again
+        self._due.extend(lease for lease in leases if lease not in due)
         if self._due and not self._scheduled:
             self._some()
 
@@ -92,8 +94,8 @@ class Expiry:
         if leader is None or leader is not self._of or self._closed:
             self._due.clear()
             return
-        left = KEYS
-        while self._due and left > 0:
+        left, writes = KEYS, self._node.writes
+        while self._due and left > 0 and not writes.full:
             lease = self._due.popleft()
             if not self._ends(lease):
                 left -= 1
@@ -103,10 +105,15 @@ class Expiry:
                     self._reads.read(lease, partial(self._was_read, leader, lease))
                 left -= _LOOK
                 continue
-            left -= leader.expire(lease) + _LEASE
-            self._node.store.lease_lists.drop(lease)
+            ending = leader.expire(lease)
+            writes.weigh(ending.size)
+            left -= ending.keys + _LEASE
+            if ending.part:
+                self._due.appendleft(lease)
+            else:
+                self._node.store.lease_lists.drop(lease)
         self._node.wake()
-        if self._due:
+        if self._due and not writes.full:  # else the next look goes on
             self._scheduled = True
             self._node.loop.call_soon(self._some)
 

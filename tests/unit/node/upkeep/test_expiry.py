@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.evaluate.replica import Leader
+from cluster.evaluate.replica import Ending, Leader
 from cluster.features.lessor import EXPIRY_RETRY_MS, Lessor
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2
@@ -47,7 +47,7 @@ class Node:
         node: Any = SimpleNamespace(
             loop=self.loop, store=store, slicer=SimpleNamespace(start=lambda work: self.work.append(work)),
             wake=lambda: None, raft=self.raft, lessor=SimpleNamespace(is_expired=lambda lease: True),
-            writes=SimpleNamespace(leader=self.next_term()),
+            writes=SimpleNamespace(leader=self.next_term(), full=False, weigh=lambda size: None),
         )
         self.expiry = Expiry(node)
 
@@ -58,9 +58,9 @@ class Node:
         self.looks += lease % 2 == 0
         return lease % 2 == 0
 
-    def _expire(self, lease: int) -> int:
+    def _expire(self, lease: int) -> Ending:
         self.ended.append(lease)
-        return 1
+        return Ending(1, 30, part=False)
 
     def settle(self, begin: Callable[[], None]) -> None:
         """To the end, with a look at each turn."""
@@ -200,7 +200,8 @@ class Sequencing:
         node: Any = SimpleNamespace(
             loop=self.loop, store=store, slicer=SimpleNamespace(start=self.read.append), wake=lambda: None,
             raft=SimpleNamespace(role=Role.LEADER),
-            lessor=self.lessor, now_ms=lambda: self.now_ms, writes=SimpleNamespace(leader=self.leader))
+            lessor=self.lessor, now_ms=lambda: self.now_ms,
+            writes=SimpleNamespace(leader=self.leader, full=False, weigh=lambda size: None))
         self.expiry = Expiry(node)
         self.lessor.promote(0)
         self.grant(keys)

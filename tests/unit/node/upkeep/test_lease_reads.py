@@ -44,7 +44,7 @@ class Shard:
             loop=SimpleNamespace(call_soon=lambda call: None), lessor=Due(1000), now_ms=lambda: 0,
             raft=SimpleNamespace(role=Role.LEADER), role=SimpleNamespace(submit=self._submit),
             slicer=SimpleNamespace(start=self.work.append), store=self.store, wake=lambda: None,
-            writes=SimpleNamespace(leader=self.leader),
+            writes=SimpleNamespace(leader=self.leader, full=False, weigh=lambda size: None),
         )
         self.expiry = Expiry(node)
         for lease in (LEASE, OTHER):

@@ -183,7 +183,7 @@ class Turns:
     def __init__(self, leader: Leader, store: Any) -> None:
         self.due: list[Callable[[], None]] = []
         self.work: list[Iterator[None]] = []
-        self.writes = SimpleNamespace(leader=leader)
+        self.writes = SimpleNamespace(leader=leader, full=False, weigh=lambda size: None)
         node: Any = SimpleNamespace(
             loop=SimpleNamespace(call_soon=self.due.append), slicer=SimpleNamespace(start=self.work.append),
             wake=lambda: None, writes=self.writes, store=store,
