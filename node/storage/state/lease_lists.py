@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from cluster.grain import GRAIN
+from node.storage.keys import DELETE
 
 MOST_BYTES = 256 << 20  # of all lists; the newest one may be larger
 _KEY_BYTES = 64  # a key's, besides its own
@@ -180,7 +181,9 @@ class LeaseLists:
         """Look at what has changed up to now, with a stop behind each change."""
         store, upto = self._store, self._store.revision
         if one.revision < upto:
-            for _, _, _, key in store.changes(one.revision + 1):
-                one.note(key, store.hangs(key, one.lease))
+            for revision, _, kind, key in store.changes(one.revision + 1):
+                # what was deleted is gone, unless another look has passed a later change
+                gone = kind == DELETE and revision > one.revision
+                one.note(key, not gone and store.hangs(key, one.lease))
                 yield
             one.revision = max(one.revision, upto)  # another may have looked meanwhile

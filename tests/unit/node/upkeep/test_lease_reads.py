@@ -171,3 +171,55 @@ def test_a_lease_that_has_ended_and_is_not_applied_is_not_listed_again(shard: Sh
         pass
     shard.expiry.add([LEASE])
     assert not shard.work
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_keys_that_went_with_a_part_of_their_lease_are_not_read_again(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, later: bool
+) -> None:
+    """Each cost a look at the disk in the turn of the next part. Those that came back are seen."""
+    for key in KEYS:
+        shard.put(key, LEASE)
+    shard.apply()
+    with GRAIN.finer(lease_end_bytes=10 * 400):
+        for _ in shard.store.lease_lists.read(LEASE, 32):
+            pass
+        assert shard.leader.expire(LEASE).keys == 400
+        if later:
+            shard.put(KEYS[7], LEASE)
+        shard.apply()
+        shard.store.cache.forget_versions()  # keys above 512 bytes are never in it
+        reads = [0]
+        live = Versions._live
+
+        def counted(self: Versions, key: bytes, revision: int) -> bytes | None:
+            reads[0] += 1
+            return live(self, key, revision)
+
+        monkeypatch.setattr(Versions, "_live", counted)
+        assert shard.leader.view.lease_keys(LEASE) == [KEYS[7]] * later + KEYS[400:]
+    assert reads[0] == later
+
+
+def test_a_key_that_came_back_behind_a_pause_stays_on_its_list(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows in steps meets a delete that another look has passed."""
+    monkeypatch.setattr(GRAIN, "lease_changes", 1)
+    for key in KEYS:
+        shard.put(key, LEASE)
+    shard.apply()
+    lists = shard.store.lease_lists
+    for _ in lists.read(LEASE, 32):
+        pass
+    for number in (1, 2, 3):
+        shard.delete(KEYS[number])
+    shard.apply()
+    steps = lists.read(LEASE, 1)
+    next(steps)
+    shard.put(KEYS[2], LEASE)
+    shard.apply()
+    assert lists.keys(LEASE) == [KEYS[0], KEYS[2], *KEYS[4:]]
+    for _ in steps:
+        pass
+    assert lists.keys(LEASE) == [KEYS[0], KEYS[2], *KEYS[4:]]
