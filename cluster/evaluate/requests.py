@@ -179,8 +179,12 @@ def revoke(view: View, lease: int) -> Outcome:
 
 def going_at_once(keys: list[bytes]) -> list[bytes]:
     """The first of a lease's keys, or all: those that go in one revision."""
-    head, most = records.ITEM.size, GRAIN.lease_end_bytes
-    if head * len(keys) + sum(map(len, keys)) <= most:
+    most = GRAIN.lease_end_bytes
+    if size_of_deletes(keys) <= most:
         return keys
-    ends = accumulate(head + len(key) for key in keys)
+    ends = accumulate(records.ITEM.size + len(key) for key in keys)
     return keys[: max(sum(1 for _ in takewhile(most.__ge__, ends)), 1)]
+
+
+def size_of_deletes(keys: list[bytes]) -> int:
+    return records.ITEM.size * len(keys) + sum(map(len, keys))

@@ -252,8 +252,7 @@ class Coordinator(Generic[T]):
                 continue
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
-            if rest := self._expiries.cut(wide):
-                wide.footprint = Footprint(leases=set(wide.leases))
+            rest = self._expiries.cut(wide)
             if self._blocked(wide, before) or not self._start(wide, now_ms):
                 waiting.append(wide)
                 before.add(wide.footprint)
@@ -440,6 +439,8 @@ class Coordinator(Generic[T]):
         self.completed += 1
         self._room -= len(item)
         append(item, outcome, wide)
+        if wide.left:
+            self._queue.appendleft(wide.rest())
 
     def _look(self, wide: Wide[T], ahead: Look) -> None:
         wide.looking = True

@@ -74,25 +74,35 @@ class Evaluator:
     def _revoke(
         self, view: GrantedView, wide: Wide[Any], attempt: Attempt, participants: dict[int, int],
     ) -> tuple[bytes, Outcome]:
-        """One revision per lease that has keys, as etcd; the leases go with it."""
+        """One revision per lease that has keys, as etcd; the leases go with it. Those with which they would
+        take very many bytes are left for later, and the first one, where its keys alone do, goes in parts."""
         parts: list[Part] = []
         writes: list[tuple[bytes, Version | None]] = []
         gone: list[bytes] = []
         revoked: list[int] = []
         done: set[bytes] = set()
-        groups = 0
-        for lease in wide.leases:
+        groups = size = 0
+        wide.left = []
+        for at, lease in enumerate(wide.leases):
             if not view.lease_exists(lease):
                 if wide.token is not None:
                     evaluate.lease_revoke(view, wide.body)  # says LeaseNotFound
                 continue
             keys = [key for key in view.lease_keys(lease) if key not in done]
+            size += evaluate.size_of_deletes(keys)
+            if size > GRAIN.lease_end_bytes:
+                wide.left = wide.leases[at:]
+                if gone:
+                    break
+                keys = evaluate.going_at_once(keys)
             if keys:
                 done.update(keys)
                 deletes = b"".join(records.delete(key) for key in keys)
                 parts += parts_of(view, self._placement, groups, deletes)
                 writes += [(key, None) for key in keys]
                 groups += 1
+            if wide.left:
+                break
             gone.append(records.lease_revoke(lease, ()))
             revoked.append(lease)
         item = encode_multi(Multi(attempt, groups, participants, parts)) + b"".join(gone)

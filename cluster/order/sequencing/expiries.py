@@ -1,13 +1,14 @@
 """How many leases end in one attempt over all shards: so many that one turn of a loop stays short.
 
 The sequencer learns from the last attempts how many keys the shards hold. A lease of very many keys is an
-attempt of its own: its keys go in one revision, as etcd's do.
+attempt of its own: its keys go in one revision, as etcd's do, unless their names take very many bytes.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from cluster.evaluate.footprint import Footprint
 from cluster.order.sequencing.wide import Wide
 
 KEYS = 500  # of one attempt, about: 5 ms for a shard's leader that holds them all
@@ -26,6 +27,7 @@ class Expiries:
             return []
         rest = wide.leases[self._at_once :]
         del wide.leases[self._at_once :]
+        wide.footprint = Footprint(leases=set(wide.leases))
         return rest
 
     def full(self, wide: Wide[Any]) -> bool:
@@ -43,7 +45,9 @@ class Expiries:
         self._running -= len(wide.leases)
         if keys is None:
             return
-        if keys > KEYS:
+        if wide.left:
+            self._at_once = max(len(wide.leases) - len(wide.left), 1)
+        elif keys > KEYS:
             self._at_once = max(min(self._at_once, len(wide.leases)) * KEYS // keys, 1)
         elif keys <= KEYS // 2 and len(wide.leases) >= self._at_once:
             self._at_once = min(2 * self._at_once, _MOST)

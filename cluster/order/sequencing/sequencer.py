@@ -115,7 +115,7 @@ class Sequencer(Generic[T]):
         late, pinned, attempt, token = outcome.late, wide.pinned, wide.attempt, wide.token
         if late is None and pinned and attempt is not None:
             self._fetching.enough(attempt, pinned)
-        if token is None:
+        if token is None or wide.left:
             return
         if late is not None:
             if pinned and attempt is not None and wide.fetched is not None:

@@ -41,6 +41,7 @@ class Wide(Generic[T]):
     body: bytes
     footprint: Footprint
     leases: list[int]  # to be revoked
+    left: list[int] = field(default_factory=list)  # those of them that its multi leaves for another one
     attempt: Attempt | None = None
     looks_at: list[int] = field(default_factory=list)  # leases whose keys are locked and read in every shard
     participants: tuple[int, ...] = ()
@@ -95,6 +96,12 @@ class Wide(Generic[T]):
                 and sum([one.size for one in grants.values()]) > MOST_GRANTED_BYTES):
             self.error = EtcdError(errors.REQUEST_TOO_LARGE)
             self.grants = {at: Grant(one.term, [], []) for at, one in grants.items()}
+
+    def rest(self) -> Wide[T]:
+        """The end of the leases that its multi leaves. A client's revoke that has begun has no deadline any
+        more."""
+        return Wide(self.token, self.method, self.body, Footprint(leases=set(self.left)), self.left,
+                    who=self.who)
 
     def patience_ms(self, least_ms: int) -> int:
         """How long its prepares may take: at first as without a leader (H19), a switch its limit; then four
