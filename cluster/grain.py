@@ -12,7 +12,7 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class Grain:
     many_keys: int = 256  # a delete of more keys than this is logged as a range (D8)
-    delete_bytes: int = 1 << 20  # and one whose keys take more
+    delete_bytes: int = 1 << 20  # and one whose rows take more
     # of deletes in the revision that ends a lease; more, as its keys have long names, go in several. A link
     # of 1 Gbit/s takes a quarter of a second for so many, and an election a second
     lease_end_bytes: int = 32 << 20

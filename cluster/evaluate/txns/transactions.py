@@ -89,7 +89,7 @@ _NOTHING_DELETED = Deleted([], [], 0)
 
 
 def find_deleted(view: View, request: Any) -> Deleted:
-    """What a delete of one key or a range does. One of many keys, or of long ones, is not spelled out (D8):
+    """What a delete of one key or a range does. One of many keys, or of large rows, is not spelled out (D8):
     replicas find them."""
     key, range_end = request.key, request.range_end
     if not range_end:
@@ -99,17 +99,26 @@ def find_deleted(view: View, request: Any) -> Deleted:
     count = view.count(key, range_end)
     if not count:
         return _NOTHING_DELETED
-    keys = [] if count > GRAIN.many_keys else _keys_in(view, key, range_end)
     spelled = view.kept_bytes if isinstance(view, Pending) else 0
-    if not keys or spelled + sum(map(len, keys)) > GRAIN.delete_bytes:
+    keys = None if count > GRAIN.many_keys else _few_keys(view, key, range_end, GRAIN.delete_bytes - spelled)
+    if keys is None:
         spans = _spans(view, key, range_end)
         if spans is not None:
             return Deleted([], [(*span, view.count(*span)) for span in spans], count)
-    return Deleted(keys or _keys_in(view, key, range_end), [], count)
+        keys = [row[0] for row in view.scan(key, range_end) if row[0]]
+    return Deleted(keys, [], count)
 
 
-def _keys_in(view: View, key: bytes, range_end: bytes) -> list[bytes]:
-    return [row[0] for row in view.scan(key, range_end) if row[0]]
+def _few_keys(view: View, key: bytes, range_end: bytes, left: int) -> list[bytes] | None:
+    """The keys of a range; None where their rows take more than ``left`` bytes: no more are read."""
+    keys = []
+    for row in view.scan(key, range_end):
+        if row[0]:
+            left -= len(row[1])
+            if left < 0:
+                return None
+            keys.append(row[0])
+    return keys
 
 
 def deleted_pieces(

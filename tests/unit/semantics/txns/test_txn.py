@@ -1,5 +1,6 @@
 """Transactions: what the contract's tables say, row by row, and what a refused one leaves behind."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from cluster.effects import records
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
 from cluster.evaluate.txns import pending
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
@@ -242,6 +244,32 @@ def test_long_keys_of_a_deleted_range_are_not_spelled_out() -> None:
     assert [op.response_delete_range.deleted for op in run(shard, *ranges).responses] == [10] * 20
     assert not list(shard.scan(b"0", b"2"))
     assert [key for _, _, key, _ in shard.events[-200:]] == keys
+
+
+def test_few_of_the_values_in_a_deleted_range_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """256 rows were, of 1 MB each: the leader's turn took as long as an election."""
+    shard = MemoryShard()
+    for at in range(200):
+        run(shard, put(b"%03d" % at, bytes(20_000)))
+    read = [0]
+    scan = MemoryShard.scan
+
+    def counted(self: MemoryShard, *span: Any) -> Iterator[tuple[bytes, bytes]]:
+        for row in scan(self, *span):
+            read[0] += len(row[1])
+            yield row
+
+    monkeypatch.setattr(MemoryShard, "scan", counted)
+    monkeypatch.setattr(MemoryShard, "count", lambda self, *span: sum(1 for _ in scan(self, *span)))
+    request = pb.DeleteRangeRequest(key=b"0", range_end=b"1").SerializeToString()
+    assert evaluate.delete_range(shard, request).items == records.delete_range(b"0", b"1", 100)
+    assert GRAIN.delete_bytes < read[0] <= GRAIN.delete_bytes + 20_100
+    few = pb.DeleteRangeRequest(key=b"00", range_end=b"01").SerializeToString()
+    named = records.txn([records.delete(b"%03d" % at) for at in range(10)])
+    assert evaluate.delete_range(shard, few).items == named
+    among = pb.TxnRequest(success=[put(b"0500"), delete(b"0", b"\0")])
+    outcome = evaluate.txn(shard, among.SerializeToString(), 128)
+    assert len(outcome.writes) == 202  # it has written among them: all are named
 
 
 def test_long_keys_that_a_transaction_cannot_delete_as_a_range_are_bounded(
