@@ -32,7 +32,7 @@ from cluster.order.sound import UnsoundItem
 from cluster.wire.protobuf import varint
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, LEASE_VALUE, MAX32, MAX64, SUFFIX, Position
-from node.storage.state.changes.at_once import some_changes
+from node.storage.state.changes.at_once import ALL, some_changes
 from node.storage.state.changes.deletes import (
     LONG_KINDS,
     delete_range,
@@ -73,7 +73,7 @@ class Fold(Run):
         if pos == end:
             return 0
         self.revision += 1
-        stop, after = some_changes(self, data, pos, end, sub, keys.MAX32)
+        stop, after = some_changes(self, data, pos, end, sub, ALL)
         if stop < end:
             raise ValueError(f"item of kind {data[stop]} inside a transaction")
         return after - sub

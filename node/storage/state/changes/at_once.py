@@ -16,10 +16,12 @@ from node.storage.keys import ENTRY, MAX32, MAX64, SUFFIX
 if TYPE_CHECKING:
     from node.storage.state.changes.run import Run
 
+Most = tuple[int, int]  # changes, their bytes
+ALL = MAX32, MAX64
 _LEAST = ITEM.size, PUT_HEAD.size  # of an item that is no put, of a put
 
 
-def some_changes(run: Run, data: bytes, pos: int, end: int, sub: int, most: int) -> tuple[int, int]:
+def some_changes(run: Run, data: bytes, pos: int, end: int, sub: int, most: Most) -> tuple[int, int]:
     """Apply ``most`` changes, or those before a span's delete. Returns where it stopped, and its place."""
     revision, events, cache = run.revision, run.events, run.store.cache
     created, born = run.created, run.born.append
@@ -28,8 +30,8 @@ def some_changes(run: Run, data: bytes, pos: int, end: int, sub: int, most: int)
     head_size, slice_bytes, run_entries = PUT_HEAD.size, GRAIN.apply_slice_bytes, GRAIN.run_entries
     mod, age = varint(revision), MAX64 - revision
     mods = b"", b"\x18" + mod, b"\x10" + mod + b"\x18" + mod  # by the kind of put
-    put, entries, last = run.batch.put, run.run, sub + most
-    while pos < end and sub < last:
+    put, entries, last, enough = run.batch.put, run.run, sub + most[0], min(end, pos + most[1])
+    while pos < enough and sub < last:
         kind = data[pos]
         if kind == Item.DELETE_RANGE:
             break

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rocksdict import WriteBatch
 
 from cluster.effects.records import ITEM, LEASE_ID, Item, items, read_delete_range
+from cluster.evaluate.steps import STEP_BYTES
 from cluster.grain import GRAIN
 from cluster.wire.protobuf import tombstone
 from node.storage import keys
@@ -56,7 +57,7 @@ def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator
     while pos < end:
         if data[pos] == Item.DELETE_RANGE:  # they stop before it
             raise ValueError(f"item of kind {data[pos]} inside a transaction")
-        pos, sub = some_changes(run, data, pos, end, sub, GRAIN.delete_slice_rows)
+        pos, sub = some_changes(run, data, pos, end, sub, (GRAIN.delete_slice_rows, STEP_BYTES))
         if pos < end:
             yield pause(run)
 
@@ -97,7 +98,7 @@ def long_item(run: Run, data: bytes, pos: int) -> Iterator[list[Event]]:
             yield from delete_range(run, data, at, pos, place)
             place += read_delete_range(data, at, pos)[2]
         else:
-            pos, place = some_changes(run, data, pos, end, place, GRAIN.delete_slice_rows)
+            pos, place = some_changes(run, data, pos, end, place, (GRAIN.delete_slice_rows, STEP_BYTES))
             if pos < end and data[pos] != Item.DELETE_RANGE:  # that pauses by itself
                 yield pause(run)
 
@@ -156,21 +157,22 @@ def delete_range(run: Run, data: bytes, pos: int, end: int, sub: int) -> Iterato
 
 def _live_keys(run: Run, start: bytes, end: bytes, revision: int) -> Iterator[list[bytes]]:
     """The live keys of a span at a revision, escaped, in order; a list for every GRAIN.delete_slice_rows
-    rows."""
+    rows, or STEP_BYTES of them without their values."""
     lower, upper = range_rows(start, end)
     cursor = Cursor(run.store.database, run.store.path, upper)
     it = cursor.iterator
     oldest = (MAX64 - revision).to_bytes(8, "big")
     found: list[bytes] = []
     last = None
-    rows = skipped = 0
+    rows = skipped = size = 0
     try:
         it.seek(lower)
         while it.valid():
             row = it.key()
             rows += 1
-            if rows >= GRAIN.delete_slice_rows:
-                rows = 0
+            size += len(row)
+            if rows >= GRAIN.delete_slice_rows or size >= STEP_BYTES:
+                rows, size = 0, len(row)
                 yield found
                 found = []
             escaped = row[1:-15]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
+from cluster.evaluate.steps import STEP_BYTES
 from cluster.grain import GRAIN
 from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
@@ -318,6 +319,35 @@ def test_an_effect_of_very_many_changes_is_applied_in_slices(
     assert [row for row in sliced_rows if row[0][:1] != b"r"] == [
         row for row in whole_rows if row[0][:1] != b"r"
     ]
+
+
+@pytest.mark.parametrize("how", ["span", "named"])
+def test_a_slice_holds_few_bytes_of_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """256 keys of 1 MB each went in one: 1.3 GB in one turn of each replica."""
+    monkeypatch.setattr(deletes, "_MANY", 10)
+    names = [b"k%03d" % n + bytes(40_000 * (n % 3)) for n in range(60)] + [b"l" + bytes(600_000)]
+    store = StateStore.open(tmp_path)
+    store.apply([(1, 1, b"".join(records.put(name, 0, 1, b"v", 0) for name in names))])
+    before = store.revision
+    data = (records.delete_range(b"k", b"m", len(names)) if how == "span"
+            else records.txn([records.delete(name) for name in names]))
+    work = store.apply_slices([(2, 1, data)], want_events=True)
+    gone: list[bytes] = []
+    try:
+        while True:
+            some = [event[2] for event in next(work)]
+            assert sum(map(len, some[:-1])) < STEP_BYTES
+            gone += some
+    except StopIteration as ended:
+        some = [event[2] for event in ended.value.events]
+        assert sum(map(len, some[:-1])) < STEP_BYTES
+        gone += some
+    assert gone == names
+    assert store.revision == before + 1
+    assert store.live_count(b"\0", b"\0") == 0
+    past = history(store, b"\0", b"\0", before + 1, max_events=10**6, max_scan=10**6).events
+    assert [event[2] for event in past] == names
+    store.close()
 
 
 @pytest.mark.parametrize("puts", [3, MANY])
