@@ -28,6 +28,7 @@ from node.storage import StateStore
 # questions without a confirmation, or that wait for a revocation; a front asks one for all reads of a tick
 MOST_OPEN = 100_000
 _SWEPT = 20_000  # that were given up, in a turn of the loop: 40 ms
+_PASSED = 100_000  # that were looked at in it; of those that are answered more cannot come in a second
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
 
 
@@ -217,7 +218,9 @@ class Confirmations:
         """Each second: fronts give up keep-alives whose lease cannot end, the oldest first. These make room
         for others."""
         waiting, given_up, found = self._waiting, dict[int, int](), 0
-        while waiting and found < _SWEPT:
+        for _ in range(min(len(waiting), _PASSED)):
+            if found >= _SWEPT:
+                break
             lease, question = waiting[0]
             number = given_up.get(lease, 0)
             questions = self._blocked.get(lease, [])

@@ -136,6 +136,30 @@ def test_only_keep_alives_that_were_given_up_are_looked_at(monkeypatch: pytest.M
     assert not sequencer.confirmations._waiting
 
 
+def test_few_keep_alives_that_are_answered_are_passed_over_in_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They gather behind one that is awaited: all of them went in the turn in which it was given up."""
+    monkeypatch.setattr(confirm, "_PASSED", 300)
+    sequencer = Sequencer()
+    sequencer.now_ms = 60_000
+    for rid in range(1, 1001):
+        body = rpc_pb2.LeaseKeepAliveRequest(ID=1 if rid == 1 else 2).SerializeToString()
+        sequencer.confirmations.ask(sequencer.link, rid, Method.LEASE_KEEPALIVE, body)
+    sequencer.confirmations.run(True)
+    sequencer.confirmations.confirmed(sequencer.rounds[-1], 5)
+    sequencer.lessor.revoked(2)
+    sequencer.confirmations.decided([2])
+    sequencer.confirmations.sweep()
+    waiting = sequencer.confirmations._waiting
+    assert len(waiting) == 1000
+    sequencer.link.overdue = 2
+    lengths = []
+    while waiting:
+        sequencer.confirmations.sweep()
+        lengths.append(len(waiting))
+    assert lengths == [700, 400, 100, 0]
+    assert sequencer.confirmations._blocking == 0
+
+
 def test_a_sequencer_that_lost_its_term_renews_nothing() -> None:
     sequencer = Sequencer()
     sequencer.ask(1, 1)
