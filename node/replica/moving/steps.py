@@ -38,6 +38,9 @@ class Steps:
         except StopIteration:
             self._work = self._timer = None
             self._done()
+        except BaseException:
+            self._work = self._timer = None  # other work may begin
+            raise
         else:
             self._timer = self._loop.call_later((SHARE - 1) * (self._perf_counter() - began), self._step)
 
