@@ -191,6 +191,7 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
     plan = simulation.plan
     grain: dict[str, float] = {
         "many_keys": plan.many,
+        "delete_bytes": plan.delete_bytes,
         "late_rows": plan.many,
         "late_bytes": 20 * plan.many,
         "turn_rows": plan.turn_rows,
