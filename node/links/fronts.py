@@ -36,9 +36,9 @@ NODE_IDENTITY = b"n"  # what the identity of another node's link begins with
 
 class FrontLink:
     __slots__ = (
-        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "generation",
-        "hurried_until", "identity", "lost", "member_id", "newest", "overdue", "pass_on", "pieces_sent",
-        "pieces_taken", "session", "subscriptions", "table", "taken_at", "version", "wanted", "watches",
+        "_expected", "_out", "_prefix", "_send", "_sent", "alive", "answered", "farewell", "hurried_until",
+        "identity", "lost", "member_id", "newest", "overdue", "pass_on", "pieces_sent", "pieces_taken", "row",
+        "session", "subscriptions", "table", "taken_at", "version", "wanted", "watches",
         "watermark",
     )  # fmt: skip
 
@@ -49,8 +49,8 @@ class FrontLink:
         self.session = session
         self.member_id = member_id  # of the host it runs on; 0: no member
         self.version = LOWEST  # that both sides speak
-        self.generation = 0  # of the table that its requests go by; 0: no key has moved
-        self.table: Table | None = None
+        self.table: Table | None = None  # that its requests go by; None: that of the beginning
+        self.row = b""  # the same as it came; empty: no key has moved
         self.alive = True
         self.farewell = False  # it has every answer, and asks nothing more
         # to a front in this process, which takes large answers as they are
@@ -86,7 +86,7 @@ class FrontLink:
     def placed(self, row: bytes) -> None:
         """PLACED: requests behind it go by this table. ValueError."""
         self.table = table = Table.decode(row)
-        self.generation = table.moved
+        self.row = row if table.moved else b""
 
     def put(self, record: bytes) -> None:
         self._out.append(record)

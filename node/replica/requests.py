@@ -57,6 +57,7 @@ def take_in(node: RequestsNode, link: FrontLink, rid: int, method: int, timeout_
         node.streams.credit(link, rid, int.from_bytes(body, "little"))
     elif method == Method.PLACED:
         link.placed(body)
+        node.reads.told(link)
     elif method == Method.FAREWELL:
         link.farewell = True
     elif method == Method.TRANSFER_LEADER:

@@ -3,6 +3,8 @@
 A read names the order index that it must reflect (from the sequencer's read index) or none (serializable).
 A read is answered only by a table of placement that has the same owners of what it asks for as the one its
 front sent it by (G7). Else the front is told MOVED, or the read waits until this replica has its table.
+Tables are the same only byte for byte: a forced start that dropped a change (decision 77) gives its number to
+another one, which a front that outlives it does not know. Its reads wait until it goes by this replica's.
 
 Long reads run as generators in slices (``node.slicing``), from one RocksDB snapshot, and never hold up an
 apply or a heartbeat. Slices leave as PARTIAL records, so the memory of a request is bounded.
@@ -93,6 +95,7 @@ class _Late:
     serve: Callable[[FrontLink, int, int, bytes], Slices | None]
     deadline: float
     table: Table | None  # that its front went by
+    row: bytes  # the same (FrontLink.row)
     cancelled: bool = False
 
     def __call__(self) -> None:
@@ -113,8 +116,8 @@ class Reads:
         self.waiting = Waiting(limit)
         self.generation = 0  # of the table applied here; 0: no key has moved
         self._table: Table | None = None
-        self._row = b""  # the table for fronts, once one needs it: many reads may at once
-        self._early: list[_Late] = []  # reads by newer tables than that
+        self._row = b""  # the table for fronts; empty: no key has moved
+        self._early: list[_Late] = []  # reads by newer tables than that, or by others of its number
         self._late: dict[tuple[bytes, int], _Late] = {}  # reads that wait
         self._running: dict[tuple[bytes, int], bool] = {}  # long reads; whether they are cancelled
         #: What such a one has left behind is not awaited (``node.serving.streams.Streams.end``).
@@ -128,12 +131,12 @@ class Reads:
         a read of keys."""
         min_index, revision = READ.unpack_from(body)
         request = body[READ.size :]
-        if min_index <= self._applied_index() and link.generation == self.generation:
+        if min_index <= self._applied_index() and self._goes_by_this(link):
             self._serve(link, rid, revision, request, serve)
             return
         late = _Late(
             self, link, rid, method, revision, request, serve, self._loop.time() + timeout_ms / 1000,
-            link.table)
+            link.table, link.row)
         self._late[link.identity, rid] = late
         if min_index <= self._applied_index():
             late()
@@ -142,10 +145,28 @@ class Reads:
 
     def placed(self, table: Table) -> None:
         """A table is applied: before any read goes by it."""
-        self._table, self._row, self.generation = table, b"", table.moved
+        self._table, self.generation = table, table.moved
+        self._row = table.encode() if table.moved else b""
+        self._look_again()
+
+    def told(self, link: FrontLink) -> None:
+        """A front goes by another table. If that is this replica's, it asks again what came by others."""
+        if self._goes_by_this(link):
+            self._look_again()
+
+    def _look_again(self) -> None:
         early, self._early = self._early, []
         for late in early:
             late()
+
+    def _goes_by_this(self, link: FrontLink) -> bool:
+        """Whether a front goes by the table applied here."""
+        if link.row is self._row:
+            return True
+        if link.row != self._row:
+            return False
+        link.row = self._row  # of its next reads the two need no look
+        return True
 
     def serve_if_agreed(self, late: _Late) -> None:
         """G7: a read whose index is applied, unless its front sent it by a table with other owners."""
@@ -157,15 +178,14 @@ class Reads:
         link, rid, table = late.link, late.rid, late.table
         generation = 0 if table is None else table.moved
         mine = self._table
-        if generation == self.generation or not link.alive:
+        if late.row == self._row or not link.alive:
             return True
         if mine is None and table is not None:  # none was applied since the start: that of the beginning
             mine = Table.initial(table.base)
         if mine is None or agree(mine, table, late.method, late.request):
             return True
-        if generation < self.generation:
-            self._row = self._row or mine.encode()
-            link.answer(rid, Status.MOVED, self._row)
+        if generation < self.generation or self._goes_by_this(link):
+            link.answer(rid, Status.MOVED, self._row or mine.encode())
             self._mark_dirty(link)
         elif len(self._early) >= self.waiting.limit:
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
@@ -175,7 +195,7 @@ class Reads:
 
     def waits(self, link: FrontLink, body: bytes) -> bool:
         """Whether a read may have to wait for what is not applied here: an entry, or its front's table."""
-        return bool(READ.unpack_from(body)[0] > self._applied_index()) or link.generation != self.generation
+        return bool(READ.unpack_from(body)[0] > self._applied_index()) or not self._goes_by_this(link)
 
     def _serve(
         self, link: FrontLink, rid: int, revision: int, request: bytes,

@@ -72,9 +72,11 @@ class Context:
             self._row = row
 
     def follow(self, table: Table) -> None:
-        """From here on this front goes by a table, if it is newer."""
+        """From here on this front goes by a table, if it is newer. One of the same number differs only if a
+        forced start has dropped a change that this front knows."""
         before = self.placement.table
-        if table.generation > before.generation:
+        if table.generation > before.generation or (
+                table.generation == before.generation and table != before):
             self.placement.replace(table)
             self.router.highest = max(self.router.highest, table.pruned)  # watches begin behind it
             self.router.moved.tell(table)  # G7: before anything is sent by it

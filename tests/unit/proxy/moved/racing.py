@@ -127,6 +127,7 @@ class Node:
         for request in self.node.take():
             if request.method == Method.PLACED:
                 self.link.placed(request.body)
+                self.reads.told(self.link)
             elif request.method == Method.READ_INDEX:
                 self.node.index(request, len(self.order.records), self.order.whole.revision)
             elif request.method in READS:

@@ -77,6 +77,27 @@ def test_g7_a_read_that_meets_moved_goes_to_the_new_owner_by_the_table_that_came
     assert order.net.context.stats["unary", "etcdserverpb.KV", "Range"].started == 1
 
 
+def test_a_front_takes_the_table_of_its_own_number_that_a_forced_start_has_put_there() -> None:
+    order, lost, _, now = served()
+    context = order.net.context
+    context.follow(lost)
+    order.net.run()
+    now.take()
+    (owner,) = order.table.owners(b"other", b"")
+    move = Move(1, b"other", b"other\0", (owner,), (owner + 1) % 3)
+    forced = take_moved(take_move(order.table, move, 4), Moved(1, True, 4, 0), 4)
+    assert forced.generation == lost.generation
+    now.answer(0, Status.PLACEMENT, forced.encode())
+    order.net.run()
+    assert context.placement.table == forced
+    assert [(request.method, request.body) for request in now.take()] == [(Method.PLACED, forced.encode())]
+    followed = list[Table]()
+    context.on_table.append(lambda before, table: followed.append(table))
+    for table in (order.table, forced):
+        context.follow(table)
+    assert not followed, "an older one, or this one again, changes nothing"
+
+
 def test_g7_a_transaction_goes_by_the_table_of_the_moment_when_it_is_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -115,6 +115,33 @@ def test_a_read_by_a_newer_table_waits_until_that_is_applied(table: Table | None
     assert replica.served == [2, 1]
 
 
+def other_history() -> Table:
+    """What a forced start made of MOVED's generation, once it had dropped that change."""
+    owner = FIRST.owner(b"x")
+    move = Move(1, b"x", b"x\0", (owner,), 1 - owner)
+    return take_moved(take_move(FIRST, move, 4), Moved(1, True, 4, 0), 4)
+
+
+@pytest.mark.parametrize("index", [0, 5])
+def test_g7_a_table_of_the_same_number_that_a_forced_start_dropped_is_another_one(index: int) -> None:
+    """Its owner of a key answered that there is none."""
+    mine = other_history()
+    assert mine.generation == MOVED.generation
+    replica = Replica(mine)
+    replica.link.placed(MOVED.encode())
+    replica.read(b"k", index=index)
+    replica.read(b"y", index=index, rid=2)
+    replica.applied = 5
+    replica.reads.waiting.release(5, 0.0)
+    assert replica.served == [2], "both tables have the same owner of it"
+    assert not replica.link.answers, "a front that does not take this table would ask again and again"
+    replica.link.placed(mine.encode())
+    replica.reads.told(replica.link)
+    assert replica.link.answers == [(1, Status.MOVED, mine.encode())]
+    replica.read(b"k", rid=3)
+    assert replica.served == [2, 3]
+
+
 def test_a_read_that_waits_for_a_table_is_given_up_in_time() -> None:
     replica = Replica(FIRST)
     replica.link.placed(MOVED.encode())
