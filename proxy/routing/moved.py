@@ -4,7 +4,8 @@ A node answers MOVED to a read if its keys are in a change that the front did no
 on each link before it sends anything by a new table, so a node knows by which table a read was sent. The
 front asks a read again, by the way that the read came, if it was not sent yet or its link has ended: another
 link knows only the newest table. Writes need nothing: a leader answers ELSEWHERE for keys of another shard,
-and the sequencer knows which shard that is.
+and the sequencer knows which shard that is. So it gets what waits for a shard that is gone: a front begins
+with the table of the beginning, and serves before a node has told it a newer one.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from cluster import errors
 from cluster.placement import Table
 from cluster.wire.messages import Method, Status
 from proxy.routing.links import Link
+from proxy.routing.routes import ShardRoute
 from proxy.routing.waiting import PartWaiting, Waiting
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class Moved:
         self.anew: dict[int, Callable[[Waiting], None]] = {}
         self.generation = 0  # of the table by which this front goes; 0: no key has moved
         self._row = b""  # the table, once keys have moved: what nodes are told
+        self._left: list[Waiting] = []  # by shards that are gone: unsent
 
     def tell(self, table: Table) -> None:
         """This front goes by another table from here on: say so on each link."""
@@ -43,8 +46,15 @@ class Moved:
                 if link.up:
                     self.greet(link)
 
+    def leaves(self, route: ShardRoute) -> None:
+        """A shard is gone. What waits here for it stays until watches have followed."""
+        self._left += route.unsent()
+
     def ask_unsent(self) -> None:
-        """Place reads again that wait here by an older table."""
+        """Place again what waits here by an older table."""
+        left, self._left = self._left, []
+        for waiting in left:
+            self._anew(waiting)
         if not self._row:
             return  # no key has moved
         router = self._router
@@ -54,6 +64,16 @@ class Moved:
             route.reads = deque(waiting for waiting in route.reads if not self._names_keys(waiting))
         for waiting in unsent:
             self.ask(waiting)
+
+    def _anew(self, waiting: Waiting) -> None:
+        """Of a shard that is gone."""
+        router = self._router
+        if self._names_keys(waiting):
+            self.ask(waiting)
+        elif waiting.call is not None and waiting.call.closed:
+            router.gone(waiting)
+        else:
+            router.to_leader(waiting)
 
     def placed_anew(self, waiting: Waiting) -> bool:
         """Whether a read whose link has ended is asked again, since keys have moved at some time."""

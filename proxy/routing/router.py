@@ -106,7 +106,8 @@ class Router(Sending):
         for shard in self.routes.keys() - set(running):
             route = self.routes[shard]
             route.end()
-            self._end_route(route, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            self._end_links(route)
+            self.moved.leaves(route)
             self.routes = {other: known for other, known in self.routes.items() if other != shard}
         if self.rounds is None and len(self.routes) > 1:
             self.rounds = Rounds(self.loop, self._leader_links)
@@ -304,10 +305,9 @@ class Router(Sending):
             if waiting.method == Method.LONE:  # it would have to wait there
                 (waiting.shard,) = LONE_HEAD.unpack_from(waiting.body)
                 waiting.method, waiting.body = Method.PUT, waiting.body[LONE_HEAD.size :]
+                self.to_leader(waiting)
             else:
-                waiting.body = bytes((waiting.method,)) + waiting.body
-                waiting.method, waiting.shard = Method.WIDE, 0
-            self.to_leader(waiting)
+                self.to_sequencer(waiting)
         elif status == _MOVED:
             self._heard(link, _PLACEMENT, body)
             self.moved.ask(waiting)
@@ -478,15 +478,13 @@ class Router(Sending):
         self.draining = True
         self.in_turn.close()
         for route in self.routes.values():
-            self._end_route(route, errors.STOPPED)
+            self._end_links(route)
+            for waiting in route.unsent():
+                self.fail(waiting, errors.STOPPED)
 
-    def _end_route(self, route: ShardRoute, kind: errors.ErrorKind) -> None:
+    def _end_links(self, route: ShardRoute) -> None:
         for link in tuple(route.links.values()):
             link.close("shutting down" if self.draining else "the shard is dropped")
-        for waiting in (*route.queue, *route.reads):
-            self.fail(waiting, kind)
-        route.queue.clear()
-        route.reads.clear()
 
     def statistics(self) -> dict[str, int]:
         return {

@@ -116,6 +116,13 @@ class ShardRoute:
         """The shard is dropped: no link is opened any more."""
         self._connect = lambda receiver, shard, member: None
 
+    def unsent(self) -> list[Any]:
+        """Remove what waits for a leader or a replica."""
+        unsent = [*self.queue, *self.reads]
+        self.queue.clear()
+        self.reads.clear()
+        return unsent
+
     @property
     def has_leader(self) -> bool:
         """Whether this host knows a leader; its own node's word counts, where that answers."""

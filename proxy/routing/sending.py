@@ -61,7 +61,10 @@ class Sending:
         """Send to the leader, or queue until there is one."""
         route = self.routes.get(waiting.shard)
         if route is None:  # the shard was dropped meanwhile
-            self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            if waiting.route == WRITE:
+                self.to_sequencer(waiting)
+            else:
+                self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
             return
         link = route.leader_link
         if link is not None:
@@ -72,6 +75,12 @@ class Sending:
             route.queue.append(waiting)
         else:
             self.fail(waiting, errors.TOO_MANY_REQUESTS)
+
+    def to_sequencer(self, waiting: Waiting) -> None:
+        """A write that is certainly not logged, of keys that another shard has: the sequencer knows which."""
+        waiting.body = bytes((waiting.method,)) + waiting.body
+        waiting.method, waiting.shard = Method.WIDE, 0
+        self.to_leader(waiting)
 
     def to_replica(self, waiting: Waiting) -> None:
         """Send to the own host's node of the shard, or to another one while that is down."""
