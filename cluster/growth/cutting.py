@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from math import inf
 from typing import NamedTuple
 
@@ -15,9 +15,11 @@ from cluster.growth.sample import MOST_KEY_BYTES, Span, Weighed
 from cluster.placement.table import BASE, END, Table, before, bounds
 
 _MOST_TRIED = 12  # spans that are looked at closely
+_MOST_ASKED = 100  # spans whose owners are asked for: each takes up to 50 us where much has moved
 _MOST_GROUPS = 128  # transactions that each of them is held against
 _MOST_DEEP = 8  # directories of each key, below what all keys have in common
 _NEAR = 0.05  # of the load: a cut at a slash is worth so much
+_LARGE = 0.1  # of the load: all bytes are worth so much; else what is idle moves to and fro
 _OLD_SHARE = 0.2  # of the load, in each half of the time: else the load walks
 
 
@@ -29,6 +31,15 @@ class Cut(NamedTuple):
     share: float  # of the leader's load
     crossing: float  # of the load: transactions that would be over two shards
     size_bytes: int  # about
+
+
+class _Near(NamedTuple):
+    """A span that may be cut off."""
+
+    distance: float  # from what is wanted
+    start: bytes
+    end: bytes
+    share: float
 
 
 class Hottest(NamedTuple):
@@ -57,20 +68,40 @@ def cut(
     total = sum(one.weight for one in own)
     if not total > 0:
         return None
-    tried = sorted(_spans(own, total, wanted, limits))[:_MOST_TRIED]
+    found = sorted(_spans(own, total, wanted, limits, _runs(table, shard)))[:_MOST_ASKED]
+    found.sort(key=lambda near: near.distance + _LARGE * _size(told, near.start, near.end))
     groups, load = _groups(own)
     halves = _Halves(own)
-    for _, start, end, share in tried:
-        if table.owners_of(start, end) != (shard,):
-            continue  # a hash has spread it
-        if target is not None and had(table, target, start, end):
-            continue  # G11
+    for _, start, end, share in islice(_free(table, shard, found, target), _MOST_TRIED):
         if not halves.stays(start, end):
             continue
         crossing = _crossing(groups, start, end) / load
         if crossing < limits.crossing:
             return Cut(start, end, share, crossing, size_bytes(told, start, end))
     return None
+
+
+def _free(table: Table, shard: int, found: Sequence[_Near], target: int | None) -> Iterator[_Near]:
+    """Those that may move."""
+    for near in found:
+        if table.owners_of(near.start, near.end) != (shard,):
+            continue  # a hash has spread it, or a key in it has moved
+        if target is None or not had(table, target, near.start, near.end):  # G11
+            yield near
+
+
+def _runs(table: Table, shard: int) -> list[tuple[bytes, bytes]]:
+    """What a shard owns, as spans without a gap: only within one of them a cut is all its own."""
+    found: list[tuple[bytes, bytes]] = []
+    joins = False  # it owned all of the piece before
+    for start, end, owner, _, _ in table.pieces_of(shard, END, END):
+        alone = owner == shard or table.base_shards(start, end) == (shard,)
+        if joins and alone and found[-1][1] == start:
+            found[-1] = found[-1][0], end
+        else:
+            found.append((start, end))
+        joins = alone
+    return found
 
 
 def had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
@@ -81,9 +112,9 @@ def had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
 
 
 def _spans(
-    own: Sequence[Weighed], total: float, wanted: float, limits: Bounds
-) -> Iterator[tuple[float, bytes, bytes, float]]:
-    """How far each is from what is wanted, its bounds, its share."""
+    own: Sequence[Weighed], total: float, wanted: float, limits: Bounds, runs: Iterable[tuple[bytes, bytes]]
+) -> Iterator[_Near]:
+    """Parts of the shard's runs, and directories."""
     keys: list[bytes] = []
     before_key: list[float] = []  # share of the load below each key
     sums: dict[bytes, float] = {}
@@ -101,17 +132,24 @@ def _spans(
     def fits(share: float) -> bool:
         return limits.least_span <= share <= limits.most_span
 
-    for index in range(1, len(keys)):
-        place, slash = _between(keys[index - 1], keys[index])
-        worse = 0.0 if slash else _NEAR
-        if fits(share := before_key[index]):
-            yield abs(share - wanted) + worse, END, place, share
-        if fits(share := 1 - before_key[index]):
-            yield abs(share - wanted) + worse, place, END, share
+    before_key.append(1.0)
+    for start, end in runs:
+        first = bisect_left(keys, start)
+        last = len(keys) if end == END else bisect_left(keys, end)
+        low, high = before_key[first], before_key[last]
+        if fits(share := high - low):
+            yield _Near(abs(share - wanted), start, end, share)
+        for index in range(first + 1, last):
+            place, slash = _between(keys[index - 1], keys[index])
+            worse = 0.0 if slash else _NEAR
+            if fits(share := before_key[index] - low):
+                yield _Near(abs(share - wanted) + worse, start, place, share)
+            if fits(share := high - before_key[index]):
+                yield _Near(abs(share - wanted) + worse, place, end, share)
     for name, share in sums.items():
         if fits(share):
             end = prefix_end(name) if name.endswith(b"/") or may_be_cut(name) else name + b"\0"
-            yield abs(share - wanted) + _NEAR, name, end, share
+            yield _Near(abs(share - wanted) + _NEAR, name, end, share)
 
 
 def _above(key: bytes, common: int) -> Iterator[bytes]:
@@ -193,9 +231,13 @@ class _Halves:
 
 def size_bytes(told: Shard, start: bytes, end: bytes) -> int:
     """About, by the marks; without marks all that the shard has."""
+    return int(told.live_bytes * _size(told, start, end))
+
+
+def _size(told: Shard, start: bytes, end: bytes) -> float:
+    """As a share of what the shard has."""
     if not told.marks:
-        return told.live_bytes
+        return 1.0
     first = bisect_left(told.marks, start)
     last = len(told.marks) if end == END else bisect_left(told.marks, end)
-    parts = min(last - first + 1, len(told.marks))
-    return told.live_bytes * max(parts, 1) // len(told.marks)
+    return max(min(last - first + 1, len(told.marks)), 1) / len(told.marks)

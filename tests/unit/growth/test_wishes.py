@@ -1,0 +1,82 @@
+"""What the facts ask for: which span, to which shard, and in which words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cluster.growth.bounds import Bounds
+from cluster.growth.cutting import cut
+from cluster.growth.facts import Facts, Host, Shard
+from cluster.growth.sample import Weighed
+from cluster.placement.base import Base
+from cluster.placement.changes import take_shard
+from cluster.placement.table import END, Piece, State, Table
+
+LIMITS = Bounds()
+HOSTS = {1: Host(8.0, 4.0, 0.9)}
+NAMES = [b"/m/%03d" % number for number in range(300)]
+
+
+def sample(names: list[bytes]) -> tuple[Weighed, ...]:
+    return tuple(Weighed(name, 1.0, float(at % 60)) for at, name in enumerate(names))
+
+
+HOT = Shard(1, 1, 0.9, 9000.0, 0, 1000, 300, sample(NAMES))
+COOL = Shard(1, 1, 0.05, 100.0)
+
+
+def table(*spans: Piece, past: tuple[Piece, ...] = (), base: int = 1) -> Table:
+    """Three shards more than those of the base, and where keys have moved."""
+    found = Table.initial(Base(base, 2))
+    for shard in range(base, base + 3):
+        forming = take_shard(found, shard, State.FORMING, shard, (1,))
+        found = take_shard(forming, shard, State.SERVING, 0, ())
+    return replace(found, spans=spans, past=past, generation=found.generation + 1, last_move=1)
+
+
+def facts(known: Table, shards: dict[int, Shard]) -> Facts:
+    return Facts(0, known, HOSTS, {1: "a"}, shards)
+
+
+@pytest.mark.parametrize(("spans", "shard", "base"), [
+    ((Piece(b"/m/", b"/m0", 1, 5),), 1, 1),
+    ((Piece(b"/m/", b"/m0", 1, 5),), 1, 2),
+    ((Piece(END, b"/m/000", 2, 5), Piece(b"/m/300", END, 1, 5)), 0, 1),
+    ((Piece(b"/m/", b"/m/1", 1, 5), Piece(b"/m/1", b"/m0", 1, 9)), 1, 1),
+], ids=["one that moved there", "between what a hash spreads", "all but both ends", "neighbours"])
+def test_a_shard_of_the_middle_of_the_keys_is_split_too(
+    spans: tuple[Piece, ...], shard: int, base: int
+) -> None:
+    known = table(*spans, base=base)
+    found = cut(known, shard, HOT, 0.45, LIMITS, 3)
+    assert found is not None
+    assert found.share == pytest.approx(0.45, abs=0.01)
+    assert known.owners_of(found.start, found.end) == (shard,)
+
+
+def test_one_of_several_spans_of_a_shard_moves_whole() -> None:
+    spans = Piece(b"/m/000", b"/m/120", 1, 5), Piece(b"/m/200", b"/m/3", 1, 5)
+    told = replace(HOT, sample=sample([name for name in NAMES if not b"/m/120" <= name < b"/m/200"]))
+    found = cut(table(*spans), 1, told, 0.45, LIMITS, 3)
+    assert found is not None
+    assert (found.start, found.end) == (b"/m/200", b"/m/3")
+
+
+@pytest.mark.parametrize(("first", "side"), [(150, "upper"), (50, "lower")])
+def test_of_two_cuts_that_are_alike_the_one_of_fewer_bytes_moves(first: int, side: str) -> None:
+    """What is idle went along, as it had when it was what was hot."""
+    told = replace(HOT, sample=sample(NAMES[first : first + 100] * 3), marks=tuple(NAMES[::5]))
+    found = cut(table(Piece(b"/m/", b"/m0", 1, 5)), 1, told, 0.45, LIMITS, 3)
+    assert found is not None
+    assert ("lower" if found.start == b"/m/" else "upper") == side
+
+
+def test_spans_that_may_not_move_use_up_no_looks() -> None:
+    """The nearest ones were those that the target had, and the only ones looked at."""
+    known = table(Piece(b"/m/", END, 1, 6), past=(Piece(b"/m/", b"/m0", 2, 0, 5),))
+    names = NAMES[:67] + [b"/z"] * 33
+    found = cut(known, 1, replace(HOT, sample=sample(names * 3)), 0.45, LIMITS, 2)
+    assert found is not None
+    assert (found.share, found.start) == (pytest.approx(0.33), b"/z")
