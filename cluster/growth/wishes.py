@@ -11,9 +11,10 @@ from cluster.features.births import MOST_SHARDS, running
 from cluster.growth.bounds import Bounds
 from cluster.growth.cutting import Cut, cut, had, hottest, may_be_cut, size_bytes
 from cluster.growth.facts import Facts, Shard
-from cluster.placement.table import END, Piece, State
+from cluster.placement.table import END, Piece, State, Table
 
 _FEW_PUTS = 100.0  # a second: too few to tell what one costs
+_MOST_TARGETS = 3  # that a span is looked for, some milliseconds each
 _WHOLE = 1.0  # a shard that is to retire gives away all that it has
 
 
@@ -85,17 +86,23 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
                          f"advice does not tell apart: if they are several, move some of them")
     if share > limits.one_key:
         return _say(hot, f"{begins}, {share:.0%} of that for the one key {_shown(key)}: no move helps")
-    movable = load - order
-    if (target := _target(facts, hot, cpus, limits)) is not None:
+    movable, found = load - order, None
+    targets = _targets(facts, hot, cpus, limits)
+    for target in targets:
         room = cpus[target]
         if (found := cut(facts.table, hot, told, _wanted(movable, room, order), limits, target)) is None:
-            return _say(hot, f"{begins}, and no span of its keys has {limits.least_span:.0%} to "
-                             f"{limits.most_span:.0%} of that without spreading transactions over shards")
+            continue
         moved = found.share * movable
         if load - max(load - moved, room + moved) >= limits.gain:
             begins = f"{begins}, shard {target}'s {room:.0%}"
             return _moving(hot, target, found, (load - moved, room + moved), begins)
-    return _another(facts, hot, begins, cpus, limits)
+    if not targets or found is not None:
+        return _another(facts, hot, begins, cpus, limits)
+    if _has_past(facts.table, targets[-1]) and cut(
+            facts.table, hot, told, limits.least_span, limits) is not None:
+        return _say(hot, f"{begins}, and shards with room have old revisions of its keys: compact")
+    return _say(hot, f"{begins}, and no span of its keys has {limits.least_span:.0%} to "
+                     f"{limits.most_span:.0%} of that without spreading transactions over shards")
 
 
 def _another(facts: Facts, hot: int, begins: str, cpus: Mapping[int, float], limits: Bounds) -> Wish:
@@ -129,15 +136,24 @@ def _wanted(movable: float, room: float, order: float) -> float:
     return (movable + order - room) / (2 * movable) if movable > 0 else 0.0
 
 
-def _target(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> int | None:
-    """The shard with most room, whose leader's host has a CPU for what comes."""
+def _targets(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> list[int]:
+    """Shards with room, whose leaders' hosts have a CPU for what comes: the one with most room, then the
+    first that takes any span (G11). Where none does, others that may take some."""
+    found: list[int] = []
     for shard in sorted(cpus, key=lambda shard: cpus[shard]):
         if shard == hot or cpus[shard] >= limits.cool:
             continue
         host = facts.hosts.get(facts.shards[shard].leader)
         if host is not None and host.free_cpus >= min(limits.least_span * cpus[hot], limits.free_cpus):
-            return shard
-    return None
+            found.append(shard)
+            if not _has_past(facts.table, shard):
+                return [*found[:1], shard] if len(found) > 1 else found
+    return found[:_MOST_TARGETS]
+
+
+def _has_past(table: Table, shard: int) -> bool:
+    """Whether it had keys that it may not take now."""
+    return table.past_of(shard, END, END) > 0
 
 
 def _order_work(facts: Facts, cpus: Mapping[int, float]) -> float:

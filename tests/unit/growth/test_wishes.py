@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from cluster.growth import wishes
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import cut
+from cluster.growth.cutting import Cut, cut
 from cluster.growth.facts import Facts, Host, Shard
 from cluster.growth.sample import Weighed
+from cluster.growth.wishes import Kind, wish
 from cluster.placement.base import Base
 from cluster.placement.changes import take_shard
 from cluster.placement.table import END, Piece, State, Table
@@ -80,3 +83,38 @@ def test_spans_that_may_not_move_use_up_no_looks() -> None:
     found = cut(known, 1, replace(HOT, sample=sample(names * 3)), 0.45, LIMITS, 2)
     assert found is not None
     assert (found.share, found.start) == (pytest.approx(0.33), b"/z")
+
+
+BACK = table(Piece(b"/m/", END, 1, 6), past=(Piece(b"/m/", END, 0, 0, 5),))  # shard 0 had what shard 1 has
+
+
+@pytest.mark.parametrize("cpus", [(0.05, 0.06), (0.06, 0.05)])
+def test_what_one_shard_had_goes_to_the_next_cool_one(cpus: tuple[float, float]) -> None:
+    """Which of two idle shards is cooler is noise: the wish changed with it, and its time began anew."""
+    shards = {0: replace(COOL, cpu=cpus[0]), 1: HOT, 2: replace(COOL, cpu=cpus[1])}
+    found = wish(facts(BACK, shards), LIMITS)
+    assert found is not None
+    assert (found.kind, found.target) == (Kind.MOVE, 2)
+
+
+def test_keys_that_all_shards_with_room_had_wait_for_a_compaction() -> None:
+    found = wish(facts(BACK, {0: COOL, 1: HOT}), LIMITS)
+    assert found is not None
+    assert found.kind == Kind.SAY
+    assert found.text.endswith("and shards with room have old revisions of its keys: compact")
+
+
+def test_few_targets_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = list[int | None]()
+
+    def counted(*args: Any) -> Cut | None:
+        tried.append(args[5] if len(args) > 5 else None)
+        return cut(*args)
+
+    monkeypatch.setattr(wishes, "cut", counted)
+    wide = tuple(one._replace(spans=((b"/", b"0"),)) for one in HOT.sample)
+    shards = {0: replace(HOT, sample=wide), **{shard: COOL for shard in (1, 2, 3)}}
+    found = wish(facts(table(), shards), LIMITS)
+    assert found is not None
+    assert "no span of its keys has 30% to 50% of that" in found.text
+    assert tried == [1], "none of them had a key: the others would take no other span"
