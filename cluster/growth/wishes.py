@@ -86,7 +86,7 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
                          f"advice does not tell apart: if they are several, move some of them")
     if share > limits.one_key:
         return _say(hot, f"{begins}, {share:.0%} of that for the one key {_shown(key)}: no move helps")
-    movable, found = load - order, None
+    movable, little = load - order, False
     targets = _targets(facts, hot, cpus, limits)
     for target in targets:
         room = cpus[target]
@@ -96,8 +96,12 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
         if load - max(load - moved, room + moved) >= limits.gain:
             begins = f"{begins}, shard {target}'s {room:.0%}"
             return _moving(hot, target, found, (load - moved, room + moved), begins)
-    if not targets or found is not None:
+        little = True
+    if not targets:
         return _another(facts, hot, begins, cpus, limits)
+    if little:
+        return _say(hot, f"{begins}; no move to a shard with room would leave the hotter one "
+                         f"{limits.gain:.0%} of a CPU less")
     if _has_past(facts.table, targets[-1]) and cut(
             facts.table, hot, told, limits.least_span, limits) is not None:
         return _say(hot, f"{begins}, and shards with room have old revisions of its keys: compact")
@@ -107,8 +111,7 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
 
 def _another(facts: Facts, hot: int, begins: str, cpus: Mapping[int, float], limits: Bounds) -> Wish:
     """No shard has room."""
-    room = min(cpus.values())
-    if room <= limits.cool and len(cpus) > 1:
+    if any(cpu < limits.cool for shard, cpu in cpus.items() if shard != hot):
         return _say(hot, f"{begins}; where shards have room, their leaders' hosts have no free CPU")
     if short := [member for member, host in facts.hosts.items() if host.free_cpus < limits.free_cpus]:
         names = ", ".join(sorted(facts.members.get(member, f"{member:x}") for member in short))

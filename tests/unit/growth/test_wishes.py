@@ -113,8 +113,17 @@ def test_few_targets_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(wishes, "cut", counted)
     wide = tuple(one._replace(spans=((b"/", b"0"),)) for one in HOT.sample)
-    shards = {0: replace(HOT, sample=wide), **{shard: COOL for shard in (1, 2, 3)}}
+    shards = {0: replace(HOT, sample=wide), **dict.fromkeys((1, 2, 3), COOL)}
     found = wish(facts(table(), shards), LIMITS)
     assert found is not None
     assert "no span of its keys has 30% to 50% of that" in found.text
     assert tried == [1], "none of them had a key: the others would take no other span"
+
+
+def test_a_move_that_would_bring_too_little_is_called_that() -> None:
+    """It said that hosts had no free CPU, which they had."""
+    halves = replace(HOT, cpu=0.72, sample=sample([b"/a/1", b"/b/1"] * 50))
+    found = wish(facts(table(), {0: halves, 1: replace(COOL, cpu=0.38), 2: replace(COOL, cpu=0.39)}), LIMITS)
+    assert found is not None
+    assert found.kind == Kind.SAY
+    assert found.text.endswith("; no move to a shard with room would leave the hotter one 10% of a CPU less")
