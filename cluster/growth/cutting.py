@@ -140,12 +140,15 @@ def _spans(
         if fits(share := high - low):
             yield _Near(abs(share - wanted), start, end, share)
         for index in range(first + 1, last):
+            lower, upper = before_key[index] - low, high - before_key[index]
+            if not (fits(lower) or fits(upper)):
+                continue
             place, slash = _between(keys[index - 1], keys[index])
             worse = 0.0 if slash else _NEAR
-            if fits(share := before_key[index] - low):
-                yield _Near(abs(share - wanted) + worse, start, place, share)
-            if fits(share := high - before_key[index]):
-                yield _Near(abs(share - wanted) + worse, place, end, share)
+            if fits(lower):
+                yield _Near(abs(lower - wanted) + worse, start, place, lower)
+            if fits(upper):
+                yield _Near(abs(upper - wanted) + worse, place, end, upper)
     for name, share in sums.items():
         if fits(share):
             end = prefix_end(name) if name.endswith(b"/") or may_be_cut(name) else name + b"\0"

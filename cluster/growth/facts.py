@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, NamedTuple
 
 from cluster.features.moves import UNBOUNDED
-from cluster.growth.sample import MOST, Weighed
+from cluster.growth.sample import MOST, MOST_KEY_BYTES, Weighed
 from cluster.placement import Table
 
 MOST_MARKS = 64
 _MOST_BYTES = 4 << 20  # of what a node tells
+_SAMPLE_BYTES = 256 << 10  # about, of a sample that is told: the sequencer reads it in a millisecond
+_STEPS = 20  # that it is told in
 _TOO_LARGE = 1 << 64  # for an integer: a member's ID has 64 bits
 
 
@@ -49,20 +51,26 @@ class Shard:
     marks: tuple[bytes, ...] = ()  # cut its live keys into equal parts
 
     def encode(self) -> bytes:
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """What :meth:`encode` makes, in steps of a fraction of a millisecond. Of a large sample each so many
+        requests are told: of all ages, the newest among them."""
+        size = 0
+        for some in _parts(self.sample):
+            size += sum(map(_encoded_bytes, some))
+            yield b""
+        every = max(-(-size // _SAMPLE_BYTES), 1)
         told = {name: getattr(self, name) for name in _OF_SHARD}
-        told["marks"] = [mark.hex() for mark in self.marks]
-        left = _MOST_BYTES - len(json.dumps(told | {"sample": []}))
-        newest = sorted(range(len(self.sample)), key=lambda at: self.sample[at].age_s)
-        kept: dict[int, list[Any]] = {}
-        for at in newest:  # the decoder takes so many bytes
-            key, weight, age_s, spans = self.sample[at]
-            one = [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
-            left -= len(json.dumps(one)) + len(", ")
-            if left < 0:
-                break
-            kept[at] = one
-        told["sample"] = [kept[at] for at in sorted(kept)]
-        return json.dumps(told).encode()
+        told["marks"] = [mark[:MOST_KEY_BYTES].hex() for mark in self.marks]
+        yield json.dumps(told).encode()[:-1] + b', "sample": ['
+        comma = b""
+        for some in _parts(self.sample[::-1][::every][::-1]):
+            yield comma + json.dumps([
+                [key.hex(), round(weight, 3), round(age_s, 1), [[a.hex(), b.hex()] for a, b in spans]]
+                for key, weight, age_s, spans in some]).encode()[1:-1]
+            comma = b", "
+        yield b"]}"
 
     @classmethod
     def decode(cls, data: bytes) -> Shard:
@@ -82,6 +90,16 @@ class Shard:
         leader, term, behind, live_bytes, keys = (
             _whole(told, name, least) for name, least in _WHOLE.items())
         return cls(leader, term, cpu, rate, behind, live_bytes, keys, sample, marks)
+
+
+def _parts(sample: Sequence[Weighed]) -> Iterator[Sequence[Weighed]]:
+    step = max(-(-len(sample) // _STEPS), 1)
+    return (sample[at : at + step] for at in range(0, len(sample), step))
+
+
+def _encoded_bytes(one: Weighed) -> int:
+    """About."""
+    return 40 + 2 * len(one.key) + sum([12 + 2 * (len(a) + len(b)) for a, b in one.spans])
 
 
 _WHOLE = {"leader": 0, "term": 0, "behind": -1, "live_bytes": 0, "keys": 0}  # and the least of each

@@ -26,6 +26,7 @@ from cluster.pb import shards_pb2
 from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink, say_not_leader
 from node.machine import NodeMachine
+from node.slicing.slicer import Slices
 from node.upkeep.growth.gathering import Gathering, GatheringNode
 
 if TYPE_CHECKING:
@@ -196,12 +197,19 @@ class Advising:
         if not self._raft.is_leader:
             say_not_leader(self._raft, link, rid)
         else:
-            try:
-                told = self._gathering.own(sampled=body[:1] == b"\1").encode()
-                link.answer(rid, Status.OK, told)
-            except Exception as error:  # whatever it is, the node goes on
-                self._fail(error)
-                link.answer(rid, Status.ERROR, EtcdError(errors.INTERNAL_FAULT).encode())
+            self._node.slicer.start(self._telling(link, rid, sampled=body[:1] == b"\1"))
+        self._node.mark_dirty(link)
+
+    def _telling(self, link: FrontLink, rid: int, *, sampled: bool) -> Slices:
+        pieces: list[bytes] = []
+        try:
+            for piece in self._gathering.own(sampled=sampled).pieces():
+                pieces.append(piece)
+                yield
+            link.answer(rid, Status.OK, b"".join(pieces))
+        except Exception as error:  # whatever it is, the node goes on
+            self._fail(error)
+            link.answer(rid, Status.ERROR, EtcdError(errors.INTERNAL_FAULT).encode())
         self._node.mark_dirty(link)
 
     def _asked(self, link: FrontLink, rid: int, timeout_ms: int, body: bytes) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cluster.settings import NodeSettings
     from node.replica.roles.role import Role
     from node.serving.auth.admission import Admission
+    from node.slicing.slicer import Slicer
     from node.storage import StateStore
     from node.upkeep.group.growing import Growing
 
@@ -38,6 +39,7 @@ _SILENT_ELECTIONS = 3
 class GatheringNode(UpkeepNode, Protocol):
     role: Role
     admission: Admission
+    slicer: Slicer
 
 
 class Gathering:

@@ -25,6 +25,7 @@ from cluster.placement.changes import take_shard
 from cluster.placement.table import State
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import HEAD, Method, Status
+from node.slicing.slicer import Slices
 from node.upkeep.growth import advising as module
 from node.upkeep.growth.advising import Advising
 from node.upkeep.growth.gathering import Gathering
@@ -84,8 +85,10 @@ class Node:
             versions=dict.fromkeys(IDS, 12), send=lambda *frame: self.sent.append(frame))
         self.role = SimpleNamespace(ask_leader=self._ask)
         self.asked: list[tuple[int, int, bytes]] = []
+        self.works: list[Slices] = []  # that has begun
         self.woken = 0
         self.alarms: list[tuple[int, int]] = []
+        self.slicer = SimpleNamespace(start=self.works.append)
         self.told = Shard(2, 1, 0.05, 100.0, 0, 1000, 1).encode()
         fake: Any = self
         self.advising = Advising(fake, self.settings, machine, store, self.raft, growing)
@@ -103,6 +106,11 @@ class Node:
         self.woken += 1
 
     def mark_dirty(self, link: object) -> None: ...
+
+    def work(self) -> None:
+        works, self.works = self.works, []
+        for work in works:
+            for _ in work: ...
 
     def look(self, times: int = 1, busy: float = 0.9) -> None:
         for _ in range(times):
@@ -323,6 +331,8 @@ def test_other_shards_leaders_tell_their_load(tmp_path: Path) -> None:
     link: Any = Link()
     for wanted in (b"\1", b"\0"):
         handler(link, 1, 0, wanted)
+    assert not link.answers, "it is told in slices: its leader has much to do"
+    node.work()
     told = [Shard.decode(body) for _, body in link.answers]
     assert told[0].sample == (Weighed(b"/k", 2.0, 0.0),)
     assert told[1].sample == ()
