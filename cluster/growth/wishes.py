@@ -75,22 +75,24 @@ def wish(facts: Facts, limits: Bounds, before: About | None = None) -> Wish | No
 
 def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> Wish:
     told, load = facts.shards[hot], cpus[hot]
-    order = _order_work(facts, cpus) if hot == 0 else 0.0
-    begins = f"shard {hot}'s leader takes {load:.0%} of a CPU"
-    if order > limits.order_work * load:
-        return _say(hot, f"{begins}, most of it for the order of the other shards: no shard or move helps; "
-                         f"give that host faster CPUs, or clients fewer writes")
+    fixed = _fixed_work(facts, cpus) if hot == 0 else 0.0
+    front = ", with the front of its host," if told.front else ""
+    begins = f"shard {hot}'s leader{front} takes {load:.0%} of a CPU"
+    if fixed > limits.order_work * load:
+        clients = " and clients of its host" if told.front else ""
+        return _say(hot, f"{begins}, most of it for the order of the other shards{clients}: no shard or move "
+                         f"helps; give that host faster CPUs, or clients fewer writes")
     key, share = hottest(told.sample)
     if share > limits.one_key and may_be_cut(key):
         return _say(hot, f"{begins}, {share:.0%} of that for keys that begin with {_shown(key)}, which this "
                          f"advice does not tell apart: if they are several, move some of them")
     if share > limits.one_key:
         return _say(hot, f"{begins}, {share:.0%} of that for the one key {_shown(key)}: no move helps")
-    movable, little = load - order, False
+    movable, little = load - fixed, False
     targets = _targets(facts, hot, cpus, limits)
     for target in targets:
         room = cpus[target]
-        if (found := cut(facts.table, hot, told, _wanted(movable, room, order), limits, target)) is None:
+        if (found := cut(facts.table, hot, told, _wanted(movable, room, fixed), limits, target)) is None:
             continue
         moved = found.share * movable
         if load - max(load - moved, room + moved) >= limits.gain:
@@ -134,9 +136,9 @@ def _moving(source: int, target: int, found: Cut, foreseen: tuple[float, float],
                 *foreseen)
 
 
-def _wanted(movable: float, room: float, order: float) -> float:
+def _wanted(movable: float, room: float, fixed: float) -> float:
     """The share of a load whose move leaves both alike."""
-    return (movable + order - room) / (2 * movable) if movable > 0 else 0.0
+    return (movable + fixed - room) / (2 * movable) if movable > 0 else 0.0
 
 
 def _targets(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> list[int]:
@@ -159,16 +161,19 @@ def _has_past(table: Table, shard: int) -> bool:
     return table.past_of(shard, END, END) > 0
 
 
-def _order_work(facts: Facts, cpus: Mapping[int, float]) -> float:
-    """What of the sequencer's CPU goes into the order: what its own load does not explain, by what a put
-    costs other leaders. To order a put costs less than to put."""
+def _fixed_work(facts: Facts, cpus: Mapping[int, float]) -> float:
+    """What of the sequencer's CPU goes into the order, and into a front in its process: what its own load
+    does not explain, by what a put costs other leaders. To order a put costs less than to put."""
     others = [facts.shards[s] for s in cpus if s and facts.shards[s].rate >= _FEW_PUTS]
     if not others:
         return 0.0
     price = median(told.cpu / told.rate for told in others)
     own, ordered = facts.shards[0].rate, sum(told.rate for told in others)
     load = cpus.get(0, 0.0)
-    return max(min(load - price * own, load * ordered / (ordered + own)), 0.0)
+    fixed = load - price * own
+    if not facts.shards[0].front:
+        fixed = min(fixed, load * ordered / (ordered + own))
+    return max(fixed, 0.0)
 
 
 def _spare(facts: Facts, cpus: Mapping[int, float], limits: Bounds, before: int) -> Wish | None:

@@ -75,7 +75,8 @@ class Gathering:
             rate=sampling.sample.rate(now_ms) if sampling is not None else 0.0, behind=self._behind(now_ms),
             live_bytes=store.size_in_use_bytes(), keys=max(counts.keys(), 0),
             sample=tuple(sampling.sample.weighed(now_ms)) if sampling is not None and sampled else (),
-            marks=tuple(counts.marks(MOST_MARKS)) if sampled else ())
+            marks=tuple(counts.marks(MOST_MARKS)) if sampled else (),
+            front=any(link.pass_on is not None for link in node.fronts.links.values()))
 
     def _behind(self, now_ms: int) -> int:
         raft, worst = self._raft, 0

@@ -127,3 +127,22 @@ def test_a_move_that_would_bring_too_little_is_called_that() -> None:
     assert found is not None
     assert found.kind == Kind.SAY
     assert found.text.endswith("; no move to a shard with room would leave the hotter one 10% of a CPU less")
+
+
+def test_what_a_front_in_the_leaders_process_takes_does_not_move() -> None:
+    """It foresaw 54% of a CPU there, and nothing of the front's part moved."""
+    others = {1: Shard(2, 1, 0.01, 200.0), 2: Shard(3, 1, 0.01, 200.0)}  # 5% of a CPU for 1,000 puts
+    hosts = dict.fromkeys((1, 2, 3), HOSTS[1])
+    for front, words in ((False, ": move keys from"), (True, "and clients of its host: no shard or move")):
+        told = replace(HOT, rate=2000.0, front=front)
+        found = wish(replace(facts(table(), {0: told, **others}), hosts=hosts), LIMITS)
+        assert found is not None
+        assert words in found.text
+    told = replace(HOT, rate=10_000.0, front=True)
+    found = wish(replace(facts(table(), {0: told, **others}), hosts=hosts), LIMITS)
+    assert found is not None
+    assert found.kind == Kind.MOVE
+    assert found.source_cpu == pytest.approx(0.4 + 0.5 * (1 - found.share))
+    alone = wish(facts(Table.initial(Base(1, 2)), {0: replace(HOT, front=True)}), LIMITS)
+    assert alone is not None
+    assert alone.text.startswith("shard 0's leader, with the front of its host, takes 90% of a CPU")

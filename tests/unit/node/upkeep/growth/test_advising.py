@@ -88,6 +88,7 @@ class Node:
         self.works: list[Slices] = []  # that has begun
         self.woken = 0
         self.alarms: list[tuple[int, int]] = []
+        self.fronts = SimpleNamespace(links={b"f": SimpleNamespace(pass_on=None)})
         self.slicer = SimpleNamespace(start=self.works.append)
         self.told = Shard(2, 1, 0.05, 100.0, 0, 1000, 1).encode()
         fake: Any = self
@@ -342,6 +343,14 @@ def test_other_shards_leaders_tell_their_load(tmp_path: Path) -> None:
     assert link.answers[2][0] == Status.NOT_LEADER
     node.look(5)
     assert node.asked == []
+
+
+def test_a_leader_knows_that_a_front_is_in_its_process(tmp_path: Path) -> None:
+    node = Node(tmp_path)
+    node.look()
+    node.fronts.links[b"i"] = SimpleNamespace(pass_on=lambda *answer: None)
+    node.look(3)
+    assert "shard 0's leader, with the front of its host, takes 90% of a CPU" in node.ask().text
 
 
 def test_each_action_has_its_request() -> None:
