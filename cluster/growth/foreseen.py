@@ -1,7 +1,8 @@
 """Whether an action brought what was foreseen.
 
 The hotter one of two leaders is compared, in shares of what both take: more or less load in all is no
-effect of the action. Where the load is of another kind, nothing can be said.
+effect of the action. Where the load is of another kind, nothing can be said. But a retirement must leave room
+for load that returns: it was wrong if its target is hot soon, whatever the cause.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Foreseen(NamedTuple):
         taken = _taken(wished, facts)
         if taken is None:
             return self, Came.UNKNOWN, "a leader does not tell any more"
-        return self, *self._compared(taken)
+        return self, *self._compared(taken, limits)
 
     def _added(self, facts: Facts) -> tuple[Foreseen, Came, str]:
         newer = [known.state for shard, known in facts.table.shards.items() if shard > self.last_shard]
@@ -71,16 +72,18 @@ class Foreseen(NamedTuple):
             return self, Came.WRONG, "the shard was not born"
         return self, Came.WAITING, ""
 
-    def _compared(self, taken: tuple[float, float]) -> tuple[Came, str]:
+    def _compared(self, taken: tuple[float, float], limits: Bounds) -> tuple[Came, str]:
         wished = self.wished
         sum_before, sum_now = sum(self.before), sum(taken)
         foreseen = wished.source_cpu, wished.target_cpu
         text = (f"shards {wished.shard} and {wished.target} took {_percents(self.before)}; foreseen were "
                 f"{_percents(foreseen)}, and {_percents(taken)} came")
+        if wished.kind == Kind.RETIRE and taken[1] > limits.hot:
+            return Came.WRONG, f"{text}: it is hot"
         if not sum_before > 0 or not sum_now > 0 or abs(sum_now / sum_before - 1) > _OTHER_LOAD:
             return Came.UNKNOWN, f"{text}: the load is another one"
         if wished.kind == Kind.RETIRE:
-            return (Came.WRONG if taken[1] > 2 * foreseen[1] else Came.RIGHT), text
+            return Came.RIGHT, text
         hotter = [max(pair) / sum(pair) for pair in (self.before, foreseen, taken)]
         gain, came = hotter[0] - hotter[1], hotter[0] - hotter[2]
         return (Came.RIGHT if came >= _HALF * gain else Came.WRONG), text
