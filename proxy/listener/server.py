@@ -100,8 +100,7 @@ class Server:
         if tls is None:
             return lambda: ClientConnection(self, serves)
         return lambda: TlsLayer(
-            ClientConnection(self, serves), tls, self.backlog.add, self._refuse_handshake,
-            plain_too=plain_too)
+            ClientConnection(self, serves), tls, self.backlog, self._refuse_handshake, plain_too=plain_too)
 
     def _listens(self, listener: asyncio.Server) -> None:
         self._listeners.append(listener)
