@@ -18,7 +18,7 @@ from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import PREFACE, Connection
 from proxy.http.memory import STEP_BYTES
 from proxy.listener.traffic import Serves
-from proxy.tls import TLS_IN_CLEAR
+from proxy.tls import TLS_IN_CLEAR, TlsLayer
 
 if TYPE_CHECKING:
     from proxy.listener.server import Server
@@ -31,9 +31,9 @@ _TAKES_S = 2.0  # a stop does not wait for a client that takes nothing for so lo
 
 class ClientConnection(asyncio.Protocol):
     __slots__ = ("accepted", "behind", "closed_at", "closing", "counted", "dirty", "ended", "fd", "grace",
-                 "http1", "http2", "loop", "paused_reading", "peer", "peer_name", "secure", "server",
-                 "serves", "sniffed", "taken", "taken_at", "transport", "turns", "unwritable", "waits",
-                 "written")
+                 "http1", "http2", "layer", "loop", "paused_reading", "peer", "peer_name", "secure",
+                 "server", "serves", "sniffed", "taken", "taken_at", "transport", "turns", "unwritable",
+                 "waits", "written")
 
     def __init__(self, server: Server, serves: Serves) -> None:
         self.server = server
@@ -41,6 +41,7 @@ class ClientConnection(asyncio.Protocol):
         self.loop = server.loop
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.fd = -1  # of a connection without TLS
+        self.layer: TlsLayer | None = None  # of one with TLS
         self.http1: Http1Connection | None = None
         self.http2: Connection | None = None
         self.sniffed = b""
@@ -69,7 +70,8 @@ class ClientConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
         limits = self.server.limits
         self.transport.set_write_buffer_limits(high=limits.write_high_bytes, low=limits.write_high_bytes >> 2)
-        if transport.get_extra_info("tls_layer") is None:
+        self.layer = transport.get_extra_info("tls_layer")
+        if self.layer is None:
             self.in_clear(self.transport)
         name = transport.get_extra_info("peername")
         self.accepted = self.taken_at = self.loop.time()
@@ -79,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
 
     def in_clear(self, transport: asyncio.Transport) -> None:
         """Nothing lies between this and the socket."""
-        self.transport = transport
+        self.transport, self.layer = transport, None
         socket = transport.get_extra_info("socket")
         if socket is not None:
             self.fd = socket.fileno()
@@ -400,7 +402,9 @@ class ClientConnection(asyncio.Protocol):
     def _look_at_taken(self, now: float) -> None:
         """A client that takes no answers for long, and holds more than its share of a full memory, loses its
         connection. So does one that leaves the end of its last answer for as long as it may be idle."""
-        taken = self.written - self.transport.get_write_buffer_size()
+        # by TLS each write is larger, and some are TLS' own
+        written = self.written if self.layer is None else self.layer.written
+        taken = written - self.transport.get_write_buffer_size()
         if taken != self.taken or not self._unsent():
             self.taken, self.taken_at = taken, now
             return

@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
+import hpack
 import pytest
 
 from cluster.settings import Tls
 from proxy.grpc.calls import Call
 from proxy.grpc.registry import Registry
+from proxy.http.http2 import PREFACE
+from proxy.http.http2 import frames as f
 from proxy.http.requests import HttpRequest
 from proxy.listener.server import Limits
 from proxy.tls import HINTS, TLS_IN_CLEAR, Credentials
@@ -38,6 +41,7 @@ class Served:
         self.registry.http("/later", self.later)
         self.registry.unary("/t.S/Who", self.call)
         self.registry.unary("/t.S/Shown", self.shown)
+        self.registry.unary("/t.S/Large", lambda call, data: call.reply(bytes(30 << 20)))
         self.registry.shown = lambda token, common_name: common_name
 
     def who(self, request: HttpRequest) -> None:
@@ -215,6 +219,30 @@ def test_records_that_were_changed_on_their_way_end_the_connection(
             while plain.recv(65_536):
                 pass
     until(lambda: connections(running) == 0)
+
+
+def test_a_client_that_takes_nothing_but_asks_on_is_let_go(authority: Authority) -> None:
+    """Each small answer is larger by its record: what was counted as taken fell with it."""
+    pair = authority.issue("stalled", "127.0.0.1")
+    limits = Limits(
+        max_memory_bytes=300_000, write_high_bytes=65_536, max_unsent_bytes=1 << 30, stalled_s=1.0)
+    made = ssl.create_default_context(cafile=str(authority.file))
+    fields = [(":method", "POST"), (":scheme", "https"), (":path", "/t.S/Large"),
+              ("content-type", "application/grpc")]
+    credentials = Credentials(Tls(str(pair.cert), str(pair.key)))
+    with serving(Served().registry, limits, credentials) as running, connected(running, made) as secure:
+        secure.sendall(
+            PREFACE + f.settings_frame({f.INITIAL_WINDOW_SIZE: 2**31 - 1})
+            + f.window_update(0, 2**31 - 1 - 65_535)
+            + f.header_frames(1, hpack.Encoder().encode(fields), False)
+            + f.frame(f.DATA, f.END_STREAM, 1, bytes(5)))
+
+        def let_go() -> bool:
+            with contextlib.suppress(OSError):
+                secure.sendall(f.frame(f.PING, 0, 0, bytes(8)))
+            return bool(running.call(running.server.statistics)["connections_stalled"])
+
+        until(let_go)
 
 
 def test_a_client_that_goes_away_in_the_midst_leaves_nothing(running: Running, authority: Authority) -> None:
