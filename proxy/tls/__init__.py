@@ -2,6 +2,7 @@
 
 - ``contexts``: the files of certificates and what is made of them, made again when a file changes;
 - ``certified``: what a client's certificate says, and why a host refuses one that its CA signed;
+- ``records``: what comes, and what may bring no data;
 - ``layer``: TLS between a connection's socket and what speaks HTTP on it.
 """
 

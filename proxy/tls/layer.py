@@ -7,9 +7,7 @@ for the handshake.
 
 A step of a handshake takes up to a millisecond of CPU. Handshakes take turns with busy connections
 (``Backlog``), so a crowd that dials at once delays other requests by no more than such a turn.
-
-OpenSSL handles all records that it has, until one brings data. A KeyUpdate costs it 15 us, has 27 bytes, and
-is answered: 256 KB of them took 0.15 s. So it gets one record at a time, and many records take turns, too.
+Many records of one connection take turns, too.
 """
 
 from __future__ import annotations
@@ -25,17 +23,13 @@ from cluster import gotext
 from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import shown
 from proxy.tls.contexts import Credentials
+from proxy.tls.records import RECORD, Records
 
 _AT_ONCE_BYTES = 16_384
 _MOST_AHEAD_BYTES = 65_536  # read of a client that has not finished its handshake
-_RECORD = 16_384  # plain bytes in one, at most
-_HEAD = 5  # bytes of a record before its body: its kind, a version, and the body's length
-_MOST_BODY = _RECORD + 2_048  # OpenSSL refuses a longer one as soon as it has the head
 _FEW_RECORDS = 16  # handled as they come: a read of full ones has no more
 _TURN_RECORDS = 64  # handled in one go, 1 ms of KeyUpdates
-# Records in a row without data. Go, and so etcd, ends a connection after 16. Honest clients send hardly any:
-# OpenSSL and Go update keys only where the program says so, others after gigabytes
-MOST_EMPTY = 64
+MOST_EMPTY = 64  # records in a row without data
 MOST_ANSWERS = 65_536  # bytes, while some are unread: what 2,400 KeyUpdates are answered
 _HANDSHAKE = 0x16  # the first byte of a client that begins with TLS
 _NO_TLS = "tls: first record does not look like a TLS handshake"
@@ -77,9 +71,9 @@ class Backlog(Protocol):
 
 class TlsLayer(asyncio.Protocol, asyncio.Transport):
     __slots__ = (
-        "_above", "_answers", "_backlog", "_behind", "_credentials", "_empty", "_encrypted", "_fd", "_in",
-        "_kept", "_looked_up", "_out", "_plain_too", "_queued", "_raw", "_refused", "_shut", "_tls",
-        "_turned_away", "_turns", "_wants_reading", "written",
+        "_above", "_answers", "_backlog", "_credentials", "_encrypted", "_fd", "_in", "_looked_up", "_out",
+        "_plain_too", "_queued", "_raw", "_records", "_refused", "_shut", "_tls", "_turned_away", "_turns",
+        "_wants_reading", "written",
     )
 
     def __init__(
@@ -98,11 +92,9 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls: ssl.SSLObject = cast(ssl.SSLObject, None)
         self._encrypted = False  # the handshake is done
+        self._records: Records = cast(Records, None)  # from then on
         self._queued = False  # its next step, or more records
-        self._kept = b""  # encrypted: a part of a record, or records that wait for their turn
-        self._behind = False  # the latter
         self._turns = 0  # had in succession, about
-        self._empty = 0  # records in a row that brought no data
         self._answers = 0  # bytes said to records since the client had read all that was said
         self.written = 0  # bytes given to the socket
         self._looked_up: asyncio.Future[str] | None = None  # where the client comes from
@@ -120,10 +112,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def data_received(self, data: bytes) -> None:
         if self._encrypted:
-            if self._behind:
-                self._kept += data
-            else:
-                self._read(data)
+            self._read(data)
         elif self._turned_away:
             pass  # what it sent before it heard of that
         elif self._tls is None and self._plain_too and data[0] != _HANDSHAKE:
@@ -141,7 +130,6 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._shut = True
-        self._kept = b""
         if self._looked_up is not None:
             self._looked_up.cancel()
         # it refers to this: all of it is freed at once
@@ -192,11 +180,11 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             self._refuse(reason)
             return
         self._encrypted = True
+        self._records = Records(self._tls, self._in, MOST_EMPTY)
         self._flush()
         if self._wants_reading:
             self._raw.resume_reading()
-        if ahead := self._in.read():
-            self._read(ahead)
+        self._read(b"")  # what came with its end
 
     def _admit(self) -> str | None:
         """Why a client that has shaken hands is refused; "" if it is not; None: its address is looked up
@@ -233,60 +221,28 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
     # -- reading
 
     def _read(self, data: bytes, in_turn: bool = False) -> None:
-        pieces: list[bytes] = []
+        records = self._records
+        had_ended, left = records.ended, _TURN_RECORDS if in_turn else _FEW_RECORDS
+        if records.behind and not in_turn:
+            left = 0  # their turn comes
         try:
-            ended = self._decrypt(data, pieces, in_turn)
+            pieces = records.read(data, left)
+            if records.behind and left == _FEW_RECORDS and not self._backlog.spent(self._turns):
+                pieces += records.read(b"", _TURN_RECORDS - _FEW_RECORDS)
         except ssl.SSLError:
             self._flush()
             self._raw.abort()
             return
-        if self._behind:
+        if records.behind:
             self._raw.pause_reading()
         if self._out.pending and not self._answer():
             return
         if pieces:
             self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-        if ended and not self._raw.is_closing() and not self._above.eof_received():
+        if records.ended > had_ended and not self._raw.is_closing() and not self._above.eof_received():
             self.close()
-        if self._behind and self._wants_reading:
+        if records.behind and self._wants_reading:
             self._later()
-
-    def _decrypt(self, data: bytes, pieces: list[bytes], in_turn: bool) -> bool:
-        """As many whole records as there is time for; whether the client has ended its side."""
-        tls, incoming = self._tls, self._in
-        if self._kept:
-            data = self._kept + data
-        at, size, left = 0, len(data), _TURN_RECORDS if in_turn else _FEW_RECORDS
-        self._behind = False
-        while size - at >= _HEAD:
-            body = data[at + 3] << 8 | data[at + 4]
-            end = at + _HEAD + body if body <= _MOST_BODY else size
-            if end > size:
-                break
-            if not left:
-                if in_turn or self._backlog.spent(self._turns):
-                    self._behind = True
-                    break
-                in_turn, left = True, _TURN_RECORDS - _FEW_RECORDS
-            left -= 1
-            incoming.write(data[at:end])
-            at = end
-            try:
-                piece = tls.read(_RECORD)
-            except ssl.SSLWantReadError:
-                self._empty += 1
-                if self._empty > MOST_EMPTY:
-                    raise ssl.SSLError("too many records without data") from None
-                continue
-            except ssl.SSLZeroReturnError:
-                piece = b""
-            if not piece:
-                self._kept = b""
-                return True
-            pieces.append(piece)
-            self._empty = 0
-        self._kept = data[at:]
-        return False
 
     def _answer(self) -> bool:
         """Say what TLS answers; False if the client reads none of it."""
@@ -309,7 +265,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         if self._raw.is_closing() or not self._wants_reading:
             return
         self._read(b"", in_turn=True)
-        if not (self._behind or self._raw.is_closing()):
+        if not (self._records.behind or self._raw.is_closing()):
             self._turns >>= 1
             if self._wants_reading:
                 self._raw.resume_reading()
@@ -321,7 +277,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             return
         tls, size = self._tls, len(data)
         try:
-            if size <= _RECORD:
+            if size <= RECORD:
                 if size:
                     tls.write(data)
             else:
@@ -383,7 +339,7 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._wants_reading = True
-        if self._behind:
+        if self._encrypted and self._records.behind:
             self._later()
         else:
             self._raw.resume_reading()

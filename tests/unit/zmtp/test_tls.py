@@ -19,6 +19,7 @@ from structlog.testing import capture_logs
 from cluster.settings import PeerTls
 from tests.authority import Authority, Pair
 from tests.ports import free_ports
+from tests.unit.tls.rekeying import Rekeying
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp import tls as shaking
 from tools.muster.machine.zmtp.asking import Untrusted
@@ -93,6 +94,60 @@ def test_bytes_come_as_they_were_sent_however_little_the_kernel_takes(
         two.close()
 
     asyncio.run(scenario())
+
+
+def from_a_client(authority: Authority, folder: Path) -> tuple[socket.socket, TlsSocket, Rekeying]:
+    """Its end of the connection, the host's, and what goes on for it after the handshake."""
+    context = ssl.create_default_context(cafile=str(authority.file))
+    context.keylog_filename = str(folder / "secrets")
+    end, other = socket.socketpair()
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_000_000)
+    other.setblocking(False)
+    incoming, outgoing, there, back = (ssl.MemoryBIO() for _ in range(4))
+    listening = credentials(authority, authority.issue("host", NAME)).for_listening()
+    listening.verify_mode = ssl.CERT_NONE
+    host = listening.wrap_bio(incoming, outgoing, server_side=True)
+    client = context.wrap_bio(back, there, server_hostname=NAME)
+    for _ in range(4):
+        for side in (client, host):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        incoming.write(there.read())
+        back.write(outgoing.read())
+    return end, TlsSocket(other, host, incoming, outgoing), Rekeying(client, folder / "secrets")
+
+
+def received(sock: TlsSocket, size: int) -> bytes:
+    """All that comes before it has to wait."""
+    data = b""
+    with contextlib.suppress(BlockingIOError):
+        while piece := sock.recv(size):
+            data += piece
+    return data
+
+
+@pytest.mark.parametrize("data", [b"", b"x"], ids=["alone", "between data"])
+def test_key_updates_of_a_stranger_end_its_connection(
+    authority: Authority, tmp_path: Path, data: bytes
+) -> None:
+    """One read went on for as long as they came: no timer ran, and no other link was served."""
+    end, sock, client = from_a_client(authority, tmp_path)
+    with end, contextlib.closing(sock):
+        for _ in range(500):
+            end.sendall(client.update() + (client.data(data) if data else b""))
+        with pytest.raises(OSError, match="tls: too many ignored records"):
+            received(sock, 4096)
+        assert sock._out.pending <= 17 * 27
+
+
+def test_key_updates_now_and_then_harm_no_link(authority: Authority, tmp_path: Path) -> None:
+    end, sock, client = from_a_client(authority, tmp_path)
+    with end, contextlib.closing(sock):
+        for _ in range(50):
+            end.sendall(b"".join(client.update() for _ in range(16)))
+            for _ in range(5):
+                end.sendall(client.data(bytes(16_000)))
+            assert len(received(sock, 65_536)) == 80_000
 
 
 def test_a_peers_name_may_have_its_final_dot(authority: Authority) -> None:

@@ -27,6 +27,7 @@ from proxy.tls.addresses import by_name, by_number
 from proxy.tls.certified import refusal_of, shown
 from proxy.tls.contexts import Credentials, bound, read
 from proxy.tls.layer import words
+from proxy.tls.records import Records
 from tools.muster.machine.names import names_of
 from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.asking import Untrusted, asked
@@ -39,6 +40,10 @@ STEPS_S = 0.001  # of a turn of the loop, for all handshakes of peers that dial;
 _HANDSHAKE_BYTES = 16_384
 _PIECE = 262_144  # encrypted in one go
 _READ_BYTES = 65_536
+# Records without data, for so many bytes of data. Hosts send none: Python's ssl updates no keys. 256
+# strangers at once hold the loop for 60 ms by them, and may not send enough data for more
+_MOST_EMPTY = 16
+_WORTH_BYTES = 65_536
 
 
 class PeerCredentials:
@@ -114,7 +119,7 @@ class TlsSocket:
     ) -> None:
         self._raw = raw
         self._tls = tls
-        self._in = incoming
+        self._records = Records(tls, incoming, _MOST_EMPTY, _WORTH_BYTES)
         self._out = outgoing
         self._pending = b""  # encrypted, and not taken by the kernel
         self._ahead = 0  # bytes of the next ``send`` that are among these
@@ -127,27 +132,22 @@ class TlsSocket:
         self._raw.setsockopt(level, option, value)
 
     def recv(self, size: int) -> bytes:
-        """Whole records that have come; b"" at the end. BlockingIOError, OSError. It leaves nothing readable
-        behind: the loop watches the raw socket only."""
+        """What whole records hold that have come; b"" at the end. BlockingIOError, OSError. It leaves nothing
+        readable behind: the loop watches the raw socket only, and tells of an error once."""
         pieces: list[bytes] = []
-        waits = ended = False
+        records, waits, ended = self._records, False, False
         while not (pieces or waits or ended):  # a record may come in parts
+            data = b""
             try:
                 data = self._raw.recv(size)
                 ended = not data
-                self._in.write(data)
             except (BlockingIOError, InterruptedError):
                 waits = True
             try:
-                while piece := self._tls.read(_READ_BYTES):
-                    pieces.append(piece)
-                ended = True
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLZeroReturnError:
-                ended = True
+                pieces = records.read(data, _READ_BYTES)
             except ssl.SSLError as error:
                 raise OSError(errno.EPROTO, words(error)) from None
+            ended = ended or records.ended
         if pieces or ended:
             return b"".join(pieces)
         raise BlockingIOError
