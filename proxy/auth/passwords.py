@@ -1,11 +1,17 @@
-"""Passwords, hashed and compared in threads: bcrypt takes 50 ms by design."""
+"""Passwords, hashed and compared in threads: bcrypt takes 50 ms by design.
+
+Clients take turns, so that none keeps others from logging in. A client is an address: who logs in has no name
+yet.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import bcrypt
 
@@ -13,30 +19,48 @@ from cluster import errors
 from cluster.errors import EtcdError
 
 MOST_BYTES = 72  # of a password that count for bcrypt
-_MOST_WAITING = 1_000  # beyond it TooManyRequests
+# One client may have so many wait, and of several each its part. Beyond it TooManyRequests
+_MOST_WAITING = 1_000
 _THREADS = 2
 T = TypeVar("T")
 
 
+class Asks(Protocol):
+    """A call, or a request of version 2."""
+
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def peer(self) -> str: ...
+
+
+@dataclass(slots=True)
+class _Job:
+    asks: Asks
+    work: Callable[[], Any]
+    then: Callable[[Any], None]
+    failed: Any
+
+
 class Passwords:
-    """``cost``: of new hashes."""
+    """``cost``: of new hashes. Nothing is done for who is gone once its turn comes."""
 
     def __init__(self, loop: Any, cost: int) -> None:
         self._loop: asyncio.AbstractEventLoop = loop
         self._cost = cost
         self._threads: ThreadPoolExecutor | None = None
-        self._waiting = 0
+        self._waiting: dict[str, deque[_Job]] = {}  # by client, in the order of their turns
+        self._under_way = 0
 
-    def hash(self, password: str | bytes, then: Callable[[bytes], None]) -> None:
-        """``then`` gets the hash, or nothing if hashing failed. EtcdError: too long, or too many under
-        way."""
+    def hash(self, asks: Asks, password: str | bytes, then: Callable[[bytes], None]) -> None:
+        """``then`` gets the hash, or nothing if hashing failed. EtcdError: too long, or too many wait."""
         data = password if isinstance(password, bytes) else password.encode()
         if len(data) > MOST_BYTES:
             raise EtcdError(errors.BCRYPT_LENGTH)
-        self._run(lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)), then, b"")
+        self._run(asks, lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)), then, b"")
 
-    def check(self, password: str | bytes, known: bytes, then: Callable[[bool], None]) -> None:
-        """Whether it is the password of a hash. EtcdError: too many under way."""
+    def check(self, asks: Asks, password: str | bytes, known: bytes, then: Callable[[bool], None]) -> None:
+        """Whether it is the password of a hash. EtcdError: too many wait."""
         data = (password if isinstance(password, bytes) else password.encode())[:MOST_BYTES]
 
         def compare() -> bool:
@@ -45,21 +69,41 @@ class Passwords:
             except ValueError:  # no hash
                 return False
 
-        self._run(compare, then, False)
+        self._run(asks, compare, then, False)
 
-    def _run(self, work: Callable[[], T], then: Callable[[T], None], failed: T) -> None:
-        if self._waiting >= _MOST_WAITING:
+    def _run(self, asks: Asks, work: Callable[[], T], then: Callable[[T], None], failed: T) -> None:
+        client = asks.peer.rpartition(":")[0]
+        jobs = self._waiting.get(client, deque())
+        clients = len(self._waiting) + (not jobs)
+        if len(jobs) >= _MOST_WAITING // clients:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
+        jobs.append(_Job(asks, work, then, failed))
+        self._waiting[client] = jobs
+        self._begin()
+
+    def _begin(self) -> None:
+        while self._waiting and self._under_way < _THREADS:
+            client, jobs = next(iter(self._waiting.items()))
+            del self._waiting[client]
+            job = jobs.popleft()
+            if jobs:
+                self._waiting[client] = jobs  # behind the others
+            if not job.asks.closed:
+                self._work(job)
+
+    def _work(self, job: _Job) -> None:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_THREADS, "bcrypt")
-        self._waiting += 1
+        self._under_way += 1
 
-        def done(found: asyncio.Future[T]) -> None:
-            self._waiting -= 1
-            then(failed if found.cancelled() or found.exception() is not None else found.result())
+        def done(found: asyncio.Future[Any]) -> None:
+            self._under_way -= 1
+            self._begin()
+            job.then(job.failed if found.cancelled() or found.exception() is not None else found.result())
 
-        self._loop.run_in_executor(self._threads, work).add_done_callback(done)
+        self._loop.run_in_executor(self._threads, job.work).add_done_callback(done)
 
     def close(self) -> None:
+        self._waiting.clear()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)

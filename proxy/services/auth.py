@@ -94,7 +94,7 @@ def _with_password(context: Context, change: Change, hashes: Callable[[Any], boo
     def serve(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         context.check_size(data)
         if hashes(request):
-            context.passwords.hash(request.password, partial(hashed, call, request, stats))
+            context.passwords.hash(call, request.password, partial(hashed, call, request, stats))
         else:
             send(call, request, stats)
 
@@ -133,7 +133,8 @@ class _LoginOf:
             self._reply(revision, term, login)
             return
         try:
-            self.context.passwords.check(self.request.password, known, partial(self._compared, login))
+            self.context.passwords.check(
+                self.call, self.request.password, known, partial(self._compared, login))
         except EtcdError as e:
             self._fail(e)
 

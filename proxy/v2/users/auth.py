@@ -102,7 +102,7 @@ class Auth:
             hashed(b"")
             return
         try:
-            self._context.passwords.hash(password.encode()[:MOST_BYTES], hashed)
+            self._context.passwords.hash(request, password.encode()[:MOST_BYTES], hashed)
         except EtcdError:
             self._refuse(request, 500, "Internal Server Error")
 

@@ -57,7 +57,7 @@ class Credentials:
             proof = self._proofs[self._key(name, password)] = fingerprint(known)
             then(Who(name, proof))
 
-        self._passwords.check(password, known, compared)
+        self._passwords.check(request, password, known, compared)
 
     def _key(self, name: bytes, password: bytes) -> bytes:
         made = hashlib.blake2b(b"%d:" % len(name) + name + password, digest_size=32, key=self._salt)

@@ -241,7 +241,7 @@ def test_a_wait_ends_whose_client_leaves_while_its_password_is_compared(half: bo
 
 async def _compared(half: bool, right: bool) -> None:
     front, net, proven = Front(), Net().started(), list[Callable[[bool], None]]()
-    net.context.passwords = SimpleNamespace(check=lambda password, known, then: proven.append(then))
+    net.context.passwords = SimpleNamespace(check=lambda asks, password, known, then: proven.append(then))
     keys, node = Keys(net.context), net.nodes[1]
     front.serve = keys.serve  # type: ignore[method-assign]
     front.http1.receive(

@@ -24,7 +24,9 @@ class Passwords:
     def __init__(self) -> None:
         self.compared: list[bytes] = []
 
-    def check(self, password: bytes, known: bytes, then: Callable[[bool], None]) -> None:
+    def check(
+        self, asks: HttpRequest, password: bytes, known: bytes, then: Callable[[bool], None]
+    ) -> None:
         self.compared.append(password)
         then(known.endswith(password))
 

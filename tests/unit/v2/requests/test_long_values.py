@@ -132,7 +132,7 @@ def test_a_wait_gets_a_long_event_once_its_turns_are_over(longest: list[int]) ->
 def test_a_long_value_is_held_once_while_its_write_waits_for_its_turn() -> None:
     """Its form, its text of four bytes for each character, and the write were."""
     net, proven = Net().started(), list[Callable[[bool], None]]()
-    net.context.passwords = SimpleNamespace(check=lambda password, known, then: proven.append(then))
+    net.context.passwords = SimpleNamespace(check=lambda asks, password, known, then: proven.append(then))
     keys, node = Keys(net.context), net.nodes[1]
     value = 2 * "\U0001f600\xe4" * 100_000
     head = {"content-type": "application/x-www-form-urlencoded", "authorization": "Basic YTpi"}

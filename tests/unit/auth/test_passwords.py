@@ -1,0 +1,114 @@
+"""Who waits for whom where passwords are compared (proxy.auth.passwords)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from cluster import errors
+from cluster.errors import EtcdError
+from proxy.auth.passwords import Passwords
+from tests.unit.proxy.fakes import FakeCall
+
+
+class Loop:
+    """Work that waits for a thread is done when it is asked to."""
+
+    def __init__(self) -> None:
+        self.given: list[tuple[Callable[[], Any], Future[Any]]] = []
+
+    def run_in_executor(self, threads: object, work: Callable[[], Any]) -> Future[Any]:
+        found = Future[Any]()
+        self.given.append((work, found))
+        return found
+
+    def work(self) -> None:
+        given, self.given = self.given, []
+        for work, found in given:
+            found.set_result(work())
+
+
+def asking(address: str, port: int = 1) -> FakeCall:
+    call = FakeCall()
+    call.peer = f"{address}:{port}"
+    return call
+
+
+class Asked:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bcrypt.checkpw", lambda data, known: data == known)
+        self.loop = Loop()
+        self.passwords = Passwords(self.loop, 4)
+        self.told: list[tuple[str, bool]] = []
+
+    def check(self, call: FakeCall, password: str = "x") -> bool:
+        """Whether it waits or is compared."""
+
+        def told(right: bool) -> None:
+            self.told.append((call.peer.partition(":")[0], right))
+
+        try:
+            self.passwords.check(call, password, b"x", told)
+        except EtcdError as error:
+            return error.kind is not errors.TOO_MANY_REQUESTS
+        return True
+
+
+def test_one_client_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login waited 25 s for the 1,000 that another client had asked for, or was refused."""
+    asked = Asked(monkeypatch)
+    taken = sum(asked.check(asking("a", port), "wrong") for port in range(1500))
+    assert taken == 1_000 + 2, "two are compared"
+    assert all(asked.check(asking(client)) for client in "bc")
+    for _ in range(2):
+        asked.loop.work()
+    assert asked.told == [("a", False)] * 2 + [("a", False), ("b", True)]
+    asked.loop.work()
+    assert ("c", True) in asked.told
+
+
+def test_clients_that_wait_have_equal_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    assert sum(asked.check(asking("a")) for _ in range(2000)) == 1002
+    assert sum(asked.check(asking("b")) for _ in range(2000)) == 500
+    assert not asked.check(asking("a"))
+    for _ in range(300):
+        asked.loop.work()
+    assert [client for client, _ in asked.told].count("b") > 290
+    assert sum(len(jobs) for jobs in asked.passwords._waiting.values()) == 900
+
+
+def test_nothing_is_compared_for_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    calls = [asking("a") for _ in range(1000)]
+    for call in calls:
+        assert asked.check(call)
+    for call in calls[2:]:
+        call.closed = True
+    assert asked.check(asking("a"))
+    asked.loop.work()
+    assert len(asked.loop.given) == 1
+    asked.loop.work()
+    assert len(asked.told) == 3
+    assert not asked.passwords._waiting
+
+
+def test_threads_compare_and_hash() -> None:
+    async def scenario() -> None:
+        passwords, told = Passwords(asyncio.get_running_loop(), 4), asyncio.Queue[Any]()
+        passwords.hash(asking("a"), "secret", told.put_nowait)
+        known = await told.get()
+        for password in ("secret", "wrong"):
+            passwords.check(asking("a"), password, known, told.put_nowait)
+        assert {await told.get(), await told.get()} == {True, False}
+        passwords.check(asking("a"), "secret", b"no hash", told.put_nowait)
+        assert await told.get() is False
+        with pytest.raises(EtcdError, match="exceeds 72 bytes"):
+            passwords.hash(asking("a"), "x" * 73, told.put_nowait)
+        passwords.close()
+
+    asyncio.run(scenario())
