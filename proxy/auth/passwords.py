@@ -42,6 +42,14 @@ class _Job:
     failed: Any
 
 
+def check_length(password: str | bytes) -> bytes:
+    """A password as bcrypt takes it. EtcdError: it is too long for a new one."""
+    data = password if isinstance(password, bytes) else password.encode()
+    if len(data) > MOST_BYTES:
+        raise EtcdError(errors.BCRYPT_LENGTH)
+    return data
+
+
 class Passwords:
     """``cost``: of new hashes. Nothing is done for who is gone once its turn comes."""
 
@@ -54,9 +62,7 @@ class Passwords:
 
     def hash(self, asks: Asks, password: str | bytes, then: Callable[[bytes], None]) -> None:
         """``then`` gets the hash, or nothing if hashing failed. EtcdError: too long, or too many wait."""
-        data = password if isinstance(password, bytes) else password.encode()
-        if len(data) > MOST_BYTES:
-            raise EtcdError(errors.BCRYPT_LENGTH)
+        data = check_length(password)
         self._run(asks, lambda: bcrypt.hashpw(data, bcrypt.gensalt(self._cost)), then, b"")
 
     def check(self, asks: Asks, password: str | bytes, known: bytes, then: Callable[[bool], None]) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.features.auth.principal import SAID
+from cluster.features.auth.reads import Show
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
 from cluster.wire.protobuf import varint
@@ -140,6 +144,49 @@ def test_a_downgrade_that_is_none_is_refused_here_unless_its_client_is_judged() 
     )  # fmt: skip
     served.net.context.principals.enabled = True
     assert served.call("Downgrade", wrong).status is None
+
+
+@pytest.mark.parametrize("may", [False, True])
+@pytest.mark.parametrize("kind", [rpc_pb2.AuthUserAddRequest, rpc_pb2.AuthUserChangePasswordRequest])
+def test_a_password_is_hashed_for_who_may_change_users(kind: Any, may: bool) -> None:
+    """A hash takes 50 ms of a thread, and anybody could ask for it."""
+    served, hashed = Served(), list[str]()
+
+    def hash_it(asks: FakeCall, password: str, then: Callable[[bytes], None]) -> None:
+        hashed.append(password)
+        then(b"hash")
+
+    served.net.context.passwords = SimpleNamespace(hash=hash_it)  # type: ignore[assignment]
+    served.net.context.principals.enabled = True
+    method = kind.DESCRIPTOR.name.removeprefix("Auth").removesuffix("Request")
+    too_long = served.call(method, kind(name="u", password="x" * 73))
+    assert too_long.status == (2, "bcrypt: password length exceeds 72 bytes")
+    assert not served.node.take()
+    call = served.call(method, kind(name="u", password="secret"))
+    assert not hashed
+    (round_,) = served.node.take()
+    assert round_.method == Method.READ_INDEX | SAID  # the front asks for it
+    served.node.index(round_, 3)
+    served.net.run()
+    (asked,) = served.node.take()
+    assert (asked.method, asked.body[-1]) == (Method.AUTH_SHOW, Show.STATUS)
+    denied = EtcdError(errors.PERMISSION_DENIED)
+    if may:
+        served.node.ok(asked)
+        served.net.run()
+        (change,) = served.node.take()
+        assert change.method == Method.AUTH_CHANGE
+        assert b"secret" not in change.body
+        assert call.status is None
+    else:
+        served.node.answer(asked.rid, Status.ERROR, denied.encode())
+        served.net.run()
+        assert call.status == (denied.code, denied.text)
+        assert not served.node.take()
+    assert hashed == ["secret"] * may
+    served.net.context.principals.enabled = False
+    served.call(method, kind(name="u", password="secret"))
+    assert hashed == ["secret"] * (may + 1), "while no login counts, everybody may"
 
 
 @pytest.mark.parametrize("method", ["MemberAdd", "MemberUpdate"])
