@@ -62,6 +62,7 @@ def _check_pem(tls: Tls, contents: Mapping[str, bytes]) -> None:
 
 def _context(tls: Tls, contents: Mapping[str, bytes]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.hostname_checks_common_name = False  # as Go: a user's may be a host's name
     if tls.cacert:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as Go, trust each certificate of the file
         authorities = _AUTHORITY.findall(contents[tls.cacert])  # what is written around them may be no ASCII

@@ -13,12 +13,29 @@ from muster_client.v2 import http as library_v2
 from muster_client.wire.endpoints import trusting
 
 from bench.client import tls_context
+from cluster.settings import PeerTls
 from tools.client import files
 from tools.muster import proxy_cli
+from tools.muster.machine.zmtp.tls import PeerCredentials
 from tools.musterctl.v2 import client as musterctl_v2
 
 ROOT = Path(__file__).parents[3]
+
+
+def peers(ca: str) -> ssl.SSLContext:
+    """What a host dials another by."""
+    folder = Path(ca).parent
+    mine = trustme.CA().issue_cert("me")
+    mine.private_key_pem.write_to_path(folder / "key.pem")
+    mine.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    settings = PeerTls(
+        str(folder / "cert.pem"), str(folder / "key.pem"), client_cert_auth=True, trusted_ca_file=ca
+    )
+    return PeerCredentials(settings).for_dialling()
+
+
 CLIENTS: dict[str, Callable[[str], ssl.SSLContext | None]] = {
+    "peers": peers,
     "all others": trusting,
     "library": lambda ca: Tls(ca=ca).context(),
     "library, version 2": lambda ca: library_v2._context(Tls(ca=ca)),
@@ -58,6 +75,23 @@ def test_an_intermediate_authority_alone(name: str, tmp_path: Path) -> None:
     assert stranger is not None
     with pytest.raises(ssl.SSLCertVerificationError):
         shake(server, stranger)
+
+
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_common_name_is_no_servers_name(name: str, tmp_path: Path) -> None:
+    """A user of that name, by the authority of users and servers, could pose as the server."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    client = CLIENTS[name](str(tmp_path / "ca.pem"))
+    assert client is not None
+    for hosts in ((), ("localhost",)):
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(*hosts, common_name="localhost").configure_cert(server)
+        if hosts:
+            shake(server, client)
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+                shake(server, client)
 
 
 def test_no_client_has_the_default_context() -> None:

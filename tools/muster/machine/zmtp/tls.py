@@ -72,6 +72,7 @@ class PeerCredentials:
         cert = settings.client_cert_file or settings.cert_file
         key = settings.client_key_file or settings.key_file
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.hostname_checks_common_name = False  # as Go: a user's may be a host's name
         bound(context, settings)
         if not settings.verifies:
             context.check_hostname = False

@@ -11,8 +11,10 @@ from typing import Protocol
 
 def trusting(ca: str) -> ssl.SSLContext:
     """For a client that trusts what Go's trusts: each certificate of ``ca``, intermediate ones and those
-    without key usage, which the default context of Python 3.13 refuses. "": the system's. OSError."""
+    without key usage, which the default context of Python 3.13 refuses. "": the system's. A server's
+    alternative names count, and its common name does not. OSError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.hostname_checks_common_name = False
     if ca:
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         context.load_verify_locations(ca)
