@@ -27,6 +27,7 @@ from proxy.listener.server import Limits
 from proxy.tls import HINTS, TLS_IN_CLEAR, Credentials
 from tests.authority import Authority
 from tests.unit.grpc.harness import Running, serving
+from tests.unit.tls.rekeying import Rekeying
 
 LIMIT_S = 30.0
 
@@ -202,6 +203,42 @@ def test_a_client_that_ends_its_side_behind_its_request_is_answered(
         while piece := plain.recv(65_536):
             incoming.write(piece)
     assert client.read(65_536).endswith(b"\r\n\r\nlater")
+
+
+def test_a_request_in_thousands_of_records_is_answered(running: Running, authority: Authority) -> None:
+    """They take turns, and the end of the client's side comes behind them."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context(authority).wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    with socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as plain:
+        shake_hands(client, plain, incoming, outgoing)
+        for byte in b"GET /who?" + bytes(5000).hex().encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n":
+            client.write(bytes((byte,)))
+        plain.sendall(outgoing.read())
+        plain.shutdown(socket.SHUT_WR)
+        while piece := plain.recv(65_536):
+            incoming.write(piece)
+    assert client.read(65_536).endswith(b"True alice")
+
+
+def test_key_updates_end_their_connection_alone(authority: Authority, tmp_path: Path) -> None:
+    pair = authority.issue("rekeyed", "127.0.0.1")
+    made = ssl.create_default_context(cafile=str(authority.file))
+    made.keylog_filename = str(tmp_path / "secrets")
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = made.wrap_bio(incoming, outgoing, server_hostname="127.0.0.1")
+    credentials = Credentials(Tls(str(pair.cert), str(pair.key)))
+    with serving(Served().registry, Limits(handshake_timeout_s=1000.0), credentials) as running:
+        with socket.create_connection(("127.0.0.1", running.port), LIMIT_S) as plain:
+            shake_hands(client, plain, incoming, outgoing)
+            plain.sendall(outgoing.read())
+            rekeying = Rekeying(client, tmp_path / "secrets")
+            with contextlib.suppress(ConnectionError):
+                plain.sendall(b"".join(rekeying.update() for _ in range(5000)))
+                while plain.recv(65_536):
+                    pass
+            until(lambda: connections(running) == 0)
+        with connected(running, ssl.create_default_context(cafile=str(authority.file))) as other:
+            assert get(other, "/who") == b"True None"
 
 
 def test_records_that_were_changed_on_their_way_end_the_connection(
