@@ -284,8 +284,8 @@ class Peers:
         for identity, member_id in list(self._accepted.items()):
             if member_id not in known:
                 self._refuse_unknown(identity, member_id)
-        for identity, hello in self._unheard.heard(known):
-            self._on_hello(identity, hello, [])
+        for identity, hello, parts in self._unheard.heard(known):
+            self._on_hello(identity, hello, parts)
 
     def linked(self) -> dict[int, int]:
         """The version spoken with each member whose link to here stands."""
@@ -298,9 +298,10 @@ class Peers:
         for link in self.links.values():
             link.begin_with(version)
 
-    def _on_unheard(self, identity: bytes, member_id: int, hello: bytes) -> None:
+    def _on_unheard(self, identity: bytes, member_id: int, hello: bytes, parts: list[bytes]) -> None:
         now = self._loop.time()
-        if self._roster.is_removed(member_id) or not self._unheard.hold(identity, member_id, hello, now):
+        if (self._roster.is_removed(member_id)
+                or not self._unheard.hold(identity, member_id, hello, parts, now)):
             self._refuse_unknown(identity, member_id)
         else:
             self._router.send([identity, _JOIN])
@@ -422,7 +423,7 @@ class Peers:
             name = (peer.name if peer is not None else "") or f"{member_id:x}"
             self._refuse(identity, member_id, REFUSED_ORIGIN, self._origins(name, other))
         elif member_id not in self._known:
-            self._on_unheard(identity, member_id, frame)
+            self._on_unheard(identity, member_id, frame, parts)
         elif shard != self._shard:
             self._refuse(
                 identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -231,6 +231,19 @@ def test_a_member_whose_hello_says_less_than_it_acknowledged_is_told_what_that_w
     port.promised, port.heard = b"", 7
     port.receive(said)
     assert (port.trusted, port.remembered) == ([b"peer"], [2]), "it was read late, and it said hello again"
+
+
+def test_a_hello_that_waited_is_judged_by_what_its_sender_said_before_it(port: Port) -> None:
+    """An old copy of a data directory was taken, by a host that had not heard of its member yet."""
+    said = [OWN.encode(), b"its standing", hello(CLUSTER, 4)]
+    judged: list[list[bytes]] = []
+    port.peers._promises = cast(Any, SimpleNamespace(
+        standing=list, broken=lambda member_id, parts: judged.append(parts) or b"promised"))
+    port.receive([b"new", *said])
+    port.members[4] = Peer(4, "h4", "127.0.0.1", 2480, ())
+    port.peers.follow()
+    assert judged == [said[:-1]]
+    assert (port.sent[-1], port.trusted) == ([b"new", b"X\x08promised"], [])
 
 
 @pytest.mark.parametrize("parts", [[], [b"Ono origin"], [b"something else", OWN.encode()]])
