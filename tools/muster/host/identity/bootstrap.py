@@ -320,14 +320,16 @@ def cluster_id_of(peers: tuple[Peer, ...]) -> int:
     return ids.cluster_id([p.member_id for p in peers])
 
 
-def _check_own(config: ServerConfig) -> None:
-    """ConfigError unless the initial cluster names this host as it advertises itself."""
+def _check_own(config: ServerConfig, *, joins: bool = False) -> None:
+    """ConfigError unless the initial cluster names this host as it advertises itself. The cluster that it
+    ``joins`` has its URLs already, so that what it advertises does not count, as at etcd."""
     try:
         urls = dict(config.initial_cluster).get(config.name)
         if urls is None or not config.name:
             raise ConfigError(
                 f'couldn\'t find local name "{config.name}" in the initial cluster configuration')
-        _check_own_urls(config, urls)
+        if not joins:
+            _check_own_urls(config, urls)
         schemes = {url.partition(":")[0] for _, others in config.initial_cluster for url in others}
         if schemes != {config.listen_peer[0].scheme}:
             raise ConfigError(UNLIKE)
@@ -338,7 +340,7 @@ def _check_own(config: ServerConfig) -> None:
 
 def _join(config: ServerConfig) -> Identity:
     """A host that was added to a running cluster, which tells its IDs and layout."""
-    _check_own(config)
+    _check_own(config, joins=True)
     running, peers, own = joining.join(
         config.initial_cluster, config.name, config.peer_key_file, config.peer_tls, _resolved,
         local_address(config), config.own_user_peers)
