@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -115,6 +116,24 @@ def test_a_host_without_a_name_is_known_by_its_urls() -> None:
     running = Running(7, 1, 2, tuple(Host(n, "", (url,), learner=False) for n, url in enumerate(urls, 5)))
     peers = joining.assigned((("h1", (urls[1],)), ("", (urls[0],))), running, lambda url: url)
     assert [(p.member_id, p.name) for p in peers] == [(5, ""), (6, "h1")]
+
+
+def test_the_same_urls_match_whatever_their_names_resolve_to() -> None:
+    """A name server that turned its answers round kept a host out, and names with one address, as of hosts
+    that are down, gave it another member's ID."""
+    urls = [(f"http://h{n}:2380",) for n in range(3)]
+    running = Running(7, 1, 2, tuple(Host(n, "", at) for n, at in enumerate(urls, 5)))
+    turns = itertools.count()
+    for resolved in (lambda url: f"http://10.0.0.{next(turns)}:2380", lambda url: "http://10.0.0.1:2380"):
+        peers = joining.assigned([(f"h{n}", at) for n, at in enumerate(urls)], running, resolved)
+        assert [(p.member_id, p.name) for p in peers] == [(5, "h0"), (6, "h1"), (7, "h2")]
+
+
+def test_two_members_are_never_one_host_of_the_flags() -> None:
+    running = Running(7, 1, 2, tuple(Host(n, "", (f"http://h{n}:2380",)) for n in (1, 2)))
+    with pytest.raises(ConfigError, match="no match found for existing member"):
+        joining.assigned(
+            [("a", ("http://a:2380",)), ("b", ("http://b:2380",))], running, lambda url: "http://10.0.0.1:2380")
 
 
 def test_where_nobody_listens_nobody_is_waited_for() -> None:

@@ -134,10 +134,10 @@ def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str]
     try:
         if len(initial) != len(running.members):
             raise ConfigError("member count is unequal")
-        by_urls = {tuple(sorted(map(resolved, urls))): (name, urls) for name, urls in initial}
+        matched = _matched(initial, running.members, resolved)
         peers = []
         for member in running.members:
-            found = by_urls.get(tuple(sorted(map(resolved, member.peer_urls))))
+            found = matched.get(member.member_id)
             if found is None:
                 urls = ", ".join(f'"{url}"' for url in member.peer_urls)
                 raise ConfigError(
@@ -149,6 +149,25 @@ def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str]
     except ConfigError as e:
         raise ConfigError(f"error validating peerURLs {running}: {e}") from None
     return tuple(sorted(peers, key=lambda p: p.member_id))
+
+
+def _matched(
+    initial: InitialCluster, members: Sequence[Host], resolved: Callable[[str], str]
+) -> dict[int, tuple[str, tuple[str, ...]]]:
+    """The flags' host of each member, as far as there is one. The same URLs match as they are: two look-ups
+    of a name may differ, and two names may have one address."""
+    look: Callable[[str], str]
+    found: dict[int, tuple[str, tuple[str, ...]]] = {}
+    left = list(initial)
+    for look in (str, resolved):
+        by_urls = {tuple(sorted(map(look, urls))): (name, urls) for name, urls in left}
+        for member in members:
+            if member.member_id not in found:
+                same = by_urls.pop(tuple(sorted(map(look, member.peer_urls))), None)
+                if same is not None:
+                    found[member.member_id] = same
+                    left.remove(same)
+    return found
 
 
 def _unequal(member: Host, initial: InitialCluster) -> str:
