@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from proxy.tls.certified import Certificate
 
 NamesOf = Callable[[str], Sequence[str]]  # all names of an address; it blocks. OSError
+# of their own, as a name server that is down holds one for ten seconds and more: the loop's are for /metrics
+_THREADS = ThreadPoolExecutor(4, "names of clients")
 
 
 def by_number(certificate: Certificate, address: str) -> str | None:
@@ -34,7 +37,7 @@ async def by_name(certificate: Certificate, address: str, names_of: NamesOf) -> 
     failed = ""
     own: list[str] = []
     try:
-        own = [name.removesuffix(".") for name in await loop.run_in_executor(None, names_of, address)]
+        own = [name.removesuffix(".") for name in await loop.run_in_executor(_THREADS, names_of, address)]
     except OSError as error:
         failed = f" (lookup {address}: {error.strerror or error})"
     if any(name in names or name.endswith(wild) for name in own):

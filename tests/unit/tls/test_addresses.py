@@ -7,6 +7,7 @@ import http.client
 import socket
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,26 @@ def test_an_address_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("a", "b.example", "*.sub.example"):
         assert asyncio.run(by_name(certificate((name,)), NAME, names_of)) == ""
     assert asyncio.run(by_name(certificate(("*.invalid",)), NAME, names_of)) != ""
+
+
+def test_names_that_hang_hold_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took the threads of /metrics and backups."""
+    ends = threading.Event()
+
+    def look_up(address: str) -> list[str]:
+        ends.wait(30)
+        return ["a"]
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        asked = [asyncio.create_task(by_name(certificate(("*.a",)), NAME, look_up)) for _ in range(3)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(loop.run_in_executor(None, lambda: "done"), 5.0) == "done"
+        ends.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(scenario())
 
 
 def _answer(connection: http.client.HTTPSConnection) -> bytes:

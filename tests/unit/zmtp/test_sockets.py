@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-import tools.muster.machine.zmtp.dealer
+import tools.muster.machine.zmtp.lookups
 import tools.muster.machine.zmtp.stream
 from cluster.endpoints import peer_address, peer_endpoint, tcp_endpoint
 from cluster.errors import EtcdError
@@ -311,7 +312,7 @@ def test_a_name_is_looked_up() -> None:
 
 def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        tools.muster.machine.zmtp.dealer, "_look_up",
+        tools.muster.machine.zmtp.lookups, "_look_up",
         lambda name: [(socket.AF_INET, "127.0.0.2"), (socket.AF_INET, "127.0.0.1")],
     )
 
@@ -334,7 +335,7 @@ def test_what_a_name_meant_before_is_dialled_while_a_look_up_hangs(monkeypatch: 
             ends.wait(30)
         return [(socket.AF_INET, "127.0.0.1")]
 
-    monkeypatch.setattr(tools.muster.machine.zmtp.dealer, "_look_up", look_up)
+    monkeypatch.setattr(tools.muster.machine.zmtp.lookups, "_look_up", look_up)
 
     async def scenario() -> None:
         loop, port = asyncio.get_running_loop(), free_port()
@@ -348,6 +349,41 @@ def test_what_a_name_meant_before_is_dialled_while_a_look_up_hangs(monkeypatch: 
             await until(lambda: not dealer.stands())
         dealer.close()
         ends.set()
+
+    run(scenario)
+
+
+def test_names_that_hang_hold_up_neither_other_work_nor_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They took the loop's threads: a scrape or a backup waited for minutes while a name server was down."""
+    ends, asked = threading.Event(), list[str]()
+
+    def look_up(name: str) -> list[tuple[int, str]]:
+        asked.append(name)
+        if name == "hangs":
+            ends.wait(30)
+        return [(socket.AF_INET, "127.0.0.1")]
+
+    monkeypatch.setattr(tools.muster.machine.zmtp.lookups, "_look_up", look_up)
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_port()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        shared = Links(loop)._options(keyed=True, hwm=3, silence_s=0.0).look_ups
+        router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, LinkOptions(3))
+        dealers = [
+            Dealer(loop, f"tcp://{name}:{port}", b"%d" % n, lambda parts: None,
+                   LinkOptions(3, look_ups=shared))
+            for n, name in enumerate(("hangs",) * 20 + ("answers",))]
+        await until(lambda: "hangs" in asked)
+        assert await asyncio.wait_for(loop.run_in_executor(None, lambda: "done"), 5.0) == "done"
+        await until(lambda: dealers[-1].send([b"hello"]), 5.0)
+        for dealer in dealers[1:]:
+            dealer.close()
+        ends.set()
+        await until(lambda: dealers[0].send([b"hello"]), 5.0)
+        assert asked.count("hangs") == 1, "a host has many links to each peer"
+        dealers[0].close()
+        router.close()
 
     run(scenario)
 

@@ -19,6 +19,7 @@ from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.codec import REMOTE, Decoder
 from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY, hint_of
+from tools.muster.machine.zmtp.lookups import Addresses, Found
 from tools.muster.machine.zmtp.options import LinkOptions, split
 from tools.muster.machine.zmtp.port.knock import Answer, Knock
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
@@ -65,8 +66,8 @@ class Dealer:
         self._key = b""  # the one that the host is expected to have
         self._keys_tried = 0
         self._foreign: Callable[[], str] | None = None  # why the connection's other end is another user's
-        self._addresses: asyncio.Future[list[tuple[int, str]]] | None = None  # a look-up under way
-        self._known: list[tuple[int, str]] = []  # addresses of the name, the next one to be tried first
+        self._addresses: asyncio.Future[Found] | None = None  # a look-up under way
+        self._known: Addresses = []  # addresses of the name, the next one to be tried first
         self._timer: asyncio.TimerHandle | None = loop.call_later(0, self._connect)
 
     def send(self, parts: list[bytes]) -> bool:
@@ -132,22 +133,22 @@ class Dealer:
                 self._connect_to(family, self._host)
                 return
         if self._addresses is None:
-            self._addresses = self._loop.run_in_executor(None, _look_up, self._host)
+            self._addresses = self._options.look_ups.of(self._loop, self._host)
             self._addresses.add_done_callback(self._looked_up)
         # the name server may be cut off too: the known addresses are tried meanwhile
         self._timer = self._loop.call_later(
             dial_s(self._options.silence_s), self._connect_to_known, "no address in time")
 
-    def _looked_up(self, found: asyncio.Future[list[tuple[int, str]]]) -> None:
+    def _looked_up(self, future: asyncio.Future[Found]) -> None:
         self._addresses = None
-        if self.closed or found.cancelled():
+        if self.closed or future.cancelled():
             return
-        error = found.exception()
-        if error is None and set(new := found.result()) != set(self._known):
-            self._known = new
+        found = future.result()
+        if isinstance(found, list) and set(found) != set(self._known):
+            self._known = list(found)  # others have it, too
         if self._connecting is None and self._stream is None and self._timer is not None:
             self._timer.cancel()
-            self._connect_to_known(str(error))
+            self._connect_to_known(str(found))
 
     def _connect_to_known(self, otherwise: str) -> None:
         """Try the name's next address, as nothing may listen at some of them."""
@@ -314,11 +315,3 @@ class Dealer:
         else:
             self._keys_tried = 0
             self._failed(NO_KEY if reason == CLOSED or reason.startswith(REMOTE) else reason)
-
-
-def _look_up(host: str) -> list[tuple[int, str]]:
-    """The addresses of a name, IPv4 first: a host that listens at a name binds IPv4."""
-    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return sorted(
-        ((int(family), str(address[0])) for family, _, _, _, address in found),
-        key=lambda a: a[0] != socket.AF_INET)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from cluster.machine import FrameSocket, Receive
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.dealer import Dealer
+from tools.muster.machine.zmtp.lookups import LookUps
 from tools.muster.machine.zmtp.options import LinkOptions
 from tools.muster.machine.zmtp.router import Router
 from tools.muster.machine.zmtp.tls import PeerCredentials
@@ -28,13 +29,14 @@ class Links:
         self._own_user = own_user
         self._older: set[str] = set()
         self._newer: set[str] = set()
+        self._look_ups = LookUps()
 
     def _options(self, keyed: bool, hwm: int, silence_s: float, shard: int | None = None) -> LinkOptions:
         if not keyed:
             return LinkOptions(hwm, silence_s)
         return LinkOptions(
             hwm, silence_s, self._tls, self._local, self._own_user, self._keys, shard, self._older,
-            self._newer)
+            self._newer, self._look_ups)
 
     def listen(
         self, endpoint: str, receive: Receive, *, keyed: bool, hwm: int, silence_s: float = 0.0,

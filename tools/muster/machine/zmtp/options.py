@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
+from tools.muster.machine.zmtp.lookups import LookUps
 from tools.muster.machine.zmtp.tls import PeerCredentials
 
 
@@ -21,6 +22,7 @@ class LinkOptions:
     shard: int | None = None  # that a dealer asks a host's peer port for; None: the endpoint is a node's own
     older: set[str] = field(default_factory=set)  # endpoints of hosts that know no preamble, as last seen
     newer: set[str] = field(default_factory=set)  # that have answered one: a mere close makes none older
+    look_ups: LookUps = field(default_factory=LookUps)  # of dealers
 
 
 def split(endpoint: str) -> tuple[str, str, int]:
