@@ -388,6 +388,45 @@ def test_names_that_hang_hold_up_neither_other_work_nor_other_names(monkeypatch:
     run(scenario)
 
 
+@pytest.mark.parametrize(("error", "forgets"), [
+    (socket.EAI_NONAME, True), (socket.EAI_NODATA, True), (socket.EAI_AGAIN, False)])
+def test_a_name_that_ends_is_forgotten_and_one_that_nobody_can_tell_is_not(
+    monkeypatch: pytest.MonkeyPatch, error: int, forgets: bool
+) -> None:
+    """A container that stops loses its name and its address, which another member may get."""
+    ends, asked = threading.Event(), list[str]()
+
+    def look_up(name: str) -> list[tuple[int, str]]:
+        asked.append(name)
+        if ends.is_set():
+            raise socket.gaierror(error, "said the name server")
+        return [(socket.AF_INET, "127.0.0.1")]
+
+    monkeypatch.setattr(tools.muster.machine.zmtp.lookups, "_look_up", look_up)
+
+    async def scenario() -> None:
+        loop, port = asyncio.get_running_loop(), free_port()
+        dealer = Dealer(loop, f"tcp://somebody:{port}", b"d", lambda parts: None, LinkOptions(3))
+        router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, LinkOptions(3))
+        await until(lambda: dealer.send([b"hello"]))
+        ends.set()
+        seen = len(asked)
+        router.close()
+        await until(lambda: len(asked) > seen + 1 and not dealer.stands())
+        router = Router(loop, f"tcp://127.0.0.1:{port}", lambda parts: None, LinkOptions(3))
+        if forgets:
+            seen = len(asked)
+            await until(lambda: len(asked) > seen + 1)
+            assert not dealer.stands()
+            assert "said the name server" in dealer.trouble
+            ends.clear()
+        await until(lambda: dealer.send([b"hello"]))
+        dealer.close()
+        router.close()
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(("host", "endpoint"), [
     ("10.0.0.1", "tcp://10.0.0.1:5"), ("::1", "tcp://[::1]:5"), ("name", "tcp://name:5")])
 def test_an_endpoint_is_split_as_it_was_made(host: str, endpoint: str) -> None:

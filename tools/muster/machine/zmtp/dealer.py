@@ -19,7 +19,7 @@ from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.codec import REMOTE, Decoder
 from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY, hint_of
-from tools.muster.machine.zmtp.lookups import Addresses, Found
+from tools.muster.machine.zmtp.lookups import NO_NAME, Addresses, Found
 from tools.muster.machine.zmtp.options import LinkOptions, split
 from tools.muster.machine.zmtp.port.knock import Answer, Knock
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
@@ -144,8 +144,11 @@ class Dealer:
         if self.closed or future.cancelled():
             return
         found = future.result()
-        if isinstance(found, list) and set(found) != set(self._known):
-            self._known = list(found)  # others have it, too
+        if isinstance(found, list):
+            if set(found) != set(self._known):
+                self._known = list(found)  # others have it, too
+        elif isinstance(found, socket.gaierror) and found.errno in NO_NAME:
+            self._known = []  # its last address may be another member's by now
         if self._connecting is None and self._stream is None and self._timer is not None:
             self._timer.cancel()
             self._connect_to_known(str(found))

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 Addresses = list[tuple[int, str]]  # family and address, the first one to be tried first
 Found = Addresses | OSError | ValueError
+# codes of socket.gaierror: there is no such name, or it has no address. Others say that nobody could tell
+NO_NAME = socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)  # the second: not everywhere
 _THREADS = 4  # peers whose names hang at once before another one waits; a cluster has three or five members
 
 
