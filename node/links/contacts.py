@@ -17,7 +17,7 @@ from cluster.endpoints import peer_endpoint
 from cluster.settings import Peer
 
 if TYPE_CHECKING:
-    from node.links.peers import PeerLink
+    from node.links.peer_link import PeerLink
 
 log = structlog.get_logger("contacts")
 

@@ -9,9 +9,9 @@ it has the origin of the sender's data (``cluster.members.origin``), which hosts
 replica of another origin is refused by name: the two must never exchange a vote or an entry. The refusal
 leaves no trace, so its host can be restored again. A replica with another incarnation has lost its disk: it
 is refused, because its old votes are gone (``node.links.incarnations``). A refused node says hello again
-after ``RETRY_S``, or on a new connection. Lost frames need no repair here: Raft resends, snapshots resume
-from an offset, hellos are asked for again. The last small frame before such a hello is kept for it: a link
-between followers is silent until a vote is wanted, and a lost vote costs an election timeout.
+after ``peer_link.RETRY_S``, or on a new connection. Lost frames need no repair here: Raft resends, snapshots
+resume from an offset, hellos are asked for again. The last small frame before such a hello is kept for it: a
+link between followers is silent until a vote is wanted, and a lost vote costs an election timeout.
 
 Without keys a connection is a stranger's until its hello is accepted, a peer's or a front's
 (``tools.muster.machine.zmtp.router.Router``). An empty frame ends the connection, and so does a stranger's
@@ -40,6 +40,19 @@ from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
 from cluster.wire.messages import SEQUENCE, SPOKEN, Status, answer
 from node.links.incarnations import REFUSED, Incarnations
+from node.links.peer_link import (
+    HINTS,
+    REFUSED_CLUSTER,
+    REFUSED_INCARNATION,
+    REFUSED_ORIGIN,
+    REFUSED_PROMISE,
+    REFUSED_REMOVED,
+    REFUSED_SHARD,
+    REFUSED_UNKNOWN,
+    REFUSED_VERSION,
+    REMOVED,
+    PeerLink,
+)
 from node.links.round_trips import RoundTrips
 from node.links.unheard import Unheard
 from node.machine import Machine
@@ -50,25 +63,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger("peers")
 
 HELLO = struct.Struct("<HQQQI")  # protocol version, cluster ID, member ID, incarnation, shard
-REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
-REFUSED_REMOVED, REFUSED_ORIGIN, REFUSED_PROMISE = 6, 7, 8
-_HINTS = {
-    REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
-    REFUSED_VERSION: "both hosts need the same version of muster",
-    REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
-    REFUSED_SHARD: "hosts of older versions take a port for each shard, from the peer port on: compare the "
-                   "peer URLs in --initial-cluster",
-    REFUSED_ORIGIN: "restore all hosts of a cluster from the same backup file, with the same --shards: "
-                    "remove the data directory of the one that differs, and restore it once more",
-}
 _HELLO, _WHO, _REFUSED, _FRONT, _VERSIONS, _JOIN = (
     kind.byte for kind in (PeerKind.HELLO, PeerKind.WHO, PeerKind.REFUSED, PeerKind.FRONT, PeerKind.VERSIONS,
                            PeerKind.JOIN))
-REMOVED = "the member has been permanently removed from the cluster"
-RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
-_SETTLED_S = 1.0  # so long after a hello a refusal would have come
-_TELL_AGAIN_S = 10.0  # the versions: a peer that let the hello wait has dropped them (``Unheard``)
-_LONGEST_REASON = 300
 _PEER_HWM = 10_000
 _MOST_EARLY, _MOST_EARLY_BYTES = 64, 4096  # frames kept for a hello that is asked for, and the size of each
 _EARLY_S = 5.0  # a hello follows within a round trip
@@ -81,126 +78,6 @@ class Roster(Protocol):
     def is_removed(self, member_id: int) -> bool: ...
     def described(self, *, alone: bool = False) -> bytes: ...
     def told(self, member_id: int, description: bytes) -> None: ...
-
-
-class PeerLink:
-    """This node's sending side to one peer."""
-
-    def __init__(
-        self, connect: Callable[[Receive, Callable[[], None]], FrameSocket], peer: Peer,
-        hello: Callable[[int], list[bytes]], refused: Callable[[Peer, int, str], None],
-        described: Callable[[], bytes], now: Callable[[], float], promises: Promises,
-    ) -> None:
-        self.peer = peer
-        self._promises = promises
-        self._described = described
-        self._hello = hello
-        self._on_refused = refused
-        self._now = now
-        self._least = self._version = LOWEST  # that the next hello names, at first
-        self._greeted = False
-        self._greeted_at = float("-inf")
-        self._tell_at = 0.0  # which versions this side speaks
-        self._refused: tuple[int, str] | None = None
-        self._refused_at = 0.0
-        self._opened_at: float | None = None
-        self.sent_bytes = 0
-        self.failures = 0
-        self.losses = 0  # of connections that were well
-        self._well = False  # when it was looked at last
-        self._socket = connect(self._receive, self._opened)
-
-    def send(self, kind: bytes, data: bytes) -> bool:
-        """Send one frame; False if the peer is not there, or refuses this node (the frame is dropped)."""
-        if not self._greeted and (self._refused is None or self._now() >= self._refused_at + RETRY_S):
-            self._greet()
-        if self._greeted and self._socket.send([kind + data]):
-            self.sent_bytes += len(data)
-            return True
-        self.failures += 1
-        return False
-
-    def trouble(self) -> tuple[str, str]:
-        """Why nothing arrives at this peer, as far as this side knows, and a hint; empty while all is
-        well."""
-        # a socket may stand already, and the handshake not be over
-        if reason := self._socket.trouble or ("" if self._socket.stands() else "no connection"):
-            return reason, self._socket.hint()
-        if self._refused is None:
-            return "", ""
-        if self._greeted and self._now() - self._greeted_at > _SETTLED_S:
-            self._refused = None
-            return "", ""
-        code, reason = self._refused
-        return f"it refuses this host: {reason}", _HINTS.get(code, "")
-
-    def active(self) -> bool:
-        """Whether all is well, as far as this side knows. Counts losses that it notices."""
-        well = not self.trouble()[0]
-        if self._well and not well:
-            self.losses += 1
-        self._well = well
-        return well
-
-    def since(self, otherwise: float) -> float:
-        """When this connection was made, or the peer last refused this host; ``otherwise`` if the socket
-        does not tell. Means nothing while there is trouble."""
-        return max(otherwise if self._opened_at is None else self._opened_at, self._refused_at)
-
-    def begin_with(self, version: int) -> None:
-        """The peer takes no hellos of lower versions, or will soon."""
-        self._least = version
-        self._version = max(self._version, version)
-
-    def look(self) -> None:
-        """Each second: say hello again where that was refused a while ago."""
-        self.active()
-        if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
-            self._greet()
-        elif self._greeted and self._now() >= self._tell_at and self._socket.send(
-                [_VERSIONS + SPOKEN.pack(self._least, HIGHEST)]):
-            self._tell_at = self._now() + _TELL_AGAIN_S
-
-    def _greet(self) -> None:
-        self._greeted = self._socket.send(self._hello(self._version))
-        self._greeted_at = self._now()
-        self._tell_at = self._greeted_at + _SETTLED_S
-
-    def _opened(self) -> None:
-        """There is a new connection, whose other end has heard no hello and may be another process."""
-        if self._well:  # it broke and was made again between two looks
-            self.losses += 1
-        self._well = self._refused is None
-        self._opened_at = self._now()
-        self._greet()
-
-    def _receive(self, parts: list[bytes]) -> None:
-        frame = parts[-1]
-        if frame[:1] == _WHO:
-            if self._refused is None:
-                self._greet()
-        elif frame[:1] == _REFUSED and frame[1:2] == bytes((REFUSED_PROMISE,)):
-            if self._promises.keeps(frame[2:]):
-                self._greet()  # the hello was read late: this node has acknowledged more since
-        elif frame[:1] == _REFUSED and len(frame) > 1:
-            reason = "".join(
-                c if c.isprintable() else "?" for c in frame[2:].decode(errors="replace")[:_LONGEST_REASON]
-            )
-            self._refused, self._refused_at = (frame[1], reason), self._now()
-            if self._well and self._opened_at is not None and self._now() - self._opened_at > _SETTLED_S:
-                self.losses += 1
-            self._well = False
-            self._greeted = False
-            if frame[1] == REFUSED_VERSION:  # it may speak the next one
-                self._version = self._version + 1 if self._version < HIGHEST else self._least
-                if self._version > self._least:  # else all were refused: after a while
-                    self._greet()
-            self._on_refused(self.peer, frame[1], reason)
-        elif frame == _JOIN:  # this node was added, or has moved, while the peer was down
-            self._socket.send([_JOIN + self._described()])
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class Peers:
@@ -400,7 +277,7 @@ class Peers:
         reason = self._origins("a host", other)
         if self._refusals.news((0, REFUSED_ORIGIN), self._loop.time()):
             log.warning("refused a node of another host", **self._who(identity, 0), reason=reason,
-                        hint=_HINTS[REFUSED_ORIGIN])
+                        hint=HINTS[REFUSED_ORIGIN])
         said = SEQUENCE.pack(1) + answer(0, Status.REFUSED, reason.encode())
         self._router.send([identity, _FRONT + said])
 
@@ -450,7 +327,7 @@ class Peers:
     def _refuse(self, identity: bytes, member_id: int, code: int, reason: str, told: str = "") -> None:
         """``told``: what a stranger hears instead of the reason, which may name what only members know."""
         if self._refusals.news((member_id, code), self._loop.time()):
-            hint = _HINTS.get(code, "")
+            hint = HINTS.get(code, "")
             if code == REFUSED_CLUSTER and member_id in self._known:
                 hint = "its member ID is right, so its --initial-cluster names other members"
             log.warning("refused a peer", **self._who(identity, member_id), reason=reason,

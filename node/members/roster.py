@@ -26,7 +26,7 @@ from cluster.settings import Peer
 from cluster.wire.messages import Status
 from node.any_node import AnyNode
 from node.links.fronts import FrontLink
-from node.links.peers import REMOVED
+from node.links.peer_link import REMOVED
 
 if TYPE_CHECKING:
 

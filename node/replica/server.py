@@ -40,7 +40,8 @@ from node.kinds import FRONT, METHOD, RAFT, SNAPSHOT, TOLD, WRITES
 from node.links.fronts import FrontLink, Fronts, PassOn, Send, Tell
 from node.links.incarnations import Incarnations
 from node.links.mail import Mail
-from node.links.peers import REFUSED_INCARNATION, REFUSED_REMOVED, Peers
+from node.links.peer_link import REFUSED_INCARNATION, REFUSED_REMOVED
+from node.links.peers import Peers
 from node.links.promises import Promises
 from node.links.standing import Standing
 from node.machine import NodeMachine

@@ -30,7 +30,7 @@ from cluster.wire.messages import (
     MEMBERS_LAX,
     Method,
 )
-from node.links.peers import REMOVED
+from node.links.peer_link import REMOVED
 from proxy.auth.shown import Shown
 from proxy.routing.router import MethodStats, Waiting
 from tests.sim.clients.order_clients import Call

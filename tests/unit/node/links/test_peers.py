@@ -14,15 +14,8 @@ from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire import frames
 from cluster.wire.messages import SPOKEN
 from node.links.incarnations import Incarnations
-from node.links.peers import (
-    HELLO,
-    REFUSED_CLUSTER,
-    REFUSED_PROMISE,
-    REFUSED_VERSION,
-    RETRY_S,
-    PeerLink,
-    Peers,
-)
+from node.links.peer_link import REFUSED_CLUSTER, REFUSED_PROMISE, REFUSED_VERSION, RETRY_S, PeerLink
+from node.links.peers import HELLO, Peers
 from tests.cluster.nodes import free_ports
 from tools.muster.machine.real import RealMachine
 
