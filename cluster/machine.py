@@ -62,7 +62,7 @@ class FrameSocket(Protocol):
         """Of a listener: this peer has said what it is."""
 
     def drop(self, identity: bytes, reason: str) -> None:
-        """Of a listener: end this link."""
+        """End this link. A dialler, which needs no identity, makes another one."""
 
     def address(self, identity: bytes) -> str:
         """Of a listener: where this link comes from, ``host:port``; empty if that is not known."""

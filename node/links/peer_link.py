@@ -11,7 +11,7 @@ from cluster.wire.frames import HIGHEST, LOWEST, PeerKind
 from cluster.wire.messages import SPOKEN
 
 REFUSED_CLUSTER, REFUSED_VERSION, REFUSED_INCARNATION, REFUSED_UNKNOWN, REFUSED_SHARD = range(1, 6)
-REFUSED_REMOVED, REFUSED_ORIGIN, REFUSED_PROMISE = 6, 7, 8
+REFUSED_REMOVED, REFUSED_ORIGIN, REFUSED_PROMISE, REFUSED_MEANT = 6, 7, 8, 9
 HINTS = {
     REFUSED_CLUSTER: "compare --initial-cluster-token and --initial-cluster of both hosts",
     REFUSED_VERSION: "both hosts need the same version of muster",
@@ -20,11 +20,14 @@ HINTS = {
                    "peer URLs in --initial-cluster",
     REFUSED_ORIGIN: "restore all hosts of a cluster from the same backup file, with the same --shards: "
                     "remove the data directory of the one that differs, and restore it once more",
+    REFUSED_MEANT: "another member is at that address: compare the members' peer URLs, and what their "
+                   "names resolve to",
 }
 REMOVED = "the member has been permanently removed from the cluster"
 _WHO, _REFUSED, _VERSIONS, _JOIN = (
     kind.byte for kind in (PeerKind.WHO, PeerKind.REFUSED, PeerKind.VERSIONS, PeerKind.JOIN))
 RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
+_ELSEWHERE_S = 1.0  # so long after another member has answered the address is dialled again
 _SETTLED_S = 1.0  # so long after a hello a refusal would have come
 _TELL_AGAIN_S = 10.0  # the versions: a peer that let the hello wait has dropped them (``Unheard``)
 _LONGEST_REASON = 300
@@ -106,9 +109,14 @@ class PeerLink:
         self._version = max(self._version, version)
 
     def look(self) -> None:
-        """Each second: say hello again where that was refused a while ago."""
+        """Each second: say hello again where that was refused a while ago; where another member has refused
+        it, on another connection, for its own one may be there by then."""
         self.active()
-        if self._refused is not None and not self._greeted and self._now() >= self._refused_at + RETRY_S:
+        refused_s = self._now() - self._refused_at
+        if self._refused is not None and not self._greeted and self._refused[0] == REFUSED_MEANT:
+            if refused_s >= _ELSEWHERE_S:
+                self._socket.drop(b"", self.trouble()[0])
+        elif self._refused is not None and not self._greeted and refused_s >= RETRY_S:
             self._greet()
         elif self._greeted and self._now() >= self._tell_at and self._socket.send(
                 [_VERSIONS + SPOKEN.pack(self._least, HIGHEST)]):

@@ -7,8 +7,9 @@ The first byte of a frame is its kind (``cluster.wire.frames``).
 A hello carries protocol version, cluster ID, member ID, incarnation and shard. A part of the message before
 it has the origin of the sender's data (``cluster.members.origin``), which hosts of version 8 ignore. A
 replica of another origin is refused by name: the two must never exchange a vote or an entry. The refusal
-leaves no trace, so its host can be restored again. A replica with another incarnation has lost its disk: it
-is refused, because its old votes are gone (``node.links.incarnations``). A refused node says hello again
+leaves no trace, so its host can be restored again. Another part names the member that is meant: any other
+one refuses the hello (``cluster.members.meant``). A replica with another incarnation has lost its disk: it is
+refused, because its old votes are gone (``node.links.incarnations``). A refused node says hello again
 after ``peer_link.RETRY_S``, or on a new connection. Lost frames need no repair here: Raft resends, snapshots
 resume from an offset, hellos are asked for again. The last small frame before such a hello is kept for it: a
 link between followers is silent until a vote is wanted, and a lost vote costs an election timeout.
@@ -34,6 +35,7 @@ import structlog
 
 from cluster.endpoints import handed_endpoint, peer_endpoint
 from cluster.machine import FrameSocket, Receive
+from cluster.members import meant
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
@@ -44,6 +46,7 @@ from node.links.peer_link import (
     HINTS,
     REFUSED_CLUSTER,
     REFUSED_INCARNATION,
+    REFUSED_MEANT,
     REFUSED_ORIGIN,
     REFUSED_PROMISE,
     REFUSED_REMOVED,
@@ -121,12 +124,12 @@ class Peers:
         self._machine, self._on_refused = machine, on_refused
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
 
-    def _hello(self, version: int) -> list[bytes]:
+    def _hello(self, member_id: int, version: int) -> list[bytes]:
         common = self._settings.common
         said = _HELLO + HELLO.pack(
             version, common.cluster_id, common.member_id, self._settings.incarnation, self._shard)
         before = [self._origin.encode()] if self._origin is not None else []
-        return [*before, *self._promises.standing(), said]
+        return [*before, *self._promises.standing(), meant.encode(member_id), said]
 
     def _link(self, peer: Peer) -> PeerLink:
         endpoint = peer_endpoint(peer.host, peer.port)
@@ -138,7 +141,8 @@ class Peers:
 
         described = partial(self._roster.described, alone=True)
         link = PeerLink(
-            connect, peer, self._hello, self._on_refused, described, self._loop.time, self._promises)
+            connect, peer, partial(self._hello, peer.member_id), self._on_refused, described,
+            self._loop.time, self._promises)
         link.begin_with(self._least)
         return link
 
@@ -305,6 +309,8 @@ class Peers:
             self._refuse(
                 identity, member_id, REFUSED_SHARD, f"shard mismatch (got {shard} want {self._shard})"
             )
+        elif mismatch := meant.mismatch(parts, self._settings.common.member_id):
+            self._refuse(identity, member_id, REFUSED_MEANT, mismatch)
         elif (self._incarnations.heard(member_id) in (None, incarnation)
                 and (promised := self._promises.broken(member_id, parts))):
             self._gone(identity)

@@ -319,6 +319,11 @@ class Dealer:
         """Nobody reads the log."""
         return ""
 
+    def drop(self, identity: bytes, reason: str) -> None:
+        """Another member's end is there."""
+        if self.connection is not None:
+            self.connection.break_()
+
     def lost(self, connection: Connection) -> None:
         if self.connection is connection and not self.closed:
             self.connection = None

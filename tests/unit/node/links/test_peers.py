@@ -8,11 +8,13 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 import node.links.peers as peers_of_node
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire import frames
 from cluster.wire.messages import SPOKEN
+from node.links import peer_link
 from node.links.incarnations import Incarnations
 from node.links.peer_link import REFUSED_CLUSTER, REFUSED_PROMISE, REFUSED_VERSION, RETRY_S, PeerLink
 from node.links.peers import HELLO, Peers
@@ -60,11 +62,13 @@ class Accepting(Incarnations):
 
 
 def peers(own: int, ports: list[int], came: list[tuple[int, int, bytes]], good: bool = True,
-          refused: list[str] | None = None) -> Peers:
+          refused: list[str] | None = None, at: int | None = None) -> Peers:
+    """``at``: the own port; None: the one of the list."""
     members = tuple(Peer(i + 1, f"host{i}", "127.0.0.1", port) for i, port in enumerate(ports))
     common = Common(7, own, "h", 1, 2, members, "/nowhere")
     machine = RealMachine(asyncio.get_running_loop(), common)
-    settings = NodeSettings(common, 0, "/nowhere", "127.0.0.1", ports[own - 1], incarnation=own)
+    settings = NodeSettings(
+        common, 0, "/nowhere", "127.0.0.1", ports[own - 1] if at is None else at, incarnation=own)
     promises: Any = SimpleNamespace(standing=list, broken=lambda member_id, parts: b"")
     return Peers(
         machine, settings, roster=Fixed(own, members), incarnations=Accepting(good), promises=promises,
@@ -363,6 +367,113 @@ def test_the_version_spoken_with_a_peer_is_the_highest_of_both() -> None:
             assert asked.versions[1] == spoken
         asked._receive([b"q", b"H" + HELLO.pack(13, 7, 1, 1, 0)])
         assert b"q" not in asked._accepted, "nobody here speaks it"
+        asked.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_link_to_where_another_member_is_ends_until_its_own_is_there(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood for ever: its frames were dropped at the other member, and nothing told of trouble."""
+    monkeypatch.setattr(peer_link, "_ELSEWHERE_S", 0.05)
+
+    async def scenario() -> None:
+        shared, own, third = free_ports(3)
+        came: list[tuple[int, int, bytes]] = []
+        refused: list[str] = []
+        with capture_logs() as logged:
+            asker = peers(1, [own, shared, third], [], refused=refused)
+            wrong = peers(3, [own, shared, third], came, at=shared)
+            await until(lambda: refused)
+            assert "to field mismatch (got 2 want 3)" in asker.links[2].trouble()[0]
+            for _ in range(4):
+                assert not asker.send(2, b"R", b"for member 2")
+                asker.look()
+                await asyncio.sleep(0.1)
+        assert len(refused) > 1, "it dials again"
+        assert (came, wrong.linked()) == ([], {})
+        assert [line["event"] for line in logged].count("refused a peer") == 1
+        wrong.close()
+        right = peers(2, [own, shared, third], came)
+        await until(lambda: not asker.look() and asker.send(2, b"R", b"for member 2"))
+        await until(lambda: came)
+        assert came[0] == (1, ord("R"), b"for member 2")
+        await until(lambda: not asker.links[2].trouble()[0])
+        asker.close()
+        right.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_link_to_where_another_member_is_goes_where_the_members_say_then() -> None:
+    async def scenario() -> None:
+        own, second, third = free_ports(3)
+        came: list[tuple[int, int, bytes]] = []
+        refused: list[str] = []
+        asker = peers(1, [own, third, third], [], refused=refused)
+        right, other = (peers(n, [own, second, third], came) for n in (2, 3))
+        with capture_logs():
+            await until(lambda: refused and asker.links[3].send(b"R", b"for member 3"))
+        cast(Any, asker)._roster.members[2] = Peer(2, "h2", "127.0.0.1", second)
+        asker.follow()
+        await until(lambda: asker.send(2, b"R", b"for member 2"))
+        await until(lambda: (1, ord("R"), b"for member 2") in came)
+        assert asker.links[3].losses == 0, "the link that was right"
+        for each in (asker, right, other):
+            each.close()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("older", ["asker", "asked"])
+def test_a_link_with_a_host_of_before_stands(older: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That names nobody, and passes over who is named."""
+
+    async def scenario() -> None:
+        ports = free_ports(2)
+        came: list[tuple[int, int, bytes]] = []
+        refused: list[str] = []
+        asker, asked = peers(1, ports, [], refused=refused), peers(2, ports, came)
+        if older == "asker":
+            hello = asker._hello
+            monkeypatch.setattr(asker.links[2], "_hello", lambda version: hello(2, version)[-1:])
+        else:
+            monkeypatch.setattr(peers_of_node.meant, "mismatch", lambda parts, own: "")
+        await until(lambda: asker.send(2, b"R", b"x") and came)
+        for _ in range(5):
+            asker.look()
+            await asyncio.sleep(0.05)
+        assert (refused, asker.links[2].losses, [*asked.linked()]) == ([], 0, [1])
+        asker.close()
+        asked.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_member_whose_address_changes_keeps_its_link_until_it_goes() -> None:
+    async def scenario() -> None:
+        own, before, after = free_ports(3)
+        came: list[tuple[int, int, bytes]] = []
+        refused: list[str] = []
+        asker, asked = peers(1, [own, before], [], refused=refused), peers(2, [own, before], came)
+        await until(lambda: asker.send(2, b"R", b"x") and came)
+        link = asker.links[2]
+        cast(Any, asker)._roster.members[2] = Peer(2, "h2", "127.0.0.1", after)
+        for _ in range(5):
+            asker.follow()
+            asker.look()
+            await asyncio.sleep(0.02)
+        assert asker.links[2] is link
+        assert link.trouble() == ("", "")
+        asked.close()
+        await until(lambda: link.trouble()[0])
+        asker.follow()
+        asked = peers(2, [own, after], came)
+        came.clear()
+        await until(lambda: asker.send(2, b"R", b"y") and came)
+        assert refused == []
+        asker.close()
         asked.close()
 
     asyncio.run(scenario())

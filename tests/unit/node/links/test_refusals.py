@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.members import meant
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Common, NodeSettings, Peer
@@ -250,6 +251,27 @@ def test_a_hello_that_waited_is_judged_by_what_its_sender_said_before_it(port: P
 def test_a_member_that_does_not_say_how_its_data_began_goes_with_any(port: Port, parts: list[bytes]) -> None:
     port.receive([b"peer", *parts, hello(CLUSTER)])
     assert port.trusted == [b"peer"]
+
+
+def test_a_hello_that_is_meant_for_another_member_is_refused(port: Port) -> None:
+    """It was taken: what its sender had for the other one was dropped here for ever, without a word."""
+    with capture_logs() as logged:
+        port.receive([b"peer", OWN.encode(), meant.encode(5), hello(CLUSTER)])
+    assert port.sent == [[b"peer", b"X\x09to field mismatch (got 5 want 1)"]]
+    assert (port.trusted, port.remembered, port.peers.linked()) == ([], [], {})
+    assert (logged[0]["peer"], "peer URLs" in logged[0]["hint"]) == ("h2", True)
+    port.receive([b"peer", OWN.encode(), meant.encode(1), hello(CLUSTER)])
+    assert (port.trusted, port.remembered) == ([b"peer"], [2])
+
+
+def test_an_unknown_and_a_removed_member_hear_what_they_are_though_another_was_meant(port: Port) -> None:
+    with capture_logs():
+        port.receive([b"gone", meant.encode(5), hello(CLUSTER, 3)])
+        port.receive([b"new", meant.encode(5), hello(CLUSTER, 4)])
+        assert [frame[:2] for _, frame in port.sent] == [b"X\x06", b"J"]
+        port.members[4] = Peer(4, "h4", "127.0.0.1", 2480, ())
+        port.peers.follow()
+    assert port.sent[-1][1][:2] == b"X\x09"
 
 
 def test_hosts_that_were_removed_are_told_that_whatever_their_data_began_with(port: Port) -> None:

@@ -107,7 +107,10 @@ class Dealer:
         """Nothing: a dealer knows its partner."""
 
     def drop(self, identity: bytes, reason: str) -> None:
-        """Nothing: :meth:`close` ends the connection."""
+        """End the connection as if it were lost: the name's next address is dialled."""
+        if self._stream is not None and not self.closed:
+            self._stream.close()
+            self._failed(reason)
 
     def address(self, identity: bytes) -> str:
         return tcp_endpoint(self._host, self._port).removeprefix("tcp://")
