@@ -218,8 +218,8 @@ class Peers:
         identity, frame = parts[0], parts[-1]
         kind = frame[:1]
         if kind == _FRONT:
-            if len(parts) > 2 and (other := self._other_origin(parts[1:-1])) is not None:
-                self._refuse_node(identity, other)
+            if len(parts) > 2 and (refusal := self._unfit(parts[1:-1])) is not None:
+                self._refuse_node(identity, *refusal)
             elif self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
             return
@@ -276,12 +276,18 @@ class Peers:
     def _origins(self, name: str, other: Origin) -> str:
         return f"the hosts began with different data: {name} was {other}, {self._name} was {self._origin}"
 
-    def _refuse_node(self, identity: bytes, other: Origin) -> None:
-        """A node of another shard, which would take a feed that does not fit its data."""
-        reason = self._origins("a host", other)
-        if self._refusals.news((0, REFUSED_ORIGIN), self._loop.time()):
-            log.warning("refused a node of another host", **self._who(identity, 0), reason=reason,
-                        hint=HINTS[REFUSED_ORIGIN])
+    def _unfit(self, parts: list[bytes]) -> tuple[int, str] | None:
+        """Why a front, or a node of another shard, is refused for what stands before its hello. A node of
+        another origin would take a feed that does not fit its data."""
+        if (other := self._other_origin(parts)) is not None:
+            return REFUSED_ORIGIN, self._origins("a host", other)
+        mismatch = meant.mismatch(parts, self._settings.common.member_id)
+        return (REFUSED_MEANT, mismatch) if mismatch else None
+
+    def _refuse_node(self, identity: bytes, code: int, reason: str) -> None:
+        if self._refusals.news((0, code), self._loop.time()):
+            log.warning("refused a link of another host", **self._who(identity, 0), reason=reason,
+                        hint=HINTS[code])
         said = SEQUENCE.pack(1) + answer(0, Status.REFUSED, reason.encode())
         self._router.send([identity, _FRONT + said])
 

@@ -15,6 +15,7 @@ import structlog
 
 from cluster.endpoints import ipc_endpoint, peer_endpoint
 from cluster.grain import GRAIN
+from cluster.members import meant
 from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Common, Peer
@@ -102,7 +103,10 @@ class NodeLink:
         hello = self._end.hello(
             common.cluster_id, common.member_id, session, (common.shard_count, common.placement_depth))
         origin = Origin.parse(common.origin, common.shard_count, common.placement_depth)
-        self._greeted = self._send([hello], *([origin.encode()] if origin is not None else []))
+        before = [origin.encode()] if origin is not None else []
+        if self.member_id != common.member_id:
+            before.append(meant.encode(self.member_id))
+        self._greeted = self._send([hello], *before)
         return self._greeted
 
     @property
@@ -136,7 +140,7 @@ class NodeLink:
                     self._links.dirty.add(self)  # what was queued meanwhile
                 news = news or known != (True, self.leader, self.term)
             elif status == Status.REFUSED:
-                self.drop(body.decode(errors="replace"))
+                self._links.refused(self, body.decode(errors="replace"))
                 return
         if news:
             self._links.heard()
@@ -271,6 +275,15 @@ class NodeLinks:
             log.warning("another shard's node answers", peer=f"{link.member_id:x}", shard=link.shard,
                         answers=shard)
         link.drop("another shard's node answers")
+
+    def refused(self, link: NodeLink, reason: str) -> None:
+        """The other side takes nothing of this node. Where that is another member, the link ends once it is
+        silent: at once, it would be made again with the next message."""
+        if not reason.startswith(meant.REASON):
+            link.drop(reason)
+        elif self._complaints.news((link.member_id, link.shard), self.loop.time()):
+            log.warning("another member's node answers", peer=f"{link.member_id:x}", shard=link.shard,
+                        reason=reason)
 
     def dropped(self, link: NodeLink, reason: str) -> None:
         if link.up:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from cluster.endpoints import ipc_endpoint, peer_endpoint
+from cluster.members import meant
 from cluster.members.table import Table
 from cluster.settings import Common, Peer
 from cluster.wire.frames import PeerKind
@@ -31,7 +32,8 @@ from proxy.machine import Machine
 from proxy.routing.rounds import Rounds
 
 _FRONT = PeerKind.FRONT.byte
-REFUSED, ASTRAY = "refused: ", "astray: "  # begin the reasons of a refused link, and of one to another shard
+# begin the reasons of a refused link, and of one to another shard or member
+REFUSED, ASTRAY = "refused: ", "astray: "
 _HWM = 20_000  # frames; a node that lets so many ticks pile up is dead
 
 
@@ -226,6 +228,11 @@ class Link:
             self._receiver.link_up(self)
         self._receiver.link_state(self)
 
+    def refused(self, body: bytes) -> None:
+        """The node takes no frames of this front. Another member than is meant is dialled again soon."""
+        reason = body.decode("utf-8", "replace")
+        self.close((ASTRAY if reason.startswith(meant.REASON) else REFUSED) + reason)
+
     def leave(self) -> None:
         """The node is about to end. It waits for a FAREWELL: every answer of its own has come."""
         self.leaving = True
@@ -259,12 +266,14 @@ class Link:
 class SocketTransport:
     """A link of the machine's."""
 
-    __slots__ = ("_link", "_loop", "_socket", "_stands")
+    __slots__ = ("_before", "_link", "_loop", "_socket", "_stands")
 
     def __init__(
         self, machine: Machine, endpoint: str, identity: bytes, link: Link, stands: Callable[[Link], None],
-        silence_s: float, *, shard: int | None
+        silence_s: float, *, shard: int | None, before: tuple[bytes, ...] = ()
     ) -> None:
+        """``before``: parts of the first message, before the hello."""
+        self._before = before
         self._link = link
         self._loop = machine.loop
         self._stands = stands
@@ -274,7 +283,9 @@ class SocketTransport:
         )
 
     def send(self, frame: bytes) -> bool:
-        return self._socket.send([frame])
+        parts = [*self._before, frame]
+        self._before = ()
+        return self._socket.send(parts)
 
     def unfinished(self) -> int:
         return self._socket.unfinished()
@@ -324,14 +335,17 @@ class Connector:
         link = Link(receiver, shard, member_id, session, b"" if local else _FRONT)
         link.seen_at = self._loop.time()
         identity = b"f" + session.to_bytes(8, "big")
+        before: tuple[bytes, ...] = ()
         if local:
             endpoint = ipc_endpoint(common.run_dir, shard)
         else:
+            if common.member_id:  # a proxy's list may be older than the members, and names all addresses
+                before = (meant.encode(member_id),)
             endpoint = peer_endpoint(*self._turn(link, self._members.peer(member_id)))
         link.attach(
             SocketTransport(
                 self._machine, endpoint, identity, link, self._greet, common.silence_s,
-                shard=None if local else shard,
+                shard=None if local else shard, before=before,
             )
         )
         return link

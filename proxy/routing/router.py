@@ -353,7 +353,7 @@ class Router(Sending):
             if self.v2_news is not None:
                 self.v2_news(link, body)
         elif status == _REFUSED:
-            link.close(REFUSED + body.decode("utf-8", "replace"))
+            link.refused(body)
 
     def _watermark(self, link: Link, revision: int) -> None:
         if revision > link.watermark:

@@ -292,6 +292,17 @@ def test_a_node_of_another_origin_gets_no_feed(port: Port) -> None:
     assert port.fronts == [b"node", b"front"]
 
 
+def test_a_front_that_means_another_member_is_refused(port: Port) -> None:
+    with capture_logs() as logged:
+        for _ in range(3):
+            port.receive([b"front", OWN.encode(), meant.encode(2), b"Fhello"])
+    assert len(logged) == 1
+    assert port.sent[0][1].endswith(b"to field mismatch (got 2 want 1)")
+    assert (port.fronts, port.trusted) == ([], [])
+    port.receive([b"front", OWN.encode(), meant.encode(1), b"Fhello"])
+    assert port.fronts == [b"front"]
+
+
 def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Port) -> None:
     with capture_logs() as logged:
         for _ in range(100):

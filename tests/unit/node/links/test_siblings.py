@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+import node.links.peers as peers_of_node
+from cluster.members import meant
 from cluster.settings import Common, Peer
 from cluster.wire.frames import PeerKind
 from cluster.wire.messages import STATE_BODY, Method, Status, answer, decode_requests, frame
 from node.links import siblings
+from node.links.fronts import FrontLink, Fronts, Send
 from node.links.siblings import NodeLink, NodeLinks
+from proxy.routing.links import Connector
+from tests.cluster.nodes import free_ports
+from tests.unit.node.links.test_peers import peers
+from tools.muster.machine.real import RealMachine
 
 FRONT = PeerKind.FRONT.byte
 
@@ -25,11 +33,14 @@ class Socket:
         self.connected = True
         self.closed = False
         self.sent: list[list[int]] = []  # the methods of each frame
+        self.before: list[list[bytes]] = []  # the parts before each frame
         self.coming = 0  # bytes of a frame that has not all come
 
     def send(self, parts: list[bytes]) -> bool:
         if self.connected:
-            self.sent.append([method for _, method, _, _ in decode_requests(parts[-1][1:])[1]])
+            self.before.append(parts[:-1])
+            _, records = decode_requests(parts[-1].removeprefix(FRONT))
+            self.sent.append([method for _, method, _, _ in records])
         return self.connected
 
     def stands(self) -> bool:
@@ -44,6 +55,9 @@ class Socket:
     def says(self, shard: int) -> None:
         state = STATE_BODY.pack(shard, 2, 3, 4, 5, 6)
         self.receive([FRONT + frame(1, [answer(0, Status.STATE, state)])])
+
+    def refuses(self, reason: bytes) -> None:
+        self.receive([FRONT + frame(1, [answer(0, Status.REFUSED, reason)])])
 
 
 class World:
@@ -135,6 +149,39 @@ def test_another_shards_node_is_sent_nothing_and_told_of_once() -> None:
     assert len(world.sockets) == 3, "each time it is dialled anew"
 
 
+def test_a_link_names_the_member_that_it_is_for_with_its_hello() -> None:
+    world = World()
+    _, socket = world.link()
+    socket.says(1)
+    world.links.flush()
+    assert socket.before == [[meant.encode(2)], []]
+    world.links.get(1, 1)
+    world.links.flush()
+    assert world.sockets[-1].before == [[]], "at an own socket nobody else is"
+
+
+def test_where_another_member_answers_nothing_is_sent_and_a_pause_is_made() -> None:
+    world = World()
+    with capture_logs() as logs:
+        for _ in range(2):
+            link, socket = world.link()
+            socket.refuses(b"to field mismatch (got 2 want 3)")
+            for _ in range(4):
+                world.now += 0.2
+                world.links.sweep()
+                assert world.links.get(2, 1) is link, "no sooner than an election timeout"
+                world.links.flush()
+            assert socket.sent == [[Method.HELLO]]
+            world.now += 0.3
+            world.links.sweep()
+            assert (socket.closed, link.alive) == (True, False)
+    assert [(line["event"], line["reason"]) for line in logs] == [
+        ("another member's node answers", "to field mismatch (got 2 want 3)")]
+    link, socket = world.link()
+    socket.refuses(b"cluster ID mismatch")
+    assert not link.alive
+
+
 @pytest.mark.parametrize("connected", [True, False])
 def test_what_waits_for_a_state_is_bounded(connected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "_MAX_WAITING", 3)
@@ -164,3 +211,63 @@ def test_a_host_is_dialled_where_it_is_now() -> None:
     assert world.links.find(2, 1) is not link
     assert world.links.find(3, 1) is None, "nobody knows it any more"
     assert [endpoint.split("/")[-1] for endpoint in world.dialled] == ["h:1000", "h:1000", "elsewhere:1000"]
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["now", "of before"])
+def test_real_links_of_nodes_and_fronts_stand_at_their_own_member_alone(
+    older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``older``: the host of before that is dialled passes over who is meant."""
+    if older:
+        monkeypatch.setattr(peers_of_node.meant, "mismatch", lambda parts, own: "")
+
+    async def scenario() -> None:
+        own, there = free_ports(2)
+
+        def greet(link: FrontLink) -> None:
+            link.answer(0, Status.STATE, STATE_BODY.pack(0, 3, 1, 1, 1, 1))
+            link.flush()
+
+        fronts = Fronts(7, lambda *_: None, greet, lambda link: None, (1, 2))
+
+        def on_front(identity: bytes, data: bytes, send: Send) -> bool:
+            fronts.frame(identity, data, send, FRONT)
+            return identity in fronts.links
+
+        third = peers(3, [own, 0, there], [])
+        third._on_front = on_front
+        hosts = tuple(Peer(n, f"h{n}", "127.0.0.1", there) for n in (2, 3))
+        common = Common(7, 1, "h1", 1, 2, hosts, "/nowhere")
+        machine = RealMachine(asyncio.get_running_loop(), common)
+        links = NodeLinks(machine, common, lambda: None, {peer.member_id: peer for peer in hosts}.get)
+        right, stale = links.get(3, 0), links.get(2, 0)
+        states: list[int] = []
+        downs: list[str] = []
+        receiver: Any = SimpleNamespace(
+            link_up=lambda link: states.append(link.member_id), link_state=lambda link: None,
+            link_down=lambda link, reason: downs.append(reason),
+            link_answers=lambda link, answers: [
+                link.state(body) if status == Status.STATE else link.refused(body)
+                for _, status, body in answers])
+        connector = Connector(machine, common)
+        of_front = [connector(receiver, 0, n) for n in (2, 3)]
+        with capture_logs() as logs:
+            async with asyncio.timeout(60):
+                while not (right.up and 3 in states and (stale.up if older else downs and logs)):
+                    links.flush()
+                    await asyncio.sleep(0.005)
+            await asyncio.sleep(0.1)
+        if older:
+            assert (stale.up, sorted(states), downs) == (True, [2, 3], [])
+        else:
+            reason = "to field mismatch (got 2 want 3)"
+            assert (stale.alive, stale.up, states, downs) == (True, False, [3], ["astray: " + reason])
+            assert "another member's node answers" in [line["event"] for line in logs]
+        assert right.alive
+        links.close()
+        for link in of_front:
+            if link is not None:
+                link.close("the end")
+        third.close()
+
+    asyncio.run(scenario())

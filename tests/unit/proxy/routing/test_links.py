@@ -16,6 +16,7 @@ from typing import Any, cast
 import pytest
 import zmq
 
+from cluster.members import meant
 from cluster.settings import Common, Peer
 from cluster.wire import frames, messages
 from cluster.wire.messages import HEAD, STATE_BODY, Method, Status
@@ -219,6 +220,27 @@ def test_the_urls_of_a_member_take_turns_from_the_one_where_its_node_answered(tm
             link.state(STATE_BODY.pack(shard, 1, 1, 0, 0, 0))
     assert dialled == [
         ("2", 0), ("1", 0), ("3", 0), ("2", 0), ("1", 0), ("1", 0), ("2", 1), ("1", 0), ("3", 0)]
+
+
+@pytest.mark.parametrize(("own", "before"), [(2, [[meant.encode(1)], []]), (1, [[], []]), (0, [[], []])])
+def test_a_host_names_the_member_that_a_link_is_for_with_its_hello(
+    tmp_path: Path, own: int, before: list[list[bytes]]
+) -> None:
+    """Not at its own socket, and not a proxy, whose list may have who was at that address before."""
+    sent: list[list[bytes]] = []
+    opened: list[Callable[[], None]] = []
+
+    def dial(endpoint: str, *_: object, shard: int | None, **more: Any) -> SimpleNamespace:
+        opened.append(more["opened"])
+        return SimpleNamespace(send=lambda parts: sent.append(parts) or True)
+
+    machine = cast(Any, SimpleNamespace(loop=SimpleNamespace(time=lambda: 0.0), dial=dial))
+    link = Connector(machine, settings(tmp_path, own=own), lambda: 1)(cast(Any, SimpleNamespace()), 0, 1)
+    assert link is not None
+    opened[-1]()
+    link.post(1, Method.UNSUBSCRIBE, b"")
+    link.flush()
+    assert [parts[:-1] for parts in sent] == before
 
 
 def key_file(folder: Path, keys: tuple[bytes, bytes]) -> str:

@@ -139,6 +139,22 @@ def test_one_of_many_refusals_is_logged() -> None:
     assert downs.count("warning") == 1
 
 
+def test_where_another_member_answers_is_dialled_again_soon_and_told_of_once() -> None:
+    """Nobody has to mend it: the member's own address comes with the table, or with a look-up."""
+    net = Net().started(leader=1)
+    with capture_logs() as logged:
+        for _ in range(10):
+            net.nodes[1].answer(0, Status.REFUSED, b"to field mismatch (got 2 want 3)")
+            net.pass_time(1.1)
+    downs = [
+        line["log_level"]
+        for line in logged
+        if line["event"] == "link down" and line["reason"] == ASTRAY + "to field mismatch (got 2 want 3)"
+    ]
+    assert len(downs) >= 5
+    assert downs.count("warning") == 1
+
+
 def test_another_shards_node_gets_no_requests_and_is_told_of_once() -> None:
     """Its link is lost: what its node says further does not count either."""
     net = Net()
