@@ -280,7 +280,8 @@ class History:
     def owners(self) -> None:
         """Whose is what nobody was answered? (I5, I23)"""
         replay = self._replay
-        open_ = [o for o in self._simulation.clients.operations
+        clients = self._simulation.clients
+        open_ = [o for o in (*clients.left, *clients.operations)
                  if o.open and o.method in ("Put", "DeleteRange", "Txn")]
         by_value: dict[bytes, list[Operation]] = defaultdict(list)
         rest: list[Operation] = []

@@ -118,13 +118,19 @@ class Once:
         self._done: Counter[bytes] = Counter()
         self._revision = 1
 
+    def go_on(self, revision: int, left: list[Operation]) -> None:
+        """After a run before this, which made what there is up to ``revision``, and left some requests."""
+        self._revision = revision
+        for operation in left:
+            self._asked.update(written(operation))
+
     def ordered(self, replay: Replay) -> None:
         """More of the order is known."""
         if replay.revision == self._revision:
             return
         operations: list[Operation] = self._simulation.clients.operations
         for operation in operations[self._read :]:
-            self._asked.update(_written(operation))
+            self._asked.update(written(operation))
         self._read = len(operations)
         for revision in range(self._revision + 1, replay.revision + 1):
             before = replay.states[revision - 1]
@@ -141,7 +147,8 @@ class Once:
         self._revision = replay.revision
 
 
-def _written(operation: Operation) -> set[bytes]:
+def written(operation: Operation) -> set[bytes]:
+    """The values that a request may write."""
     request = operation.request
     if operation.method == "Put":
         return {request.value}

@@ -145,6 +145,8 @@ class Clients:
         self.simulation = simulation
         self.random = Random(f"{simulation.seed}/clients")
         self.operations: list[Operation] = []
+        self.left: list[Operation] = []  # of a run before this: nobody was answered, and they may yet be done
+        self._earlier = 0  # requests of that run
         self.watching = WatchClients(self)
         self.shown = 1  # the highest revision that any client was shown
         self.waiting: dict[int, tuple[Operation, Call, FrontProcess]] = {}
@@ -158,6 +160,14 @@ class Clients:
         self.promises: dict[int, list[tuple[Operation, float]]] = {}  # lease -> by whom, until when
         for _ in range(count):
             self._later()
+
+    def go_on(self, before: Clients, left: list[Operation]) -> None:
+        """After another run of the same store. Numbers go on, so that each value stays one request's."""
+        self._earlier, self.left = len(before.operations), left
+
+    @property
+    def _asked(self) -> int:
+        return self._earlier + len(self.operations)
 
     def _later(self) -> None:
         self.simulation.at(self.random.expovariate(1 / self._think_s), None, self._next)
@@ -189,7 +199,7 @@ class Clients:
         return self.random.choice(self.simulation.keys)
 
     def _value(self) -> bytes:
-        return b"v%d" % (len(self.operations) + 1)
+        return b"v%d" % (self._asked + 1)
 
     def span(self, r: Random | None = None) -> tuple[bytes, bytes]:
         """A key, a directory, everything, or something in between."""
@@ -267,7 +277,7 @@ class Clients:
         elif compare.target == 2:
             compare.mod_revision = r.choice((0, self.old(), self.shown + 1, self.shown + r.randint(2, 4)))
         else:
-            compare.value = b"v%d" % max(1, len(self.operations) - r.randint(0, 20))
+            compare.value = b"v%d" % max(1, self._asked - r.randint(0, 20))
         return compare
 
     def _operation(self, key: bytes, used: set[bytes]) -> Any | None:
@@ -381,7 +391,7 @@ class Clients:
         """Send a request and remember what becomes of it."""
         simulation = self.simulation
         operation = Operation(
-            len(self.operations) + 1, method, request, front.host, simulation.now, self.shown,
+            self._asked + 1, method, request, front.host, simulation.now, self.shown,
             low_here=front.shown,
         )
         if method == "LeaseTimeToLive":

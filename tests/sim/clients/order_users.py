@@ -72,6 +72,11 @@ class UserClients(Clients):
         self._setup = _setup(self._r, simulation.keys)
         self._change: Operation | None = None
 
+    def go_on(self, before: Clients, left: list[Operation]) -> None:
+        super().go_on(before, left)
+        assert isinstance(before, UserClients)
+        self.who.update(before.who)
+
     def _next(self) -> None:
         if not self.stopped and (self._change is None or self._change.number not in self.waiting):
             change = self._change

@@ -25,6 +25,8 @@ from cluster.raft import Configuration
 from node.backup.stopped.carrying import fold_of
 from node.replica.moving.moved import MovedKeys
 from node.storage import genesis
+from tests.sim.checks.order_rules import written
+from tests.sim.clients.order_clients import Clients, Operation
 from tests.sim.disks.order_content import Content
 from tests.sim.disks.order_disk import LogDisk
 from tests.sim.disks.order_real import RealDisk
@@ -87,8 +89,9 @@ def _changes(simulation: Everything) -> bool:
     return owners.move is not None or State.FORMING in owners.born.values()
 
 
-def force(simulation: Everything, host: int) -> None:
-    """As ``forcing.force``. Raises CannotBeKept."""
+def force(simulation: Everything, host: int) -> bool:
+    """As ``forcing.force``. Raises CannotBeKept. False: nothing had to change, for the host is the only
+    member already."""
     begun = simulation.supervisors._begun
     replicas, peers, table = {}, simulation.common(host).peers, Table(())
     for shard in simulation.shards_of(host):
@@ -108,6 +111,7 @@ def force(simulation: Everything, host: int) -> None:
 
     identity: Any = SimpleNamespace(member_id=host, peers=peers, shard_count=len(simulation.shards))
     silent: Any = SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **__: None)
+    term = simulation.logs[host, 0].hard_state().term
     with tempfile.TemporaryDirectory(prefix="muster-sim-") as folder:
         (Path(folder) / "member").mkdir()
         forcing._force(
@@ -116,6 +120,7 @@ def force(simulation: Everything, host: int) -> None:
     for shard in noted:
         if shard not in replicas:
             noted[shard] = (host,)
+    return bool(simulation.logs[host, 0].hard_state().term > term)
 
 
 def _drop_rest(
@@ -156,7 +161,7 @@ def _drop_copies(simulation: Everything, host: int, shards: list[int]) -> None:
 class Alone(Everything):
     """What the host that is left goes on with."""
 
-    def __init__(self, before: Everything, host: int) -> None:
+    def __init__(self, before: Everything, host: int, *, forced: bool) -> None:
         plan = replace(before.plan, seconds=before.now + _GOES_ON_S, member_chance=0.3)
         self._before = before  # its states' directories lie in that run's folder
         super().__init__(before.seed, plan)
@@ -178,6 +183,20 @@ class Alone(Everything):
         for where in self.logs:
             self._take_over(where)
         self._fold(host)
+        # a forced start drops what is logged and not in order; any other start puts it in order later
+        self._left = [] if forced else self._not_done()
+        self.checker._once.go_on(self.checker.replay.revision, self._left)
+
+    def _new_clients(self) -> Clients:
+        clients = super()._new_clients()
+        clients.go_on(self._before.clients, self._left)
+        return clients
+
+    def _not_done(self) -> list[Operation]:
+        """Requests of before that may yet be done: nobody was answered, and none of their values is there."""
+        changes = self.checker.replay.changes.values()
+        done = {change.kv.value for changed in changes for change in changed if change.kv is not None}
+        return [o for o in self._before.clients.operations if o.open and not done & written(o)]
 
     def _take_over(self, where: tuple[int, int]) -> None:
         log, disk = self.logs[where], self.states[where]
@@ -204,7 +223,6 @@ class Alone(Everything):
         folder._groups = groups
         replay = checker.replay
         checker.committed_at = dict.fromkeys(range(1, replay.order_index + 1), self.now)
-        checker._once._revision = replay.revision
         replay.revoked_with.update(dict.fromkeys(range(2, replay.revision + 1), 0))  # nobody's here
         only = Configuration(frozenset({host}))
         there = {shard for shard, state in checker.owners.born.items() if state != State.DROPPED}

@@ -472,14 +472,17 @@ class Simulation(World):
             for shard in self.shards_of(host):
                 self.start_node(host, shard)
             self.start_front(host)
-        kind = UserClients if self.plan.users else Clients
-        self.clients = kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
+        self.clients = self._new_clients()
         self.at(1.0, None, self.nemesis)
         self.members = self._operator()
         self.growth = Growing(self) if self.plan.grows or self.plan.births or self.plan.moves else None
         self.births = Births(self) if self.plan.births else None
         self.moves = Moves(self) if self.plan.moves else None
         self.run_until(self.plan.seconds)
+
+    def _new_clients(self) -> Clients:
+        kind = UserClients if self.plan.users else Clients
+        return kind(self, self.plan.clients, self.plan.think_s, self.plan.mix or MIX)
 
     def _operator(self) -> Any:
         """Who changes hosts in this run; None: nobody."""
