@@ -486,6 +486,42 @@ def test_a_host_has_one_front_for_every_four_cpus(
     assert config.front_count(wanted, hosts) == fronts
 
 
+def data_dir_of(used: set[str], *args: str, **environ: str) -> str:
+    """With hosts' data in these directories; /root is closed to this user."""
+    def is_used(data_dir: str) -> bool:
+        if data_dir.startswith("/root"):
+            raise PermissionError(data_dir)
+        return data_dir in used
+
+    return config.build(resolve(SERVER_FLAGS, args, environ), is_used).data_dir
+
+
+def test_a_start_does_not_leave_the_data_of_versions_that_ignored_etcds_variable() -> None:
+    """The image and the unit named another directory: the host began empty beside its data."""
+    with pytest.raises(ConfigError, match=r"/var/lib/muster holds .* take out ETCD_DATA_DIR"):
+        data_dir_of({"/var/lib/muster"}, ETCD_DATA_DIR="/etcd-data")
+
+
+@pytest.mark.parametrize(("used", "args", "environ"), [
+    (set(), (), {"ETCD_DATA_DIR": "/d"}),
+    ({"/d"}, (), {"ETCD_DATA_DIR": "/d"}),
+    ({"/d", "/var/lib/muster"}, (), {"ETCD_DATA_DIR": "/d"}),
+    ({"/var/lib/muster"}, (), {"MUSTER_DATA_DIR": "/d"}),
+    ({"/var/lib/muster"}, (), {"MUSTER_DATA_DIR": "/d", "ETCD_DATA_DIR": "/e"}),
+    ({"/var/lib/muster"}, ("--data-dir=/d",), {"ETCD_DATA_DIR": "/e"}),
+])
+def test_a_data_directory_that_is_meant_is_used(
+    used: set[str], args: tuple[str, ...], environ: dict[str, str]
+) -> None:
+    assert data_dir_of(used, *args, **environ) == "/d"
+
+
+def test_others_data_stop_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that a user starts beside the unit's."""
+    monkeypatch.setattr(config, "PACKAGED_DATA_DIR", "/root/muster")
+    assert data_dir_of(set(), ETCD_DATA_DIR="/d") == "/d"
+
+
 def test_a_unix_socket_is_one_processs() -> None:
     url = "unix:///run/m.sock"
     by_socket = (f"--listen-client-urls={url}", f"--advertise-client-urls={url}", "--fronts=4")

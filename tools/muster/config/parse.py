@@ -73,6 +73,7 @@ class Values:
     sources: dict[str, str] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)  # arguments after the flags
     warnings: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)  # by flag name: the one that it came from
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -211,7 +212,6 @@ def _variables(table: Mapping[str, Flag], environ: Mapping[str, str]) -> list[st
 
 def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[str, str]) -> None:
     known = {f.env_name: f for f in table.values() if f.name not in ("help", "version")}
-    winners: dict[str, str] = {}
     for prefix in ("MUSTER_", "ETCD_"):
         for variable in sorted(environ):
             if not variable.startswith(prefix) or not environ[variable]:
@@ -223,9 +223,9 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
                         f"unrecognized environment variable {variable}={environ[variable]}")
             elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
                 _set(result, flag, environ[variable], "environment", ConfigError, variable)
-                winners[flag.name] = variable
+                result.variables[flag.name] = variable
             elif not _means(flag, environ[variable], result[flag.name]):
-                winner = winners.get(flag.name, f"--{flag.name}")
+                winner = result.variables.get(flag.name, f"--{flag.name}")
                 result.warnings.append(f"{variable} is ignored: {winner} wins")
 
 

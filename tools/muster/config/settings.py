@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -38,6 +39,7 @@ DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its own, a leader some 100,000
 MAX_SHARDS = 64
+PACKAGED_DATA_DIR = "/var/lib/muster"  # the container image's and the unit's own
 
 InitialCluster = tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
 
@@ -111,17 +113,32 @@ def default_data_dir(name: str) -> str:
     return older if os.path.isdir(older) else f"{name}.etcd"
 
 
-def _data_dir(values: Values, name: str, warnings: list[str]) -> str:
+def _data_dir(values: Values, name: str, warnings: list[str], is_used: Callable[[str], bool]) -> str:
     if not values["data-dir"]:
         values.sources.pop("data-dir", None)  # as if it was not given
     if values.is_set("data-dir"):
-        return str(values["data-dir"])
+        given = str(values["data-dir"])
+        if values.variables.get("data-dir") == "ETCD_DATA_DIR":
+            _check_left(given, is_used)
+        return given
     found, other = default_data_dir(name), f"{name}.etcd"
     if found != other and os.path.isdir(other):
         warnings.append(
             f"this host uses the data directory {found}, and not {other} beside it: give --data-dir, or move "
             "away the one that is not meant")
     return found
+
+
+def _check_left(given: str, is_used: Callable[[str], bool]) -> None:
+    """Versions whose image and unit set MUSTER_DATA_DIR ignored ETCD_DATA_DIR there: a host would begin empty
+    beside its data. ConfigError."""
+    with contextlib.suppress(OSError):  # that of another user's host
+        if is_used(PACKAGED_DATA_DIR) and not is_used(given):
+            raise ConfigError(
+                f"{PACKAGED_DATA_DIR} holds the data of a host, and {given} of ETCD_DATA_DIR, which earlier "
+                "versions ignored in the container image and under the unit, holds none. To go on with that "
+                f"data, take out ETCD_DATA_DIR, or set MUSTER_DATA_DIR={PACKAGED_DATA_DIR}. For a host "
+                f"without it, set MUSTER_DATA_DIR={given}")
 
 
 def _default_route_host() -> str | None:
@@ -167,7 +184,7 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     cluster_text = (values["initial-cluster"] if values.is_set("initial-cluster")
                     else ",".join(f"{name}={u.text}" for u in advertise_peer))
     warnings += _check_others(values)
-    used = is_used(data_dir := _data_dir(values, name, warnings))
+    used = is_used(data_dir := _data_dir(values, name, warnings, is_used))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
     own = ((), ()) if values["proxy"] != "off" else (listen_peer, () if used else advertise_peer)
     named, alone = () if used else _urls_of(initial_cluster), _may_be_alone(values, used, initial_cluster)
