@@ -245,6 +245,15 @@ def test_a_variable_that_has_no_effect_is_told(
     assert parse(*given, **variables).warnings == [f"{lost} is ignored: {winner} wins"]
 
 
+def test_what_the_image_or_the_unit_sets_brings_its_user_no_warning(tmp_path: Path) -> None:
+    """The user has never set it. A file without a directory is another thing: the data go elsewhere."""
+    own = {"ETCD_DATA_DIR": "/var/lib/muster"}
+    assert parse("--data-dir=/a", **own).warnings == []
+    assert parse(MUSTER_DATA_DIR="/a", **own).warnings == []
+    assert in_file(tmp_path, "data-dir: /a", **own).warnings == []
+    assert len(in_file(tmp_path, "name: a", **own).warnings) == 1
+
+
 def test_variables_that_agree_bring_no_warning() -> None:
     values = parse("--debug=true", MUSTER_DATA_DIR="/a", ETCD_DATA_DIR="/a", ETCD_DEBUG="1")
     assert not [warning for warning in values.warnings if "ignored" in warning]

@@ -40,6 +40,7 @@ _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, 
     "tls-max-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
 }
 _MISTAKE_OF = {"cors": mistake_of_origin}
+PACKAGED_DATA_DIR = "/var/lib/muster"  # the container image and the unit set ETCD_DATA_DIR to it
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
 
 
@@ -171,7 +172,7 @@ def resolve(
         result.rest = rest
         beside = [f"--{name}" for name in given if name != "config-file"]
         if use_environ:
-            beside += _variables(table, environ)
+            beside += [v for v in _variables(table, environ) if not _is_packaged(result, v, environ[v])]
         result.warnings += [
             f"{what} is ignored: with a configuration file no other settings count" for what in beside
         ]
@@ -224,7 +225,8 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
             elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
                 _set(result, flag, environ[variable], "environment", ConfigError, variable)
                 result.variables[flag.name] = variable
-            elif not _means(flag, environ[variable], result[flag.name]):
+            elif not (_means(flag, environ[variable], result[flag.name])
+                      or _is_packaged(result, variable, environ[variable])):
                 winner = result.variables.get(flag.name, f"--{flag.name}")
                 result.warnings.append(f"{variable} is ignored: {winner} wins")
 
@@ -234,6 +236,11 @@ def _means(flag: Flag, text: str, value: Any) -> bool:
         return bool(convert(flag, text) == value)
     except ValueError:
         return False
+
+
+def _is_packaged(result: Values, variable: str, text: str) -> bool:
+    """Whether a user has named a data directory instead of the image's or the unit's, as is expected."""
+    return (variable, text) == ("ETCD_DATA_DIR", PACKAGED_DATA_DIR) and result.is_set("data-dir")
 
 
 def _from_file(table: Mapping[str, Flag], path: str) -> Values:

@@ -28,7 +28,7 @@ from tools.muster.config.checks import (
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.gates import gates_of
 from tools.muster.config.kinds import AUTO
-from tools.muster.config.parse import ConfigError, Values
+from tools.muster.config.parse import PACKAGED_DATA_DIR, ConfigError, Values
 from tools.muster.config.rotation import Rotation, rotation_of
 from tools.muster.config.tls import peer_tls_of, tls_of
 from tools.muster.config.tracing import tracing_of
@@ -39,7 +39,6 @@ DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its own, a leader some 100,000
 MAX_SHARDS = 64
-PACKAGED_DATA_DIR = "/var/lib/muster"  # the container image's and the unit's own
 
 InitialCluster = tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
 
