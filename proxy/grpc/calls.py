@@ -132,11 +132,11 @@ class Call(Stream):
         frames'."""
         self.connection.work += work
 
-    def waits_long(self) -> None:
-        """It may stay unanswered for days, and its handler keeps little of the request: the client gets that
-        one's window back."""
-        if self.held:
-            self.connection.answered(self)
+    def waits_long(self, kept: int) -> None:
+        """It may stay unanswered for days: the client gets the request's window back. So many bytes of it are
+        kept, and count on."""
+        if self.held > 0:
+            self.connection.waits_long(self, kept)
 
     def reply(self, *parts: bytes) -> None:
         """Unary success: response headers, one message (the parts joined), status 0."""

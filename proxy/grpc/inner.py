@@ -75,7 +75,7 @@ class InnerCall:
     def costs(self, work: int) -> None:
         """Its request counted as it was translated."""
 
-    def waits_long(self) -> None:
+    def waits_long(self, kept: int) -> None:
         """It has nothing of a window."""
 
     # -- for the owner of the call

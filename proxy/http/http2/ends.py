@@ -185,7 +185,18 @@ class Ends(Outbound):
         stream.held += size
         self.unanswered += size
 
+    def waits_long(self, stream: Stream, kept: int) -> None:
+        """Its request is answered at some time. The client has its window back, and so much of it counts."""
+        kept = min(kept, stream.held)
+        self.answered(stream)
+        stream.held = -kept
+        self.waiting += kept
+
     def answered(self, stream: Stream) -> None:
+        if stream.held < 0:
+            self.waiting += stream.held
+            stream.held = 0
+            return
         self.unanswered -= stream.held
         stream.held = 0
         if not self.finished:

@@ -26,7 +26,7 @@ class Outbound:
         "_prefix_due", "_prefix_said", "buffered", "counted", "exact", "finished", "gathered", "heads",
         "limits", "memory", "notify", "out", "peer_max_frame", "peer_stream_window", "pings", "plain",
         "queued", "ready", "remembered", "send_window", "shares", "streams", "unanswered", "unsent",
-        "writable",
+        "waiting", "writable",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, notify: Callable[[], None], memory: Memory | None = None) -> None:
@@ -36,6 +36,7 @@ class Outbound:
         self.shares: dict[object, list[int]] = {}
         self.buffered = 0  # bytes of unfinished requests, counted by the layer above
         self.unanswered = 0  # bytes of requests that are being answered, but for small ones
+        self.waiting = 0  # of those that wait long, what is kept: the client has its window back
         self.gathered = 0  # bytes of answers that have not all come from the nodes
         self.heads = 0  # bytes of open streams' header blocks, but for small ones
         self.remembered = 0  # bytes of ids of streams that were reset, but for a few
@@ -149,7 +150,7 @@ class Outbound:
             self.notify()
 
     def recount(self) -> None:
-        size = (self.buffered + self.unanswered + self.gathered + self.queued + self.unsent
+        size = (self.buffered + self.unanswered + self.waiting + self.gathered + self.queued + self.unsent
                 + self.heads + self.remembered + len(self.streams) * STREAM_BYTES)
         if not -STEP_BYTES < size - self.counted < STEP_BYTES and not self.finished:
             self.memory.count(self, size)

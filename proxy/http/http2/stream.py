@@ -56,7 +56,9 @@ class Stream:
         self.send_window = connection.peer_stream_window
         self.receive_window = connection.stream_window
         self.received_bytes = 0  # of DATA; counted only where content-length says how many
-        self.held = 0  # bytes of its requests that are being answered (``Connection.taken_on``)
+        # bytes of its requests that are being answered (``Connection.taken_on``); negative: of one that waits
+        # long, as another flag would cost each call
+        self.held = 0
         self.queue: deque[bytes | bytearray | memoryview] | None = None
         self.queued = 0  # bytes of payload that wait for a window or for the socket
         self.ending = False  # nothing more is sent once the queue is empty and the end is written

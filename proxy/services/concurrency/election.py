@@ -131,7 +131,7 @@ class _Observer:
         self._session = session
         self._prefix = prefix
         session.call.on_drain = session.nested.drained
-        session.call.waits_long()
+        session.call.waits_long(len(prefix))
 
     def look(self) -> None:
         if not self._session.over:

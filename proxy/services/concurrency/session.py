@@ -97,7 +97,7 @@ class Session:
     def wait_for_deletes(self, prefix: bytes, max_revision: int, then: Callable[[str], None]) -> None:
         """``then`` once every key of the prefix that is as old is gone; or with what went wrong. That may
         take as long as another leads: the leader's Resign and keep-alives may need the same window."""
-        self.call.waits_long()
+        self.call.waits_long(len(prefix))
         _Deletes(self, queue.last_created(prefix, max_revision), then).look()
 
     def answer(self, response: Message) -> None:

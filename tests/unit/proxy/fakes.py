@@ -80,7 +80,7 @@ class FakeCall:
     def costs(self, work: int) -> None:
         self.work += work
 
-    def waits_long(self) -> None: ...
+    def waits_long(self, kept: int) -> None: ...
 
     def reply(self, *parts: bytes) -> None:
         assert not self.closed, "answered twice"

@@ -11,6 +11,8 @@ from cluster.faults import faults
 from cluster.pb import election_pb2, kv_pb2, lock_pb2, rpc_pb2
 from cluster.wire.messages import Method, Status
 from proxy.grpc.registry import Registry
+from proxy.http.http2 import frames
+from proxy.http.memory import STEP_BYTES, STREAM_BYTES
 from proxy.services.concurrency.session import _Deletes
 from proxy.services.table import register_all
 from tests.garbage import no_garbage
@@ -101,13 +103,15 @@ def test_nothing_of_who_has_waited_is_left_to_the_garbage_collector(path: str, r
         del call
 
 
-@pytest.mark.parametrize(("path", "request_"), [
-    ("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=bytes(PIECE), lease=7)),
-    ("/v3electionpb.Election/Campaign", election_pb2.CampaignRequest(name=b"n", lease=7, value=bytes(PIECE))),
-    ("/v3electionpb.Election/Observe", election_pb2.LeaderRequest(name=bytes(PIECE))),
+@pytest.mark.parametrize(("path", "request_", "kept"), [
+    ("/v3lockpb.Lock/Lock", lock_pb2.LockRequest(name=bytes(PIECE), lease=7), PIECE),
+    ("/v3electionpb.Election/Campaign", election_pb2.CampaignRequest(name=b"n", lease=7, value=bytes(PIECE)),
+     1),
+    ("/v3electionpb.Election/Observe", election_pb2.LeaderRequest(name=bytes(PIECE)), PIECE),
 ])
-def test_who_waits_for_others_keeps_nothing_of_the_window(path: str, request_: Any) -> None:
-    """Candidates kept all of it, for as long as another led: no keep-alive nor Resign got through."""
+def test_who_waits_for_others_keeps_nothing_of_the_window(path: str, request_: Any, kept: int) -> None:
+    """Candidates kept all of it, for as long as another led: no keep-alive nor Resign got through. What they
+    keep of the memory counts: without a bound, names of 1 MB took a front gigabytes."""
     queue = Queue()
     talk = Talk(queue.registry)
     body = request_.SerializeToString()
@@ -120,10 +124,36 @@ def test_who_waits_for_others_keeps_nothing_of_the_window(path: str, request_: A
     else:
         assert talk.server.unanswered == len(body)
         queue.stood()
-    assert talk.server.streams[1].held == talk.server.unanswered == 0
+    assert talk.server.unanswered == 0
+    assert kept <= talk.server.waiting <= kept + 1
+    talk.server.recount()
+    assert abs(talk.server.counted - talk.server.waiting) < STREAM_BYTES + STEP_BYTES
     talk.server.lost()
     queue.world.settle()
-    assert talk.server.unanswered == 0
+    assert talk.server.unanswered == talk.server.waiting == 0
+
+
+@pytest.mark.parametrize("ended", ["answered", "reset", "expired", "failed"])
+def test_what_a_waiting_request_counted_for_is_free_at_its_end(ended: str) -> None:
+    queue = Queue()
+    talk = Talk(queue.registry)
+    body = lock_pb2.LockRequest(name=bytes(PIECE), lease=7).SerializeToString()
+    talk.headers(1, path="/v3lockpb.Lock/Lock")
+    upload(talk, 1, message(body))
+    queue.world.net.run()
+    queue.stood()
+    call: Any = talk.server.streams[1]
+    assert talk.server.waiting > 0
+    if ended == "answered":
+        call.reply(b"")
+    elif ended == "reset":
+        talk.server.receive(frames.rst_stream(1, 8), 100.0)
+    elif ended == "expired":
+        call.expired()
+    else:
+        call.finish(8, "no")
+    queue.world.settle()
+    assert (talk.server.unanswered, talk.server.waiting, call.held) == (0, 0, 0)
 
 
 def test_what_a_waiting_client_has_called_counts_as_no_clients_call() -> None:
