@@ -62,8 +62,8 @@ _TAKEN = (
 _WORDS = {
     "name": "this proxy's name, in its log",
     "data-dir": "directory of the proxy's lock and sockets; it keeps no data",
-    "run-dir": "directory of the proxy's sockets; default <data-dir>/run, or a short one where that path is "
-    "too long",
+    "run-dir": "directory of the proxy's sockets; of a sticky one, as /tmp, the subdirectory muster; "
+    "default <data-dir>/run, or a short one where that path is too long",
     "port-wait": "time that a start waits for ports that are still in use",
     "fronts": "number of processes that share the client port",
     "cpus": 'CPUs to pin processes to: "auto" (one each, if enough are free), "none", or a list: 0-3,6',

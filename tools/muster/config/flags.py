@@ -109,8 +109,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "the port may read, write and vote"),
         Flag("client-cert-allowed-cn", L, "", "a client certificate must have one of these common names; "
              "etcd has this in its file only", yaml=_CLIENT + "allowed-cn"),
-        Flag("run-dir", S, "", "directory of this host's sockets; default <data-dir>/run, or a short one "
-             "under $XDG_RUNTIME_DIR or /tmp if that path is too long", yaml="run-dir"),
+        Flag("run-dir", S, "", "directory of this host's sockets; of a sticky one, as /tmp, the subdirectory "
+             "muster; default <data-dir>/run, or below $XDG_RUNTIME_DIR or /tmp if too long", yaml="run-dir"),
     ],
     "member": [
         Flag("name", S, "default", "this host's name; the key of its entry in --initial-cluster"),
