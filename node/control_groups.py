@@ -40,7 +40,8 @@ def quota() -> Quota | None:
 def limits(name: str) -> Iterator[tuple[Path, str]]:
     """Each group that has this file, and what it says; the own group comes first."""
     try:
-        own = next(line[3:] for line in OWN.read_text().splitlines() if line.startswith("0::"))
+        text = os.fsdecode(OWN.read_bytes())  # a path may have any bytes
+        own = next(line[3:] for line in text.splitlines() if line.startswith("0::"))
     except (OSError, StopIteration):
         return
     group = GROUPS / own.strip().lstrip("/")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,15 @@ def test_memory_is_what_the_least_group_allows(groups: Groups) -> None:
     assert of_the_host() == whole > 64 << 20
     groups("memory.max", "", str(32 << 20), str(48 << 20))
     assert of_the_host() == 32 << 20
+
+
+def test_a_groups_name_has_any_bytes(groups: Groups) -> None:
+    """A start ended at one that is no UTF-8, and so did each look of growth."""
+    own = groups("cpu.max", "", "", "") / os.fsdecode(b"a\xff")
+    own.mkdir()
+    (own / "cpu.max").write_text("200000 100000\n")
+    control_groups.OWN.write_bytes(b"0::/a\xff\n")
+    assert control_groups.quota() == (2.0, own)
 
 
 def test_without_control_groups_nothing_is_limited(groups: Groups, monkeypatch: pytest.MonkeyPatch) -> None:
