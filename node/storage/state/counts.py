@@ -3,9 +3,12 @@
 The key space is cut into blocks of a few hundred keys, each with its count, in memory only. A count sums
 whole blocks and walks the two at its ends: 0.3 ms for a prefix of a million keys instead of 300 ms. A new or
 a deleted key costs a bisection at apply (0.5 us). The blocks are built in slices after the start, up to a
-cursor; until all keys are counted, and in the past, counts are walked. Keys that come with a move are a block
-of the move's own figure, which is cut in slices; a count that ends within it is walked until then. Where
-names ascend, blocks lose their keys for good: those go behind a compaction.
+cursor; behind it, and in the past, counts are walked. Keys that come with a move are a block of the move's
+own figure, which is cut in slices; a count that ends within it is walked until then.
+
+A walk passes over names that are gone, too, and takes longer where values are large. So a block is *measured*
+and cut by both: at so many names, live or not, and so many bytes. Blocks that have lost their keys for good
+go behind a compaction.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from node.storage.state.reads import LARGE_ROW
+
 if TYPE_CHECKING:
     from node.storage.state.versions import Versions
 
 # keys of a fresh block; one of more than twice as many is cut. What a count walks at its ends: 0.25 us a key;
 # what it sums: 0.005 us a block
 _BLOCK = 256
+_WEIGHT = 4  # times _BLOCK: a block that weighs more (``reads.Measured``) is cut in half
+_NEWS = 2  # times _BLOCK: what came into a block since it was measured; more: it is measured again
 _CUTS_PER_APPLY = 4
 _FORGOTTEN_AT_ONCE = 16  # a look at each takes 5 to 10 us
 
@@ -29,8 +36,9 @@ class KeyCounts:
         self._keys = keys
         self._starts: list[bytes] = []  # first key of each block, ascending; the first block begins at b""
         self._counts: list[int] = []
+        self._news: list[int] = []  # weight that came into each since it was measured, at most
         self._cursor: bytes | None = b""  # keys from here on are not counted yet; None: all are
-        self._large: set[bytes] = set()  # starts of blocks to be cut
+        self._large: set[bytes] = set()  # starts of blocks to be measured, and cut
         self._came: set[bytes] = set()  # the same of keys that came with a move: too large to be walked
         self._held = False
         self._going: dict[int, int] = {}  # block -> keys that a delete under way takes from it
@@ -39,6 +47,7 @@ class KeyCounts:
         """Other keys are shown from now on: count again."""
         self._starts.clear()
         self._counts.clear()
+        self._news.clear()
         self._large.clear()
         self._came.clear()
         self._going.clear()
@@ -69,35 +78,43 @@ class KeyCounts:
             beside.append((end, self._keys.count(end, above)))
         pieces = sorted([*beside, (start, live)] if live else beside)
         self._large.difference_update(starts[first:stop])
-        self._large.update(at for at, count in beside if count > 2 * _BLOCK)
         starts[first:stop] = [piece[0] for piece in pieces]
         counts[first:stop] = [piece[1] for piece in pieces]
+        self._news[first:stop] = [0] * len(pieces)
         if live > 2 * _BLOCK:
             self._came.add(start)
+        self._large.update(at for at, _ in pieces if at not in self._came)  # what they weigh is not known
 
     def build_step(self) -> bool:
-        """Count the next block's worth of keys. True: all are counted."""
+        """Count the next block's worth of keys, or of names and bytes. True: all are counted."""
         if self._cursor is None or self._held:
             return self._cursor is None
         start = self._cursor
-        count, last = 0, b""
-        for last, _ in self._keys.scan(start or b"\0", b"\0"):  # noqa: B007 - the last one is where to go on
-            count += 1
-            if count == _BLOCK:
-                break
-        if count or not self._starts:
+        count, weight, self._cursor = self._keys.measure(start or b"\0", b"\0", _BLOCK, _WEIGHT * _BLOCK // 2)
+        if weight or not self._starts:
             self._starts.append(start)
             self._counts.append(count)
-        self._cursor = last + b"\0" if count == _BLOCK else None
+            self._news.append(0)
         return self._cursor is None
 
-    def changed(self, created: Iterable[bytes], deleted: Iterable[bytes]) -> None:
-        starts, counts, cursor = self._starts, self._counts, self._cursor
+    def changed(
+        self, created: Iterable[bytes], deleted: Iterable[bytes], large: Iterable[tuple[bytes, int]] = ()
+    ) -> None:
+        """``large``: keys that were written, new ones or not, with the bytes of their large values."""
+        starts, counts, news, cursor = self._starts, self._counts, self._news, self._cursor
+        most, most_news = 2 * _BLOCK, _NEWS * _BLOCK
         for key in created:
             if cursor is None or key < cursor:
                 at = bisect_right(starts, key) - 1
                 counts[at] += 1
-                if counts[at] > 2 * _BLOCK and starts[at] not in self._came:
+                news[at] += 1
+                if (counts[at] > most or news[at] > most_news) and starts[at] not in self._came:
+                    self._large.add(starts[at])
+        for key, size in large:
+            if cursor is None or key < cursor:
+                at = bisect_right(starts, key) - 1
+                news[at] += size // LARGE_ROW
+                if news[at] > most_news and starts[at] not in self._came:
                     self._large.add(starts[at])
         for key in deleted:
             if cursor is None or key < cursor:
@@ -133,7 +150,7 @@ class KeyCounts:
         return bool(self._large or self._came) and not self._held
 
     def cut_step(self) -> bool:
-        """Cut one block that has grown, or came. True: none is left."""
+        """Measure one block that has grown, or came, and cut it. True: none is left."""
         if self.grown:
             self._cut_block(next(iter(self._large or self._came)))
         return not self.grown
@@ -143,22 +160,28 @@ class KeyCounts:
             self._cut_block(start)
 
     def _cut_block(self, start: bytes) -> None:
-        """Its first keys stay, the rest becomes a block of its own."""
-        still = self._came if start in self._came else self._large
+        """If it is too large, or weighs too much, its first half stays. The rest becomes a block of its
+        own."""
+        came = start in self._came
+        still = self._came if came else self._large
         still.discard(start)
-        at = bisect_right(self._starts, start) - 1
-        if self._starts[at] != start or self._counts[at] <= 2 * _BLOCK:
+        starts, counts, news = self._starts, self._counts, self._news
+        at = bisect_right(starts, start) - 1
+        if starts[at] != start or starts[at + 1 : at + 2] == [b"\0"]:  # gone; or no key is before b"\0"
             return
-        end = self._starts[at + 1] if at + 1 < len(self._starts) else b"\0"
-        rows = self._keys.scan(start or b"\0", end)
-        for _ in range(_BLOCK):
-            next(rows)
-        key = next(rows)[0]
-        self._starts.insert(at + 1, key)
-        self._counts.insert(at + 1, self._counts[at] - _BLOCK)
-        self._counts[at] = _BLOCK
-        if self._counts[at + 1] > 2 * _BLOCK:
-            still.add(key)
+        measure, first = self._keys.measure, start or b"\0"
+        end = starts[at + 1] if at + 1 < len(starts) else self._cursor or b"\0"
+        whole = counts[at] <= 2 * _BLOCK and measure(first, end, 2 * _BLOCK, _WEIGHT * _BLOCK).rest is None
+        keys, weight, rest = (0, 0, None) if whole else measure(first, end, _BLOCK, _WEIGHT * _BLOCK // 2)
+        if rest is None:
+            news[at] = 0
+            return
+        starts.insert(at + 1, rest)
+        counts.insert(at + 1, counts[at] - keys)
+        news.insert(at + 1, max(news[at] - weight, 0))
+        counts[at], news[at] = keys, 0
+        if came or counts[at + 1] > 2 * _BLOCK or news[at + 1] > _NEWS * _BLOCK:
+            still.add(rest)
 
     @property
     def hollow(self) -> bool:
@@ -183,13 +206,17 @@ class KeyCounts:
                 break
             kept += 1
         after = starts[kept if kept < most else first - 1]
-        del starts[first:kept], counts[first:kept]
+        del starts[first:kept], counts[first:kept], self._news[first:kept]
         return after
+
+    def _counted(self, end: bytes) -> bool:
+        """Whether all keys before ``end`` are counted."""
+        return self._cursor is None or b"\0" < end <= self._cursor
 
     def count(self, start: bytes, end: bytes) -> int | None:
         """Live keys in ``[start, end)``, ``end`` a zero byte: to the end. None: not all are counted yet."""
         starts, counts, came = self._starts, self._counts, self._came
-        if self._cursor is not None:
+        if not self._counted(end):
             return None
         first = bisect_right(starts, start) - 1
         last = len(starts) if end == b"\0" else bisect_right(starts, end) - 1  # where the range ends
@@ -206,7 +233,7 @@ class KeyCounts:
 
     def at_most(self, start: bytes, end: bytes) -> int | None:
         """As :meth:`count`, without the walk in the blocks at both ends: not less than there are."""
-        if self._cursor is not None:
+        if not self._counted(end):
             return None
         starts = self._starts
         first = bisect_right(starts, start) - 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from time import perf_counter_ns
+from typing import NamedTuple
 
 from rocksdict import Rdict, RdictIter
 
@@ -20,6 +21,7 @@ from node.storage.options import ALL_KEYS, ALL_RUNS, BRIEF, bounded
 
 SKIP_ROWS = 8  # so many rows of one key are stepped over before a seek is cheaper
 _COUNT_SLICE = 256
+LARGE_ROW = 8192  # bytes of a value that weigh as much as a name: both take a disk about as long
 
 
 def check_revision(revision: int, position: Position) -> int:
@@ -273,6 +275,59 @@ def count_rows(
     except Exception as e:
         raise_read(e, cursor.path, f"counting range [{start!r}, {end!r})")
     return count, None
+
+
+class Measured(NamedTuple):
+    keys: int  # live ones
+    weight: int  # names, live or not, and LARGE_ROW bytes of values that a walk reads
+    rest: bytes | None  # the name to go on from; None: the range has ended
+
+
+def measure_rows(
+    cursor: Cursor, start: bytes, end: bytes, revision: int, most_keys: int, most_weight: int
+) -> Measured:
+    """The live keys of a range, and what a walk over it takes. It ends at the first name behind ``most_keys``
+    or ``most_weight``, and passes one name at least."""
+    lower, upper = range_rows(start, end)
+    if lower >= upper:
+        return Measured(0, 0, None)
+    keys = weight = 0
+    try:
+        it = cursor.iterator
+        valid, row_key, row_value, step = it.valid, it.key, it.value, it.next
+        cursor.moved += 1
+        it.seek(lower)
+        oldest = (MAX64 - revision).to_bytes(8, "big")
+        name = last = None
+        skipped = 0
+        while valid():
+            row = row_key()
+            if row >= upper:
+                return Measured(keys, weight, None)
+            escaped = row[1:-15]
+            if escaped != name:
+                if name is not None and (keys >= most_keys or weight >= most_weight):
+                    return Measured(keys, weight, unescape(escaped))
+                name = escaped
+                weight += 1
+            weight += len(row_value()) // LARGE_ROW
+            if escaped == last or row[-13:-5] < oldest:
+                skipped += 1
+                if skipped > SKIP_ROWS:
+                    it.seek(b"k" + escaped + (b"\0\x01" if escaped == last else b"\0\0" + oldest))
+                    skipped = 0
+                else:
+                    step()
+                continue
+            last = escaped
+            skipped = 0
+            if not row[-1]:
+                keys += 1
+            step()
+        it.status()
+    except Exception as e:
+        raise_read(e, cursor.path, f"counting range [{start!r}, {end!r})")
+    return Measured(keys, weight, None)
 
 
 def runs_from(database: Rdict, revision: int, sub: int = 0) -> RdictIter:

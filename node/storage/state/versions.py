@@ -22,7 +22,16 @@ from node.storage.options import BRIEF, UNLOGGED, brief
 from node.storage.state.decoded import Decoded
 from node.storage.state.lease_lists import LeaseLists
 from node.storage.state.moving.staged import Left, Staged, Switched
-from node.storage.state.reads import Cursor, all_changes, check_revision, count_rows, find, scan_rows
+from node.storage.state.reads import (
+    Cursor,
+    Measured,
+    all_changes,
+    check_revision,
+    count_rows,
+    find,
+    measure_rows,
+    scan_rows,
+)
 from node.storage.state.rows import StateRows
 from node.storage.state.version_cache import VersionCache
 
@@ -217,6 +226,18 @@ class Versions(StateRows):
         return sum(
             count_rows(Cursor(self.database, self.path, range_rows(*part)[1]), *part, at)[0]
             for part in self.shown(start, end, revision))
+
+    def measure(self, start: bytes, end: bytes, most_keys: int, most_weight: int) -> Measured:
+        """See ``reads.measure_rows``."""
+        keys = weight = 0
+        for part in self.shown(start, end):
+            cursor = Cursor(self.database, self.path, range_rows(*part)[1])
+            measured = measure_rows(
+                cursor, *part, self.position.revision, most_keys - keys, most_weight - weight)
+            keys, weight = keys + measured.keys, weight + measured.weight
+            if measured.rest is not None:
+                return Measured(keys, weight, measured.rest)
+        return Measured(keys, weight, None)
 
     def quick_count(self, start: bytes, end: bytes) -> int | None:
         """As :meth:`count`, now, without walking the range; None while not all keys are counted

@@ -50,9 +50,11 @@ from node.storage.state.changes.puts import (
     apply_prepared,
     apply_puts,
     events_of,
+    large_of,
     remember,
 )
 from node.storage.state.changes.run import Applied, Event, Run
+from node.storage.state.reads import LARGE_ROW
 from node.storage.state.versions import Versions
 
 if TYPE_CHECKING:
@@ -182,6 +184,8 @@ class Fold(Run):
                 if created is not None:
                     created[key] = revision
             pos = body_end
+            if length >= LARGE_ROW:
+                run.large.append((key, length))
             forget(key, None)
             if key in hot or key in cold:
                 cache_put(key, kind == 2, revision, lease)
@@ -249,8 +253,8 @@ class Fold(Run):
         born, died = self.born, self.died
         if counted is not None and self._came:  # in the copy's figure
             born, died = counted.beside(born), counted.beside(died)
-        if born or died:
-            self.store.counts.changed(born, died)
+        if born or died or self.large:
+            self.store.counts.changed(born, died, self.large)
 
     @property
     def _came(self) -> bool:
@@ -320,8 +324,9 @@ def apply_alone(store: Versions, prepared: Prepared, index: int, term: int, want
     if isinstance(prepared, PreparedRows):
         return Applied(revision, rows={prepared.feature: prepared.rows})
     puts = prepared.puts
-    if puts.new:
-        store.counts.changed(puts.new, ())
+    large = large_of(puts)
+    if puts.new or large:
+        store.counts.changed(puts.new, (), large)
     remember(store.cache, puts)
     return Applied(revision, events_of(puts) if want_events else [])
 

@@ -12,6 +12,7 @@ from cluster.grain import GRAIN
 from cluster.wire.protobuf import varint
 from node.storage import keys
 from node.storage.keys import ENTRY, MAX32, MAX64, SUFFIX
+from node.storage.state.reads import LARGE_ROW
 
 if TYPE_CHECKING:
     from node.storage.state.changes.run import Run
@@ -51,14 +52,14 @@ def some_changes(run: Run, data: bytes, pos: int, end: int, sub: int, most: Most
             pos += ITEM.size + length
             if pos > end:
                 raise ValueError("truncated record")
-            head_end = begin + head_len
             key_at = begin + (2 if key_len < 0x80 else key_offset(key_len))
             key = data[key_at : key_at + key_len]
-            kv = b"".join((data[begin:head_end], mods[kind], data[head_end:pos]))
+            kv = b"".join((data[begin : begin + head_len], mods[kind], data[begin + head_len : pos]))
             if kind == 2:
                 born(key)
                 if created is not None:
                     created[key] = revision
+            run.large += ((key, length),) * (length >= LARGE_ROW)
             forget(key, None)
             if key in hot or key in cold:
                 cache.put(key, kind == 2, revision, lease)

@@ -22,6 +22,7 @@ from cluster.evaluate.view import Current
 from cluster.grain import GRAIN
 from node.storage import keys
 from node.storage.keys import ENTRY, MAX32, MAX64, RUN, SUFFIX
+from node.storage.state.reads import LARGE_ROW
 
 if TYPE_CHECKING:
     from cluster.effects.later_puts import LaterPuts
@@ -99,9 +100,17 @@ def _took(run: Run, puts: Puts) -> None:
     )
     run.revision += len(puts.keys)
     run.born += puts.new
+    run.large += large_of(puts)
     remember(run.store.cache, puts)
     if run.events is not None:
         run.events += events_of(puts)
+
+
+def large_of(puts: Puts) -> list[tuple[bytes, int]]:
+    """The keys of large values, with their bytes."""
+    if max(map(len, puts.kvs), default=0) < LARGE_ROW:
+        return []
+    return [(key, len(kv)) for key, kv in zip(puts.keys, puts.kvs, strict=True) if len(kv) >= LARGE_ROW]
 
 
 def remember(cache: VersionCache, puts: Puts) -> None:

@@ -15,6 +15,7 @@ from cluster.wire.protobuf import tombstone
 from node.storage import keys
 from node.storage.keys import ENTRY, LEASE_KEY, MAX32, MAX64, RUN, SUFFIX
 from node.storage.state.moving.staged import Left, Switched
+from node.storage.state.reads import LARGE_ROW
 from node.storage.state.versions import Versions
 
 # revision, type (0 PUT, 1 DELETE), key, KeyValue, place in the revision
@@ -58,8 +59,9 @@ class Run:
     """One apply call: the batch being filled and where the fold stands."""
 
     __slots__ = (
-        "attached", "batch", "born", "compact", "created", "died", "events", "first", "late", "leases",
-        "left", "long", "out", "owned", "pending", "revision", "run", "run_bytes", "store", "switched")
+        "attached", "batch", "born", "compact", "created", "died", "events", "first", "large", "late",
+        "leases", "left", "long", "out", "owned", "pending", "revision", "run", "run_bytes", "store",
+        "switched")
 
     def __init__(self, store: Versions, out: Applied, events: list[Event] | None) -> None:
         self.store = store
@@ -84,6 +86,7 @@ class Run:
         self.created: dict[bytes, int] | None = None
         self.born: list[bytes] = []  # keys that came and went: for the counts
         self.died: list[bytes] = []
+        self.large: list[tuple[bytes, int]] = []  # keys that get large values, with their bytes
         self.long = False  # it deletes a span or changes much: it is applied in slices (see ``deletes``)
 
     def change(self, data: bytes, kind: int, pos: int, end: int, sub: int, mod: bytes) -> None:
@@ -101,6 +104,8 @@ class Run:
                 if self.created is not None:
                     self.created[key] = revision
             tag = keys.PUT
+            if len(kv) >= LARGE_ROW:
+                self.large.append((key, len(kv)))
             forget(key, None)
             cache.put(key, kind == Item.PUT_NEW, revision, lease)
             if lease:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,6 +12,8 @@ from cluster.effects import records
 from node.storage.options import REMOVALS
 from node.storage.state import counts
 from node.storage.state.counts import KeyCounts
+from node.storage.state.reads import LARGE_ROW, Measured
+from node.storage.state.store import StateStore
 from tests.unit.storage.conftest import OpenStore
 
 
@@ -28,8 +29,14 @@ class Model:
         first = bisect_left(self.keys, start)
         return self.keys[first:] if end == b"\0" else self.keys[first : bisect_left(self.keys, end)]
 
-    def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[tuple[bytes, bytes]]:
-        return iter([(key, b"") for key in self.between(start, end)])
+    def measure(self, start: bytes, end: bytes, most_keys: int, most_weight: int) -> Measured:
+        keys = weight = 0
+        dead = [(row, 0) for row in self.dead if start <= row and (row < end or end == b"\0")]
+        for row, live in sorted([*((key, 1) for key in self.between(start, end)), *dead]):
+            if weight and (keys >= most_keys or weight >= most_weight):
+                return Measured(keys, weight, row)
+            keys, weight = keys + live, weight + 1
+        return Measured(keys, weight, None)
 
     def count(self, start: bytes, end: bytes, revision: int = 0) -> int:
         found = len(self.between(start, end))
@@ -38,6 +45,16 @@ class Model:
 
     def may_have_rows(self, start: bytes, end: bytes) -> bool:
         return any(start <= row and (row < end or end == b"\0") for row in self.keys + self.dead)
+
+
+def heaviest(store: StateStore) -> int:
+    """What a count reads of a block, at most."""
+    starts = store.counts._starts
+    ends = [*starts[1:], b"\0"]
+    most = 1 << 30
+    return max(
+        store.measure(start or b"\0", end, most, most).weight for start, end in zip(starts, ends, strict=True)
+    )
 
 
 def forget(quick: KeyCounts) -> None:
@@ -62,6 +79,7 @@ def test_counts_are_right_while_they_are_built_and_after(seed: int, monkeypatch:
             if key in model.keys:
                 if key not in created:
                     model.keys.remove(key)
+                    model.dead.append(key)
                     deleted.append(key)
             elif key not in deleted:
                 model.keys.insert(bisect_left(model.keys, key), key)
@@ -283,6 +301,80 @@ def test_a_store_counts_what_it_applies(open_store: OpenStore) -> None:
     assert store.quick_count(b"k", b"l") == store.count(b"k", b"l") == 2998
     assert store.quick_count(b"\0", b"\0") == 2999
     assert len(store.counts._starts) > 2
+
+
+def test_blocks_of_random_names_that_come_and_go_are_cut(open_store: OpenStore) -> None:
+    """Few keys are live, so the block never grew: a count walked all names since the last compaction."""
+    store = open_store()
+    assert store.counts.build_step()
+    rng = random.Random(1)
+
+    def apply(*items: bytes) -> None:
+        store.apply([(store.position.shard_index + 1, 1, b"".join(items))])
+
+    apply(*(records.put(b"jobs/%032x" % rng.getrandbits(128), 0, 1, b"", 0) for _ in range(50)))
+    for _ in range(100):
+        names = [b"jobs/%032x" % rng.getrandbits(128) for _ in range(100)]
+        apply(*(records.put(name, 0, 1, b"", 0) for name in names))
+        apply(*map(records.delete, names))
+    most = (counts._WEIGHT + counts._NEWS) * counts._BLOCK
+    assert heaviest(store) <= most < 2_000
+    assert store.quick_count(b"jobs/", b"jobs0") == store.count(b"jobs/", b"jobs0") == 50
+    store.counts = KeyCounts(store)  # as after a start
+    while not store.counts.build_step():
+        pass
+    assert heaviest(store) <= counts._WEIGHT * counts._BLOCK
+    assert store.quick_count(b"jobs/", b"jobs0") == 50
+
+
+def test_one_name_that_comes_and_goes_is_one_block(open_store: OpenStore) -> None:
+    store = open_store()
+    assert store.counts.build_step()
+    for _ in range(3_000):
+        for item in (records.put(b"lock", 0, 1, b"", 0), records.delete(b"lock")):
+            store.apply([(store.position.shard_index + 1, 1, item)])
+    assert store.counts._starts == [b""]
+    assert store.counts._news[0] <= counts._NEWS * counts._BLOCK
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_blocks_of_large_values_are_cut(open_store: OpenStore, new: bool) -> None:
+    """A count reads the values that it passes over."""
+    store = open_store()
+    assert store.counts.build_step()
+    size = 100 * LARGE_ROW
+
+    def apply(*items: bytes) -> None:
+        store.apply([(store.position.shard_index + 1, 1, b"".join(items))])
+
+    if not new:
+        for number in range(60):
+            apply(records.put(b"k%03d" % number, 0, 1, b"", 0))
+    for number in range(60):
+        create, version = (0, 1) if new else (number + 1, 2)
+        put = records.put(b"k%03d" % number, create, version, bytes(size), 0)
+        apply(records.txn([put]) if number % 2 else put)
+    while not store.counts.cut_step():
+        pass
+    most = (counts._WEIGHT + counts._NEWS) * counts._BLOCK
+    assert heaviest(store) <= most + 101 < 60 * 100
+    assert store.quick_count(b"k001", b"k059") == store.count(b"k001", b"k059") == 58
+    store.counts = KeyCounts(store)
+    while not store.counts.build_step():
+        pass
+    assert heaviest(store) <= counts._WEIGHT * counts._BLOCK + 101
+
+
+def test_what_is_counted_by_now_is_not_walked() -> None:
+    model = Model()
+    model.keys = [b"%07d" % i for i in range(10_000)]
+    quick = KeyCounts(model)
+    for _ in range(20):
+        assert not quick.build_step()
+    assert quick.count(b"0000100", b"0005000") == 4_900
+    assert model.walked <= 4 * counts._BLOCK
+    assert quick.at_most(b"0000100", b"0005000")
+    assert quick.count(b"0000100", b"0006000") is quick.at_most(b"0", b"\0") is None
 
 
 def test_a_store_forgets_blocks_whose_rows_are_gone(
