@@ -19,6 +19,7 @@ class Grain:
     late_rows: int = 256  # an answer that shows more than this is made late
     late_bytes: int = 1 << 20  # and one whose rows take more
     turn_rows: int = 256  # looked at in a turn to decide range compares of a write; more: ahead of its turn
+    turn_deletes: int = 8  # of ranges, by a transaction in a turn, 1 ms each; more: ahead of its turn
     piece_rows: int = 256  # that another shard shows, sent at once
     lease_keys: int = 256  # no more keys of a lease are listed at once
     lease_step: int = 32  # keys of a lease read between two pauses, 11 us each

@@ -17,7 +17,7 @@ Storage is read through :class:`AppliedState`, time is passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from cluster.effects import records
 from cluster.evaluate import requests as evaluate
@@ -25,7 +25,7 @@ from cluster.evaluate.feature_table import WRITES
 from cluster.evaluate.overlay import AppliedState, Overlay
 from cluster.evaluate.plain_put import key_end, written
 from cluster.evaluate.spans import Span
-from cluster.evaluate.txns.compares import Turn, Unlooked
+from cluster.evaluate.txns.compares import Turn, Undrafted, Unlooked
 from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome, Version
@@ -37,6 +37,7 @@ from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.plain import plain_set
 from cluster.features.v2.tree import SetRows, Tree
 from cluster.members.table import Host
+from cluster.pb import rpc_pb2 as pb
 from cluster.placement.changes import (
     Moved,
     move_item,
@@ -261,7 +262,7 @@ class Leader:
         )
 
     def _txn(self, body: bytes, looked: Ahead | None) -> Outcome:
-        view, weigh = self.view, self._weigh
+        view, weigh, drafts = self.view, self._weigh, looked is None
         if isinstance(looked, Draft):
             if (outcome := looked.outcome()) is not None:
                 return outcome
@@ -270,7 +271,7 @@ class Leader:
             looked = None
         if looked is not None:
             looked.look_again(view, self._store)
-        turn = Turn(looked) if weigh is not None else None
+        turn = Turn(looked, drafts) if weigh is not None else None
         return evaluate.txn(view, body, self._max_txn_ops, weigh, turn)
 
     def ahead(self, body: bytes) -> Ahead | None:
@@ -278,6 +279,15 @@ class Leader:
         if self._weigh is None or (request := large(body)) is None:
             return None
         return Draft(self.view, request, self._max_txn_ops)
+
+    def look(self, why: Unlooked, body: bytes, looked: Ahead | None) -> Ahead:
+        """What is to be done ahead of a transaction's turn, now that it was tried."""
+        if looked is not None and looked.fit:
+            return looked
+        request: Any = pb.TxnRequest.FromString(body)
+        if isinstance(why, Undrafted):
+            return Draft(self.view, request, self._max_txn_ops)
+        return RangeCompares(request)
 
     def expire(self, lease: int) -> Ending:
         """Revoke a lease that this term found due (H7: decided and appended in the same term), or take some

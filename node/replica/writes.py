@@ -21,7 +21,6 @@ from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.overlay import AppliedState, NotYet
 from cluster.evaluate.replica import Ahead, Batch, Leader
 from cluster.evaluate.txns.compares import Unlooked
-from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.features.auth.judge import Leases, judge
 from cluster.features.auth.principal import NOBODY, SAID, split
@@ -300,9 +299,9 @@ class Writes:
             return 0
         except NotYet as e:
             return self._wait((e.revision, link, rid, said, asked), looked)
-        except Unlooked:
+        except Unlooked as e:
             self._aside.put((link, rid), (said, asked))  # judged again in its turn
-            return self._look_ahead(link, rid, body, looked)
+            return self._look_ahead(link, rid, leader.look(e, body, looked))
         if outcome.part:
             self._parts.append((link, rid, said, asked))
             return len(outcome.items)
@@ -332,9 +331,8 @@ class Writes:
         assert len(self._intake) + len(self._later) <= self._intake.most, "I23: what waits is bounded"
         return 0
 
-    def _look_ahead(self, link: FrontLink, rid: int, body: bytes, looked: Ahead | None) -> int:
+    def _look_ahead(self, link: FrontLink, rid: int, ahead: Ahead) -> int:
         assert self._beside is not None
-        ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
         self._beside.look(link, rid, ahead, partial(self.looks, link, rid), partial(self.resume, link, rid))
         return 0
 

@@ -25,6 +25,10 @@ class Unlooked(Exception):
     or all of it is evaluated ahead (``draft``)."""
 
 
+class Undrafted(Unlooked):
+    """It deletes many ranges: all of it is evaluated ahead."""
+
+
 class Decided(Protocol):
     """Range compares that were looked at."""
 
@@ -36,11 +40,13 @@ class Turn:
     """How many rows range compares may look at where one turn decides them, as for a transaction that
     writes; and values of single keys, which others of its compares may ask for."""
 
-    __slots__ = ("_left", "_values", "looked")
+    __slots__ = ("_left", "_values", "drafts", "looked")
 
-    def __init__(self, looked: Decided | None = None) -> None:
-        """``looked``: range compares that were looked at ahead, changes since included."""
+    def __init__(self, looked: Decided | None = None, drafts: bool = False) -> None:
+        """``looked``: range compares that were looked at ahead, changes since included. ``drafts``: it may be
+        Undrafted."""
         self.looked = looked
+        self.drafts = drafts
         self._left = GRAIN.turn_rows
         self._values: dict[bytes, bytes | None] = {}
 

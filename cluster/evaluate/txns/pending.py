@@ -12,6 +12,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Row
 from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Intervals, Span, keys_in
+from cluster.evaluate.steps import STEP_OPS, Steps
 from cluster.evaluate.view import Current, Outcome, Version, View
 
 # of values that a transaction's puts keep, and of keys in ranges that it deletes: they are logged, though its
@@ -93,13 +94,22 @@ class Pending:
             found -= key not in self.deleted and self.base.current(key) is not None
         return found
 
-    def untouched(self, span: Span) -> list[Span] | None:
-        """What of a range this transaction has not deleted yet; None if it has written single keys in it."""
-        if self._written_in(span):
-            return None
-        if not self.ranges:
-            return [span]
-        return [piece for piece in self._left_of(span) if self.base.count(*piece)]
+    def untouched(self, span: Span) -> Steps[list[tuple[bytes, bytes, int]]]:
+        """What of a range this transaction has neither deleted nor written yet, with its number of keys."""
+        written, found = Intervals(), []
+        for key in self._written_in(span):
+            written.add_span((key, b""))
+        pieces = [piece for left in self._left_of(span) for piece in written.without(left)]
+        for place, piece in enumerate(pieces, 1):
+            if count := self.base.count(*piece):
+                found.append((*piece, count))
+            if not place % STEP_OPS:
+                yield
+        return found
+
+    def put_in(self, span: Span) -> list[bytes]:
+        """The keys of a span that it has put."""
+        return [key for key in self._written_in(span) if self.written[key] is not None]
 
     def write(self, key: bytes, version: Version | None, item: bytes) -> None:
         self.items.append(item)

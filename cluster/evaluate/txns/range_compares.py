@@ -93,7 +93,7 @@ def _bounds_of(rules: Iterable[_Rule]) -> list[_Bounds]:
 class _Range:
     """The compares of one range."""
 
-    __slots__ = ("_bounds", "at_least", "first", "rules", "upto", "valued", "walked")
+    __slots__ = ("_bounds", "at_least", "empty", "first", "rules", "upto", "valued", "walked")
 
     def __init__(self, span: Span) -> None:
         self.first, self.upto = bounds(span)
@@ -109,6 +109,7 @@ class _Range:
     def forget(self) -> None:
         self.walked = False
         self.at_least = 0  # so many keys are there for certain, if it is above 0
+        self.empty = False  # no key is there, nor was since it was walked
         for rule in self.rules.values():
             rule.failing.clear()
             rule.more = False
@@ -166,6 +167,7 @@ class _Sweep:
         self._count()
         for range_ in self._ranges:
             range_.walked = True
+            range_.empty = not range_.at_least  # no row is passed over where none was found
 
 
 class RangeCompares:
@@ -316,7 +318,7 @@ class RangeCompares:
                 if values is None:
                     range_.at_least -= 1
                 else:
-                    range_.at_least = max(range_.at_least, 1)
+                    range_.at_least, range_.empty = max(range_.at_least, 1), False
                     self._check(key, values, range_.all_bounds())
 
     def holds(self, compare: Any, view: View) -> bool:
@@ -331,7 +333,8 @@ class RangeCompares:
         if rule.more:  # those that were kept have changed
             range_.walked = False
             raise Unlooked
-        if range_.at_least <= 0 and not view.count(*span):  # as with a missing key (``txn_eval``)
+        # as with a missing key (``txn_eval``)
+        if range_.empty or (range_.at_least <= 0 and not view.count(*span)):
             return rule.target != VALUE and matches(rule.result, 0, rule.given)
         return True
 

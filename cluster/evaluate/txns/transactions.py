@@ -16,9 +16,9 @@ from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Fields, RangeRead
 from cluster.evaluate.reading.rows import range_pieces, scan, some_rows, spend
-from cluster.evaluate.spans import Span, inverted
+from cluster.evaluate.spans import inverted
 from cluster.evaluate.steps import STEP_BYTES, STEP_OPS, Steps, finish
-from cluster.evaluate.txns.compares import RANGE_COST, Turn, holds
+from cluster.evaluate.txns.compares import RANGE_COST, Turn, Undrafted, holds
 from cluster.evaluate.txns.pending import Pending
 from cluster.evaluate.txns.plain_txn import Large, check_revision
 from cluster.evaluate.view import Late, Outcome, Version, View
@@ -84,13 +84,21 @@ class Deleted(NamedTuple):
             records.delete(key) for key in self.keys
         ]
 
+    def do(self, pending: Pending) -> None:
+        """In the order of keys, as etcd tells them."""
+        for start, end, count in sorted([*self.ranges, *((key, b"", 1) for key in self.keys)]):
+            if end:
+                pending.delete((start, end), records.delete_range(start, end, count))
+            else:
+                pending.write(start, None, records.delete(start))
+
 
 _NOTHING_DELETED = Deleted([], [], 0)
 
 
-def find_deleted(view: View, request: Any) -> Deleted:
-    """What a delete of one key or a range does. One of many keys, or of large rows, is not spelled out (D8):
-    replicas find them."""
+def find_deleted(view: View, request: Any) -> Steps[Deleted]:
+    """What a delete of one key or a range does. One of many keys, or of large rows, or among many keys that
+    are gone, is not spelled out (D8): replicas find them."""
     key, range_end = request.key, request.range_end
     if not range_end:
         return _NOTHING_DELETED if view.current(key) is None else Deleted([key], [], 1)
@@ -101,23 +109,23 @@ def find_deleted(view: View, request: Any) -> Deleted:
         return _NOTHING_DELETED
     spelled = view.kept_bytes if isinstance(view, Pending) else 0
     keys = None if count > GRAIN.many_keys else _few_keys(view, key, range_end, GRAIN.delete_bytes - spelled)
-    if keys is None:
-        spans = _spans(view, key, range_end)
-        if spans is not None:
-            return Deleted([], [(*span, view.count(*span)) for span in spans], count)
-        keys = [row[0] for row in view.scan(key, range_end) if row[0]]
-    return Deleted(keys, [], count)
+    if keys is not None:
+        return Deleted(keys, [], count)
+    if not isinstance(view, Pending):
+        return Deleted([], [(key, range_end, count)], count)
+    spans = yield from view.untouched((key, range_end))
+    return Deleted(view.put_in((key, range_end)), spans, count)
 
 
 def _few_keys(view: View, key: bytes, range_end: bytes, left: int) -> list[bytes] | None:
-    """The keys of a range; None where their rows take more than ``left`` bytes: no more are read."""
+    """The keys of a range; None where their rows take more than ``left`` bytes, or very many that are gone
+    lie between them: no more are read."""
     keys = []
     for row in view.scan(key, range_end):
-        if row[0]:
-            left -= len(row[1])
-            if left < 0:
-                return None
-            keys.append(row[0])
+        left -= len(row[1])
+        if left < 0 or not row[0]:  # PAUSE
+            return None
+        keys.append(row[0])
     return keys
 
 
@@ -137,14 +145,6 @@ def deleted_pieces(
         if not ended:
             yield
     return pieces
-
-
-def _spans(view: View, key: bytes, range_end: bytes) -> list[Span] | None:
-    """The parts of a range that a running transaction has not touched yet; None if it has written keys in
-    it."""
-    if not isinstance(view, Pending):
-        return [(key, range_end)]
-    return view.untouched((key, range_end))
 
 
 class Plan:
@@ -210,6 +210,8 @@ def txn(view: View, request: Any, weigh: Weigh | None = None, turn: Turn | None 
     that shows very many rows, or large ones, is made late; None: no answer is. ``turn``: how much its range
     compares may look at (Unlooked); None: as much as they need."""
     plan = finish(plan_of(view, request, turn))
+    if turn is not None and turn.drafts and _deletes_many(plan):
+        raise Undrafted
     finish(check_plan(view, plan))
     late = weigh is not None and _shows_many(plan, weigh)
     pending = Pending(view)
@@ -235,7 +237,7 @@ def read_txn(view: View, request: Any) -> Steps[list[bytes]]:
 
 def delete_range(view: View, request: Any, weigh: Weigh | None = None) -> Outcome:
     """A DeleteRangeRequest that passed its static checks. ``weigh``: see :func:`txn`."""
-    found = find_deleted(view, request)
+    found = finish(find_deleted(view, request))
     late = weigh is not None and request.prev_kv and found.total > GRAIN.late_rows
     left = None if weigh is None or not request.range_end else [GRAIN.late_bytes]
     try:
@@ -280,6 +282,11 @@ def _shows_many(plan: Plan, weigh: Weigh) -> bool:
     return False
 
 
+def _deletes_many(plan: Plan) -> bool:
+    deletes = [body for kind, body in plan.walk() if kind == "request_delete_range" and body.range_end]
+    return len(deletes) > GRAIN.turn_deletes
+
+
 def run_plan(
     pending: Pending, plan: Plan, *, shows: bool, known: bool, left: list[int] | None = None
 ) -> Steps[list[bytes]]:
@@ -307,16 +314,15 @@ def run_plan(
                 read += STEP_BYTES if body.range_end else sum(map(len, inner))
         elif kind == "request_delete_range":
             if not known:
-                plan.deleted[place] = find_deleted(pending, body)
+                plan.deleted[place] = yield from find_deleted(pending, body)
+                if body.range_end:
+                    yield
             deleted = plan.deleted[place]
             tag, inner = b"\x1a", []
             if shows:
                 inner = yield from deleted_pieces(pending, body, deleted, left)
                 read += STEP_BYTES if body.prev_kv else 0
-            for span in deleted.ranges:
-                pending.delete(span[:2], records.delete_range(*span))
-            for key in deleted.keys:
-                pending.write(key, None, records.delete(key))
+            deleted.do(pending)
             if body.range_end:
                 pending.keeps(sum(map(len, deleted.keys)))
         else:

@@ -38,7 +38,7 @@ from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
 from cluster.grain import GRAIN
 from cluster.order.leading.attempts import Attempts, Reading, Unlooking
-from cluster.order.leading.drafts import draft_of
+from cluster.order.leading.drafts import draft_of, look_of
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.leading.pending import (
     Blocked,
@@ -299,8 +299,9 @@ class ShardLeader(Generic[T]):
             return
         if isinstance(why, Unlooked):
             looked, body = request.looked, request.body
-            ahead = looked if looked is not None and looked.fit else RangeCompares.of(body)
-            self._unlooked.append((request.token, body, ahead))
+            if looked is None or not looked.fit:
+                looked = look_of(why, self.view, body, self._max_txn_ops)
+            self._unlooked.append((request.token, body, looked))
             self.aside.put(request.token, (body, request.who))
         else:
             self._elsewhere(request.token)
@@ -309,6 +310,7 @@ class ShardLeader(Generic[T]):
 
     @answered
     def _txn(self, body: bytes, looked: Ahead | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
+        drafts = looked is None
         if isinstance(looked, Draft):
             if (outcome := looked.outcome()) is not None:
                 return outcome, None
@@ -324,9 +326,9 @@ class ShardLeader(Generic[T]):
         check_undecidable(self.view, request, shows_rows(request))
         if looked is not None:
             looked.look_again(self.view, self._store)
-        turn, recorder = Turn(looked), Recorder(self.view)
         # what it shows of the past is read now: a compaction may come before it in the order
         weigh = None if finish(shows_the_past(request)) else self._store.live_count
+        turn, recorder = Turn(looked, drafts and weigh is not None), Recorder(self.view)
         outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
         if outcome.late is not None:
             return outcome, None

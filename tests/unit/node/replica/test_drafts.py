@@ -88,6 +88,7 @@ def test_a_draft_does_what_an_evaluation_in_its_turn_does(
         (draft, "_FEW", rng.choice((0, 1, 64))),
         (draft, "_STEP_CHANGES", 2), (draft, "ROUNDS", rng.choice((1, 8, 8))), (slicer, "SLICE_S", 0.0),
         (GRAIN, "many_keys", rng.choice((4, 256))), (GRAIN, "turn_rows", rng.choice((9, 256))),
+        (GRAIN, "delete_bytes", rng.choice((0, 200, 1 << 20))),
         (txn_eval, "STEP_OPS", 2), (draft, "STEP_OPS", 2), (validate, "STEP_OPS", 2), (steps, "STEP_OPS", 2),
         (reading_rows, "_STEP_ROWS", (1, 256)[seed % 2]),
     ):
@@ -119,6 +120,29 @@ def test_a_draft_does_what_an_evaluation_in_its_turn_does(
         _, body = replica.settle()[rid]
         assert len(answers) == judged or body == answers[-1]
     assert True in fit
+
+
+def test_many_ranges_are_deleted_ahead_of_the_turn(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """128 of them held the leader for 2 s."""
+    answers, fit = compared(monkeypatch)
+    for key in KEYS:
+        replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v"))
+    for many in (False, True):
+        replica.settle()
+        ranges = [
+            pb.DeleteRangeRequest(key=key, range_end=key + b"~")
+            for key in KEYS[: GRAIN.turn_deletes + many]
+        ]
+        request = pb.TxnRequest(success=[pb.RequestOp(request_delete_range=each) for each in ranges])
+        rid = replica.write(Method.TXN, request)
+        _, body = replica.settle()[rid]
+        assert fit == [True] * many
+        response = pb.TxnResponse.FromString(body[HEAD.size :])
+        deleted = [op.response_delete_range.deleted for op in response.responses]
+        assert deleted == ([0] * GRAIN.turn_deletes + [1] if many else [1] * GRAIN.turn_deletes)
+    assert answers == [body]
 
 
 @best_of_three

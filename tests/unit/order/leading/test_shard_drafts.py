@@ -8,11 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from cluster import errors
+from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.steps import STEP_OPS
 from cluster.evaluate.txns import pending
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.view import Current
+from cluster.grain import GRAIN
+from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.leading.shard_leader import ShardLeader
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
@@ -117,6 +120,27 @@ def test_one_that_keeps_too_large_values_is_refused(
     turns.leader.logged(9)
     (reply,) = turns.leader._sealed.entries[0].replies
     assert reply.error == EtcdError(errors.REQUEST_TOO_LARGE).encode()
+
+
+def test_many_ranges_are_deleted_ahead_of_the_turn(turns: Turns) -> None:
+    one = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"a", range_end=b"b"))
+    turns.part.execute(Method.PUT, pb.PutRequest(key=b"aa").SerializeToString())
+    for times in (GRAIN.turn_deletes, GRAIN.turn_deletes + 1):
+        body = pb.TxnRequest(success=[one] * times).SerializeToString()
+        turns.leader.submit("many", Method.TXN, body)
+        turns.leader.run()
+        looked = turns.leader.take_unlooked()
+        assert len(looked) == times - GRAIN.turn_deletes
+        if not looked:
+            turns.leader.view = type(turns.leader.view)(turns.part)  # type: ignore[arg-type]
+            turns.leader._open = ShardBatch(1)
+    ((_, _, draft),) = looked
+    assert isinstance(draft, Draft)
+    turns.work_off(draft)
+    turns.leader.resume("many", draft)
+    assert not turns.leader.take_unlooked()
+    assert [reply.changed for reply in turns.leader._open.replies] == [True]
+    assert turns.leader._open.items == [records.delete(b"aa")]
 
 
 def test_others_puts_go_on_beside_it(turns: Turns) -> None:

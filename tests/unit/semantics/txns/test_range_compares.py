@@ -207,6 +207,22 @@ def test_a_malformed_transaction_is_refused_before_it_is_looked_at() -> None:
     raise AssertionError("no refusal")
 
 
+def test_a_range_that_was_empty_when_it_was_walked_is_not_counted() -> None:
+    """A turn counted each: 128 of them took 0.9 s, over many keys that are gone."""
+    compare = pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VERSION, version=1)
+    run = Run(pb.TxnRequest(compare=[compare], success=[DONE], failure=[ELSE]))
+    run.act(("put", b"zz", b"1"))
+    run.act(("apply",))
+    run.act(("look", 40))
+    view = run.leader.view
+    with patch.object(type(view), "count", side_effect=AssertionError("it was walked")):
+        run.looked.look_again(view, run.leader.store)
+        assert not run.looked.holds(compare, view)
+    run.act(("put", KEYS[0], b"1"))
+    run.looked.look_again(view, run.leader.store)
+    assert run.looked.holds(compare, view)
+
+
 ONES = pb.Compare(key=b"a", range_end=b"z", target=pb.Compare.VALUE, value=b"1")
 
 

@@ -16,6 +16,8 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from tests.unit.semantics.memory import MemoryShard, refusal
 
+PAUSE = (b"", b"")
+
 
 def put(key: bytes, value: bytes = b"v", **more: Any) -> pb.RequestOp:
     return pb.RequestOp(request_put=pb.PutRequest(key=key, value=value, **more))
@@ -267,22 +269,44 @@ def test_few_of_the_values_in_a_deleted_range_are_read(monkeypatch: pytest.Monke
     few = pb.DeleteRangeRequest(key=b"00", range_end=b"01").SerializeToString()
     named = records.txn([records.delete(b"%03d" % at) for at in range(10)])
     assert evaluate.delete_range(shard, few).items == named
-    among = pb.TxnRequest(success=[put(b"0500"), delete(b"0", b"\0")])
-    outcome = evaluate.txn(shard, among.SerializeToString(), 128)
-    assert len(outcome.writes) == 202  # it has written among them: all are named
 
 
-def test_long_keys_that_a_transaction_cannot_delete_as_a_range_are_bounded(
-    monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It has written others among them."""
+def test_a_range_in_which_a_transaction_has_written_is_deleted_as_the_parts_between() -> None:
+    """All its keys were named and read, with their values: 200 MB in one turn."""
+    shard, keys = MemoryShard(), [b"%03d" % at + bytes(20_000) for at in range(200)]
+    for key in keys:
+        run(shard, put(key))
+    among = [put(b"0500"), delete(keys[70]), delete(keys[71]), delete(b"0", b"\0")]
+    outcome = evaluate.txn(shard, pb.TxnRequest(success=among).SerializeToString(), 128)
+    assert len(outcome.items) < 200_000
+    ends = [keys[70], keys[71] + b"\0"]
+    assert list(outcome.ranges) == [(b"0", b"0500"), (b"0500\0", ends[0]), (ends[1], b"\0")]
+    assert [op.response_delete_range.deleted for op in run(shard, *among).responses[1:]] == [1, 1, 199]
+    assert not list(shard.scan(b"0", b"\0"))
+    left = [key for key in keys if key not in keys[70:72]]
+    told = [b"0500", *keys[70:72], *left[:51], b"0500", *left[51:]]
+    assert [key for _, _, key, _ in shard.events[-202:]] == told
+
+
+def test_keys_among_very_many_that_are_gone_are_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The leader's turn walked over all of them."""
     shard = MemoryShard()
-    for at in range(200):
-        run(shard, put(b"%03d" % at + bytes(20_000)))
-    among = [put(b"0500"), delete(b"0", b"\0")]
-    assert len(evaluate.txn(shard, pb.TxnRequest(success=among).SerializeToString(), 128).items) > 2_000_000
-    monkeypatch.setattr(pending, "MOST_KEPT_BYTES", 1_500_000)
-    assert refusal(lambda: run(shard, *among)).kind == errors.REQUEST_TOO_LARGE
+    run(shard, put(b"1"), put(b"2"))
+    scan, seen = MemoryShard.scan, []
+
+    def sparse(self: MemoryShard, *span: Any) -> Iterator[tuple[bytes, bytes]]:
+        for row in scan(self, *span):
+            yield from (row, PAUSE, PAUSE)
+            seen.append(row)
+
+    monkeypatch.setattr(MemoryShard, "scan", sparse)
+    monkeypatch.setattr(MemoryShard, "count", lambda self, *span: sum(1 for _ in scan(self, *span)))
+    request = pb.DeleteRangeRequest(key=b"0", range_end=b"3").SerializeToString()
+    assert evaluate.delete_range(shard, request).items == records.delete_range(b"0", b"3", 2)
+    among = pb.TxnRequest(success=[delete(b"1"), delete(b"0", b"3")]).SerializeToString()
+    deletes = [records.delete(b"1"), records.delete_range(b"1\0", b"3", 1)]
+    assert evaluate.txn(shard, among, 128).items == records.txn(deletes)
+    assert not seen
 
 
 def test_a_delete_of_everything_and_a_put_make_a_new_key() -> None:
