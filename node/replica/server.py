@@ -73,6 +73,7 @@ from node.serving.serve import Serve
 from node.serving.streams import Streams
 from node.serving.txns.looking import Looking
 from node.serving.txns.past import Past
+from node.serving.txns.uncounted import Uncounted
 from node.serving.v2 import V2Tree
 from node.serving.watch.watches import WatchSource
 from node.slicing.slicer import Slicer
@@ -148,6 +149,7 @@ class Node:
         self.past: Past = Past(
             self.store, self.raft, self.reads, self.streams, self.mark_dirty, max_txn_ops=common.max_txn_ops)
         self.looking: Looking = Looking(self.store, self.reads, self.wake)
+        self.uncounted: Uncounted = Uncounted(self)
         new_lease_id = LeaseIds(machine, common.member_id)
         self.writes: Writes = Writes(
             self.raft, self.store, self.dirty.add,
@@ -319,9 +321,10 @@ class Node:
         """The judged requests of a front's frame."""
         self._gathers = True
         self._requests_in_tick += len(requests)
-        if WRITES.issuperset(map(METHOD, requests)) and self.role.submit_all(link, requests):
+        taker = self.uncounted.taker(requests)
+        if WRITES.issuperset(map(METHOD, requests)) and taker.submit_all(link, requests):
             return
-        submit = self.role.submit
+        submit = taker.submit
         for rid, method, timeout_ms, body in requests:
             if not (write := method in WRITES):
                 self._gathers = False

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from node.replica.roles.role import Role
     from node.replica.writes import Writes
     from node.serving.serve import Serve
+    from node.serving.txns.uncounted import Uncounted
     from node.upkeep.expiry import Expiry
 
 _NOBODY = NOBODY.encode()
@@ -78,6 +79,7 @@ class AdmissionNode(Protocol):
     serve: Serve
     role: Role
     roster: Roster
+    uncounted: Uncounted
 
     def now_ms(self) -> int: ...
     def catch_up(self) -> None: ...
@@ -131,7 +133,7 @@ class Admission:
         elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
         elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
-            node.role.submit(link, rid, method, timeout_ms, body)
+            node.uncounted.submit(link, rid, method, timeout_ms, body)
         elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader
             judge(node.guard.state if leader is None else leader.auth, principal, inner, request, node.store)

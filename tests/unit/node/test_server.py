@@ -28,12 +28,17 @@ from node.storage import StorageCorruption
 from tests.unit.proxy.fakes import ManualLoop
 
 
+def taker(submit: Any) -> Any:
+    """Of frames with writes."""
+    return SimpleNamespace(taker=lambda requests: SimpleNamespace(submit=submit))
+
+
 def node_whose_reads_raise(error: Exception, dropped: list[bytes]) -> Any:
     def request(*args: Any) -> None:
         raise error
 
     return SimpleNamespace(
-        role=SimpleNamespace(submit=None), _requests_in_tick=0, handlers={},
+        uncounted=taker(None), _requests_in_tick=0, handlers={},
         serve=SimpleNamespace(request=request),
         fronts=SimpleNamespace(drop=dropped.append), catch_up=lambda: None)
 
@@ -65,7 +70,7 @@ def test_a_request_that_meets_a_fault_is_answered_and_the_link_that_all_share_go
 def test_whatever_is_asked_has_the_replica_caught_up_first_and_writes_have_not() -> None:
     seen: list[str] = []
     node: Any = SimpleNamespace(
-        role=SimpleNamespace(submit=lambda *args: seen.append("write")),
+        uncounted=taker(lambda *args: seen.append("write")),
         _requests_in_tick=0,
         serve=SimpleNamespace(request=lambda *args: seen.append("read")),
         catch_up=lambda: seen.append("caught up"),
@@ -93,7 +98,7 @@ def test_a_link_that_an_early_answer_found_full_gets_nothing_more() -> None:
     seen: list[str] = []
     link = FrontLink(b"front", lambda parts: True, b"", 1)
     node: Any = SimpleNamespace(
-        role=SimpleNamespace(submit=None), _requests_in_tick=0,
+        uncounted=taker(None), _requests_in_tick=0,
         catch_up=lambda: setattr(link, "alive", False),
         watches=SimpleNamespace(subscribe=lambda *args: seen.append("watch")))
     Node.take_requests(node, link, [(1, Method.SUBSCRIBE, 1000, b""), (2, Method.SUBSCRIBE, 1000, b"")])
@@ -303,7 +308,7 @@ def test_a_node_that_has_not_heard_of_other_shards_refuses_what_their_nodes_ask(
     dirty: list[object] = []
     node: Any = SimpleNamespace(
         raft=SimpleNamespace(is_leader=False, leader_id=7, term=3), writes=None, handlers={},
-        role=SimpleNamespace(submit=None), _requests_in_tick=0, catch_up=lambda: None,
+        uncounted=taker(None), _requests_in_tick=0, catch_up=lambda: None,
         mark_dirty=dirty.append)
     LoneRole(node, Kinds())
     told: list[object] = []

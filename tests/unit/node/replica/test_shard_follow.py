@@ -100,6 +100,7 @@ class Replica:
         self.hurried_until = 0.0
         node: Any = self
         self.role = ShardRole(node, Kinds())
+        self.uncounted = SimpleNamespace(taker=lambda requests: self.role)
         self.catch_up = self.role.catch_up
 
     def handle(self, ready: int) -> None:

@@ -308,7 +308,7 @@ def test_a_mistake_after_evaluating_is_nobodys_answer(monkeypatch: pytest.Monkey
     monkeypatch.setattr("cluster.order.leading.pending.PendingOverlay.take", mistaken)
     role: Any = SimpleNamespace(submit=None, leading=shard)
     node: Any = SimpleNamespace(
-        role=role, _requests_in_tick=0, catch_up=lambda: None,
+        uncounted=SimpleNamespace(taker=lambda requests: role), _requests_in_tick=0, catch_up=lambda: None,
         handlers={Method.RELEASE: lambda *asked: ShardRole._release(role, decode_attempt(asked[-1]))},
         reads=SimpleNamespace(refuse=lambda *args: pytest.fail("answered, and the leader goes on")))
     link = FrontLink(b"sequencer", lambda parts: True, b"", 1)

@@ -1,0 +1,133 @@
+"""Writes with large ranges while the keys are being counted, as after a start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.features.auth.principal import NOBODY, SAID
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method, Status
+from node.serving.txns.uncounted import Uncounted
+from node.storage.state import versions
+from node.storage.state.counts import KeyCounts
+from node.storage.state.reads import count_rows
+from tests.unit.node.serving.test_long_answers import Replica
+
+MANY = 3_000  # keys
+
+
+class Started(Replica):
+    """Its keys are not counted yet."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.rid = MANY
+        for number in range(MANY):
+            put = pb.PutRequest(key=b"k%06d" % number).SerializeToString()
+            self.writes.submit(self.link, number, Method.PUT, put)
+        self.writes.run()
+        self.settle()
+        self.store.counts = KeyCounts(self.store)
+        self.submitted: list[int] = []
+        self.role: Any = SimpleNamespace(submit=self._submit)
+        self.uncounted = Uncounted(self)
+
+    def _submit(self, link: Any, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        self.submitted.append(rid)
+        self.writes.submit(link, rid, method, body)
+
+    def ask(self, method: int, request: Any, said: bytes = b"") -> int:
+        self.rid += 1
+        body = said + request.SerializeToString()
+        taker = self.uncounted.taker([(self.rid, method, 1000, body)])
+        assert taker.submit_all(self.link, []) is False if taker is self.uncounted else True
+        self.uncounted.submit(self.link, self.rid, method, 1000, body)
+        self.writes.run()
+        return self.rid
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+    started = Started(tmp_path / "state")
+
+    def short(*args: Any) -> Any:
+        found = count_rows(*args)
+        assert found[0] <= 1024, "a turn walked over very many keys"
+        return found
+
+    monkeypatch.setattr(versions, "count_rows", short)
+    yield started
+    started.store.close()
+
+
+ALL = pb.DeleteRangeRequest(key=b"k", range_end=b"l")
+FEW = pb.DeleteRangeRequest(key=b"k002000", range_end=b"k002005")
+
+
+def deleted_by(answer: tuple[int, bytes]) -> int:
+    status, body = answer
+    assert status == Status.OK
+    return int(pb.DeleteRangeResponse.FromString(body[16:]).deleted)
+
+
+def test_a_delete_of_many_keys_waits_until_they_are_counted(started: Started) -> None:
+    """Its turn walked over all of them: 1.3 s for 3 million."""
+    rid = started.ask(Method.DELETE_RANGE, ALL)
+    put = started.ask(Method.PUT, pb.PutRequest(key=b"other"))
+    few = started.ask(Method.DELETE_RANGE, FEW)
+    assert started.submitted == [put, few], "those of few keys do not wait"
+    answers = started.settle()
+    assert started.store.counts.ready
+    assert [deleted_by(answers[each]) for each in (few, rid)] == [5, MANY - 5]
+    assert started.store.quick_count(b"\0", b"\0") == 1
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_a_transaction_over_many_keys_waits(started: Started, said: bool) -> None:
+    ops = [pb.RequestOp(request_put=pb.PutRequest(key=b"a")), pb.RequestOp(request_delete_range=ALL)]
+    method, who = (Method.TXN | SAID, NOBODY.encode()) if said else (Method.TXN, b"")
+    rid = started.ask(method, pb.TxnRequest(success=ops), who)
+    assert not started.submitted
+    assert started.settle()[rid][0] == Status.OK
+    assert started.submitted == [rid]
+    assert started.store.quick_count(b"\0", b"\0") == 1
+
+
+def test_what_is_counted_by_now_does_not_wait(started: Started) -> None:
+    for _ in range(8):
+        started.store.counts.build_step()
+    before = pb.DeleteRangeRequest(key=b"k000010", range_end=b"k001900")
+    rid = started.ask(Method.DELETE_RANGE, before)
+    assert started.submitted == [rid]
+    assert deleted_by(started.settle()[rid]) == 1_890
+
+
+def test_who_does_not_lead_says_so_at_once(started: Started) -> None:
+    started.raft.is_leader = False
+    assert started.ask(Method.DELETE_RANGE, ALL) in started.submitted
+
+
+def test_nothing_is_done_for_a_front_that_has_gone(started: Started) -> None:
+    started.ask(Method.DELETE_RANGE, ALL)
+    started.link.alive = False
+    started.loop.run()
+    assert (started.submitted, len(started.looking)) == ([], 0)
+
+
+def test_a_malformed_one_is_refused_in_its_turn(started: Started) -> None:
+    started.uncounted.submit(started.link, 9, Method.DELETE_RANGE, 1000, b"\xff")
+    assert started.submitted == [9]
+
+
+def test_once_all_is_counted_the_role_takes_all(started: Started) -> None:
+    request = 1, int(Method.TXN), 1000, b""
+    assert started.uncounted.taker([request]) is started.uncounted
+    assert started.uncounted.taker([(1, int(Method.PUT), 1000, b"")]) is started.role
+    while not started.store.counts.build_step():
+        pass
+    assert started.uncounted.taker([request]) is started.role
