@@ -192,6 +192,7 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
     grain: dict[str, float] = {
         "many_keys": plan.many,
         "delete_bytes": plan.delete_bytes,
+        "turn_deletes": plan.turn_deletes,
         "late_rows": plan.many,
         "late_bytes": 20 * plan.many,
         "turn_rows": plan.turn_rows,

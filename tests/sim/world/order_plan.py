@@ -47,6 +47,7 @@ class Plan:
     lease_keys: int = Grain().lease_keys  # those of a lease are listed before its end if they are more
     many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     delete_bytes: int = Grain().delete_bytes  # and one whose rows take more
+    turn_deletes: int = Grain().turn_deletes  # a transaction of more deletes of ranges is drafted
     members: bool = False  # hosts leave and come back
     member_chance: float = 0.3  # of a change at each look of the operator
     updates: bool = False  # an operator gives members other addresses
@@ -101,6 +102,7 @@ def plan_of(seed: int) -> Plan:
     plan.mix = mix
     plan.turn_rows = Random(f"compares {seed}").choice((0, *[Grain().turn_rows] * 3))
     plan.lease_keys = Random(f"lists {seed}").choice((0, 1, Grain().lease_keys))
+    plan.turn_deletes = Random(f"drafts {seed}").choice((0, *[Grain().turn_deletes] * 3))
     plan.delete_bytes = Random(f"deletes {seed}").choice((0, 60, *[Grain().delete_bytes] * 2))
     return plan
 
