@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from proxy.watch.lagging.ring import Rings
 from proxy.watch.subscription import Room, Subscription
 from tests.unit.proxy.watch.test_merge import Recorder
 from tests.unit.proxy.watch.test_watch_races import KEYS, Race
-from tests.unit.proxy.watch.watching import Source
+from tests.unit.proxy.watch.watching import Client, Source, World
 
 SHARDS = 3
 BOUNDS = [b"\0", *KEYS, b"b\0"]
@@ -240,3 +241,25 @@ def test_a_move_leaves_ranges_alone_that_it_does_not_meet() -> None:
     hub._followed_by = lambda *more: WatchHub._followed_by(hub, *more)
     WatchHub.follow(hub, before)
     assert followed == [b"a", b"b", b"a0", b"e", b"f"]  # of a's past the compaction has left nothing
+
+
+@pytest.mark.parametrize("pruned", [False, True], ids=["of its own number", "of a higher number"])
+def test_g9_a_watch_follows_where_a_forced_start_has_dropped_its_move(pruned: bool) -> None:
+    """The number of the dropped move was another's then: the watch took this for a compaction alone."""
+    world = World(shards=SHARDS)
+    context = world.net.context
+    first = context.placement.table
+    owner, other = first.owner(b"a"), first.owner(b"b")
+    lost = moved(first, b"a", owner, (owner + 1) % SHARDS, 3)
+    context.follow(lost)
+    for _ in range(8):
+        world.write((0, b"zz"))
+    client = Client(world)
+    client.create(b"a")
+    world.settle()
+    forced = moved(first, b"b", other, (other + 1) % SHARDS, 4)
+    assert (forced.generation, forced.last_move) == (lost.generation, lost.last_move)
+    context.follow(take_compact(forced, 5) if pruned else forced)
+    world.settle()
+    (watched,) = context.hub.subscriptions.values()
+    assert owner in [part.shard for part in watched.parts]
