@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from math import inf
 from typing import NamedTuple
@@ -60,16 +60,19 @@ def hottest(sample: Sequence[Weighed]) -> Hottest:
 
 
 def cut(
-    table: Table, shard: int, told: Shard, wanted: float, limits: Bounds, target: int | None = None
+    table: Table, shard: int, told: Shard, wanted: float, limits: Bounds, target: int | None = None,
+    helps: Callable[[float], bool] = bool,
 ) -> Cut | None:
     """The span whose share of the load is nearest to what is ``wanted``, by the limits; None: there is
-    none. ``target``: that may take it."""
+    none. ``target``: that may take it. Those go first whose share ``helps``."""
     own = sorted(one for one in told.sample if table.owner(one.key) == shard)
     total = sum(one.weight for one in own)
     if not total > 0:
         return None
-    found = sorted(_spans(own, total, wanted, limits, _runs(table, shard)))[:_MOST_ASKED]
-    found.sort(key=lambda near: near.distance + _LARGE * _size(told, near.start, near.end))
+    spans = _spans(own, total, wanted, limits, _runs(table, shard))
+    found = sorted(spans, key=lambda near: (not helps(near.share), near))[:_MOST_ASKED]
+    found.sort(key=lambda near: (
+        not helps(near.share), near.distance + _LARGE * _size(told, near.start, near.end)))
     groups, load = _groups(own)
     halves = _Halves(own)
     for _, start, end, share in islice(_free(table, shard, found, target), _MOST_TRIED):

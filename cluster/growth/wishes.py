@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
@@ -92,10 +93,12 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
     targets = _targets(facts, hot, cpus, limits)
     for target in targets:
         room = cpus[target]
-        if (found := cut(facts.table, hot, told, _wanted(movable, room, fixed), limits, target)) is None:
+        helps = partial(_helps, load, movable, room, limits.gain)
+        found = cut(facts.table, hot, told, _wanted(movable, room, fixed), limits, target, helps)
+        if found is None:
             continue
-        moved = found.share * movable
-        if load - max(load - moved, room + moved) >= limits.gain:
+        if helps(found.share):
+            moved = found.share * movable
             begins = f"{begins}, shard {target}'s {room:.0%}"
             return _moving(hot, target, found, (load - moved, room + moved), begins)
         little = True
@@ -109,6 +112,11 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
         return _say(hot, f"{begins}, and shards with room have old revisions of its keys: compact")
     return _say(hot, f"{begins}, and no span of its keys has {limits.least_span:.0%} to "
                      f"{limits.most_span:.0%} of that without spreading transactions over shards")
+
+
+def _helps(load: float, movable: float, room: float, gain: float, share: float) -> bool:
+    """Whether the move of a share leaves the hotter one so much less."""
+    return load - max(load - share * movable, room + share * movable) >= gain
 
 
 def _another(facts: Facts, hot: int, begins: str, cpus: Mapping[int, float], limits: Bounds) -> Wish:

@@ -129,6 +129,17 @@ def test_a_move_that_would_bring_too_little_is_called_that() -> None:
     assert found.text.endswith("; no move to a shard with room would leave the hotter one 10% of a CPU less")
 
 
+def test_a_cut_that_helps_goes_before_one_of_fewer_bytes() -> None:
+    """The one of fewer bytes brought too little, so it said that no move would help."""
+    names = [b"/a/%02d" % (2 * number) for number in range(30)] + [b"/b/1"] * 34 + [b"/c/1"] * 36
+    marks = *(b"/a/%02d" % number for number in range(60)), b"/b/0", b"/b/2", b"/c/0", b"/c/2"
+    turns = [names[at * 7 % 100] for at in range(100)]
+    told = replace(HOT, cpu=0.72, sample=sample(turns), marks=marks)
+    found = wish(facts(table(), {0: told, 1: replace(COOL, cpu=0.39)}), LIMITS)
+    assert found is not None
+    assert (found.kind, found.share) == (Kind.MOVE, pytest.approx(0.3))
+
+
 def test_what_a_front_in_the_leaders_process_takes_does_not_move() -> None:
     """It foresaw 54% of a CPU there, and nothing of the front's part moved."""
     others = {1: Shard(2, 1, 0.01, 200.0), 2: Shard(3, 1, 0.01, 200.0)}  # 5% of a CPU for 1,000 puts
