@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from math import inf
@@ -15,12 +15,14 @@ from cluster.growth.sample import MOST_KEY_BYTES, Span, Weighed
 from cluster.placement.table import BASE, END, Table, before, bounds
 
 _MOST_TRIED = 12  # spans that are looked at closely
-_MOST_ASKED = 100  # spans whose owners are asked for: each takes up to 50 us where much has moved
+_MOST_ASKED = 100  # spans of one look whose owners, or bytes, are asked for: up to 50 us each
 _MOST_GROUPS = 128  # transactions that each of them is held against
 _MOST_DEEP = 8  # directories of each key, below what all keys have in common
 _NEAR = 0.05  # of the load: a cut at a slash is worth so much
 _LARGE = 0.1  # of the load: all bytes are worth so much; else what is idle moves to and fro
 _OLD_SHARE = 0.2  # of the load, in each half of the time: else the load walks
+
+_Bounds = tuple[bytes, bytes]  # of a span
 
 
 class Cut(NamedTuple):
@@ -36,7 +38,7 @@ class Cut(NamedTuple):
 class _Near(NamedTuple):
     """A span that may be cut off."""
 
-    distance: float  # from what is wanted
+    worse: float  # than one at a slash
     start: bytes
     end: bytes
     share: float
@@ -59,52 +61,110 @@ def hottest(sample: Sequence[Weighed]) -> Hottest:
     return Hottest(key, found[key] / total)
 
 
-def cut(
-    table: Table, shard: int, told: Shard, wanted: float, limits: Bounds, target: int | None = None,
-    helps: Callable[[float], bool] = bool,
-) -> Cut | None:
-    """The span whose share of the load is nearest to what is ``wanted``, by the limits; None: there is
-    none. ``target``: that may take it. Those go first whose share ``helps``."""
-    own = sorted(one for one in told.sample if table.owner(one.key) == shard)
-    total = sum(one.weight for one in own)
-    if not total > 0:
+def cut(table: Table, shard: int, told: Shard, wanted: float, limits: Bounds) -> Cut | None:
+    """As :meth:`Cuts.best`, whichever shard may take it."""
+    return Cuts(table, shard, told, limits).best(wanted)
+
+
+class Cuts:
+    """What may be cut off a shard. For all targets, what does not depend on them is looked at once: one look
+    of the policy is one turn of a leader that is busy."""
+
+    def __init__(self, table: Table, shard: int, told: Shard, limits: Bounds) -> None:
+        self._table, self._shard, self._told, self._limits = table, shard, told, limits
+        own = sorted(one for one in told.sample if table.owner(one.key) == shard)
+        total = sum(one.weight for one in own)
+        runs = _runs(table, shard)
+        self._runs = _Spans(runs)
+        self._found = list(_spans(own, total, limits, runs)) if total > 0 else []
+        if self._found:
+            self._halves = _Halves(own)
+            self._groups, self._load = _groups(own)
+        self._owned: dict[_Near, bool] = {}
+        self._crossing: dict[_Near, float] = {}  # of the load; inf: it does not stay
+
+    def best(
+        self, wanted: float, target: int | None = None, helps: Callable[[float], bool] = bool
+    ) -> Cut | None:
+        """The span whose share of the load is nearest to what is ``wanted``, by the limits; None: there is
+        none. ``target``: that may take it. Those go first whose share ``helps``."""
+
+        def order(near: _Near) -> tuple[bool, float]:
+            return not helps(near.share), abs(near.share - wanted) + near.worse
+
+        def order_by_size(near: _Near) -> tuple[bool, float]:
+            first, distance = order(near)
+            return first, distance + _LARGE * _size(told, near.start, near.end)
+
+        told, had = self._told, _Spans(_pasts(self._table, target) if target is not None else ())
+        free = (
+            near for near in sorted(self._found, key=order)
+            if not had.meet(near.start, near.end) and self._is_own(near))  # G11
+        found = sorted(islice(free, _MOST_ASKED), key=order_by_size)
+        for near in found[:_MOST_TRIED]:
+            if (crossing := self._crosses(near)) < self._limits.crossing:
+                size = size_bytes(told, near.start, near.end)
+                return Cut(near.start, near.end, near.share, crossing, size)
         return None
-    spans = _spans(own, total, wanted, limits, _runs(table, shard))
-    found = sorted(spans, key=lambda near: (not helps(near.share), near))[:_MOST_ASKED]
-    found.sort(key=lambda near: (
-        not helps(near.share), near.distance + _LARGE * _size(told, near.start, near.end)))
-    groups, load = _groups(own)
-    halves = _Halves(own)
-    for _, start, end, share in islice(_free(table, shard, found, target), _MOST_TRIED):
-        if not halves.stays(start, end):
-            continue
-        crossing = _crossing(groups, start, end) / load
-        if crossing < limits.crossing:
-            return Cut(start, end, share, crossing, size_bytes(told, start, end))
-    return None
+
+    def _is_own(self, near: _Near) -> bool:
+        """Whether no hash has spread it, and no key in it has moved."""
+        if self._runs.hold(near.start, near.end):
+            return True
+        if near not in self._owned:
+            self._owned[near] = len(self._owned) < _MOST_ASKED and (
+                self._table.owners_of(near.start, near.end) == (self._shard,))
+        return self._owned[near]
+
+    def _crosses(self, near: _Near) -> float:
+        if near not in self._crossing:
+            self._crossing[near] = (
+                _crossing(self._groups, near.start, near.end) / self._load
+                if self._halves.stays(near.start, near.end) else inf)
+        return self._crossing[near]
 
 
-def _free(table: Table, shard: int, found: Sequence[_Near], target: int | None) -> Iterator[_Near]:
-    """Those that may move."""
-    for near in found:
-        if table.owners_of(near.start, near.end) != (shard,):
-            continue  # a hash has spread it, or a key in it has moved
-        if target is None or not had(table, target, near.start, near.end):  # G11
-            yield near
+def _runs(table: Table, shard: int) -> list[_Bounds]:
+    """What a shard owns, as spans without a gap. Not what a hash spreads: of that it may own directories."""
+    return _union(
+        (start, end) for start, end, owner, _, _ in table.pieces_of(shard, END, END)
+        if owner == shard or table.base_shards(start, end) == (shard,))
 
 
-def _runs(table: Table, shard: int) -> list[tuple[bytes, bytes]]:
-    """What a shard owns, as spans without a gap: only within one of them a cut is all its own."""
-    found: list[tuple[bytes, bytes]] = []
-    joins = False  # it owned all of the piece before
-    for start, end, owner, _, _ in table.pieces_of(shard, END, END):
-        alone = owner == shard or table.base_shards(start, end) == (shard,)
-        if joins and alone and found[-1][1] == start:
-            found[-1] = found[-1][0], end
+def _pasts(table: Table, shard: int) -> list[_Bounds]:
+    """What a shard had."""
+    return _union(
+        (past.start, past.end) for past in table.past
+        if shard in ((past.owner,) if past.owner != BASE else table.base_shards(past.start, past.end)))
+
+
+def _union(spans: Iterable[_Bounds]) -> list[_Bounds]:
+    """Spans in order of their starts, without what they have in common."""
+    found: list[_Bounds] = []
+    for start, end in spans:
+        if found and (found[-1][1] == END or start <= found[-1][1]):
+            low, high = found[-1]
+            found[-1] = low, end if before(high, end) else high
         else:
             found.append((start, end))
-        joins = alone
     return found
+
+
+class _Spans:
+    """Spans in order, with gaps between them."""
+
+    def __init__(self, spans: Sequence[_Bounds]) -> None:
+        self._spans = spans
+        self._starts = [start for start, _ in spans]
+
+    def meet(self, start: bytes, end: bytes) -> bool:
+        last = len(self._starts) if end == END else bisect_left(self._starts, end)
+        return last > 0 and before(start, self._spans[last - 1][1])
+
+    def hold(self, start: bytes, end: bytes) -> bool:
+        """Whether one of them has all of a span."""
+        at = bisect_right(self._starts, start) - 1
+        return at >= 0 and (self._spans[at][1] == END or (end != END and end <= self._spans[at][1]))
 
 
 def had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
@@ -115,7 +175,7 @@ def had(table: Table, shard: int, start: bytes, end: bytes) -> bool:
 
 
 def _spans(
-    own: Sequence[Weighed], total: float, wanted: float, limits: Bounds, runs: Iterable[tuple[bytes, bytes]]
+    own: Sequence[Weighed], total: float, limits: Bounds, runs: Iterable[_Bounds]
 ) -> Iterator[_Near]:
     """Parts of the shard's runs, and directories."""
     keys: list[bytes] = []
@@ -141,7 +201,7 @@ def _spans(
         last = len(keys) if end == END else bisect_left(keys, end)
         low, high = before_key[first], before_key[last]
         if fits(share := high - low):
-            yield _Near(abs(share - wanted), start, end, share)
+            yield _Near(0.0, start, end, share)
         for index in range(first + 1, last):
             lower, upper = before_key[index] - low, high - before_key[index]
             if not (fits(lower) or fits(upper)):
@@ -149,13 +209,13 @@ def _spans(
             place, slash = _between(keys[index - 1], keys[index])
             worse = 0.0 if slash else _NEAR
             if fits(lower):
-                yield _Near(abs(lower - wanted) + worse, start, place, lower)
+                yield _Near(worse, start, place, lower)
             if fits(upper):
-                yield _Near(abs(upper - wanted) + worse, place, end, upper)
+                yield _Near(worse, place, end, upper)
     for name, share in sums.items():
         if fits(share):
             end = prefix_end(name) if name.endswith(b"/") or may_be_cut(name) else name + b"\0"
-            yield _Near(abs(share - wanted) + _NEAR, name, end, share)
+            yield _Near(_NEAR, name, end, share)
 
 
 def _above(key: bytes, common: int) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from cluster.features.births import MOST_SHARDS, running
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import Cut, cut, had, hottest, may_be_cut, size_bytes
+from cluster.growth.cutting import Cut, Cuts, cut, had, hottest, may_be_cut, size_bytes
 from cluster.growth.facts import Facts, Shard
 from cluster.placement.table import END, Piece, State, Table
 
@@ -91,10 +91,13 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
         return _say(hot, f"{begins}, {share:.0%} of that for the one key {_shown(key)}: no move helps")
     movable, little = load - fixed, False
     targets = _targets(facts, hot, cpus, limits)
+    if not targets:
+        return _another(facts, hot, begins, cpus, limits)
+    cuts = Cuts(facts.table, hot, told, limits)
     for target in targets:
         room = cpus[target]
         helps = partial(_helps, load, movable, room, limits.gain)
-        found = cut(facts.table, hot, told, _wanted(movable, room, fixed), limits, target, helps)
+        found = cuts.best(_wanted(movable, room, fixed), target, helps)
         if found is None:
             continue
         if helps(found.share):
@@ -102,13 +105,10 @@ def _cool(facts: Facts, hot: int, cpus: Mapping[int, float], limits: Bounds) -> 
             begins = f"{begins}, shard {target}'s {room:.0%}"
             return _moving(hot, target, found, (load - moved, room + moved), begins)
         little = True
-    if not targets:
-        return _another(facts, hot, begins, cpus, limits)
     if little:
         return _say(hot, f"{begins}; no move to a shard with room would leave the hotter one "
                          f"{limits.gain:.0%} of a CPU less")
-    if _has_past(facts.table, targets[-1]) and cut(
-            facts.table, hot, told, limits.least_span, limits) is not None:
+    if _has_past(facts.table, targets[-1]) and cuts.best(limits.least_span) is not None:
         return _say(hot, f"{begins}, and shards with room have old revisions of its keys: compact")
     return _say(hot, f"{begins}, and no span of its keys has {limits.least_span:.0%} to "
                      f"{limits.most_span:.0%} of that without spreading transactions over shards")

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster.growth import wishes
+from cluster.growth import cutting
 from cluster.growth.bounds import Bounds
-from cluster.growth.cutting import Cut, cut
+from cluster.growth.cutting import Cut, Cuts
 from cluster.growth.facts import Facts, Host, Shard
 from cluster.growth.sample import Weighed
 from cluster.growth.wishes import Kind, wish
@@ -53,7 +53,7 @@ def test_a_shard_of_the_middle_of_the_keys_is_split_too(
     spans: tuple[Piece, ...], shard: int, base: int
 ) -> None:
     known = table(*spans, base=base)
-    found = cut(known, shard, HOT, 0.45, LIMITS, 3)
+    found = Cuts(known, shard, HOT, LIMITS).best(0.45, 3)
     assert found is not None
     assert found.share == pytest.approx(0.45, abs=0.01)
     assert known.owners_of(found.start, found.end) == (shard,)
@@ -62,7 +62,7 @@ def test_a_shard_of_the_middle_of_the_keys_is_split_too(
 def test_one_of_several_spans_of_a_shard_moves_whole() -> None:
     spans = Piece(b"/m/000", b"/m/120", 1, 5), Piece(b"/m/200", b"/m/3", 1, 5)
     told = replace(HOT, sample=sample([name for name in NAMES if not b"/m/120" <= name < b"/m/200"]))
-    found = cut(table(*spans), 1, told, 0.45, LIMITS, 3)
+    found = Cuts(table(*spans), 1, told, LIMITS).best(0.45, 3)
     assert found is not None
     assert (found.start, found.end) == (b"/m/200", b"/m/3")
 
@@ -71,7 +71,7 @@ def test_one_of_several_spans_of_a_shard_moves_whole() -> None:
 def test_of_two_cuts_that_are_alike_the_one_of_fewer_bytes_moves(first: int, side: str) -> None:
     """What is idle went along, as it had when it was what was hot."""
     told = replace(HOT, sample=sample(NAMES[first : first + 100] * 3), marks=tuple(NAMES[::5]))
-    found = cut(table(Piece(b"/m/", b"/m0", 1, 5)), 1, told, 0.45, LIMITS, 3)
+    found = Cuts(table(Piece(b"/m/", b"/m0", 1, 5)), 1, told, LIMITS).best(0.45, 3)
     assert found is not None
     assert ("lower" if found.start == b"/m/" else "upper") == side
 
@@ -80,9 +80,49 @@ def test_spans_that_may_not_move_use_up_no_looks() -> None:
     """The nearest ones were those that the target had, and the only ones looked at."""
     known = table(Piece(b"/m/", END, 1, 6), past=(Piece(b"/m/", b"/m0", 2, 0, 5),))
     names = NAMES[:67] + [b"/z"] * 33
-    found = cut(known, 1, replace(HOT, sample=sample(names * 3)), 0.45, LIMITS, 2)
+    found = Cuts(known, 1, replace(HOT, sample=sample(names * 3)), LIMITS).best(0.45, 2)
     assert found is not None
     assert (found.share, found.start) == (pytest.approx(0.33), b"/z")
+
+
+@pytest.mark.parametrize("share", [0.31, 0.35, 0.4, 0.49])
+def test_a_directory_of_a_first_shard_is_found_among_what_a_hash_spreads(share: float) -> None:
+    """Parts of what a hash spreads are never a shard's own. They used up the looks."""
+    known = table(base=2)
+    names = [b"/reg/%03d/" % number for number in range(200)]
+    own = [name for name in names if known.owner(name + b"k") == 0]
+    large, others = own[20], own[:20] + own[21:40]
+    parts = int(960 * share)
+    names = [large + b"%04d" % number for number in range(parts)]
+    names += [others[number % 39] + b"%04d" % number for number in range(960 - parts)]
+    turns = [names[at * 7 % 960] for at in range(960)]
+    found = Cuts(known, 0, replace(HOT, sample=sample(turns)), LIMITS).best(0.45, 2)
+    assert found is not None
+    assert (found.start, found.share) == (large, pytest.approx(share, abs=0.01))
+
+
+def test_for_all_targets_the_spans_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look took up to 100 ms of shard 0's leader where much had moved."""
+    work = {"spans": 0, "meets": 0}
+    spans, meets = cutting._spans, Piece.meets
+
+    def counted_spans(*args: Any) -> Any:
+        work["spans"] += 1
+        return spans(*args)
+
+    def counted_meets(*args: Any) -> bool:
+        work["meets"] += 1
+        return meets(*args)
+
+    had = [(b"/m/", b"/m0"), *((b"/n/%03d" % number, b"/n/%03d0" % number) for number in range(100))]
+    past = tuple(sorted(Piece(*one, shard, 0, 4) for one in had for shard in (1, 2, 3)))
+    monkeypatch.setattr(cutting, "_spans", counted_spans)
+    monkeypatch.setattr(Piece, "meets", counted_meets)
+    found = wish(facts(table(past=past), {0: HOT, **dict.fromkeys((1, 2, 3), COOL)}), LIMITS)
+    assert found is not None
+    assert "old revisions of its keys: compact" in found.text
+    assert work["spans"] == 1
+    assert work["meets"] <= 10 * len(past)
 
 
 BACK = table(Piece(b"/m/", END, 1, 6), past=(Piece(b"/m/", END, 0, 0, 5),))  # shard 0 had what shard 1 has
@@ -105,13 +145,13 @@ def test_keys_that_all_shards_with_room_had_wait_for_a_compaction() -> None:
 
 
 def test_few_targets_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = list[int | None]()
+    tried, best = list[int | None](), Cuts.best
 
-    def counted(*args: Any) -> Cut | None:
-        tried.append(args[5] if len(args) > 5 else None)
-        return cut(*args)
+    def counted(cuts: Cuts, wanted: float, target: int | None = None, *more: Any) -> Cut | None:
+        tried.append(target)
+        return best(cuts, wanted, target, *more)
 
-    monkeypatch.setattr(wishes, "cut", counted)
+    monkeypatch.setattr(Cuts, "best", counted)
     wide = tuple(one._replace(spans=((b"/", b"0"),)) for one in HOT.sample)
     shards = {0: replace(HOT, sample=wide), **dict.fromkeys((1, 2, 3), COOL)}
     found = wish(facts(table(), shards), LIMITS)
