@@ -49,7 +49,7 @@ class Shard:
     keys: int = 0
     sample: tuple[Weighed, ...] = ()  # only of a leader that may be hot
     marks: tuple[bytes, ...] = ()  # cut its live keys into equal parts
-    front: bool = False  # its process serves clients, too: only shard 0's, which knows it without being told
+    front: float = 0.0  # of the load: by a front in its process. Only shard 0's, which is not told it
 
     def encode(self) -> bytes:
         return b"".join(self.pieces())

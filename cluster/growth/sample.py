@@ -9,7 +9,7 @@ the sample is read, so nothing grows with the time that a node is up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import log
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ class Weighed(NamedTuple):
 class Sample:
     def __init__(self, seed: int = 1) -> None:
         """``seed``: of the intervals, which must not be in step with the load's own."""
-        self._kept: deque[tuple[int, bytes, float, tuple[Span, ...]]] = deque(maxlen=MOST)
+        self._kept: deque[tuple[int, bytes, float, tuple[Span, ...], bool]] = deque(maxlen=MOST)
         self._state = seed % (_MODULUS - 1) + 1
         self._interval = 1.0  # requests from one look to the next, on average
         self._looks = 0  # since the last second
@@ -70,20 +70,30 @@ class Sample:
         if self.skip > most:  # the load has gone: what comes is looked at soon
             self._passed = self.skip = most
 
-    def take(self, now_ms: int, key: bytes, weight: float, spans: Sequence[Span] = ()) -> None:
+    def take(
+        self, now_ms: int, key: bytes, weight: float, spans: Sequence[Span] = (), joined: bool = False
+    ) -> None:
+        """``joined``: it comes by a front in this process."""
         cut = tuple((a[:MOST_KEY_BYTES], b[:MOST_KEY_BYTES]) for a, b in spans[:MOST_SPANS])
         if not self._since_ms:
             self._since_ms = now_ms
-        self._kept.append((now_ms, key[:MOST_KEY_BYTES], weight, cut))
+        self._kept.append((now_ms, key[:MOST_KEY_BYTES], weight, cut, joined))
 
     def weighed(self, now_ms: int) -> list[Weighed]:
         """Those that still count, the oldest first."""
-        found = []
-        for then_ms, key, weight, spans in self._kept:
+        return [one for one, _ in self._weighed(now_ms)]
+
+    def _weighed(self, now_ms: int) -> Iterator[tuple[Weighed, bool]]:
+        for then_ms, key, weight, spans, joined in self._kept:
             age_s = max(now_ms - then_ms, 0) / 1000
             if age_s < _FORGOTTEN:
-                found.append(Weighed(key, weight * 0.5 ** (age_s / HALF_LIFE_S), age_s, spans))
-        return found
+                yield Weighed(key, weight * 0.5 ** (age_s / HALF_LIFE_S), age_s, spans), joined
+
+    def joined(self, now_ms: int) -> float:
+        """The share of the load that comes by a front in this process."""
+        found = [(one.weight, joined) for one, joined in self._weighed(now_ms)]
+        total = sum(weight for weight, _ in found)
+        return sum(weight for weight, joined in found if joined) / total if total > 0 else 0.0
 
     def rate(self, now_ms: int) -> float:
         """The load, in plain puts a second, as the last minutes were."""

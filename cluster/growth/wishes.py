@@ -15,6 +15,7 @@ from cluster.growth.facts import Facts, Shard
 from cluster.placement.table import END, Piece, State, Table
 
 _FEW_PUTS = 100.0  # a second: too few to tell what one costs
+_FRONT_PUTS = 2.0  # at most, that a front takes for a plain put of its clients
 _MOST_TARGETS = 3  # that a span is looked for, some milliseconds each
 _WHOLE = 1.0  # a shard that is to retire gives away all that it has
 
@@ -171,17 +172,15 @@ def _has_past(table: Table, shard: int) -> bool:
 
 def _fixed_work(facts: Facts, cpus: Mapping[int, float]) -> float:
     """What of the sequencer's CPU goes into the order, and into a front in its process: what its own load
-    does not explain, by what a put costs other leaders. To order a put costs less than to put."""
+    does not explain, by what a put costs other leaders. To order a put costs less than to put. Ranges cost
+    more than the sample weighs: what is unexplained is no front's beyond what comes by it."""
     others = [facts.shards[s] for s in cpus if s and facts.shards[s].rate >= _FEW_PUTS]
     if not others:
         return 0.0
     price = median(told.cpu / told.rate for told in others)
-    own, ordered = facts.shards[0].rate, sum(told.rate for told in others)
-    load = cpus.get(0, 0.0)
-    fixed = load - price * own
-    if not facts.shards[0].front:
-        fixed = min(fixed, load * ordered / (ordered + own))
-    return max(fixed, 0.0)
+    own, load = facts.shards[0].rate, cpus.get(0, 0.0)
+    besides = sum(told.rate for told in others) + _FRONT_PUTS * facts.shards[0].front * own
+    return max(min(load - price * own, load * besides / (besides + own)), 0.0)
 
 
 def _spare(facts: Facts, cpus: Mapping[int, float], limits: Bounds, before: int) -> Wish | None:

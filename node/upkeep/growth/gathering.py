@@ -76,7 +76,8 @@ class Gathering:
             live_bytes=store.size_in_use_bytes(), keys=max(counts.keys(), 0),
             sample=tuple(sampling.sample.weighed(now_ms)) if sampling is not None and sampled else (),
             marks=tuple(counts.marks(MOST_MARKS)) if sampled else (),
-            front=any(link.pass_on is not None for link in node.fronts.links.values()))
+            front=(
+                sampling.sample.joined(now_ms) if sampling is not None and not self._settings.shard else 0.0))
 
     def _behind(self, now_ms: int) -> int:
         raft, worst = self._raft, 0

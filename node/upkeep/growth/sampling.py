@@ -39,7 +39,7 @@ class Sampling:
         def requests(link: FrontLink, requests: list[Request]) -> None:
             sample.skip -= len(requests)
             if sample.skip < 0:
-                look(requests)
+                look(link, requests)
             pass_on(link, requests)
 
         return requests
@@ -48,18 +48,18 @@ class Sampling:
         if self.failed is None:
             self.sample.second()
 
-    def _look(self, requests: list[Request]) -> None:
+    def _look(self, link: FrontLink, requests: list[Request]) -> None:
         try:
             at, stands = self.sample.pick(len(requests))
             _, method, _, body = requests[at]
-            self._take(method, body, stands)
+            self._take(method, body, stands, link.pass_on is not None)
         except EtcdError:  # the request is refused for what is wrong with it
             return
         except Exception as error:  # whatever it is, requests must go on
             self.failed = error
             self.sample.skip = _NEVER
 
-    def _take(self, method: int, body: bytes, stands: int) -> None:
+    def _take(self, method: int, body: bytes, stands: int, joined: bool) -> None:
         if method & SAID:
             _, body = split(body)
             method &= ~SAID
@@ -80,4 +80,4 @@ class Sampling:
         if any(end for _, end in spans):
             cost += _RANGE
         several = len(spans) > 1 or spans[0][1] != b""
-        self.sample.take(self._now_ms(), spans[0][0], stands * cost, spans if several else ())
+        self.sample.take(self._now_ms(), spans[0][0], stands * cost, spans if several else (), joined)

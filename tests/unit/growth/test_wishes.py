@@ -184,16 +184,27 @@ def test_what_a_front_in_the_leaders_process_takes_does_not_move() -> None:
     """It foresaw 54% of a CPU there, and nothing of the front's part moved."""
     others = {1: Shard(2, 1, 0.01, 200.0), 2: Shard(3, 1, 0.01, 200.0)}  # 5% of a CPU for 1,000 puts
     hosts = dict.fromkeys((1, 2, 3), HOSTS[1])
-    for front, words in ((False, ": move keys from"), (True, "and clients of its host: no shard or move")):
+    for front, words in ((0.0, ": move keys from"), (1.0, "and clients of its host: no shard or move")):
         told = replace(HOT, rate=2000.0, front=front)
         found = wish(replace(facts(table(), {0: told, **others}), hosts=hosts), LIMITS)
         assert found is not None
         assert words in found.text
-    told = replace(HOT, rate=10_000.0, front=True)
+    told = replace(HOT, rate=10_000.0, front=1.0)
     found = wish(replace(facts(table(), {0: told, **others}), hosts=hosts), LIMITS)
     assert found is not None
     assert found.kind == Kind.MOVE
     assert found.source_cpu == pytest.approx(0.4 + 0.5 * (1 - found.share))
-    alone = wish(facts(Table.initial(Base(1, 2)), {0: replace(HOT, front=True)}), LIMITS)
+    alone = wish(facts(Table.initial(Base(1, 2)), {0: replace(HOT, front=1.0)}), LIMITS)
     assert alone is not None
     assert alone.text.startswith("shard 0's leader, with the front of its host, takes 90% of a CPU")
+
+
+@pytest.mark.parametrize("front", [0.0, 0.1])
+def test_a_front_that_few_requests_come_by_does_not_explain_what_ranges_take(front: float) -> None:
+    """Without any client, too, it was taken for all that puts do not explain: no move was advised."""
+    told = replace(HOT, rate=2000.0, front=front)
+    hosts = dict.fromkeys((1, 2, 3), HOSTS[1])
+    known = facts(table(), {0: told, 1: Shard(2, 1, 0.01, 150.0)})
+    found = wish(replace(known, hosts=hosts), LIMITS)
+    assert found is not None
+    assert found.kind == Kind.MOVE

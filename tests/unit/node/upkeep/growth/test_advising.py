@@ -88,7 +88,6 @@ class Node:
         self.works: list[Slices] = []  # that has begun
         self.woken = 0
         self.alarms: list[tuple[int, int]] = []
-        self.fronts = SimpleNamespace(links={b"f": SimpleNamespace(pass_on=None)})
         self.slicer = SimpleNamespace(start=self.works.append)
         self.told = Shard(2, 1, 0.05, 100.0, 0, 1000, 1).encode()
         fake: Any = self
@@ -347,8 +346,10 @@ def test_other_shards_leaders_tell_their_load(tmp_path: Path) -> None:
 
 def test_a_leader_knows_that_a_front_is_in_its_process(tmp_path: Path) -> None:
     node = Node(tmp_path)
-    node.look()
-    node.fronts.links[b"i"] = SimpleNamespace(pass_on=lambda *answer: None)
+    node.look(3)
+    assert "shard 0's leader takes 90% of a CPU" in node.ask().text
+    for _ in range(100):
+        node.admission.sampling.sample.take(int(node.now_s * 1000), b"/k", 1.0, joined=True)
     node.look(3)
     assert "shard 0's leader, with the front of its host, takes 90% of a CPU" in node.ask().text
 

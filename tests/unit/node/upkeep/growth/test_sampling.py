@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ class Node:
         self.passed: list[list[Any]] = []
         self._take = self.sampling.before(lambda link, requests: self.passed.append(requests))
 
-    def take(self, *requests: tuple[int, bytes]) -> None:
-        link: Any = None
+    def take(self, *requests: tuple[int, bytes], joined: bool = False) -> None:
+        link: Any = SimpleNamespace(pass_on=print if joined else None)
         self._take(link, [(rid, method, 0, body) for rid, (method, body) in enumerate(requests, 1)])
 
     @property
@@ -54,6 +55,14 @@ def test_requests_of_keys_are_taken(
     node.take((method, body))
     assert [(one.key, one.spans) for one in node.seen] == [(key, spans)]
     assert len(node.passed) == 1
+
+
+def test_what_comes_by_a_front_in_this_process_is_a_share_of_the_load() -> None:
+    node = Node()
+    assert node.sampling.sample.joined(5000) == 0
+    for number in range(4):
+        node.take((Method.PUT, PUT), joined=not number)
+    assert node.sampling.sample.joined(5000) == pytest.approx(0.25)
 
 
 def test_what_costs_more_weighs_more() -> None:
