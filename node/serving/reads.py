@@ -147,16 +147,18 @@ class Reads:
         """A table is applied: before any read goes by it."""
         self._table, self.generation = table, table.moved
         self._row = table.encode() if table.moved else b""
-        self._look_again()
+        early, self._early = self._early, []
+        for late in early:
+            late()
 
     def told(self, link: FrontLink) -> None:
         """A front goes by another table. If that is this replica's, it asks again what came by others."""
-        if self._goes_by_this(link):
-            self._look_again()
-
-    def _look_again(self) -> None:
-        early, self._early = self._early, []
-        for late in early:
+        if not self._goes_by_this(link):
+            return
+        its = [late for late in self._early if late.link is link]
+        if its:
+            self._early = [late for late in self._early if late.link is not link]
+        for late in its:
             late()
 
     def _goes_by_this(self, link: FrontLink) -> bool:

@@ -142,6 +142,32 @@ def test_g7_a_table_of_the_same_number_that_a_forced_start_dropped_is_another_on
     assert replica.served == [2, 3]
 
 
+def test_a_front_that_goes_by_this_table_leaves_reads_of_others_alone(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All reads of all fronts that were ahead were looked at again, in one turn: up to 350 ms."""
+    replica = Replica(MOVED)
+    owner = MOVED.owner(b"x")
+    move = Move(2, b"x", b"x\0", (owner,), 1 - owner)
+    later = take_moved(take_move(MOVED, move, 7), Moved(2, True, 7, 0), 7)
+    replica.link.placed(later.encode())
+    for rid in range(3):
+        replica.read(b"x", rid=rid)
+    looked, agrees = list[bytes](), Table.agrees
+
+    def counted(table: Table, other: Table, key: bytes, range_end: bytes) -> bool:
+        looked.append(key)
+        return agrees(table, other, key, range_end)
+
+    monkeypatch.setattr(Table, "agrees", counted)
+    other = Link()
+    other.placed(MOVED.encode())
+    replica.reads.told(other)
+    assert not looked
+    replica.reads.placed(later)
+    assert replica.served == [0, 1, 2]
+
+
 def test_a_read_that_waits_for_a_table_is_given_up_in_time() -> None:
     replica = Replica(FIRST)
     replica.link.placed(MOVED.encode())
