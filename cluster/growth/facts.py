@@ -15,6 +15,7 @@ from cluster.placement import Table
 MOST_MARKS = 64
 _MOST_BYTES = 4 << 20  # of what a node tells
 _SAMPLE_BYTES = 256 << 10  # about, of a sample that is told: the sequencer reads it in a millisecond
+_LEAST_TOLD = 100  # of its requests, 1 MB at most: fewer do not show what a twentieth of them is
 _STEPS = 20  # that it is told in
 _TOO_LARGE = 1 << 64  # for an integer: a member's ID has 64 bits
 
@@ -61,7 +62,7 @@ class Shard:
         for some in _parts(self.sample):
             size += sum(map(_encoded_bytes, some))
             yield b""
-        every = max(-(-size // _SAMPLE_BYTES), 1)
+        every = max(min(-(-size // _SAMPLE_BYTES), len(self.sample) // _LEAST_TOLD), 1)
         told = {name: getattr(self, name) for name in _OF_SHARD}
         told["marks"] = [mark[:MOST_KEY_BYTES].hex() for mark in self.marks]
         yield json.dumps(told).encode()[:-1] + b', "sample": ['

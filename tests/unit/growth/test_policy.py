@@ -439,17 +439,18 @@ def test_a_span_whose_load_is_new_stays_uncut() -> None:
     assert cut(two(), 0, replace(HOT, sample=walks), 0.4, LIMITS) is None
 
 
-@pytest.mark.parametrize(("key_bytes", "spans", "least"), [(60, 0, 1000), (60, 8, 100), (255, 8, 30)])
+@pytest.mark.parametrize(("key_bytes", "spans", "least"), [(60, 0, 1000), (60, 8, 100), (255, 8, 100)])
 def test_of_a_sample_too_large_to_tell_some_of_each_age_are_told(
     key_bytes: int, spans: int, least: int
 ) -> None:
-    """It took 18 ms to read 4 MB. The newest alone would not show that a load walks."""
+    """It took 18 ms to read 4 MB. The newest alone would not show that a load walks. Of 30 requests none
+    may be one of the 5% that are transactions."""
     large = tuple(
         Weighed(b"/%0*d" % (key_bytes - 1, n), 1.0, float(999 - n),
                 ((b"k" * key_bytes, b"l" * key_bytes),) * spans)
         for n in range(1000))
     data = replace(HOT, sample=large, marks=(b"m" * 10**6,) * 64).encode()
-    assert len(data) < 400_000
+    assert len(data) < 1_000_000
     told = Shard.decode(data).sample
     assert len(told) >= least
     assert set(told) <= set(large)
@@ -464,4 +465,4 @@ def test_a_report_is_made_in_small_steps() -> None:
     pieces = list(told.pieces())
     assert b"".join(pieces) == told.encode()
     assert len(pieces) >= 20
-    assert max(map(len, pieces)) <= 40_000
+    assert max(map(len, pieces)) <= 50_000
