@@ -64,6 +64,9 @@ class Connection(Protocol):
 class Backlog(Protocol):
     """Who has the loop next: ``proxy.http.backlog``."""
 
+    heard: bool
+    at_once: bool
+
     def add(self, go_on: Callable[[], None], turns: int = 0) -> int: ...
     def again(self, go_on: Callable[[], None], turns: int) -> int: ...
     def spent(self, turns: int = 0) -> bool: ...
@@ -238,11 +241,20 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         if self._out.pending and not self._answer():
             return
         if pieces:
-            self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._hand_over(pieces, little=not (in_turn or records.behind))
         if records.ended > had_ended and not self._raw.is_closing() and not self._above.eof_received():
             self.close()
         if records.behind and self._wants_reading:
             self._later()
+
+    def _hand_over(self, pieces: list[bytes], *, little: bool) -> None:
+        """``little``: they are all that has come. Some of many records look like that, too, to the connection
+        above; but who sends many asks for no haste, and is nobody else's company."""
+        backlog = self._backlog
+        heard, at_once = backlog.heard, backlog.at_once
+        self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if not little:
+            backlog.heard, backlog.at_once = heard, at_once
 
     def _answer(self) -> bool:
         """Say what TLS answers; False if the client reads none of it."""

@@ -55,9 +55,11 @@ class Socket:
 
 
 class Http:
-    """The connection above; it pauses reading after each read of at least ``pauses_at`` bytes."""
+    """The connection above; it pauses reading after each read of at least ``pauses_at`` bytes. Each read is
+    little to it, so it asks to be answered at once, as ``proxy.listener.connection`` does."""
 
-    def __init__(self) -> None:
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
         self.reads: list[bytes] = []
         self.peer_name: str | None = None
         self.secure = self.ended = False
@@ -70,6 +72,7 @@ class Http:
     def data_received(self, data: bytes) -> None:
         assert data
         self.reads.append(data)
+        self.turns.heard = self.turns.at_once = True
         if len(data) >= self.pauses_at:
             self.transport.pause_reading()
 
@@ -93,7 +96,7 @@ class Http:
 class Turns:
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
-        self.is_spent = False
+        self.is_spent = self.heard = self.at_once = False
 
     def add(self, go_on: Callable[[], None], turns: int = 0) -> int:
         self.waiting.append(go_on)
@@ -117,7 +120,8 @@ class Shaken:
 
     def __init__(self, authority: Authority, folder: Path, version: str = "TLSv1_3", ahead: bytes = b""):
         pair = authority.issue("server", "127.0.0.1")
-        self.socket, self.http, self.turns = Socket(), Http(), Turns()
+        self.socket, self.turns = Socket(), Turns()
+        self.http = Http(self.turns)
         credentials = Credentials(Tls(str(pair.cert), str(pair.key)))
         self.layer = TlsLayer(self.http, cast(Any, credentials), self.turns, lambda address, reason: None)
         self.layer.connection_made(cast(Any, self.socket))
@@ -224,6 +228,24 @@ def test_many_small_records_take_turns(authority: Authority, tmp_path: Path, spe
     assert shaken.socket.reading
     shaken.layer.data_received(shaken.sealed(b"more"))
     assert shaken.http.reads[-1] == b"more"
+
+
+@pytest.mark.parametrize("asked", [False, True], ids=["alone", "behind another"])
+def test_who_sends_many_small_records_is_no_company_of_its_own(
+    authority: Authority, tmp_path: Path, asked: bool
+) -> None:
+    """A client alone rested a millisecond between its turns."""
+    shaken = Shaken(authority, tmp_path)
+    turns = shaken.turns
+    turns.heard = turns.at_once = asked
+    shaken.layer.data_received(shaken.sealed(*[b"x"] * 1000))
+    assert turns.waiting
+    while turns.waiting:
+        assert (turns.heard, turns.at_once) == (asked, asked)
+        turns.turn()
+    assert (turns.heard, turns.at_once) == (asked, asked)
+    shaken.layer.data_received(shaken.sealed(b"more"))
+    assert (turns.heard, turns.at_once) == (True, True)
 
 
 def test_a_read_of_full_records_waits_for_nothing(authority: Authority, tmp_path: Path) -> None:
