@@ -233,7 +233,8 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             if records.behind and left == _FEW_RECORDS and not self._backlog.spent(self._turns):
                 pieces += records.read(b"", _TURN_RECORDS - _FEW_RECORDS)
         except ssl.SSLError:
-            self._flush()
+            if not self._shut:
+                self._flush()
             self._raw.abort()
             return
         if records.behind:
@@ -257,7 +258,10 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
             backlog.heard, backlog.at_once = heard, at_once
 
     def _answer(self) -> bool:
-        """Say what TLS answers; False if the client reads none of it."""
+        """Say what TLS answers, unless this side has ended; False if the client reads none of it."""
+        if self._shut:
+            self._out.read()
+            return True
         if not self._raw.get_write_buffer_size():
             self._answers = 0
         self._answers += self._out.pending

@@ -25,13 +25,18 @@ class Socket:
     def __init__(self) -> None:
         self.said = bytearray()
         self.reading = True
-        self.aborted = False
+        self.aborted = self.ended = False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
 
     def write(self, data: bytes) -> None:
+        if self.ended:
+            raise RuntimeError("Cannot call write() after write_eof()")  # as asyncio's
         self.said += data
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def get_write_buffer_size(self) -> int:
         return len(self.said)
@@ -180,6 +185,22 @@ def test_key_updates_now_and_then_are_answered(authority: Authority, tmp_path: P
         shaken.layer.write(b"re: %d" % number)
         assert shaken.answer() == b"re: %d" % number
     assert not shaken.socket.aborted
+
+
+def test_key_updates_behind_the_end_of_this_side_are_not_answered(
+    authority: Authority, tmp_path: Path
+) -> None:
+    """The answer was a fault with a stack, and waiting records had no further turn."""
+    shaken = Shaken(authority, tmp_path)
+    shaken.layer.write_eof()
+    shaken.socket.take()
+    for _ in range(100):
+        shaken.layer.data_received(shaken.rekeying.update() + shaken.rekeying.data(b"x"))
+    assert len(shaken.http.reads) == 100
+    shaken.layer.data_received(b"".join(shaken.rekeying.update() for _ in range(100)))
+    shaken.turns.turn()
+    assert shaken.socket.aborted, "too many in a row"
+    assert not shaken.socket.said
 
 
 @pytest.mark.parametrize("reads", [False, True])
