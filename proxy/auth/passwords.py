@@ -1,7 +1,8 @@
 """Passwords, hashed and compared in threads: bcrypt takes 50 ms by design.
 
-Clients take turns, so that none keeps others from logging in. A client is an address: who logs in has no name
-yet.
+Clients take turns, so that none keeps others from logging in. Who logs in has no name yet: a client is an
+address, of IPv6 a network of 64 bits, since one host may have all of its addresses. By a Unix socket it is a
+connection.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Any, Protocol, TypeVar
 
 import bcrypt
@@ -19,8 +21,8 @@ from cluster import errors
 from cluster.errors import EtcdError
 
 MOST_BYTES = 72  # of a password that count for bcrypt
-# One client may have so many wait, and of several each its part. Beyond it TooManyRequests
-_MOST_WAITING = 1_000
+_MOST_WAITING = 1_000  # beyond it TooManyRequests for clients that have their part
+_HOST_BITS = 64  # of an IPv6 address, the same in all networks
 _THREADS = 2
 T = TypeVar("T")
 
@@ -58,6 +60,7 @@ class Passwords:
         self._cost = cost
         self._threads: ThreadPoolExecutor | None = None
         self._waiting: dict[str, deque[_Job]] = {}  # by client, in the order of their turns
+        self._jobs = 0  # that wait, of all clients
         self._under_way = 0
 
     def hash(self, asks: Asks, password: str | bytes, then: Callable[[bytes], None]) -> None:
@@ -78,12 +81,13 @@ class Passwords:
         self._run(asks, compare, then, False)
 
     def _run(self, asks: Asks, work: Callable[[], T], then: Callable[[T], None], failed: T) -> None:
-        client = asks.peer.rpartition(":")[0]
+        client = _client_of(asks.peer)
         jobs = self._waiting.get(client, deque())
         clients = len(self._waiting) + (not jobs)
-        if len(jobs) >= _MOST_WAITING // clients:
+        if self._jobs >= _MOST_WAITING and len(jobs) >= _MOST_WAITING // clients:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         jobs.append(_Job(asks, work, then, failed))
+        self._jobs += 1
         self._waiting[client] = jobs
         self._begin()
 
@@ -92,6 +96,7 @@ class Passwords:
             client, jobs = next(iter(self._waiting.items()))
             del self._waiting[client]
             job = jobs.popleft()
+            self._jobs -= 1
             if jobs:
                 self._waiting[client] = jobs  # behind the others
             if not job.asks.closed:
@@ -111,5 +116,18 @@ class Passwords:
 
     def close(self) -> None:
         self._waiting.clear()
+        self._jobs = 0
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _client_of(peer: str) -> str:
+    """``peer``: an address and a port, or ``@`` and a number by a Unix socket."""
+    address = peer.rpartition(":")[0]
+    if ":" not in address:
+        return address or peer
+    try:
+        number = IPv6Address(address)
+    except ValueError:
+        return address
+    return str(number.ipv4_mapped or int(number) >> _HOST_BITS)

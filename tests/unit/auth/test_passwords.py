@@ -33,8 +33,9 @@ class Loop:
 
 
 def asking(address: str, port: int = 1) -> FakeCall:
+    """By a Unix socket, if it has no address."""
     call = FakeCall()
-    call.peer = f"{address}:{port}"
+    call.peer = f"{address}:{port}" if address else f"@{port}"
     return call
 
 
@@ -79,7 +80,49 @@ def test_clients_that_wait_have_equal_parts(monkeypatch: pytest.MonkeyPatch) -> 
     for _ in range(300):
         asked.loop.work()
     assert [client for client, _ in asked.told].count("b") > 290
-    assert sum(len(jobs) for jobs in asked.passwords._waiting.values()) == 900
+    assert sum(len(jobs) for jobs in asked.passwords._waiting.values()) == asked.passwords._jobs == 900
+
+
+def test_a_client_has_more_than_its_part_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many users may come from one address. A single login of another one halved what they have."""
+    asked = Asked(monkeypatch)
+    assert sum(asked.check(asking("many users")) for _ in range(602)) == 602
+    assert asked.check(asking("b"))
+    assert sum(asked.check(asking("many users")) for _ in range(1000)) == 399
+    assert asked.check(asking("b")), "its part is its own"
+    assert asked.check(asking("c"))
+    assert not asked.check(asking("many users"))
+    for _ in range(2):
+        asked.loop.work()
+    assert asked.passwords._jobs == 998
+    assert asked.check(asking("many users"))
+
+
+def test_local_clients_take_turns_by_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    assert sum(asked.check(asking("", 1), "wrong") for _ in range(1500)) == 1002
+    assert asked.check(asking("", 2))
+    for _ in range(3):
+        asked.loop.work()
+    assert ("@2", True) in asked.told
+
+
+@pytest.mark.parametrize(
+    ("address", "another"),
+    [
+        ("2001:db8::{}", "2001:db8:0:1::1"),
+        ("fe80::{}%eth0", "2001:db8::1"),
+        ("::ffff:10.0.0.1", "::ffff:10.0.0.2"),
+        ("::ffff:10.0.0.1", "10.0.0.2"),
+        ("no:address", "2001:db8::1"),
+    ],
+)
+def test_an_ipv6_network_is_one_client(monkeypatch: pytest.MonkeyPatch, address: str, another: str) -> None:
+    """By 1,002 addresses of one host, nobody else could log in."""
+    asked = Asked(monkeypatch)
+    assert sum(asked.check(asking(address.format(f"{n + 1:x}")), "wrong") for n in range(1500)) == 1002
+    assert len(asked.passwords._waiting) == 1
+    assert asked.check(asking(another))
 
 
 def test_nothing_is_compared_for_who_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
