@@ -11,12 +11,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from http.client import HTTPException, HTTPResponse
-from pathlib import Path
+from http.client import HTTP_PORT, HTTPS_PORT, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, NoReturn, TypeVar
+from urllib.parse import urlsplit
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
-from muster_client.wire.endpoints import trusting
+from muster_client.wire.endpoints import Endpoint, trusting
 
 from cluster.settings import Peer
 from tools.muster.config import settings as config
@@ -34,11 +34,12 @@ from tools.muster.host.supervising.supervisor import AGAIN, Logger
 from tools.muster.proxy_mode import fronts
 
 if TYPE_CHECKING:
-    import grpc
+    from cluster.pb import rpc_pb2
 
 ASK_LIMIT_S = 30.0  # to find a member that answers
 REFRESH_S = 30.0
-_DIRECT = (("grpc.enable_http_proxy", 0),)
+_ANSWER_S = 5.0
+_CLOSED_IN_S = 1.0  # some servers answer no end of TLS
 T = TypeVar("T")
 Layout = tuple[int, int]  # shards and placement depth
 
@@ -115,6 +116,17 @@ FLAGS["initial-cluster"] = replace(FLAGS["initial-cluster"], default="")
 
 
 @dataclass(slots=True, frozen=True)
+class _Secured:
+    """How a connection to an endpoint is secured."""
+
+    made: ssl.SSLContext
+    server_name: str = ""  # the endpoint's host
+
+    def context(self) -> ssl.SSLContext:
+        return self.made
+
+
+@dataclass(slots=True, frozen=True)
 class Files:
     """Certificates for requests to members by https. No request goes through a proxy of the environment."""
 
@@ -140,22 +152,18 @@ class Files:
             raise ConfigError(f"cannot use --cacert, --cert and --key: {e.strerror or e}") from None
         return made
 
-    def channel(self, endpoint: str) -> grpc.Channel:
-        """For a request by gRPC."""
-        import grpc
-
-        url = self.url(endpoint)
-        target = url.partition("://")[2].partition("/")[0]
-        if not url.startswith("https:"):
-            return grpc.insecure_channel(target, _DIRECT)
-        self.context(endpoint)  # its errors are better
-        read = [Path(file).read_bytes() if file else None for file in (self.cacert, self.key, self.cert)]
-        return grpc.secure_channel(target, grpc.ssl_channel_credentials(*read), _DIRECT)
+    def dialled(self, endpoint: str) -> Endpoint:
+        """For a request by gRPC; grpcio would take a common name for a server's. ValueError, ConfigError."""
+        at, context = urlsplit(self.url(endpoint)), self.context(endpoint)
+        if context is None:
+            return Endpoint(endpoint, at.hostname or "", at.port or HTTP_PORT)
+        context.set_alpn_protocols(["h2"])
+        return Endpoint(endpoint, at.hostname or "", at.port or HTTPS_PORT, tls=_Secured(context))
 
     def page(self, endpoint: str, path: str) -> HTTPResponse:
         """What is there. OSError, HTTPException, ValueError, ConfigError."""
         direct = build_opener(ProxyHandler({}), HTTPSHandler(context=self.context(endpoint)))
-        answer: HTTPResponse = direct.open(self.url(endpoint) + path, timeout=5)
+        answer: HTTPResponse = direct.open(self.url(endpoint) + path, timeout=_ANSWER_S)
         return answer
 
 
@@ -285,28 +293,47 @@ def _first_answer(asks: Mapping[str, Callable[[], T]], log: Logger | None) -> T:
 def _members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
     """ConnectionError: the endpoint does not say."""
     import grpc
+    from google.protobuf.message import DecodeError
+    from muster_client.wire.http2.answers import CallError
+    from muster_client.wire.http2.dialing import DialError
 
-    from cluster.pb import rpc_pb2
-
-    with files.channel(endpoint) as channel:
-        call = channel.unary_unary(
-            "/etcdserverpb.Cluster/MemberList",
-            request_serializer=rpc_pb2.MemberListRequest.SerializeToString,
-            response_deserializer=rpc_pb2.MemberListResponse.FromString)
-        try:
-            answer = call(rpc_pb2.MemberListRequest(), timeout=5)
-        except grpc.RpcError as e:
-            if e.code() not in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED):
-                raise ConnectionError(e.details()) from None
-            refused = e.details()  # there are users, and a proxy is none of them
-        else:
-            members = _peers((m.ID, m.name, m.peerURLs) for m in answer.members)
-            return answer.header.cluster_id, members
+    refusals = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
+    try:
+        answer = asyncio.run(_member_list(files.dialled(endpoint)))
+    except (DialError, DecodeError, ValueError) as e:
+        raise ConnectionError(str(e)) from None
+    except CallError as e:
+        if e.code not in refusals:
+            raise ConnectionError(e.details or e.code.name) from None
+        refused = e.details  # there are users, and a proxy is none of them
+    else:
+        members = _peers((m.ID, m.name, m.peerURLs) for m in answer.members)
+        return answer.header.cluster_id, members
     try:
         return _public_members_at(endpoint, files)
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as e:
         raise ConnectionError(
             f"{refused}; /v2/members: {e}: without it name the members by --initial-cluster") from None
+
+
+async def _member_list(endpoint: Endpoint) -> rpc_pb2.MemberListResponse:
+    """By gRPC. DialError, CallError, DecodeError."""
+    from muster_client.wire.connections import Connection
+    from muster_client.wire.http2.dialing import dial
+
+    from cluster.pb import rpc_pb2
+
+    connection = Connection(endpoint)
+    line = connection.line = await dial(endpoint, lambda: None)
+    try:
+        asked = rpc_pb2.MemberListRequest().SerializeToString()
+        answer = await connection.unary("/etcdserverpb.Cluster/MemberList", asked, _ANSWER_S, ())
+    finally:
+        line.close("the question is over")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSED_IN_S):
+                await line.gone.wait()
+    return rpc_pb2.MemberListResponse.FromString(answer)
 
 
 def _public_members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:

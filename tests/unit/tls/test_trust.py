@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,15 @@ from muster_client.v2 import http as library_v2
 from muster_client.wire.endpoints import trusting
 
 from bench.client import tls_context
+from cluster.pb import rpc_pb2
 from cluster.settings import PeerTls
+from cluster.settings import Tls as ServerTls
+from proxy.grpc.registry import Registry
+from proxy.tls import Credentials
+from tests.unit.grpc.harness import serving
 from tools.client import files
 from tools.muster import proxy_cli
+from tools.muster.config.parse import ConfigError
 from tools.muster.machine.zmtp.tls import PeerCredentials
 from tools.musterctl.v2 import client as musterctl_v2
 
@@ -92,6 +99,35 @@ def test_a_common_name_is_no_servers_name(name: str, tmp_path: Path) -> None:
         else:
             with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
                 shake(server, client)
+
+
+@pytest.mark.parametrize("hosts", [(), ("localhost",)])
+def test_a_proxy_takes_no_common_name_for_a_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: tuple[str, ...]
+) -> None:
+    """It asks by gRPC, and grpcio takes one."""
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pair = authority.issue_cert(*hosts, common_name="localhost")
+    told = rpc_pb2.MemberListResponse(
+        header=rpc_pb2.ResponseHeader(cluster_id=7),
+        members=[rpc_pb2.Member(ID=1, name="a", peerURLs=["http://127.0.0.1:2380"])],
+    ).SerializeToString()
+    registry = Registry()
+    registry.unary("/etcdserverpb.Cluster/MemberList", lambda call, data: call.reply(told))
+    pair.private_key_pem.write_to_path(tmp_path / "key.pem")
+    pair.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    credentials = Credentials(ServerTls(str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")))
+    with (
+        serving(registry, tls=credentials) as running,
+        contextlib.nullcontext()
+        if hosts
+        else pytest.raises(ConfigError, match="certificate verify failed: Hostname mismatch"),
+    ):
+        endpoint = f"https://localhost:{running.port}"
+        found = proxy_cli.members_of([endpoint], proxy_cli.Files(cacert=str(tmp_path / "ca.pem")))
+        assert found[0] == 7
 
 
 def test_no_client_has_the_default_context() -> None:

@@ -389,6 +389,12 @@ def test_an_endpoint_that_is_no_url_is_one_that_does_not_answer(
         proxy_cli.members_of([endpoint])
 
 
+def test_an_answer_that_is_no_list_of_members_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    with members_served(lambda *_: b"\xff") as port, pytest.raises(ConfigError, match=r"^no member answered"):
+        proxy_cli.members_of([f"127.0.0.1:{port}"])
+
+
 def test_members_that_cannot_be_dialled_keep_no_proxy_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
