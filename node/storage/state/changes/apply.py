@@ -347,7 +347,8 @@ def apply_changes(
     out = Applied(store.position.revision)
     run = Fold(store, out, out.events if want_events else None)
     run.created = {}
-    changed, at_revision = 0, -1  # changes at this revision since it began, or since the last pause
+    # changes at this revision, and their bytes, since it began, or since the last pause
+    changed, size, at_revision = 0, 0, -1
     for place, (before, data, at, sub) in enumerate(changes):
         # a multi's changes at one revision may come in several parts, with other shards' between them
         assert before >= run.revision or (sub > 0 and before == run.revision - 1), "I5: revisions only grow"
@@ -358,15 +359,17 @@ def apply_changes(
         elif sub >= 0:
             if has_many(data, at, len(data)):
                 yield from changes_in_slices(run, data, at, len(data), sub)
-                changed = 0
+                changed = size = 0
             else:
-                changed *= at_revision == before + 1
+                if at_revision != before + 1:
+                    changed = size = 0
                 changed += run.changes(data, at, len(data), sub)
+                size += len(data) - at
             run.end_run()
             at_revision = run.revision
-            if is_enough(run, changed):  # in very many parts
+            if is_enough(run, changed, size):  # in very many parts
                 yield pause(run)
-                changed = 0
+                changed = size = 0
         elif (puts := evaluated.get(place)) is not None:
             apply_later(run, puts)
             run.wrote(len(data))

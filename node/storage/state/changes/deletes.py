@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # that may be long
 LONG_KINDS = frozenset(map(int, (Item.TXN, Item.LEASE_REVOKE, Item.DELETE_RANGE, Item.TXN_LONG)))
 _MANY = 1000  # changes at one revision; to apply so many takes 4 ms
+_MUCH = 4 << 20  # bytes of them: 10 ms and more; with a default --max-request-bytes only long keys take more
 
 
 def is_long(data: bytes, kind: int, pos: int) -> bool:
@@ -47,8 +48,9 @@ def is_long(data: bytes, kind: int, pos: int) -> bool:
 
 
 def has_many(data: bytes, pos: int, end: int) -> bool:
-    """Whether these changes are so many that they are applied in slices."""
-    return end - pos > _MANY * ITEM.size and sum(1 for _ in islice(items(data, pos, end), _MANY + 1)) > _MANY
+    """Whether these changes are so many, or take so much, that they are applied in slices."""
+    return end - pos > _MUCH or (
+        end - pos > _MANY * ITEM.size and sum(1 for _ in islice(items(data, pos, end), _MANY + 1)) > _MANY)
 
 
 def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator[list[Event]]:
@@ -62,9 +64,10 @@ def changes(run: Run, data: bytes, pos: int, end: int, sub: int = 0) -> Iterator
             yield pause(run)
 
 
-def is_enough(run: Run, changed: int) -> bool:
-    """Whether so many changes at one revision are enough for one turn."""
-    return changed > (GRAIN.delete_slice_rows if run.long else _MANY)
+def is_enough(run: Run, changed: int, size: int) -> bool:
+    """Whether so many changes at one revision, of ``size`` bytes, are enough for one turn."""
+    return changed > (GRAIN.delete_slice_rows if run.long else _MANY) or (
+        size > (STEP_BYTES if run.long else _MUCH))
 
 
 def pause(run: Run) -> list[Event]:

@@ -350,6 +350,38 @@ def test_a_slice_holds_few_bytes_of_keys(tmp_path: Path, monkeypatch: pytest.Mon
     store.close()
 
 
+@pytest.mark.parametrize("how", ["lease", "transaction", "part of a multi", "very many parts"])
+def test_few_changes_of_long_keys_are_applied_in_slices_too(tmp_path: Path, how: str) -> None:
+    """Only their number was looked at: the end of a lease of 32 keys of 1 MB held each replica for 0.3 s."""
+    names = [b"k%03d" % n + bytes(33_000) for n in range(200)]
+    store = StateStore.open(tmp_path)
+    store.apply([(1, 1, b"".join(records.put(name, 0, 1, b"v", 7) for name in names))])
+    before = store.revision
+    deletes_of = [records.delete(name) for name in names]
+    if how == "lease":
+        work = store.apply_slices([(2, 1, records.lease_revoke(7, names))], want_events=True)
+    elif how == "transaction":
+        work = store.apply_slices([(2, 1, records.txn(deletes_of))], want_events=True)
+    else:
+        parts = parts_of(b"".join(deletes_of), 3 if how == "very many parts" else len(names))
+        work = store.apply_changes_slices(
+            [(before, piece, 0, sub) for sub, piece in parts], (2, 2, 1, before + 1), want_events=True)
+    slices = []
+    try:
+        while True:
+            slices.append([event[2] for event in next(work)])
+            assert store.revision == before
+    except StopIteration as ended:
+        slices.append([event[2] for event in ended.value.events])
+    assert [name for some in slices for name in some] == names
+    sizes = [sum(map(len, some)) for some in slices]
+    assert sizes[0] < (4 << 20 if how == "very many parts" else STEP_BYTES) + 100_000
+    assert max(sizes[1:]) < STEP_BYTES + 100_000
+    assert store.revision == before + 1
+    assert store.live_count(b"\0", b"\0") == 0
+    store.close()
+
+
 @pytest.mark.parametrize("puts", [3, MANY])
 def test_a_span_where_none_may_be_ends_the_apply(tmp_path: Path, puts: int) -> None:
     body = b"".join(records.put(b"n%05d" % n, 0, 1, b"v", 0) for n in range(puts))
