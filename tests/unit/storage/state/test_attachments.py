@@ -12,6 +12,8 @@ from cluster.effects import records
 from cluster.features.auth.permissions import NOTHING, Ranges, interval
 from cluster.grain import GRAIN
 from node.storage import Applying, StateStore
+from node.storage.state.changes import run
+from node.storage.state.slices.lease_check import LeaseCheck
 from node.storage.state.slices.stale_rows import drop_stale_rows
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import compact, do
@@ -169,6 +171,49 @@ def test_rows_of_keys_that_left_a_lease_go_with_a_compaction(open_store: OpenSto
     compact(store, store.revision)
     assert [row[9:] for row, _ in store.rows(b"l", b"m") if row[8] == LEASE] == [b"stays"]
     assert len(list(store.rows(b"l", b"m"))) == 1 + 25
+
+
+@pytest.mark.parametrize("compacts", [True, False])
+def test_few_rows_go_in_the_turn_that_ends_a_large_lease(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, compacts: bool,
+) -> None:
+    """500,000 keys of 1 KB ended in parts, but the rows of all of them went in the last one's turn, 7 s."""
+    store, whole = open_store("some"), open_store("whole")
+    names = [b"/job/%06d/" % n + b"-" * 1000 for n in range(5000)]
+    left = []
+    for one in (store, whole):
+        if one is whole:
+            monkeypatch.setattr(run, "_ENDED_BYTES", 1 << 40)
+        do(one, records.lease_grant(LEASE, 60), *(records.put(name, 0, 1, b"", LEASE) for name in names))
+        do(one, records.txn([records.delete(name) for name in names[:4990]]))  # the parts before
+        do(one, records.put(b"new", 0, 1, b"", LEASE), records.lease_revoke(LEASE, [*names[4990:], b"new"]))
+        left.append([row[9:] for row in one.attachment_rows(LEASE)])
+    monkeypatch.undo()
+    stays = len(left[0])
+    assert 3000 < stays < 3100
+    assert not left[1]
+    assert b"new" not in left[0], "it was attached in the same run"
+    assert store.lease_keys(LEASE) == [key for key in store.attached(LEASE) if key] == []
+    assert not any(store.leased_keys(NOTHING))
+    assert store.hash_state().run() == whole.hash_state().run()  # I19
+    check = LeaseCheck(store)
+    while not check.step(10**6):
+        pass
+    assert (check.mismatches, check.stale) == (0, stays)
+    # the same ID again, with one of the keys that still have a row, and one that has none
+    for one in (store, whole):
+        do(one, records.lease_grant(LEASE, 60), records.put(names[4000], 0, 1, b"", LEASE),
+           records.put(names[4001], 0, 1, b"", 0), records.put(names[0], 0, 1, b"", LEASE))
+    assert store.lease_keys(LEASE) == [names[0], names[4000]]
+    assert store.hash_state().run() == whole.hash_state().run()
+    if compacts:
+        compact(store, store.revision)
+    else:
+        assert sum(drop_stale_rows(store, 200)) == stays - 1
+    assert [row[9:] for row in store.attachment_rows(LEASE)] == [names[0], names[4000]]
+    do(store, records.lease_revoke(LEASE, store.lease_keys(LEASE)))
+    assert [key for key, _ in store.scan(b"/job/", b"/job0")] == [names[4001]]
+    assert not list(store.attachment_rows(LEASE))
 
 
 def test_keys_on_any_lease_are_found_without_a_look_at_each_lease_or_key(open_store: OpenStore) -> None:
