@@ -91,8 +91,8 @@ class Expiry:
     def _some(self) -> None:
         self._scheduled = False
         leader = self._node.writes.leader
-        if leader is None or leader is not self._of or self._closed:
-            self._due.clear()
+        if leader is None or leader is not self._of or self._closed or self.decide != self.add:
+            self._due.clear()  # found due again; where the data has grown meanwhile, over all shards
             return
         left, writes = KEYS, self._node.writes
         while self._due and left > 0 and not writes.full:
@@ -133,7 +133,10 @@ class Expiry:
         before it. EtcdError if it is none."""
         node, lease = self._node, parse(rpc_pb2.LeaseRevokeRequest.FromString, body).ID
         method = Method.LEASE_REVOKE | (SAID if said else 0)
-        submit = partial(node.role.submit, link, rid, method, timeout_ms, said + body)
+
+        def submit() -> None:  # to what is the role once they are read
+            node.role.submit(link, rid, method, timeout_ms, said + body)
+
         if node.raft.role is RaftRole.LEADER:
             self.when_read([lease], submit)
         else:

@@ -7,8 +7,10 @@ from functools import partial
 
 import structlog
 
+from cluster.features.auth.principal import SAID
 from cluster.features.growth import BIRTHS
 from cluster.settings import NodeSettings
+from cluster.wire.messages import Method
 from node.machine import NodeMachine
 from node.replica.pacing.pauses import GatheringTimer
 from node.replica.roles.lone import LoneRole
@@ -16,10 +18,12 @@ from node.replica.roles.role import Kinds, Role
 from node.replica.server import Node
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
+from node.replica.writes import Writes
 
 log = structlog.get_logger("node")
 
 _KINDS = Kinds()
+_REVOKE_MS = 5000  # for one that is handed over: it has waited here without a limit
 
 
 def make_node(settings: NodeSettings, machine: NodeMachine, kinds: Kinds = _KINDS) -> Node:
@@ -45,8 +49,22 @@ def _orders_from_here(node: Node, kinds: Kinds) -> None:
     node.catch_up = role.catch_up
     if (leader := node.writes.leader) is not None and role.sequencing:
         role.sequence(leader)
+    hand_over(node.writes, role)
     log.info("this node now orders all shards' writes: shards may be added", shard=0,
              applied=node.applied_index)
     if node.raft.commit_index > node.applied_index:
         node.gathering.take(node.raft.commit_index)
     node.wake()
+
+
+def hand_over(writes: Writes, role: Role) -> None:
+    """Revokes that are queued. One may have ended in part, and comes back until its last keys have gone;
+    another shard may be born meanwhile, and get keys of the lease (I15)."""
+    kept = []
+    for request in writes.take_queued():
+        link, rid, method, body = request
+        if method & ~SAID == Method.LEASE_REVOKE:
+            role.submit(link, rid, method, _REVOKE_MS, body)
+        else:
+            kept.append(request)
+    writes.put_back(kept)

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
+from cluster.features.auth.principal import SAID
 from cluster.features.lessor import EXPIRY_RETRY_MS, Lessor
 from cluster.grain import GRAIN
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
 from cluster.wire.messages import Method, Status
+from node.replica.roles.made import hand_over
 from node.storage import StateStore
 from node.upkeep.expiry import Expiry
 from tests.unit.node.replica.test_writes import Replica
@@ -231,6 +233,70 @@ def test_a_part_that_a_lost_term_has_logged_leaves_the_rest_to_the_next_try(shar
     assert shard.answers() == {5: Status.NOT_LEADER}
     shard.lead(3)
     assert len(shard.live()) == len(KEYS)
+
+
+class Orders:
+    """The role of shard 0 where there may be several."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, int, bytes]] = []  # rid, method, body
+
+    def submit(self, link: object, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        assert timeout_ms > 0
+        self.asked.append((rid, method, body))
+
+
+def test_a_revoke_of_which_a_part_is_logged_goes_on_over_all_shards_once_there_may_be_several(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that was born between two parts kept its keys of the lease: only shard 0's own went."""
+    monkeypatch.setattr("node.replica.writes.MAX_ENTRY_BYTES", BYTES // 2)
+    shard.lease()
+    body = pb.LeaseRevokeRequest(ID=LEASE).SerializeToString()
+    for method in (Method.LEASE_REVOKE, Method.LEASE_REVOKE | SAID):
+        shard.writes.submit(shard.link, method, method, body)
+    shard.writes.submit(shard.link, 7, Method.PUT, pb.PutRequest(key=b"new").SerializeToString())
+    leader = shard.writes.leader
+    assert leader is not None
+    shard.writes._evaluate(leader, 1 << 40)
+    shard.writes._propose(leader)
+    orders: Any = Orders()
+    hand_over(shard.writes, orders)
+    assert orders.asked == [(method, method, body) for method in (
+        Method.LEASE_REVOKE, Method.LEASE_REVOKE | SAID)]
+    shard.writes.run()
+    while shard.raft.last > shard.done:
+        shard.commit()
+        shard.writes.run()
+    assert shard.answers() == {7: Status.OK}
+    assert len(shard.live()) == len(KEYS) - 9 + 1
+    assert shard.writes._intake.bytes == 0
+
+
+def test_a_due_lease_of_which_a_part_is_logged_is_found_due_again_once_there_may_be_several_shards(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.upkeep.expiry.KEYS", 5)
+    shard.lease()
+    shard.expiry.look()
+    found: list[list[int]] = []
+    shard.expiry.decide = found.append
+    shard.turns()
+    assert len(shard.live()) == len(KEYS) - 9
+    assert found[-1] == [LEASE]
+
+
+def test_a_revoke_whose_keys_are_read_goes_to_the_role_of_then(shard: Shard) -> None:
+    shard.lease(keys=[b"k%03d" % number for number in range(GRAIN.lease_keys + 1)])
+    roles: list[Any] = [Orders(), Orders()]
+    node: Any = shard.expiry._node
+    node.role = roles[0]
+    body = pb.LeaseRevokeRequest(ID=LEASE).SerializeToString()
+    shard.expiry.revoke(shard.link, 5, 1000, body)
+    node.role = roles[1]
+    for _ in shard.read.pop():
+        pass
+    assert [role.asked for role in roles] == [[], [(5, Method.LEASE_REVOKE, body)]]
 
 
 def test_what_goes_at_once_is_more_than_an_entry_of_writes() -> None:
