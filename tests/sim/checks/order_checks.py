@@ -24,6 +24,7 @@ from cluster.raft import EntryKind, IntegrityError, Role
 from node.replica.shards.order_role import OrderRole
 from node.replica.shards.shard_role import ShardRole
 from tests.sim.checks.order_owners import Owners
+from tests.sim.checks.order_parts import Parts
 from tests.sim.checks.order_replay import Folder, Replay
 from tests.sim.checks.order_rules import Once, UnderLocks
 from tests.sim.checks.order_watching import Watching
@@ -64,7 +65,9 @@ class Checker:
         self.installed_at: dict[int, float] = {}  # host -> when one of its replicas last installed a state
         self.folds: dict[int, tuple[bytes, str]] = {}  # order index -> fold, of whom
         self.configurations = Configurations(simulation.shards, simulation.configuration)
-        self._folder = Folder(self.committed, simulation.shards, simulation.hosts, self.configurations)
+        self.parts = Parts()
+        self._folder = Folder(
+            self.committed, simulation.shards, simulation.hosts, self.configurations, self.parts)
         # applied, not looked at yet: where and what
         self._new: list[tuple[tuple[int, int], int, int, int]] = []
         self._bases: list[tuple[tuple[int, int], int, int, dict[bytes, bytes]]] = []

@@ -55,6 +55,7 @@ def check_history(simulation: Simulation) -> None:
     counts["revisions"] = replay.revision - 1
     counts["multis"] = len(replay.multis)
     counts["spans"] = replay.spans
+    counts["parts"] = replay.parts
     history = History(simulation, replay)
     for operation in simulation.clients.operations:
         history.answer(operation)
@@ -182,7 +183,8 @@ class History:
         if lease not in replay.ended:
             raise self._bad("I22 an acknowledged revoke is in the order", o)
         once = len(self._lives(lease)) == 1
-        own = replay.revoked_with.get(revision) == lease
+        own = replay.revoked_with.get(revision) == lease and any(  # that of its last keys, not of a part
+            life.ended == replay.record_of[revision] for life in self._lives(lease))
         if own and (once or (revision > o.low and self._committed_at[revision] >= o.asked_at)):
             self._owner.setdefault(revision, o)
             self._real_time(o, revision, True)

@@ -24,6 +24,7 @@ from cluster.placement.changes import read_voters, shard_state
 from cluster.placement.table import State
 from cluster.wire.protobuf import varint
 from tests.sim.checks.order_owners import Owners, keys_of
+from tests.sim.checks.order_parts import Parts
 from tests.sim.world.order_world import Violation
 
 RECORD = 1  # EntryKind
@@ -69,6 +70,7 @@ class Replay:
     multis: dict[order.Attempt, int] = field(default_factory=dict)  # attempt -> order index
     level: int = 0  # to which the data has grown
     spans: int = 0  # deletes that were logged as one
+    parts: int = 0  # of leases' ends, but for the last ones
     # order index -> C_s of every shard
     cuts_at: list[dict[int, order.Cut]] = field(default_factory=lambda: [{}])
     revision_at: list[int] = field(default_factory=lambda: [1])  # order index -> revision there
@@ -99,9 +101,11 @@ class Folder:
 
     def __init__(
         self, logs: dict[int, dict[int, tuple[int, int, bytes]]], shards: range, hosts: Iterable[int] = (),
-        groups: Groups | None = None,
+        groups: Groups | None = None, parts: Parts | None = None,
     ) -> None:
-        """``hosts``: that the cluster began with; ``groups``: follow its shards."""
+        """``hosts``: that the cluster began with; ``groups``: follow its shards; ``parts``: of leases'
+        ends."""
+        self._parts = parts or Parts()
         self._groups = groups
         self.owners = Owners(Base(len(shards), 1))
         self._logs = logs
@@ -153,6 +157,8 @@ class Folder:
                 if (any(p.group >= multi.groups for p in multi.parts)
                         or replay.revision != base + multi.groups):
                     raise Violation("I5 a multi takes a revision for each group", f"{multi} in {index}")
+                if (lease := self._parts.multis.get(multi.attempt)) is not None:
+                    self._part(lease)
             elif kind == Item.LEASE_GRANT:
                 lease, ttl_s = records.LEASE.unpack_from(data, at)
                 if lease in replay.live:
@@ -201,6 +207,22 @@ class Folder:
                 pass
             else:
                 self._own(0, index, data, kind, at, to)
+                if (self._logs[0][index][0], replay.revision) in self._parts.alone:
+                    first = replay.changes[replay.revision][0].key
+                    self._part(replay.states[replay.revision - 1][first].lease)
+
+    def _part(self, lease: int) -> None:
+        """What was folded last is a part of a lease's end."""
+        self.replay.parts += 1
+        if lease not in self.replay.live:
+            raise Violation("I15 a part leaves its lease for what is left", f"{lease}")
+        self._went(self.replay.revision, lease)
+
+    def _went(self, revision: int, lease: int) -> None:
+        """What changed there goes with a lease, if it is that: else it is to be a request's."""
+        before = self.replay.states[revision - 1]
+        if all(c.kv is None and before[c.key].lease == lease for c in self.replay.changes[revision]):
+            self.replay.revoked_with[revision] = lease
 
     def _shard(self, index: int, data: bytes, at: int, to: int) -> None:
         shard, state = shard_state(data, at)
@@ -276,10 +298,7 @@ class Folder:
         if left:
             raise Violation("I15 no key hangs on a lease that is gone", f"{lease} in {index}: {left}")
         for revision in waiting:
-            gone = replay.changes[revision]
-            before = replay.states[revision - 1]
-            if all(c.kv is None and before[c.key].lease == lease for c in gone):
-                replay.revoked_with[revision] = lease
+            self._went(revision, lease)
 
     def _at_one_revision(self, index: int, changes: list[tuple[int, bytes, int, int, int]]) -> None:
         """``(place, data, kind, start, end)`` each."""

@@ -198,6 +198,7 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
         "turn_rows": plan.turn_rows,
         "piece_rows": min(plan.many, 2),
         "lease_keys": plan.lease_keys,
+        "lease_end_bytes": plan.lease_end_bytes,
         "lease_step": min(plan.lease_keys + 1, Grain().lease_step),
         "lease_changes": min(plan.lease_keys + 2, Grain().lease_changes),
         "unused_link_s": 0.5,
@@ -216,7 +217,7 @@ def fine_grained(simulation: Simulation) -> Iterator[None]:
         }
     heard, faults.heard = faults.heard, _raise
     try:
-        with GRAIN.finer(**grain):
+        with GRAIN.finer(**grain), simulation.checker.parts.watched():
             yield
     except Exception as error:
         error.add_note(f"seed {simulation.seed}")

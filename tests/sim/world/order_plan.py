@@ -48,6 +48,7 @@ class Plan:
     many: int = Grain().many_keys  # a delete of more keys than this is logged as a range
     delete_bytes: int = Grain().delete_bytes  # and one whose rows take more
     turn_deletes: int = Grain().turn_deletes  # a transaction of more deletes of ranges is drafted
+    lease_end_bytes: int = Grain().lease_end_bytes  # of deletes at once; an end of more takes parts
     members: bool = False  # hosts leave and come back
     member_chance: float = 0.3  # of a change at each look of the operator
     updates: bool = False  # an operator gives members other addresses
