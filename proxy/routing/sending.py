@@ -211,6 +211,11 @@ class Sending:
             self.show(revision)
         return self._headers.make(revision, self.routes[0].term or term)
 
+    def knows_of(self, revision: int) -> None:
+        """This one was applied. It counts as shown: an answer with it tells other fronts nothing later."""
+        if revision > self.highest:
+            self.show(revision)
+
     def show(self, revision: int) -> None:
         """A client is about to see this one, which is the highest by now."""
         self.highest = revision

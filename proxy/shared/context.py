@@ -78,7 +78,7 @@ class Context:
         if table.generation > before.generation or (
                 table.generation == before.generation and table != before):
             self.placement.replace(table)
-            self.router.highest = max(self.router.highest, table.pruned)  # watches begin behind it
+            self.router.knows_of(table.pruned)  # watches begin behind it
             self.router.moved.tell(table)  # G7: before anything is sent by it
             self.router.follow_shards(self.placement.running, self.placement.ids)
             self.hub.follow(before)  # G9: parts come before the next record is taken

@@ -123,7 +123,7 @@ class RecentReads:
             return
         _, latest, _ = READ_INDEX_ANSWER.unpack(body)
         self.knows = True
-        self._router.highest = max(self._router.highest, latest)
+        self._router.knows_of(latest)
         self.release()
 
     def _goes_by_the_own_node(self, now: float) -> None:
@@ -132,7 +132,7 @@ class RecentReads:
         if (self._asked_at is not None and now - self._asked_at >= max(ASK_S, self._router.election_s)
                 and own is not None and own.applied >= own.began):
             self.knows = True
-            self._router.highest = max(self._router.highest, own.revision)
+            self._router.knows_of(own.revision)
 
     def _patient(self, behind: _Behind, now: float) -> bool:
         since, shards, _, read = behind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cluster.endpoints import SHOWN_FILE
 from cluster.features.v2.requests import Answer, split_read
 from cluster.wire.messages import HEAD, READ, Method, Status
+from proxy.routing.reads import recent
 from proxy.routing.reads.shared import Shared, shared_by
 from proxy.v2.keys import Keys
 from tests.unit.grpc.http1.test_http1_ended import Front
@@ -18,9 +20,9 @@ from tests.unit.proxy.routing.router.asking import put, read
 from tools.muster.host import rundir
 
 
-def fronts() -> tuple[Net, Net]:
+def fronts(page: bytearray | None = None) -> tuple[Net, Net]:
     """Two of one host."""
-    page, found = bytearray(32), (Net(), Net())
+    page, found = page or bytearray(32), (Net(), Net())
     for number, net in enumerate(found):
         net.router.shared = Shared(page, number, 2)
         net.started(leader=2)
@@ -62,6 +64,45 @@ def test_a_front_that_starts_again_knows_what_it_has_shown() -> None:
         asked = net.nodes[1].take(Method.RANGE)
         answered(net, 50)
     assert asked == []
+
+
+def test_a_front_that_learned_how_far_the_order_is_shares_that() -> None:
+    page = bytearray(32)
+    first, second = fronts(page)
+    first.router.recent.knows = False  # it has just started
+    read(first, serializable=True)
+    first.run()
+    (question,) = first.nodes[2].take(Method.READ_INDEX)
+    first.nodes[2].index(question, 17, 50)
+    first.run()
+    answered(first, 50)
+    read(second, serializable=True)
+    second.run()
+    assert second.nodes[1].take(Method.RANGE) == []
+    assert first.router.shared is not None
+    assert first.router.shared.revision == first.router.highest == 50
+
+
+def test_a_front_that_goes_by_its_own_node_shares_that() -> None:
+    page = bytearray(32)
+    net = Net()
+    net.router.shared = Shared(page, 0, 2)
+    for node in net.every.values():
+        node.up, node.revision = node.member == 1, 50
+    net.router.recent.knows = False
+    net.pass_time(0.1)
+    read(net, serializable=True)
+    net.pass_time(recent.ASK_S + 0.2)
+    assert net.router.recent.knows
+    assert net.router.shared.revision == net.router.highest == 50
+
+
+def test_a_front_that_goes_by_a_pruned_table_shares_that() -> None:
+    page = bytearray(32)
+    first, _ = fronts(page)
+    first.context.follow(replace(first.context.placement.table, generation=9, pruned=40))
+    assert first.router.shared is not None
+    assert first.router.shared.revision == first.router.highest == 40
 
 
 def test_a_watch_from_now_on_begins_behind_what_another_front_has_shown() -> None:
