@@ -1,6 +1,6 @@
-"""Serializable reads never go back at one host (I14): they wait for the replica to have what its fronts have
-shown, for a while at most: a replica that is cut off still serves. One that is behind is asked to hurry, by
-CATCH_UP: records come late where no client waits (``node.replica.shards.feed``).
+"""Serializable reads never go back at one host (I14): they wait for the replica to have what its fronts had
+shown as the read came, for a while at most: a replica that is cut off still serves. One that is behind is
+asked to hurry, by CATCH_UP: records come late where no client waits (``node.replica.shards.feed``).
 
 Nor does a restart take a host back (decision 83). A front asks once how far the order is before its first
 serializable read. Without an answer, as without a majority, it goes by the own host's node 0, which starts
@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 from cluster import errors
 from cluster.wire.messages import READ_INDEX_ANSWER, Method, Status
@@ -27,8 +28,14 @@ START_S = 5.0  # for a replica that came up so lately, and has not had yet what 
 _OK = int(Status.OK)
 _LIMIT = 20_000
 _REVISION = struct.Struct("<Q")
-# since, shards, what to do then, the read that waits if it is one
-_Behind = tuple[float, tuple[int, ...], Callable[[], None], Waiting | None]
+
+
+class _Behind(NamedTuple):
+    since: float
+    shards: tuple[int, ...]
+    then: Callable[[], None]
+    read: Waiting | None  # None: one of several shards
+    needed: int  # the highest revision that this host had shown as it came: writes go on meanwhile
 
 
 class RecentReads:
@@ -37,6 +44,7 @@ class RecentReads:
         self.knows = False  # how far the order was when this front started, or later
         self._asked = False  # a question about it is under way
         self._asked_at: float | None = None  # the first one
+        self._learned = 0  # what that told: reads that came before need it, too
         self._elsewhere = 0  # the highest revision that fronts of this host had shown as the last read came
         self._router = router
         self._index = index
@@ -52,21 +60,22 @@ class RecentReads:
         self._look()
         router, shards = self._router, (waiting.shard,)
         route = router.routes.get(waiting.shard)
-        if route is None or route.replica is None or self._caught_up(shards):
+        if route is None or route.replica is None or self._caught_up(shards, self.highest):
             router.to_replica(waiting)
         elif len(self._behind) >= _LIMIT:
             router.fail(waiting, errors.TOO_MANY_REQUESTS)
         else:
-            self._behind.append((waiting.started, shards, lambda: router.to_replica(waiting), waiting))
+            self._behind.append(_Behind(
+                waiting.started, shards, lambda: router.to_replica(waiting), waiting, self.highest))
 
     def when_caught_up(self, shards: tuple[int, ...], then: Callable[[], None]) -> None:
         """Call back once the replicas of all these shards have what this host has shown, or after a
         while."""
         self._look()
-        if self._caught_up(shards):
+        if self._caught_up(shards, self.highest):
             then()
         else:
-            self._behind.append((self._router.loop.time(), shards, then, None))
+            self._behind.append(_Behind(self._router.loop.time(), shards, then, None, self.highest))
 
     @property
     def highest(self) -> int:
@@ -83,15 +92,15 @@ class RecentReads:
         behind, self._behind = self._behind, deque()
         taken: list[Waiting] = []
         for entry in behind:
-            if (waiting := entry[3]) is not None and wanted(waiting):
+            if (waiting := entry.read) is not None and wanted(waiting):
                 taken.append(waiting)
             else:
                 self._behind.append(entry)
         return taken
 
-    def _caught_up(self, shards: tuple[int, ...]) -> bool:
-        """Whether these shards' replicas have what this host has shown; one that has not is asked to
-        hurry."""
+    def _caught_up(self, shards: tuple[int, ...], needed: int) -> bool:
+        """Whether these shards' replicas have what this host had shown; one that has not is asked to hurry,
+        to what it has shown by now."""
         router = self._router
         if not self.knows:
             if not self._asked:
@@ -100,7 +109,9 @@ class RecentReads:
                     self._asked_at = router.loop.time()
                 self._index(self._heard)
             return False
-        highest, behind = self.highest, False
+        behind = False
+        if needed < self._learned:
+            needed = self._learned
         for shard in shards:
             route = router.routes.get(shard)
             link = route.replica if route is not None else None
@@ -108,13 +119,13 @@ class RecentReads:
                 pass  # it is dropped, and had no key any more
             elif link is None:
                 behind = True
-            elif link.revision < highest:
+            elif link.revision < needed:
                 behind = True
-                if link.hurried < highest:
-                    link.hurried = highest
-                    router.post(link, 0, Method.CATCH_UP, _REVISION.pack(highest))
-            else:
-                link.settled = True
+                if link.hurried < needed:
+                    link.hurried = self.highest
+                    router.post(link, 0, Method.CATCH_UP, _REVISION.pack(link.hurried))
+            elif not link.settled:
+                link.settled = link.revision >= self.highest
         return not behind
 
     def _heard(self, _: Waiting, status: int, body: bytes) -> None:
@@ -122,28 +133,30 @@ class RecentReads:
         if status != _OK:
             return
         _, latest, _ = READ_INDEX_ANSWER.unpack(body)
-        self.knows = True
-        self._router.knows_of(latest)
+        self._learn(latest)
         self.release()
+
+    def _learn(self, revision: int) -> None:
+        self.knows = True
+        self._learned = max(self._learned, revision)
+        self._router.knows_of(revision)
 
     def _goes_by_the_own_node(self, now: float) -> None:
         """Without an answer: what the own node 0 had applied before it started is what was shown here."""
         own = self._router.routes[0].home
         if (self._asked_at is not None and now - self._asked_at >= max(ASK_S, self._router.election_s)
                 and own is not None and own.applied >= own.began):
-            self.knows = True
-            self._router.knows_of(own.revision)
+            self._learn(own.revision)
 
     def _patient(self, behind: _Behind, now: float) -> bool:
-        since, shards, _, read = behind
-        for shard in shards:
+        for shard in behind.shards:
             route = self._router.routes.get(shard)
             if route is None:
                 continue
             link = route.replica
             if link is None:
                 # reads of several shards wait for one here, a read of one where it is sent
-                if read is None and now - since <= self._router.limit_s and (
+                if behind.read is None and now - behind.since <= self._router.limit_s and (
                         len(self._behind) + self._lack < _LIMIT):
                     return True
             elif not link.settled and now - link.up_at < START_S and (
@@ -164,14 +177,14 @@ class RecentReads:
         replica need one look, beside the overdue ones."""
         now = self._router.loop.time()
         for shards, lacking in list(self._lacking.items()):
-            self._caught_up(shards)  # the others are asked to hurry
+            self._caught_up(shards, lacking[-1].needed)  # the others are asked to hurry
             if not self._lacks(shards):
                 self._behind.extendleft(reversed(lacking))
                 self._lack -= len(lacking)
                 lacking.clear()
-            while lacking and now - lacking[0][0] > WAIT_S and not self._patient(lacking[0], now):
+            while lacking and now - lacking[0].since > WAIT_S and not self._patient(lacking[0], now):
                 self._lack -= 1
-                lacking.popleft()[2]()
+                lacking.popleft().then()
             if not lacking:
                 del self._lacking[shards]
         self.release()
@@ -185,10 +198,11 @@ class RecentReads:
             self._goes_by_the_own_node(now)
         behind, self._behind = self._behind, deque()
         for entry in behind:
-            if self._caught_up(entry[1]) or (now - entry[0] > WAIT_S and not self._patient(entry, now)):
-                entry[2]()
-            elif entry[3] is None and self._lacks(entry[1]):
-                self._lacking.setdefault(entry[1], deque()).append(entry)
+            caught_up = self._caught_up(entry.shards, entry.needed)
+            if caught_up or (now - entry.since > WAIT_S and not self._patient(entry, now)):
+                entry.then()
+            elif entry.read is None and self._lacks(entry.shards):
+                self._lacking.setdefault(entry.shards, deque()).append(entry)
                 self._lack += 1
             else:
                 self._behind.append(entry)

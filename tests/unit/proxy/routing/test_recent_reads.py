@@ -95,6 +95,46 @@ def test_a_front_that_has_just_started_asks_how_far_the_order_is_before_a_serial
     assert net.nodes[2].take(Method.READ_INDEX) == []  # once
 
 
+def test_a_read_waits_for_what_was_shown_before_it_came() -> None:
+    net = Net(shards=2).started(leader=2)
+    for node in net.every.values():
+        node.watermark(9)
+    net.router.highest = 50
+    asked = list[int]()
+    read(net, serializable=True)
+    net.router.recent.when_caught_up((0, 1), lambda: asked.append(50))
+    net.router.highest = 60  # a put is answered meanwhile
+    read(net, serializable=True)
+    net.router.recent.when_caught_up((0, 1), lambda: asked.append(60))
+    net.nodes[1].watermark(50)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+    assert asked == []
+    net.every[1, 1].watermark(55)
+    net.run()
+    assert asked == [50]
+    net.nodes[1].watermark(60)
+    net.every[1, 1].watermark(60)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 1
+    assert asked == [50, 60]
+
+
+def test_reads_that_wait_make_a_replica_hurry_once_each_time_the_host_shows_more() -> None:
+    net = Net().started(leader=2)
+    hurried = list[int]()
+    for revision in (50, 60, 60, 70):
+        net.router.highest = revision
+        read(net, serializable=True)
+        net.run()
+        hurried += [int.from_bytes(asked.body, "little") for asked in net.nodes[1].take(Method.CATCH_UP)]
+    assert hurried == [50, 60, 70]
+    net.cut(1)  # another link does not know
+    net.nodes[1].up = True
+    net.pass_time(0.5)
+    assert [asked.body for asked in net.nodes[1].take(Method.CATCH_UP)] == [(70).to_bytes(8, "little")]
+
+
 def alone(shards: int = 1, **own: int) -> Net:
     """A front that has just started on a host whose peers are away; of its own node 0 as told."""
     net = Net(shards=shards)
@@ -228,9 +268,9 @@ def test_watermarks_are_not_held_up_by_what_waits_for_a_missing_replica(
         net.router.recent.when_caught_up((0, 1), lambda number=number: asked.append(number))  # type: ignore[misc]
     net.pass_time(0.1)
 
-    def look(shards: tuple[int, ...]) -> bool:
+    def look(shards: tuple[int, ...], needed: int) -> bool:
         looks.append(shards)
-        return caught_up(shards)
+        return caught_up(shards, needed)
 
     monkeypatch.setattr(net.router.recent, "_caught_up", look)
     for revision in range(10, 110):

@@ -15,7 +15,7 @@ from proxy.routing.reads import recent
 from proxy.routing.reads.shared import Shared, shared_by
 from proxy.v2.keys import Keys
 from tests.unit.grpc.http1.test_http1_ended import Front
-from tests.unit.proxy.fakes import Net
+from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.router.asking import put, read
 from tools.muster.host import rundir
 
@@ -103,6 +103,33 @@ def test_a_front_that_goes_by_a_pruned_table_shares_that() -> None:
     first.context.follow(replace(first.context.placement.table, generation=9, pruned=40))
     assert first.router.shared is not None
     assert first.router.shared.revision == first.router.highest == 40
+
+
+@pytest.mark.parametrize("writer", ["a sibling", "the same front"])
+def test_steady_writes_do_not_hold_up_serializable_reads(writer: str) -> None:
+    first, second = fronts()
+    node, loop = second.nodes[1], second.loop
+    node.watermark(100)
+    second.run()
+    read(second, serializable=True)  # from here on the link is settled
+    second.run()
+    node.take()
+    waits, came = list[float](), dict[FakeCall, float]()
+    for ms in range(1, 1001):  # a write and a read each; the replica is 3 ms behind
+        loop.now += 0.001
+        (first if writer == "a sibling" else second).router.show(100 + ms)
+        came[read(second, serializable=True)] = loop.now
+        node.watermark(100 + ms - 3)
+        second.run()
+        if ms % 50 == 49:
+            second.router.sweep()
+            second.run()
+        for request in node.take(Method.RANGE):
+            node.ok(request, 100 + ms - 3)
+        second.run()
+        waits += [loop.now - came.pop(call) for call in tuple(came) if call.status is not None]
+    assert len(waits) > 990
+    assert max(waits) < 0.005
 
 
 def test_a_watch_from_now_on_begins_behind_what_another_front_has_shown() -> None:
