@@ -3,7 +3,8 @@ may reach another front, and a member of etcd is one process.
 
 A front stores the highest revision, and the highest index of the v2 tree, in cells of its own before an
 answer with them leaves. A read of a replica looks at the cells of all (0.2 us): no message, no lock, no wait.
-A front that starts again finds what it had shown. The page is made anew with each start of the host
+A front that starts again finds what it had shown, and takes none of it back: its first answers may be of a
+replica that is behind. The page is made anew with each start of the host
 (``tools.muster.host.rundir``): a cluster that was forced to go on may lack what was shown before.
 """
 
@@ -26,10 +27,12 @@ class Shared:
         self._own = front
 
     def show(self, revision: int) -> None:
-        self._revisions[self._own] = revision
+        if revision > self._revisions[self._own]:
+            self._revisions[self._own] = revision
 
     def show_index(self, index: int) -> None:
-        self._indexes[self._own] = index
+        if index > self._indexes[self._own]:
+            self._indexes[self._own] = index
 
     @property
     def revision(self) -> int:

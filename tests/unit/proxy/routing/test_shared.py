@@ -132,6 +132,27 @@ def test_steady_writes_do_not_hold_up_serializable_reads(writer: str) -> None:
     assert max(waits) < 0.005
 
 
+def test_a_front_that_starts_again_does_not_take_back_what_it_has_shown() -> None:
+    page = bytearray(32)
+    first, second = fronts(page)
+    answered(first, 50)
+    assert first.router.shared is not None
+    first.router.shared.show_index(30)
+    again = Net()
+    again.router.shared = Shared(page, 0, 2)
+    again.started(leader=2)
+    again.router.local(FakeCall(), Method.STATUS, b"", 0, again.router.quiet)  # of the replica as it is
+    again.run()
+    (asked,) = again.nodes[1].take(Method.STATUS)
+    again.nodes[1].ok(asked, 40)
+    again.run()
+    again.router.shared.show_index(20)
+    assert (again.router.highest, again.router.shared.revision, again.router.shared.index) == (40, 50, 30)
+    read(second, serializable=True)
+    second.run()
+    assert second.nodes[1].take(Method.RANGE) == []
+
+
 def test_a_watch_from_now_on_begins_behind_what_another_front_has_shown() -> None:
     first, second = fronts()
     answered(first, 50)
