@@ -84,7 +84,7 @@ class Call:
         self.reads = True
         self.connection: object = self
         self.room_to_gather = self.takes = self.large_answers = True
-        self.progress = 0
+        self.progress = self.gathered = 0
         self.beyond_all_room = False
         self._told = told
         self._ended = ended
@@ -124,6 +124,8 @@ class Call:
 
     def gather(self, size: int) -> None:
         """It has room for everything."""
+        self.gathered += size
+        assert self.gathered >= 0, "more is let go than has come"
 
     def pause(self) -> None: ...
 
