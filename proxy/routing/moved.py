@@ -11,7 +11,8 @@ with the table of the beginning, and serves before a node has told it a newer on
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cluster import errors
@@ -35,6 +36,8 @@ class Moved:
         self.generation = 0  # of the table by which this front goes; 0: no key has moved
         self._row = b""  # the table, once keys have moved: what nodes are told
         self._left: list[Waiting] = []  # by shards that are gone: unsent
+        #: When the read was asked first whose handler asks it again just now; 0: none does.
+        self.began = 0.0
 
     def tell(self, table: Table) -> None:
         """This front goes by another table from here on: say so on each link."""
@@ -92,6 +95,15 @@ class Moved:
         if link.near is not None:
             link.near.generation = self.generation
 
+    @contextmanager
+    def since(self, began: float) -> Iterator[None]:
+        """Reads that are made meanwhile were first asked then: so a large one comes to its time limit."""
+        before, self.began = self.began, began
+        try:
+            yield
+        finally:
+            self.began = before
+
     def ask(self, waiting: Waiting) -> None:
         """A read was not sent, or not answered."""
         router = self._router
@@ -100,6 +112,7 @@ class Moved:
         elif waiting.call is not None and waiting.call.closed:
             router.gone(waiting)
         elif (anew := self.anew.get(waiting.method)) is not None and waiting.call is not None:
-            anew(waiting)
+            with self.since(waiting.began):
+                anew(waiting)
         else:  # none of a client's
             router.fail(waiting, errors.TIMEOUT)

@@ -152,6 +152,7 @@ class Router(Sending):
              then: Then | None = None, context: Any = None) -> None:
         """A read of a replica; a linearizable one after a read index."""
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
+        waiting.began = self.moved.began or waiting.began
         if serializable:
             self.recent.read(waiting.calls(then, context, SERIALIZABLE))
         else:
@@ -176,6 +177,7 @@ class Router(Sending):
                 self.get_near(link, near, call, key, stats)
                 return
         waiting = Waiting(call, Method.RANGE, body, shard, READ_ANY, self.loop.time(), self.limit_s, stats)
+        waiting.began = self.moved.began or waiting.began
         if not serializable:
             waiting.key = key
             self.read_index.add(waiting)

@@ -249,7 +249,7 @@ def _txn(context: Context) -> UnaryHandler:
         except EtcdError as e:
             refuse(e)
             return
-        steps = _checked(context, stats, call, data, request)
+        steps = _checked(context, stats, call, data, request, router.moved.began)
         if len(data) > _LONG_BYTES:
             call.costs(len(data) >> _LONG_SHIFT)
             context.stepped.start(call, steps, refuse)
@@ -261,7 +261,9 @@ def _txn(context: Context) -> UnaryHandler:
     return txn
 
 
-def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, request: Message) -> Steps[None]:
+def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, request: Message,
+             began: float) -> Steps[None]:
+    """``began``: when it was asked first, if it is asked again."""
     router = context.router
     yield from validate.checking_txn(request, context.common.max_txn_ops)
     if len(data) > context.common.max_request_bytes and not is_read_only(request):  # only the log has a limit
@@ -282,7 +284,8 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     elif shard == WIDE:
         write(call, Method.WIDE, bytes((Method.TXN,)) + data, 0, stats)
     elif is_read_only(request):
-        router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
+        with router.moved.since(began):
+            router.read(call, Method.READ_TXN, data, shard, is_serializable(request), stats)
     else:
         write(call, Method.TXN, data, shard, stats)
 

@@ -585,3 +585,43 @@ def test_g9_a_watch_ends_that_lacks_events_of_a_shard_that_is_dropped(moving: bo
     client.create(KEY, start=7)
     world.settle()
     assert [part.shard for watched in context.hub.subscriptions.values() for part in watched.parts] == [2]
+
+
+def _ranges(**fields: object) -> bytes:
+    ops = [pb.RequestOp(request_range=pb.RangeRequest(key=KEY, serializable=True, **fields))] * 100  # type: ignore[arg-type]
+    return pb.TxnRequest(success=ops).SerializeToString()
+
+
+@pytest.mark.parametrize("keys_have_moved", [False, True])
+@pytest.mark.parametrize(("method", "body"), [
+    ("Range", pb.RangeRequest(key=KEY, serializable=True).SerializeToString()),
+    ("Txn", _ranges()),
+    ("Txn", _ranges(limit=1)),  # checked in later turns
+], ids=["get", "plain", "long"])  # fmt: skip
+def test_a_large_read_whose_links_break_is_asked_again_within_its_time_limit(
+    method: str, body: bytes, keys_have_moved: bool
+) -> None:
+    """It may be its answer that breaks links."""
+    order, table, *_ = served()
+    net, call = order.net, FakeCall()
+    if keys_have_moved:
+        net.context.follow(table)
+        net.run()
+    for node in net.every.values():
+        node.watermark(9)
+    net.run()
+    order.methods.handlers[method](call, body)
+    cut = 0
+    while call.status is None and cut < 20:
+        net.pass_time(0.1)
+        asked = [(node, request) for node in net.every.values() for request in node.take()
+                 if request.method in (Method.RANGE, Method.READ_TXN)]
+        for node, request in asked:
+            node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1) + b"half")
+        net.pass_time(net.router.limit_s / 4)
+        for node, _ in asked:
+            cut += 1
+            net.cut(node.member, node.shard)
+            node.up = True
+    assert 4 <= cut < 20
+    assert call.status == (14, "etcdserver: request timed out, possibly due to previous leader failure")
