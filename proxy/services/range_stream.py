@@ -161,7 +161,6 @@ class Merging(RowGather):
         self.start(max(request.revision, 0))
 
     def _read(self, order_index: int, latest: int, term: int) -> None:
-        self._abandon()  # nobody else tells nodes that have sent a window
         self._credited = {}
         super()._read(order_index, latest, term)
 
@@ -193,6 +192,7 @@ class Merging(RowGather):
                 stats.sent += 1
                 stats.ok += 1
                 self._call = None
+                self._abandon()  # a limit may be reached before shards have said all
                 call.finish()
                 return
             if not runs:
@@ -211,10 +211,6 @@ class Merging(RowGather):
                 self._credited[place] = passed
                 self._router.credit(waiting, passed)
 
-    def _fail(self, error: EtcdError) -> None:
-        self._abandon()
-        super()._fail(error)
-
     def cancel(self) -> None:
         if self._call is not None:
             self._call = None
@@ -222,9 +218,8 @@ class Merging(RowGather):
             self._stats.failed(errors.CONTEXT_CANCELED.code)
 
     def _abandon(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for one in waiting.values():
-            self._router.cancel(one)
+        self._waiting = {}
+        super()._abandon()
 
 
 def _set_going(waiting: Waiting) -> None:

@@ -42,8 +42,9 @@ class Gather:
     """One read of several shards at one revision."""
 
     __slots__ = (
-        "_answer", "_ask", "_call", "_failed", "_held", "_limit", "_method", "_most", "_order", "_requests",
-        "_router", "_stats", "_tails", "_term", "_tries", "order_index", "revision", "serializable",
+        "_answer", "_ask", "_call", "_failed", "_held", "_limit", "_method", "_most", "_order", "_parts",
+        "_requests", "_router", "_stats", "_tails", "_term", "_tries", "order_index", "revision",
+        "serializable",
     )
 
     def __init__(
@@ -60,6 +61,7 @@ class Gather:
         self._answer = answer
         self._failed = failed
         self._tails: dict[int, list[bytes]] = {}  # by place in requests
+        self._parts: dict[int, Waiting] = {}  # likewise: of this attempt, still on their way
         self._term = 0
         self._order = 0  # 0: it is not known yet which shards are asked
         self._held = 0  # bytes that its client held before: of other answers
@@ -71,6 +73,7 @@ class Gather:
 
     def start(self, revision: int = 0) -> Gather:
         """Begin; ``revision`` is what the request names."""
+        self._abandon()
         self.revision, self._order = revision, 0
         router = self._router
         if not self.serializable:
@@ -149,13 +152,22 @@ class Gather:
                 self._call, self._method, request, shard, READ_ANY, router.loop.time(), router.limit_s,
                 router.quiet)
             waiting.then, waiting.context, waiting.prefix = self._part, (self._tries, place, []), prefix
+            self._parts[place] = waiting
             router.to_replica(waiting)
+
+    def _abandon(self) -> None:
+        """Nobody else tells nodes that have sent a window. What has come of these parts counts no longer by
+        itself: it is not let go once more as their links end."""
+        parts, self._parts = self._parts, {}
+        for waiting in parts.values():
+            self._router.cancel(waiting)
 
     def _begin(self) -> None:
         """It is known of which shards answers will come."""
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         pieces: list[bytes]
+        self._ends(waiting, status)
         tried, place, pieces = waiting.context
         begins = status in (_OK, _PARTIAL) and not pieces and self._call is not None and not self._call.closed
         if tried == self._tries and begins and self._is_behind(waiting, body):
@@ -182,6 +194,12 @@ class Gather:
         if len(self._tails) == len(self._requests):
             tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
             self._answer(self._call, self._order, self._term, tails)
+
+    def _ends(self, waiting: Waiting, status: int) -> None:
+        """It is on its way no more, unless this is but a piece."""
+        tried, place, _ = waiting.context
+        if status != _PARTIAL and tried == self._tries:
+            self._parts.pop(place, None)
 
     def _is_behind(self, waiting: Waiting, body: bytes) -> bool:
         """Whether another replica answers than the one that was known, and has less than the header will say:
@@ -223,6 +241,7 @@ class Gather:
 
     def _fail(self, error: EtcdError) -> None:
         call, self._call = self._call, None
+        self._abandon()
         if call is not None and not call.closed:
             self._failed(call, self._stats, error)
 

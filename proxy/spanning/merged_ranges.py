@@ -48,6 +48,7 @@ class RowGather(Gather):
         self._merge = RowMerge(len(self._requests), max(self._request.limit, 0))
 
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
+        self._ends(waiting, status)
         tried, place, _ = waiting.context
         if self._call is None or self._call.closed or tried != self._tries:
             if status == _PARTIAL:
@@ -100,6 +101,7 @@ class MergedRange(RowGather):
             self._pieces.append(b"".join(runs))
             runs.clear()
         if ended:
+            self._abandon()  # a limit may be reached before shards have said all
             self._reply(self._call, self._order, self._term, self._pieces)
 
 

@@ -67,6 +67,8 @@ class Store:
         if request.method == Method.READ_INDEX:
             node.index(request, ORDER, self.whole.revision)
             return
+        if request.method == Method.CANCEL:  # it is not on its way any more
+            return
         index, revision = READ.unpack_from(request.body)
         body, part = request.body[READ.size :], self.parts[shard]
         self.asked_at.add((index, revision))

@@ -163,8 +163,9 @@ def test_a_large_range_over_shards_whose_link_breaks_halfway_is_asked_again(
         (question,) = net.nodes[2].take(Method.READ_INDEX)
         net.nodes[2].index(question, 7, 9)
         net.run()
-        (first,) = [*net.every[0, 1].take(), *net.every[0, 2].take()]
-        (second,) = net.every[1, 1].take()
+        method = Method.RANGE_ROWS if merged else Method.RANGE
+        (first,) = [*net.every[0, 1].take(method), *net.every[0, 2].take(method)]
+        (second,) = net.every[1, 1].take(method)
         assert READ.unpack_from(first.body) == READ.unpack_from(second.body) == (7, revision or 9)
         said: dict[int, list[bytes]] = {}
         for shard in (0, 1):
@@ -206,6 +207,46 @@ def test_a_large_range_over_shards_whose_link_breaks_halfway_is_asked_again(
     net.run()
     assert replied == [answer(request, rows)]
     assert call.gathered == len(said[0][0]) + len(said[1][0])
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_what_had_come_of_a_large_range_is_let_go_once_whose_host_ends(merged: bool) -> None:
+    """Its links to two shards end one behind the other, and the range has begun again between them."""
+    net, call = Net(shards=2).started(leader=2), FakeCall()
+    for node in net.every.values():
+        node.watermark(9)
+    net.run()
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", serializable=True)
+    method = Method.RANGE_ROWS if merged else Method.RANGE
+    read = RangeRead(request, sized=merged)
+    read.feed([(b"k", key_value(b"k", 2, 2, 1, bytes(1000), 0))])
+    body = HEAD.pack(9, 1) + b"".join((read.take_sized if merged else read.take_parts)())
+
+    def come(*members: int) -> None:
+        for shard in (0, 1):
+            (node, asked), = [(net.every[shard, m], asked) for m in members
+                              for asked in net.every[shard, m].take(method)]
+            node.answer(asked.rid, Status.PARTIAL, body)
+        net.run()
+
+    if merged:
+        range_ = MergedRange(net.router, call, request, over(0, 1), MethodStats(), lambda *_: None,
+                             lambda *_: None)
+    else:
+        range_ = Gather(net.router, call, Method.RANGE, range_requests(request, over(0, 1)), True,
+                        MethodStats(), lambda *_: None, lambda *_: None)
+    range_.start()
+    net.run()
+    come(1)
+    assert call.gathered == 2 * len(body)
+    net.cut(1, 0)
+    net.run()
+    assert len(net.every[1, 1].take(Method.CANCEL)) == 1, "it sends no more of it"
+    net.cut(1, 1)
+    assert call.gathered == 0
+    net.pass_time(0.2)
+    come(2, 3)
+    assert call.gathered == 2 * len(body)
 
 
 def test_a_range_over_shards_whose_links_keep_breaking_halfway_fails() -> None:
