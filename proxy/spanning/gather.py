@@ -32,8 +32,8 @@ from proxy.routing.waiting import PartWaiting
 _OK, _PARTIAL, _MOVED = 0, 4, 19
 _TRIES = 5  # of a latest-read that meets compactions
 _BOUNDS = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
-# call, revision, term, the shards' responses after their headers
-Answer = Callable[[Any, int, int, list[bytes]], None]
+# call, revision, term, the shards' responses after their headers: each as bytes, or as its pieces (InPieces)
+Answer = Callable[[Any, int, int, list[Any]], None]
 # what is asked of which shard at a revision, by the newest table; 0: of those that own it now
 Ask = Callable[[int], list[tuple[int, bytes]]]
 
@@ -192,7 +192,7 @@ class Gather:
         pieces.append(body if pieces else body[HEAD.size :])
         self._tails[place] = pieces
         if len(self._tails) == len(self._requests):
-            tails = [b"".join(self._tails[at]) for at in range(len(self._requests))]
+            tails = [self._whole(self._tails[at]) for at in range(len(self._requests))]
             self._answer(self._call, self._order, self._term, tails)
 
     def _ends(self, waiting: Waiting, status: int) -> None:
@@ -200,6 +200,9 @@ class Gather:
         tried, place, _ = waiting.context
         if status != _PARTIAL and tried == self._tries:
             self._parts.pop(place, None)
+
+    def _whole(self, pieces: list[bytes]) -> bytes | list[bytes]:
+        return b"".join(pieces)
 
     def _is_behind(self, waiting: Waiting, body: bytes) -> bool:
         """Whether another replica answers than the one that was known, and has less than the header will say:
@@ -244,6 +247,15 @@ class Gather:
         self._abandon()
         if call is not None and not call.closed:
             self._failed(call, self._stats, error)
+
+
+class InPieces(Gather):
+    """Hands answers on as they came: to join many large ones at once would hold up the loop."""
+
+    __slots__ = ()
+
+    def _whole(self, pieces: list[bytes]) -> list[bytes]:
+        return pieces
 
 
 def range_requests(request: Any, placement: Placement) -> Ask:

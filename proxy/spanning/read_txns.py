@@ -16,7 +16,7 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
-from proxy.spanning.gather import Gather, range_rows
+from proxy.spanning.gather import InPieces, range_rows
 
 
 class Rows(Before):
@@ -45,22 +45,25 @@ def read_txn(context: Context, call: Call, data: bytes, plain: Plain, stats: Met
     router, placement = context.router, context.placement
     keys = list(dict.fromkeys(plain.keys()))
 
-    def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
-        large = sum(map(len, tails)) > STEP_BYTES
+    def answer(call: Call, revision: int, term: int, tails: list[list[bytes]]) -> None:
+        large = sum(len(piece) for tail in tails for piece in tail) > STEP_BYTES
         steps = put_together(call, revision, term, tails, large)
         if large:
             context.stepped.start(call, steps, partial(context.refuse, call, stats))
         else:
             finish(steps)
 
-    def put_together(call: Call, revision: int, term: int, tails: list[bytes], large: bool) -> Steps[None]:
+    def put_together(
+        call: Call, revision: int, term: int, tails: list[list[bytes]], large: bool
+    ) -> Steps[None]:
         rows: dict[bytes, bytes | None] = {}
         read = 0  # bytes of rows in this step
         for place, key in enumerate(keys):
-            found, _ = range_rows(tails[place])
+            tail = b"".join(tails[place])
+            found, _ = range_rows(tail)
             rows[key] = found[0][1] if found else None
-            read += len(tails[place])
-            tails[place] = b""  # it is held once
+            read += len(tail)
+            tails[place] = []  # it is held once
             if read > STEP_BYTES:
                 read = 0
                 yield
@@ -77,4 +80,4 @@ def read_txn(context: Context, call: Call, data: bytes, plain: Plain, stats: Met
             (shard, b"\x0a%b%b" % (varint(len(key)), key))
             for key in keys for shard in placement.shards_at(key, b"", revision)]
 
-    Gather(router, call, Method.RANGE, ask, plain.serializable, stats, answer, context.refuse).start()
+    InPieces(router, call, Method.RANGE, ask, plain.serializable, stats, answer, context.refuse).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 from cluster.evaluate import requests as evaluate
@@ -9,7 +10,7 @@ from cluster.evaluate.reading.ranges import plain_answer
 from cluster.evaluate.steps import STEP_BYTES
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
-from cluster.wire.messages import READ, Method
+from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import key_value
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -98,6 +99,41 @@ def test_a_large_one_is_put_together_in_steps() -> None:
     response = rpc_pb2.TxnResponse.FromString(call.replies[0])
     response.ClearField("header")
     assert response.SerializeToString() == evaluate.txn(store, txn.SerializeToString(), 128).tail
+
+
+def test_answers_that_come_in_pieces_are_joined_in_steps() -> None:
+    net = Net(shards=SHARDS).started()
+    keys = [b"k%02d" % number for number in range(24)]
+    value = bytes(STEP_BYTES)
+    call = call_txn(net, rpc_pb2.TxnRequest(success=[get(key) for key in keys]))
+    (question,) = net.nodes[1].take()
+    net.nodes[1].index(question, 9, 9)
+    net.run()
+    for node, read in [(node, read) for node in net.every.values() for read in node.take(Method.RANGE)]:
+        node.flush(net.loop.now)
+        key = rpc_pb2.RangeRequest.FromString(read.body[READ.size :]).key
+        whole = plain_answer(key_value(key, 2, 2, 1, value, 0))
+        node.answer(read.rid, Status.PARTIAL, HEAD.pack(9, 1) + whole[: len(whole) // 2])
+        node.flush(net.loop.now)
+        node.answer(read.rid, Status.OK, whole[len(whole) // 2 :])
+    at_once = list[int]()  # bytes that are copied
+    nodes = list(net.every.values())  # the last answer of each is still to come
+    tracemalloc.start()
+    try:
+        while not call.closed:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            if nodes:
+                nodes.pop().flush(net.loop.now)
+            else:
+                net.loop.turn()
+            at_once.append(tracemalloc.get_traced_memory()[1] - before)
+    finally:
+        tracemalloc.stop()
+    assert max(at_once[:-1]) < 6 * len(value), "in each turn some steps"
+    response = rpc_pb2.TxnResponse.FromString(call.replies[0])
+    assert [one.response_range.kvs[0].key for one in response.responses] == keys
+    assert {one.response_range.kvs[0].value for one in response.responses} == {value}
 
 
 def test_a_large_one_whose_client_has_gone_goes_no_further() -> None:
