@@ -109,7 +109,8 @@ def test_answers_that_come_in_pieces_are_joined_in_steps() -> None:
     (question,) = net.nodes[1].take()
     net.nodes[1].index(question, 9, 9)
     net.run()
-    for node, read in [(node, read) for node in net.every.values() for read in node.take(Method.RANGE)]:
+    asked = [(node, read) for node in net.every.values() for read in node.take(Method.RANGE)]
+    for node, read in asked:
         node.flush(net.loop.now)
         key = rpc_pb2.RangeRequest.FromString(read.body[READ.size :]).key
         whole = plain_answer(key_value(key, 2, 2, 1, value, 0))
