@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 UNIX = "unix:"
 HANDED = "handed://"
-SHOWN_FILE = "shown"  # in a host's run directory: what its fronts have shown (``proxy.routing.reads.shared``)
 
 
 def peer_address(url: str) -> tuple[str, int]:

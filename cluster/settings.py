@@ -194,6 +194,7 @@ class FrontSettings:
     reuse_port: bool = False  # several fronts share the port
     socket_mode: int = 0o700  # of the files of Unix sockets
     fronts: int = 1  # of this host, this one too
+    shown_fd: int = -1  # the memory in which they share what they have shown; -1: none
     timed_calls: bool = False  # measure how long calls take, by method
     listen_metrics: tuple[str, ...] = ()
     max_concurrent_streams: int = 4_294_967_295

@@ -238,10 +238,10 @@ class Front:
 
 def _shared(settings: FrontSettings) -> Shared | None:
     """What the fronts of this host have shown, if they can share that."""
-    if settings.fronts < 2:
+    if settings.shown_fd < 0:
         return None
     try:
-        return shared_by(settings.common.run_dir, settings.index, settings.fronts)
+        return shared_by(settings.shown_fd, settings.index, settings.fronts)
     except OSError as error:
         log.warning("reads may miss what clients of other fronts have seen", error=str(error))
         return None

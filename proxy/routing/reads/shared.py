@@ -4,16 +4,15 @@ may reach another front, and a member of etcd is one process.
 A front stores the highest revision, and the highest index of the v2 tree, in cells of its own before an
 answer with them leaves. A read of a replica looks at the cells of all (0.2 us): no message, no lock, no wait.
 A front that starts again finds what it had shown, and takes none of it back: its first answers may be of a
-replica that is behind. The page is made anew with each start of the host
-(``tools.muster.host.rundir``): a cluster that was forced to go on may lack what was shown before.
+replica that is behind. The page is in memory that fronts inherit, for a store into a file of a disk waits
+where that is frozen. It is made anew with each start of the host (``tools.muster.host.rundir``): a cluster
+that was forced to go on may lack what was shown before.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-
-from cluster.endpoints import SHOWN_FILE
 
 _CELL_BYTES = 8  # loaded and stored at once
 
@@ -43,12 +42,11 @@ class Shared:
         return max(self._indexes)
 
 
-def shared_by(run_dir: str, front: int, fronts: int) -> Shared:
-    """The page of a host with so many fronts. OSError."""
+def shared_by(fd: int, front: int, fronts: int) -> Shared:
+    """The page of a host with so many fronts; closes ``fd``, its memory's. OSError."""
     size = 2 * fronts * _CELL_BYTES
-    fd = os.open(os.path.join(run_dir, SHOWN_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        os.posix_fallocate(fd, 0, size)  # a store must find its block. What is there stays
+        os.posix_fallocate(fd, 0, size)  # a store must find its memory. What is there stays
         return Shared(mmap.mmap(fd, size), front, fronts)
     finally:
         os.close(fd)

@@ -17,7 +17,6 @@ import stat
 import time
 from pathlib import Path
 
-from cluster.endpoints import SHOWN_FILE
 from tools.muster.config.parse import ConfigError
 
 LONGEST_SOCKET_PATH = 107
@@ -30,6 +29,7 @@ _LEFT_S = 60.0  # a run directory is so old before it can have been left
 _ASKED_S = 0.5  # a start waits so long for processes that only check the lock
 # this process's own, with the descriptors that lock them: its children inherit none
 _held: dict[str, int] = {}
+_pages: dict[str, int] = {}  # of those: memory of their fronts
 
 
 def run_dir_of(data_dir: str) -> str:
@@ -42,8 +42,7 @@ def run_dir_of(data_dir: str) -> str:
 
 def make_run_dir(data_dir: str, asked: str = "") -> str:
     """Make the run directory, that only this user writes to, and record it if it is not ``<data-dir>/run``.
-    What an earlier start has shown does not count there. Until :func:`remove_run_dir` no other process can do
-    so. ConfigError."""
+    Until :func:`remove_run_dir` no other process can do so. ConfigError."""
     usual = os.path.join(os.path.abspath(data_dir), "run")
     path = _within(os.path.abspath(asked)) if asked else usual
     if not asked and not _fits(path):
@@ -53,7 +52,6 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
     try:
         _make(path, asked=asked != "")
         _hold(path)
-        Path(path, SHOWN_FILE).unlink(missing_ok=True)
         pointer = Path(data_dir, POINTER)
         if path != usual:
             pointer.write_text(path + "\n", encoding="utf-8")
@@ -115,8 +113,19 @@ def _hold(path: str) -> None:
 
 
 def _let_go(path: str) -> None:
-    if path in _held:
-        os.close(_held.pop(path))
+    for kept in (_held, _pages):
+        if path in kept:
+            os.close(kept.pop(path))
+
+
+def page_of(path: str, fronts: int) -> int:
+    """A descriptor of memory for as long as this process holds the run directory: what earlier starts have
+    shown does not count. -1: it holds none, or there is one front."""
+    if fronts < 2 or path not in _held:
+        return -1
+    if path not in _pages:
+        _pages[path] = os.memfd_create("muster-shown", os.MFD_CLOEXEC)
+    return _pages[path]
 
 
 def _locked(fd: int) -> bool:

@@ -347,7 +347,8 @@ def front_specs(
             return (_front_settings(config, identity, run_dir, member_id, index, cpu, status_fd),)
 
         argv = python("tools.muster.processes.front", f"front={index}", f"host={config.name}")
-        return ChildSpec("front", index, cpu, lambda status_fd: argv, settings)
+        return ChildSpec("front", index, cpu, lambda status_fd: argv, settings,
+                         shared_fd=rundir.page_of(run_dir, config.fronts))
 
     return [spec(index, cpu) for index, cpu in enumerate(pins)]
 
@@ -378,6 +379,7 @@ def _front_settings(
         listen_http=_of_front(config, config.listen_http, index),
         socket_mode=config.socket_mode,
         fronts=max(config.fronts, 1),
+        shown_fd=rundir.page_of(run_dir, config.fronts),
         joining=identity.joining and bootstrap.known(config.data_dir).joining,
         reuse_port=config.fronts > 1 or config.values["socket-reuse-port"],
         gateway=config.values["enable-grpc-gateway"],

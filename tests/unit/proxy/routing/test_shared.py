@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from cluster.endpoints import SHOWN_FILE
 from cluster.features.v2.requests import Answer, split_read
 from cluster.wire.messages import HEAD, READ, Method, Status
 from proxy.routing.reads import recent
@@ -197,16 +197,23 @@ async def _asked(line: bytes) -> None:
     assert split_read(asked.body[READ.size :])[1] == 9
 
 
-def test_fronts_share_a_page_of_their_host_until_that_starts_again(
+def test_fronts_share_memory_of_their_host_until_that_starts_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
     path = rundir.make_run_dir(str(tmp_path))
-    three = [shared_by(path, number, 3) for number in range(3)]
+
+    def of(front: int) -> Shared:
+        return shared_by(os.dup(rundir.page_of(path, 3)), front, 3)
+
+    three = [of(number) for number in range(3)]
     three[1].show(1 << 62)
     three[2].show_index(7)
-    assert {(shared.revision, shared.index) for shared in [*three, shared_by(path, 0, 3)]} == {(1 << 62, 7)}
-    assert (Path(path) / SHOWN_FILE).stat().st_mode & 0o777 == 0o600
+    assert {(shared.revision, shared.index) for shared in [*three, of(0)]} == {(1 << 62, 7)}
+    assert os.listdir(path) == [], "no disk that hangs or is frozen holds up a store"
     assert rundir.make_run_dir(str(tmp_path)) == path
-    later = shared_by(path, 0, 3)
+    later = of(0)
     assert (later.revision, later.index) == (0, 0)
+    assert rundir.page_of(path, 1) == -1
+    rundir.remove_run_dir(str(tmp_path), path)
+    assert rundir.page_of(path, 3) == -1

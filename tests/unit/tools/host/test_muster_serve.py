@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from proxy.listener.limits import limits_of, limits_of_metrics
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
-from tools.muster.host import serve
+from tools.muster.host import rundir, serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 
@@ -148,6 +149,25 @@ def test_a_first_shard_that_has_retired_has_no_process() -> None:
     identity = Identity(1, 2, 3, 3, 2, (peer,), born=((3, (2,)),), dropped=(1,))
     specs = serve.child_specs(built, identity, "/run")
     assert [spec.label for spec in specs] == ["node 0", "node 2", "node 3", "front 0"]
+
+
+@pytest.mark.parametrize("fronts", [1, 2])
+def test_fronts_share_memory_where_there_are_several(
+    fronts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rundir, "LONGEST_SOCKET_PATH", 1000)
+    built = config.with_shards(config.build(resolve(SERVER_FLAGS, [f"--fronts={fronts}"], {})), 1)
+    identity = Identity(1, 2, 3, 1, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),))
+    path = rundir.make_run_dir(str(tmp_path))
+    try:
+        specs = serve.child_specs(built, identity, path)
+        told = [json.loads(spec.settings(3)[0])["shown_fd"] for spec in specs if spec.kind == "front"]
+        assert [spec.shared_fd for spec in specs] == [-1, *told]
+        assert len(told) == fronts
+        assert len({*told}) == 1
+        assert (told[0] >= 0) == (fronts > 1)
+    finally:
+        rundir.remove_run_dir(str(tmp_path), path)
 
 
 def test_shards_that_were_born_share_a_hosts_memory_too() -> None:

@@ -44,6 +44,7 @@ class ChildSpec:
     argv: Callable[[int], Sequence[str]]
     settings: Callable[[int], Sequence[str]] = lambda status_fd: ()
     serves: bool = False  # a node whose process holds a front, see :meth:`Child.drain`
+    shared_fd: int = -1  # it inherits this one, too
 
     @property
     def label(self) -> str:
@@ -123,7 +124,8 @@ class Child:
         try:
             handed_fd = hand(self.spec.settings(write_fd))
             process = subprocess.Popen(
-                self.spec.argv(write_fd), pass_fds=(write_fd,), stdin=handed_fd, env=_environment_of_child(),
+                self.spec.argv(write_fd), stdin=handed_fd, env=_environment_of_child(),
+                pass_fds=(write_fd,) if self.spec.shared_fd < 0 else (write_fd, self.spec.shared_fd),
                 process_group=0,  # Ctrl-C is for the supervisor: children end in order
                 preexec_fn=lambda: die_with(supervisor),
             )  # fmt: skip

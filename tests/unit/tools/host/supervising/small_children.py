@@ -48,14 +48,15 @@ class Log:
 class Host:
     """Children by name, their notes in one file, and a supervisor over them."""
 
-    def __init__(self, folder: Path, *, serving: str = "", **bodies: str) -> None:
+    def __init__(self, folder: Path, *, serving: str = "", shared_fd: int = -1, **bodies: str) -> None:
         self.notes = folder / "notes"
         self.log = Log()
         specs = []
         for name, body in bodies.items():
             kind, index = name.split("_")
             code = PRELUDE.replace('(text + "', f'("{name} " + text + "') + body
-            specs.append(ChildSpec(kind, int(index), -1, self._argv(code), serves=name == serving))
+            specs.append(ChildSpec(
+                kind, int(index), -1, self._argv(code), serves=name == serving, shared_fd=shared_fd))
         self.grown: list[int] = []
         self.served = 0
         self.supervisor = Supervisor(specs, self.log, LIMITS, self._grown, self, self._served)

@@ -173,6 +173,23 @@ def test_a_crashing_child_is_started_again_and_waits_longer_each_time(tmp_path: 
 
 
 @pytest.mark.usefixtures("quick")
+def test_children_share_memory_that_one_finds_again_after_a_crash(tmp_path: Path) -> None:
+    shared = os.memfd_create("shared", os.MFD_CLOEXEC)
+    adds = f"os.write({shared}, b'x')\nif len(os.pread({shared}, 9, 0)) < 3: sys.exit(1)\n"
+    host = Host(tmp_path, shared_fd=shared, front_0=adds + GOOD, front_1=adds + GOOD)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+
+    try:
+        assert host.run(scenario) == 0
+        assert sum(child.starts for child in host.supervisor.children) == len(os.pread(shared, 9, 0)) >= 3
+        assert os.get_inheritable(shared) is False, "others do not get it"
+    finally:
+        os.close(shared)
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_steady_child_waits_little_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "STEADY_S", 0.0)  # every run counts as steady
     host = Host(tmp_path, node_0="sys.exit(1)")
