@@ -100,8 +100,7 @@ class Node:
         self.settings = settings
         common = settings.common
         self.machine = machine
-        self.loop = machine.loop
-        self.status, self.now_ms = machine.status, machine.now_ms
+        self.loop, self.status, self.now_ms = machine.loop, machine.status, machine.now_ms
         self.voters = first_voters(settings)
         self.log, self.store = open_disks(settings, machine, self.voters)
         self.raft = start_raft(settings, machine, self.log, self.store)
