@@ -174,12 +174,11 @@ class Gather:
             self._again()
         # of an attempt that was given up: at another revision than the others' (H16)
         if tried != self._tries:
-            if status == _PARTIAL:
-                self._router.cancel(waiting)
+            self._drop(waiting, status)
             return
         if status == _PARTIAL:
             if self._call is None or self._call.closed:
-                self._router.cancel(waiting)
+                self._drop(waiting, status)
                 return
             pieces.append(body if pieces else body[HEAD.size :])
             waiting.pieces = pieces  # if its link breaks now, all begins again
@@ -200,6 +199,13 @@ class Gather:
         tried, place, _ = waiting.context
         if status != _PARTIAL and tried == self._tries:
             self._parts.pop(place, None)
+
+    def _drop(self, waiting: Waiting, status: int) -> None:
+        """Nobody wants this part any more, or any at all."""
+        if self._call is None or self._call.closed:
+            self._abandon()  # they and this one refer to each other
+        if status == _PARTIAL:
+            self._router.cancel(waiting)
 
     def _whole(self, pieces: list[bytes]) -> bytes | list[bytes]:
         return b"".join(pieces)

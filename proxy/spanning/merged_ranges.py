@@ -51,8 +51,7 @@ class RowGather(Gather):
         self._ends(waiting, status)
         tried, place, _ = waiting.context
         if self._call is None or self._call.closed or tried != self._tries:
-            if status == _PARTIAL:
-                self._router.cancel(waiting)
+            self._drop(waiting, status)
             return
         if status not in (_OK, _PARTIAL):
             self._missed(status, body)

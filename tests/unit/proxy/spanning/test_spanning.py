@@ -22,6 +22,7 @@ from proxy.routing.router import MethodStats
 from proxy.spanning.gather import Gather, hash_answer, range_answer, range_requests, range_rows
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.row_merge import RowMerge
+from tests.garbage import no_garbage
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.services.test_range_stream import Shards
 
@@ -247,6 +248,33 @@ def test_what_had_come_of_a_large_range_is_let_go_once_whose_host_ends(merged: b
     net.pass_time(0.2)
     come(2, 3)
     assert call.gathered == 2 * len(body)
+
+
+@pytest.mark.parametrize("end", ["answered", "closed", "failed"])
+@pytest.mark.parametrize("merged", [False, True])
+def test_nothing_of_a_range_over_shards_is_left_to_the_garbage_collector(merged: bool, end: str) -> None:
+    shards = Shards(2)
+    request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0")
+    begun, last = parts(request, [(b"a", key_value(b"a", 2, 2, 1, b"v", 0))], Random(0))[0], b""
+    if merged:
+        last = parts(request, [], Random(0))[0]
+    with no_garbage("proxy"):
+        range_ = asked_of_two(shards, request, merged, [])
+        range_.start()
+        call = range_._call
+        shards.answer(0, Status.PARTIAL, begun)
+        if end == "closed":
+            call.closed = True
+            shards.answer(0, Status.PARTIAL, begun)
+            assert {*shards.cancelled} == {0, 1}
+        elif end == "failed":
+            shards.answer(0, Status.ERROR, EtcdError(errors.CORRUPT).encode())
+            assert shards.cancelled == [1]
+        else:
+            shards.answer(0, Status.OK, last)
+            shards.answer(1, Status.OK, last if merged else HEAD.pack(9, 2))
+        shards.asked.clear()
+        del range_
 
 
 def test_a_range_over_shards_whose_links_keep_breaking_halfway_fails() -> None:
