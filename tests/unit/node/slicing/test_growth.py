@@ -19,6 +19,7 @@ from cluster.evaluate.footprint import Footprint, footprint
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.validate import check_txn
 from cluster.features.lessor import Lessor
+from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from node.storage import StateStore
@@ -98,9 +99,10 @@ def test_footprints_and_their_conflicts_take_n_log_n_steps(shape: Callable[[int]
 
 @SHAPES
 def test_a_leader_evaluates_and_applies_in_n_log_n_steps(
-    tmp_path: Path, shape: Callable[[int], pb.TxnRequest]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: Callable[[int], pb.TxnRequest]
 ) -> None:
-    """Beside another of the same size that is on its way."""
+    """Beside another of the same size that is on its way, and in one turn."""
+    monkeypatch.setattr(GRAIN, "turn_deletes", 1 << 20)
     def run(size: int) -> Callable[[], object]:
         store = StateStore.open(tmp_path / f"{size}")
         data = b"".join(records.put(f"k{at:06}x".encode(), 0, 1, b"v", 0) for at in range(1, size, 4))
