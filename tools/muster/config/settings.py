@@ -185,7 +185,7 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     warnings += _check_others(values)
     used = is_used(data_dir := _data_dir(values, name, warnings, is_used))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
-    own = ((), ()) if values["proxy"] != "off" else (listen_peer, () if used else advertise_peer)
+    own = ((), ()) if values["proxy"] != "off" else (listen_peer, _told(values, used, advertise_peer))
     named, alone = () if used else _urls_of(initial_cluster), _may_be_alone(values, used, initial_cluster)
     key_file, peer_tls = _peer_security(values, *own, named, warnings, alone=alone)
     return ServerConfig(
@@ -259,6 +259,11 @@ def _peer_security(
     return key_file, tls
 
 
+def _told(values: Values, used: bool, advertised: tuple[Url, ...]) -> tuple[Url, ...]:
+    """The peer URLs that a host tells others. The cluster that it joins has its URLs already."""
+    return () if used or values["initial-cluster-state"] == "existing" else advertised
+
+
 def _may_be_alone(values: Values, used: bool, initial: InitialCluster) -> bool:
     """Whether no other host is named. Members that a data directory knows are its node's to count, unless
     they are to be removed first."""
@@ -310,9 +315,10 @@ def with_members(config: ServerConfig, peer_urls: Iterable[str]) -> ServerConfig
 def as_member(config: ServerConfig) -> ServerConfig:
     """The same for a member that was started with --proxy: it listens for peers, after all. ConfigError."""
     more: list[str] = []
-    named = ((), ()) if config.used else (config.advertise_peer, _urls_of(config.initial_cluster))
+    told = _told(config.values, config.used, config.advertise_peer)
+    named = () if config.used else _urls_of(config.initial_cluster)
     key_file, tls = _peer_security(
-        config.values, config.listen_peer, *named, more,
+        config.values, config.listen_peer, told, named, more,
         alone=_may_be_alone(config.values, config.used, config.initial_cluster))
     warnings = tuple(dict.fromkeys((*config.warnings, *more)))
     return replace(config, peer_key_file=key_file, peer_tls=tls, warnings=warnings)

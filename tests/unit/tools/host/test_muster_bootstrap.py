@@ -289,18 +289,22 @@ def test_a_cluster_that_cannot_be_bootstrapped(tmp_path: Path, args: tuple[str, 
     assert message in str(e.value)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("advertised", [(), ("--initial-advertise-peer-urls=http://10.0.0.9:2380",)])
 def test_a_host_that_joins_is_known_by_the_url_that_it_was_added_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advertised: tuple[str, ...]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advertised: tuple[str, ...], scheme: str
 ) -> None:
     """It was refused unless its own flag had that URL as well, which etcd asks of new clusters alone."""
-    urls = "http://127.0.0.1:23800", "http://127.0.0.1:23803"
+    urls = f"{scheme}://127.0.0.1:23800", f"{scheme}://127.0.0.1:23803"
     running = Running(7, 1, 2, tuple(Host(n, "", (url,)) for n, url in enumerate(urls, 1)))
     monkeypatch.setattr(joining, "ask", lambda *args, **options: running)
-    identity, _ = establish(
-        tmp_path, "--name=h3", "--initial-cluster-state=existing",
-        f"--initial-cluster=h0={urls[0]},h3={urls[1]}", f"--listen-peer-urls={urls[1]}", *advertised)
+    flags = (
+        "--name=h3", "--initial-cluster-state=existing", f"--initial-cluster=h0={urls[0]},h3={urls[1]}",
+        f"--listen-peer-urls={urls[1]}", *["--peer-auto-tls"][: scheme == "https"], *advertised)
+    identity, _ = establish(tmp_path, *flags)
     assert (identity.member_id, identity.own.peer_urls) == (2, urls[1:])
+    settings = config.build(resolve(SERVER_FLAGS, (*flags, f"--data-dir={tmp_path}", "--proxy=on"), {}))
+    assert (config.as_member(settings).peer_tls is not None) == (scheme == "https")
 
 
 def test_a_wrong_cluster_with_defaults_left_gives_etcds_hints(tmp_path: Path) -> None:
