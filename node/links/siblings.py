@@ -40,6 +40,7 @@ class NodeLink:
         self.shard = shard
         self.alive = True
         self.up = False
+        self.refused = False  # another member is at that address
         self.leader = 0  # of its shard, as it last said
         self.term = 0
         self.commit = self.applied = 0
@@ -79,7 +80,11 @@ class NodeLink:
 
     def flush(self) -> None:
         """Introduce this node, and send what is queued once the other side has said its STATE: before, it may
-        be another shard's node. What is queued is dropped while the other side is unreachable."""
+        be another shard's node. What is queued is dropped while the other side is unreachable, or another
+        member."""
+        if self.refused:
+            self._out = []
+            return
         if (not self._out and self._greeted) or not self.alive:
             return
         records = self._out
@@ -277,11 +282,14 @@ class NodeLinks:
         link.drop("another shard's node answers")
 
     def refused(self, link: NodeLink, reason: str) -> None:
-        """The other side takes nothing of this node. Where that is another member, the link ends once it is
-        silent: at once, it would be made again with the next message."""
+        """The other side takes nothing of this node. Where that is another member, the link ends a little
+        later: at once, it would be made again with the next message."""
         if not reason.startswith(meant.REASON):
             link.drop(reason)
-        elif self._complaints.news((link.member_id, link.shard), self.loop.time()):
+            return
+        link.refused = True
+        self.dirty.add(link)  # what is queued is for nobody
+        if self._complaints.news((link.member_id, link.shard), self.loop.time()):
             log.warning("another member's node answers", peer=f"{link.member_id:x}", shard=link.shard,
                         reason=reason)
 

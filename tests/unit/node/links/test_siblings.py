@@ -182,6 +182,20 @@ def test_where_another_member_answers_nothing_is_sent_and_a_pause_is_made() -> N
     assert not link.alive
 
 
+def test_what_is_for_a_member_that_is_not_there_is_not_kept() -> None:
+    """It waited for the link's end, all of it in memory: 10,000 records of any size."""
+    world = World()
+    link, socket = world.link()
+    link.request(Method.PREPARE, b"before the answer")
+    socket.refuses(b"to field mismatch (got 2 want 3)")
+    world.links.flush()
+    for _ in range(3):
+        assert link._out == []
+        link.request(Method.PREPARE, bytes(1000))
+        world.links.flush()
+    assert (socket.sent, link.alive) == ([[Method.HELLO]], True)
+
+
 @pytest.mark.parametrize("connected", [True, False])
 def test_what_waits_for_a_state_is_bounded(connected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "_MAX_WAITING", 3)
