@@ -27,7 +27,7 @@ REMOVED = "the member has been permanently removed from the cluster"
 _WHO, _REFUSED, _VERSIONS, _JOIN = (
     kind.byte for kind in (PeerKind.WHO, PeerKind.REFUSED, PeerKind.VERSIONS, PeerKind.JOIN))
 RETRY_S = 5.0  # a host that is refused says hello again after so long; what is wrong is mended by people
-_ELSEWHERE_S = 1.0  # so long after another member has answered the address is dialled again
+ELSEWHERE_S = 1.0  # so long after another member has answered the address is dialled again
 _SETTLED_S = 1.0  # so long after a hello a refusal would have come
 _TELL_AGAIN_S = 10.0  # the versions: a peer that let the hello wait has dropped them (``Unheard``)
 _LONGEST_REASON = 300
@@ -114,7 +114,7 @@ class PeerLink:
         self.active()
         refused_s = self._now() - self._refused_at
         if self._refused is not None and not self._greeted and self._refused[0] == REFUSED_MEANT:
-            if refused_s >= _ELSEWHERE_S:
+            if refused_s >= ELSEWHERE_S:
                 self._socket.drop(b"", self.trouble()[0])
         elif self._refused is not None and not self._greeted and refused_s >= RETRY_S:
             self._greet()

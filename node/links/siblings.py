@@ -23,6 +23,7 @@ from cluster.wire.frames import PeerKind
 from cluster.wire.link import AskingEnd, Broken, Listening
 from cluster.wire.messages import REQUEST, STATE_BODY, Status
 from node.links.fronts import NODE_IDENTITY
+from node.links.peer_link import ELSEWHERE_S
 from node.machine import Machine
 
 log = structlog.get_logger("links")
@@ -283,12 +284,13 @@ class NodeLinks:
 
     def refused(self, link: NodeLink, reason: str) -> None:
         """The other side takes nothing of this node. Where that is another member, the link ends a little
-        later: at once, it would be made again with the next message."""
+        later: at once, it would be made again with the next message. The other side ends strangers, too."""
         if not reason.startswith(meant.REASON):
             link.drop(reason)
             return
         link.refused = True
         self.dirty.add(link)  # what is queued is for nobody
+        self.loop.call_later(ELSEWHERE_S, link.drop, reason)
         if self._complaints.news((link.member_id, link.shard), self.loop.time()):
             log.warning("another member's node answers", peer=f"{link.member_id:x}", shard=link.shard,
                         reason=reason)

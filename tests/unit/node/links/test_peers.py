@@ -376,7 +376,7 @@ def test_a_link_to_where_another_member_is_ends_until_its_own_is_there(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It stood for ever: its frames were dropped at the other member, and nothing told of trouble."""
-    monkeypatch.setattr(peer_link, "_ELSEWHERE_S", 0.05)
+    monkeypatch.setattr(peer_link, "ELSEWHERE_S", 0.05)
 
     async def scenario() -> None:
         shared, own, third = free_ports(3)

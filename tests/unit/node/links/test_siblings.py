@@ -61,15 +61,16 @@ class Socket:
 
 
 class World:
-    def __init__(self) -> None:
+    def __init__(self, election_timeout_ms: int = 1000) -> None:
         self.now = 100.0
+        self.later: list[tuple[float, Any]] = []
         self.heard = 0
         self.sockets: list[Socket] = []
         common = Common(
             cluster_id=9, member_id=1, name="h1", shard_count=3, placement_depth=2, run_dir="/run",
-            peers=tuple(Peer(m, f"h{m}", "h", 1000) for m in (1, 2)))
-        machine: Any = SimpleNamespace(loop=SimpleNamespace(time=lambda: self.now), dial=self._dial,
-                                       random_bytes=bytes)
+            peers=tuple(Peer(m, f"h{m}", "h", 1000) for m in (1, 2)), election_timeout_ms=election_timeout_ms)
+        loop = SimpleNamespace(time=lambda: self.now, call_later=self._call_later)
+        machine: Any = SimpleNamespace(loop=loop, dial=self._dial, random_bytes=bytes)
         self.peers = {peer.member_id: peer for peer in common.peers}
         self.dialled: list[str] = []
         self.links = NodeLinks(machine, common, self._hears, self.peers.get)
@@ -78,6 +79,15 @@ class World:
         self.dialled.append(endpoint)
         self.sockets.append(Socket(receive))
         return self.sockets[-1]
+
+    def _call_later(self, delay_s: float, call: Any, *given: Any) -> None:
+        self.later.append((self.now + delay_s, lambda: call(*given)))
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        for due in [each for each in self.later if each[0] <= self.now]:
+            self.later.remove(due)
+            due[1]()
 
     def _hears(self) -> None:
         self.heard += 1
@@ -160,19 +170,23 @@ def test_a_link_names_the_member_that_it_is_for_with_its_hello() -> None:
     assert world.sockets[-1].before == [[]], "at an own socket nobody else is"
 
 
-def test_where_another_member_answers_nothing_is_sent_and_a_pause_is_made() -> None:
-    world = World()
+@pytest.mark.parametrize(("election_timeout_ms", "pause_s"), [(500, 0.5), (1000, 1.0), (20_000, 1.0)])
+def test_where_another_member_answers_nothing_is_sent_and_a_pause_is_made(
+    election_timeout_ms: int, pause_s: float
+) -> None:
+    """The other side ended it first, as a stranger without a hello, where election timeouts are long."""
+    world = World(election_timeout_ms)
     with capture_logs() as logs:
         for _ in range(2):
             link, socket = world.link()
             socket.refuses(b"to field mismatch (got 2 want 3)")
             for _ in range(4):
-                world.now += 0.2
+                world.wait(pause_s / 5)
                 world.links.sweep()
-                assert world.links.get(2, 1) is link, "no sooner than an election timeout"
+                assert world.links.get(2, 1) is link, "no sooner"
                 world.links.flush()
             assert socket.sent == [[Method.HELLO]]
-            world.now += 0.3
+            world.wait(pause_s / 4)
             world.links.sweep()
             assert (socket.closed, link.alive) == (True, False)
     assert [(line["event"], line["reason"]) for line in logs] == [
