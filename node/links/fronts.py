@@ -148,6 +148,17 @@ class FrontLink:
         return self.alive
 
 
+def cluster_of(data: bytes) -> int | None:
+    """The cluster that a front's hello names; None: it is no hello."""
+    try:
+        _, records = messages.decode_requests(data)
+    except (ValueError, IndexError):
+        return None
+    if not records or records[0][1] != Method.HELLO or len(records[0][3]) != HELLO_BODY.size:
+        return None
+    return int(HELLO_BODY.unpack(records[0][3])[1])
+
+
 def _frames(out: list[bytes]) -> Iterator[list[bytes]]:
     """Whole records, each in one piece or several."""
     records: list[bytes] = []

@@ -41,6 +41,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings, Peer
 from cluster.wire.frames import HIGHEST, LOWEST, PEER_FRAMES, PeerKind, agreed
 from cluster.wire.messages import SEQUENCE, SPOKEN, Status, answer
+from node.links.fronts import cluster_of
 from node.links.incarnations import REFUSED, Incarnations
 from node.links.peer_link import (
     HINTS,
@@ -218,7 +219,7 @@ class Peers:
         identity, frame = parts[0], parts[-1]
         kind = frame[:1]
         if kind == _FRONT:
-            if len(parts) > 2 and (refusal := self._unfit(parts[1:-1])) is not None:
+            if len(parts) > 2 and (refusal := self._unfit(parts[1:])) is not None:
                 self._refuse_node(identity, *refusal)
             elif self._on_front(identity, frame[1:], self._router.send):
                 self._router.trust(identity)
@@ -277,12 +278,16 @@ class Peers:
         return f"the hosts began with different data: {name} was {other}, {self._name} was {self._origin}"
 
     def _unfit(self, parts: list[bytes]) -> tuple[int, str] | None:
-        """Why a front, or a node of another shard, is refused for what stands before its hello. A node of
-        another origin would take a feed that does not fit its data."""
-        if (other := self._other_origin(parts)) is not None:
+        """Why a front, or a node of another shard, is refused for what stands before its hello, the last of
+        these parts. A node of another origin would take a feed that does not fit its data. One of another
+        cluster hears of that instead (``Fronts.frame``)."""
+        *before, frame = parts
+        if (other := self._other_origin(before)) is not None:
             return REFUSED_ORIGIN, self._origins("a host", other)
-        mismatch = meant.mismatch(parts, self._settings.common.member_id)
-        return (REFUSED_MEANT, mismatch) if mismatch else None
+        mismatch = meant.mismatch(before, self._settings.common.member_id)
+        if not mismatch or cluster_of(frame[1:]) not in (None, self._cluster_id):
+            return None
+        return REFUSED_MEANT, mismatch
 
     def _refuse_node(self, identity: bytes, code: int, reason: str) -> None:
         if self._refusals.news((0, code), self._loop.time()):

@@ -13,6 +13,7 @@ from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.frames import LOWEST
+from cluster.wire.link import AskingEnd
 from cluster.wire.messages import HELLO_BODY, SEQUENCE, Method, request
 from node.links.fronts import Fronts
 from node.links.peers import HELLO, Peers
@@ -301,6 +302,17 @@ def test_a_front_that_means_another_member_is_refused(port: Port) -> None:
     assert (port.fronts, port.trusted) == ([], [])
     port.receive([b"front", OWN.encode(), meant.encode(1), b"Fhello"])
     assert port.fronts == [b"front"]
+
+
+@pytest.mark.parametrize(("cluster", "judged"), [(CLUSTER, []), (CLUSTER + 1, [b"front"])])
+def test_a_front_of_another_cluster_hears_of_that_and_not_of_members(
+    port: Port, cluster: int, judged: list[bytes]
+) -> None:
+    """``judged``: by the part that knows what a hello says (``Fronts``)."""
+    end = AskingEnd(b"F")
+    with capture_logs() as logged:
+        port.receive([b"front", meant.encode(2), end.frame([end.hello(cluster, 3, 5, (2, 1))])])
+    assert (port.fronts, len(port.sent), len(logged)) == (judged, not judged, not judged)
 
 
 def test_an_empty_frame_ends_the_link_of_a_peer_and_nothing_else(port: Port) -> None:
