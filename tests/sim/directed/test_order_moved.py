@@ -48,7 +48,7 @@ class Moved(Everything):
         self.asked: list[Operation] = []
         self.addresses: set[str] = set()  # of the member that moved, in the lagging host's table meanwhile
         self.at(AWAY_AT, None, lambda: self._kill_host(LAGS, front=True))
-        self.at(UPDATED_AT, None, self._update)
+        self.at(UPDATED_AT, None, lambda: self.give(MOVES, "n1"))
         self.at(LED_AT, None, self._lead)
         self.at(BACK_AT, None, lambda: self._start_host(LAGS))
         self.at(ASKED_AT, None, self._ask)
@@ -56,9 +56,10 @@ class Moved(Everything):
     def node_settings(self, host: int, shard: int) -> NodeSettings:
         return replace(super().node_settings(host, shard), leader_placement="spread")
 
-    def _update(self) -> None:
+    def give(self, member_id: int, name: str) -> None:
+        """A member gets another address."""
         front = self.fronts[LEADS]
-        request = pb.MemberUpdateRequest(ID=MOVES, peerURLs=["http://n1:1000"])
+        request = pb.MemberUpdateRequest(ID=member_id, peerURLs=[f"http://{name}:1000"])
         body = bytes((MEMBER_UPDATE,)) + request.SerializeToString()
         call: Any = self.clients.call(lambda data: None, lambda status, message: None)
         front.happens(
