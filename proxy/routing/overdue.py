@@ -39,7 +39,9 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
              or (w.call is not None and w.call.closed))
     ]
     for waiting in late:
-        del link.pending[waiting.rid]
+        if pending.get(waiting.rid) is not waiting:
+            continue  # its read was given up as another part of it failed
+        del pending[waiting.rid]
         if waiting.route != WRITE:
             router.post(link, waiting.rid, Method.CANCEL, b"")
         if waiting.call is not None and waiting.call.closed:

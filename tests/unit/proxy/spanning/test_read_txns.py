@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from typing import Any
 
+from cluster import errors
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import plain_answer
 from cluster.evaluate.steps import STEP_BYTES
@@ -135,6 +136,19 @@ def test_answers_that_come_in_pieces_are_joined_in_steps() -> None:
     response = rpc_pb2.TxnResponse.FromString(call.replies[0])
     assert [one.response_range.kvs[0].key for one in response.responses] == keys
     assert {one.response_range.kvs[0].value for one in response.responses} == {value}
+
+
+def test_it_fails_once_if_several_parts_at_one_link_are_overdue() -> None:
+    net = Net(shards=SHARDS).started()
+    call = call_txn(net, rpc_pb2.TxnRequest(success=[get(b"k%02d" % number) for number in range(24)]))
+    (question,) = net.nodes[1].take()
+    net.nodes[1].index(question, 9, 9)
+    net.run()
+    assert max(len(node.take(Method.RANGE)) for node in net.every.values()) > 1
+    net.pass_time(net.router.limit_s + 1)
+    assert call.status is not None
+    assert call.status[0] == errors.TIMEOUT.code
+    assert not any(link.pending for route in net.router.routes.values() for link in route.links.values())
 
 
 def test_a_large_one_whose_client_has_gone_goes_no_further() -> None:
