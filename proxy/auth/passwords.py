@@ -1,8 +1,8 @@
 """Passwords, hashed and compared in threads: bcrypt takes 50 ms by design.
 
 Clients take turns, so that none keeps others from logging in. Who logs in has no name yet: a client is an
-address, of IPv6 a network of 64 bits, since one host may have all of its addresses. By a Unix socket it is a
-connection.
+address, of IPv6 a network of 64 bits, since one host may have all of its addresses. All connections by Unix
+sockets are one client.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Passwords:
         client = _client_of(asks.peer)
         jobs = self._waiting.get(client, deque())
         clients = len(self._waiting) + (not jobs)
-        if self._jobs >= _MOST_WAITING and len(jobs) >= _MOST_WAITING // clients:
+        if self._jobs >= _MOST_WAITING and len(jobs) >= max(_MOST_WAITING // clients, 1):
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         jobs.append(_Job(asks, work, then, failed))
         self._jobs += 1
@@ -125,7 +125,7 @@ def _client_of(peer: str) -> str:
     """``peer``: an address and a port, or ``@`` and a number by a Unix socket."""
     address = peer.rpartition(":")[0]
     if ":" not in address:
-        return address or peer
+        return address
     try:
         number = IPv6Address(address)
     except ValueError:

@@ -98,13 +98,20 @@ def test_a_client_has_more_than_its_part_while_there_is_room(monkeypatch: pytest
     assert asked.check(asking("many users"))
 
 
-def test_local_clients_take_turns_by_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_connections_are_one_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process opens as many as it likes."""
     asked = Asked(monkeypatch)
-    assert sum(asked.check(asking("", 1), "wrong") for _ in range(1500)) == 1002
-    assert asked.check(asking("", 2))
-    for _ in range(3):
+    assert sum(asked.check(asking("", number), "wrong") for number in range(1500)) == 1002
+    assert asked.check(asking("a"))
+    for _ in range(2):
         asked.loop.work()
-    assert ("@2", True) in asked.told
+    assert ("a", True) in asked.told
+
+
+def test_a_client_that_waits_for_nothing_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    assert all(asked.check(asking(f"10.0.{n >> 8}.{n & 255}")) for n in range(1500))
+    assert not asked.check(asking("10.0.5.1"))
 
 
 @pytest.mark.parametrize(
