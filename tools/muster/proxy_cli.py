@@ -9,6 +9,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTP_PORT, HTTPS_PORT, HTTPException, HTTPResponse
@@ -316,6 +317,14 @@ def _members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
             f"{refused}; /v2/members: {e}: without it name the members by --initial-cluster") from None
 
 
+class _LookUps(ThreadPoolExecutor):
+    """Of a loop, which waits for its threads as it ends. Name servers that do not answer hold one for ten
+    seconds and more, and the next endpoint waits for that."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
 async def _member_list(endpoint: Endpoint) -> rpc_pb2.MemberListResponse:
     """By gRPC. DialError, CallError, DecodeError."""
     from muster_client.wire.connections import Connection
@@ -323,6 +332,7 @@ async def _member_list(endpoint: Endpoint) -> rpc_pb2.MemberListResponse:
 
     from cluster.pb import rpc_pb2
 
+    asyncio.get_running_loop().set_default_executor(_LookUps(1))
     connection = Connection(endpoint)
     line = connection.line = await dial(endpoint, lambda: None)
     try:

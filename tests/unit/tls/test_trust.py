@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trustme
@@ -136,3 +140,24 @@ def test_no_client_has_the_default_context() -> None:
     assert not [str(path) for package in ("cluster", "node", "proxy", "tools", "bench", "muster")
                 for path in (ROOT / package).rglob("*.py")
                 if "create_default_context" in path.read_text(encoding="utf-8")]
+
+
+def test_a_name_that_nobody_resolves_holds_a_proxy_no_longer_than_any_silent_member(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def unanswered(*given: object, **more: object) -> NoReturn:
+        over.wait(30)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    monkeypatch.setattr("muster_client.wire.http2.dialing.DIAL_S", 0.1)
+    monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
+    began = time.monotonic()
+    try:
+        with pytest.raises(ConfigError, match="no answer"):
+            proxy_cli.members_of(["http://member.invalid:2379"])
+        assert time.monotonic() - began < 15
+    finally:
+        over.set()
