@@ -275,6 +275,8 @@ class Versions(StateRows):
         All of very many are to be in ``lease_lists``."""
         if not limit and but is None and (listed := self.lease_lists.keys(lease)) is not None:
             return listed
+        if not self.lease_exists(lease):  # rows of an ended one may be left, very many
+            return []
         attached = []
         for row in self.attachment_rows(lease, but):
             key = row[9:]

@@ -195,6 +195,9 @@ def test_few_rows_go_in_the_turn_that_ends_a_large_lease(
     assert b"new" not in left[0], "it was attached in the same run"
     assert store.lease_keys(LEASE) == [key for key in store.attached(LEASE) if key] == []
     assert not any(store.leased_keys(NOTHING))
+    with monkeypatch.context() as patch:  # as whoever judges a request about it asks; was 13 us for each row
+        patch.setattr(store, "current", lambda key: pytest.fail(f"a row of a lease that has ended: {key!r}"))
+        assert store.lease_keys(LEASE, 1, but=NOTHING) == []
     assert store.hash_state().run() == whole.hash_state().run()  # I19
     check = LeaseCheck(store)
     while not check.step(10**6):
