@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 _BLOCK = 256
 _WEIGHT = 4  # times _BLOCK: a block that weighs more (``reads.Measured``) is cut in half
 _NEWS = 2  # times _BLOCK: what came into a block since it was measured; more: it is measured again
+# a large value of a key that was there weighs a fraction: most take the place of as much, and to measure a
+# block reads 8 MB. So 32 MB may come into it that way
+_REWRITTEN = 8
+_UNKNOWN = 1 << 62  # what came into a block that was never measured: cut until the rest weighs little
 _CUTS_PER_APPLY = 4
 _FORGOTTEN_AT_ONCE = 16  # a look at each takes 5 to 10 us
 
@@ -102,6 +106,7 @@ class KeyCounts:
     ) -> None:
         """``large``: keys that were written, new ones or not, with the bytes of their large values."""
         starts, counts, news, cursor = self._starts, self._counts, self._news, self._cursor
+        new = set(created) if large else ()
         most, most_news = 2 * _BLOCK, _NEWS * _BLOCK
         for key in created:
             if cursor is None or key < cursor:
@@ -113,7 +118,7 @@ class KeyCounts:
         for key, size in large:
             if cursor is None or key < cursor:
                 at = bisect_right(starts, key) - 1
-                news[at] += size // LARGE_ROW
+                news[at] += size // (LARGE_ROW if key in new else _REWRITTEN * LARGE_ROW)
                 if news[at] > most_news and starts[at] not in self._came:
                     self._large.add(starts[at])
         for key in deleted:
@@ -169,16 +174,17 @@ class KeyCounts:
         at = bisect_right(starts, start) - 1
         if starts[at] != start or starts[at + 1 : at + 2] == [b"\0"]:  # gone; or no key is before b"\0"
             return
+        few = counts[at] <= 2 * _BLOCK
         measure, first = self._keys.measure, start or b"\0"
         end = starts[at + 1] if at + 1 < len(starts) else self._cursor or b"\0"
-        whole = counts[at] <= 2 * _BLOCK and measure(first, end, 2 * _BLOCK, _WEIGHT * _BLOCK).rest is None
+        whole = few and measure(first, end, 2 * _BLOCK, _WEIGHT * _BLOCK).rest is None
         keys, weight, rest = (0, 0, None) if whole else measure(first, end, _BLOCK, _WEIGHT * _BLOCK // 2)
         if rest is None:
             news[at] = 0
             return
         starts.insert(at + 1, rest)
         counts.insert(at + 1, counts[at] - keys)
-        news.insert(at + 1, max(news[at] - weight, 0))
+        news.insert(at + 1, _UNKNOWN if few else max(news[at] - weight, 0))
         counts[at], news[at] = keys, 0
         if came or counts[at + 1] > 2 * _BLOCK or news[at + 1] > _NEWS * _BLOCK:
             still.add(rest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from bisect import bisect_left
+from typing import Any
 
 import pytest
 
@@ -356,13 +357,38 @@ def test_blocks_of_large_values_are_cut(open_store: OpenStore, new: bool) -> Non
         apply(records.txn([put]) if number % 2 else put)
     while not store.counts.cut_step():
         pass
-    most = (counts._WEIGHT + counts._NEWS) * counts._BLOCK
+    most = (counts._WEIGHT + counts._NEWS * (1 if new else counts._REWRITTEN)) * counts._BLOCK
     assert heaviest(store) <= most + 101 < 60 * 100
     assert store.quick_count(b"k001", b"k059") == store.count(b"k001", b"k059") == 58
     store.counts = KeyCounts(store)
     while not store.counts.build_step():
         pass
     assert heaviest(store) <= counts._WEIGHT * counts._BLOCK + 101
+
+
+def test_values_that_are_written_again_are_not_read_for_it(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each 4 MB written into a block had every replica read up to 8 MB of it, and old versions, in a turn."""
+    store = open_store()
+    assert store.counts.build_step()
+    measure, read, most, weight = store.measure, [0], 1 << 30, 8
+
+    def noted(*args: Any) -> Measured:
+        measured = measure(*args)
+        read[0] += measured.weight
+        return measured
+
+    monkeypatch.setattr(store, "measure", noted)
+    for turn in range(32):
+        for number in range(40):
+            create = number + 1 if turn else 0
+            put = records.put(b"k%03d" % number, create, turn + 1, bytes(weight * LARGE_ROW), 0)
+            store.apply([(store.position.shard_index + 1, 1, put)])
+    while not store.counts.cut_step():
+        pass
+    assert read[0] < 32 * 40 * weight // 2
+    assert store.quick_count(b"k001", b"k039") == measure(b"k001", b"k039", most, most).keys == 38
 
 
 def test_what_is_counted_by_now_is_not_walked() -> None:
