@@ -84,10 +84,10 @@ class KeyCounts:
         self._large.difference_update(starts[first:stop])
         starts[first:stop] = [piece[0] for piece in pieces]
         counts[first:stop] = [piece[1] for piece in pieces]
-        self._news[first:stop] = [0] * len(pieces)
+        self._news[first:stop] = [_UNKNOWN] * len(pieces)
         if live > 2 * _BLOCK:
             self._came.add(start)
-        self._large.update(at for at, _ in pieces if at not in self._came)  # what they weigh is not known
+        self._large.update(at for at, _ in pieces if at not in self._came)
 
     def build_step(self) -> bool:
         """Count the next block's worth of keys, or of names and bytes. True: all are counted."""
