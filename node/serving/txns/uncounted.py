@@ -1,31 +1,35 @@
 """Writes with large ranges that come while the keys are still being counted, as after a start.
 
 To evaluate them is to count their ranges, and that would walk over all of these in one turn of the leader. So
-they wait, and count along. Ranges of few keys are walked, and those before the cursor are counted.
+they wait until these are counted, and one piece of work for all of them counts along. Ranges of few keys are
+walked, and those that are counted by now do not wait.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import footprint
-from cluster.evaluate.spans import inverted
-from cluster.evaluate.steps import Steps
+from cluster.evaluate.spans import Span, inverted
+from cluster.faults import MISTAKES, faults
 from cluster.features.auth.principal import named
 from cluster.wire.messages import Method
 from node.links.fronts import FrontLink, Request
+from node.slicing.slicer import Slicer, Slices
 
 if TYPE_CHECKING:
     from cluster.raft import Raft
     from node.replica.roles.role import Role
     from node.serving.reads import Reads
-    from node.serving.txns.looking import Looking
     from node.storage import StateStore
 
-_FEW = 16  # ranges; 0.4 ms each, to see whether it has few keys
+_MOST = 10_000  # that wait: beyond it TooManyRequests
+_MOST_BYTES = 64 << 20  # of theirs
+_STEPS = 16  # of counting, 0.3 ms each, between two looks at all that wait
 _METHODS = frozenset((Method.DELETE_RANGE, Method.TXN))
 
 
@@ -33,24 +37,30 @@ class UncountedNode(Protocol):
     store: StateStore
     raft: Raft
     role: Role
-    looking: Looking
+    slicer: Slicer
     reads: Reads
 
+    def wake(self) -> None: ...
 
-class Count:
-    """Count keys until all are counted (``cluster.evaluate.steps.Stepped``)."""
 
-    def __init__(self, store: StateStore) -> None:
-        self._store = store
-
-    def steps(self) -> Steps[None]:
-        while not (self._store.counts.build_step() and self._store.counts.cut_step()):
-            yield
+class Waiting(NamedTuple):
+    link: FrontLink
+    rid: int
+    method: int
+    timeout_ms: int
+    body: bytes
+    ranges: list[Span]  # what is counted last comes first
 
 
 class Uncounted:
     def __init__(self, node: UncountedNode) -> None:
         self._node = node
+        self._waiting: deque[Waiting] = deque()
+        self._bytes = 0
+        self._counting = False  # the work is under way
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def taker(self, requests: Sequence[Request]) -> Role | Uncounted:
         """What takes the requests of a frame."""
@@ -62,30 +72,71 @@ class Uncounted:
         return False
 
     def submit(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
-        """To the role, now or once all is counted."""
+        """To the role, now or once its ranges are counted. EtcdError."""
         node = self._node
-        if node.store.counts.ready or not node.raft.is_leader or not self._waits(method, body):
+        ranges = [] if node.store.counts.ready or not node.raft.is_leader else _ranges(method, body)
+        if not node.store.uncounted(ranges):
             node.role.submit(link, rid, method, timeout_ms, body)
-        else:
-            counted = partial(self._counted, (link, rid, method, timeout_ms, body))
-            node.looking.start(link, rid, Count(node.store), lambda: True, counted)
+            return
+        if len(self) >= _MOST or self._bytes + len(body) > _MOST_BYTES:
+            raise EtcdError(errors.TOO_MANY_REQUESTS)
+        self._waiting.append(Waiting(link, rid, method, timeout_ms, body, ranges))
+        self._bytes += len(body)
+        if not self._counting:
+            self._counting = True
+            node.slicer.start(self._count())
 
-    def _counted(self, request: tuple[FrontLink, int, int, int, bytes], done: Count | None) -> None:
-        if done is None:
-            return  # nobody waits for it any more
-        link, rid, *_ = request
+    def _count(self) -> Slices:
+        node = self._node
         try:
-            self._node.role.submit(*request)
+            while self._waiting:
+                for _ in range(_STEPS):
+                    counts = node.store.counts
+                    if not node.raft.is_leader or (counts.build_step() and counts.cut_step()):
+                        break
+                    yield
+                yield from self._look()
+        finally:
+            self._counting = False
+
+    def _look(self) -> Slices:
+        """Pass on what waits no longer."""
+        for _ in range(len(self)):
+            waiting = self._waiting.popleft()
+            if self._waits(waiting):
+                self._waiting.append(waiting)
+            else:
+                self._bytes -= len(waiting.body)
+                self._pass_on(*waiting[:5])
+            yield
+
+    def _waits(self, waiting: Waiting) -> bool:
+        """A node that has lost its term refuses it, and nothing of it is logged."""
+        node, knows = self._node, self._node.store.counts.knows
+        awaited = waiting.link.awaits(waiting.rid) and node.raft.is_leader
+        return awaited and not all(knows(*span) for span in waiting.ranges)
+
+    def _pass_on(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+        if not link.awaits(rid):
+            return
+        try:
+            self._node.role.submit(link, rid, method, timeout_ms, body)
         except EtcdError as e:
             self._node.reads.refuse(link, rid, e)
+        except MISTAKES as error:  # the others go on
+            faults.met(f"taking in a request of method {method}", error)
+            self._node.reads.refuse(link, rid, EtcdError(errors.INTERNAL_FAULT))
+        self._node.wake()
 
-    def _waits(self, method: int, body: bytes) -> bool:
-        _, method, body = named(method, body)
-        if method not in _METHODS:
-            return False
-        try:
-            touched = footprint(method, body)
-        except EtcdError:  # refused in its turn
-            return False
-        ranges = [span for span in (*touched.reads, *touched.writes) if span[1] and not inverted(span)]
-        return len(ranges) > _FEW or any(self._node.store.uncounted(*span) for span in ranges)
+
+def _ranges(method: int, body: bytes) -> list[Span]:
+    """What a request counts."""
+    _, method, body = named(method, body)
+    if method not in _METHODS:
+        return []
+    try:
+        touched = footprint(method, body)
+    except EtcdError:  # refused in its turn
+        return []
+    ranges = {span for span in (*touched.reads, *touched.writes) if span[1] and not inverted(span)}
+    return sorted(ranges, key=lambda span: (span[1] == b"\0", span[1]), reverse=True)

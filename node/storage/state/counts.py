@@ -219,17 +219,32 @@ class KeyCounts:
         """Whether all keys before ``end`` are counted."""
         return self._cursor is None or b"\0" < end <= self._cursor
 
+    def _ends(self, start: bytes, end: bytes) -> tuple[int, bool, int, bool]:
+        """The block where a range begins, and whether within it; the same of where it ends."""
+        starts = self._starts
+        first = bisect_right(starts, start) - 1
+        last = len(starts) if end == b"\0" else bisect_right(starts, end) - 1
+        return (
+            first,
+            start > b"\0" and start != starts[first],  # b"\0" is never within
+            last,
+            last < len(starts) and starts[last] != end,
+        )
+
+    def knows(self, start: bytes, end: bytes) -> bool:
+        """Whether :meth:`count` is not None; walks nothing."""
+        if not self._came or not self._counted(end):
+            return self._counted(end)
+        first, head, last, tail = self._ends(start, end)
+        starts, came = self._starts, self._came
+        return not ((head and starts[first] in came) or (tail and starts[last] in came))
+
     def count(self, start: bytes, end: bytes) -> int | None:
         """Live keys in ``[start, end)``, ``end`` a zero byte: to the end. None: not all are counted yet."""
-        starts, counts, came = self._starts, self._counts, self._came
-        if not self._counted(end):
+        if not self.knows(start, end):
             return None
-        first = bisect_right(starts, start) - 1
-        last = len(starts) if end == b"\0" else bisect_right(starts, end) - 1  # where the range ends
-        head = start > b"\0" and start != starts[first]  # whether it begins within a block: b"\0" never does
-        tail = last < len(starts) and starts[last] != end
-        if came and ((head and starts[first] in came) or (tail and starts[last] in came)):
-            return None
+        starts, counts = self._starts, self._counts
+        first, head, last, tail = self._ends(start, end)
         if first + head > last:
             return self._keys.count(start, end)
         found = sum(counts[first + head : last])

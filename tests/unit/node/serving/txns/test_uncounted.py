@@ -9,16 +9,21 @@ from typing import Any
 
 import pytest
 
+from cluster.errors import EtcdError
+from cluster.faults import faults
 from cluster.features.auth.principal import NOBODY, SAID
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
+from node.serving.txns import uncounted
 from node.serving.txns.uncounted import Uncounted
+from node.slicing import slicer
+from node.slicing.slicer import Slicer
 from node.storage.state import versions
 from node.storage.state.counts import KeyCounts
 from node.storage.state.reads import count_rows
 from tests.unit.node.serving.test_long_answers import Replica
 
-MANY = 3_000  # keys
+MANY, FEW_ROWS = 3_000, 1_024  # keys
 
 
 class Started(Replica):
@@ -31,11 +36,20 @@ class Started(Replica):
             put = pb.PutRequest(key=b"k%06d" % number).SerializeToString()
             self.writes.submit(self.link, number, Method.PUT, put)
         self.writes.run()
-        self.settle()
+        super().settle()
         self.store.counts = KeyCounts(self.store)
         self.submitted: list[int] = []
         self.role: Any = SimpleNamespace(submit=self._submit)
+        self.slicer = Slicer(self.loop)
         self.uncounted = Uncounted(self)
+
+    def wake(self) -> None: ...
+
+    def settle(self) -> dict[int, tuple[int, bytes]]:
+        while len(self.uncounted):
+            self.loop.turn()
+            self.writes.run()
+        return super().settle()
 
     def _submit(self, link: Any, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
         self.submitted.append(rid)
@@ -54,10 +68,11 @@ class Started(Replica):
 @pytest.fixture
 def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     started = Started(tmp_path / "state")
+    monkeypatch.setattr(versions, "_FEW_ROWS", FEW_ROWS)
 
     def short(*args: Any) -> Any:
         found = count_rows(*args)
-        assert found[0] <= 1024, "a turn walked over very many keys"
+        assert found[0] <= FEW_ROWS, "a turn walked over very many keys"
         return found
 
     monkeypatch.setattr(versions, "count_rows", short)
@@ -75,6 +90,10 @@ def deleted_by(answer: tuple[int, bytes]) -> int:
     return int(pb.DeleteRangeResponse.FromString(body[16:]).deleted)
 
 
+def part(first: int, end: int) -> pb.DeleteRangeRequest:
+    return pb.DeleteRangeRequest(key=b"k%06d" % first, range_end=b"k%06d" % end)
+
+
 def test_a_delete_of_many_keys_waits_until_they_are_counted(started: Started) -> None:
     """Its turn walked over all of them: 1.3 s for 3 million."""
     rid = started.ask(Method.DELETE_RANGE, ALL)
@@ -82,6 +101,7 @@ def test_a_delete_of_many_keys_waits_until_they_are_counted(started: Started) ->
     few = started.ask(Method.DELETE_RANGE, FEW)
     assert started.submitted == [put, few], "those of few keys do not wait"
     answers = started.settle()
+    assert started.submitted == [put, few, rid]
     assert started.store.counts.ready
     assert [deleted_by(answers[each]) for each in (few, rid)] == [5, MANY - 5]
     assert started.store.quick_count(b"\0", b"\0") == 1
@@ -107,16 +127,85 @@ def test_what_is_counted_by_now_does_not_wait(started: Started) -> None:
     assert deleted_by(started.settle()[rid]) == 1_890
 
 
+def test_one_waits_for_its_own_ranges_alone(started: Started, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited until all keys of the store were counted: minutes for 100 million."""
+    monkeypatch.setattr(uncounted, "_STEPS", 2)
+    monkeypatch.setattr(slicer, "SLICE_S", 0)
+    last = started.ask(Method.DELETE_RANGE, part(1_500, MANY))
+    first = started.ask(Method.DELETE_RANGE, part(10, 1_400))
+    assert (started.submitted, len(started.uncounted)) == ([], 2)
+    while not started.submitted:
+        started.loop.turn()
+    assert started.submitted == [first]
+    assert not started.store.counts.knows(b"k", b"l")
+    answers = started.settle()
+    assert [deleted_by(answers[rid]) for rid in (first, last)] == [1_390, 1_500]
+
+
+def test_ranges_of_few_keys_are_few_together(started: Started) -> None:
+    spans = [(first, first + FEW_ROWS // 4) for first in range(1_000, 2_000, FEW_ROWS // 4)]
+    ops = [pb.RequestOp(request_delete_range=part(*span)) for span in spans]
+    few = started.ask(Method.TXN, pb.TxnRequest(success=ops[:3]))
+    assert started.submitted == [few]
+    started.ask(Method.TXN, pb.TxnRequest(success=ops))
+    assert (started.submitted, len(started.uncounted)) == ([few], 1)
+
+
+def test_those_that_wait_take_no_turns_of_others(started: Started) -> None:
+    rids = [started.ask(Method.DELETE_RANGE, ALL) for _ in range(40)]
+    assert (len(started.uncounted), len(started.looking), started.slicer.pending) == (40, 0, 1)
+    answers = started.settle()
+    assert started.submitted == rids
+    assert sum(deleted_by(answers[rid]) for rid in rids) == MANY
+    assert not started.slicer.pending
+
+
+@pytest.mark.parametrize("limit", ["_MOST", "_MOST_BYTES"])
+def test_few_wait(started: Started, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    size = ALL.ByteSize()
+    monkeypatch.setattr(uncounted, limit, 2 if limit == "_MOST" else 2 * size)
+    rids = [started.ask(Method.DELETE_RANGE, ALL) for _ in range(2)]
+    with pytest.raises(EtcdError, match="too many requests"):
+        started.ask(Method.DELETE_RANGE, ALL)
+    started.settle()
+    assert started.submitted == rids
+    assert started.uncounted._bytes == 0
+
+
 def test_who_does_not_lead_says_so_at_once(started: Started) -> None:
     started.raft.is_leader = False
     assert started.ask(Method.DELETE_RANGE, ALL) in started.submitted
+
+
+def test_who_leads_no_longer_says_so_at_once(started: Started) -> None:
+    """They waited until all was counted, and their fronts for them."""
+    rid = started.ask(Method.DELETE_RANGE, ALL)
+    started.raft.is_leader = False
+    started.loop.run()
+    assert (started.submitted, len(started.uncounted)) == ([rid], 0)
+    assert not started.store.counts.ready
+
+
+def test_one_that_meets_a_mistake_ends_alone(started: Started) -> None:
+    bad, good = (started.ask(Method.DELETE_RANGE, ALL) for _ in range(2))
+
+    def submit(link: Any, rid: int, *request: Any) -> None:
+        if rid == bad:
+            raise ValueError("a mistake")
+        started._submit(link, rid, *request)
+
+    started.role.submit = submit
+    answers = started.settle()
+    assert answers[bad][0] == Status.ERROR
+    assert deleted_by(answers[good]) == MANY
+    assert [where for where, _ in faults.take()] == [f"taking in a request of method {Method.DELETE_RANGE}"]
 
 
 def test_nothing_is_done_for_a_front_that_has_gone(started: Started) -> None:
     started.ask(Method.DELETE_RANGE, ALL)
     started.link.alive = False
     started.loop.run()
-    assert (started.submitted, len(started.looking)) == ([], 0)
+    assert (started.submitted, len(started.uncounted)) == ([], 0)
 
 
 def test_a_malformed_one_is_refused_in_its_turn(started: Started) -> None:
