@@ -68,10 +68,12 @@ class Looking:
             seen = looked if done and wanted() else None
         finally:
             self._turns.leave(link.identity, 1)
-            then(seen)
-            while (found := self._turns.next()) is not None:
-                self._begin(found[2])
-            self._wake()
+            try:
+                then(seen)
+            finally:  # a mistake there ends this one alone
+                while (found := self._turns.next()) is not None:
+                    self._begin(found[2])
+                self._wake()
 
     def _steps(
         self, link: FrontLink, rid: int, looked: RangeCompares | Stepped, wanted: Wanted

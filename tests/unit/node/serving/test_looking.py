@@ -17,6 +17,7 @@ from cluster.evaluate.reading import rows as reading_rows
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.txns import range_compares
 from cluster.evaluate.txns.compares import Unlooked
+from cluster.faults import faults
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
@@ -224,6 +225,23 @@ def test_looks_that_wait_and_are_given_up_end_one_after_the_other(replica: Repli
     replica.link.overdue = replica.rid
     replica.settle()
     assert not len(replica.looking)
+
+
+def test_a_mistake_behind_a_look_leaves_the_next_one_its_turn(replica: Replica) -> None:
+    fill(replica, 600)
+    waits: list[Any] = []
+
+    def mistaken(seen: Any) -> None:
+        raise ValueError("a mistake")
+
+    for rid in range(looking.AT_ONCE):
+        looked = range_compares.RangeCompares(pb.TxnRequest(compare=[FULL]))
+        replica.looking.start(replica.link, rid, looked, lambda: True, mistaken)
+    looked = range_compares.RangeCompares(pb.TxnRequest(compare=[FULL]))
+    replica.looking.start(replica.link, looking.AT_ONCE, looked, lambda: True, waits.append)
+    replica.settle()
+    assert waits == [looked]
+    assert [where for where, _ in faults.take()] == ["reading"]
 
 
 def test_fronts_take_turns_with_the_looks_that_wait(
