@@ -2,8 +2,8 @@
 
 The leader evaluates it in steps against its speculative state, and other writes go on beside it. In its turn
 a look at what has changed since the first step is enough (:meth:`Draft.outcome`). If none of its keys has,
-every step has seen the state of this turn, and only the revision is missing. Else it is evaluated again, up
-to ``ROUNDS`` times, and then in one turn.
+every step has seen the state of this turn, and only the revision is missing. Else it is evaluated again, or
+waits for a delete of a range, up to ``ROUNDS`` times, and then is evaluated in one turn.
 
 A refusal is judged again in the turn, unless it rests on what the transaction touches alone; rules that need
 no state refuse in the first steps. The answer is made beside the loop, once the entry is applied (``Late``).
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from cluster import errors
 from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
-from cluster.evaluate.spans import Intervals
+from cluster.evaluate.overlay import NotYet
+from cluster.evaluate.spans import Intervals, Span, meet
 from cluster.evaluate.steps import STEP_OPS, Steps, finish, parts
 from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.pending import Pending
@@ -80,6 +81,7 @@ class Draft:
         # what it touches, both branches of each transaction
         self._keys: set[bytes] = set()
         self._spans = Intervals()
+        self._around: Span | None = None  # all of its single keys
         self._leases: set[int] = set()
         self._revisions: set[int] = set()
         self._since = 0  # changes of later revisions are to be looked at,
@@ -97,6 +99,8 @@ class Draft:
         if not self._checked:
             yield from checking_txn(self._request, self._max_ops)
             yield from self._touch(self._request)
+            if self._keys:
+                self._around = min(self._keys), max(self._keys) + b"\0"
             self._checked = True
         if self._moved:
             self._rounds += 1
@@ -161,6 +165,13 @@ class Draft:
     def _touches(self, key: bytes) -> bool:
         return key in self._keys or key in self._spans
 
+    def _meets(self, span: Span) -> bool:
+        """Whether it may touch a key of a range; False says for sure that it does not."""
+        around = self._around
+        if around is not None and meet((around,), (span,)):
+            return True
+        return self._spans.meets(span)
+
     def _catch_up(self) -> Steps[None]:
         """Look at what has changed, up to what is applied now, until few changes are left."""
         store = self._view.applied
@@ -205,7 +216,14 @@ class Draft:
         view, store = self._view, self._view.applied
         if self._moved:
             return True
-        view.settled()
+        try:
+            view.settled(self._meets)
+        except NotYet:
+            self._rounds += 1
+            if self._rounds < ROUNDS:
+                raise
+            self._moved = True
+            return True
         if self._since < store.revision:
             if self._since < store.compact_revision:
                 self._moved = True

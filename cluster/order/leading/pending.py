@@ -4,7 +4,7 @@ answer is made again once they are known. What cannot be decided is an exception
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from cluster.effects.records import PENDING_REVISION
@@ -62,9 +62,9 @@ class PendingOverlay(Overlay):
             raise Blocked
         return self._store.live_count(start, end)
 
-    def settled(self) -> None:
-        """Blocked: a delete of a range is pending."""
-        if self._ranges:
+    def settled(self, touches: Callable[[Span], bool]) -> None:
+        """Blocked: a delete of a range that it ``touches`` is pending."""
+        if self._ranges and any(map(touches, self._gone.spans())):
             raise Blocked
 
     def touches(self, start: bytes, end: bytes) -> bool:

@@ -203,6 +203,37 @@ def test_keys_that_others_write_all_the_time_have_it_evaluated_in_one_turn(repli
     assert replica.settle()[rid][0] == Status.OK
 
 
+@pytest.mark.parametrize("meets", [False, True])
+def test_deletes_of_ranges_all_the_time_hold_none_up(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, meets: bool,
+) -> None:
+    """It waited for any delete of a range, then for the next one, and was answered after 7 s."""
+    monkeypatch.setattr(GRAIN, "many_keys", 4)
+    # as where very much is queued: several entries are under way at once
+    monkeypatch.setattr(type(replica.writes._intake), "due", lambda self, under_way: True)
+    _, fit = compared(monkeypatch)
+    low, high = (0, 6) if meets else (40, 46)
+    ranges = [pb.DeleteRangeRequest(key=key, range_end=key + b"~") for key in KEYS[:20]]
+    ranges.append(pb.DeleteRangeRequest(key=KEYS[25]))
+    rid = 0
+    for turn in range(2 * draft.ROUNDS):
+        for key in KEYS[low:high]:
+            replica.write(Method.PUT, pb.PutRequest(key=key, value=b"v"))
+        if not turn:
+            request = pb.TxnRequest(success=[pb.RequestOp(request_delete_range=each) for each in ranges])
+            rid = replica.write(Method.TXN, request)
+        replica.write(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=KEYS[low], range_end=KEYS[high]))
+        while replica.index < replica.raft.last - 1:
+            replica.apply(replica.index + 1)
+            replica.writes.run()
+        assert not turn or meets or not replica.writes._later
+        replica.loop.run()
+        replica.writes.run()
+    assert not replica.writes._later
+    assert fit[-1] is not meets
+    assert replica.settle()[rid][0] == Status.OK
+
+
 @pytest.mark.parametrize("revoked", [False, True])
 def test_who_asks_is_judged_anew_in_the_turn(
     replica: Replica, monkeypatch: pytest.MonkeyPatch, revoked: bool,
