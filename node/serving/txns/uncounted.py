@@ -75,7 +75,7 @@ class Uncounted:
         """To the role, now or once its ranges are counted. EtcdError."""
         node = self._node
         ranges = [] if node.store.counts.ready or not node.raft.is_leader else _ranges(method, body)
-        if not node.store.uncounted(ranges):
+        if not ranges or not node.store.uncounted(ranges):
             node.role.submit(link, rid, method, timeout_ms, body)
             return
         if len(self) >= _MOST or self._bytes + len(body) > _MOST_BYTES:
