@@ -40,7 +40,7 @@ class KeyCounts:
         self._keys = keys
         self._starts: list[bytes] = []  # first key of each block, ascending; the first block begins at b""
         self._counts: list[int] = []
-        self._news: list[int] = []  # weight that came into each since it was measured, at most
+        self._news: list[int] = []  # eighths of weight that came into each since it was measured, at most
         self._cursor: bytes | None = b""  # keys from here on are not counted yet; None: all are
         self._large: set[bytes] = set()  # starts of blocks to be measured, and cut
         self._came: set[bytes] = set()  # the same of keys that came with a move: too large to be walked
@@ -107,18 +107,18 @@ class KeyCounts:
         """``large``: keys that were written, new ones or not, with the bytes of their large values."""
         starts, counts, news, cursor = self._starts, self._counts, self._news, self._cursor
         new = set(created) if large else ()
-        most, most_news = 2 * _BLOCK, _NEWS * _BLOCK
+        most, most_news = 2 * _BLOCK, _NEWS * _BLOCK * _REWRITTEN
         for key in created:
             if cursor is None or key < cursor:
                 at = bisect_right(starts, key) - 1
                 counts[at] += 1
-                news[at] += 1
+                news[at] += _REWRITTEN
                 if (counts[at] > most or news[at] > most_news) and starts[at] not in self._came:
                     self._large.add(starts[at])
         for key, size in large:
             if cursor is None or key < cursor:
                 at = bisect_right(starts, key) - 1
-                news[at] += size // (LARGE_ROW if key in new else _REWRITTEN * LARGE_ROW)
+                news[at] += size * (_REWRITTEN if key in new else 1) // LARGE_ROW
                 if news[at] > most_news and starts[at] not in self._came:
                     self._large.add(starts[at])
         for key in deleted:
@@ -184,9 +184,9 @@ class KeyCounts:
             return
         starts.insert(at + 1, rest)
         counts.insert(at + 1, counts[at] - keys)
-        news.insert(at + 1, _UNKNOWN if few else max(news[at] - weight, 0))
+        news.insert(at + 1, _UNKNOWN if few else max(news[at] - weight * _REWRITTEN, 0))
         counts[at], news[at] = keys, 0
-        if came or counts[at + 1] > 2 * _BLOCK or news[at + 1] > _NEWS * _BLOCK:
+        if came or counts[at + 1] > 2 * _BLOCK or news[at + 1] > _NEWS * _BLOCK * _REWRITTEN:
             still.add(rest)
 
     @property

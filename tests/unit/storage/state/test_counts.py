@@ -335,7 +335,7 @@ def test_one_name_that_comes_and_goes_is_one_block(open_store: OpenStore) -> Non
         for item in (records.put(b"lock", 0, 1, b"", 0), records.delete(b"lock")):
             store.apply([(store.position.shard_index + 1, 1, item)])
     assert store.counts._starts == [b""]
-    assert store.counts._news[0] <= counts._NEWS * counts._BLOCK
+    assert store.counts._news[0] <= counts._NEWS * counts._BLOCK * counts._REWRITTEN
 
 
 @pytest.mark.parametrize("new", [True, False])
@@ -389,6 +389,21 @@ def test_values_that_are_written_again_are_not_read_for_it(
         pass
     assert read[0] < 32 * 40 * weight // 2
     assert store.quick_count(b"k001", b"k039") == measure(b"k001", b"k039", most, most).keys == 38
+
+
+def test_values_of_less_than_64_kb_are_weighed_too(open_store: OpenStore) -> None:
+    """One block had 130 MB of old versions."""
+    store = open_store()
+    assert store.counts.build_step()
+    for turn in range(10):
+        for number in range(250):
+            create, value = (number + 1, bytes(7 * LARGE_ROW + 100)) if turn else (0, b"v")
+            put = records.put(b"k%03d" % number, create, turn + 1, value, 0)
+            store.apply([(store.position.shard_index + 1, 1, put)])
+    while not store.counts.cut_step():
+        pass
+    assert heaviest(store) <= (counts._WEIGHT + counts._NEWS * counts._REWRITTEN) * counts._BLOCK
+    assert store.quick_count(b"k001", b"k249") == 248
 
 
 def test_large_values_that_came_with_a_move_are_cut(open_store: OpenStore) -> None:
