@@ -92,6 +92,7 @@ class Draft:
         self._writes: list[tuple[bytes, _Cut | None]] = []  # of it, as far as the leader's overlay keeps them
         self._moved = True  # what it touches has changed
         self._rounds = 0
+        self._waited = -1  # what was applied when it waited last for a delete of a range: no round twice
         self.fit = True  # else it is evaluated in one turn
 
     def steps(self) -> Steps[None]:
@@ -219,7 +220,9 @@ class Draft:
         try:
             view.settled(self._meets)
         except NotYet:
-            self._rounds += 1
+            if store.revision != self._waited:  # it may be asked again before anything is applied
+                self._waited = store.revision
+                self._rounds += 1
             if self._rounds < ROUNDS:
                 raise
             self._moved = True

@@ -9,6 +9,7 @@ import pytest
 from cluster.effects.records import ITEM
 from cluster.evaluate.steps import STEP_OPS, finish
 from cluster.evaluate.txns import draft
+from cluster.evaluate.view import Outcome
 from cluster.order.log import Attempt, Cut, decode_multi
 from cluster.order.prepare import Grant
 from cluster.order.sequencing.coordinator import Look
@@ -128,6 +129,24 @@ def test_what_was_evaluated_on_one_leaders_grant_is_not_logged_under_another_lea
     for look in looks(sequencer):
         sequencer.coordinator.looked_at(*look)
     sequencer.run(3)
+    assert sequencer.logged == ["ahead"]
+
+
+def test_turns_in_which_nothing_is_applied_have_it_wait_for_one_delete(sequencer: Sequencer) -> None:
+    """Each turn counted as a round: after a few it was evaluated in one turn, the same delete pending."""
+    begun(sequencer, "ahead")
+    granted(sequencer)
+    ((wide, ahead),) = looks(sequencer)
+    sequencer.coordinator.looked_at(wide, ahead)
+    key = key_of(0, sequencer.placement)
+    view = sequencer.coordinator._view
+    view.take(Outcome(b"", True, b"", [], view.revision + 1, [(key, key + b"\0")]))
+    for now_ms in range(2 * draft.ROUNDS):
+        sequencer.run(now_ms)
+    assert not sequencer.logged
+    assert ahead.fit
+    view.forget(view.batch, [], [])
+    sequencer.run(2 * draft.ROUNDS)
     assert sequencer.logged == ["ahead"]
 
 
