@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Protocol
 
@@ -149,10 +149,14 @@ class Overlay:
         """The keys with pending writes of ``batch`` and later ones."""
         return (key for key, pending in self._writes.items() if pending[0] >= batch)
 
-    def settled(self, touches: Callable[[Span], bool]) -> None:
-        """NotYet: a delete of a range that it ``touches`` is pending."""
-        if self._ranges and any(map(touches, self._gone.spans())):
+    def settled(self, around: Span | None, spans: Intervals) -> None:
+        """NotYet: a delete of a range is pending that meets ``around`` or one of ``spans``."""
+        if self._deletes(around, spans):
             raise NotYet(self.revision)
+
+    def _deletes(self, around: Span | None, spans: Intervals) -> bool:
+        gone = self._gone
+        return bool(self._ranges) and ((around is not None and gone.meets(around)) or gone.meets_any(spans))
 
     def _deleted(self, key: bytes) -> bool:
         return key in self._gone

@@ -105,6 +105,11 @@ class Intervals:
         firsts = (self._begins[at] if at < len(self._begins) else None, self._rest)
         return any(first is not None and (high is None or first < high) for first in firsts)
 
+    def meets_any(self, others: Intervals) -> bool:
+        """Whether a key can be in both sets: as many looks as the smaller one has intervals."""
+        few, many = sorted((self, others), key=len)
+        return any(map(many.meets, few.spans()))
+
     def without(self, span: Span) -> list[Span]:
         """What is left of a span without the set, in key order; no piece is empty or a single key's."""
         low, high = bounds(span)

@@ -20,7 +20,7 @@ from cluster import errors
 from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
 from cluster.evaluate.overlay import NotYet
-from cluster.evaluate.spans import Intervals, Span, meet
+from cluster.evaluate.spans import Intervals, Span
 from cluster.evaluate.steps import STEP_OPS, Steps, finish, parts
 from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.pending import Pending
@@ -166,13 +166,6 @@ class Draft:
     def _touches(self, key: bytes) -> bool:
         return key in self._keys or key in self._spans
 
-    def _meets(self, span: Span) -> bool:
-        """Whether it may touch a key of a range; False says for sure that it does not."""
-        around = self._around
-        if around is not None and meet((around,), (span,)):
-            return True
-        return self._spans.meets(span)
-
     def _catch_up(self) -> Steps[None]:
         """Look at what has changed, up to what is applied now, until few changes are left."""
         store = self._view.applied
@@ -218,7 +211,7 @@ class Draft:
         if self._moved:
             return True
         try:
-            view.settled(self._meets)
+            view.settled(self._around, self._spans)
         except NotYet:
             if store.revision != self._waited:  # it may be asked again before anything is applied
                 self._waited = store.revision

@@ -28,7 +28,7 @@ class ShardDraft(Draft):
         self._since, self._batch = self._view.applied.revision, 0
         if any(map(self._touches, self._view.written_since(0))):
             raise Blocked
-        self._view.settled(self._meets)
+        self._view.settled(self._around, self._spans)
 
     def _evaluate(self) -> Steps[None]:
         try:

@@ -4,12 +4,12 @@ answer is made again once they are known. What cannot be decided is an exception
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cluster.effects.records import PENDING_REVISION
 from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
-from cluster.evaluate.spans import Span
+from cluster.evaluate.spans import Intervals, Span
 from cluster.evaluate.txns.plain_txn import GET, MOD, PUT, Plain
 from cluster.evaluate.view import Current, Version
 from cluster.order.prepare import Row
@@ -62,9 +62,9 @@ class PendingOverlay(Overlay):
             raise Blocked
         return self._store.live_count(start, end)
 
-    def settled(self, touches: Callable[[Span], bool]) -> None:
-        """Blocked: a delete of a range that it ``touches`` is pending."""
-        if self._ranges and any(map(touches, self._gone.spans())):
+    def settled(self, around: Span | None, spans: Intervals) -> None:
+        """As of :class:`Overlay`; but Blocked, not NotYet."""
+        if self._deletes(around, spans):
             raise Blocked
 
     def touches(self, start: bytes, end: bytes) -> bool:

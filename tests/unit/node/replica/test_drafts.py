@@ -13,13 +13,15 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import steps, validate
-from cluster.evaluate.overlay import NotYet
+from cluster.evaluate.overlay import NotYet, Overlay
 from cluster.evaluate.reading import rows as reading_rows
 from cluster.evaluate.replica import Leader
+from cluster.evaluate.spans import Intervals, Span
 from cluster.evaluate.txns import draft
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.txns.compares import Unlooked
 from cluster.evaluate.txns.draft import Draft
+from cluster.evaluate.view import Outcome
 from cluster.features.auth.principal import SAID, Kind, Principal
 from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
@@ -232,6 +234,33 @@ def test_deletes_of_ranges_all_the_time_hold_none_up(
     assert not replica.writes._later
     assert fit[-1] is not meets
     assert replica.settle()[rid][0] == Status.OK
+
+
+@pytest.mark.parametrize("ranges", [0, 3, 300])
+@pytest.mark.parametrize("meets", [False, True])
+def test_many_pending_deletes_of_ranges_are_not_walked_for_each_draft(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch, ranges: int, meets: bool,
+) -> None:
+    """10,000 of them took 33 ms of the turn of each."""
+    touched = [(b"n%04d" % n, b"n%04d~" % n) for n in range(ranges)]
+    request = pb.TxnRequest(success=[
+        pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key, range_end=end))
+        for key, end in ((b"mid", b""), *touched)])
+    overlay = Overlay(replica.store)
+    ahead = Draft(overlay, request, 10_000)
+    assert list(ahead.steps())
+    gone = [(b"%c%04d" % (b"az"[n % 2], n), b"%c%04d~" % (b"az"[n % 2], n)) for n in range(200)]
+    gone += [((b"mid", b"mid~"), *touched)[-1]] * meets
+    overlay.take(Outcome(b"", True, b"", [], overlay.revision + 1, gone))
+    looked: list[Span] = []
+    look = Intervals.meets
+    monkeypatch.setattr(Intervals, "meets", lambda self, span: looked.append(span) or look(self, span))
+    if meets:
+        with pytest.raises(NotYet):
+            ahead.outcome()
+    else:
+        assert ahead.outcome() is not None
+    assert len(looked) <= 1 + min(ranges, len(gone))
 
 
 @pytest.mark.parametrize("revoked", [False, True])

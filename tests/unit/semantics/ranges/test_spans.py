@@ -49,6 +49,16 @@ def test_a_set_of_intervals_holds_what_its_spans_hold(added: list[Span], span: S
         key for key in UNIVERSE if holds(span, key) and key not in there]
 
 
+@given(st.lists(spans), st.lists(spans))
+@settings(max_examples=500, deadline=None)
+def test_two_sets_of_intervals_meet_as_their_spans_do(some: list[Span], others: list[Span]) -> None:
+    first, second = Intervals(), Intervals()
+    for found, added in ((first, some), (second, others)):
+        for span in added:
+            found.add_span(span)
+    assert first.meets_any(second) == second.meets_any(first) == meet(some, others)
+
+
 @given(st.sets(keys), spans)
 @settings(max_examples=500, deadline=None)
 def test_sorted_keys_of_a_span(some: set[bytes], span: Span) -> None:
