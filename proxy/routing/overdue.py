@@ -39,7 +39,7 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
              or (w.call is not None and w.call.closed))
     ]
     for waiting in late:
-        if pending.get(waiting.rid) is not waiting:
+        if waiting.rid not in pending:
             continue  # its read was given up as another part of it failed
         del pending[waiting.rid]
         if waiting.route != WRITE:
