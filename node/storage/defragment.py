@@ -23,9 +23,9 @@ def room(database: Rdict) -> int:
 
 def check_room(needed: int, path: str, spare_bytes: int) -> None:
     """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up. ``spare_bytes`` of it, or
-    half of what is free, are left to others."""
+    a quarter of what is free, are left to others: on a disk that is short, to rewrite is the way out."""
     free = free_bytes(path)
-    if needed > free - (kept := min(spare_bytes, free // 2)):
+    if needed > free - (kept := min(spare_bytes, free // 4)):
         raise NoRoom(
             f"defragmenting may need {needed} bytes of the disk, and {free} are free"
             + (f", of which {kept} have to stay so" if kept else ""))

@@ -57,10 +57,10 @@ def test_no_shard_waits_where_the_lock_cannot_be_made(
 
 
 @pytest.mark.parametrize(("free", "needed", "fits"), [
-    (MARGIN, MARGIN // 2, True), (MARGIN, MARGIN // 2 + 1, False),  # half of the margin is left
-    (MARGIN // 2, MARGIN // 4, True), (MARGIN // 2, MARGIN // 4 + 1, False),  # a host that is very short
+    (3 * MARGIN, 5 * MARGIN // 2, True), (3 * MARGIN, 5 * MARGIN // 2 + 1, False),  # half the margin stays
+    (MARGIN, 3 * MARGIN // 4, True), (MARGIN, 3 * MARGIN // 4 + 1, False),  # a host that is short
     (0, 0, True)])  # that helps most
-def test_a_rewrite_leaves_half_the_margin_or_half_of_what_is_free(
+def test_a_rewrite_leaves_half_the_margin_or_a_quarter_of_what_is_free(
     replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, needed: int, fits: bool
 ) -> None:
     """Flushes and appends of this and other shards go on meanwhile. Without room they end the host."""
