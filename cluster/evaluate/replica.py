@@ -54,6 +54,13 @@ Ahead: TypeAlias = RangeCompares | Draft  # what is done of a transaction ahead 
 Written = tuple[bytes, Version]  # a key, and what it is since its put
 
 
+def look_of(why: Unlooked, body: bytes, looked: Ahead | None, draft: Callable[[Any], Draft]) -> Ahead:
+    """What is to be done ahead of a transaction's turn, now that it was tried."""
+    if looked is not None and looked.fit:
+        return looked
+    return draft(pb.TxnRequest.FromString(body)) if isinstance(why, Undrafted) else RangeCompares.of(body)
+
+
 class Batch:
     """What was evaluated since the last entry: it becomes the next one."""
 
@@ -282,12 +289,7 @@ class Leader:
 
     def look(self, why: Unlooked, body: bytes, looked: Ahead | None) -> Ahead:
         """What is to be done ahead of a transaction's turn, now that it was tried."""
-        if looked is not None and looked.fit:
-            return looked
-        request: Any = pb.TxnRequest.FromString(body)
-        if isinstance(why, Undrafted):
-            return Draft(self.view, request, self._max_txn_ops)
-        return RangeCompares(request)
+        return look_of(why, body, looked, lambda request: Draft(self.view, request, self._max_txn_ops))
 
     def expire(self, lease: int) -> Ending:
         """Revoke a lease that this term found due (H7: decided and appended in the same term), or take some

@@ -9,14 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 from cluster.evaluate.footprint import shows_the_past
-from cluster.evaluate.replica import Ahead
 from cluster.evaluate.steps import Steps, finish
-from cluster.evaluate.txns.compares import Undrafted, Unlooked
 from cluster.evaluate.txns.draft import Draft, large
-from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome
 from cluster.order.leading.pending import Blocked, Elsewhere, PendingOverlay
-from cluster.pb import rpc_pb2 as pb
 
 
 class ShardDraft(Draft):
@@ -52,9 +48,3 @@ def draft_of(view: PendingOverlay, body: bytes, max_ops: int) -> Draft | None:
     # of the past is read in the turn: a compaction may come before it in the order of all shards
     past = request is not None and finish(shows_the_past(request))
     return None if request is None or past else ShardDraft(view, request, max_ops)
-
-
-def look_of(why: Unlooked, view: PendingOverlay, body: bytes, max_ops: int) -> Ahead:
-    """The same, now that its turn was tried."""
-    request: Any = pb.TxnRequest.FromString(body)
-    return ShardDraft(view, request, max_ops) if isinstance(why, Undrafted) else RangeCompares(request)

@@ -26,7 +26,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint, shows_the_past
 from cluster.evaluate.overlay import AppliedState
 from cluster.evaluate.plain_put import key_end, pending
-from cluster.evaluate.replica import Ahead
+from cluster.evaluate.replica import Ahead, look_of
 from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.compares import Turn, Unlooked
@@ -38,7 +38,7 @@ from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
 from cluster.grain import GRAIN
 from cluster.order.leading.attempts import Attempts, Reading, Unlooking
-from cluster.order.leading.drafts import draft_of, look_of
+from cluster.order.leading.drafts import ShardDraft, draft_of
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.leading.pending import (
     Blocked,
@@ -298,9 +298,9 @@ class ShardLeader(Generic[T]):
             queued.payload.batch = batch.number if batch.items or batch.puts else batch.number - 1
             return
         if isinstance(why, Unlooked):
-            looked, body = request.looked, request.body
-            if looked is None or not looked.fit:
-                looked = look_of(why, self.view, body, self._max_txn_ops)
+            body = request.body
+            looked = look_of(
+                why, body, request.looked, lambda txn: ShardDraft(self.view, txn, self._max_txn_ops))
             self._unlooked.append((request.token, body, looked))
             self.aside.put(request.token, (body, request.who))
         else:
