@@ -41,7 +41,7 @@ class Sending:
         self.election_s = common.election_timeout_ms / 1000
         self.highest = 0  # the highest revision this front has shown to a client
         self.shared: Shared | None = None  # with what the host's other fronts have shown, if it has any
-        self.compacted = 0  # the highest compaction that this front has acknowledged
+        self._compacted = 0  # the highest compaction that this front has acknowledged
         self.quiet = MethodStats()  # of requests without a client
         self.principals = Principals(None)  # proxy.shared.context sets them
         self.header_prefix = header_prefix(common.cluster_id, common.member_id)
@@ -222,8 +222,20 @@ class Sending:
         if self.shared is not None:
             self.shared.show(revision)
 
+    @property
+    def compacted(self) -> int:
+        """The highest compaction that this host's fronts have acknowledged."""
+        return self._compacted if self.shared is None else max(self._compacted, self.shared.compacted)
+
+    def show_compaction(self, revision: int) -> None:
+        """A client is about to hear that this one is done."""
+        if revision > self._compacted:
+            self._compacted = revision
+            if self.shared is not None:
+                self.shared.show_compaction(revision)
+
     def check_compacted(self, revision: int) -> None:
-        """EtcdError: this front has told a client of a compaction above this revision (0: the newest). The
+        """EtcdError: a front has told a client of a compaction above this revision (0: the newest). The
         host's replica may be behind it and still show that revision; an etcd member would not."""
         if 0 < revision < self.compacted:
             raise EtcdError(errors.COMPACTED)

@@ -200,7 +200,7 @@ def _compact(context: Context) -> Serve:
         if context.failed(waiting, status, body):
             return
         # etcd's member has applied what it acknowledges; this host's replica may be behind
-        router.compacted = max(router.compacted, waiting.context)
+        router.show_compaction(waiting.context)
         waiting.stats.ok += 1
         waiting.call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
 
@@ -229,8 +229,7 @@ def _txn(context: Context) -> UnaryHandler:
                 if ops > _FEW_OPS:
                     call.costs(ops)
                 shard = 0 if placement.alone else _plain_shard(placement, plain)
-                if router.compacted and plain.read_only and plain.serializable and (
-                        plain.oldest < router.compacted):
+                if plain.read_only and plain.serializable and plain.oldest < router.compacted:
                     shard = WIDE  # as each range by itself: the replica may be behind the compaction
                 if shard == WIDE and is_read(plain):
                     read_txn(context, call, data, plain, stats)

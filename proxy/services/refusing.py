@@ -1,4 +1,4 @@
-"""Ranges of a revision that this front knows to be compacted: which they are, and how they are refused."""
+"""Ranges of a revision that a host's fronts know to be compacted: which they are, how they are refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxy.shared.context import Call, Context
 
 def shards_shown(context: Context, request: Any) -> Sequence[int]:
     """The shards that had a range at the revision that it names. EtcdError: that is below the pruning, or
-    compacted, as this front knows before the host's replica."""
+    compacted, as fronts know before the host's replica."""
     shards = context.placement.shards_at(request.key, request.range_end, max(request.revision, 0))
     if request.serializable:
         context.router.check_compacted(request.revision)

@@ -346,7 +346,7 @@ COMPACTED = errors.COMPACTED.code, errors.COMPACTED.text
 @pytest.mark.parametrize("method", ["Range", "RangeStream"])
 def test_what_was_compacted_here_is_shown_no_more_though_the_replica_may_be_behind(method: str) -> None:
     served = Served()
-    served.net.router.compacted = 5
+    served.net.router.show_compaction(5)
     asked = rpc_pb2.RangeRequest(key=b"k", serializable=True, revision=4)
     assert served.call(method, asked).status == COMPACTED
     assert not served.node.take()
@@ -364,7 +364,7 @@ def test_what_was_compacted_here_is_shown_no_more_though_the_replica_may_be_behi
 def test_who_may_not_read_hears_nothing_of_a_compaction(method: str, may: bool) -> None:
     """The replica says so as it is: a serializable read waits for no leader."""
     served = Served()
-    served.net.router.compacted = 5
+    served.net.router.show_compaction(5)
     served.net.router.principals.enabled = True
     call = served.call(method, rpc_pb2.RangeRequest(key=b"k", serializable=True, revision=4))
     (request,) = served.node.take()
@@ -380,7 +380,7 @@ def test_who_may_not_read_hears_nothing_of_a_compaction(method: str, may: bool) 
 
 def test_nothing_is_hashed_that_was_compacted_here() -> None:
     served = Served()
-    served.net.router.compacted = 5
+    served.net.router.show_compaction(5)
     assert served.call("HashKV", rpc_pb2.HashKVRequest(revision=4)).status == COMPACTED
     assert not served.node.take()
     served.call("HashKV", rpc_pb2.HashKVRequest(revision=5))

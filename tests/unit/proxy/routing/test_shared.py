@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.features.v2.requests import Answer, split_read
+from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
 from proxy.routing.reads import recent
 from proxy.routing.reads.shared import Shared, shared_by
@@ -17,12 +18,14 @@ from proxy.v2.keys import Keys
 from tests.unit.grpc.http1.test_http1_ended import Front
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.router.asking import put, read
+from tests.unit.proxy.test_services import COMPACTED, Served
+from tests.unit.proxy.watch.watching import Client, World
 from tools.muster.host import rundir
 
 
 def fronts(page: bytearray | None = None) -> tuple[Net, Net]:
     """Two of one host."""
-    page, found = page or bytearray(32), (Net(), Net())
+    page, found = page or bytearray(48), (Net(), Net())
     for number, net in enumerate(found):
         net.router.shared = Shared(page, number, 2)
         net.started(leader=2)
@@ -54,7 +57,7 @@ def test_i14_a_serializable_read_waits_for_what_another_front_of_its_host_has_sh
 
 
 def test_a_front_that_starts_again_knows_what_it_has_shown() -> None:
-    page = bytearray(32)
+    page = bytearray(48)
     for _ in range(2):
         net = Net()
         net.router.shared = Shared(page, 1, 2)
@@ -67,7 +70,7 @@ def test_a_front_that_starts_again_knows_what_it_has_shown() -> None:
 
 
 def test_a_front_that_learned_how_far_the_order_is_shares_that() -> None:
-    page = bytearray(32)
+    page = bytearray(48)
     first, second = fronts(page)
     first.router.recent.knows = False  # it has just started
     read(first, serializable=True)
@@ -84,7 +87,7 @@ def test_a_front_that_learned_how_far_the_order_is_shares_that() -> None:
 
 
 def test_a_front_that_goes_by_its_own_node_shares_that() -> None:
-    page = bytearray(32)
+    page = bytearray(48)
     net = Net()
     net.router.shared = Shared(page, 0, 2)
     for node in net.every.values():
@@ -98,7 +101,7 @@ def test_a_front_that_goes_by_its_own_node_shares_that() -> None:
 
 
 def test_a_front_that_goes_by_a_pruned_table_shares_that() -> None:
-    page = bytearray(32)
+    page = bytearray(48)
     first, _ = fronts(page)
     first.context.follow(replace(first.context.placement.table, generation=9, pruned=40))
     assert first.router.shared is not None
@@ -133,7 +136,7 @@ def test_steady_writes_do_not_hold_up_serializable_reads(writer: str) -> None:
 
 
 def test_a_front_that_starts_again_does_not_take_back_what_it_has_shown() -> None:
-    page = bytearray(32)
+    page = bytearray(48)
     first, second = fronts(page)
     answered(first, 50)
     assert first.router.shared is not None
@@ -160,6 +163,56 @@ def test_a_watch_from_now_on_begins_behind_what_another_front_has_shown() -> Non
     alone = Net()
     alone.router.shared = second.router.shared
     assert alone.router.store_revision() == 0, "what others have shown may be old: it waits for a node"
+
+
+def compacting(page: bytearray, revision: int) -> None:
+    """By a client of the host's first front."""
+    served = Served(leader=2)
+    served.net.router.shared = Shared(page, 0, 2)
+    call = served.call("Compact", rpc_pb2.CompactionRequest(revision=revision))
+    (request,) = served.node.take()
+    served.node.ok(request, 7)
+    served.net.run()
+    assert call.status == (0, "")
+
+
+@pytest.mark.parametrize("front", [0, 1])
+def test_what_any_front_said_to_be_compacted_is_shown_no_more(front: int) -> None:
+    """Nor by one that starts again. The replica may be behind: an etcd member would not show it."""
+    page = bytearray(48)
+    for revision in (5, 4):
+        compacting(page, revision)
+    served = Served(leader=2)
+    served.net.router.shared = Shared(page, front, 2)
+    served.net.nodes[1].watermark(7)
+    served.net.run()
+    asked = rpc_pb2.RangeRequest(key=b"k", serializable=True, revision=4)
+    hashed = rpc_pb2.HashKVRequest(revision=4)
+    for method, request in (("Range", asked), ("RangeStream", asked), ("HashKV", hashed)):
+        assert served.call(method, request).status == COMPACTED, method
+    txn = served.call("Txn", rpc_pb2.TxnRequest(success=[rpc_pb2.RequestOp(request_range=asked)]))
+    (compares,) = served.net.nodes[1].take()
+    served.net.nodes[1].ok(compares, 7)
+    served.net.run()
+    assert txn.status == COMPACTED
+    asked.revision = 5
+    served.call("Range", asked)
+    assert [request.method for request in served.net.nodes[1].take()] == [Method.RANGE]
+
+
+def test_a_watch_below_what_another_front_compacted_ends_though_the_replica_is_behind() -> None:
+    page, world = bytearray(48), World()
+    world.net.router.shared = Shared(page, 1, 2)
+    for _ in range(6):
+        world.write((0, b"k"))  # a put
+    compacting(page, 5)
+    client = Client(world)
+    client.create(b"k", start=4)
+    client.create(b"k", start=5)
+    world.settle()
+    responses = client.responses()
+    assert [(r.watch_id, r.compact_revision) for r in responses if r.canceled] == [(0, 5)]
+    assert [(r.watch_id, e.kv.mod_revision) for r in responses for e in r.events] == [(1, 5), (1, 6), (1, 7)]
 
 
 @pytest.mark.parametrize(
@@ -209,11 +262,12 @@ def test_fronts_share_memory_of_their_host_until_that_starts_again(
     three = [of(number) for number in range(3)]
     three[1].show(1 << 62)
     three[2].show_index(7)
-    assert {(shared.revision, shared.index) for shared in [*three, of(0)]} == {(1 << 62, 7)}
+    three[2].show_compaction(5)
+    assert {(one.revision, one.index, one.compacted) for one in [*three, of(0)]} == {(1 << 62, 7, 5)}
     assert os.listdir(path) == [], "no disk that hangs or is frozen holds up a store"
     assert rundir.make_run_dir(str(tmp_path)) == path
     later = of(0)
-    assert (later.revision, later.index) == (0, 0)
+    assert (later.revision, later.index, later.compacted) == (0, 0, 0)
     assert rundir.page_of(path, 1) == -1
     rundir.remove_run_dir(str(tmp_path), path)
     assert rundir.page_of(path, 3) == -1

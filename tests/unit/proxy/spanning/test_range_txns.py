@@ -220,7 +220,7 @@ def test_a_serializable_one_shows_nothing_that_was_compacted_here(
     for node in store.net.every.values():
         node.watermark(store.whole.revision)
     store.net.run()
-    store.net.router.compacted = 5
+    store.net.router.show_compaction(5)
     past = pb.RequestOp(request_range=pb.RangeRequest(
         key=KEYS[0], range_end=end, revision=revision, serializable=True))
     newest = pb.RequestOp(request_range=pb.RangeRequest(key=KEYS[0], serializable=True))
@@ -240,7 +240,7 @@ def test_what_no_compaction_has_reached_is_asked_of_the_replica_at_once() -> Non
         store = Store()
         for key in KEYS[:8]:
             store.put(key, b"v")
-        store.net.router.compacted = compacted
+        store.net.router.show_compaction(compacted)
         gets = [pb.RequestOp(request_range=pb.RangeRequest(
             key=KEYS[0], revision=revision, serializable=True)) for revision in (5, 9)]
         txn = pb.TxnRequest(success=gets)
@@ -260,7 +260,7 @@ def test_a_compaction_is_said_before_what_the_replica_has_not_reached() -> None:
     for node in store.net.every.values():
         node.watermark(3)
     store.net.run()
-    store.net.router.compacted = 6
+    store.net.router.show_compaction(6)
     past = pb.RequestOp(request_range=pb.RangeRequest(key=KEYS[0], revision=5, serializable=True))
     assert store.ask(pb.TxnRequest(success=[past])).status == (errors.COMPACTED.code, errors.COMPACTED.text)
 
