@@ -8,7 +8,7 @@ from contextlib import suppress
 from rocksdict import Rdict
 
 from node.storage.directory import free_bytes
-from node.storage.errors import NoRoom, SyncFailed
+from node.storage.errors import Filled, NoRoom, SyncFailed
 
 
 def room(database: Rdict) -> int:
@@ -44,7 +44,7 @@ class Defragmenting:
         self._closing: Rdict | None = None  # an install has replaced it
 
     def run(self, database: Rdict, path: str) -> None:
-        """Long; for a helper thread. Raises SyncFailed, NoRoom."""
+        """Long; for a helper thread. Raises SyncFailed, Filled."""
         with self._running:
             if self._closing is database:
                 return
@@ -56,7 +56,7 @@ class Defragmenting:
                     raise SyncFailed(f"{path}: compacting failed: {e}") from e
             # its own error is lost on the way here
             if self._closing is not database and _property(database, "background-errors") > failures:
-                raise NoRoom("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")
+                raise Filled("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")
 
     def close(self, database: Rdict) -> None:
         """Close a replaced database, at once even if it is being compacted."""

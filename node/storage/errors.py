@@ -7,6 +7,7 @@
 ``DiskFull``            there is no room to open it: nothing is damaged, an operator makes room
 ``LibraryRefused``      this RocksDB does not keep a log as recovery needs it: install another version
 ``NoRoom``              the disk lacks the room that a defragmentation or a copy needs: the store is as before
+``Filled``              a ``NoRoom`` that came after the work had begun: to try again may fill the disk again
 ``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
 ``Replaced``            a read of a state that is gone, after a snapshot took its place: the client's business
 ``Compacted``           a read below the compaction revision: the client's business
@@ -68,6 +69,10 @@ class ApplyFailed(StorageError):
 
 
 class NoRoom(Exception):
+    pass
+
+
+class Filled(NoRoom):
     pass
 
 

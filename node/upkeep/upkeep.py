@@ -135,6 +135,9 @@ class Upkeep:
         if self.room.lacks_quota:
             self._giving_back.want(self.rewriting.rewrite)
 
+    def _short(self) -> bool:
+        return self.alarms.no_space or self.room.lacks_quota
+
     def begin(self) -> None:
         """After a start or an install: count the keys, and go on with an interrupted compaction."""
         self.counting.begin()
@@ -187,6 +190,7 @@ class Upkeep:
         faults.log(log)
         self.quota.second()
         self._shortage.second()
+        self._giving_back.second(self._short)
         self.lease_checks.second()
         self._store.lease_lists.second()
         if self._log.bytes_after(0) >= self._long_log_bytes:

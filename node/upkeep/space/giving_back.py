@@ -2,24 +2,28 @@
 
 That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
 takes a fifth of the time at most. Work that is wanted meanwhile is done once. What the disk lacks the room
-for is left to RocksDB. What another shard of the host is busy with waits.
+for is tried again while the store is short of space: other shards, hosts and programs may have made room. One
+that filled the disk is left to RocksDB. What another shard of the host is busy with waits.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import structlog
 
 from node.machine import Machine
-from node.storage.errors import NoRoom
+from node.storage.errors import Filled, NoRoom
 from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 log = structlog.get_logger("defragment")
 
 Work = Callable[[], None]
 _PAUSES = 4  # times as long as the work before took
+# after a try that found no room: it looks at every file, and a disk gains room in seconds at the earliest
+_ROOM_AGAIN_S = 10.0
 
 
 class GivingBack:
@@ -29,12 +33,25 @@ class GivingBack:
         self._failed = failed
         self._thread = machine.thread("give-back")
         self._wanted: dict[Work, None] = {}  # each once, in their order
+        # what found no room, and has not been wanted since: when it is due, by the loop's clock
+        self._lacked: dict[Work, float] = {}
         self._busy = self._closed = False  # busy: something runs, or the pause behind it
 
     def want(self, work: Work) -> None:
         """Have it done, once more than was begun before this call."""
+        self._lacked.pop(work, None)
         self._wanted[work] = None
         self._next()
+
+    def second(self, short: Callable[[], bool]) -> None:
+        """``short``: whether the store is short of space."""
+        now_s = self._loop.time()
+        due = [work for work, at_s in self._lacked.items() if at_s <= now_s]
+        if due and short():
+            for work in due:
+                self._lacked[work] = math.inf  # until it has ended
+                self._wanted[work] = None
+            self._next()
 
     def _next(self) -> None:
         if self._busy or self._closed or not self._wanted:
@@ -53,8 +70,13 @@ class GivingBack:
             self._wanted[work] = None
             self._loop.call_later(AGAIN_S, self._rested)
             return
+        again = self._lacked.pop(work, None) is not None
         if isinstance(error, NoRoom):
-            log.warning("disk space is not freed", why=str(error))
+            filled = isinstance(error, Filled)
+            if filled or not again:  # all tries that find no room are one line
+                log.warning("disk space is not freed", why=str(error))
+            if not filled:
+                self._lacked[work] = self._loop.time() + _ROOM_AGAIN_S
         elif error is not None:
             self._failed(f"freeing disk space failed: {error}")
             return

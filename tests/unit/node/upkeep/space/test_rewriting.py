@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from node.storage import defragment
+from node.storage.errors import Filled
+from node.upkeep.space.giving_back import _ROOM_AGAIN_S
 from node.upkeep.space.rewriting import LOCK
 from tests.unit.node.upkeep.replicas import Make, Replica
 
@@ -72,3 +74,73 @@ def test_a_rewrite_leaves_half_the_margin_or_a_quarter_of_what_is_free(
     node.upkeep.moved_rows_went()
     assert bool(begun) is fits
     assert (tmp_path / LOCK).exists()
+
+
+class Disk:
+    """Of a host that is short of space, and has rows to drop."""
+
+    def __init__(self, replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.node = short_of_quota(replica, monkeypatch, str(tmp_path))
+        self.free = self.tries = self.rewrites = 0
+        self.fills = False
+        monkeypatch.setattr(defragment, "free_bytes", self.looked_at)
+        monkeypatch.setattr("node.storage.state.store.room", lambda database: MARGIN)
+        monkeypatch.setattr(defragment.Defragmenting, "run", self.rewritten)
+        self.node.upkeep.moved_rows_went()
+
+    def looked_at(self, path: str) -> int:
+        self.tries += 1
+        self.node.loop.now_s += 0.001
+        return self.free
+
+    def rewritten(self, database: object, path: str) -> None:
+        self.rewrites += 1
+        if self.fills:
+            raise Filled("no space left")
+        self.pass_time(2)  # the node goes on meanwhile
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(round(seconds)):
+            self.node.loop.now_s += 1
+            later, self.node.loop.later = self.node.loop.later, []
+            for call in later:
+                call()
+            self.node.upkeep.second()
+
+
+def test_what_found_no_room_is_tried_again_and_done_once_there_is_some(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of hosts that share a disk none might begin, and the store stayed full after its keys were gone."""
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.pass_time(3 * _ROOM_AGAIN_S)
+    assert (disk.tries, disk.rewrites) in {(3, 0), (4, 0)}, "each looks at all files"
+    disk.free = 3 * MARGIN
+    disk.pass_time(_ROOM_AGAIN_S + 1)
+    assert disk.rewrites == 1
+    disk.pass_time(5 * _ROOM_AGAIN_S)
+    assert disk.rewrites == 1
+
+
+def test_what_found_no_room_waits_while_the_store_has_space(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To rewrite all files for nothing would slow clients down."""
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free = 3 * MARGIN
+    monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: 0)
+    disk.pass_time(3 * _ROOM_AGAIN_S)
+    assert (disk.tries, disk.rewrites) == (1, 0)
+    monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: QUOTA)
+    disk.pass_time(2)
+    assert disk.rewrites == 1
+
+
+def test_a_rewrite_that_filled_the_disk_is_not_tried_again(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk ends hosts that share it."""
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free, disk.fills = 3 * MARGIN, True
+    disk.pass_time(5 * _ROOM_AGAIN_S)
+    assert disk.rewrites == 1
