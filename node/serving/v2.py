@@ -47,6 +47,7 @@ _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
 _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
 _AT_ONCE = 1024  # expired nodes in one entry, at most: 10 ms each heartbeat interval
 
+_Ending = tuple[int, Callable[[], bool]]  # until when nodes end, and whether what came before has begun
 _Asked = Get | Scan | Show | None  # None: the counts
 _REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
     Kind.GET: Get.decode,
@@ -79,6 +80,7 @@ class V2Tree:
         self._untold: deque[Iterator[tuple[bytes, bool]]] = deque()  # what they are to be told
         # (until, index, link, rid, body), the oldest first
         self._waiting: deque[tuple[float, int, FrontLink, int, bytes]] = deque()
+        self._ending: _Ending | None = None
 
     @property
     def awaited(self) -> bool:
@@ -287,18 +289,27 @@ class V2Tree:
         self._release()
         if self._followers:
             self._followers = {link for link in self._followers if link.alive}
-        leader = self._node.writes.leader
+        self._ending = self._end()
+
+    def _end(self) -> _Ending | None:
+        """What the end of nodes waits for."""
+        writes = self._node.writes
+        leader = writes.leader
         if leader is None:
-            return
+            return None
         due, going = self.tree.next_expiry_ns, self.tree.going
         if not due and not going:
-            return
-        if leader.dirty and not self._node.writes.has_room:
-            return  # what was logged the last time has not left: the entry is not to grow
+            return None
+        if leader.dirty and not writes.has_room:
+            return self._ending  # what was logged the last time has not left: the entry is not to grow
         now_ns = int(self._node.machine.wall_time() * 1e9)
         if not going and due > now_ns:
-            return  # what is logged and not applied has its turn once it is
-        rows = expire(leader.v2, now_ns, _AT_ONCE)
+            return None  # what is logged and not applied has its turn once it is
+        until_ns, begun = ending = self._ending or (now_ns, writes.begun())
+        if not begun():
+            return ending  # a refresh that came in time goes first, as with etcd: entries may take long
+        rows = expire(leader.v2, until_ns, _AT_ONCE)
         if rows:  # H7: decided and appended in one and the same term
             leader.append(records.rows(encode(RowsOf.V2, rows)))
             self._node.wake()
+        return None
