@@ -3,9 +3,11 @@
 1. Peers are told (frame ``G``), so that none hands leadership to a node that is about to end.
 2. Leadership is handed over, and again if it comes back. What only a leader is told (``Owed.LEADING``) is
    waited for before, up to an election timeout.
-3. What was logged here gets its fate later: with the next leader's first entry, on shards other than 0 with
+3. Where nobody takes over, what waits for counts (``node.serving.txns.uncounted``) is waited for, up to two
+   election timeouts after the beginning. What still waits is refused once fronts were told.
+4. What was logged here gets its fate later: with the next leader's first entry, on shards other than 0 with
    its first cut. The node waits up to three election timeouts in all, with links and feed open (I7, I23).
-4. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no
+5. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no
    request is lost in a socket's buffer, where its outcome would be unknown. One election timeout at most.
 
 ``tools.muster.host.supervising`` ends a host's nodes in order: node 0, which feeds the others, last.
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from node.links.fronts import Fronts
     from node.links.peers import Peers
     from node.members.roster import Roster
+    from node.serving.txns.uncounted import Uncounted
     from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
@@ -42,6 +45,7 @@ class LeavingNode(AnyNode, Protocol):
     peers: Peers
     fronts: Fronts
     role: NodeRole
+    uncounted: Uncounted
     upkeep: Upkeep
     fatal: asyncio.Future[str]
     stopping: bool
@@ -77,7 +81,10 @@ class Leaving:
         self._tell_peers()
         await self._until(
             lambda: node.role.owed is not Owed.LEADING or not self._may_hand_over, began + self._election_s)
-        if not await self._until(self._settled, began + common.leave_s - self._election_s):
+        bound = began + common.leave_s - self._election_s
+        await self._until(  # the last ones that are counted are logged then, for which there is time left
+            lambda: not len(node.uncounted) or self._may_hand_over, bound - self._election_s)
+        if not await self._until(self._settled, bound):
             log.warning("stopping with requests whose outcome is not known", shard=node.settings.shard,
                         leads=node.raft.role is Role.LEADER)
         if not await self._part():
@@ -93,6 +100,7 @@ class Leaving:
         node = self._node
         node.left = True
         node.fronts.leave()
+        node.uncounted.refuse()
         node.wake()
         return await self._until(lambda: node.fronts.left, node.loop.time() + self._election_s)
 

@@ -2,7 +2,8 @@
 
 To evaluate them is to count their ranges, and that would walk over all of these in one turn of the leader. So
 they wait until these are counted, and one piece of work for all of them counts along. Ranges of few keys are
-walked, and those that are counted by now do not wait.
+walked, and those that are counted by now do not wait. A node that is to end and whose place nobody takes goes
+on counting for a while (``node.replica.leaving``). Then it refuses them: they were never logged.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cluster.evaluate.spans import Span, inverted
 from cluster.faults import MISTAKES, faults
 from cluster.features.auth.principal import named
 from cluster.wire.messages import Method
-from node.links.fronts import FrontLink, Request
+from node.links.fronts import FrontLink, Request, say_not_leader
 from node.slicing.slicer import Slicer, Slices
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ class UncountedNode(Protocol):
     role: Role
     slicer: Slicer
     reads: Reads
+    left: bool
 
     def wake(self) -> None: ...
+    def mark_dirty(self, link: FrontLink) -> None: ...
 
 
 class Waiting(NamedTuple):
@@ -78,6 +81,9 @@ class Uncounted:
         if not ranges or not node.store.uncounted(ranges):
             node.role.submit(link, rid, method, timeout_ms, body)
             return
+        if node.left:
+            self._refuse(link, rid)
+            return
         if len(self) >= _MOST or self._bytes + len(body) > _MOST_BYTES:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
         self._waiting.append(Waiting(link, rid, method, timeout_ms, body, ranges))
@@ -85,6 +91,17 @@ class Uncounted:
         if not self._counting:
             self._counting = True
             node.slicer.start(self._count())
+
+    def refuse(self) -> None:
+        """All that wait. Their fronts were told to ask elsewhere, and send them again."""
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            self._refuse(waiting.link, waiting.rid)
+        self._bytes = 0
+
+    def _refuse(self, link: FrontLink, rid: int) -> None:
+        say_not_leader(self._node.raft, link, rid)
+        self._node.mark_dirty(link)
 
     def _count(self) -> Slices:
         node = self._node
@@ -102,6 +119,8 @@ class Uncounted:
     def _look(self) -> Slices:
         """Pass on what waits no longer."""
         for _ in range(len(self)):
+            if not self._waiting:  # refused meanwhile
+                return
             waiting = self._waiting.popleft()
             if self._waits(waiting):
                 self._waiting.append(waiting)

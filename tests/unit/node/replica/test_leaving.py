@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
+from structlog.testing import capture_logs
+
 from cluster.members.table import Table
 from cluster.raft import Configuration, Role
 from cluster.settings import Common, Peer
@@ -52,6 +54,23 @@ class FakeRaft:
         }
 
 
+class Uncounted:
+    """Writes that wait for counts, and when they were refused."""
+
+    def __init__(self, node: FakeNode) -> None:
+        self._node = node
+        self.waits = 0
+        self.refused: list[tuple[int, bool, bool]] = []
+
+    def __len__(self) -> int:
+        return self.waits
+
+    def refuse(self) -> None:
+        told = any(link.pending for link in self._node.fronts.links.values())
+        self.refused.append((self.waits, self._node.left, told))
+        self.waits = 0
+
+
 class FakeNode:
     """Its links are real; time is the loop's."""
 
@@ -67,6 +86,7 @@ class FakeNode:
         self.fatal: asyncio.Future[str] = self.loop.create_future()
         self.stopping = self.left = False
         self.role = SimpleNamespace(owed=Owed.NOTHING)
+        self.uncounted = Uncounted(self)
         self.said: list[tuple[int, bytes]] = []
         self.peers = SimpleNamespace(send=lambda member, kind, data: self.said.append((member, kind)))
         self.upkeep = SimpleNamespace(succession=Succession(
@@ -193,6 +213,59 @@ def test_every_wait_has_its_bound() -> None:
 
     took = leave(steps, stuck)
     assert 3.5 * ELECTION_MS / 1000 < took < 3 + 4 * ELECTION_MS / 1000
+
+
+def alone(node: FakeNode) -> None:
+    node.raft.heard.clear()
+
+
+def test_writes_that_wait_for_counts_are_served_where_nobody_takes_over() -> None:
+    """They were dropped as the node closed: their fronts said that nobody knows their outcome."""
+
+    def waiting(node: FakeNode) -> None:
+        alone(node)
+        node.uncounted.waits = 1
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await asyncio.sleep(0.05)
+        assert FRONT not in node.heard
+        node.uncounted.waits, node.role.owed = 0, Owed.FATE
+        await asyncio.sleep(0.05)
+        assert FRONT not in node.heard, "it is logged by now"
+        node.role.owed = Owed.NOTHING
+        await until(lambda: FRONT in node.heard)
+        node.farewell()
+
+    leave(steps, waiting, election_ms=60_000)
+
+
+def test_writes_that_wait_for_counts_hold_up_no_hand_over() -> None:
+    def waiting(node: FakeNode) -> None:
+        node.uncounted.waits = 1
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: node.raft.targets == [3])
+        node.raft.role, node.uncounted.waits = Role.FOLLOWER, 0  # who leads no longer refuses them
+        await until(lambda: FRONT in node.heard)
+        node.farewell()
+
+    leave(steps, waiting, election_ms=60_000)
+
+
+def test_writes_that_are_not_counted_in_time_are_refused_once_fronts_ask_elsewhere() -> None:
+    def waiting(node: FakeNode) -> None:
+        alone(node)
+        node.uncounted.waits = 2
+
+    async def steps(node: FakeNode, task: asyncio.Task[None]) -> None:
+        await until(lambda: FRONT in node.heard)
+        assert node.uncounted.refused == [(2, True, True)]
+        node.farewell()
+
+    with capture_logs() as lines:
+        took = leave(steps, waiting)
+    assert 1.9 * ELECTION_MS / 1000 < took < 2 + 2 * ELECTION_MS / 1000
+    assert lines == [], "their outcome is known"
 
 
 def test_nobody_is_handed_to_who_is_about_to_end_itself() -> None:

@@ -14,6 +14,7 @@ from cluster.faults import faults
 from cluster.features.auth.principal import NOBODY, SAID
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
+from node.links.fronts import FrontLink
 from node.serving.txns import uncounted
 from node.serving.txns.uncounted import Uncounted
 from node.slicing import slicer
@@ -38,12 +39,14 @@ class Started(Replica):
         self.writes.run()
         super().settle()
         self.store.counts = KeyCounts(self.store)
+        self.left = False
         self.submitted: list[int] = []
         self.role: Any = SimpleNamespace(submit=self._submit)
         self.slicer = Slicer(self.loop)
         self.uncounted = Uncounted(self)
 
     def wake(self) -> None: ...
+    def mark_dirty(self, link: FrontLink) -> None: ...
 
     def settle(self) -> dict[int, tuple[int, bytes]]:
         while len(self.uncounted):
@@ -184,6 +187,27 @@ def test_who_leads_no_longer_says_so_at_once(started: Started) -> None:
     started.loop.run()
     assert (started.submitted, len(started.uncounted)) == ([rid], 0)
     assert not started.store.counts.ready
+
+
+def test_a_node_that_ends_refuses_what_waits_as_never_logged(
+    started: Started, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their fronts told clients of an unknown outcome. Now they ask the next leader."""
+    monkeypatch.setattr(slicer, "SLICE_S", 0.0)
+    monkeypatch.setattr(uncounted, "_STEPS", 1)
+    before = [started.ask(Method.DELETE_RANGE, ALL) for _ in range(3)]
+    for _ in range(2):
+        started.loop.turn()  # the piece of work is in the midst of them
+    started.left = True
+    started.uncounted.refuse()
+    behind = started.ask(Method.DELETE_RANGE, ALL)
+    few = started.ask(Method.DELETE_RANGE, FEW)
+    assert (len(started.uncounted), started.uncounted._bytes) == (0, 0)
+    started.loop.run()
+    answers = started.settle()
+    assert [answers[rid][0] for rid in (*before, behind)] == [Status.NOT_LEADER] * 4
+    assert started.submitted == [few]
+    assert not started.slicer.pending
 
 
 def test_one_that_meets_a_mistake_ends_alone(started: Started) -> None:
