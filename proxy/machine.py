@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from cluster import machine
+from proxy.tls.addresses import Names
 
 
 class Machine(machine.Machine, Protocol):
@@ -16,8 +16,9 @@ class Machine(machine.Machine, Protocol):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The process's event loop; its clock is :meth:`monotonic`."""
 
-    def names_of(self, address: str) -> Sequence[str]:
-        """All names of an address (``proxy.tls.addresses``)."""
+    @property
+    def names(self) -> Names:
+        """Of addresses, and the other way round."""
 
     def keep_alive(self, listening: Any) -> None:
         """Have connections that a socket accepts end when their clients have vanished."""

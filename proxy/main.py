@@ -56,7 +56,7 @@ class Front:
         common = settings.common
         loop = machine.loop
         self.status = machine.status
-        self._names_of, self._keep_alive = machine.names_of, machine.keep_alive
+        self._names, self._keep_alive = machine.names, machine.keep_alive
         self.connector = connector(machine, common)
         self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
                              settings.max_connection_range_compares)
@@ -147,7 +147,7 @@ class Front:
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
             if settings.tls is not None:
-                tls = Credentials(settings.tls, by_address=self._names_of)  # the other logs changed files
+                tls = Credentials(settings.tls, by_address=self._names)  # the other logs changed files
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
         urls = (*settings.listen, *settings.listen_http)

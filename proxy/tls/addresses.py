@@ -7,15 +7,20 @@ unless a name of it is.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Container, Sequence
+from typing import Protocol
 
 from proxy.tls.certified import Certificate
 
-NamesOf = Callable[[str], Sequence[str]]  # all names of an address; it blocks. OSError
-# of their own, as a name server that is down holds one for ten seconds and more: the loop's are for /metrics
-_THREADS = ThreadPoolExecutor(4, "names of clients")
+
+class Names(Protocol):
+    """The machine's. A name server that is down lets one wait for ten seconds and more."""
+
+    def of(self, address: str) -> Awaitable[Sequence[str]]:
+        """All names of an address. OSError."""
+
+    def addresses(self, name: str) -> Awaitable[Container[str]]:
+        """OSError. ValueError: it cannot be a name."""
 
 
 def by_number(certificate: Certificate, address: str) -> str | None:
@@ -29,28 +34,27 @@ def by_number(certificate: Certificate, address: str) -> str | None:
     return f"x509: certificate is valid for {', '.join(certificate.addresses)}, not {address}"
 
 
-async def by_name(certificate: Certificate, address: str, names_of: NamesOf) -> str:
+async def by_name(certificate: Certificate, address: str, resolver: Names) -> str:
     """The same by names, which are looked up. A star counts only for the address's own names."""
-    loop = asyncio.get_running_loop()
     wild = tuple(name[1:] for name in certificate.dns_names if name.startswith("*."))
     names = [name for name in certificate.dns_names if not name.startswith("*.")]
     failed = ""
     own: list[str] = []
     try:
-        own = [name.removesuffix(".") for name in await loop.run_in_executor(_THREADS, names_of, address)]
+        own = [name.removesuffix(".") for name in await resolver.of(address)]
     except OSError as error:
         failed = f" (lookup {address}: {error.strerror or error})"
     if any(name in names or name.endswith(wild) for name in own):
         return ""
     for name in names:
         try:
-            answers = await loop.getaddrinfo(name, None)
+            found = await resolver.addresses(name)
         except OSError:
             failed = f" (lookup {name}: no such host)"
             continue
         except ValueError:  # no name at all
             continue
-        if address in (answer[4][0] for answer in answers):
+        if address in found:
             return ""
     listed = " ".join(f'"{name}"' for name in certificate.dns_names)
     return f'tls: "{address}" does not match any of DNSNames [{listed}]{failed}'

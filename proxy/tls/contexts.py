@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cluster import gotext
 from cluster.settings import PeerTls, Tls
-from proxy.tls.addresses import NamesOf
+from proxy.tls.addresses import Names
 from proxy.tls.certified import Certificate, refusal, revoked_serials
 
 _SETTLED_S = 2.0  # a file that was written so lately may be written again without another time stamp
@@ -68,7 +68,7 @@ class Credentials:
 
     def __init__(
         self, settings: Tls, failed: Callable[[str], object] = lambda reason: None, *,
-        by_address: NamesOf | None = None,
+        by_address: Names | None = None,
     ) -> None:
         """``failed`` is told why changed files cannot be used. ValueError if the first cannot.
         ``by_address``: a client must come from where its certificate is for, by these names."""

@@ -198,14 +198,14 @@ class TlsLayer(asyncio.Protocol, asyncio.Transport):
         if certificates and self._credentials.names_clients and not reason:
             self._above.peer_name = certificates[0].common_name
         name = self._raw.get_extra_info("peername")
-        names_of = self._credentials.by_address
-        if names_of is None or reason or not certificates or not isinstance(name, tuple):
+        names = self._credentials.by_address
+        if names is None or reason or not certificates or not isinstance(name, tuple):
             return reason
         found = by_number(certificates[0], name[0])
         if found is None:
             self._flush()
             self._raw.pause_reading()
-            self._looked_up = asyncio.ensure_future(by_name(certificates[0], name[0], names_of))
+            self._looked_up = asyncio.ensure_future(by_name(certificates[0], name[0], names))
             self._looked_up.add_done_callback(self._told)
         return found
 

@@ -9,7 +9,6 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from http.client import HTTP_PORT, HTTPS_PORT, HTTPException, HTTPResponse
@@ -32,6 +31,7 @@ from tools.muster.host.identity import bootstrap, joining
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.identity.keys import with_keys
 from tools.muster.host.supervising.supervisor import AGAIN, Logger
+from tools.muster.machine.names import Unawaited
 from tools.muster.proxy_mode import fronts
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ class Members:
         """``peers``: of the start."""
         self.peers = peers
         self._cluster_id, self._endpoints, self._files = cluster_id, endpoints, files
+        self._thread = Unawaited(1, "members")
 
     async def refresh(self) -> NoReturn:
         """Ask at every interval: running fronts hear of changes from members, later ones cannot."""
@@ -243,7 +244,8 @@ class Members:
             for endpoint in self._endpoints:
                 # what is wrong with an endpoint, or with files that are just replaced, may pass
                 with contextlib.suppress(OSError, ConfigError):
-                    cluster_id, peers = await asyncio.to_thread(_members_at, endpoint, self._files)
+                    cluster_id, peers = await asyncio.get_running_loop().run_in_executor(
+                        self._thread, _members_at, endpoint, self._files)
                     if cluster_id == self._cluster_id:
                         self.peers = peers
                         break
@@ -317,14 +319,6 @@ def _members_at(endpoint: str, files: Files) -> tuple[int, tuple[Peer, ...]]:
             f"{refused}; /v2/members: {e}: without it name the members by --initial-cluster") from None
 
 
-class _LookUps(ThreadPoolExecutor):
-    """Of a loop, which waits for its threads as it ends. Name servers that do not answer hold one for ten
-    seconds and more, and the next endpoint waits for that."""
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        super().shutdown(wait=False, cancel_futures=True)
-
-
 async def _member_list(endpoint: Endpoint) -> rpc_pb2.MemberListResponse:
     """By gRPC. DialError, CallError, DecodeError."""
     from muster_client.wire.connections import Connection
@@ -332,7 +326,7 @@ async def _member_list(endpoint: Endpoint) -> rpc_pb2.MemberListResponse:
 
     from cluster.pb import rpc_pb2
 
-    asyncio.get_running_loop().set_default_executor(_LookUps(1))
+    asyncio.get_running_loop().set_default_executor(Unawaited(1, "names"))  # else the next endpoint waits
     connection = Connection(endpoint)
     line = connection.line = await dial(endpoint, lambda: None)
     try:

@@ -15,11 +15,11 @@ import pytest
 from cluster.settings import Tls
 from proxy.grpc.registry import Registry
 from proxy.tls import Credentials, layer
-from proxy.tls.addresses import NamesOf, by_name, by_number
+from proxy.tls.addresses import Names, by_name, by_number
 from proxy.tls.certified import Certificate
 from tests.authority import Authority
 from tests.unit.grpc.harness import serving
-from tools.muster.machine.names import names_of
+from tools.muster.machine.names import NAMES
 
 NAME = "127.0.0.1"
 
@@ -35,8 +35,8 @@ def test_addresses_are_compared_and_names_are_looked_up() -> None:
     assert by_number(certificate((), ("10.0.0.1", "::1")), NAME) == (
         "x509: certificate is valid for 10.0.0.1, ::1, not 127.0.0.1"
     )
-    assert asyncio.run(by_name(certificate(("*.invalid", "localhost")), NAME, names_of)) == ""
-    assert asyncio.run(by_name(certificate(("*.invalid", "10.0.0.1")), NAME, names_of)) == (
+    assert asyncio.run(by_name(certificate(("*.invalid", "localhost")), NAME, NAMES)) == ""
+    assert asyncio.run(by_name(certificate(("*.invalid", "10.0.0.1")), NAME, NAMES)) == (
         'tls: "127.0.0.1" does not match any of DNSNames ["*.invalid" "10.0.0.1"]'
     )
 
@@ -46,22 +46,24 @@ def test_an_address_has_all_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     names = "a", ["b.example.", "a.sub.example"], [NAME]
     monkeypatch.setattr(socket, "gethostbyaddr", lambda address: names)
     for name in ("a", "b.example", "*.sub.example"):
-        assert asyncio.run(by_name(certificate((name,)), NAME, names_of)) == ""
-    assert asyncio.run(by_name(certificate(("*.invalid",)), NAME, names_of)) != ""
+        assert asyncio.run(by_name(certificate((name,)), NAME, NAMES)) == ""
+    assert asyncio.run(by_name(certificate(("*.invalid",)), NAME, NAMES)) != ""
 
 
 def test_names_that_hang_hold_up_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """They took the threads of /metrics and backups."""
     ends = threading.Event()
 
-    def look_up(address: str) -> list[str]:
+    def look_up(address: str) -> tuple[str, list[str], list[str]]:
         ends.wait(30)
-        return ["a"]
+        return "a", [], [address]
+
+    monkeypatch.setattr(socket, "gethostbyaddr", look_up)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(2))
-        asked = [asyncio.create_task(by_name(certificate(("*.a",)), NAME, look_up)) for _ in range(3)]
+        asked = [asyncio.create_task(by_name(certificate(("*.a",)), NAME, NAMES)) for _ in range(3)]
         await asyncio.sleep(0)
         assert await asyncio.wait_for(loop.run_in_executor(None, lambda: "done"), 5.0) == "done"
         ends.set()
@@ -96,7 +98,7 @@ def test_a_listener_that_looks_at_addresses_refuses_who_comes_from_another_one(
     registry = Registry()
     registry.http("/metrics", lambda request: request.respond(200, b"ok"))
     held = Credentials(
-        Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=names_of
+        Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=NAMES
     )
     context = ssl.create_default_context(cafile=str(authority.file))
     context.load_cert_chain(client.cert, client.key)
@@ -118,7 +120,7 @@ def test_nothing_is_looked_up_for_a_client_that_has_gone(
     """A certificate may have hundreds of names, and each may take a resolver's whole patience."""
     begun, ended = threading.Event(), threading.Event()
 
-    async def never(certificate: Certificate, address: str, names_of: NamesOf) -> str:
+    async def never(certificate: Certificate, address: str, names: Names) -> str:
         begun.set()
         try:
             await asyncio.sleep(3600)
@@ -129,7 +131,7 @@ def test_nothing_is_looked_up_for_a_client_that_has_gone(
     monkeypatch.setattr(layer, "by_name", never)
     authority = Authority(tmp_path)
     host, client = authority.issue("host", NAME), authority.issue("client", "elsewhere.invalid")
-    held = Credentials(Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=names_of)
+    held = Credentials(Tls(str(host.cert), str(host.key), True, str(authority.file)), by_address=NAMES)
     context = ssl.create_default_context(cafile=str(authority.file))
     context.load_cert_chain(client.cert, client.key)
     with (

@@ -309,7 +309,7 @@ def test_a_peer_that_is_looked_up_is_closed_with_its_listener(
 ) -> None:
     ended = asyncio.Event()
 
-    async def never(certificate: object, address: str, names_of: Any) -> str:
+    async def never(certificate: object, address: str, names: Any) -> str:
         try:
             await asyncio.sleep(3600)
         finally:

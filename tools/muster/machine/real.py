@@ -15,7 +15,7 @@ import structlog
 from cluster.machine import StatusSink, Syncs, Tracer
 from cluster.settings import Common, Tracing
 from tools.muster.machine.disk.syncer import Syncer
-from tools.muster.machine.names import names_of
+from tools.muster.machine.names import NAMES
 from tools.muster.machine.process.descriptors import for_clients, raise_limit
 from tools.muster.machine.process.place import cpu_wait
 from tools.muster.machine.process.status import StatusPipe
@@ -55,7 +55,7 @@ class RealMachine:
         self.perf_counter = time.perf_counter
         self.random_bytes = os.urandom
         self.resident_bytes = resident_bytes
-        self.names_of = names_of
+        self.names = NAMES
         self.keep_alive = keep_alive
         self.cpu_s = time.process_time
         self.cpu_wait = cpu_wait

@@ -21,6 +21,7 @@ from tools.muster.config.settings import ServerConfig
 from tools.muster.config.urls import dialable
 from tools.muster.host.identity.joining import ask as asked
 from tools.muster.host.supervising.supervisor import Logger
+from tools.muster.machine.names import Unawaited
 from tools.muster.proxy_mode import kind
 
 _AGAIN_S, _TOLD_S = 1.0, 30.0
@@ -46,6 +47,7 @@ class Members:
         self._refusals = Repeats(_TOLD_S)
         self._dial_s = max(config.values["proxy-dial-timeout"], 1) / 1000
         self._failure_s = config.values["proxy-failure-wait"] / 1000
+        self._thread = Unawaited(1, "members")
         self._aside: dict[str, float] = {}  # silent URLs, and until when they are left alone
 
     def first(self, sleep: Callable[[float], None] = time.sleep) -> Running:
@@ -101,7 +103,8 @@ class Members:
         elif kind.cluster_file(self._config.data_dir).exists():
             return
         self.peer_urls = tuple(urls)
-        self._aside = {url: until for url, until in self._aside.items() if url in urls}
+        aside = list(self._aside.items())  # a look that nobody awaits any more may go on
+        self._aside = {url: until for url, until in aside if url in urls}
         try:
             kind.write(self._config.data_dir, urls)
         except OSError as e:
@@ -111,10 +114,11 @@ class Members:
         """Look again at every interval, until all members that answer are of one other cluster, look after
         look."""
         ours, others = _cluster_of(served), 0
+        loop = asyncio.get_running_loop()
         interval_s = max(self._config.values["proxy-refresh-interval"], 100) / 1000
         while True:
             await asyncio.sleep(interval_s)
-            running = await asyncio.to_thread(self.now)
+            running = await loop.run_in_executor(self._thread, self.now)
             if running is None:
                 self._log.warning("failed to get cluster from remote peers", peer_urls=list(self.peer_urls))
             elif (found := _cluster_of(running)) != ours:
@@ -122,7 +126,8 @@ class Members:
                     "a member of another cluster answers at the members' URLs",
                     got=f"{running.cluster_id:x}", want=f"{served.cluster_id:x}", shards=running.shards,
                 )  # fmt: skip
-                others = others + 1 if await asyncio.to_thread(self._clusters) == {found} else 0
+                clusters = await loop.run_in_executor(self._thread, self._clusters)
+                others = others + 1 if clusters == {found} else 0
                 if others == _LOOKS:
                     return
             else:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from concurrent.futures import ThreadPoolExecutor
+
+from tools.muster.machine.names import Unawaited
 
 Addresses = list[tuple[int, str]]  # family and address, the first one to be tried first
 Found = Addresses | OSError | ValueError
@@ -22,15 +23,13 @@ class LookUps:
     each peer and shard."""
 
     def __init__(self) -> None:
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads = Unawaited(_THREADS, "names")
         self._under_way: dict[str, asyncio.Future[Found]] = {}
 
     def of(self, loop: asyncio.AbstractEventLoop, name: str) -> asyncio.Future[Found]:
         """May be cancelled."""
         found = self._under_way.get(name)
         if found is None:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(_THREADS, "names")
             found = self._under_way[name] = loop.run_in_executor(self._threads, _answer, name)
             found.add_done_callback(lambda _: self._under_way.pop(name))
         return asyncio.shield(found)

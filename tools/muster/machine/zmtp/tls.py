@@ -28,7 +28,7 @@ from proxy.tls.certified import refusal_of, shown
 from proxy.tls.contexts import Credentials, bound, read
 from proxy.tls.layer import words
 from proxy.tls.records import Records
-from tools.muster.machine.names import names_of
+from tools.muster.machine.names import NAMES
 from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.asking import Untrusted, asked
 from tools.muster.machine.zmtp.codec import GREETING, REMOTE, Broken, Decoder, error_command
@@ -109,7 +109,7 @@ class PeerCredentials:
         if not certificates:
             return ""
         found = by_number(certificates[0], address)
-        return by_name(certificates[0], address, names_of) if found is None else found
+        return by_name(certificates[0], address, NAMES) if found is None else found
 
 
 class TlsSocket:
