@@ -15,38 +15,16 @@ from typing import Any
 import grpc
 import muster_client as m
 import pytest
-from muster_client import lease as leases
 from muster_client import sync, v2
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.services import leading
 from muster_client.sync import client as sync_client
 from muster_client.wire import calls, engine
-from muster_client.wire.keeper import Kept, clock
 
 from tests.unit.library.scripted import Code, say_nothing, scripted, until
 
 Context = grpc.ServicerContext
-
-
-def test_a_lease_counts_from_the_attempt_that_was_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_ATTEMPT_S", 1.2)
-    asked: list[int] = []
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        asked.append(request.ID)
-        if len(asked) == 1:
-            say_nothing(context)
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=1)
-
-    async def main() -> None:
-        async with m.Client(address) as client:
-            lease = await client.lease(1)
-            assert not lease.lost
-            assert len(set(asked)) == 1 < len(asked)
-
-    with scripted({"Lease/LeaseGrant": grant}) as address:
-        asyncio.run(main())
 
 
 def test_what_takes_more_than_an_attempt_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,13 +36,6 @@ def test_what_takes_more_than_an_attempt_is_answered(monkeypatch: pytest.MonkeyP
 
     with scripted({"KV/Range": slow}) as address, sync.Client(address, timeout=8) as client:
         assert client.get("a") is None
-
-
-def test_a_lease_that_is_lost_does_not_come_back() -> None:
-    kept = Kept(1, 2, clock() - 3)
-    assert kept.why()
-    assert not kept.renewed(clock() + 2, clock())
-    assert kept.why()
 
 
 def test_a_closed_client_fails_its_calls() -> None:
@@ -336,136 +307,6 @@ def test_a_call_that_cannot_be_sent_is_cancelled() -> None:
     assert not failures
 
 
-def test_a_lease_is_renewed_once_by_whom_it_is_asked_for() -> None:
-    """What another endpoint may answer is asked again; the cluster's own answer is told at once."""
-    answers: list[pb.LeaseKeepAliveResponse | tuple[grpc.StatusCode, str]] = []
-    asked: list[int] = []
-
-    def keep_alive(
-        requests: Iterator[pb.LeaseKeepAliveRequest], context: Context
-    ) -> Iterator[pb.LeaseKeepAliveResponse]:
-        for request in requests:
-            asked.append(request.ID)
-            answer = answers.pop(0)
-            if isinstance(answer, tuple):
-                context.abort(*answer)
-            else:
-                yield answer
-
-    async def main() -> None:
-        async with m.Client(address) as client:
-            answers[:] = [(Code.UNAVAILABLE, "etcdserver: no leader"), pb.LeaseKeepAliveResponse(ID=7, TTL=9)]
-            await client.renew(7)
-            assert asked == [7, 7]
-            answers[:] = [pb.LeaseKeepAliveResponse(ID=7, TTL=0)]
-            with pytest.raises(m.LeaseNotFound):
-                await client.renew(7)
-            answers[:] = [(Code.PERMISSION_DENIED, "etcdserver: permission denied")]
-            with pytest.raises(m.PermissionDenied):
-                await client.renew(7)
-            assert asked == [7] * 4
-
-    with scripted({"Lease/LeaseKeepAlive": keep_alive}) as address:
-        asyncio.run(main())
-
-
-def test_a_renewal_that_is_not_answered_ends_in_time() -> None:
-    def keep_alive(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
-        next(requests)
-        say_nothing(context)
-        yield from ()
-
-    async def main() -> None:
-        async with m.Client(address) as client:
-            with pytest.raises(m.DeadlineExceeded):
-                await client.renew(7, timeout=0.2)
-
-    with scripted({"Lease/LeaseKeepAlive": keep_alive}) as address:
-        asyncio.run(main())
-
-
-def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
-    """Unless an attempt before may have granted it; one that was surely refused has not."""
-    told: list[tuple[grpc.StatusCode, str]] = []
-    revoked: list[int] = []
-
-    def login(request: pb.AuthenticateRequest, context: Context) -> pb.AuthenticateResponse:
-        return pb.AuthenticateResponse(token="new")
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        context.abort(*told.pop(0))
-
-    def info(request: pb.LeaseTimeToLiveRequest, context: Context) -> pb.LeaseTimeToLiveResponse:
-        return pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=60, grantedTTL=60)
-
-    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
-        revoked.append(request.ID)
-        return pb.LeaseRevokeResponse()
-
-    exists = (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")
-    refused = [
-        (Code.UNAUTHENTICATED, "etcdserver: invalid auth token"),
-        (Code.UNAVAILABLE, "etcdserver: no leader"),
-        (Code.UNAVAILABLE, "etcdserver: rpc not supported for learner"),
-    ]
-
-    async def main() -> None:
-        async with m.Client(address, user="ada", password="1") as client:
-            for before in ([], *([one] for one in refused)):
-                told[:] = [*before, exists]
-                with pytest.raises(m.ServerError, match="already exists"):
-                    async with await client.lease(60, id=7):
-                        pass
-            told[:] = [(Code.UNAVAILABLE, "etcdserver: request timed out"), exists]
-            lease = await client.lease(60, id=7)
-            assert (lease.id, lease.ttl_s) == (7, 60)
-        assert not revoked
-
-    with scripted({
-        "Auth/Authenticate": login, "Lease/LeaseGrant": grant, "Lease/LeaseTimeToLive": info,
-        "Lease/LeaseRevoke": revoke,
-    }) as address:
-        asyncio.run(main())
-
-
-def test_a_lease_that_is_gone_is_not_revoked_by_a_chosen_id() -> None:
-    """It may be another's by then."""
-    ttls = [3]
-    revoked: list[int] = []
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=1)
-
-    def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
-        yield pb.LeaseKeepAliveResponse(ID=next(requests).ID, TTL=ttls[0])
-
-    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
-        revoked.append(request.ID)
-        if request.ID == 9 and len(revoked) == 2:
-            context.abort(Code.PERMISSION_DENIED, "etcdserver: permission denied")
-        return pb.LeaseRevokeResponse()
-
-    async def main() -> None:
-        async with m.Client(address) as client:
-            async with await client.lease(1, id=8) as lease:
-                await lease.revoke()
-            assert revoked == [8], "once"
-            lease = await client.lease(1, id=9)
-            with pytest.raises(m.PermissionDenied):
-                await lease.revoke()
-            await lease.revoke()
-            assert revoked == [8, 9, 9], "until it is known to be gone"
-            ttls[:] = [0]
-            async with await client.lease(1, id=7) as lease:
-                assert await lease.wait_lost() == "it ended, or was revoked"
-            assert revoked == [8, 9, 9]
-
-    with scripted({
-        "Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke, "Lease/LeaseKeepAlive": keep,
-    }) as address:
-        asyncio.run(main())
-
-
 def test_an_error_names_the_endpoint_of_its_attempt() -> None:
     def put(request: pb.PutRequest, context: Context) -> Any:
         context.abort(Code.PERMISSION_DENIED, "etcdserver: permission denied")
@@ -566,72 +407,4 @@ def test_a_transaction_that_reads_is_not_cancelled_at_the_server(reads: bool) ->
             await until(lambda: line is not None and not line._calls)
 
     with scripted({"KV/Txn": answer}) as address:
-        asyncio.run(main())
-
-
-@pytest.mark.parametrize("chosen", [0, 7])
-def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its time was over. One of two attempts may be done behind a revoke that failed or found the other's."""
-    monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
-    monkeypatch.setattr(calls, "_ATTEMPT_S", 0.3)
-    granted, revoked, goes_on = list[int](), list[int](), threading.Event()
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        granted.append(request.ID)
-        goes_on.wait(10)
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
-
-    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
-        revoked.append(request.ID)
-        if len(revoked) == 1:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
-        return pb.LeaseRevokeResponse()
-
-    async def main() -> None:
-        async with m.Client(address) as client:
-            with pytest.raises(m.MusterError):
-                await client.get("a")  # now it is connected
-            with pytest.raises(m.MusterError) as error:
-                await client.lease(60, id=chosen, timeout=0.9)
-            assert error.value.maybe_done
-            assert len(set(granted)) == 1 < len(granted)
-            if not chosen:
-                await until(lambda: len(revoked) >= 3)
-            goes_on.set()
-        assert set(revoked) == (set() if chosen else set(granted))
-
-    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
-        asyncio.run(main())
-
-
-@pytest.mark.parametrize("chosen", [0, 7])
-def test_a_lease_whose_grant_is_cancelled_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless the caller chose its ID: that may be another's. Its revoke may come before the grant is done."""
-    monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
-    granted, revoked, goes_on = list[int](), list[int](), threading.Event()
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        granted.append(request.ID)
-        goes_on.wait(10)
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
-
-    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
-        revoked.append(request.ID)
-        if len(revoked) == 1:
-            context.abort(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
-        return pb.LeaseRevokeResponse()
-
-    async def main() -> None:
-        async with m.Client(address) as client:
-            granting = asyncio.create_task(client.lease(60, id=chosen))
-            await until(lambda: granted)
-            granting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await granting
-            if not chosen:
-                await until(lambda: len(revoked) == 2)
-            goes_on.set()
-        assert revoked == ([] if chosen else 2 * granted)
-
-    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
         asyncio.run(main())

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from cluster.order.moving.mover import Copied
+from cluster.placement.changes import Moved, move_item, moved_item
+from cluster.placement.table import Move
 from cluster.settings import Common, NodeSettings
 from cluster.wire.frames import HIGHEST
 from cluster.wire.messages import Status
@@ -17,9 +19,11 @@ from node.replica.moving.copying import Copying
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
 from node.storage import StateStore
-from tests.unit.storage.moved.cluster import Cluster
+from tests.unit.storage.moved.cluster import SHARDS, Cluster
 
 ELECTION_MS = 1000
+TARGET = SHARDS - 1
+KEYS = [b"a/%d" % i for i in range(9)]
 
 
 class Loop:
@@ -137,3 +141,14 @@ class Host:
 
 def answers_nothing(link: Any, rid: int, timeout_ms: int, body: bytes) -> None:
     link.answer(rid, Status.UNKNOWN, b"")
+
+
+def begin(cluster: Cluster, number: int = 1) -> Move:
+    """A move of all keys; without the copy that the storage's own tests make."""
+    move = Move(number, b"a/", b"a0", cluster.table.owners_of(b"a/", b"a0"), TARGET)
+    cluster.place(move_item(move))
+    return move
+
+
+def switched(cluster: Cluster, live: int = len(KEYS)) -> bytes:
+    return moved_item(Moved(1, True, cluster.model.revision, live))
