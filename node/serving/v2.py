@@ -23,14 +23,14 @@ from cluster.features.rows import Row, RowsOf, encode
 from cluster.features.v2.changes import expire
 from cluster.features.v2.events import encode_news, told
 from cluster.features.v2.refusals import V2Error
-from cluster.features.v2.requests import Answer, Get, Kind, Scan, left_to_front, split_read
+from cluster.features.v2.requests import Answer, Get, Kind, Scan, by_clock, left_to_front, split_read
 from cluster.features.v2.shown import LatelyShown, Listing, get_json
 from cluster.features.v2.tree import Tree, namespace
 from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
 from cluster.pacing.patience import Patience
 from cluster.raft import Raft
-from cluster.wire.messages import Status
-from node.links.fronts import FrontLink
+from cluster.wire.messages import Method, Status
+from node.links.fronts import FrontLink, Request
 from node.machine import NodeMachine
 from node.serving.reads import Reads
 from node.slicing.slicer import Slices
@@ -48,6 +48,7 @@ _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
 _AT_ONCE = 1024  # expired nodes in one entry, at most: 10 ms each heartbeat interval
 
 _Ending = tuple[int, Callable[[], bool]]  # until when nodes end, and whether what came before has begun
+_V2_WRITE = int(Method.V2_WRITE)
 _Asked = Get | Scan | Show | None  # None: the counts
 _REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
     Kind.GET: Get.decode,
@@ -135,6 +136,22 @@ class V2Tree:
             link.answer(0, Status.V2_EVENTS, news)
             self._node.mark_dirty(link)
 
+    # -- what proxies ask: a member's clock counts, as in etcd, for proxies may run on any machine
+
+    @property
+    def _now_ns(self) -> int:
+        return int(self._node.machine.wall_time() * 1e9)
+
+    def timed(self, requests: list[Request]) -> list[Request]:
+        """A proxy's requests, their writes with this host's time. Reads get it in their turn."""
+        if all(method != _V2_WRITE for _, method, _, _ in requests):
+            return requests
+        now_ns = self._now_ns
+        return [
+            (rid, method, timeout_ms, by_clock(body, now_ns) if method == _V2_WRITE else body)
+            for rid, method, timeout_ms, body in requests
+        ]
+
     # -- reads
 
     def file(self, path: bytes, after: int, now_ns: int) -> tuple[int, int, int, bytes] | None:
@@ -187,7 +204,7 @@ class V2Tree:
         node = self._node
         if node.guard.state.enabled and body[0] != Kind.COUNTS:  # a front may not know of it yet
             raise EtcdError(PERMISSION_DENIED)
-        asked = self._asked(body)
+        asked = self._asked(link, body)
         answer = self._refused(asked)
         if answer is None:
             if isinstance(asked, Show) and lists(asked):
@@ -201,10 +218,13 @@ class V2Tree:
         node.mark_dirty(link)
 
     @answered
-    def _asked(self, body: bytes) -> _Asked:
+    def _asked(self, link: FrontLink, body: bytes) -> _Asked:
         kind, _, request = split_read(body)
         decode = _REQUESTS.get(kind)
-        return None if decode is None else decode(request)
+        asked = None if decode is None else decode(request)
+        if isinstance(asked, Get) and not link.member_id:
+            return replace(asked, now_ns=self._now_ns)
+        return asked
 
     def _in_steps(self, link: FrontLink, rid: int, asked: Show) -> Slices:
         for answer in steps(self.tree, asked):
@@ -302,7 +322,7 @@ class V2Tree:
             return None
         if leader.dirty and not writes.has_room:
             return self._ending  # what was logged the last time has not left: the entry is not to grow
-        now_ns = int(self._node.machine.wall_time() * 1e9)
+        now_ns = self._now_ns
         if not going and due > now_ns:
             return None  # what is logged and not applied has its turn once it is
         until_ns, begun = ending = self._ending or (now_ns, writes.begun())

@@ -47,7 +47,7 @@ class Event:
     action: Action
     node: Shown
     prev: Shown | None
-    at_ns: int  # the front's clock: what is left of a TTL is shown from there
+    at_ns: int  # ``Write.now_ns``: what is left of a TTL is shown from there
     refresh: bool = False  # no wait ends
 
     @property

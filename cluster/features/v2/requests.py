@@ -33,6 +33,8 @@ class Kind(IntEnum):
 
 
 _WRITE = struct.Struct("<BBQqqII")  # op, flags, prev index, expires, now, lengths of path and previous value
+_OPS = frozenset(map(int, Op))
+_HALF = 1 << 63
 _DIR, _REFRESH, _RECURSIVE = 1, 2, 4
 #: A set with no flag, which compares nothing: what it begins with, up to when it expires
 PLAIN_SET = _WRITE.pack(Op.SET, 0, 0, 0, 0, 0, 0)[:10]
@@ -87,7 +89,7 @@ class Write:
     expires_ns: int = 0  # ns since 1970; 0: never
     refresh: bool = False
     recursive: bool = False
-    now_ns: int = 0  # the front's clock
+    now_ns: int = 0  # the front's clock; from a proxy, the leader's (``by_clock``)
     who: Who | None = None  # None: no user is named
     slash: bool = False  # the path was asked for with a slash behind it
 
@@ -112,6 +114,16 @@ class Write:
             prev_index, expires_ns, bool(flags & _REFRESH), bool(flags & _RECURSIVE), now_ns, who,
             bool(flags & _SLASH),
         )
+
+
+def by_clock(write: bytes, now_ns: int) -> bytes:
+    """An encoded ``Write`` as a front with this clock sends it; what is none as it is."""
+    if len(write) < _WRITE.size or write[0] not in _OPS:
+        return write
+    op, flags, prev_index, expires_ns, sent_ns, *lengths = _WRITE.unpack_from(write)
+    if expires_ns:
+        expires_ns = (expires_ns - sent_ns + now_ns + _HALF) % (2 * _HALF) - _HALF  # it wraps, as Go's
+    return _WRITE.pack(op, flags, prev_index, expires_ns, now_ns, *lengths) + write[_WRITE.size :]
 
 
 def checked(path: bytes) -> bytes:

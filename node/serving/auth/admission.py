@@ -99,6 +99,8 @@ class Admission:
 
     def _judged(self, link: FrontLink, requests: list[Request]) -> None:
         node = self._node
+        if not link.member_id and link.watches:
+            requests = node.serve.v2.timed(requests)
         judged = link.watches and node.guard.state.enabled
         if link.watches and not judged and not WRITES.issuperset(map(METHOD, requests)):
             # before it is asked whether auth is on: a read sees what is committed here

@@ -64,7 +64,7 @@ class _Node:
         self.taken += [method for _, method, _, _ in requests]
 
     def ask(self, *methods: Method) -> None:
-        link: Any = SimpleNamespace(watches=True)
+        link: Any = SimpleNamespace(watches=True, member_id=1)
         self.admission.requests(link, [(rid, method, 0, b"") for rid, method in enumerate(methods, 1)])
 
 

@@ -136,7 +136,7 @@ class Host:
         def ok(rid: int, revision: int, term: int, tail: bytes) -> None:
             node.answer(rid, Status.OK, HEAD.pack(revision, term) + tail)
 
-        return SimpleNamespace(ok=ok, awaits=lambda rid: True)
+        return SimpleNamespace(ok=ok, awaits=lambda rid: True, member_id=1)
 
     def send(self, *pieces: bytes) -> bytes:
         """What a client gets for what it sends."""
