@@ -68,6 +68,32 @@ def test_a_refusal(said: Said, kind: type[v2.V2Error], text: str, code: int, may
     assert (met.value.code, met.value.maybe_done, len(seen)) == (code, maybe_done, 1)
 
 
+def deep(levels: int) -> str:
+    """A directory in a directory, and so on, as a recursive read shows them."""
+    return f'{{"action":"get","node":{_LEVEL * levels}{{"key":"/a","value":"1"}}{"]}" * levels}}}'
+
+
+_LEVEL = '{"key":"/a","dir":true,"nodes":['
+
+
+@pytest.mark.parametrize("levels", [100, 450, 700, 960, 1500, 2047, 100_000])
+def test_a_tree_that_is_too_deep_to_be_read_is_told_as_other_errors_are(levels: int) -> None:
+    """Whoever writes one deep key would end the loops of all programs that read the whole tree."""
+    said, told, found = deep(levels), "", 0
+    with host(lambda asked: (200, said)) as (url, _):
+        try:
+            node = Client(url).get("/", recursive=True).node
+        except v2.V2Error as error:
+            told = str(error)
+        else:
+            while node.directory:
+                (node,) = node.nodes
+                found += 1
+    assert (told, found) in (("the answer is nested too deep", 0), ("", levels))
+    assert bool(told) or levels < 100_000
+    assert bool(found) or levels > 100
+
+
 @pytest.mark.parametrize("trouble", [(503, "no leader"), None])
 def test_what_only_reads_is_tried_at_the_next_host(trouble: Said | None) -> None:
     with host(lambda asked: trouble) as (bad, refused), host(lambda asked: (200, NODE)) as (good, asked):

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 import h11
 
 from muster_client.errors import DeadlineExceeded, Unreachable
-from muster_client.v2.errors import EventIndexCleared, V2Error
+from muster_client.v2.errors import EventIndexCleared, V2Error, too_deep
 from muster_client.v2.http import Answer, Request, asked
 from muster_client.wire.connections import pause_s
 from muster_client.wire.endpoints import Tls
@@ -216,5 +216,9 @@ def _result(answer: Answer) -> Result:
     if "node" not in told:
         raise V2Error(0, f"no node in {told}")
     previous = told.get("prevNode")
-    return Result(told["action"], _node_of(told["node"]), None if previous is None else _node_of(previous),
-                  answer.index)
+    try:
+        node = _node_of(told["node"])
+        return Result(
+            told["action"], node, None if previous is None else _node_of(previous), answer.index)
+    except RecursionError:
+        raise too_deep() from None

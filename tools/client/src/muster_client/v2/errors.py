@@ -13,6 +13,12 @@ class V2Error(MusterError):
         self.code, self.cause, self.index = code, cause, index
 
 
+def too_deep() -> V2Error:
+    """Of an answer with more directories in each other than Python can read. ``RecursionError`` is no
+    ``MusterError``: one deep key of anybody's would end every program that reads the tree."""
+    return V2Error(0, "the answer is nested too deep")
+
+
 class NotServed(V2Error):
     """The hosts have no API of version 2, or not this part of it."""
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import h11
 
-from muster_client.v2.errors import BY_CODE, NotServed, Unauthorized, V2Error
+from muster_client.v2.errors import BY_CODE, NotServed, Unauthorized, V2Error, too_deep
 from muster_client.wire.endpoints import Tls
 
 _READ_BYTES = 65536
@@ -44,6 +44,8 @@ class Answer:
             told = json.loads(self.body or b"{}")
         except ValueError:
             told = None
+        except RecursionError:
+            raise too_deep() from None
         if isinstance(told, dict) and self.status < 300:
             return told
         given = told if isinstance(told, dict) else {}
