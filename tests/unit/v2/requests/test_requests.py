@@ -11,6 +11,8 @@ import pytest
 
 from proxy.v2.form import BadForm, form_of, media_type, unescaped
 from proxy.v2.request import BadRequest, KeyRequest, clean, parse_key_request
+from tests.unit.v2.requests.plain_host import FORM as FORM_FIELDS
+from tests.unit.v2.requests.plain_host import HOST, Host
 
 FORM = "application/x-www-form-urlencoded"
 
@@ -131,6 +133,23 @@ def test_an_empty_ttl_is_none() -> None:
 )
 def test_a_key_is_clean(path: str, key: str) -> None:
     assert clean(path) == key
+
+
+def test_a_key_that_a_post_makes_has_a_path_that_requests_may_name() -> None:
+    """Its name adds 21 characters to the path. None could read a longer key, refresh it or delete it."""
+    host = Host()
+    line, most, value = b"%b /v2/keys%b HTTP/1.1\r\n", 4096, b"Content-Length: 7\r\n\r\nvalue=1"
+    for length in (most - 20, most):
+        answer = host.send(line % (b"POST", b"/" + b"q" * (length - 1)) + FORM_FIELDS + value)
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"etcdserver: request is too large" in answer
+    answer = host.send(line % (b"POST", b"/" + b"q" * (most - 22)) + FORM_FIELDS + value)
+    assert answer.startswith(b"HTTP/1.1 201 ")
+    made = re.search(rb'"key":"([^"]+)"', answer)
+    assert made is not None
+    assert len(made[1]) == most
+    for method in (b"GET", b"DELETE"):
+        assert host.send(line % (method, made[1]) + HOST + b"\r\n").startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.parametrize("seed", range(3))
