@@ -7,6 +7,8 @@ The rules (I16)
   (its cursor is behind, or its client does not read). While one lags, what is emitted also goes to a bounded
   ring. A lagging cohort is served from the ring if its cursor reaches into it, else from history; then it is
   live again. It never holds back the others.
+- Below a compacted gap of one of its shards a subscription has the others' events only. A cohort that begins
+  there lags, and history tells it of the compaction.
 - A cohort's cursor is the last revision delivered whole; nothing at or below it is delivered again. Live
   cohorts have everything emitted, wherever their cursor was left.
 - Its parts are all shards that own a part of the range, or did since its position (G9). One that comes by a
@@ -67,8 +69,8 @@ class Hub(Protocol):
 
 class Subscription:
     __slots__ = (
-        "_held_bytes", "_holder", "_passing", "_paused", "_pending", "_ring", "ahead", "emitted", "hub",
-        "key", "lagging", "live", "parts", "prev_kv", "range_end",
+        "_floor", "_held_bytes", "_holder", "_passing", "_paused", "_pending", "_ring", "ahead", "emitted",
+        "hub", "key", "lagging", "live", "parts", "prev_kv", "range_end",
     )
 
     def __init__(self, hub: Hub, key: bytes, range_end: bytes, prev_kv: bool, shards: tuple[int, ...],
@@ -89,6 +91,7 @@ class Subscription:
         self._paused = False  # some parts are
         self._passing = False  # some parts leave soon
         self._ring: Ring | None = None
+        self._floor = 0  # below it a shard's events may be missing, here and in the ring: history knows
 
     def follow(self, table: Table) -> None:
         """G9: keys of the range may have moved. Its new owners' parts come before anything newer is taken."""
@@ -130,11 +133,8 @@ class Subscription:
         return True
 
     def compacted(self, revision: int) -> None:
-        """Events below a compaction are left out: the ring lacks them."""
-        if self._ring is not None:
-            self.hub.rings.drop(self._ring)
-            self._ring.empty()
-            self._ring.begin = max(self._ring.begin, revision)
+        """A shard's events below a compaction are left out. Other shards may bring theirs still."""
+        self._floor = max(self._floor, revision)
 
     def _leave_passed(self) -> bool:
         """Whether parts have left that can bring nothing any more."""
@@ -265,7 +265,7 @@ class Subscription:
 
     def add(self, cohort: Cohort) -> None:
         self._catch_up()
-        if cohort.cursor >= self.emitted:
+        if cohort.cursor >= self.emitted and cohort.cursor + 1 >= self._floor:
             self._place(cohort, cohort.cursor == self.emitted)
         else:
             self.lag(cohort)
@@ -314,7 +314,7 @@ class Subscription:
         ring = self._ring
         if cohort.blocked or cohort.asking or cohort not in self.lagging or ring is None:
             return
-        if cohort.cursor + 1 < ring.begin:
+        if cohort.cursor + 1 < max(ring.begin, self._floor):
             self.hub.catch_up(self, cohort)
             return
         for batch in ring.after(cohort.cursor, _RESPONSE_BYTES):

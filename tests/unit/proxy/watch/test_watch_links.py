@@ -129,6 +129,37 @@ def test_a_gap_that_was_compacted_ends_the_watches_that_need_it() -> None:
     assert [(r.watch_id, r.compact_revision) for r in ended] == [(0, 8)]
 
 
+@pytest.mark.parametrize("ring", [False, True], ids=["begins ahead", "has a ring"])
+def test_i24_a_watch_from_below_a_compacted_gap_is_told_while_another_shard_is_behind(ring: bool) -> None:
+    """It was placed where the slower shard was, and lacked the other shard's events without a word."""
+    world = World(shards=2)
+    ended, goes_on, late = Client(world), Client(world), Client(world)
+    ended.create(b"\0", b"\0")
+    goes_on.create(b"\0", b"\0", start=50)
+    world.settle()
+    for _ in range(10):
+        world.store.write(*[(PUT, b"%d" % n) for n in range(4)])
+    world.store.compacted = 8
+    fast, slow = world.every[0, 1], world.every[1, 1]
+    fast.install(11)
+    world.settle(apply=False)
+    assert [r.compact_revision for r in ended.responses() if r.canceled] == [8]
+    slow.apply(3)
+    world.net.run()
+    if ring:
+        late.create(b"\0", b"\0", start=3)  # history is slow to answer
+        slow.apply(5)
+        world.net.run()
+    late.create(b"\0", b"\0", start=5)
+    world.settle()
+    wanted = [(0, 8), (1, 8)] if ring else [(0, 8)]
+    assert [(r.watch_id, r.compact_revision) for r in late.responses() if r.canceled] == wanted
+    assert not any(r.canceled for r in goes_on.responses())
+    for _ in range(40):
+        world.write((PUT, b"0"), (PUT, b"1"))
+    assert goes_on.events() == [(n, 0, key) for n in (50, 51) for key in (b"0", b"1")]
+
+
 @pytest.mark.parametrize(("compacted", "ended"), [(2, []), (3, [(0, 3)])])
 def test_a_watch_goes_on_if_what_it_wants_next_is_the_compacted_revision_itself(
     compacted: int, ended: list[tuple[int, int]]
