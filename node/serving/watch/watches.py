@@ -155,7 +155,7 @@ class WatchSource:
 
     def emit(self, events: list[Event]) -> None:
         """Send the events of what was just applied: ``(revision, kind, key, KeyValue, sub)`` in order."""
-        self._collect(events)
+        self._collect(events, self._collected)
         collected, self._collected = self._collected, {}
         for sub, matched in collected.items():
             if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
@@ -172,11 +172,15 @@ class WatchSource:
         """Events of an apply that is under way in slices leave with the next :meth:`emit`; a subscription
         until then is live after it."""
         self.holding = True
-        self._collect(events)
+        step: dict[Subscription, list[Encoded]] = {}
+        self._collect(events, step)
         # what is there of the last revision leaves: the front takes it in while this goes on, instead of a
         # million events at once
-        for sub, matched in self._collected.items():
-            revision = matched[-1][0] if matched else 0
+        for sub, fresh in step.items():
+            matched = self._collected.setdefault(sub, fresh)
+            if matched is not fresh:
+                matched += fresh
+            revision = matched[-1][0]
             if len(matched) >= _PIECE and sub.pieces in (0, revision):
                 first = next(i for i, event in enumerate(matched) if event[0] == revision)
                 piece = matched[first:]
@@ -194,8 +198,7 @@ class WatchSource:
             sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision]))
         return [event for event in matched if event[0] > revision]
 
-    def _collect(self, events: list[Event]) -> None:
-        collected = self._collected
+    def _collect(self, events: list[Event], collected: dict[Subscription, list[Encoded]]) -> None:
         for revision, kind, key, kv, place in events:
             matches = self._match(key)
             if not matches:

@@ -242,6 +242,30 @@ def test_a_revision_whose_last_piece_was_its_end_is_ended_all_the_same() -> None
         (6, 6, 300 | MORE_EVENTS), (6, 6, 0)]
 
 
+class Kept(list[tuple[int, bytes, bytes]]):
+    """Events that nobody counts."""
+
+    def __len__(self) -> int:
+        raise AssertionError("it got nothing in this step")
+
+
+def test_a_step_of_an_apply_looks_at_those_alone_that_it_tells_something() -> None:
+    """A delete of 60,000 keys, each watched by itself, looked at all that were told before, step by step."""
+    source = Source()
+    for rid in range(1, 5):
+        source.subscribe(rid, b"k%d" % rid)
+    source.answers()
+    deletes = [(6, 1, b"k%d" % rid, tombstone(b"k%d" % rid, 6), rid) for rid in range(1, 5)]
+    source.source.gather(deletes[:2])
+    collected = source.source._collected
+    told = dict(collected)
+    collected.update({sub: Kept(matched) for sub, matched in told.items()})
+    source.source.gather(deletes[2:])
+    collected.update(told)
+    source.source.emit([])
+    assert source.events() == [(rid, [(6, b"k%d" % rid)]) for rid in range(1, 5)]
+
+
 @best_of_three
 def test_no_turn_is_long_when_a_front_with_50_000_subscriptions_comes_and_goes() -> None:
     source = Source()
