@@ -40,8 +40,8 @@ class Hub(Protocol):
 
 
 class WatchStream:
-    __slots__ = ("_asking", "_compacted", "_deferred_bytes", "_last_start", "_next_id", "blocked", "call",
-                 "closed", "deferred", "doubted", "hub", "progress_at", "stats", "wary", "watches")
+    __slots__ = ("_asking", "_behind", "_compacted", "_deferred_bytes", "_last_start", "_next_id", "blocked",
+                 "call", "closed", "deferred", "doubted", "hub", "progress_at", "stats", "wary", "watches")
 
     def __init__(self, hub: Hub, call: Any, stats: MethodStats) -> None:
         self.hub = hub
@@ -58,6 +58,7 @@ class WatchStream:
         self._asking = False  # for permissions: later requests wait
         self._next_id = 0
         self._last_start = 0  # the highest revision that a watch began with
+        self._behind = 0  # the watch that progress waited for last: it is asked first
         self._compacted: dict[int, bool] | None = None  # the last IDs that compactions ended
         call.on_drain = self.drained
 
@@ -186,7 +187,10 @@ class WatchStream:
         """
         if not self.watches:
             return 0
-        revision = self._promised(self.watches.values(), owed)
+        behind = self.watches.get(self._behind)
+        if behind is not None and self._promised((behind,), owed) is None:
+            return None  # each watermark asks, and there may be 100,000 others
+        revision = self._promised(reversed(self.watches.values()), owed)  # new ones are behind most often
         if revision is None:
             return None
         if revision < self._last_start and any(revision < watch.start for watch in self.watches.values()):
@@ -200,12 +204,16 @@ class WatchStream:
         lowest = None
         if self.blocked:
             return None
-        for cohort in {watch.cohort: None for watch in watches}:
-            if not cohort.synced:
-                return None
+        asked: set[Cohort] = set()
+        for watch in watches:
+            cohort = watch.cohort
+            if cohort in asked:
+                continue
+            asked.add(cohort)
             through = cohort.subscription.through()
             # events from history may be ahead of what is emitted
-            if through < max(least, cohort.sent):
+            if not cohort.synced or through < max(least, cohort.sent):
+                self._behind = watch.id
                 return None
             if lowest is None or through < lowest:
                 lowest = through
