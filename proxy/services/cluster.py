@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from cluster import errors
@@ -12,6 +12,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire import messages
 from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import response_header
+from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.shared.context import Call, Context, Registry, Serve
 
@@ -52,26 +53,19 @@ def register(registry: Registry, context: Context) -> None:
         context.unary(registry, SERVICE, name, request, _change(context, kind))
 
 
-def _answering(context: Context, promotes: bool = False) -> Callable[[Waiting, int, bytes], None]:
-    def answer(waiting: Waiting, status: int, body: bytes) -> None:
-        if promotes and status:
-            error = EtcdError.decode(body)
-            if error.kind is errors.CONTEXT_DEADLINE_EXCEEDED:
-                body = EtcdError(errors.NO_LEADER).encode()
-            else:
-                context.unpromoted[_REASONS.get(error.kind, error.text)] += 1
-        if context.failed(waiting, status, body):
-            return
-        _, term = HEAD.unpack_from(body)
-        waiting.stats.ok += 1
-        # no revision in Cluster.*
-        waiting.call.reply(response_header(context.router.header_prefix, 0, term), body[HEAD.size :])
-
-    return answer
+def _reply(context: Context, waiting: Waiting, body: bytes) -> None:
+    _, term = HEAD.unpack_from(body)
+    waiting.stats.ok += 1
+    # no revision in Cluster.*
+    waiting.call.reply(response_header(context.router.header_prefix, 0, term), body[HEAD.size :])
 
 
 def _list(context: Context) -> Serve:
-    router, answer = context.router, _answering(context)
+    router = context.router
+
+    def answer(waiting: Waiting, status: int, body: bytes) -> None:
+        if not context.failed(waiting, status, body):
+            _reply(context, waiting, body)
 
     def member_list(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         def ask() -> None:
@@ -95,7 +89,17 @@ def _alone(router: Router) -> bool:
 def _change(context: Context, kind: int) -> Serve:
     router, strict = context.router, context.settings.strict_reconfig_check
     head = bytes((kind if strict else kind | messages.MEMBERS_LAX,))
-    answer = _answering(context, kind == messages.MEMBER_PROMOTE)
+    promotes = kind == messages.MEMBER_PROMOTE
+
+    def answer(waiting: Waiting, status: int, body: bytes) -> None:
+        if promotes and status:
+            error = EtcdError.decode(body)
+            if error.kind is errors.CONTEXT_DEADLINE_EXCEEDED:
+                body = EtcdError(errors.NO_LEADER).encode()
+            else:
+                context.unpromoted[_REASONS.get(error.kind, error.text)] += 1
+        if not context.failed(waiting, status, body):
+            when_applied(router, (0,), partial(_reply, context, waiting, body))
 
     def change(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         context.check_size(data)

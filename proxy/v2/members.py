@@ -13,13 +13,13 @@ from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE
 from proxy.gateway.encode import text
 from proxy.gateway.go_json import Mistake, is_text, kind_of, loads, whole_text
 from proxy.http.requests import HttpRequest
+from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
 from proxy.v2.users.auth import Auth
 
 PATH = "/v2/members"
-_BEHIND_S, _AGAIN_S = 0.5, 0.01
 _MOST_BODY_BYTES = 16_384  # read in one turn of the loop: some 20 ms
 _UNREADABLE = "json: cannot unmarshal {} into Go {}"
 
@@ -129,11 +129,15 @@ class Members:
     def _change(self, request: HttpRequest, kind: int, message: Any) -> None:
         done = self._added if kind == MEMBER_ADD else self._changed
 
+        def shown(body: bytes) -> None:
+            if not request.closed:
+                done(request, body)
+
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
                 return
             if status == 0:
-                done(request, body[HEAD.size :])
+                when_applied(self._router, (0,), lambda: shown(body[HEAD.size :]))
             else:
                 self._refused(request, EtcdError.decode(body), getattr(message, "ID", None))
 
@@ -161,42 +165,12 @@ class Members:
             said(request, 500, "Internal Server Error", self._headers)
 
     def _added(self, request: HttpRequest, body: bytes) -> None:
-        answer = rpc_pb2.MemberAddResponse.FromString(body)
-
-        def respond() -> None:
-            request.respond(201, f"{_shown(answer.member)}\n".encode(), self._headers, JSON)
-
-        self._once_listed(request, answer.members, respond)
+        added = rpc_pb2.MemberAddResponse.FromString(body).member
+        request.respond(201, f"{_shown(added)}\n".encode(), self._headers, JSON)
 
     def _changed(self, request: HttpRequest, body: bytes) -> None:
-        def respond() -> None:
-            request.start(204, self._headers)
-            request.end()
-
-        # the answers to an update and to a removal list the members in the same place
-        self._once_listed(request, rpc_pb2.MemberUpdateResponse.FromString(body).members, respond)
-
-    def _once_listed(self, request: HttpRequest, wanted: Sequence[Any], then: Callable[[], None]) -> None:
-        """Answer when this host lists the members as changed, after half a second at most: clients read what
-        they wrote, and a host that is behind still answers."""
-        loop = self._router.loop
-        end = loop.time() + _BEHIND_S
-        ids = {member.ID: list(member.peerURLs) for member in wanted}
-
-        def look() -> None:
-            self._router.local(None, Method.MEMBER_LIST, b"", 0, self._stats, answer)
-
-        def answer(waiting: Waiting, status: int, body: bytes) -> None:
-            if request.closed:
-                return
-            if status == 0 and loop.time() < end:
-                found = rpc_pb2.MemberListResponse.FromString(body[HEAD.size :]).members
-                if {member.ID: list(member.peerURLs) for member in found} != ids:
-                    loop.call_later(_AGAIN_S, look)
-                    return
-            then()
-
-        look()
+        request.start(204, self._headers)
+        request.end()
 
 
 def peer_urls(body: bytes) -> list[str]:
