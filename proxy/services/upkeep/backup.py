@@ -115,9 +115,17 @@ class Snapshot:
         return sending.checkpoints.keys() != set(self._context.placement.kept)
 
     def _begin(self, call: Call, sending: _Sending) -> None:
-        """Have a node of shard 0 hold a checkpoint: this host's, or one that this front reaches."""
-        self._context.router.local(
-            call, Method.SNAPSHOT, b"", 0, self._stats, self._held, (sending, sending.attempt, 0))
+        """Have a node of shard 0 hold a checkpoint: this host's, or one that this front reaches. What this
+        host has acknowledged is in it, as in an etcd member's, unless its node stays behind."""
+        router, attempt = self._context.router, sending.attempt
+
+        def hold() -> None:
+            if not call.closed and attempt == sending.attempt:
+                router.local(
+                    call, Method.SNAPSHOT, b"", 0, self._stats, self._held, (sending, attempt, 0)
+                )
+
+        router.recent.when_caught_up((0,), hold)
 
     def _held(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, (sending, attempt, shard) = waiting.call, waiting.context

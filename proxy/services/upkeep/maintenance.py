@@ -67,7 +67,8 @@ def _status(context: Context) -> Serve:
             gather(context, reply, anywhere=True)
 
     def status(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        router.local(call, Method.STATUS, b"", 0, stats, answer)
+        # etcd's member has applied what it acknowledges
+        router.recent.soon(lambda: router.local(call, Method.STATUS, b"", 0, stats, answer))
 
     return status
 
@@ -86,7 +87,8 @@ def _alarm(context: Context) -> Serve:
 
 def _hash(context: Context) -> Serve:
     def hash_(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        context.router.local(call, Method.HASH, b"", 0, stats)
+        router = context.router
+        router.recent.when_caught_up((0,), lambda: router.local(call, Method.HASH, b"", 0, stats))
 
     return hash_
 
@@ -271,7 +273,9 @@ class _MoveLeader:
         if not self._moving:
             return
         moving, self._moving = self._moving, []
-        leader = self._context.router.routes[0].leader
+        route = self._context.router.routes[0]
+        # the own node's word, as a status right after the answer has it
+        leader = route.leader if route.home is None else route.home.leader
         for one in moving:
             if one.call.closed:
                 continue

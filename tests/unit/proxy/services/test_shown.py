@@ -58,6 +58,19 @@ class Behind:
         self.leader.ok(asked, tail=tail)
         self.net.run()
 
+    def put(self) -> None:
+        """A client is told of revision 100."""
+        put = self.served.call("Put", pb.PutRequest(key=b"k", value=b"v"))
+        (asked,) = self.leader.take(Method.PUT)
+        self.leader.ok(asked, revision=100)
+        self.net.run()
+        assert pb.PutResponse.FromString(put.replies[0]).header.revision == 100
+        self.own.take()
+
+    def asked(self) -> list[int]:
+        """What the own node has been asked since."""
+        return [request.method for request in self.own.take()]
+
     def index(self) -> None:
         (asked,) = self.leader.take(Method.READ_INDEX)
         self.leader.index(asked, INDEX)
@@ -128,3 +141,85 @@ def test_so_is_one_by_version_2(verb: str, path: str, method: str, status: int) 
     assert not request.said
     behind.applies(behind.own)
     assert request.said == status
+
+
+QUESTIONS = {
+    "Snapshot": (pb.SnapshotRequest(), Method.SNAPSHOT),
+    "Status": (pb.StatusRequest(), Method.STATUS),
+    "Hash": (pb.HashRequest(), Method.HASH),
+}
+
+
+@pytest.mark.parametrize("method", QUESTIONS)
+def test_what_is_asked_of_the_own_node_has_what_was_acknowledged_here(method: str) -> None:
+    """A backup has the marker that was written before it."""
+    request, asks = QUESTIONS[method]
+    behind = Behind()
+    behind.put()
+    behind.served.call(method, request)
+    assert behind.asked() == [Method.CATCH_UP]
+    behind.own.watermark(100)
+    behind.net.run()
+    assert behind.asked() == [asks]
+    behind.served.call(method, request)
+    assert behind.asked() == [asks], "at once"
+
+
+@pytest.mark.parametrize("method", QUESTIONS)
+def test_it_is_asked_for_all_the_same_of_a_node_that_stays_behind(method: str) -> None:
+    request, asks = QUESTIONS[method]
+    behind = Behind()
+    behind.net.pass_time(10)  # a replica that has just come up is waited for longer
+    behind.own.take()
+    behind.put()
+    behind.served.call(method, request)
+    behind.net.pass_time(0.4)
+    assert asks not in behind.asked()
+    behind.net.pass_time(0.3)
+    assert behind.asked() == [asks]
+
+
+def test_a_status_does_not_wait_for_a_host_that_reads_its_log() -> None:
+    """Clients give up after 5 s, and operators look at just such hosts."""
+    behind = Behind()
+    behind.put()
+    behind.served.call("Status", pb.StatusRequest())
+    behind.net.pass_time(0.7)
+    assert Method.STATUS in behind.asked()
+
+
+def test_a_status_waits_for_no_majority() -> None:
+    """Nothing is known of how far the order is, and nothing was shown here."""
+    served = Served(leader=0)
+    served.net.router.recent.knows = False
+    served.node.take()
+    served.call("Status", pb.StatusRequest())
+    assert [request.method for request in served.node.take()] == [Method.STATUS]
+
+
+def test_a_backup_whose_client_has_gone_is_not_begun_late() -> None:
+    behind = Behind()
+    behind.put()
+    call = behind.served.call("Snapshot", pb.SnapshotRequest())
+    behind.own.take()
+    call.closed = True
+    behind.served.methods.handlers["Snapshot"].cancelled(call)
+    behind.own.watermark(100)
+    behind.net.run()
+    assert behind.asked() == []
+
+
+def test_leadership_has_moved_once_this_hosts_node_knows() -> None:
+    """A status right after it names the new leader."""
+    served = Served()
+    net, own, other = served.net, served.net.nodes[1], served.net.nodes[2]
+    call = served.call("MoveLeader", pb.MoveLeaderRequest(targetID=2))
+    (asked,) = own.take(Method.TRANSFER_LEADER)
+    own.ok(asked)
+    other.leader, other.term = 2, 2
+    net.pass_time(0.2)
+    assert net.router.routes[0].leader == 2
+    assert call.status is None
+    own.leader, own.term = 2, 2
+    net.pass_time(0.2)
+    assert call.status == (0, "")
