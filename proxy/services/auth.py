@@ -19,6 +19,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.auth.passwords import check_length
 from proxy.auth.shown import SimpleTokens
+from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats
 from proxy.routing.waiting import Waiting
 from proxy.shared.context import Call, Context, Registry, Serve
@@ -55,7 +56,7 @@ _PASSWORDS: tuple[tuple[str, Change, Any, Callable[[Any], bool]], ...] = (
 
 def register(registry: Registry, context: Context) -> None:
     for name, change, kind in _CHANGES:
-        context.unary(registry, SERVICE, name, kind, context.writing(Method.AUTH_CHANGE, bytes((change,))))
+        context.unary(registry, SERVICE, name, kind, _change(context, bytes((change,))))
     for name, shown, kind in _SHOWS:
         context.unary(registry, SERVICE, name, kind, _show(context, shown))
     for name, change, kind, hashes in _PASSWORDS:
@@ -76,12 +77,36 @@ def _show(context: Context, shown: Show) -> Serve:
     return serve
 
 
+def _change(context: Context, head: bytes) -> Serve:
+    def serve(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        context.check_size(data)
+        _write(context, call, head + data, stats)
+
+    return serve
+
+
+def _write(context: Context, call: Call, body: bytes, stats: MethodStats) -> None:
+    """Once acknowledged by the leader, a change is waited for at this host's replicas: serializable reads go
+    by the users that those have applied."""
+    router = context.router
+
+    def reply(body: bytes) -> None:
+        stats.ok += 1
+        call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
+
+    def answered(waiting: Waiting, status: int, body: bytes) -> None:
+        if not context.failed(waiting, status, body):
+            when_applied(router, router.routes.keys(), partial(reply, body))
+
+    router.write(call, Method.AUTH_CHANGE, body, _SHARD, stats, answered)
+
+
 def _with_password(context: Context, change: Change, hashes: Callable[[Any], bool]) -> Serve:
     head = bytes((change,))
 
     def send(call: Call, request: Any, stats: MethodStats) -> None:
         request.password = ""
-        context.router.write(call, Method.AUTH_CHANGE, head + request.SerializeToString(), _SHARD, stats)
+        _write(context, call, head + request.SerializeToString(), stats)
 
     def hashed(call: Call, request: Any, stats: MethodStats, found: bytes) -> None:
         if call.closed:

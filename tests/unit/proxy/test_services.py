@@ -42,8 +42,10 @@ class Methods:
 class Served:
     """A front with its services, host 1's node leading."""
 
-    def __init__(self, leader: int = 1) -> None:
-        self.net = Net().started(leader) if leader else Net()
+    def __init__(self, leader: int = 1, shards: int = 1) -> None:
+        self.net = Net(shards=shards)
+        if leader:
+            self.net.started(leader)
         if not leader:
             self.net.pass_time(0.3)
         self.node = self.net.nodes[leader or 1]

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
-from cluster.wire.messages import READ, Method
+from cluster.wire.messages import READ, Method, Status
 from proxy.http.requests import HttpRequest
 from proxy.v2.members import Members
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
@@ -41,8 +43,8 @@ class Web(HttpRequest):
 class Behind:
     """Host 1's front; host 2 leads, and has applied what host 1's nodes have not."""
 
-    def __init__(self) -> None:
-        self.served = Served(leader=2)
+    def __init__(self, shards: int = 1) -> None:
+        self.served = Served(leader=2, shards=shards)
         self.net: Net = self.served.net
         self.own, self.leader = self.net.nodes[1], self.net.nodes[2]
 
@@ -141,6 +143,38 @@ def test_so_is_one_by_version_2(verb: str, path: str, method: str, status: int) 
     assert not request.said
     behind.applies(behind.own)
     assert request.said == status
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("RoleRevokePermission", pb.AuthRoleRevokePermissionRequest(role="r", key=b"k")),
+        ("UserDelete", pb.AuthUserDeleteRequest(name="u")),
+        ("AuthEnable", pb.AuthEnableRequest()),
+        ("UserChangePassword", pb.AuthUserChangePasswordRequest(name="u")),
+    ],
+)
+def test_a_change_of_users_is_answered_once_this_hosts_replicas_judge_by_it(method: str, change: Any) -> None:
+    """A serializable read goes by the users that its replica has applied."""
+    behind = Behind(shards=2)
+    call = behind.served.call(method, change)
+    behind.acknowledge(Method.AUTH_CHANGE)
+    behind.index()
+    behind.applies(behind.own)
+    assert call.status is None
+    behind.applies(behind.net.every[1, 1])
+    assert call.status == (0, "")
+    assert behind.served.count("etcdserverpb.Auth", method, 0) == 1
+
+
+def test_a_refused_change_of_users_is_answered_at_once() -> None:
+    behind = Behind()
+    call = behind.served.call("UserDelete", pb.AuthUserDeleteRequest(name="u"))
+    (asked,) = behind.leader.take(Method.AUTH_CHANGE)
+    behind.leader.answer(asked.rid, Status.ERROR, EtcdError(errors.PERMISSION_DENIED).encode())
+    behind.net.run()
+    assert call.status == (7, "etcdserver: permission denied")
+    assert not behind.leader.take()
 
 
 QUESTIONS = {
