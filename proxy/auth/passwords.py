@@ -53,7 +53,7 @@ def check_length(password: str | bytes) -> bytes:
 
 
 class Passwords:
-    """``cost``: of new hashes. Nothing is done for who is gone once its turn comes."""
+    """``cost``: of new hashes. Nothing is done for who is gone once its turn comes: it has failed."""
 
     def __init__(self, loop: Any, cost: int) -> None:
         self._loop: asyncio.AbstractEventLoop = loop
@@ -99,7 +99,9 @@ class Passwords:
             self._jobs -= 1
             if jobs:
                 self._waiting[client] = jobs  # behind the others
-            if not job.asks.closed:
+            if job.asks.closed:
+                job.then(job.failed)
+            else:
                 self._work(job)
 
     def _work(self, job: _Job) -> None:

@@ -20,7 +20,7 @@ from proxy.auth.shown import Principals
 from proxy.routing.links import Link, Near
 from proxy.routing.reads.shared import Shared
 from proxy.routing.routes import ShardRoute
-from proxy.routing.waiting import WRITE, Loop, MethodStats, Waiting
+from proxy.routing.waiting import WRITE, Loop, MethodStats, Waiting, why_ended
 
 SWEEP_S = 0.05
 LULL_S = 0.15  # while nothing happens: each sweep wakes an idle host
@@ -201,9 +201,7 @@ class Sending:
 
     def gone(self, waiting: Waiting) -> None:
         """The call has ended by its deadline, or its client has gone."""
-        call = waiting.call
-        late = call.deadline is not None and call.deadline <= self.loop.time()
-        self.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED)
+        self.fail(waiting, why_ended(waiting.call, self.loop.time()))
 
     def header(self, revision: int, term: int) -> bytes:
         """Field 1 of a response, in shard 0's term (decision 102); this revision has been shown."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, Self
 
 from cluster import errors
+from cluster.errors import ErrorKind
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.wire.messages import READ, Method
 
@@ -96,6 +97,12 @@ class Waiting:
 
 
 Then = Callable[[Waiting, int, bytes], None]
+
+
+def why_ended(call: Any, now: float) -> ErrorKind:
+    """Of a call that nothing here has ended: its deadline has passed, or its client has gone."""
+    late = call.deadline is not None and call.deadline <= now
+    return errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED
 
 
 class PartWaiting(Waiting):

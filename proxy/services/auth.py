@@ -109,7 +109,7 @@ def _with_password(context: Context, change: Change, hashes: Callable[[Any], boo
         _write(context, call, head + request.SerializeToString(), stats)
 
     def hashed(call: Call, request: Any, stats: MethodStats, found: bytes) -> None:
-        if call.closed:
+        if context.given_up(call, stats):
             return
         if not found:
             context.refuse(call, stats, errors.INTERNAL_FAULT)
@@ -119,7 +119,7 @@ def _with_password(context: Context, change: Change, hashes: Callable[[Any], boo
 
     def judged(waiting: Waiting, status: int, body: bytes) -> None:
         call, request, stats = waiting.call, waiting.context, waiting.stats
-        if call.closed or context.failed(waiting, status, body):
+        if context.failed(waiting, status, body) or context.given_up(call, stats):
             return
         try:
             context.passwords.hash(call, request.password, partial(hashed, call, request, stats))
@@ -151,7 +151,7 @@ class _LoginOf:
     checked: Login | None = None  # what the password is right for
 
     def ask(self) -> None:
-        if self.call.closed:
+        if self.context.given_up(self.call, self.stats):
             return
         self.left -= 1
         if self.left < 0:
@@ -199,7 +199,7 @@ class _LoginOf:
 
     def _reply(self, revision: int, term: int, login: Login) -> None:
         call, principals = self.call, self.context.principals
-        if call.closed:
+        if self.context.given_up(call, self.stats):
             return
         if isinstance(principals.tokens, SimpleTokens):
             principals.tokens.secret = login.secret
@@ -213,5 +213,4 @@ class _LoginOf:
         call.reply(self.context.router.header(revision, term), response.SerializeToString())
 
     def _fail(self, error: EtcdError) -> None:
-        if not self.call.closed:
-            self.context.refuse(self.call, self.stats, error)
+        self.context.refuse(self.call, self.stats, error)

@@ -69,9 +69,9 @@ def _list(context: Context) -> Serve:
 
     def member_list(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         def ask() -> None:
-            if call.closed:
-                stats.failed(errors.CONTEXT_CANCELED.code)
-            elif request.linearizable:
+            if context.given_up(call, stats):
+                return
+            if request.linearizable:
                 router.read(call, Method.MEMBER_LIST, data, 0, False, stats, answer)
             else:
                 router.local(call, Method.MEMBER_LIST, data, 0, stats, answer)

@@ -110,7 +110,7 @@ def _cancel(context: Context) -> Serve:
 
 def _moves(context: Context, ended: Ended) -> Serve:
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
-        if context.failed(waiting, status, body) or waiting.call.closed:
+        if context.failed(waiting, status, body) or context.given_up(waiting.call, waiting.stats):
             return
         waiting.stats.ok += 1
         table = context.placement.table

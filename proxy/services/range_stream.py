@@ -82,6 +82,8 @@ class RangeStream:
     def cancelled(self, call: Call) -> None:
         if call.context is not None:
             call.context.cancel()
+        else:
+            self._context.given_up(call, self._stats)
 
 
 class Judged:
@@ -131,7 +133,7 @@ class Passing:
             stats.ok += 1
         else:
             self._waiting = None
-            _refuse(self.context, call, stats, EtcdError.decode(body))
+            self.context.refuse(call, stats, EtcdError.decode(body))
 
     def pump(self) -> None:
         if (self._waiting is not None and self._received - self._credited >= _CREDIT_BYTES
@@ -142,7 +144,7 @@ class Passing:
     def cancel(self) -> None:
         if self._waiting is not None:
             self.context.router.cancel(self._waiting)
-            self.stats.failed(errors.CONTEXT_CANCELED.code)
+            self.context.given_up(self.call, self.stats)
             self._waiting = None
 
 
@@ -213,9 +215,9 @@ class Merging(RowGather):
 
     def cancel(self) -> None:
         if self._call is not None:
+            self._context.given_up(self._call, self._stats)
             self._call = None
             self._abandon()
-            self._stats.failed(errors.CONTEXT_CANCELED.code)
 
     def _abandon(self) -> None:
         self._waiting = {}
@@ -226,10 +228,3 @@ def _set_going(waiting: Waiting) -> None:
     """The first part has come: if its link breaks, the stream ends, as another replica would start again."""
     waiting.pieces = []
     waiting.limit_s = _LIMIT_S
-
-
-def _refuse(context: Context, call: Call, stats: MethodStats, error: EtcdError) -> None:
-    if call.closed:
-        stats.failed(error.code)
-    else:
-        context.refuse(call, stats, error)

@@ -25,8 +25,7 @@ def refuse_range(context: Context, request: Any, call: Call, stats: MethodStats,
     not wait: this host's replica judges it."""
 
     def judged(refused: EtcdError | None) -> None:
-        if not call.closed:
-            context.refuse(call, stats, refused or error)
+        context.refuse(call, stats, refused or error)
 
     ask, local = context.hub.permissions.ask, request.serializable
     judges = error.kind in (errors.COMPACTED, errors.FUTURE_REV)

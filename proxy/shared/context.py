@@ -19,6 +19,7 @@ from proxy.auth.tokens import tokens_of
 from proxy.grpc.registry import Registry as Registry
 from proxy.routing.reads.listing import Listing
 from proxy.routing.router import MethodStats, Router, Waiting
+from proxy.routing.waiting import why_ended
 from proxy.shared.defragmenting import Defragmenting
 from proxy.shared.stepped import Stepped
 from proxy.watch.hub import WatchHub
@@ -95,10 +96,20 @@ class Context:
             end()
 
     def refuse(self, call: Call, stats: MethodStats, error: EtcdError | ErrorKind) -> None:
+        """A call that was given up is only counted."""
+        if self.given_up(call, stats):
+            return
         if isinstance(error, ErrorKind):
             error = EtcdError(error)
         stats.failed(error.code)
         call.finish(error.code, error.text)
+
+    def given_up(self, call: Call, stats: MethodStats) -> bool:
+        """Whether its deadline or its client has ended a call, which is counted by that: ask once, and not of
+        one whose request is under way to a node without a ``then``, for the router counts it."""
+        if call.closed:
+            stats.failed(why_ended(call, self.router.loop.time()).code)
+        return bool(call.closed)
 
     def refuse_empty(self, call: Call, stats: MethodStats) -> None:
         """A stream whose client ended it without a request, in grpc-go's words."""
@@ -106,8 +117,9 @@ class Context:
         call.finish(errors.Code.UNKNOWN, "EOF")
 
     def failed(self, waiting: Waiting, status: int, body: bytes) -> bool:
-        """Whether a node has answered with an error, which is then the call's answer, too."""
-        if status != Status.OK and not waiting.call.closed:
+        """Whether a node has answered with an error, which is then the call's answer, too; or the call has
+        ended."""
+        if status != Status.OK:
             self.refuse(waiting.call, waiting.stats, EtcdError.decode(body))
         return status != Status.OK
 

@@ -22,7 +22,7 @@ _Work = tuple[Any, _Steps, Callable[[EtcdError], None]]  # call, steps, what ref
 
 
 class Stepped:
-    """The checks under way of one front; a closed call's is dropped."""
+    """The checks under way of one front; a closed call's is refused, which counts it."""
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -61,7 +61,7 @@ class Stepped:
         try:
             for _ in range(most):
                 if call.closed:
-                    return False
+                    raise EtcdError(errors.CONTEXT_CANCELED)
                 next(steps)
         except StopIteration:
             return False

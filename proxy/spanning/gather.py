@@ -51,7 +51,8 @@ class Gather:
         self, router: Router, call: Any, method: int, ask: Ask, serializable: bool, stats: MethodStats,
         answer: Answer, failed: Callable[[Any, MethodStats, EtcdError], None],
     ) -> None:
-        """``answer`` gets the answers in the order of what is asked."""
+        """``answer`` gets the answers in the order of what is asked. Else ``failed`` is called, once, also
+        where the call was given up."""
         self._router = router
         self._call = call
         self._method = method
@@ -133,12 +134,14 @@ class Gather:
         if self.revision > latest:
             self._fail(EtcdError(errors.FUTURE_REV))
             return
+        if self._gone():
+            return
         self._order, self._term, self.order_index = latest, term, order_index
         self._tails = {}
         router, call = self._router, self._call
-        if call is not None and not self._tries:
+        if not self._tries:
             self._held = call.gathered
-        elif call is not None:  # what came before is dropped
+        else:  # what came before is dropped
             call.gather(self._held - call.gathered)
         try:
             self._requests = self._ask(self.revision or latest)
@@ -169,21 +172,17 @@ class Gather:
         pieces: list[bytes]
         self._ends(waiting, status)
         tried, place, pieces = waiting.context
-        begins = status in (_OK, _PARTIAL) and not pieces and self._call is not None and not self._call.closed
+        gone = self._gone()
+        begins = status in (_OK, _PARTIAL) and not pieces and not gone
         if tried == self._tries and begins and self._is_behind(waiting, body):
             self._again()
         # of an attempt that was given up: at another revision than the others' (H16)
-        if tried != self._tries:
+        if gone or tried != self._tries:
             self._drop(waiting, status)
             return
         if status == _PARTIAL:
-            if self._call is None or self._call.closed:
-                self._drop(waiting, status)
-                return
             pieces.append(body if pieces else body[HEAD.size :])
             waiting.pieces = pieces  # if its link breaks now, all begins again
-            return
-        if self._call is None or self._call.closed:
             return
         if status != _OK:
             self._missed(status, body)
@@ -192,7 +191,8 @@ class Gather:
         self._tails[place] = pieces
         if len(self._tails) == len(self._requests):
             tails = [self._whole(self._tails[at]) for at in range(len(self._requests))]
-            self._answer(self._call, self._order, self._term, tails)
+            call, self._call = self._call, None
+            self._answer(call, self._order, self._term, tails)
 
     def _ends(self, waiting: Waiting, status: int) -> None:
         """It is on its way no more, unless this is but a piece."""
@@ -202,10 +202,16 @@ class Gather:
 
     def _drop(self, waiting: Waiting, status: int) -> None:
         """Nobody wants this part any more, or any at all."""
-        if self._call is None or self._call.closed:
+        if self._call is None:
             self._abandon()  # they and this one refer to each other
         if status == _PARTIAL:
             self._router.cancel(waiting)
+
+    def _gone(self) -> bool:
+        """Whether nobody waits for an answer any more. ``failed`` hears of a client that has gone."""
+        if self._call is not None and self._call.closed:
+            self._fail(EtcdError(errors.CONTEXT_CANCELED))
+        return self._call is None
 
     def _whole(self, pieces: list[bytes]) -> bytes | list[bytes]:
         return b"".join(pieces)
@@ -251,7 +257,7 @@ class Gather:
     def _fail(self, error: EtcdError) -> None:
         call, self._call = self._call, None
         self._abandon()
-        if call is not None and not call.closed:
+        if call is not None:
             self._failed(call, self._stats, error)
 
 

@@ -50,7 +50,7 @@ class RowGather(Gather):
     def _part(self, waiting: Waiting, status: int, body: bytes) -> None:
         self._ends(waiting, status)
         tried, place, _ = waiting.context
-        if self._call is None or self._call.closed or tried != self._tries:
+        if self._gone() or tried != self._tries:
             self._drop(waiting, status)
             return
         if status not in (_OK, _PARTIAL):
@@ -101,7 +101,8 @@ class MergedRange(RowGather):
             runs.clear()
         if ended:
             self._abandon()  # a limit may be reached before shards have said all
-            self._reply(self._call, self._order, self._term, self._pieces)
+            call, self._call = self._call, None
+            self._reply(call, self._order, self._term, self._pieces)
 
 
 def ending(request: Any, count: int, rows: int) -> bytes:

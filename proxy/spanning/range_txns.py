@@ -102,7 +102,7 @@ class RangeTxn:
 
     def _next(self, place: int) -> None:
         context, call = self._context, self._call
-        if call.closed:
+        if context.given_up(call, self._stats):
             return
         if place == len(self._ops):
             self._stats.ok += 1

@@ -53,7 +53,7 @@ def _time_to_live(context: Context) -> Serve:
         body = b"".join((*(waiting.pieces or ()), body))
         ttl, stats = body[HEAD.size :], waiting.stats
         if context.placement.alone:  # a table that the sequencer had applied has come before its answer
-            if not waiting.call.closed:
+            if not context.given_up(waiting.call, stats):
                 stats.ok += 1
                 waiting.call.reply(context.router.header(*HEAD.unpack_from(body)), ttl)
             return

@@ -103,6 +103,7 @@ class Snapshot:
             self._context.refuse_empty(call, self._stats)
 
     def cancelled(self, call: Call) -> None:
+        self._context.given_up(call, self._stats)
         sending: _Sending | None = call.context
         if sending is not None:
             self._abandon(call, sending)

@@ -57,7 +57,7 @@ def _status(context: Context) -> Serve:
             others = [facts for facts in shards[1:] if facts["up"]]
             response.dbSize += sum(facts["size_bytes"] for facts in others)
             response.dbSizeInUse += sum(facts["size_in_use_bytes"] for facts in others)
-            if not call.closed:
+            if not context.given_up(call, waiting.stats):
                 waiting.stats.ok += 1
                 call.reply(router.header(*head), response.SerializeToString())
 
@@ -127,7 +127,7 @@ class _Hash:
 
     def ask(self) -> None:
         context = self.context
-        if not self.call.closed:
+        if not context.given_up(self.call, self.stats):
             placement = context.placement
             Gather(context.router, self.call, Method.HASH_KV,
                    lambda revision: [(shard, self.data) for shard in placement.kept], True, self.stats,
@@ -167,8 +167,7 @@ def _defragment(context: Context) -> Serve:
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
         if context.common.member_id and router.routes[shard].home is None:  # another host's would do it
             context.defragmenting.ends(call)
-            if not call.closed:
-                context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+            context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
             return
         asks = None if shard else _Stays(call)
         router.local(asks, Method.DEFRAGMENT, b"", shard, stats, answered, call, _DEFRAGMENT_LIMIT_S)
@@ -180,11 +179,10 @@ def _defragment(context: Context) -> Serve:
             ask(call, following[0], waiting.stats)
             return
         context.defragmenting.ends(call)
-        if call.closed:
-            return
         if status == Status.OK:
             waiting.stats.ok += 1
-            call.reply(b"")  # no header, as etcd's
+            if not call.closed:
+                call.reply(b"")  # no header, as etcd's
         else:
             context.refuse(call, waiting.stats, EtcdError.decode(body))
 
@@ -193,7 +191,7 @@ def _defragment(context: Context) -> Serve:
         ask(call, 0, stats)
 
     def judged(waiting: Waiting, status: int, body: bytes) -> None:
-        if not (waiting.call.closed or context.failed(waiting, status, body)):
+        if not (context.failed(waiting, status, body) or context.given_up(waiting.call, waiting.stats)):
             begin(waiting.call, waiting.stats)
 
     def handle(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
@@ -256,8 +254,6 @@ class _MoveLeader:
             self._told, target)
 
     def _told(self, waiting: Waiting, status: int, body: bytes) -> None:
-        if waiting.call.closed:
-            return
         if status != 0:
             error = EtcdError.decode(body)
             if waiting.context is None and error.kind is errors.BAD_LEADER_TRANSFEREE:
@@ -277,7 +273,7 @@ class _MoveLeader:
         # the own node's word, as a status right after the answer has it
         leader = route.leader if route.home is None else route.home.leader
         for one in moving:
-            if one.call.closed:
+            if self._context.given_up(one.call, one.stats):
                 continue
             if leader == one.target:
                 one.stats.ok += 1

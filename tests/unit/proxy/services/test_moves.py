@@ -162,6 +162,8 @@ def test_a_client_that_has_gone_is_answered_nothing(served: Placed) -> None:
     served.node.ok(asked, tail=b"{}")
     served.net.run()
     assert call.replies == []
+    stats = served.net.context.method("unary", "musterpb.Shards", "Moves")
+    assert (stats.ok, stats.codes) == (0, {1: 1})
 
 
 def test_the_table_is_told_where_it_is_wanted(served: Placed) -> None:

@@ -154,6 +154,7 @@ def merging(shards: Shards, **fields: Any) -> tuple[FakeCall, Merging]:
     unjudged = SimpleNamespace(permissions=SimpleNamespace(ask=lambda *question, local: False))
     context: Any = SimpleNamespace(
         router=shards, hub=unjudged, refuse=lambda call, stats, error: call.finish(error.code, error.text),
+        given_up=lambda call, stats: call.closed,
         placement=SimpleNamespace(shards_at=lambda key, range_end, revision: range(len(shards.routes))))
     request = rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", **fields)
     stream = Merging(context, call, MethodStats(), request)
