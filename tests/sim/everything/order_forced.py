@@ -25,6 +25,7 @@ from cluster.raft import Configuration
 from node.backup.stopped.carrying import fold_of
 from node.replica.moving.moved import MovedKeys
 from node.storage import genesis
+from node.storage.state.changes.above import drop_above
 from tests.sim.checks.order_rules import written
 from tests.sim.clients.order_clients import Clients, Operation
 from tests.sim.disks.order_content import Content
@@ -101,7 +102,7 @@ def force(simulation: Everything, host: int) -> bool:
         with _opened(simulation, host, shard) as store:
             log.verify(store.position.shard_index)
             replicas[shard] = forcing._Replica(
-                log, store.position, fold_of(store), store.placement(), has_copy=True)
+                log, store.position, fold_of(store), store.placement(), has_more=True)
             if not shard:
                 table = Table(peers, store.hosts())
     pieces = simulation.logs[host, 0].kept.pieces
@@ -124,9 +125,9 @@ def force(simulation: Everything, host: int) -> bool:
 
 
 def _drop_rest(
-    simulation: Everything, host: int, copies: list[int], kept: int, there: Collection[int]
+    simulation: Everything, host: int, more: list[int], kept: int, there: Collection[int]
 ) -> None:
-    _drop_copies(simulation, host, copies)
+    _drop_more(simulation, host, more)
     supervisors = simulation.supervisors
     noted = supervisors.noted[host]
     for shard in [shard for shard in noted if (host, shard) not in supervisors._begun]:
@@ -143,7 +144,7 @@ def _place(begins: Content | Path) -> int:
     return position.order_index
 
 
-def _drop_copies(simulation: Everything, host: int, shards: list[int]) -> None:
+def _drop_more(simulation: Everything, host: int, shards: list[int]) -> None:
     for shard in shards:
         disk = simulation.states[host, shard]
         if not isinstance(disk, RealDisk):
@@ -155,6 +156,7 @@ def _drop_copies(simulation: Everything, host: int, shards: list[int]) -> None:
         with _opened(simulation, host, shard) as store:
             for _ in MovedKeys(store).drop_copy():
                 pass
+            drop_above(store)
             store.flush()
 
 

@@ -12,16 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import structlog
 
 from cluster.effects import records
 from cluster.features.growth import BIRTHS
+from cluster.grain import GRAIN
 from cluster.members.table import Host
-from cluster.order.log import Cut, Fold, decode_cut, encode_cut, entry
+from cluster.order.following.placing import Placing
+from cluster.order.log import Cut, Fold, decode_cut, encode_cut, entry, project
 from cluster.order.passing import Passing
 from cluster.order.salvage import CannotBeKept
+from cluster.order.sound import Place, sound
 from cluster.placement.changes import shard_item
 from cluster.placement.table import State
 from cluster.raft import promises
@@ -29,8 +33,10 @@ from cluster.raft.promises import Promise
 from cluster.raft.types import Configuration, Entry, EntryKind, HardState, SnapshotPosition
 from cluster.settings import genesis_file
 from node.backup.stopped import dropped
+from node.backup.stopped.carrying import fold_of
 from node.links.promises import NAME as PROMISES
-from node.storage import Position, RaftLog, genesis
+from node.storage import Position, RaftLog, StateStore, genesis
+from node.storage.state.changes import apply
 from tests.raft_log import MemoryLog
 from tests.unit.backup.orders import GROUP, OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with
 from tools.muster.config.parse import ConfigError
@@ -279,6 +285,41 @@ def test_a_first_shard_whose_files_are_lost_is_missed(tmp_path: Path, level: int
     host_without_shard_1(tmp_path, 30, level)
     with pytest.raises(ConfigError, match=why):
         salvaging.save(str(tmp_path), tmp_path / "backup.db", False, lambda text: None)
+
+
+def half_applied(store: StateStore, order: Order, data_dir: Path, last: int) -> None:
+    """Shard 1 applies the order up to a record, in slices, and its process ends before the last one."""
+    with (contextlib.closing(RaftLog.open(data_dir / "member/whole/shard-0/log", initial=GROUP)) as records_,
+          contextlib.closing(RaftLog.open(data_dir / "member/whole/shard-1/log", initial=GROUP)) as own):
+        placing = Placing(1, fold_of(store), lambda first, to: own.entries(first, to, 1 << 20))
+        run = [(e.index, e.term, sound(project(sound(e.data, Place.ORDER), 1), Place.FED))
+               for e in records_.entries(store.position.order_index + 1, last, 1 << 24)]
+        placed = placing.take(run, store.position.shard_index, store.position.term, None)
+        with (GRAIN.finer(apply_slice_bytes=1), pytest.MonkeyPatch.context() as patch,
+              contextlib.suppress(InterruptedError)):
+            patch.setattr(apply.Fold, "finish", Mock(side_effect=InterruptedError))
+            store.apply_changes(
+                placed.changes, (last, placed.index, placed.term, placing.fold.revision), meta={})
+
+
+def test_what_a_half_apply_left_of_dropped_records_never_shows(tmp_path: Path) -> None:
+    order, place = Order.made(0), 20
+    ends = {1: len(order.entries[1]), 2: order.cuts[25][2]}
+    identity = host_with(order, tmp_path, dict.fromkeys(range(SHARDS), place), ends)
+    kept = max(at for at, cuts in enumerate(order.cuts) if cuts[2] <= ends[2])
+    state = tmp_path / "member/shard-1/state"
+    with contextlib.closing(StateStore.open(state, range_cache_bytes=0, shard=1)) as store:
+        half_applied(store, order, tmp_path, 45)
+        store.flush()
+        assert store.above > order.revisions[kept]
+        shown = list(store.scan(b"\0", b"\0"))
+    forcing.force(str(tmp_path), identity, structlog.get_logger())
+    with contextlib.closing(StateStore.open(state, range_cache_bytes=0, shard=1)) as store:
+        at = store.position
+        # revisions of other shards
+        store.apply_changes([], (kept + 1, at.shard_index, at.term, order.revisions[-1] + 60))
+        assert list(store.scan(b"\0", b"\0")) == shown
+        assert [change for change in store.changes(1) if change[0] > at.revision] == []
 
 
 def test_what_a_file_and_the_order_log_both_hold_is_planned_once() -> None:

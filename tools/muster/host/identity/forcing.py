@@ -7,8 +7,9 @@ of the logs can be kept where the last seconds of other hosts are missing (H18).
 What is dropped is first written into a file (``node.backup.stopped.dropped``). The order log also gets the
 rows of the removed members. After a crash halfway the same is made again.
 
-A copy of keys that move begins again: it may have what is dropped, for a target's copy may be further on than
-its state (G5). So may what a born shard would begin with, whose node here has not begun (G12).
+What may come of dropped records goes from the states, too: a copy of keys that move, which may be further on
+than its target's state (G5), and rows of an apply that did not end. So does what a born shard would begin
+with, whose node here has not begun (G12).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from node.replica.moving.moved import MovedKeys
 from node.storage import Position, RaftLog, StateStore, genesis
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
+from node.storage.state.changes.above import drop_above
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import (
     REMOVED_FILE,
@@ -65,7 +67,7 @@ class _Replica:
     position: Position
     fold: Fold  # of the order up to there
     table: PlacementTable | None  # there; None: as in the beginning
-    has_copy: bool  # of keys that move to it
+    has_more: bool  # than its position tells: a copy of keys that move to it, or rows of a half apply
 
 
 def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
@@ -120,7 +122,7 @@ def _open(
         )
         with contextlib.closing(store):
             position, fold, placement = store.position, fold_of(store), store.placement()
-            has_copy = store.staged is not None
+            has_more = store.staged is not None or store.applying
             if shard == 0:
                 table = Table(identity.peers, store.hosts())
         log = RaftLog.open(
@@ -128,7 +130,7 @@ def _open(
         )
         opened.callback(log.close)
         log.verify(position.shard_index)
-        replicas[shard] = _Replica(log, position, fold, placement, has_copy)
+        replicas[shard] = _Replica(log, position, fold, placement, has_more)
     return replicas, table
 
 
@@ -137,8 +139,8 @@ def _force(
     pieces: Callable[[int], Iterable[Piece]],
     drop_rest: Callable[[list[int], int, Collection[int]], None],
 ) -> None:
-    """``drop_rest``: takes shards with copies, the last order record that is kept, and the shards that it
-    knows."""
+    """``drop_rest``: takes shards whose states have more, the last order record that is kept, and the shards
+    that it knows."""
     found = _planned(replicas, pieces)
     order = replicas[0]
     there = _present(replicas, found, identity)
@@ -174,7 +176,7 @@ def _force(
         dropped_changes=lost.changes if lost is not None else 0,
         dropped_keys=lost.keys if lost is not None else [],
         dropped_file=str(lost.path) if lost is not None else "")
-    drop_rest([shard for shard, replica in replicas.items() if replica.has_copy], found.order_index, there)
+    drop_rest([shard for shard, replica in replicas.items() if replica.has_more], found.order_index, there)
     # the order last: it names what the others hold
     for shard in sorted(replicas, reverse=True):
         _log_alone(replicas[shard], shard, found, only, identity, [] if shard else rows)
@@ -231,11 +233,12 @@ def _present(replicas: dict[int, _Replica], found: Plan, identity: Identity) -> 
 
 
 def _drop_rest(
-    data_dir: str, new: Collection[int], copies: list[int], kept: int, there: Collection[int]
+    data_dir: str, new: Collection[int], more: list[int], kept: int, there: Collection[int]
 ) -> None:
-    """Drop what other files have of the order behind ``kept``. ``new``: born shards whose nodes have not
-    begun. One of those ``there`` that loses its genesis never leads, and another id is tried."""
-    _drop_copies(data_dir, copies)
+    """Drop what other files have of the order behind ``kept``. ``more``: shards whose states may have some of
+    it. ``new``: born shards whose nodes have not begun. One of those ``there`` that loses its genesis never
+    leads, and another id is tried."""
+    _drop_more(data_dir, more)
     first = Path(shard_dir(data_dir, 0))
     for shard in new:
         begins = Path(genesis_file(str(first), shard))
@@ -251,7 +254,7 @@ def _drop_rest(
     sync_directory(first)
 
 
-def _drop_copies(data_dir: str, shards: list[int]) -> None:
+def _drop_more(data_dir: str, shards: list[int]) -> None:
     for shard in shards:
         store = StateStore.open(
             os.path.join(shard_dir(data_dir, shard), "state"), block_cache_bytes=_CACHE_BYTES,
@@ -259,6 +262,7 @@ def _drop_copies(data_dir: str, shards: list[int]) -> None:
         with contextlib.closing(store):
             for _ in MovedKeys(store).drop_copy():
                 pass
+            drop_above(store)
             store.flush()
 
 
