@@ -8,7 +8,7 @@ from contextlib import suppress
 from rocksdict import Rdict
 
 from node.storage.directory import free_bytes
-from node.storage.errors import Filled, NoRoom, SyncFailed
+from node.storage.errors import Filled, NoRoom, raise_write
 
 
 def room(database: Rdict) -> int:
@@ -44,7 +44,7 @@ class Defragmenting:
         self._closing: Rdict | None = None  # an install has replaced it
 
     def run(self, database: Rdict, path: str) -> None:
-        """Long; for a helper thread. Raises SyncFailed, Filled."""
+        """Long; for a helper thread. Raises SyncFailed, StorageCorruption, Filled."""
         with self._running:
             if self._closing is database:
                 return
@@ -53,7 +53,7 @@ class Defragmenting:
                 database.compact_range(None, None)
             except Exception as e:
                 if self._closing is not database:
-                    raise SyncFailed(f"{path}: compacting failed: {e}") from e
+                    raise_write(e, path, "compacting")
             # its own error is lost on the way here
             if self._closing is not database and _property(database, "background-errors") > failures:
                 raise Filled("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")

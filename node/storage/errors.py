@@ -111,6 +111,13 @@ def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
     raise StorageCorruption(f"{path}: {doing}: {error}") from error
 
 
+def raise_write(error: Exception, path: str, doing: str) -> NoReturn:
+    """Turn RocksDB's error at a write into ours. From the moment that one of its compactions meets damage it
+    refuses all of them, in each life."""
+    kind = StorageCorruption if str(error).startswith("Corruption") else SyncFailed
+    raise kind(f"{path}: {doing} failed: {error}") from error
+
+
 def _is_replaced(path: str) -> bool:
     """Whether a state was removed (``StateStore.flush``) and is no longer the one that counts
     (``node.storage.directory``). One that counts and is not there is damage."""

@@ -23,7 +23,7 @@ from pathlib import Path
 from rocksdict import Rdict, WriteBatch
 
 from cluster.raft.types import Configuration, Entry, HardState, IntegrityError, SnapshotPosition
-from node.storage.errors import StorageCorruption, StorageError, SyncFailed, raise_read
+from node.storage.errors import StorageCorruption, StorageError, raise_read, raise_write
 from node.storage.log.ahead import FilledAhead
 from node.storage.log.mark import Mark, MarkFile
 from node.storage.log.note import CommitNote
@@ -266,7 +266,7 @@ class RaftLog:
         try:
             self._database.flush_wal(not self._no_fsync)
         except Exception as e:
-            raise SyncFailed(f"{self.path}: sync failed: {e}") from e
+            raise_write(e, self.path, "sync")
         with self._marking:
             # a sync that begins earlier and ends later than another one covers less
             if truncations == self._truncations and sync > self._last_sync:
@@ -300,7 +300,7 @@ class RaftLog:
             self._database.flush(True)
             self._database.compact_range(None, None)
         except Exception as e:
-            raise SyncFailed(f"{self.path}: compacting failed: {e}") from e
+            raise_write(e, self.path, "compacting")
 
     def begin_install(self, position: SnapshotPosition) -> None:
         """Remember, synced, that a snapshot at ``position`` is about to replace the state. Call it before the
@@ -385,7 +385,7 @@ class RaftLog:
         try:
             self._database.write(batch)
         except Exception as e:
-            raise SyncFailed(f"{self.path}: write failed: {e}") from e
+            raise_write(e, self.path, "write")
         if not self._no_fsync:
             self._ahead.wrote(size)
 

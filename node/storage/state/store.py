@@ -29,7 +29,7 @@ from cluster.placement.owned import Shown
 from node.durable import sync_directory
 from node.storage import directory
 from node.storage.defragment import Defragmenting, check_room, room
-from node.storage.errors import SnapshotRefused, StorageError, SyncFailed
+from node.storage.errors import SnapshotRefused, StorageError, raise_write
 from node.storage.keys import Position, parse_current
 from node.storage.opening import open_database
 from node.storage.options import REMOVALS, state_options
@@ -122,7 +122,7 @@ class StateStore(Versions):
         self.blocks = RowBlocks(self, self._range_cache_bytes)
 
     def close(self) -> None:
-        """Flush and close; closing twice is harmless. SyncFailed."""
+        """Flush and close; closing twice is harmless. SyncFailed, StorageCorruption."""
         with self.flushing:
             self._cursor = None
             try:
@@ -130,7 +130,7 @@ class StateStore(Versions):
             except DbClosedError:
                 pass
             except Exception as e:
-                raise SyncFailed(f"{self.path}: closing failed: {e}") from e
+                raise_write(e, self.path, "closing")
 
     # Changes
 
@@ -184,7 +184,7 @@ class StateStore(Versions):
             try:
                 database.flush(True)
             except Exception as e:
-                raise SyncFailed(f"{self.path}: flush failed: {e}") from e
+                raise_write(e, self.path, "flush")
             if position.order_index > self.durable_position.order_index:
                 self.durable_position = position
             self.retired = [one for one in self.retired if not self._removed(*one)]

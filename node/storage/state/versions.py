@@ -17,7 +17,7 @@ from cluster.features.auth.permissions import Ranges
 from cluster.histogram import DISK_S, Histogram
 from cluster.placement import Owned, Table
 from node.storage import keys
-from node.storage.errors import SyncFailed, raise_read
+from node.storage.errors import raise_read, raise_write
 from node.storage.keys import MAX64, escape, parse_current, range_rows
 from node.storage.options import BRIEF, UNLOGGED, brief
 from node.storage.state.decoded import Decoded
@@ -108,13 +108,13 @@ class Versions(StateRows):
         return self.cache.suspended or self.above > self.position.revision
 
     def write(self, batch: WriteBatch) -> None:
-        """Write a batch, unlogged. Raises SyncFailed."""
+        """Write a batch, unlogged. Raises SyncFailed, StorageCorruption."""
         self._cursor = None
         began = time.perf_counter()
         try:
             self.database.write(batch, UNLOGGED)
         except Exception as e:
-            raise SyncFailed(f"{self.path}: write failed: {e}") from e
+            raise_write(e, self.path, "write")
         self.commits.observe(time.perf_counter() - began)
 
     # Single keys

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
 from node.storage.errors import raise_read
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import history
+from tests.unit.storage.state.stores import do, history
 from tests.unit.storage.workload import CONFIGURATION, stream
 
 FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
@@ -178,6 +179,34 @@ def test_a_damaged_block_in_the_middle_does_not_end_a_range_early(
     ):
         with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
             read()
+
+
+def test_damage_that_a_compaction_meets_first_is_no_failed_write(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    """RocksDB refuses all writes then, also in the next life: a start again would not help."""
+    store = open_store()
+    do(store, *(records.put(b"%05d" % i, 0, 1, os.urandom(200), 0) for i in range(2000)))
+    store.close()
+    table = max((tmp_path / "state" / "db-1").glob("*.sst"), key=lambda f: f.stat().st_size)
+    data = bytearray(table.read_bytes())
+    data[len(data) // 2] ^= 1
+    table.write_bytes(data)
+    for _ in range(2):
+        store = open_store()
+
+        def write(store: StateStore = store) -> None:
+            do(store, *(records.put(b"%05d" % i, 1, 2, b"", 0) for i in range(0, 2000, 19)))
+
+        def go_on(store: StateStore = store, write: Callable[[], None] = write) -> None:
+            for _ in range(100):
+                write()
+                store.flush()
+                time.sleep(0.02)
+
+        for way in (go_on, write, store.flush, store.close):
+            with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
+                way()
 
 
 def test_reads_do_not_rename_errors_that_are_ours() -> None:
