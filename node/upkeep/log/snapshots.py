@@ -9,6 +9,9 @@ minutes; the sender gets an ack every second meanwhile. A transfer that begins b
 is being synced, which is installed all the same if it is news. State and log are two databases, so the log
 says first that an install to a position is on its way: after a crash in between, opening the log completes
 it, and no other gap between log and state is believed (H10).
+
+A sender that is refused once all was sent checks its own tables before it sends them again: what is damaged
+there ends it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from cluster.raft import Configuration, Raft, Role, SnapshotPosition
 from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
-from node.storage import Position, SnapshotRefused
+from node.storage import Position, SnapshotRefused, StorageCorruption
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.transfers import Transfers
@@ -73,6 +76,10 @@ class Receiving:
     moved_at: float = 0.0
 
 
+class _Damaged(StorageCorruption):
+    """Tables of the own state are."""
+
+
 class SnapshotsNode(Protocol):
     settings: NodeSettings
     machine: NodeMachine
@@ -100,6 +107,7 @@ class Snapshots:
         self._complaints = Repeats()
         self._pauses: dict[int, tuple[float, float]] = {}  # by peer: behind a refusal until then
         self._serial = 0
+        self._doubted = False  # a whole state of this node was refused
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
         self._outgoing = Path(node.settings.data_dir, "outgoing")
@@ -125,14 +133,29 @@ class Snapshots:
         node = self._node
         self._preparing.add(peer)
         self._catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
-        future = node.loop.run_in_executor(None, node.machine.snapshot_of, node.store, self._outgoing)
+        doubted, self._doubted = self._doubted, False
+        future = node.loop.run_in_executor(None, self._made, doubted)
         future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
+
+    def _made(self, doubted: bool) -> SnapshotSource:
+        """In a thread."""
+        node = self._node
+        source = node.machine.snapshot_of(node.store, self._outgoing)
+        try:
+            if doubted:
+                source.check()
+        except StorageCorruption as e:
+            source.close()
+            raise _Damaged(f"{node.store.path} is damaged, as a peer found that refused it: {e}") from e
+        return source
 
     def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
         self._preparing.discard(peer)
         node = self._node
         error = done.exception() if not done.cancelled() else None
         if done.cancelled() or node.stopping or error is not None:
+            if isinstance(error, _Damaged) and not node.stopping:
+                raise error
             if error is not None:
                 if self._complaints.news(str(error), node.loop.time()):
                     log.error("a snapshot could not be made", error=str(error))
@@ -257,6 +280,7 @@ class Snapshots:
             log.info("a peer installed a snapshot", peer=f"{peer:x}")
             self._finish(sending, True)
         else:
+            self._doubted |= sending.ended
             self._give_up(sending, text[:_LONGEST_REASON].decode(errors="replace"), refused=True)
 
     # -- receiving
@@ -368,7 +392,8 @@ class Snapshots:
             node.raft.compacted(snapshot.index)
         node.state_replaced()
         self.installed += 1
-        log.info("installed a snapshot", index=snapshot.index, revision=position.revision)
+        log.info("installed a snapshot", peer=f"{receiving.peer:x}", index=snapshot.index,
+                 revision=position.revision)
 
     def _check_news(self, position: Position) -> None:
         """SnapshotRefused if it is no news."""

@@ -483,6 +483,9 @@ class Source:
         self._sent += 4
         return chunk
 
+    def check(self) -> None:
+        """Nothing of it is damaged."""
+
     def close(self) -> None:
         """Sent or given up."""
 

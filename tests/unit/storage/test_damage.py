@@ -17,7 +17,7 @@ from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
 from node.storage.errors import raise_read
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import do, history
+from tests.unit.storage.state.stores import damage_table, do, history
 from tests.unit.storage.workload import CONFIGURATION, stream
 
 FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
@@ -188,10 +188,7 @@ def test_damage_that_a_compaction_meets_first_is_no_failed_write(
     store = open_store()
     do(store, *(records.put(b"%05d" % i, 0, 1, os.urandom(200), 0) for i in range(2000)))
     store.close()
-    table = max((tmp_path / "state" / "db-1").glob("*.sst"), key=lambda f: f.stat().st_size)
-    data = bytearray(table.read_bytes())
-    data[len(data) // 2] ^= 1
-    table.write_bytes(data)
+    damage_table(store)
     for _ in range(2):
         store = open_store()
 

@@ -26,7 +26,7 @@ from node.storage.state import store as state
 from node.storage.state import versions
 from node.storage.state.slices.lease_check import check_leases
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import do, with_many_tables
+from tests.unit.storage.state.stores import damage_table, do, with_many_tables
 from tests.unit.storage.workload import stream
 
 Replaced = tuple[StateStore, Iterator[tuple[bytes, bytes]]]
@@ -319,6 +319,26 @@ def test_any_damaged_byte_is_refused(donor: StateStore, open_store: OpenStore, t
         finally:
             sink.abandon()
     assert store.position == Position(0, 0, 0, 1, 0)
+
+
+def test_a_table_that_is_damaged_at_its_sender_is_refused(open_store: OpenStore, tmp_path: Path) -> None:
+    """The stream's own checksums are right: they are of what the sender has."""
+    store, good = open_store(), open_store("donor")
+    do(store, records.put(b"old", 0, 1, b"", 0))
+    do(good, *(records.put(b"%05d" % i, 0, 1, os.urandom(100), 0) for i in range(2000)))
+    do(good, records.put(b"last", 0, 1, b"", 0))
+    good.close()
+    damage_table(good)
+    damaged = open_store("donor")
+    sink = receive(store, sent(damaged, tmp_path))
+    with pytest.raises(SnapshotRefused, match=r"^it came with a damaged file: .*mismatch.* in 0\d+\.sst"):
+        sink.finish()
+    sink.abandon()
+    assert [key for key, _ in store.scan(b"\0", b"\0")] == [b"old"]
+    source = SnapshotSource.create(damaged, tmp_path / "outgoing")
+    with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
+        source.check()
+    source.close()
 
 
 @pytest.mark.parametrize("cut", ["half", "one byte short", "repeated chunk", "lost chunk", "more behind"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -17,11 +18,12 @@ from cluster.effects import records
 from cluster.grain import GRAIN
 from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
 from cluster.raft.types import Entry, HardState
-from node.storage import RaftLog, StateStore, SyncFailed, snapshot
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.snapshots import Snapshots
 from tests.unit.machines import machine_on
+from tests.unit.storage.state.stores import damage_table
 
 GROUP = Configuration(frozenset((1, 2, 3)))
 RETRY_S = 0.1  # Raft asks again after a heartbeat
@@ -212,6 +214,49 @@ def test_a_disk_that_makes_no_snapshot_is_not_asked_at_once_again(
     assert hosts[2].snapshots.installed == 1
 
 
+def test_a_sender_that_was_refused_for_its_damaged_table_ends(
+    world: World, hosts: dict[int, Host], caplog: pytest.LogCaptureFixture
+) -> None:
+    hosts[2].put(5)
+    before = hosts[2].store.position
+    hosts[1].put(500)
+    hosts[1].store.close()
+    damage_table(hosts[1].store)
+    hosts[1].store = StateStore.open(hosts[1].state, block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+    hosts[1].feed(2)
+    with capture_logs() as lines:
+        world.run(5.0)
+    (refused,) = [line for line in lines if line["event"] == "a snapshot was refused"]
+    assert refused["peer"] == "1"
+    assert refused["reason"].startswith("it came with a damaged file: ")
+    (ended,) = [line.exc_info[1] for line in caplog.records if line.exc_info]
+    assert isinstance(ended, StorageCorruption)
+    assert re.search(rf"{hosts[1].state}.*checksum mismatch.*\.sst", str(ended))
+    assert (hosts[2].snapshots.installed, hosts[2].store.position) == (0, before)
+    assert hosts[1].directories() == hosts[2].directories() == []
+
+
+def test_a_sender_whose_tables_are_whole_goes_on(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver refuses for a reason of its own. Each refusal of a whole state costs one check."""
+    checked, check = [], SnapshotSource.check
+
+    def counted(source: SnapshotSource) -> None:
+        checked.append(world.now)
+        check(source)
+
+    monkeypatch.setattr(SnapshotSource, "check", counted)
+    with monkeypatch.context() as patch:
+        patch.setattr(hosts[2].raft, "role", Role.LEADER)
+        hosts[1].feed(2)
+        world.run(2.0)
+    failed = hosts[1].snapshots.failed
+    world.run(60.0)
+    assert hosts[2].snapshots.installed == 1
+    assert len(checked) == failed > 0
+
+
 def told(host: Host, way: str) -> dict[str, tuple[int, int, int]]:
     """By peer: transfers that are done, that were in vain, that go on."""
     found = host.snapshots.figures()[way]
@@ -340,7 +385,7 @@ def test_entries_on_disk_that_contradict_a_state_go_from_raft_too(
     hosts[2].raft = raft = Raft(Config(2), log, lambda: 0.5, 0)
     raft.applied(2)
     at = hosts[1].store.position
-    receiving: Any = SimpleNamespace(sink=None, configuration=GROUP)
+    receiving: Any = SimpleNamespace(peer=1, sink=None, configuration=GROUP)
     hosts[2].store.install = lambda sink: None  # type: ignore[method-assign, assignment]
     hosts[2].snapshots._install(receiving, at._replace(shard_index=5, term=2))
     assert (raft.last_index, raft.log.last_term) == (log.last_index(), log.term(5)) == (5, 2)
