@@ -274,7 +274,8 @@ class Snapshots:
             return
         sending.moved_at = self._node.loop.time()
         if kind == _ACK:
-            sending.acked = max(sending.acked, offset)
+            # one from before this process's start may be of more: transfers are counted anew
+            sending.acked = max(sending.acked, min(offset, sending.sent))
             self._pump(sending)
         elif kind == _DONE:
             log.info("a peer installed a snapshot", peer=f"{peer:x}")

@@ -21,7 +21,7 @@ from cluster.raft.types import Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, snapshot
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
-from node.upkeep.log.snapshots import Snapshots
+from node.upkeep.log.snapshots import _ACK, _FRAME, Snapshots
 from tests.unit.machines import machine_on
 from tests.unit.storage.state.stores import damage_table
 
@@ -255,6 +255,26 @@ def test_a_sender_whose_tables_are_whole_goes_on(
     world.run(60.0)
     assert hosts[2].snapshots.installed == 1
     assert len(checked) == failed > 0
+
+
+def test_an_ack_of_a_transfer_in_an_earlier_life_opens_no_window(
+    world: World, hosts: dict[int, Host]
+) -> None:
+    """Each process counts its transfers from one, and an ack of the first may still be on its way."""
+    hosts[1].put(500)
+    sent: list[int] = []
+
+    def count(peer: int, kind: bytes, data: bytes) -> bool:
+        sent.append(len(data))
+        return True
+
+    hosts[1].peers.send = count
+    with GRAIN.finer(snapshot_window_bytes=10_000, snapshot_chunk_bytes=5_000):
+        hosts[1].feed(2)
+        world.run(0.5)
+        before = sum(sent)
+        hosts[1].snapshots.frame(2, _FRAME.pack(_ACK, 1, 1 << 40))
+        assert sum(sent) < before + 20_000 < hosts[1].store.size_bytes()
 
 
 def told(host: Host, way: str) -> dict[str, tuple[int, int, int]]:
