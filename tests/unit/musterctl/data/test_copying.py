@@ -76,6 +76,26 @@ class Target:
         self.renewed.append(lease)
 
 
+def test_a_key_that_one_revision_deletes_and_puts_again_is_copied_as_it_ends() -> None:
+    """As "delete all, then put" does. A cluster refuses a transaction that changes a key twice."""
+    gone = [kv_pb2.Event(type=kv_pb2.Event.DELETE, kv=kv_pb2.KeyValue(key=key, mod_revision=7))
+            for key in (b"a", b"b")]
+    new = kv_pb2.KeyValue(key=b"a", value=b"new", create_revision=7, mod_revision=7, version=1)
+    response = rpc_pb2.WatchResponse(events=[*gone, kv_pb2.Event(type=kv_pb2.Event.PUT, kv=new)])
+    source: Any = SimpleNamespace(
+        raw=lambda: SimpleNamespace(watch=lambda *_, **__: None), again=None,
+        each=lambda *_, **__: [response])
+    sent: list[rpc_pb2.TxnRequest] = []
+    target: Any = SimpleNamespace(unary=lambda method, request, *_: sent.append(request), unanswered=set())
+    copier = Copier(source, target, (b"\0", b"\0"), 128, lambda key: key)
+    copier.follow()
+    (request,) = sent
+    changed = [op.request_put.key or op.request_delete_range.key for op in request.success]
+    assert sorted(changed) == [b"a", b"b"]
+    assert [op.request_put.value for op in request.success if op.request_put.key] == [b"new"]
+    assert (copier.revision, copier.copied) == (7, 2)
+
+
 def test_a_key_whose_lease_has_ended_since_it_was_read_is_not_copied() -> None:
     """Nothing would ever delete it."""
     source, target = Source(), Target()

@@ -81,7 +81,9 @@ class Copier:
             if response.canceled:
                 raise Exit(1, cancel_reason(response))
             for revision, events in groupby(response.events, lambda event: event.kv.mod_revision):
-                self.copied += self._apply((event.kv.key, self._change(event)) for event in events)
+                # of a key that it deletes and puts the last one counts: no transaction takes both
+                last = {event.kv.key: event for event in events}
+                self.copied += self._apply((key, self._change(event)) for key, event in last.items())
                 self.revision = revision
             if not response.events:  # with some, its revision is the store's: more of the past may follow
                 self.revision = max(self.revision, response.header.revision)
