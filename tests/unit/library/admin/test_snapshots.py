@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import hashlib
 import os
 import threading
@@ -15,7 +17,7 @@ from typing import Any
 import grpc
 import muster_client as m
 import pytest
-from muster_client.admin import snapshots
+from muster_client.admin import part, snapshots
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire.calls import Caller
 
@@ -70,6 +72,57 @@ def test_one_that_is_cancelled_leaves_no_file_and_no_stream(tmp_path: Path) -> N
 
     with scripted(host.methods()) as address:
         asyncio.run(main())
+
+
+def test_of_two_saves_to_one_path_the_second_is_refused(tmp_path: Path) -> None:
+    """It emptied the file of the first, which was said to be saved."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def answers(request: pb.SnapshotRequest, context: Context) -> Iterator[pb.SnapshotResponse]:
+        yield pb.SnapshotResponse(blob=WHOLE[:100], remaining_bytes=len(WHOLE) - 100)
+        begun.set()
+        goes_on.wait(5)
+        yield pb.SnapshotResponse(blob=WHOLE[100:])
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            first = asyncio.create_task(client.maintenance.snapshot(tmp_path / "s.db"))
+            await until(begun.is_set)
+            with pytest.raises(BlockingIOError, match=r"another save writes it: '.*s\.db\.part'"):
+                await client.maintenance.snapshot(tmp_path / "s.db")
+            goes_on.set()
+            await first
+
+    with scripted({"Maintenance/Snapshot": answers}) as address:
+        asyncio.run(main())
+    assert [one.name for one in tmp_path.iterdir()] == ["s.db"]
+    assert (tmp_path / "s.db").read_bytes() == WHOLE
+
+
+def test_a_part_that_has_got_its_name_meanwhile_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The saver before this one had it open, and was done just then."""
+    name, saved, locks = tmp_path / "s.db.part", tmp_path / "s.db", fcntl.flock
+    name.write_bytes(WHOLE)
+
+    def lock(descriptor: int, operation: int) -> None:
+        if not saved.exists():
+            name.rename(saved)
+        locks(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    os.close(part.opened(name))
+    assert saved.read_bytes() == WHOLE
+    assert name.read_bytes() == b""
+
+
+def test_a_file_system_without_locks_takes_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    os.close(part.opened(tmp_path / "s.db.part"))
 
 
 def open_files() -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,6 +52,20 @@ def test_what_cannot_be_written_is_told_in_etcdctls_words(
     with scripted({"Maintenance/Snapshot": whole}) as address:
         assert cli.run(["--endpoints", address, "snapshot", "save", path]) == 5
     assert capsys.readouterr().err == f"Error: {said.format(path)}\n"
+
+
+def test_a_file_that_another_save_writes_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was emptied, and the other save said later that it is saved."""
+    path, part = tmp_path / "saved.db", tmp_path / "saved.db.part"
+    with part.open("wb", buffering=0) as other, scripted({"Maintenance/Snapshot": whole}) as address:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b"a part")
+        assert cli.run(["--endpoints", address, "snapshot", "save", str(path)]) == 5
+    said = f"could not open {part} (open {part}: another save writes it)"
+    assert capsys.readouterr().err == f"Error: {said}\n"
+    assert part.read_bytes() == b"a part"
 
 
 def test_a_failed_login_has_etcdctls_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from tools.musterctl.command import Command, Exit, Flag, Invocation, number
@@ -105,6 +105,8 @@ class Progress:
 
 def save(invocation: Invocation) -> None:
     """Written as ``<file>.part``, synced, then renamed."""
+    from muster_client.admin.part import opened
+
     from tools.musterctl.client import RequestError, session
 
     if len(invocation.args) != 1:
@@ -127,8 +129,7 @@ def save(invocation: Invocation) -> None:
     progress = Progress("snapshot save")
     server_version = ""  # etcd since 3.6 sends its storage's version
     try:
-        # as etcdctl's: it has hashes of passwords
-        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(part, "wb", opener=lambda name, _: opened(name)) as file, _removed_unless_done(part):
             for chunk in client.each(client.raw(deadline).snapshot(), deadline):
                 file.write(chunk.blob)
                 server_version = chunk.version
@@ -137,18 +138,27 @@ def save(invocation: Invocation) -> None:
                 raise Exit(5, f"sha256 checksum not found [bytes: {file.tell()}]")
             file.flush()
             os.fsync(file.fileno())
-        os.rename(part, path)
+            os.rename(part, path)
     except (RequestError, Exit) as error:  # an Exit is a failed login: within etcdctl's command as well
         raise Exit(5, str(error)) from None
     except OSError as error:
         raise Exit(5, _unwritten(error, part, path)) from None
     finally:
         progress.end()
-        with suppress(OSError):  # as etcdctl: a partial file is of no use
-            os.unlink(part)
     print(f"Snapshot saved at {path}")
     if server_version:
         print(f"Server version {server_version}")
+
+
+@contextmanager
+def _removed_unless_done(part: str) -> Iterator[None]:
+    """As etcdctl: a partial file is of no use. While it is open: later it may be another saver's."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise
 
 
 def _unwritten(error: OSError, part: str, path: str) -> str:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import grpc
 
+from muster_client.admin.part import opened
 from muster_client.errors import MusterError, Unavailable, of_status
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
@@ -75,8 +76,7 @@ class _Part:
             if self._dropped:
                 return
             if self._file is None:
-                descriptor = os.open(self._name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                self._file = os.fdopen(descriptor, "wb")
+                self._file = os.fdopen(opened(self._name), "wb")
             self._file.seek(0)
             self._file.truncate()
 
@@ -109,10 +109,10 @@ class _Part:
         with self._lock:
             file, self._file, self._dropped = self._file, None, True
             if file is not None:
+                with contextlib.suppress(FileNotFoundError):  # while it is this saver's
+                    os.unlink(self._name)
                 with contextlib.suppress(OSError):  # of what it could not write
                     file.close()
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._name)
 
 
 async def _received(caller: Caller, part: _Part, endpoint: str, on_progress: OnProgress | None) -> Saved:
