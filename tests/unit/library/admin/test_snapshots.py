@@ -125,6 +125,33 @@ def test_a_file_system_without_locks_takes_snapshots(tmp_path: Path, monkeypatch
     os.close(part.opened(tmp_path / "s.db.part"))
 
 
+def test_a_part_that_is_left_over_gives_its_file_to_no_snapshot(tmp_path: Path) -> None:
+    """Others could read a snapshot, which has hashes of passwords, by its mode or their descriptor."""
+    left = tmp_path / "s.db.part"
+    left.write_bytes(b"old")
+    left.chmod(0o666)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            await client.maintenance.snapshot(tmp_path / "s.db")
+
+    with left.open("rb") as reader, scripted(Host(whole=True).methods()) as address:
+        asyncio.run(main())
+        assert reader.read() == b"old"
+    assert [one.name for one in tmp_path.iterdir()] == ["s.db"]
+    assert (tmp_path / "s.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_part_that_is_a_link_is_not_written(tmp_path: Path) -> None:
+    for place in (tmp_path / "other", tmp_path / "none"):
+        link = tmp_path / "s.db.part"
+        link.symlink_to(place)
+        with pytest.raises(OSError, match="symbolic links"):
+            part.opened(link)
+        link.unlink()
+    assert not list(tmp_path.iterdir())
+
+
 def open_files() -> set[str]:
     found = set()
     for one in os.listdir("/proc/self/fd"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
+from muster_client.admin import part
 from muster_client.pb import rpc_pb2 as pb
 
 from tests.unit.library.scripted import scripted
@@ -37,35 +39,54 @@ def test_a_stream_that_ends_early_replaces_no_snapshot(
     assert list(tmp_path.iterdir()) == [saved]
 
 
-@pytest.mark.parametrize(("name", "linked", "said"), [
+@pytest.mark.parametrize(("name", "device", "said"), [
     ("folder", "", "could not rename {0}.part to {0} (rename {0}.part {0}: file exists)"),
     ("saved", "/dev/full", "write {0}.part: no space left on device"),
     ("none/saved", "", "could not open {0}.part (open {0}.part: no such file or directory)"),
+    ("linked", "", "could not open {0}.part (open {0}.part: too many levels of symbolic links)"),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_told_in_etcdctls_words(
-    name: str, linked: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    device: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "folder").mkdir()
-    if linked:
-        (tmp_path / f"{name}.part").symlink_to(linked)
+    (tmp_path / "linked.part").symlink_to(tmp_path / "elsewhere")
+    if device:
+        monkeypatch.setattr(part, "opened", lambda name: os.open(device, os.O_WRONLY))
     path = str(tmp_path / name)
     with scripted({"Maintenance/Snapshot": whole}) as address:
         assert cli.run(["--endpoints", address, "snapshot", "save", path]) == 5
     assert capsys.readouterr().err == f"Error: {said.format(path)}\n"
 
 
+def test_a_file_that_is_left_over_is_made_anew(tmp_path: Path) -> None:
+    """Its mode, or whoever had it open, let others read the hashes of passwords."""
+    path, left = tmp_path / "saved.db", tmp_path / "saved.db.part"
+    left.write_bytes(b"old")
+    left.chmod(0o644)
+    with left.open("rb") as reader, scripted({"Maintenance/Snapshot": whole}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", str(path)]) == 0
+        assert reader.read() == b"old"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_bytes() == WHOLE
+
+
 def test_a_file_that_another_save_writes_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It was emptied, and the other save said later that it is saved."""
-    path, part = tmp_path / "saved.db", tmp_path / "saved.db.part"
-    with part.open("wb", buffering=0) as other, scripted({"Maintenance/Snapshot": whole}) as address:
+    path, taken = tmp_path / "saved.db", tmp_path / "saved.db.part"
+    with taken.open("wb", buffering=0) as other, scripted({"Maintenance/Snapshot": whole}) as address:
         fcntl.flock(other, fcntl.LOCK_EX)
         other.write(b"a part")
         assert cli.run(["--endpoints", address, "snapshot", "save", str(path)]) == 5
-    said = f"could not open {part} (open {part}: another save writes it)"
+    said = f"could not open {taken} (open {taken}: another save writes it)"
     assert capsys.readouterr().err == f"Error: {said}\n"
-    assert part.read_bytes() == b"a part"
+    assert taken.read_bytes() == b"a part"
 
 
 def test_a_failed_login_has_etcdctls_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,20 +8,30 @@ import os
 
 
 def opened(name: str | os.PathLike[str]) -> int:
-    """For writing, empty, and one saver's until it is closed. Another saver is refused: it would empty the
-    file of the first, whose checks are of what it received. OSError."""
+    """A new file, for writing, of this user alone; one saver's until it is closed. Another saver is refused:
+    it would take the file of the first, whose checks are of what it received. OSError."""
     while True:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT, 0o600)  # it has hashes of passwords
+        descriptor, is_new = _found_or_made(name)
         try:
             _lock(descriptor, name)
-            if _has(name, descriptor):
-                if os.fstat(descriptor).st_size:
-                    os.ftruncate(descriptor, 0)
-                return descriptor
+            if _has(name, descriptor):  # else the saver before this one had it, and is done
+                if is_new:
+                    return descriptor
+                os.unlink(name)  # it is left over: others may read it, or have it open
         except BaseException:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # the saver before this one had it, and is done
+        os.close(descriptor)
+
+
+def _found_or_made(name: str | os.PathLike[str]) -> tuple[int, bool]:
+    """True: made."""
+    writing = os.O_WRONLY | os.O_NOFOLLOW
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(name, writing | os.O_CREAT | os.O_EXCL, 0o600), True  # it has hashes of passwords
+        with contextlib.suppress(FileNotFoundError):  # it has gone meanwhile
+            return os.open(name, writing), False
 
 
 def _lock(descriptor: int, name: str | os.PathLike[str]) -> None:
