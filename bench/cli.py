@@ -72,7 +72,7 @@ _COMMON: Options = {
     "dial_timeout": _opt(str, "5s", "Time limit for a new connection, such as 500ms or 5s. 0: 5s."),
     "timeout_s": _opt(float, 10.0, "Seconds after which an operation counts as failed.", "--timeout"),
     "seed": _opt(int, 1, "Seed of the random keys and values."),
-    "user": _opt(str, "", "name:password of the user."),
+    "user": _opt(str, "", "name:password of the user.", envvar="MUSTER_BENCH_USER"),
     "cacert": _opt(str, "", "Trust servers by this CA bundle."),
     "cert": _opt(str, "", "The client's certificate."),
     "key": _opt(str, "", "The certificate's key.", "--key"),

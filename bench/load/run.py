@@ -107,7 +107,9 @@ async def run(spec: Spec, *, processes: int = 1, server_roots: Sequence[int] = (
     merged = _merge(spec, results)
     merged |= {
         "schema": SCHEMA, "command": spec.command, "started_at": started_at.isoformat(timespec="seconds"),
-        "settings": {**asdict(spec), "processes": len(shares)}, "machine": machine(),
+        # a result is shown to others: it has no password
+        "settings": {**asdict(spec), "user": spec.user.partition(":")[0], "processes": len(shares)},
+        "machine": machine(),
         "machine_busy_percent": _busy_percent(machine_before, machine_after),
     }
     merged["client"]["limited"] = _verdict(merged)
@@ -269,7 +271,9 @@ class _Process:
 
     @classmethod
     async def start(cls, spec: Spec) -> _Process:
-        return cls(await parent.started("bench.load.worker", spec.dumps()))
+        started = cls(await parent.started("bench.load.worker"))
+        started.tell(spec.dumps())
+        return started
 
     def tell(self, order: str) -> None:
         assert self._process.stdin is not None

@@ -1,9 +1,10 @@
-"""One client process: ``python -m bench.load.worker SPEC``, started by ``bench.load.run``.
+"""One client process: ``python -m bench.load.worker``, started by ``bench.load.run``.
 
-Lines of JSON on stdout: ``ready``; after ``go`` on stdin ``progress`` four times a second, and ``sent`` at
-the last answer (``stop`` and ``drain`` on stdin plan no more operations); after ``end PUTS`` (the puts of all
-processes) ``result``. Then it revokes its leases and ends. It ends with its stdin, too: before its result it
-does not outlive its parent by more than some seconds, in which it revokes them.
+It reads its spec as the first line of stdin: every user of a machine sees command lines, and a spec has a
+password. Lines of JSON on stdout: ``ready``; after ``go`` on stdin ``progress`` four times a second, and
+``sent`` at the last answer (``stop`` and ``drain`` on stdin plan no more operations); after ``end PUTS`` (the
+puts of all processes) ``result``. Then it revokes its leases and ends. It ends with its stdin, too: before
+its result it does not outlive its parent by more than some seconds, in which it revokes them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from cluster.pb import rpc_pb2 as pb
 
 _PROGRESS_S = 0.25
 _STOPS = (b"stop\n", b"drain\n")
+_LINE_BYTES = 1 << 20  # of a spec with thousands of endpoints
 _LET_GO_S = 3.0  # for leases, where the parent is gone, or has given the run up: it kills after 5 s
 
 
@@ -229,15 +231,17 @@ def _pairs(samples_us: list[int]) -> list[tuple[int, int]]:
 
 
 async def _orders() -> asyncio.StreamReader:
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=_LINE_BYTES)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     return reader
 
 
-async def _serve(spec: Spec) -> None:
-    orders, worker = await _orders(), Worker(spec)
-    whole = False
+async def _serve() -> None:
+    orders = await _orders()
+    if not (line := await orders.readline()):  # the parent is gone
+        return
+    worker, whole = Worker(Spec.loads(line.decode())), False
     try:
         whole = await _run(worker, orders)
     finally:
@@ -283,4 +287,4 @@ async def _run(worker: Worker, orders: asyncio.StreamReader) -> bool:
 if __name__ == "__main__":
     # Ctrl-C reaches the whole group; the parent ends us in order
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    uvloop.run(_serve(Spec.loads(sys.argv[1])))
+    uvloop.run(_serve())

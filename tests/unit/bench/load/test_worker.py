@@ -10,14 +10,15 @@ from typing import Any
 import h2.events
 import pytest
 
+from bench import parent
 from bench.load import run
 from bench.load.spec import Spec
 from bench.load.traffic.recipes import LOCK, UNLOCK
 from bench.load.traffic.streams import GRANT, REVOKE
-from bench.parent import started
 from cluster.pb import lock_pb2
 from cluster.pb import rpc_pb2 as pb
 from tests.unit.bench.conftest import ScriptedServer
+from tests.unit.library.scripted import scripted
 
 _LIMIT_S = 60.0
 _ANSWERS = {LOCK: lock_pb2.LockResponse(key=b"k"), UNLOCK: lock_pb2.UnlockResponse()}
@@ -69,6 +70,13 @@ class Leases(ScriptedServer):
         super()._event(event)
 
 
+async def working(spec: Spec) -> asyncio.subprocess.Process:
+    process = await parent.started("bench.load.worker")
+    assert process.stdin is not None
+    process.stdin.write(spec.dumps().encode() + b"\n")
+    return process
+
+
 async def said(process: asyncio.subprocess.Process, wanted: str) -> None:
     assert process.stdout is not None
     async with asyncio.timeout(_LIMIT_S):
@@ -87,7 +95,7 @@ def test_a_result_does_not_wait_until_all_leases_are_revoked() -> None:
     async def scenario() -> None:
         server = Leases(holds_back=True)
         spec = Spec("lease-grant", (f"127.0.0.1:{await server.start()}",), clients=5, total=60, lease_ttl_s=9)
-        process = await started("bench.load.worker", spec.dumps())
+        process = await working(spec)
         assert process.stdin is not None
         await said(process, "ready")
         process.stdin.write(b"go\n")
@@ -179,7 +187,7 @@ def test_leases_granted_while_others_are_revoked_are_revoked_too() -> None:
     async def scenario() -> None:
         server = Leases(at_once=5)
         spec = Spec("lease-grant", (f"127.0.0.1:{await server.start()}",), clients=3, duration_s=60)
-        process = await started("bench.load.worker", spec.dumps())
+        process = await working(spec)
         assert process.stdin is not None
         await said(process, "ready")
         process.stdin.write(b"go\n")
@@ -202,7 +210,7 @@ def test_a_run_that_is_given_up_leaves_no_lease_that_others_would_wait_for(until
                     locker="lock-rpc")
         if until == "sent":
             spec = replace(spec, total=6)
-        process = await started("bench.load.worker", spec.dumps())
+        process = await working(spec)
         assert process.stdin is not None
         await said(process, "ready")
         if until != "ready":
@@ -216,3 +224,36 @@ def test_a_run_that_is_given_up_leaves_no_lease_that_others_would_wait_for(until
         await server.stop()
 
     asyncio.run(scenario())
+
+
+def test_a_password_is_in_no_result_and_on_no_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    started, told, seen = parent.started, list[pb.AuthenticateRequest](), list[tuple[str, ...]]()
+
+    def login(request: pb.AuthenticateRequest, context: Any) -> pb.AuthenticateResponse:
+        told.append(request)
+        return pb.AuthenticateResponse(token="t")
+
+    def put(request: pb.PutRequest, context: Any) -> pb.PutResponse:
+        return pb.PutResponse()
+
+    async def noted(module: str, *arguments: str) -> asyncio.subprocess.Process:
+        seen.append(arguments)
+        return await started(module, *arguments)
+
+    monkeypatch.setattr(parent, "started", noted)
+    with scripted({"Auth/Authenticate": login, "KV/Put": put}) as address:
+        result = asyncio.run(run.run(Spec("put", (address,), total=3, user="root:hidden")))
+    assert (result["operations"], result["settings"]["user"]) == (3, "root")
+    assert [(one.name, one.password) for one in told] == [("root", "hidden")]
+    assert "hidden" not in json.dumps(result)
+    assert "hidden" not in str(seen)
+
+
+def test_a_worker_ends_where_its_parent_is_gone_before_it_says_what_to_do() -> None:
+    async def scenario() -> int:
+        process = await parent.started("bench.load.worker")
+        assert process.stdin is not None
+        process.stdin.close()
+        return await ended(process)
+
+    assert asyncio.run(scenario()) == 0
