@@ -242,10 +242,32 @@ def test_a_wait_from_now_on_goes_on_where_its_place_is_outdated(ended: object) -
     assert [asked.line.partition("&waitIndex=")[2] for asked in seen] == ["", "8", "2001"]
 
 
-def test_a_wait_from_an_index_ends_where_that_is_outdated() -> None:
-    answers = iter([(200, ""), (400, OUTDATED)])
-    with host(lambda asked: next(answers)) as (url, _), pytest.raises(v2.EventIndexCleared):
-        Client(url).wait("/a", index=3)
+GONE = {"errorCode": 100, "message": "Key not found", "index": 2000}
+
+
+@pytest.mark.parametrize(("recursive", "now", "again"), [
+    (False, (200, {"key": "/a", "modifiedIndex": 2}), True),
+    (True, (200, {"key": "/a", "modifiedIndex": 2}), True),
+    (False, (200, {"key": "/a", "modifiedIndex": 2, "dir": True}), True),
+    (True, (200, {"key": "/a", "modifiedIndex": 2, "dir": True}), False),  # one below it may be deleted
+    (False, (200, {"key": "/a", "modifiedIndex": 3}), False),
+    (False, (404, GONE), False),
+])  # fmt: skip
+def test_a_wait_from_an_index_that_is_outdated_goes_on_where_the_key_has_not_changed(
+    recursive: bool, now: Said, again: bool
+) -> None:
+    """A watch of a quiet key of a busy cluster ended with error 401 at each stop of a host."""
+    status, told = now
+    read = (status, told if status == 404 else {"action": "get", "node": told})
+    answers = iter([(200, ""), (400, OUTDATED), read, (200, NODE)])
+    with host(lambda asked: next(answers), index=2100) as (url, seen):
+        if again:
+            assert Client(url).wait("/a", index=3, recursive=recursive).node.value == "1"
+            assert seen[-1].line.endswith("&waitIndex=2101")
+        else:
+            with pytest.raises(v2.EventIndexCleared):
+                Client(url).wait("/a", index=3, recursive=recursive)
+    assert seen[2].line == "GET /v2/keys/a?recursive=false&sorted=false&quorum=true"
 
 
 @pytest.mark.parametrize(("key", "path"), [
