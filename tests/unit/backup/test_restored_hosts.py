@@ -23,14 +23,15 @@ from tests.unit.storage.conftest import OpenStore, open_store
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap, restoring
 from tools.muster.host.identity.restoring import NewHost, restore_host
+from tools.muster.host.identity.wal_dir import begin_logs
 
 __all__ = ["open_store"]
 CLUSTER = "a=http://127.0.0.1:1,b=http://127.0.0.1:2"
 
 
-def origin(snapshot: Path, data_dir: Path, name: str = "a", bump: int = 0) -> str:
+def origin(snapshot: Path, data_dir: Path, name: str = "a", bump: int = 0, wal_dir: str = "") -> str:
     new = NewHost(name, str(data_dir), CLUSTER, f"token-{name}", dict(
-        host.split("=") for host in CLUSTER.split(","))[name], 1, 1)
+        host.split("=") for host in CLUSTER.split(","))[name], 1, 1, wal_dir)
     restore_host(snapshot, new, Changed(bump), True, lambda done, total: None)
     return bootstrap.known(str(data_dir)).origin
 
@@ -139,6 +140,42 @@ def test_a_restore_that_was_overtaken_leaves_no_trace(
     with pytest.raises(NoBackup, match="not empty"):
         origin(snapshot, tmp_path / "1")
     assert [path.name for path in (tmp_path / "1").iterdir()] == ["member"]
+
+
+@pytest.mark.parametrize(("inside", "goes_on"), [(None, True), ("shard-0/db", False), ("other", False)])
+def test_a_killed_restore_with_logs_elsewhere_is_run_again(
+        open_store: OpenStore, tmp_path: Path, inside: str | None, goes_on: bool) -> None:
+    """As each start says. Logs are begun last: nothing lies in their folders before."""
+    store, data_dir, logs = open_store(), tmp_path / "1", tmp_path / "logs"
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    killed = data_dir / "restoring/member/shard-0"
+    killed.mkdir(parents=True)
+    begin_logs(str(logs), [killed])
+    with pytest.raises(ConfigError, match="has not ended: run it again"):
+        bootstrap.prepare_data_dir(str(data_dir))
+    if inside is not None:
+        (logs / inside).mkdir()
+    if goes_on:
+        assert origin(snapshot, data_dir, wal_dir=str(logs))
+        assert (data_dir / "member/shard-0/log").readlink() == logs / "shard-0"
+        assert (logs / "shard-0/db/CURRENT").is_file()
+    with pytest.raises(NoBackup, match=f'wal-dir "{logs}" exists' if not goes_on else "not empty"):
+        origin(snapshot, data_dir, wal_dir=str(logs))
+    assert logs.exists()
+
+
+def test_a_directory_for_logs_that_no_restore_has_left_is_refused(
+        open_store: OpenStore, tmp_path: Path) -> None:
+    """Also an empty one, as by etcdutl."""
+    filled(store := open_store(), 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+    left = tmp_path / "1/restoring/member/shard-0"
+    left.mkdir(parents=True)
+    begin_logs(str(tmp_path / "others"), [left])
+    (tmp_path / "logs").mkdir()
+    with pytest.raises(NoBackup, match=r"wal-dir .* exists"):
+        origin(snapshot, tmp_path / "1", wal_dir=str(tmp_path / "logs"))
 
 
 def test_a_restore_that_waited_for_one_that_ended_goes_not_on(tmp_path: Path) -> None:

@@ -25,7 +25,13 @@ from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
 from tools.muster.host.identity.bootstrap import RESTORING, identity_of, member_dir, shard_dir, write_identity
-from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
+from tools.muster.host.identity.wal_dir import (
+    begin_logs,
+    is_unused,
+    made_at,
+    point_logs,
+    remove_unused,
+)
 from tools.muster.host.rundir import LOCK, DataDirLock
 from tools.muster.machine.disk import seal
 
@@ -96,7 +102,8 @@ def _check_room(data_dir: Path, wal_dir: str) -> None:
         not data_dir.is_dir() or any(path.name != RESTORING for path in data_dir.iterdir())
     ):
         raise NoBackup(f'data-dir "{data_dir}" not empty or could not be read')
-    if wal_dir and Path(wal_dir).exists():
+    nodes = Path(member_dir(str(data_dir / RESTORING))).glob("shard-*")
+    if wal_dir and Path(wal_dir).exists() and not is_unused(wal_dir, nodes):
         raise NoBackup(f'wal-dir "{wal_dir}" exists')
 
 
@@ -134,6 +141,8 @@ def _clear(data_dir: Path, wal_dir: str) -> None:
     except NoBackup:
         shutil.rmtree(aside)
         raise
+    if wal_dir and Path(wal_dir).exists():
+        remove_unused(wal_dir)
     for left in aside.iterdir():
         if left.name != LOCK:
             shutil.rmtree(left)

@@ -7,7 +7,7 @@ without its log has lost its votes (H10).
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from node.durable import sync_directory
@@ -40,12 +40,30 @@ def begin_wal_dir(wal_dir: str, shards: int) -> None:
 
 
 def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
-    """The same for nodes that are being made. OSError."""
+    """The same for nodes that are being made; the links first, which tell whose the folders are. OSError."""
     for shard, folder in enumerate(folders) if wal_dir else ():
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
-        wanted.mkdir(mode=0o700, parents=True)
         (folder / LOG).symlink_to(wanted)
+        wanted.mkdir(mode=0o700, parents=True)
         sync_directory(wanted.parent)
+
+
+def is_unused(wal_dir: str, folders: Iterable[Path]) -> bool:
+    """Whether all that is there are folders that :func:`begin_logs` made for these nodes, still empty."""
+    path = Path(os.path.abspath(wal_dir))
+    made = [Path(os.readlink(folder / LOG)) for folder in folders if (folder / LOG).is_symlink()]
+    try:
+        return any(link.parent == path for link in made) and all(
+            child in made and not any(child.iterdir()) for child in path.iterdir())
+    except OSError:
+        return False
+
+
+def remove_unused(wal_dir: str) -> None:
+    """OSError if anything has come into it."""
+    for child in Path(wal_dir).iterdir():
+        child.rmdir()
+    Path(wal_dir).rmdir()
 
 
 def made_at(wal_dir: str, data_dir: Path, aside: Path) -> str:
