@@ -14,6 +14,7 @@ from cluster.features.v2.changes import evaluate
 from cluster.features.v2.events import encode_news
 from cluster.features.v2.refusals import Code, V2Error
 from cluster.features.v2.requests import Answer, Op, Scan, Who, Write, split_read
+from cluster.features.v2.text import LONG_BYTES
 from cluster.features.v2.tree import KEYS, Tree
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
 from cluster.wire.messages import HEAD, Method
@@ -277,12 +278,14 @@ class Poll(HttpRequest):
     def __init__(self) -> None:
         super().__init__("GET", "/v2/keys/k", "wait=true", {}, b"", "peer")
         self.index: int | None = None  # of its answer's head
+        self.told = b""
 
     def begin(self, answer: Answer | None) -> bool:
         self.index = answer.index if answer is not None else None
         return True
 
-    def write(self, chunk: bytes) -> None: ...
+    def write(self, chunk: bytes) -> None:
+        self.told += chunk
 
     def end(self) -> None:
         self.closed = True
@@ -347,3 +350,24 @@ def test_a_wait_that_ends_before_it_began_has_no_index() -> None:
         waits.add(half_closed, b"/1/k", False, False, 0, half_closed.begin, None, False)
     assert len(waits) == 1
     assert late.index == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_event_of_before_a_wait_s_index_comes_before_a_stop_ends_it(stream: bool) -> None:
+    """Its client asked again from behind that index, and missed it."""
+    router = Router()
+    waits, idle, owed = Waits(Feed(router), 10, 1 << 20), Poll(), Poll()  # type: ignore[arg-type]
+    value = b"x" * 2 * LONG_BYTES
+    (long,) = events_of([value])
+    for poll, found in ((idle, b""), (owed, long)):
+        waits.add(poll, b"/1/k", False, stream, 1, poll.begin, None, False)
+        _, waiting = router.sent.pop()
+        assert waiting.then is not None
+        waiting.then(waiting, 0, bytes(HEAD.size) + Answer(9, found).encode())
+    waits.end()
+    assert (idle.closed, owed.index, owed.closed) == (True, 9, False)
+    while router.soon:
+        router.turn()
+    assert (idle.told, owed.closed) == (b"", True)
+    assert value in owed.told
+    assert not len(waits)
