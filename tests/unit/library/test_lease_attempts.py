@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,6 +38,29 @@ def test_a_lease_counts_from_the_attempt_that_was_answered(monkeypatch: pytest.M
             assert len(set(asked)) == 1 < len(asked)
 
     with scripted({"Lease/LeaseGrant": grant}) as address:
+        asyncio.run(main())
+
+
+def test_a_lease_is_kept_where_each_renewal_takes_a_quarter_of_its_time() -> None:
+    """Each was given up after a sixth, though the server had done it, and so were its successors."""
+
+    def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Any:
+        for request in requests:
+            time.sleep(0.5)
+            yield pb.LeaseKeepAliveResponse(ID=request.ID, TTL=2)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lease = await client.lease(2)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(lease.wait_lost(), 4.5)
+
+    methods = {
+        "Lease/LeaseGrant": lambda request, context: pb.LeaseGrantResponse(ID=request.ID, TTL=2),
+        "Lease/LeaseRevoke": lambda request, context: pb.LeaseRevokeResponse(),
+        "Lease/LeaseKeepAlive": keep,
+    }
+    with scripted(methods) as address:
         asyncio.run(main())
 
 

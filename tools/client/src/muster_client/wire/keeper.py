@@ -23,7 +23,7 @@ log = logging.getLogger("muster_client")
 KEEP_ALIVE = Method("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)
 _PARTS = 3  # of its time to live, after which a lease is renewed
 _ATTEMPT_S, _ENDPOINTS = 5.0, 3  # an attempt of a lone renewal leaves time for others
-_ATTEMPT = 6  # after which an attempt is given up: another endpoint has its turn in time
+_ATTEMPT = 6  # after which an attempt is given up, at first: another endpoint has its turn in time
 _AGAIN = 20  # after which a failed renewal is tried again
 _LONGEST_S = 1.0
 _PAUSE_S = 0.1  # between attempts at a renewal that is asked for by its ID
@@ -161,7 +161,8 @@ class Keeper:
             await self.drop(kept, "the client is closed")
 
     async def _renew(self, kept: Kept) -> None:
-        pause_s = kept.ttl_s / _PARTS
+        part_s = pause_s = kept.ttl_s / _PARTS
+        limit_s = least_s = kept.ttl_s / _ATTEMPT  # of an attempt
         avoid: set[str] = set()
         while not kept.told():
             left_s = kept.until - self._clock()
@@ -173,16 +174,22 @@ class Keeper:
                 continue
             renewed = False
             try:
-                answer, sent = await self._asked(kept.id, avoid, min(left_s, kept.ttl_s / _ATTEMPT))
+                answer, sent = await self._asked(kept.id, avoid, min(left_s, limit_s))
             except Exception as error:  # whatever it is, the loss is told in time
                 log.warning("lease %x: not renewed: %s", kept.id, error)
+                if isinstance(error, DeadlineExceeded) and error.endpoint and not avoid:
+                    limit_s = part_s  # all had their turn: it may take longer
             else:
                 if answer.TTL <= 0:
                     kept.gone = True
                     self._lose(kept, "it ended, or was revoked")
                     break
+                took_s = self._clock() - sent
                 renewed = kept.renewed(sent + answer.TTL, self._clock())
-            pause_s = kept.ttl_s / _PARTS if renewed else min(_LONGEST_S, kept.ttl_s / _AGAIN)
+                limit_s = min(max(least_s, 2 * took_s), part_s)
+            pause_s = min(_LONGEST_S, kept.ttl_s / _AGAIN)
+            if renewed:
+                pause_s = max(pause_s, part_s - took_s)
         self._tasks.pop(kept, None)
 
     async def _asked(
