@@ -1,6 +1,7 @@
 package robustness
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -84,35 +85,91 @@ func done(request model.EtcdRequest, response model.EtcdResponse) report.ClientR
 	}}}
 }
 
-// What it puts says that a transaction was not done, though a lease's end deleted what it was to delete.
-func TestOfAnUnknownTransaction(t *testing.T) {
-	const lease = 7
-	read := &model.RangeRequest{RangeOptions: model.RangeOptions{Start: "a"}}
-	start := done(model.EtcdRequest{Type: model.Range, Range: read},
-		model.EtcdResponse{Revision: 1, Range: &model.RangeResponse{KVs: []model.KeyValue{}}})
-	grant, revoke := &model.LeaseGrantRequest{LeaseID: lease}, &model.LeaseRevokeRequest{LeaseID: lease}
-	granted := done(model.EtcdRequest{Type: model.LeaseGrant, LeaseGrant: grant},
+const lease = 7
+
+func granted() report.ClientReport {
+	return done(model.EtcdRequest{Type: model.LeaseGrant, LeaseGrant: &model.LeaseGrantRequest{LeaseID: lease}},
 		model.EtcdResponse{Revision: 1, LeaseGrant: &model.LeaseGrantResponse{}})
-	leased := put("a", "1", 2)
-	leased.KeyValue[0].Input.(model.EtcdRequest).Txn.OperationsOnSuccess[0].Put.LeaseID = lease
-	unknown := put("c", "3", 0)
-	unknown.KeyValue[0].Output = model.MaybeEtcdResponse{Error: "context deadline exceeded"}
-	txn := unknown.KeyValue[0].Input.(model.EtcdRequest).Txn
-	txn.OperationsOnSuccess = append(txn.OperationsOnSuccess,
-		model.EtcdOperation{Type: model.DeleteOperation, Delete: model.DeleteOptions{Key: "a"}})
-	revoked := done(model.EtcdRequest{Type: model.LeaseRevoke, LeaseRevoke: revoke},
-		model.EtcdResponse{Revision: 3, LeaseRevoke: &model.LeaseRevokeResponse{}})
-	given := []report.ClientReport{start, granted, leased, revoked, unknown, put("b", "2", 4), put("d", "4", 5)}
+}
+
+func leased(given report.ClientReport) report.ClientReport {
+	given.KeyValue[0].Input.(model.EtcdRequest).Txn.OperationsOnSuccess[0].Put.LeaseID = lease
+	return given
+}
+
+func revoked(revision int64) report.ClientReport {
+	ended := &model.LeaseRevokeRequest{LeaseID: lease}
+	return done(model.EtcdRequest{Type: model.LeaseRevoke, LeaseRevoke: ended},
+		model.EtcdResponse{Revision: revision, LeaseRevoke: &model.LeaseRevokeResponse{}})
+}
+
+func failed(given report.ClientReport) report.ClientReport {
+	given.KeyValue[0].Output = model.MaybeEtcdResponse{Error: "context deadline exceeded"}
+	return given
+}
+
+func deletes(key string) model.EtcdOperation {
+	return model.EtcdOperation{Type: model.DeleteOperation, Delete: model.DeleteOptions{Key: key}}
+}
+
+// judged: what the suite says of requests that came one after the other, and of what a watch has seen.
+func judged(t *testing.T, given []report.ClientReport, events ...model.WatchEvent) error {
 	for number := range given {
 		operation := &given[number].KeyValue[0]
 		operation.ClientId, operation.Call, operation.Return = number, int64(2*number+1), int64(2*number+2)
 	}
-	given = append(given, watched(event(model.PutOperation, "a", "1", 2),
-		event(model.DeleteOperation, "a", "", 3), event(model.PutOperation, "b", "2", 4),
-		event(model.PutOperation, "d", "4", 5)))
+	given = append(given, watched(events...))
 	requests, err := persisted(given)
 	require.NoError(t, err)
 	lg := zaptest.NewLogger(t)
 	found := validate.ValidateAndReturnVisualize(lg, validate.Config{}, given, requests, time.Minute)
-	require.NoError(t, found.Linearization.Error())
+	return found.Linearization.Error()
+}
+
+func read(key string, revision int64, found ...model.KeyValue) report.ClientReport {
+	asked := &model.RangeRequest{RangeOptions: model.RangeOptions{Start: key}}
+	return done(model.EtcdRequest{Type: model.Range, Range: asked}, model.EtcdResponse{Revision: revision,
+		Range: &model.RangeResponse{KVs: append([]model.KeyValue{}, found...), Count: int64(len(found))}})
+}
+
+// What it puts says that a transaction was not done, though a lease's end deleted what it was to delete.
+func TestOfAnUnknownTransaction(t *testing.T) {
+	unknown := failed(put("c", "3", 0))
+	txn := unknown.KeyValue[0].Input.(model.EtcdRequest).Txn
+	txn.OperationsOnSuccess = append(txn.OperationsOnSuccess, deletes("a"))
+	require.NoError(t, judged(t, []report.ClientReport{
+		read("a", 1), granted(), leased(put("a", "1", 2)), revoked(3), unknown, put("b", "2", 4), put("d", "4", 5),
+	}, event(model.PutOperation, "a", "1", 2), event(model.DeleteOperation, "a", "", 3),
+		event(model.PutOperation, "b", "2", 4), event(model.PutOperation, "d", "4", 5)))
+}
+
+// A lease's end deletes the same key before: an unknown delete has not ended by then.
+func TestOfAnUnknownDeleteAfterALeasesEnd(t *testing.T) {
+	ends := map[string]report.ClientReport{"answered": revoked(3), "unknown": failed(revoked(3))}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			unknown := failed(put("a", "", 0))
+			txn := unknown.KeyValue[0].Input.(model.EtcdRequest).Txn
+			txn.OperationsOnSuccess = []model.EtcdOperation{deletes("a")}
+			require.NoError(t, judged(t, []report.ClientReport{
+				read("a", 1), granted(), leased(put("a", "1", 2)), end, put("a", "2", 4), unknown, put("b", "3", 6),
+			}, event(model.PutOperation, "a", "1", 2), event(model.DeleteOperation, "a", "", 3),
+				event(model.PutOperation, "a", "2", 4), event(model.DeleteOperation, "a", "", 5),
+				event(model.PutOperation, "b", "3", 6)))
+		})
+	}
+}
+
+// Of two keys under a lease a delete takes one, and the lease's end both.
+func TestOfADeleteUnderALease(t *testing.T) {
+	events := []model.WatchEvent{event(model.PutOperation, "a", "1", 2), event(model.PutOperation, "b", "2", 3),
+		event(model.DeleteOperation, "a", "", 4)}
+	both := []report.ClientReport{read("a", 1), granted(), leased(put("a", "1", 2)), leased(put("b", "2", 3))}
+	txn := put("a", "", 4)
+	txn.KeyValue[0].Input.(model.EtcdRequest).Txn.OperationsOnSuccess[0] = deletes("a")
+	txn.KeyValue[0].Output.(model.MaybeEtcdResponse).Txn.Results[0].Deleted = 1
+	value := model.ValueRevision{Value: model.ToValueOrHash("2"), ModRevision: 3, Version: 1}
+	there := read("b", 4, model.KeyValue{Key: "b", ValueRevision: value})
+	require.NoError(t, judged(t, append(slices.Clone(both), txn, there), events...))
+	require.ErrorContains(t, judged(t, append(slices.Clone(both), revoked(4), there), events...), "illegal")
 }
