@@ -45,6 +45,17 @@ Request = tuple[FrontLink, int, int, bytes]  # its way back, rid, method
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
 
 
+class Turn(FrontLink):
+    """Stands in the queue for a piece of the leader's own work, as the link of one who hears no answer."""
+
+    __slots__ = ("work",)
+
+    def __init__(self, work: Callable[[Leader], int]) -> None:
+        super().__init__(b"", lambda parts: False, b"", 0)
+        self.alive = False
+        self.work = work
+
+
 class Beside(NamedTuple):
     """What is done beside the loop for requests that touch many rows."""
 
@@ -127,7 +138,7 @@ class Writes:
         """The term is lost: nothing that was not logged will be."""
         self.leader = None
         lost = self._open.owed
-        lost += [(link, rid) for link, rid, _, _ in self._intake.drain()]
+        lost += [(link, rid) for link, rid, _, _ in self._intake.drain() if not isinstance(link, Turn)]
         lost += [(link, rid) for _, link, rid, _, _ in self._later]
         lost += self._aside.drain()
         self._open = Owed()
@@ -180,10 +191,10 @@ class Writes:
     def queued(self) -> int:
         return len(self._intake.queue)
 
-    def begun(self) -> Callable[[], bool]:
-        """Tells whether all that is queued now has been begun. It looks through the queue: 2 ms at most."""
-        last = self._intake.queue[-1] if self._intake.queue else None
-        return lambda: all(one is not last for one in self._intake.queue)
+    def in_turn(self, work: Callable[[Leader], int]) -> None:
+        """Do this behind all that is queued now and before what comes later, or never if the term ends. It
+        returns bytes to be logged. One at a time: it comes on top of the most requests that may wait."""
+        self._intake.queue.append((Turn(work), 0, 0, b""))
 
     @property
     def aside(self) -> int:
@@ -255,6 +266,8 @@ class Writes:
             queued_bytes -= len(body)
             if not link.alive:
                 self._looked.pop((link, rid), None)
+                if isinstance(link, Turn):
+                    size += link.work(leader)
                 continue
             if puts and method == _PUT and (revision := put(body)):
                 answers.append((link, rid, pack(rid, 0, _HEAD_BYTES, revision, term)))
@@ -333,7 +346,7 @@ class Writes:
         self._later.append(later)
         if looked is not None:
             self._looked[later[1], later[2]] = looked
-        assert len(self._intake) + len(self._later) <= self._intake.most, "I23: what waits is bounded"
+        assert len(self._intake) + len(self._later) <= self._intake.most + 1, "I23: what waits is bounded"
         return 0
 
     def _look_ahead(self, link: FrontLink, rid: int, ahead: Ahead) -> int:

@@ -16,11 +16,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from cluster.effects import records
 from cluster.errors import PERMISSION_DENIED, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, EtcdError
 from cluster.faults import answered
-from cluster.features.rows import Row, RowsOf, encode
-from cluster.features.v2.changes import expire
+from cluster.features.rows import Row, RowsOf
 from cluster.features.v2.events import encode_news, told
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, by_clock, left_to_front, split_read
@@ -33,6 +31,7 @@ from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink, Request
 from node.machine import NodeMachine
 from node.serving.reads import Reads
+from node.serving.v2_ends import Ends
 from node.slicing.slicer import Slices
 from node.storage import StateStore
 
@@ -45,9 +44,7 @@ _MOST_WAITING = 20_000
 _SHORT_BYTES = 16_384  # of a value that is read at once: 2 ms where each octet is to be escaped
 _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
 _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
-_AT_ONCE = 1024  # expired nodes in one entry, at most: 10 ms each heartbeat interval
 
-_Ending = tuple[int, Callable[[], bool]]  # until when nodes end, and whether what came before has begun
 _V2_WRITE = int(Method.V2_WRITE)
 _Asked = Get | Scan | Show | None  # None: the counts
 _REQUESTS: dict[int, Callable[[bytes], _Asked]] = {
@@ -81,7 +78,7 @@ class V2Tree:
         self._untold: deque[Iterator[tuple[bytes, bool]]] = deque()  # what they are to be told
         # (until, index, link, rid, body), the oldest first
         self._waiting: deque[tuple[float, int, FrontLink, int, bytes]] = deque()
-        self._ending: _Ending | None = None
+        self._ends = Ends(node)
 
     @property
     def awaited(self) -> bool:
@@ -309,27 +306,4 @@ class V2Tree:
         self._release()
         if self._followers:
             self._followers = {link for link in self._followers if link.alive}
-        self._ending = self._end()
-
-    def _end(self) -> _Ending | None:
-        """What the end of nodes waits for."""
-        writes = self._node.writes
-        leader = writes.leader
-        if leader is None:
-            return None
-        due, going = self.tree.next_expiry_ns, self.tree.going
-        if not due and not going:
-            return None
-        if leader.dirty and not writes.has_room:
-            return self._ending  # what was logged the last time has not left: the entry is not to grow
-        now_ns = self._now_ns
-        if not going and due > now_ns:
-            return None  # what is logged and not applied has its turn once it is
-        until_ns, begun = ending = self._ending or (now_ns, writes.begun())
-        if not begun():
-            return ending  # a refresh that came in time goes first, as with etcd: entries may take long
-        rows = expire(leader.v2, until_ns, _AT_ONCE)
-        if rows:  # H7: decided and appended in one and the same term
-            leader.append(records.rows(encode(RowsOf.V2, rows)))
-            self._node.wake()
-        return None
+        self._ends.look(self.tree)

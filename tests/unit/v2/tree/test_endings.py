@@ -1,4 +1,4 @@
-"""When the nodes of the v2 tree whose time is over go (node.serving.v2)."""
+"""When the nodes of the v2 tree whose time is over go (node.serving.v2_ends)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from cluster.features.v2.changes import evaluate
-from cluster.features.v2.requests import Op, Write
+from cluster.features.v2.requests import Answer, Op, Write
 from cluster.features.v2.tree import KEYS, Tree
-from cluster.wire.messages import Method
+from cluster.wire.messages import HEAD, Method, decode_answers
+from node.serving import v2_ends
 from node.serving.v2 import V2Tree
 from node.storage import StateStore
 from tests.unit.node.replica.test_writes import Replica
@@ -32,7 +33,7 @@ def test_an_entry_that_cannot_leave_does_not_grow_by_what_ends_meanwhile() -> No
     leader: Any = SimpleNamespace(v2=tree, append=items.append, dirty=False)
     node: Any = SimpleNamespace(
         store=SimpleNamespace(feature_rows=lambda _: [row for some in rows for row in some]),
-        writes=SimpleNamespace(leader=leader, has_room=False, begun=lambda: lambda: True),
+        writes=SimpleNamespace(leader=leader, has_room=False, in_turn=lambda work: work(leader)),
         machine=SimpleNamespace(wall_time=lambda: NOW_NS / 1e9 + 2),
         loop=SimpleNamespace(time=lambda: 0.0),
         wake=lambda: None,
@@ -67,9 +68,16 @@ class Busy:
 
     def set(self, key: bytes, seconds: int, *, refresh: bool = False) -> None:
         until_ns = NOW_NS + seconds * S
-        write = Write(Op.SET, KEYS + key, b"", expires_ns=until_ns, now_ns=NOW_NS, refresh=refresh)
-        self.replica.writes.submit(self.replica.link, 1, Method.V2_WRITE, write.encode())
+        self.write(Write(Op.SET, KEYS + key, b"", expires_ns=until_ns, now_ns=NOW_NS, refresh=refresh))
+
+    def write(self, write: Write, rid: int = 1) -> None:
+        self.replica.writes.submit(self.replica.link, rid, Method.V2_WRITE, write.encode())
         self.replica.writes.run()
+
+    def answer(self, rid: int) -> Answer:
+        self.replica.link.flush()
+        found = [body for data in self.replica.sent for of, _, body in decode_answers(data)[1] if of == rid]
+        return Answer.decode(found[0], HEAD.size)
 
     def apply(self) -> None:
         """The entry that is under way, behind which the next one leaves."""
@@ -141,3 +149,57 @@ def test_what_ends_while_others_wait_for_their_end_may_still_be_renewed(busy: Bu
     busy.heartbeat(4.0)
     busy.apply_all()
     assert len(busy.keys) == 1
+
+
+@pytest.mark.parametrize("late", [
+    Write(Op.CREATE, KEYS + b"/lock", b"mine", now_ns=NOW_NS + 3 * S),
+    Write(Op.SET, KEYS + b"/lock", b"", now_ns=NOW_NS + 3 * S, expires_ns=NOW_NS + 30 * S, refresh=True),
+], ids=["create", "refresh"])  # fmt: skip
+def test_what_comes_behind_an_end_finds_that_it_has_come(busy: Busy, late: Write) -> None:
+    """Nobody would have the lock: its create was refused, and then the key ended."""
+    busy.set(b"/lock", 1)
+    busy.apply_all()
+    busy.replica.put(1)
+    busy.replica.put(2)
+    busy.heartbeat(2.0)
+    busy.write(late, 9)
+    busy.heartbeat(3.1)
+    busy.apply_all()
+    assert busy.answer(9).code == (0 if late.op == Op.CREATE else 100)
+    assert busy.keys == ([b"lock"] if late.op == Op.CREATE else [])
+
+
+def test_many_nodes_end_some_each_heartbeat_though_requests_always_wait(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stayed twice as long as on a leader that had nothing else to do."""
+    monkeypatch.setattr(v2_ends, "_AT_ONCE", 8)
+    for number in range(64):
+        busy.set(b"/%d" % number, 1)
+        busy.apply_all()
+    busy.replica.put(1)
+    heartbeats = 0
+    while busy.keys:
+        busy.replica.put(2 + heartbeats)
+        busy.heartbeat(2.0 + heartbeats / 10)
+        busy.apply()
+        heartbeats += 1
+    assert heartbeats <= 64 // 8 + 2
+
+
+def test_another_term_finds_them_due_anew(busy: Busy) -> None:
+    """The turn of the term before went with its queue."""
+    busy.set(b"/service", 1)
+    busy.apply_all()
+    busy.replica.put(1)
+    busy.heartbeat(2.0)
+    busy.replica.deposed(2)
+    busy.heartbeat(2.1)
+    assert busy.replica.writes.queued == 0
+    busy.apply_all()  # what was logged, by others
+    busy.replica.raft.term, busy.replica.raft.is_leader = 3, True
+    busy.replica.writes.lead()._v2_tree = busy.v2.tree.copy()
+    busy.heartbeat(2.2)
+    busy.replica.writes.run()
+    busy.apply_all()
+    assert busy.keys == []

@@ -252,7 +252,8 @@ class Front:
         self.ended: list[tuple[bytes, int]] = []
         link: Any = Followed()
         self.told: list[bytes] = link.told
-        self.writes = SimpleNamespace(leader=None, has_room=True, begun=lambda: lambda: True)
+        self.writes = SimpleNamespace(
+            leader=None, has_room=True, in_turn=lambda work: work(self.writes.leader))
         node: Any = SimpleNamespace(
             store=SimpleNamespace(feature_rows=lambda _: sorted(kept.items())),
             writes=self.writes,
