@@ -54,6 +54,11 @@ from tools.muster.machine.names import NAMES
 def work():
     return by_name(Certificate("x", 1, ("dead.invalid",), ()), "127.0.0.1", NAMES)
 """,
+    "of a gateway's endpoint": """
+from tools.muster.gateway.forward import Endpoint, Forwarder
+def work():
+    return Forwarder((), None)._dial(Endpoint("dead.invalid", 2379))
+""",
     "of members, as a proxy looks again": """
 from tools.muster import proxy_cli
 proxy_cli.REFRESH_S = 0.0
@@ -112,3 +117,25 @@ def test_few_look_at_once_and_their_threads_end() -> None:
         thread.join(60)
         assert not thread.is_alive()
     assert threads.submit(look, 4).result(60) == 4
+
+
+def test_a_job_whose_thread_cannot_start_is_not_done_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would wait for it any more."""
+    done: list[int] = []
+    ends, threads = threading.Event(), Unawaited(2, "few")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuses)
+        with pytest.raises(RuntimeError):
+            threads.submit(done.append, 1)
+    looks = threads.submit(ends.wait, 60)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuses)
+        waits = threads.submit(done.append, 2)  # the other thread comes to it
+    ends.set()
+    assert looks.result(60)
+    waits.result(60)
+    assert done == [2]
+
+
+def refuses(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

@@ -12,9 +12,11 @@ import errno
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Protocol, cast
 
 from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
+from tools.muster.machine.names import NAMES
 from tools.muster.machine.silence import probe
 
 _DIAL_S = 5.0
@@ -87,10 +89,9 @@ class Forwarder:
         side.close()
 
     async def _dial(self, endpoint: Endpoint) -> _Side | None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_DIAL_S):
-                _, side = await loop.create_connection(lambda: _Side(None), endpoint.host, endpoint.port)
+                side = await _connected(endpoint)
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError; or an impossible name
             if isinstance(error, OSError) and error.errno in _OWN:
                 self._log.warning("cannot dial", endpoint=str(endpoint), error=str(error))
@@ -109,6 +110,27 @@ class Forwarder:
                     side.close()
                     endpoint.answers = True
                     self._log.info("activated", endpoint=str(endpoint), interval_s=interval_s)
+
+
+async def _addresses(host: str) -> list[str]:
+    with contextlib.suppress(ValueError):
+        return [str(ip_address(host))]
+    return await NAMES.addresses(host)
+
+
+async def _connected(endpoint: Endpoint) -> _Side:
+    """By the first address of its name that can be dialled. OSError, UnicodeError. The loop's own look-ups
+    would hold up the end of the process."""
+    loop = asyncio.get_running_loop()
+    failed = OSError("no such host")
+    for address in await _addresses(endpoint.host):
+        try:
+            _, side = await loop.create_connection(lambda: _Side(None), address, endpoint.port)
+        except OSError as error:
+            failed = error
+        else:
+            return side
+    raise failed
 
 
 class _Side(asyncio.Protocol):

@@ -42,8 +42,14 @@ class Unawaited(ThreadPoolExecutor):
         with self._lock:
             self._jobs.append(job)
             if self._working < self._most:
-                threading.Thread(target=self._work, name=self._name, daemon=True).start()
-                self._working += 1
+                try:
+                    threading.Thread(target=self._work, name=self._name, daemon=True).start()
+                except RuntimeError:  # this process may have no more threads
+                    if not self._working:  # else one of them comes to it
+                        self._jobs.pop()
+                        raise
+                else:
+                    self._working += 1
         return told
 
     def _work(self) -> None:
