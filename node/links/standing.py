@@ -99,7 +99,7 @@ class Standing:
         if not self.ready and self._leader[0] and self._node.upkeep.publishing.done():
             self.ready = True
             self._node.status.say("ready")
-            self._node.upkeep.begin()
+            self._node.upkeep.begin(started=True)
 
     def say_state(self) -> None:
         """Tell all links this node's state: it has changed, or shows that the node lives."""

@@ -35,7 +35,7 @@ from node.upkeep.space.copies import CopyRoom
 from node.upkeep.space.disks import Logged
 from node.upkeep.space.giving_back import GivingBack
 from node.upkeep.space.quota import Quota
-from node.upkeep.space.rewriting import Rewriting
+from node.upkeep.space.rewriting import Rewriting, has_turn
 from node.upkeep.space.shortage import Shortage
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Upkeep:
     def __init__(self, node: GatheringNode, settings: NodeSettings, machine: NodeMachine, raft_log: RaftLog,
                  store: StateStore, raft: Raft, slicer: Slicer) -> None:
         self._node = node
+        self._member_id, self._wall_time = settings.common.member_id, machine.wall_time
         self._log = raft_log
         self._store = store
         common, now_ms = settings.common, machine.now_ms
@@ -58,7 +59,7 @@ class Upkeep:
             node, settings, raft_log, raft, alarms=self.alarms, logged=logged, now_ms=now_ms)
         self.quota = Quota(settings, store, alarms=self.alarms, shortage=self._shortage, logged=logged)
         self.room = CopyRoom(settings, self.quota)
-        self.rewriting = Rewriting(settings, store)
+        self.rewriting = Rewriting(settings, store, machine.monotonic)
         self._giving_back = GivingBack(machine, node.fail)
         self.catching_up = CatchingUp()
         self._slowing = Slowing(
@@ -126,23 +127,30 @@ class Upkeep:
         self.counting.compacted()
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
-            self._giving_back.want(self.rewriting.rewrite)
+            self._giving_back.want(self.rewriting.give_back)
         elif self._store.buffers_removals:  # on a quiet store they would stay
             self.flushes.want()
 
     def moved_rows_went(self) -> None:
         """Of a copy that was given up, or of keys that have left: they count until RocksDB merges that."""
         if self.room.lacks_quota:
-            self._giving_back.want(self.rewriting.rewrite)
+            self._giving_back.want(self.rewriting.give_back)
 
     def _short(self) -> bool:
         return self.alarms.no_space or self.room.lacks_quota
 
-    def begin(self) -> None:
-        """After a start or an install: count the keys, and go on with an interrupted compaction."""
+    def _has_turn(self) -> bool:
+        members = [peer.member_id for peer in self._node.roster.table.peers]
+        return has_turn(self._member_id, members, self._wall_time())
+
+    def begin(self, *, started: bool = False) -> None:
+        """After a start or an install: count the keys, and go on with an interrupted compaction. A process
+        that has ``started`` knows nothing of a rewrite that found no room in the one before."""
         self.counting.begin()
         if self._store.compacting:
             self.compaction.due()
+        elif started and self._store.compact_revision and self._short():
+            self._giving_back.want(self.rewriting.give_back)
 
     def alarms_changed(self) -> None:
         self.alarms.changed()
@@ -190,7 +198,7 @@ class Upkeep:
         faults.log(log)
         self.quota.second()
         self._shortage.second()
-        self._giving_back.second(self._short)
+        self._giving_back.second(self._short, self._has_turn)
         self.lease_checks.second()
         self._store.lease_lists.second()
         if self._log.bytes_after(0) >= self._long_log_bytes:

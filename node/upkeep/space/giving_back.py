@@ -2,8 +2,9 @@
 
 That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
 takes a fifth of the time at most. Work that is wanted meanwhile is done once. What the disk lacks the room
-for is tried again while the store is short of space: other shards, hosts and programs may have made room. One
-that filled the disk is left to RocksDB. What another shard of the host is busy with waits.
+for is tried again while the store is short of space, as the host has its turn (``rewriting``): other shards,
+hosts and programs may have made room. One that filled the disk is left to RocksDB. What another shard of the
+host is busy with waits.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ log = structlog.get_logger("defragment")
 
 Work = Callable[[], None]
 _PAUSES = 4  # times as long as the work before took
-# after a try that found no room: it looks at every file, and a disk gains room in seconds at the earliest
-_ROOM_AGAIN_S = 10.0
+# after a try that found no room, at least: it looks at every file
+_ROOM_AGAIN_S = 6.0
 
 
 class GivingBack:
@@ -35,6 +36,7 @@ class GivingBack:
         self._wanted: dict[Work, None] = {}  # each once, in their order
         # what found no room, and has not been wanted since: when it is due, by the loop's clock
         self._lacked: dict[Work, float] = {}
+        self._told: set[Work] = set()  # all tries of a shortage that find no room are one line
         self._busy = self._closed = False  # busy: something runs, or the pause behind it
 
     def want(self, work: Work) -> None:
@@ -43,11 +45,16 @@ class GivingBack:
         self._wanted[work] = None
         self._next()
 
-    def second(self, short: Callable[[], bool]) -> None:
-        """``short``: whether the store is short of space."""
+    def second(self, short: Callable[[], bool], turn: Callable[[], bool]) -> None:
+        """``short``: whether the store is short of space. ``turn``: whether this host may try again."""
+        if not self._lacked:
+            return
+        if not short():
+            self._told.clear()
+            return
         now_s = self._loop.time()
         due = [work for work, at_s in self._lacked.items() if at_s <= now_s]
-        if due and short():
+        if due and turn():
             for work in due:
                 self._lacked[work] = math.inf  # until it has ended
                 self._wanted[work] = None
@@ -67,19 +74,25 @@ class GivingBack:
         if done.cancelled() or self._closed:
             return
         if isinstance(error := done.exception(), Busy):
-            self._wanted[work] = None
+            if work in self._lacked:
+                self._lacked[work] = self._loop.time()
+            else:
+                self._wanted[work] = None
             self._loop.call_later(AGAIN_S, self._rested)
             return
-        again = self._lacked.pop(work, None) is not None
+        self._lacked.pop(work, None)
         if isinstance(error, NoRoom):
             filled = isinstance(error, Filled)
-            if filled or not again:  # all tries that find no room are one line
+            if filled or work not in self._told:
                 log.warning("disk space is not freed", why=str(error))
+            self._told.add(work)
             if not filled:
                 self._lacked[work] = self._loop.time() + _ROOM_AGAIN_S
         elif error is not None:
             self._failed(f"freeing disk space failed: {error}")
             return
+        else:
+            self._told.discard(work)
         self._loop.call_later(_PAUSES * took_s, self._rested)
 
     def _rested(self) -> None:

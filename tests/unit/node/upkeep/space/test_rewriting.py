@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.effects import records
 from node.storage import defragment
 from node.storage.errors import Filled
-from node.upkeep.space.giving_back import _ROOM_AGAIN_S
+from node.upkeep.space import giving_back, rewriting
 from node.upkeep.space.rewriting import LOCK
 from tests.unit.node.upkeep.replicas import Make, Replica
 
 QUOTA, MARGIN = 16_000, 10_000
+ROUND_S = 3 * rewriting._TURN_S  # of three hosts
 
 
 def short_of_quota(replica: Make, monkeypatch: pytest.MonkeyPatch, run_dir: str, shard: int = 0) -> Replica:
@@ -81,9 +83,10 @@ class Disk:
 
     def __init__(self, replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.node = short_of_quota(replica, monkeypatch, str(tmp_path))
-        self.free = self.tries = self.rewrites = 0
+        self.free = self.tries = self.rewrites = self.goes = 0
         self.fills = False
         monkeypatch.setattr(defragment, "free_bytes", self.looked_at)
+        monkeypatch.setattr(rewriting, "free_bytes", lambda path: self.free)
         monkeypatch.setattr("node.storage.state.store.room", lambda database: MARGIN)
         monkeypatch.setattr(defragment.Defragmenting, "run", self.rewritten)
         self.node.upkeep.moved_rows_went()
@@ -102,6 +105,7 @@ class Disk:
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds)):
             self.node.loop.now_s += 1
+            self.free -= self.goes
             later, self.node.loop.later = self.node.loop.later, []
             for call in later:
                 call()
@@ -113,13 +117,66 @@ def test_what_found_no_room_is_tried_again_and_done_once_there_is_some(
 ) -> None:
     """Of hosts that share a disk none might begin, and the store stayed full after its keys were gone."""
     disk = Disk(replica, tmp_path, monkeypatch)
-    disk.pass_time(3 * _ROOM_AGAIN_S)
-    assert (disk.tries, disk.rewrites) in {(3, 0), (4, 0)}, "each looks at all files"
+    disk.pass_time(3 * ROUND_S)
+    assert (disk.tries, disk.rewrites) == (4, 0), "each looks at all files"
     disk.free = 3 * MARGIN
-    disk.pass_time(_ROOM_AGAIN_S + 1)
+    disk.pass_time(ROUND_S + 1)
     assert disk.rewrites == 1
-    disk.pass_time(5 * _ROOM_AGAIN_S)
+    disk.pass_time(3 * ROUND_S)
     assert disk.rewrites == 1
+
+
+def test_a_try_for_which_another_host_may_use_up_the_room_waits(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hosts that shared a disk all began as soon as it had room for one, and filled it: it ended them."""
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free, disk.goes = 1000 * MARGIN, MARGIN
+    disk.pass_time(3 * ROUND_S)
+    assert disk.rewrites == 0
+    disk.goes = 0
+    disk.pass_time(ROUND_S + 1)
+    assert disk.rewrites == 1
+
+
+def test_each_host_tries_again_in_a_time_of_its_own() -> None:
+    hosts, times = [30, 10, 20], range(int(ROUND_S))
+    turns = [{at for at in times if rewriting.has_turn(host, hosts, 1e9 + at)} for host in hosts]
+    assert [len(turn) for turn in turns] == [5, 5, 5]
+    assert min(abs(one - two) for one in turns[0] for two in turns[1] | turns[2]) > rewriting._STEADY_S[0]
+    assert not any(rewriting.has_turn(40, hosts, at) for at in times), "it was removed"
+
+
+def test_a_host_that_starts_anew_asks_again(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Operators of a full disk restart hosts. What the process before lacked the room for was forgotten."""
+    node = short_of_quota(replica, monkeypatch, str(tmp_path))
+    begun: list[int] = []
+    monkeypatch.setattr(node.store, "defragment", begun.append)
+    node.upkeep.begin(started=True)
+    assert not begun, "nothing was ever compacted"
+    node.apply(records.put(b"k", 0, 1, b"v", 0) + records.compact(1))
+    assert node.store.compaction_step(1_000_000)
+    node.upkeep.begin()
+    assert not begun, "an install brings new files"
+    node.upkeep.begin(started=True)
+    assert begun == [MARGIN // 2]
+
+
+def test_a_second_shortage_that_finds_no_room_is_told(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(giving_back.log, "warning", lambda event, **facts: told.append(event))
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.pass_time(2 * ROUND_S)
+    assert len(told) == 1
+    monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: 0)
+    disk.pass_time(2)
+    monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: QUOTA)
+    disk.pass_time(2 * ROUND_S)
+    assert len(told) == 2
 
 
 def test_what_found_no_room_waits_while_the_store_has_space(
@@ -129,10 +186,10 @@ def test_what_found_no_room_waits_while_the_store_has_space(
     disk = Disk(replica, tmp_path, monkeypatch)
     disk.free = 3 * MARGIN
     monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: 0)
-    disk.pass_time(3 * _ROOM_AGAIN_S)
+    disk.pass_time(3 * ROUND_S)
     assert (disk.tries, disk.rewrites) == (1, 0)
     monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: QUOTA)
-    disk.pass_time(2)
+    disk.pass_time(ROUND_S + 1)
     assert disk.rewrites == 1
 
 
@@ -142,5 +199,5 @@ def test_a_rewrite_that_filled_the_disk_is_not_tried_again(
     """A full disk ends hosts that share it."""
     disk = Disk(replica, tmp_path, monkeypatch)
     disk.free, disk.fills = 3 * MARGIN, True
-    disk.pass_time(5 * _ROOM_AGAIN_S)
+    disk.pass_time(3 * ROUND_S)
     assert disk.rewrites == 1
