@@ -189,6 +189,10 @@ def _delete_range(context: Context) -> UnaryHandler:
     return delete_range
 
 
+def _is_compacted(error: bytes) -> bool:
+    return EtcdError.decode(error).kind is errors.COMPACTED
+
+
 def _compact(context: Context) -> Serve:
     router = context.router
     limit = context.common.max_request_bytes
@@ -197,10 +201,12 @@ def _compact(context: Context) -> Serve:
         if status == Status.PARTIAL:
             waiting.limit_s = _PHYSICAL_LIMIT_S
             return
+        # etcd's member has applied what it acknowledges, or what it refuses as compacted already; this host's
+        # replica may be behind
+        if status == Status.OK or (status == Status.ERROR and _is_compacted(body)):
+            router.show_compaction(waiting.context)
         if context.failed(waiting, status, body):
             return
-        # etcd's member has applied what it acknowledges; this host's replica may be behind
-        router.show_compaction(waiting.context)
         waiting.stats.ok += 1
         waiting.call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
 

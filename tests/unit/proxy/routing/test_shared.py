@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.features.v2.requests import Answer, split_read
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
@@ -165,23 +167,27 @@ def test_a_watch_from_now_on_begins_behind_what_another_front_has_shown() -> Non
     assert alone.router.store_revision() == 0, "what others have shown may be old: it waits for a node"
 
 
-def compacting(page: bytearray, revision: int) -> None:
-    """By a client of the host's first front."""
+def compacting(page: bytearray, revision: int, *, refused: bool = False) -> None:
+    """By a client of the host's first front. ``refused``: it is compacted already."""
     served = Served(leader=2)
     served.net.router.shared = Shared(page, 0, 2)
     call = served.call("Compact", rpc_pb2.CompactionRequest(revision=revision))
     (request,) = served.node.take()
-    served.node.ok(request, 7)
+    if refused:
+        served.node.answer(request.rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+    else:
+        served.node.ok(request, 7)
     served.net.run()
-    assert call.status == (0, "")
+    assert call.status == (COMPACTED if refused else (0, ""))
 
 
+@pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("front", [0, 1])
-def test_what_any_front_said_to_be_compacted_is_shown_no_more(front: int) -> None:
+def test_what_any_front_said_to_be_compacted_is_shown_no_more(front: int, refused: bool) -> None:
     """Nor by one that starts again. The replica may be behind: an etcd member would not show it."""
     page = bytearray(48)
     for revision in (5, 4):
-        compacting(page, revision)
+        compacting(page, revision, refused=refused)
     served = Served(leader=2)
     served.net.router.shared = Shared(page, front, 2)
     served.net.nodes[1].watermark(7)
