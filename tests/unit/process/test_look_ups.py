@@ -3,6 +3,8 @@ for ten seconds and more."""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -10,7 +12,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from tools.muster.machine.names import Unawaited
+from tools.muster.machine.names import Names, Unawaited
 
 PROGRAM = """
 import asyncio, contextlib, socket, threading, time
@@ -117,6 +119,22 @@ def test_few_look_at_once_and_their_threads_end() -> None:
         thread.join(60)
         assert not thread.is_alive()
     assert threads.submit(look, 4).result(60) == 4
+
+
+def test_clients_whose_names_hang_hold_up_no_look_up_of_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **more: ends.wait(60) and [])
+    monkeypatch.setattr(socket, "gethostbyaddr", lambda address: ("a", ["b"], [address]))
+
+    async def looks() -> None:
+        names = Names()
+        hanging = [asyncio.ensure_future(names.addresses("dead.invalid")) for _ in range(8)]
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(names.of("127.0.0.1"), 20) == ["a", "b"]
+        ends.set()
+        await asyncio.gather(*hanging)
+
+    asyncio.run(looks())
 
 
 def test_a_job_whose_thread_cannot_start_is_not_done_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,16 +63,17 @@ class Unawaited(ThreadPoolExecutor):
 
 
 class Names:
-    """Of ``proxy.tls.addresses``. Their threads are their own: the loop's are for /metrics and backups."""
+    """Of ``proxy.tls.addresses``. Their threads are their own: the loop's are for /metrics and backups. Names
+    that hang let no address wait, and the other way round."""
 
     def __init__(self) -> None:
-        self._threads = Unawaited(4, "names of clients")
+        self._reverse, self._forward = Unawaited(4, "names of clients"), Unawaited(4, "addresses of names")
 
     def of(self, address: str) -> Awaitable[list[str]]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, _names_of, address)
+        return asyncio.get_running_loop().run_in_executor(self._reverse, _names_of, address)
 
     def addresses(self, name: str) -> Awaitable[list[str]]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, _addresses, name)
+        return asyncio.get_running_loop().run_in_executor(self._forward, _addresses, name)
 
 
 NAMES = Names()  # of this process
