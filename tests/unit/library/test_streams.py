@@ -13,7 +13,7 @@ import muster_client as m
 import pytest
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire import engine
+from muster_client.wire import engine, following
 
 from tests.unit.library.scripted import Code, say_nothing, scripted, until, watched
 
@@ -40,6 +40,22 @@ def test_a_watch_is_closed_while_it_begins() -> None:
             await asyncio.wait_for(watch.close(), 3)
             assert await asyncio.wait_for(reading, 3) is None
             assert len(calls) == 1
+
+    with scripted({"Watch/Watch": watch}) as address:
+        asyncio.run(main())
+
+
+def test_a_watch_begins_where_that_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream was given up after five seconds, for ever."""
+    monkeypatch.setattr(following, "_ESTABLISHED_IN_S", 0.15)
+
+    def watch(requests: Requests, context: grpc.ServicerContext) -> Told:
+        time.sleep(0.4)
+        yield from watched(requests, context)
+
+    async def main() -> None:
+        async with m.Client(address) as client, asyncio.timeout(5), client.watch("a", revision=1) as watch:
+            assert watch._feed._patience == 1
 
     with scripted({"Watch/Watch": watch}) as address:
         asyncio.run(main())

@@ -36,6 +36,7 @@ _WATCH = Method("Watch/Watch", pb.WatchResponse)
 _LOGINS = 4
 _LIVED_S = 1.0  # a stream that ends sooner is as one that could not begin
 _ESTABLISHED_IN_S = 5.0  # an endpoint that does not answer until then is left
+_LONGER = 8  # times as long, at most: each time twice as long as before, for all may take longer
 _FATAL = "rpc error: code = "  # a refusal in a watch's answer: "rpc error: code = X desc = Y"
 _CODES = {"PermissionDenied": grpc.StatusCode.PERMISSION_DENIED,
           "Unauthenticated": grpc.StatusCode.UNAUTHENTICATED,
@@ -120,6 +121,7 @@ class Following(Generic[Told]):
         self._reading: asyncio.Task[None] | None = None
         self._failure: MusterError | None = None
         self._logins = self._attempts = 0
+        self._patience = 1  # times _ESTABLISHED_IN_S
         self._since = 0.0  # when the stream began, by time.monotonic()
         self._progress_asked = False
         self.closed = False
@@ -258,9 +260,10 @@ class Following(Generic[Told]):
             raise _broken(error.code, error.details, connection.name) from None
         stream = _Stream(call, connection.name, token)
         try:
-            async with asyncio.timeout(_ESTABLISHED_IN_S):
+            async with asyncio.timeout(_ESTABLISHED_IN_S * self._patience):
                 self._taken(await stream.read(), token)  # it is created
         except TimeoutError:
+            self._patience = min(2 * self._patience, _LONGER)
             call.cancel()
             connection.suspect()
             raise Broken(MusterError(f"{connection.name} does not answer")) from None
@@ -280,7 +283,7 @@ class Following(Generic[Told]):
         except BaseException:
             call.cancel()
             raise
-        self.endpoint = connection.name
+        self.endpoint, self._patience = connection.name, 1
         return stream
 
     def _stale(self, token: str, broken: Broken) -> None:
