@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from muster.testing import ports
 from muster.testing.links import Links
+from node.durable import write_whole
 from tools.muster import peer_keys
 from tools.muster.config.parse import ConfigError
 from tools.muster.host import rundir
@@ -32,13 +34,17 @@ from tools.muster.local import hosts as local
 # no host's machine fails here, and a killed process keeps what it wrote: nothing need be synced
 _FLAGS = ("--unsafe-no-fsync=true", "--log-format=console")
 _LOOK_S = 0.02
+_DOORS = "doors.json"  # the ports at which hosts are dialled by each other, which their data names
 
 
 def planned(plan: dict[str, Any]) -> tuple[layout.Layout, list[int]]:
     """The hosts of a plan, and the ports at which they are dialled by each other."""
     count, data_dir = plan["hosts"], plan["data_dir"]
+    kept = _doors_of(data_dir, count)
     free = ports.free(3 * count)
-    clients, peers, doors = free[:count], free[count : 2 * count], free[2 * count :]
+    clients, peers, doors = free[:count], free[count : 2 * count], kept or free[2 * count :]
+    if not kept:
+        write_whole(Path(data_dir, _DOORS), json.dumps(doors).encode(), 0o644)
     made = layout.plan(data_dir, count, plan["shards"], 1, 0, ["none"] * count, ())
     keys = os.path.join(data_dir, "keys")
     if count > 1 and not os.path.exists(keys):
@@ -55,6 +61,24 @@ def planned(plan: dict[str, Any]) -> tuple[layout.Layout, list[int]]:
         )  # fmt: skip
         found.append(replace(host, client_port=client, peer_port=peer, arguments=(*host.arguments, *own)))
     return layout.Layout(tuple(found), made.shards), doors
+
+
+def _doors_of(data_dir: str, count: int) -> list[int]:
+    """Those of an earlier start, by which hosts with data know each other; []: there are none."""
+    try:
+        doors: list[int] = json.loads(Path(data_dir, _DOORS).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return []
+    if len(doors) != count:
+        raise ConfigError(f"{data_dir} has the data of {len(doors)} hosts, not of {count}")
+    if count == 1:
+        return []  # it knows no other
+    try:
+        ports.take(doors)
+    except OSError as error:
+        taken = f"the hosts of {data_dir} know each other by ports that are taken"
+        raise ConfigError(f"{taken}: {error}") from None
+    return doors
 
 
 class Keeper:

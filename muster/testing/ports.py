@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 _BLOCK = 50  # 16 hosts have three each
@@ -21,23 +22,44 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 def free(count: int) -> list[int]:
     """Ports that are free now, and that no other caller of this gets before this process ends. OSError."""
-    folder = Path(tempfile.gettempdir()) / f"muster-testing-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = _folder()
     first, end = _ABOVE if _last_of_kernel() < _ABOVE[0] else _BELOW
     starts = list(range(first, end - _BLOCK + 1, _BLOCK))
     random.shuffle(starts)
     for start in starts:
-        lock = os.open(folder / str(start), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+        if (lock := _locked(folder, start)) is None:
             continue
         found = [port for port in range(start, start + _BLOCK) if _is_free(port)]
         if len(found) >= count:
             return found[:count]  # locked until this process ends
         os.close(lock)
     raise OSError("no block of free ports: too many clusters run on this machine")
+
+
+def take(wanted: Collection[int]) -> None:
+    """Of :func:`free`, from an earlier process. OSError: another one has them, or others of their block."""
+    for start in {port // _BLOCK * _BLOCK for port in wanted}:
+        if _locked(_folder(), start) is None:
+            raise OSError(f"another cluster of tests has the ports from {start} on")
+    if taken := [port for port in wanted if not _is_free(port)]:
+        raise OSError(f"in use: port {taken[0]}")
+
+
+def _folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"muster-testing-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _locked(folder: Path, start: int) -> int | None:
+    """The lock of a block, until this process ends; None: another one has it."""
+    lock = os.open(folder / str(start), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _last_of_kernel() -> int:
