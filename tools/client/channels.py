@@ -61,7 +61,7 @@ class Config:
             scheme, address = "", endpoint
             if endpoint.startswith(("unix:", "unixs:")):  # gRPC's form of a path
                 scheme, _, address = endpoint.partition(":")
-        tls = bool(self.cert or self.key or self.cacert) or not self.insecure_transport
+        tls = bool(self.cert or self.key or self.cacert or self.skip_verify) or not self.insecure_transport
         if scheme in ("http", "https"):
             address = re.split("[/?#]", address, maxsplit=1)[0].rpartition("@")[2]
             tls = scheme == "https"
