@@ -202,6 +202,7 @@ class Client:
             attempt_s=_FOREVER_S, on_again=self._tried)
         self._unlimited, self._repeats = False, True  # how what is asked now is tried
         self.unanswered: set[str] = set()  # endpoints that may do the last request, which another has done
+        self.sent_again = False  # the last request, by :meth:`unary`
         self._token = config.token
 
     def unary(
@@ -219,6 +220,7 @@ class Client:
         self._log_in(deadline)
         self._repeats = safe_to_repeat
         self.unanswered.clear()
+        self.sent_again = False
         if (left_s := _left(deadline)) == 0.0:  # like Go's client, it does not send then
             raise _out_of_time()
         call = self._caller.unary(
@@ -362,6 +364,7 @@ class Client:
             say(f"debug: {text}")
         if not (_passes(error, self._repeats) if self._unlimited else _may_pass(error, self._repeats)):
             raise error
+        self.sent_again = True
         if error.maybe_done:
             self.unanswered.add(error.endpoint)
         if self._unlimited and self._failing.is_due():
