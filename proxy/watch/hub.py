@@ -56,7 +56,8 @@ class WatchHub:
         self._merging: dict[Subscription, None] = {}  # their events wait for several shards' watermarks
         self._looks: dict[Subscription, None] = {}  # of these, where a watermark has moved
         self._looking = False
-        self._stalled_parts: dict[Part, None] = {}  # history brought nothing: ask again
+        # history brought nothing: ask again. By their generation then: a newer one has asked for itself
+        self._stalled_parts: dict[Part, int] = {}
         self._stalled_cohorts: dict[Cohort, None] = {}
         self._ticking: dict[WatchStream, None] = {}  # streams with a watch that wants periodic progress
         self._cut_off: dict[int, float] = {}  # shards whose home node alone knows no leader; since when
@@ -165,7 +166,7 @@ class WatchHub:
                 self._compacted(subscription, part, found.compacted)
             elif found.failed or not part.filled(found.batch, found.next_revision):
                 part.filling = True  # until the tick asks again
-                self._stalled_parts[part] = None
+                self._stalled_parts[part] = generation
 
         self.history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
                           subscription.client(), (part.shard,), part.position + 1, answer)
@@ -273,7 +274,7 @@ class WatchHub:
             if status == int(Status.LOST):
                 self._joining.join(part)
             else:
-                self._stalled_parts[part] = None
+                self._stalled_parts[part] = part.generation
 
     def watermark(self, link: Link) -> None:
         if self._merging:
@@ -301,10 +302,10 @@ class WatchHub:
         self._joining.tick()
         if self._stalled_parts:
             parts, self._stalled_parts = self._stalled_parts, {}
-            for part in parts:
+            for part, generation in parts.items():
                 if part.link is None:
                     self._joining.join(part)
-                elif part.filling:
+                elif part.filling and part.generation == generation:
                     part.ask_again()
         if self._stalled_cohorts:
             cohorts, self._stalled_cohorts = self._stalled_cohorts, {}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from cluster import errors
+from cluster.errors import EtcdError
+from cluster.wire.messages import Status
 from tests.unit.proxy.watch.watching import Client, World
 
 PUT, DELETE = 0, 1
@@ -127,6 +130,37 @@ def test_a_gap_that_was_compacted_ends_the_watches_that_need_it() -> None:
     world.settle()
     ended = [r for r in client.responses() if r.canceled]
     assert [(r.watch_id, r.compact_revision) for r in ended] == [(0, 8)]
+
+
+def test_i16_a_part_asks_history_once_where_it_stalled_before_its_link_changed() -> None:
+    """It asked twice. A compaction between the answers left out the revision after the first one."""
+    world = World()
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    for _ in range(5):
+        world.store.write((PUT, b"k"))
+    home, other = world.sources[1], world.sources[2]
+    other.apply(6)
+    home.install(6)
+    for _ in range(2):
+        world.net.run()
+        home.serve()
+    refused = EtcdError(errors.TOO_MANY_REQUESTS).encode()
+    home.late = [(rid, Status.ERROR, refused) for rid, _, _ in home.late]
+    home.send_late()
+    world.net.run()
+    hub = world.net.context.hub
+    assert hub.restless, "the next tick asks again"
+    world.cut(1)
+    for _ in range(2):
+        world.net.run()
+        other.serve()
+    assert len(other.late) == 1, "its question by the new link"
+    world.store.compacted = 4
+    hub.tick(world.net.loop.now)
+    world.settle()
+    assert [e[0] for e in client.events()] == [2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize("ring", [False, True], ids=["begins ahead", "has a ring"])
