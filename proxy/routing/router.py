@@ -194,9 +194,9 @@ class Router(Sending):
         limit_s = limit_s or self.limit_s
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s, stats)
         waiting.calls(then, context, SERIALIZABLE)
-        home = self.routes[shard].home
-        if home is not None:
-            self.send(home, waiting)
+        nearest = self.routes[shard].nearest
+        if nearest is not None:
+            self.send(nearest, waiting)
         else:
             self.to_replica(waiting)
 

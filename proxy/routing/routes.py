@@ -124,6 +124,11 @@ class ShardRoute:
         return unsent
 
     @property
+    def nearest(self) -> Link | None:
+        """The own host's node, also while that knows no leader, or where reads go without it."""
+        return self.home or self.replica
+
+    @property
     def has_leader(self) -> bool:
         """Whether this host knows a leader; its own node's word counts, where that answers."""
         own = self.links.get(self.own)

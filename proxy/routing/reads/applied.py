@@ -13,9 +13,8 @@ from proxy.routing.waiting import Then
 
 
 def when_applied(router: Router, shards: Collection[int], then: Callable[[], None]) -> None:
-    """Call back once this host's nodes of these shards have applied all that is in order now; after some
-    ``WAIT_S`` at most, for a host that is behind still answers. At a proxy, which has none: once the nodes
-    that it reads from have."""
+    """Call back once the nearest nodes of these shards have applied all that is in order now; after some
+    ``WAIT_S`` at most, for a host that is behind still answers."""
     left, began = set(shards), router.loop.time()
 
     def ask(method: Method, shard: int, prefix: bytes, answered: Then) -> Waiting:
@@ -32,7 +31,7 @@ def when_applied(router: Router, shards: Collection[int], then: Callable[[], Non
             facts = ask(Method.FACTS, shard, READ.pack(order_index, 0), applied)
             facts.pieces = []  # it ends with the link
             route = router.routes.get(shard)
-            link = None if route is None else route.home if router.common.member_id else route.replica
+            link = None if route is None else route.nearest
             if link is None:
                 applied(facts, Status.ERROR, b"")
             else:

@@ -114,12 +114,29 @@ def test_a_host_that_stays_behind_answers_all_the_same() -> None:
         assert len(call.replies) == 1
 
 
-def test_a_host_without_its_node_answers_at_once() -> None:
-    """A removed one's ends."""
+def test_a_host_without_its_node_waits_for_the_one_that_it_reads_from() -> None:
+    """Which stays the same after another host's election."""
     behind = Behind()
+    net = behind.net
+    net.cut(1)
+    net.lead(3, 2)
+    behind.leader = net.nodes[3]
     call = behind.change("MemberRemove")
-    behind.net.cut(1)
     behind.index()
+    assert call.status is None
+    behind.applies(net.nodes[2])
+    assert call.status == (0, "")
+
+
+def test_a_node_that_knows_no_leader_is_waited_for() -> None:
+    """It lists the members, and reads go to it again in a moment."""
+    behind = Behind()
+    behind.own.leader = 0
+    behind.own.say_state()
+    behind.net.run()
+    call = behind.change("MemberRemove")
+    behind.index()
+    behind.applies(behind.own)
     assert call.status == (0, "")
 
 
