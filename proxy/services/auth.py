@@ -90,13 +90,14 @@ def _write(context: Context, call: Call, body: bytes, stats: MethodStats) -> Non
     by the users that those have applied."""
     router = context.router
 
-    def reply(body: bytes) -> None:
-        stats.ok += 1
-        call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
+    def applied(waiting: Waiting, status: int, body: bytes) -> None:
+        if not context.given_up(call, stats):
+            stats.ok += 1
+            call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         if not context.failed(waiting, status, body):
-            when_applied(router, router.routes.keys(), partial(reply, body))
+            when_applied(router, waiting.calls(applied), router.routes.keys(), body)
 
     router.write(call, Method.AUTH_CHANGE, body, _SHARD, stats, answered)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from cluster import errors
@@ -14,6 +13,7 @@ from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import response_header
 from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats, Router, Waiting
+from proxy.routing.waiting import Then
 from proxy.shared.context import Call, Context, Registry, Serve
 
 SERVICE = "etcdserverpb.Cluster"
@@ -53,19 +53,20 @@ def register(registry: Registry, context: Context) -> None:
         context.unary(registry, SERVICE, name, request, _change(context, kind))
 
 
-def _reply(context: Context, waiting: Waiting, body: bytes) -> None:
-    _, term = HEAD.unpack_from(body)
-    waiting.stats.ok += 1
-    # no revision in Cluster.*
-    waiting.call.reply(response_header(context.router.header_prefix, 0, term), body[HEAD.size :])
+def _answering(context: Context) -> Then:
+    def answer(waiting: Waiting, status: int, body: bytes) -> None:
+        if context.failed(waiting, status, body) or context.given_up(waiting.call, waiting.stats):
+            return
+        _, term = HEAD.unpack_from(body)
+        waiting.stats.ok += 1
+        # no revision in Cluster.*
+        waiting.call.reply(response_header(context.router.header_prefix, 0, term), body[HEAD.size :])
+
+    return answer
 
 
 def _list(context: Context) -> Serve:
-    router = context.router
-
-    def answer(waiting: Waiting, status: int, body: bytes) -> None:
-        if not context.failed(waiting, status, body):
-            _reply(context, waiting, body)
+    router, answer = context.router, _answering(context)
 
     def member_list(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         def ask() -> None:
@@ -89,7 +90,7 @@ def _alone(router: Router) -> bool:
 def _change(context: Context, kind: int) -> Serve:
     router, strict = context.router, context.settings.strict_reconfig_check
     head = bytes((kind if strict else kind | messages.MEMBERS_LAX,))
-    promotes = kind == messages.MEMBER_PROMOTE
+    promotes, applied = kind == messages.MEMBER_PROMOTE, _answering(context)
 
     def answer(waiting: Waiting, status: int, body: bytes) -> None:
         if promotes and status:
@@ -99,7 +100,7 @@ def _change(context: Context, kind: int) -> Serve:
             else:
                 context.unpromoted[_REASONS.get(error.kind, error.text)] += 1
         if not context.failed(waiting, status, body):
-            when_applied(router, (0,), partial(_reply, context, waiting, body))
+            when_applied(router, waiting.calls(applied), (0,), body)
 
     def change(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         context.check_size(data)

@@ -129,15 +129,15 @@ class Members:
     def _change(self, request: HttpRequest, kind: int, message: Any) -> None:
         done = self._added if kind == MEMBER_ADD else self._changed
 
-        def shown(body: bytes) -> None:
+        def applied(waiting: Waiting, status: int, body: bytes) -> None:
             if not request.closed:
-                done(request, body)
+                done(request, body[HEAD.size :])
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
                 return
             if status == 0:
-                when_applied(self._router, (0,), lambda: shown(body[HEAD.size :]))
+                when_applied(self._router, waiting.calls(applied), (0,), body)
             else:
                 self._refused(request, EtcdError.decode(body), getattr(message, "ID", None))
 

@@ -4,7 +4,7 @@ seconds later where it is behind. Clients rely on it: ``etcdctl member add`` lis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
 from proxy.routing.reads.recent import WAIT_S
@@ -12,18 +12,19 @@ from proxy.routing.router import READ_ANY, Router, Waiting
 from proxy.routing.waiting import Then
 
 
-def when_applied(router: Router, shards: Collection[int], then: Callable[[], None]) -> None:
-    """Call back once the nearest nodes of these shards have applied all that is in order now; after some
-    ``WAIT_S`` at most, for a host that is behind still answers."""
+def when_applied(router: Router, waiting: Waiting, shards: Collection[int], answer: bytes = b"") -> None:
+    """Tell a client's request its answer once the nearest nodes of these shards have applied all that is in
+    order now; after some ``WAIT_S`` at most, for a host that is behind still answers. ``then`` looks whether
+    the call has ended meanwhile."""
     left, began = set(shards), router.loop.time()
 
     def ask(method: Method, shard: int, prefix: bytes, answered: Then) -> Waiting:
-        waiting = Waiting(None, method, b"", shard, READ_ANY, began, WAIT_S, router.quiet)
-        return waiting.calls(answered, None, prefix)
+        asked = Waiting(None, method, b"", shard, READ_ANY, began, WAIT_S, router.quiet)
+        return asked.calls(answered, None, prefix)
 
-    def indexed(waiting: Waiting, status: int, body: bytes) -> None:
+    def indexed(_: Waiting, status: int, body: bytes) -> None:
         if status != Status.OK:
-            then()
+            waiting.tell(Status.OK, answer)
             return
         order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
         for shard in tuple(left):
@@ -37,9 +38,9 @@ def when_applied(router: Router, shards: Collection[int], then: Callable[[], Non
             else:
                 router.send(link, facts)
 
-    def applied(waiting: Waiting, status: int, body: bytes) -> None:
-        left.discard(waiting.shard)
+    def applied(asked: Waiting, status: int, body: bytes) -> None:
+        left.discard(asked.shard)
         if not left:
-            then()
+            waiting.tell(Status.OK, answer)
 
     router.read_index.add(ask(Method.READ_INDEX, 0, b"", indexed))

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cluster import errors
-from cluster.errors import EtcdError
+from cluster.errors import Code, EtcdError
+from cluster.faults import faults
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import READ, Method, Status
 from proxy.http.requests import HttpRequest
@@ -138,6 +139,42 @@ def test_a_node_that_knows_no_leader_is_waited_for() -> None:
     behind.index()
     behind.applies(behind.own)
     assert call.status == (0, "")
+
+
+ENDED = {
+    "MemberUpdate": ("etcdserverpb.Cluster", Method.MEMBERS, pb.MemberUpdateRequest(ID=3)),
+    "UserDelete": ("etcdserverpb.Auth", Method.AUTH_CHANGE, pb.AuthUserDeleteRequest(name="u")),
+}
+
+
+@pytest.mark.parametrize("code", [Code.CANCELED, Code.DEADLINE_EXCEEDED])
+@pytest.mark.parametrize("method", ENDED)
+def test_a_call_that_ends_meanwhile_counts_as_ended(method: str, code: Code) -> None:
+    service, asks, wish = ENDED[method]
+    behind = Behind()
+    call = behind.served.call(method, wish)
+    behind.acknowledge(asks)
+    behind.index()
+    call.closed = True
+    call.deadline = behind.net.loop.now if code == Code.DEADLINE_EXCEEDED else None
+    behind.applies(behind.own)
+    behind.net.pass_time(1)
+    counted = [behind.served.count(service, method, int(one)) for one in (Code.OK, code)]
+    assert (counted, call.replies) == ([0, 1], [])
+
+
+def test_a_fault_of_the_program_ends_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any) -> bytes:
+        raise KeyError("for a test")
+
+    behind = Behind()
+    call = behind.served.call("UserDelete", pb.AuthUserDeleteRequest(name="u"))
+    behind.acknowledge(Method.AUTH_CHANGE)
+    behind.index()
+    monkeypatch.setattr(behind.net.router, "header", wrong)
+    behind.applies(behind.own)
+    assert call.status == (int(Code.INTERNAL), errors.INTERNAL_FAULT.text)
+    assert [where for where, _ in faults.take()] == ["answering AUTH_CHANGE"]
 
 
 @pytest.mark.parametrize(
