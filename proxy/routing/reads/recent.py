@@ -36,7 +36,6 @@ class _Behind(NamedTuple):
     then: Callable[[], None]
     read: Waiting | None  # None: one of several shards
     needed: int  # the highest revision that this host had shown as it came: writes go on meanwhile
-    patient: bool = True  # it waits for longer where a replica has just come up, or is lacking
 
 
 class RecentReads:
@@ -77,17 +76,6 @@ class RecentReads:
             then()
         else:
             self._behind.append(_Behind(self._router.loop.time(), shards, then, None, self.highest))
-
-    def soon(self, then: Callable[[], None]) -> None:
-        """For how the host is: call back once its node 0 has what this host has shown, after ``WAIT_S`` at
-        most. At once where that is nothing newer, whether or not there is a majority to ask."""
-        self._look()
-        route, needed = self._router.routes[0], self.highest
-        link = route.home or route.replica
-        if link is None or link.revision >= needed or self._caught_up((0,), needed):
-            then()
-        else:
-            self._behind.append(_Behind(self._router.loop.time(), (0,), then, None, needed, False))
 
     @property
     def highest(self) -> int:
@@ -161,8 +149,6 @@ class RecentReads:
             self._learn(own.revision)
 
     def _patient(self, behind: _Behind, now: float) -> bool:
-        if not behind.patient:
-            return False
         for shard in behind.shards:
             route = self._router.routes.get(shard)
             if route is None:
