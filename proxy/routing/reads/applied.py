@@ -1,6 +1,7 @@
 """A change that takes no revision is answered once this host shows it: an etcd member has applied what it
 acknowledges. Here the leader has, and the host that was asked learns of it some milliseconds later, or
-seconds later where it is behind. Clients rely on it: ``etcdctl member add`` lists the members right after."""
+seconds later where it is behind. Clients rely on it: ``etcdctl member add`` lists the members right after. So
+a backup begins once all that was in order is in it."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
+from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import READ_ANY, SERIALIZABLE, Waiting
 from proxy.services.shares import ClientShares, Shares
 from proxy.shared.context import Call, Context
@@ -120,13 +121,15 @@ class Snapshot:
         host has acknowledged is in it, as in an etcd member's, unless its node stays behind."""
         router, attempt = self._context.router, sending.attempt
 
-        def hold() -> None:
+        def hold(*_: object) -> None:
             if not call.closed and attempt == sending.attempt:
                 router.local(
                     call, Method.SNAPSHOT, b"", 0, self._stats, self._held, (sending, attempt, 0)
                 )
 
-        router.recent.when_caught_up((0,), hold)
+        waiting = Waiting(
+            call, Method.SNAPSHOT, b"", 0, READ_ANY, router.loop.time(), router.limit_s, self._stats)
+        when_applied(router, waiting.calls(hold), (0,))
 
     def _held(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, (sending, attempt, shard) = waiting.call, waiting.context

@@ -65,6 +65,15 @@ class Served:
         self.net.run()
         return call
 
+    def all_applied(self) -> None:
+        """The leading node has applied all that was in order when it was last asked."""
+        for asked in self.node.take(Method.READ_INDEX):
+            self.node.index(asked, 1)
+        self.net.run()
+        for asked in self.node.take(Method.FACTS):
+            self.node.ok(asked)
+        self.net.run()
+
     def count(self, service: str, method: str, code: int) -> int:
         stats = next(s for (_, a, b), s in self.net.context.stats.items() if (a, b) == (service, method))
         return stats.ok if code == 0 else stats.codes.get(code, 0)
@@ -432,6 +441,7 @@ def test_status_is_the_own_replicas_and_says_when_there_is_no_leader() -> None:
 def test_a_snapshot_is_followed_by_its_checksum_and_asked_for_as_the_client_takes_it() -> None:
     served = Served()
     call = served.call("Snapshot", rpc_pb2.SnapshotRequest())
+    served.all_applied()
     (hold,) = served.node.take()
     assert not hold.body[READ.size :]
     member = served.net.context.common.member_id

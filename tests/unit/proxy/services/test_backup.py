@@ -30,6 +30,7 @@ class Backup:
     def asked(self) -> list[tuple[Method, int, bytes]]:
         """What the node has been asked for since: method, request, body."""
         self.served.net.run()
+        self.served.all_applied()
         return [(Method(one.method), one.rid, one.body) for one in self.served.node.take()]
 
     def answer(self, rid: int, status: Status, body: bytes) -> None:

@@ -53,6 +53,7 @@ def test_one_connection_does_not_take_all_snapshots_that_a_node_makes_at_once() 
     assert [call.status for call in calls] == [None] * most + [TOO_MANY]
     assert ask(handler, other).status is None
     served.net.run()
+    served.all_applied()
     assert [request.method for request in served.node.take()] == [Method.SNAPSHOT] * (most + 1)
     del greedy.streams[calls[0].id]
     assert ask(handler, greedy).status is None

@@ -243,39 +243,52 @@ def test_how_a_host_is_is_shown_at_once(method: str, request_: Any, asks: Method
     assert behind.asked() == [asks]
 
 
-def test_a_backup_has_what_was_acknowledged_here() -> None:
-    """The marker that was written before it."""
+@pytest.mark.parametrize("leads", [2, 0])
+def test_a_backup_has_what_was_acknowledged_here(leads: int) -> None:
+    """The marker that was written before it, and a lease, which takes no revision. Also while its node knows
+    no leader, as just after its start."""
     behind = Behind()
+    behind.own.leader = leads
+    behind.own.say_state()
     behind.put()
     behind.served.call("Snapshot", pb.SnapshotRequest())
-    assert behind.asked() == [Method.CATCH_UP]
-    behind.own.watermark(100)
-    behind.net.run()
+    behind.index()
+    assert Method.SNAPSHOT not in [request.method for request in behind.own.requests]
+    behind.applies(behind.own)
     assert behind.asked() == [Method.SNAPSHOT]
 
 
-def test_a_node_that_stays_behind_makes_it_all_the_same() -> None:
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_node_that_stays_behind_makes_it_half_a_second_later(indexed: bool) -> None:
     behind = Behind()
-    behind.net.pass_time(10)  # a replica that has just come up is waited for longer
-    behind.own.take()
     behind.put()
     behind.served.call("Snapshot", pb.SnapshotRequest())
+    if indexed:
+        behind.index()
     behind.net.pass_time(0.4)
     assert Method.SNAPSHOT not in behind.asked()
     behind.net.pass_time(0.3)
-    assert behind.asked() == [Method.SNAPSHOT]
+    assert Method.SNAPSHOT in behind.asked()
+
+
+def test_a_backup_that_no_node_can_make_is_refused_after_the_usual_time() -> None:
+    behind = Behind()
+    for member in behind.net.nodes:
+        behind.net.cut(member)
+    call = behind.served.call("Snapshot", pb.SnapshotRequest())
+    behind.net.pass_time(behind.net.router.limit_s + 1)
+    assert call.status is not None
 
 
 def test_a_backup_whose_client_has_gone_is_not_begun_late() -> None:
     behind = Behind()
-    behind.put()
     call = behind.served.call("Snapshot", pb.SnapshotRequest())
-    behind.own.take()
+    behind.index()
     call.closed = True
     behind.served.methods.handlers["Snapshot"].cancelled(call)
-    behind.own.watermark(100)
-    behind.net.run()
+    behind.applies(behind.own)
     assert behind.asked() == []
+    assert behind.served.count("etcdserverpb.Maintenance", "Snapshot", int(Code.CANCELED)) == 1
 
 
 def test_leadership_has_moved_once_this_hosts_node_knows() -> None:
