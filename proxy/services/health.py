@@ -126,7 +126,7 @@ class HealthWatch:
 
     def cancelled(self, call: Call) -> None:
         self._forget(call)
-        self._stats.failed(_CANCELED)
+        self._context.given_up(call, self._stats)
 
     def _leaderless(self, call: Call) -> None:
         self._forget(call)

@@ -135,7 +135,7 @@ class Session:
     def _cancelled(self, call: Any) -> None:
         give_up = self.give_up
         if self._end():
-            self.stats.failed(errors.Code.CANCELED)
+            self._context.given_up(self.call, self.stats)
             self._undo(give_up)
 
     def _undo(self, give_up: Callable[[], None] | None) -> None:

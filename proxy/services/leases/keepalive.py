@@ -106,7 +106,7 @@ class KeepAlive:
 
     def cancelled(self, call: Call) -> None:
         self._forget(call)
-        self._stats.failed(errors.Code.CANCELED)
+        self._context.given_up(call, self._stats)
 
     def _read(self, data: bytes) -> _Lease:
         lease = validate.parse(rpc_pb2.LeaseKeepAliveRequest.FromString, data).ID

@@ -270,6 +270,19 @@ def cancel(call: FakeCall) -> None:
     call.on_cancel(call)
 
 
+@pytest.mark.parametrize(("left_s", "code"), [(None, 1), (5.0, 1), (0.0, 4)])
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_what_ends_a_wait_is_counted(path: str, left_s: float | None, code: int) -> None:
+    """Its client, or its deadline."""
+    queue = Queue()
+    call = queue.stand(path, wanted(path, 7))
+    call.deadline = None if left_s is None else queue.world.net.loop.now + left_s
+    queue.leave(call)
+    context = queue.world.net.context
+    (stats,) = [stats for (_, _, name), stats in context.stats.items() if name == path.rpartition("/")[2]]
+    assert (stats.started, stats.ok, stats.codes) == (1, 0, {code: 1})
+
+
 @pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
 def test_a_key_that_the_clients_next_call_took_over_stays(path: str) -> None:
     queue = Queue()

@@ -12,6 +12,8 @@ from cluster.features.auth.reads import Login
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from proxy.routing.router import MethodStats
+from proxy.services.health import SERVICE, HealthWatch
+from proxy.services.leases.keepalive import KeepAlive
 from proxy.services.table import register_all
 from tests.unit.many_ops import very_many
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -205,3 +207,22 @@ def test_a_stream_without_a_request_counts_too(front: Front) -> None:
         call.closed = True
         handler.cancelled(call)
         assert front.once(method, late=False)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_stream_that_its_deadline_ends_counts_by_that(front: Front, late: bool) -> None:
+    context = front.net.context
+    streams: list[tuple[str, Any]] = [
+        ("LeaseKeepAlive", KeepAlive(context, "for.a.test")), ("Watch", HealthWatch(context))
+    ]  # fmt: skip
+    for method, handler in streams:
+        call = FakeCall(deadline=front.net.loop.now if late else None)
+        handler.opened(call)
+        call.closed = True
+        handler.cancelled(call)
+        (stats,) = [
+            stats for (_, service, name), stats in context.stats.items()
+            if name == method and service in ("for.a.test", SERVICE)
+        ]  # fmt: skip
+        code = int(Code.DEADLINE_EXCEEDED if late else Code.CANCELED)
+        assert (stats.started, stats.ok, stats.codes) == (1, 0, {code: 1})
