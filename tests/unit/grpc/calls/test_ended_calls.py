@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from cluster.errors import CONTEXT_CANCELED, CONTEXT_DEADLINE_EXCEEDED, ErrorKind
 from proxy.grpc.kinds import ASKED_BYTES
 from proxy.http.http2 import frames as f
+from proxy.routing.waiting import why_ended
 from tests.unit.grpc.calls.talking import REQUEST, Talk, message
 from tests.unit.http2.client import Frame
 
@@ -32,6 +34,17 @@ def test_of_several_deadlines_the_last_one_counts_as_in_grpc_go(talk: Talk) -> N
     talk.server.receive(f.header_frames(1, talk.encoder.encode(fields), False), 100.0)
     talk.data(1, message(b"x"))
     assert talk.parked[0].deadline == pytest.approx(100.5)
+
+
+@pytest.mark.parametrize(("gone_at", "why"), [(100.3, CONTEXT_CANCELED), (100.99, CONTEXT_DEADLINE_EXCEEDED)])
+def test_who_goes_long_before_a_deadline_has_not_been_ended_by_it(
+    talk: Talk, gone_at: float, why: ErrorKind
+) -> None:
+    """A client's own clock ends a call a little before the server's does."""
+    talk.headers(1, path="/a.B/Park", grpc_timeout="1S")
+    talk.data(1, message(b"x"))
+    talk.server.receive(f.rst_stream(1, 8), gone_at)
+    assert why_ended(talk.parked[0], 105.0) is why, "whenever it is found"
 
 
 def test_a_deadline_ends_a_stream(talk: Talk) -> None:
