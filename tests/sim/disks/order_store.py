@@ -61,7 +61,8 @@ class Store:
         self._disk = disk
         self._now = disk.reopen()
         # the key counts of ranges: here they are walked
-        self.counts = SimpleNamespace(build_step=lambda: True, grown=False, hollow=False, ready=True)
+        self.counts = SimpleNamespace(
+            build_step=lambda: True, grown=False, hollow=False, ready=True, keys=lambda: -1)
         self.lease_lists = LeaseLists(self)
 
     @property
