@@ -153,7 +153,7 @@ class Checker:
         if commit > self._seen.get(where, 0):
             self._committed(process, commit)
         leading = raft.is_leader
-        self.configurations.in_effect(process.name, process.shard, raft.configuration)
+        self.configurations.in_effect(process, raft.configuration)
         if self._led.get(where) != (raft.term, leading):
             self._led[where] = raft.term, leading
             if leading:

@@ -21,7 +21,7 @@ from cluster.members.table import Table
 from cluster.order.moving.copier import STAGING
 from cluster.order.passing import Piece
 from cluster.placement.table import State
-from cluster.raft import Configuration
+from cluster.raft import Configuration, EntryKind
 from node.backup.stopped.carrying import fold_of
 from node.replica.moving.moved import MovedKeys
 from node.storage import genesis
@@ -219,6 +219,9 @@ class Alone(Everything):
             mine = {index: entry for index, entry in known.items() if index <= first}
             mine |= {e.index: (e.term, int(e.kind), e.data) for e in log.log}
             checker.committed[shard] = mine
+            checker.configurations.replaced(shard, [
+                (first, log.position.configuration),
+                *((e.index, Configuration.decode(e.data)) for e in log.log if e.kind == EntryKind.CONFIG)])
         folder, groups = checker._folder, checker.configurations
         folder._groups = None
         folder.advance()

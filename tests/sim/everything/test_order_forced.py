@@ -59,6 +59,9 @@ MENDED: dict[tuple[str, int, int], str] = {
                                            " whether its client may renew a lease",
     ("moves more", 3, 26112911007): "the checker's: the host was the only member already, so nothing was"
                                     " dropped, and what was logged came into the order after the start",
+    ("moves more", 3, 26112914015): "the checker's: a host that joined began with a state of before the"
+                                    " start, whose members the start had replaced",
+    ("moves more", 3, 26112914033): "the checker's: the same, with voters of before",
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ class Configurations:
         self._known: dict[str, Configuration] = {}  # in effect at a node when it was looked at last
         # groups that were born with the voters alone, and have still to take in all learners
         self._lacking: dict[int, Configuration] = {}
+        # of before a forced start, which replaces all members at once: for which places of a group's log each
+        # goes. A host that joins may begin with a state of then, and counts nowhere by that
+        self.earlier: dict[int, list[tuple[range, Configuration]]] = {}
 
     def born(self, shard: int, voters: Collection[int]) -> None:
         """A shard forms, with the voters that all other groups have (G14). Learners join it next."""
@@ -46,6 +50,7 @@ class Configurations:
         """Its group is over."""
         del self.history[shard]
         self._lacking.pop(shard, None)
+        self.earlier.pop(shard, None)
 
     def _joined(self, shard: int, configuration: Configuration) -> None:
         """A group that was born has taken in one more of the learners that all others have."""
@@ -85,11 +90,19 @@ class Configurations:
                     "H12 a host out of group 0 is a voter nowhere", f"{where}, group {other}: {history[-1]}"
                 )
 
-    def in_effect(self, node: str, shard: int, configuration: Configuration) -> None:
+    def replaced(self, shard: int, logged: list[tuple[int, Configuration]]) -> None:
+        """A forced start has kept a group's log, which has these configurations. The last is its own."""
+        self.earlier[shard] = [(range(at, end), then) for (at, then), (end, _) in pairwise(logged)]
+
+    def in_effect(self, process: NodeProcess, configuration: Configuration) -> None:
         """What a node goes by after a step (I21): committed, or one member's change away from what is."""
+        node, shard = process.name, process.shard
         if self._known.get(node) is configuration or shard not in self.history:
             return
         self._known[node] = configuration
+        log_ends = process.node.raft.log.last_index
+        if any(log_ends in places and configuration == then for places, then in self.earlier.get(shard, ())):
+            return
         committed_here = [*self.history[shard], *filter(None, [self._lacking.get(shard)])]
         if not any(len(_changed(committed, configuration)) <= 1 for committed in reversed(committed_here)):
             raise Violation(
