@@ -15,9 +15,11 @@ A killed process leaves its directories: ``remove_left`` of both classes removes
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Iterator
@@ -25,12 +27,12 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rocksdict import Checkpoint
+from rocksdict import Checkpoint, Rdict
 
 from node.storage import directory
 from node.storage.errors import SnapshotRefused, StorageCorruption, raise_read
 from node.storage.keys import Position
-from node.storage.options import UNCACHED
+from node.storage.options import state_options
 from node.storage.state.rows import open_to_read, position_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ BLOCK_BYTES = 64 << 10
 _DIGEST_BYTES = 32
 _ALIGNMENT = 512
 _LOOK_BYTES = 1 << 20  # are written between two looks at the room on the disk
+_LEFT_OUT = re.compile(r"Table #\d+: ignoring (.*)")  # in RocksDB's LOG of a repair
+DAMAGED = "it came with a damaged file"  # begins a refusal for which the sender checks its own tables
 _serial = itertools.count(1)
 _live: set[Path] = set()  # checkpoints of this process that are being sent
 
@@ -58,19 +62,35 @@ def _read_position(path: Path) -> Position:
 
 
 def check_tables(path: Path) -> None:
-    """Raises StorageCorruption if a table of this database is damaged: RocksDB checks each block that it
-    reads. It walks all rows, 0.2 us each, with the interpreter's lock in pieces; for a helper thread."""
-    database = open_to_read(path, 1 << 20)
+    """Raises StorageCorruption if a block of a table in this directory is damaged, OSError if it cannot tell.
+
+    An iterator reads nothing below a range deletion. RocksDB's repair reads each table as a whole, and notes
+    which it leaves out. It works on links: nothing here changes. It takes a second for each 1.5 GB or 14 M
+    rows that the disk's cache has, without the interpreter's lock: for a helper thread.
+    """
+    aside = path / "check"
+    aside.mkdir()
     try:
-        rows = database.iter(UNCACHED)
-        rows.seek_to_first()
-        while rows.valid():
-            rows.next()
-        rows.status()
-    except Exception as e:
-        raise_read(e, str(path), "reading all of it")
+        for table in path.glob("*.sst"):
+            (aside / table.name).symlink_to(Path("..", table.name))
+        try:
+            Rdict.repair(str(aside), state_options(1 << 20, 1 << 20, create=False))
+        except Exception as e:
+            raise OSError(f"{path}: its tables cannot be checked: {e}") from e
+        notes = [
+            note
+            for file in aside.glob("LOG*")
+            for note in _LEFT_OUT.findall(file.read_text("utf-8", "replace"))
+        ]
+        if not notes and not any(aside.glob("lost/*")):
+            return
+        causes = [note.replace(f"{aside}/", f"{path}/") for note in notes]
     finally:
-        database.close()
+        shutil.rmtree(aside, ignore_errors=True)
+    damage = [cause for cause in causes if cause.startswith("Corruption") or os.strerror(errno.EIO) in cause]
+    if causes and not damage:  # no file may be opened any more, for one
+        raise OSError(f"{path}: its tables cannot be checked: {causes[0]}")
+    raise StorageCorruption(f"{path}: {damage[0] if damage else 'a table cannot be read'}")
 
 
 class SnapshotSource:
@@ -244,8 +264,8 @@ class SnapshotSink:
             found = _read_position(self.directory)
             check_tables(self.directory)
         except StorageCorruption as e:
-            cause = str(e.__cause__ or e).replace(f"{self.directory}/", "")
-            raise SnapshotRefused(f"it came with a damaged file: {cause}") from e
+            cause = str(e).removeprefix(f"{self.directory}: ").replace(f"{self.directory}/", "")
+            raise SnapshotRefused(f"{DAMAGED}: {cause}") from e
         if found != self.position:
             raise SnapshotRefused(f"holds {found}, announced {self.position}")
         directory.sync_tree(self.directory)

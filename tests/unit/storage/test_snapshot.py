@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -338,6 +340,56 @@ def test_a_table_that_is_damaged_at_its_sender_is_refused(open_store: OpenStore,
     source = SnapshotSource.create(damaged, tmp_path / "outgoing")
     with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
         source.check()
+    source.close()
+
+
+def test_a_table_that_is_damaged_below_a_range_deletion_is_refused(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    """No read comes there; a compaction of the receiver would, and end it for good."""
+    donor = open_store("donor", 64 << 20)  # nothing is merged
+    for _ in range(30):
+        do(donor, *(records.put(b"%0100d" % i, 0, 1, b"", 0) for i in range(100)))
+    donor.close()
+    store = open_store("donor", 64 << 20)
+    do(store, records.compact(store.revision - 1))
+    while not store.compaction_step(10**6):
+        pass
+    store.close()
+    damage_table(donor, b"r" + bytes(6) + b"\x06")
+    donor = open_store("donor", 64 << 20)
+    assert list(donor.rows(b"", b"\xff")), "what is shown can be read"
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    before = sorted(source.directory.iterdir())
+    where = re.escape(str(source.directory))
+    with pytest.raises(StorageCorruption, match=rf"^{where}: Corruption: .* in {where}/0\d+\.sst"):
+        source.check()
+    assert sorted(source.directory.iterdir()) == before
+    source.close()
+    sink = receive(open_store(), sent(donor, tmp_path))
+    with pytest.raises(SnapshotRefused, match=r"^it came with a damaged file: .*mismatch.* in 0\d+\.sst"):
+        sink.finish()
+    sink.abandon()
+
+
+def test_a_check_that_cannot_be_made_tells_no_damage(
+    donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    text = "IO error: While open a file for random read: 000008.sst: Too many open files"
+
+    def fails(path: str, options: object) -> None:
+        raise Exception(text)
+
+    def leaves_out(path: str, options: object) -> None:
+        Path(path, "LOG").write_text(f"[WARN] [db/repair.cc:524] Table #8: ignoring {text}\n")
+
+    for repair in (fails, leaves_out):
+        with monkeypatch.context() as patch:
+            patch.setattr(snapshot, "Rdict", SimpleNamespace(repair=repair))
+            with pytest.raises(OSError, match=r"cannot be checked: .*Too many open files"):
+                source.check()
+    source.check()
     source.close()
 
 

@@ -18,12 +18,12 @@ def do(store: StateStore, *items: bytes, want_events: bool = False) -> apply.App
     return store.apply([(index, 1, b"".join(items))], want_events=want_events)
 
 
-def damage_table(store: StateStore) -> None:
-    """One bit in the middle of the largest table of a store that is closed."""
+def damage_table(store: StateStore, row: bytes = b"") -> None:
+    """One bit of the largest table of a store that is closed: in its middle, or behind a row's beginning."""
     tables = [table for table in store.root.rglob("*.sst") if table.parent.name.startswith("db-")]
     table = max(tables, key=lambda file: file.stat().st_size)
     data = bytearray(table.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[data.index(row) + len(row) if row else len(data) // 2] ^= 1
     table.write_bytes(data)
 
 
