@@ -8,7 +8,7 @@ from contextlib import suppress
 from rocksdict import Rdict
 
 from node.storage.directory import free_bytes
-from node.storage.errors import Filled, NoRoom, raise_write
+from node.storage.errors import Filled, NoRoom, is_damage, raise_write
 
 
 def room(database: Rdict) -> int:
@@ -54,8 +54,13 @@ class Defragmenting:
             except Exception as e:
                 if self._closing is not database:
                     raise_write(e, path, "compacting")
-            # its own error is lost on the way here
+            # its own error is lost on the way here; from damage on, RocksDB refuses all that is written
             if self._closing is not database and _property(database, "background-errors") > failures:
+                try:
+                    database.flush(True)
+                except Exception as e:
+                    if is_damage(e):
+                        raise_write(e, path, "compacting")
                 raise Filled("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")
 
     def close(self, database: Rdict) -> None:

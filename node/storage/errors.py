@@ -111,10 +111,15 @@ def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
     raise StorageCorruption(f"{path}: {doing}: {error}") from error
 
 
+def is_damage(error: Exception) -> bool:
+    """Whether RocksDB met a block that fails its checksum, now or before."""
+    return str(error).startswith("Corruption")
+
+
 def raise_write(error: Exception, path: str, doing: str) -> NoReturn:
     """Turn RocksDB's error at a write into ours. From the moment that one of its compactions meets damage it
     refuses all of them, in each life."""
-    kind = StorageCorruption if str(error).startswith("Corruption") else SyncFailed
+    kind = StorageCorruption if is_damage(error) else SyncFailed
     raise kind(f"{path}: {doing} failed: {error}") from error
 
 

@@ -214,7 +214,7 @@ class RaftLog:
 
     def append(self, entries: Sequence[Entry], hard_state: HardState | None = None) -> None:
         """Write entries and hard state in one batch, unsynced. Replaces entries from ``entries[0].index`` on.
-        Raises SyncFailed."""
+        Raises SyncFailed, StorageCorruption."""
         batch = WriteBatch(raw_mode=True)
         if entries:
             first = entries[0].index
@@ -258,8 +258,8 @@ class RaftLog:
         self._note.write(index, self.term(index))
 
     def sync(self) -> None:
-        """Make durable what was written before this call. For a helper thread. Raises SyncFailed: end the
-        process, for a second try would report nothing true."""
+        """Make durable what was written before this call. For a helper thread. Raises SyncFailed,
+        StorageCorruption: end the process, for a second try would report nothing true."""
         with self._marking:
             self._syncs += 1
             sync, truncations, covered = self._syncs, self._truncations, self._written

@@ -44,7 +44,7 @@ class Rewriting:
         self._look: tuple[float, int] = (-math.inf, 0)  # when, and what was free
 
     def rewrite(self) -> None:
-        """Long; for a helper thread. Raises Busy, NoRoom, SyncFailed."""
+        """Long; for a helper thread. Raises Busy, NoRoom, SyncFailed, StorageCorruption."""
         with _alone(self._run_dir):
             self._store.defragment(self._spare_bytes)
 

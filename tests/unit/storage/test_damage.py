@@ -206,6 +206,18 @@ def test_damage_that_a_compaction_meets_first_is_no_failed_write(
                 way()
 
 
+def test_a_defragmentation_that_meets_damage_first_blames_no_full_disk(open_store: OpenStore) -> None:
+    store = open_store()
+    do(store, *(records.put(b"%05d" % i, 0, 1, os.urandom(200), 0) for i in range(2000)))
+    store.close()
+    damage_table(store)
+    store = open_store()
+    do(store, *(records.put(b"%05d" % i, 0, 1, b"", 0) for i in range(0, 2000, 50)))
+    for way in (store.defragment, store.close):
+        with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
+            way()
+
+
 def test_reads_do_not_rename_errors_that_are_ours() -> None:
     with pytest.raises(StorageCorruption, match=r"^here$"):
         raise_read(StorageCorruption("here"), "path", "reading")
