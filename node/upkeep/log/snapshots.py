@@ -10,8 +10,8 @@ is being synced, which is installed all the same if it is news. State and log ar
 says first that an install to a position is on its way: after a crash in between, opening the log completes
 it, and no other gap between log and state is believed (H10).
 
-A sender that is refused once all was sent checks its own tables before it sends them again: what is damaged
-there ends it.
+A receiver checks the tables too, and says so where it refuses them. Then the sender checks its own, before
+it sends again: what is damaged there ends it. Other refusals tell nothing of the sender's tables.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused, StorageCorruption
-from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.storage.snapshot import DAMAGED, SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.transfers import Transfers
 
@@ -77,7 +77,11 @@ class Receiving:
 
 
 class _Damaged(StorageCorruption):
-    """Tables of the own state are."""
+    """Tables of the own state are. ``path``: of that state."""
+
+    def __init__(self, path: str, text: str) -> None:
+        super().__init__(f"{path} is damaged, as a peer found that refused it: {text}")
+        self.path = path
 
 
 class SnapshotsNode(Protocol):
@@ -107,7 +111,7 @@ class Snapshots:
         self._complaints = Repeats()
         self._pauses: dict[int, tuple[float, float]] = {}  # by peer: behind a refusal until then
         self._serial = 0
-        self._doubted = False  # a whole state of this node was refused
+        self._doubted = False  # a state of this node was refused as damaged
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
         self._outgoing = Path(node.settings.data_dir, "outgoing")
@@ -140,13 +144,17 @@ class Snapshots:
     def _made(self, doubted: bool) -> SnapshotSource:
         """In a thread."""
         node = self._node
+        path = node.store.path  # an install may replace it meanwhile
         source = node.machine.snapshot_of(node.store, self._outgoing)
         try:
             if doubted:
                 source.check()
         except StorageCorruption as e:
             source.close()
-            raise _Damaged(f"{node.store.path} is damaged, as a peer found that refused it: {e}") from e
+            raise _Damaged(path, str(e).replace(str(source.directory), path)) from e
+        except BaseException:
+            source.close()
+            raise
         return source
 
     def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
@@ -154,7 +162,7 @@ class Snapshots:
         node = self._node
         error = done.exception() if not done.cancelled() else None
         if done.cancelled() or node.stopping or error is not None:
-            if isinstance(error, _Damaged) and not node.stopping:
+            if isinstance(error, _Damaged) and not node.stopping and error.path == node.store.path:
                 raise error
             if error is not None:
                 if self._complaints.news(str(error), node.loop.time()):
@@ -281,7 +289,7 @@ class Snapshots:
             log.info("a peer installed a snapshot", peer=f"{peer:x}")
             self._finish(sending, True)
         else:
-            self._doubted |= sending.ended
+            self._doubted |= text.startswith(DAMAGED.encode())
             self._give_up(sending, text[:_LONGEST_REASON].decode(errors="replace"), refused=True)
 
     # -- receiving

@@ -57,6 +57,8 @@ class LeaseLists(set[int]):
 class Store:
     """``node.storage.StateStore`` in memory. ``disk`` outlives the process."""
 
+    path = "state"  # names it where it is damaged, which it never is
+
     def __init__(self, disk: StateDisk) -> None:
         self._disk = disk
         self._now = disk.reopen()

@@ -18,7 +18,8 @@ from cluster.effects import records
 from cluster.grain import GRAIN
 from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
 from cluster.raft.types import Entry, HardState
-from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, snapshot
+from node.storage import RaftLog, SnapshotRefused, StateStore, StorageCorruption, SyncFailed, snapshot
+from node.storage.errors import DiskFull
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.snapshots import _ACK, _FRAME, Snapshots
@@ -236,25 +237,85 @@ def test_a_sender_that_was_refused_for_its_damaged_table_ends(
     assert hosts[1].directories() == hosts[2].directories() == []
 
 
-def test_a_sender_whose_tables_are_whole_goes_on(
-    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The receiver refuses for a reason of its own. Each refusal of a whole state costs one check."""
-    checked, check = [], SnapshotSource.check
+def raises(error: Exception) -> Callable[..., Any]:
+    def fails(*_: object) -> Any:
+        raise error
+
+    return fails
+
+
+@pytest.fixture
+def checks(world: World, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """When a sender checked its tables."""
+    found, check = [], SnapshotSource.check
 
     def counted(source: SnapshotSource) -> None:
-        checked.append(world.now)
+        found.append(world.now)
         check(source)
 
     monkeypatch.setattr(SnapshotSource, "check", counted)
+    return found
+
+
+def test_a_sender_whose_tables_are_whole_goes_on(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float]
+) -> None:
+    """The receiver's own disk is damaged. Each refusal that blames the sender costs one check."""
     with monkeypatch.context() as patch:
-        patch.setattr(hosts[2].raft, "role", Role.LEADER)
+        refusal = SnapshotRefused("it came with a damaged file: 000008.sst")
+        patch.setattr(SnapshotSink, "finish", raises(refusal))
         hosts[1].feed(2)
         world.run(2.0)
     failed = hosts[1].snapshots.failed
     world.run(60.0)
     assert hosts[2].snapshots.installed == 1
-    assert len(checked) == failed > 0
+    assert len(checks) == failed > 0
+
+
+def test_a_refusal_for_another_reason_costs_no_check(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float]
+) -> None:
+    monkeypatch.setattr(hosts[2].raft, "role", Role.LEADER)
+    hosts[1].feed(2)
+    world.run(10.0)
+    assert hosts[1].snapshots.failed > 1
+    assert checks == []
+
+
+def test_a_check_that_fails_leaves_no_copy(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts[1].snapshots._doubted = True
+    monkeypatch.setattr(SnapshotSource, "check", raises(DiskFull("here", "a check")))
+    hosts[1].feed(2)
+    with capture_logs() as lines:
+        world.run(0.5)
+    assert [line["event"] for line in lines] == ["a snapshot could not be made"]
+    assert hosts[1].directories() == []
+    world.run(10.0)
+    assert hosts[2].snapshots.installed == 1
+
+
+def test_damage_of_a_state_that_was_replaced_meanwhile_ends_no_node(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = hosts[1]
+    sender.snapshots._doubted = True
+
+    def check(source: SnapshotSource) -> None:
+        sender.store.path += "0"
+        raise StorageCorruption(f"{source.directory}: Corruption: {source.directory}/000008.sst")
+
+    monkeypatch.setattr(SnapshotSource, "check", check)
+    sender.feed(2)
+    with capture_logs() as lines:
+        world.run(10.0)
+    assert not [line for line in caplog.records if line.exc_info]
+    assert hosts[2].snapshots.installed == 1
+    (said,) = [line["error"] for line in lines if line["event"] == "a snapshot could not be made"]
+    replaced = f"{sender.state}/db-1"
+    assert said.startswith(f"{replaced} is damaged, ")
+    assert said.endswith(f": {replaced}: Corruption: {replaced}/000008.sst"), "where it stands, not its copy"
 
 
 def test_an_ack_of_a_transfer_in_an_earlier_life_opens_no_window(
