@@ -31,7 +31,6 @@ class Waits:
         self._most = most
         self._most_unsent_bytes = most_unsent_bytes
         self._open: dict[Wait, None] = {}
-        self._ending = False
 
     def __len__(self) -> int:
         return len(self._open)
@@ -68,7 +67,7 @@ class Waits:
             return
         wait.owed = False
         line = b"" if fired is None else fired.json
-        last = fired is None or not wait.stream or wait.request.half_closed or self._ending
+        last = fired is None or not wait.stream or wait.request.half_closed
         if last:
             self._drop(wait)
         wait.request.hand(line, last)
@@ -87,13 +86,10 @@ class Waits:
             self._feed.cancel(waiter)
 
     def end(self) -> None:
-        """The front shuts down. Clients take an answer without an event as "try again", from behind its
-        index. Where a wait that has not begun would begin is unknown: 0. What is owed, an event from before
-        that index, is still to come."""
-        self._ending = True
+        """The front shuts down, or guests may see nothing any more. Clients take an answer without an event
+        as "try again": from their own index, which an event that was found may be of, else from behind the
+        answer's. Where a wait that has not begun would begin is unknown: 0."""
         for wait in tuple(self._open):
-            if wait.owed:
-                continue
             self._drop(wait)
             if wait.begun or wait.begin(Answer(0, b"")):
                 wait.request.hand(b"", True)
