@@ -248,18 +248,21 @@ GONE = {"errorCode": 100, "message": "Key not found", "index": 2000}
 @pytest.mark.parametrize(("recursive", "now", "again"), [
     (False, (200, {"key": "/a", "modifiedIndex": 2}), True),
     (True, (200, {"key": "/a", "modifiedIndex": 2}), True),
-    (False, (200, {"key": "/a", "modifiedIndex": 2, "dir": True}), True),
+    (False, (200, {"key": "/a", "modifiedIndex": 2, "dir": True}), False),  # it does not show its updates
     (True, (200, {"key": "/a", "modifiedIndex": 2, "dir": True}), False),  # one below it may be deleted
     (False, (200, {"key": "/a", "modifiedIndex": 3}), False),
     (False, (404, GONE), False),
+    (False, (400, {"errorCode": 104, "message": "Not a directory", "index": 2000}), False),
+    (False, (500, {"errorCode": 300, "message": "Raft Internal Error", "index": 2000}), False),
 ])  # fmt: skip
 def test_a_wait_from_an_index_that_is_outdated_goes_on_where_the_key_has_not_changed(
     recursive: bool, now: Said, again: bool
 ) -> None:
     """A watch of a quiet key of a busy cluster ended with error 401 at each stop of a host."""
     status, told = now
-    read = (status, told if status == 404 else {"action": "get", "node": told})
-    answers = iter([(200, ""), (400, OUTDATED), read, (200, NODE)])
+    read = (status, told if status != 200 else {"action": "get", "node": told})
+    later = itertools.repeat((200, NODE) if again else read)
+    answers = itertools.chain([(200, ""), (400, OUTDATED), read], later)
     with host(lambda asked: next(answers), index=2100) as (url, seen):
         if again:
             assert Client(url).wait("/a", index=3, recursive=recursive).node.value == "1"

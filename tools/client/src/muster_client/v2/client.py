@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 import h11
 
 from muster_client.errors import DeadlineExceeded, Unreachable
-from muster_client.v2.errors import EventIndexCleared, KeyNotFound, V2Error, too_deep
+from muster_client.v2.errors import EventIndexCleared, V2Error, too_deep
 from muster_client.v2.http import Answer, Request, asked
 from muster_client.wire.connections import pause_s
 from muster_client.wire.endpoints import Tls
@@ -137,15 +137,15 @@ class Client:
 
     async def wait(self, key: str, *, index: int = 0, recursive: bool = False) -> Result:
         """The first change at ``index`` or behind it; 0: from now on, but for what the hosts forget while
-        none lets it wait. It has no time limit. EventIndexCleared, of an ``index``, unless the key shows that
-        it has not changed; Unreachable, where no endpoint answers for ``timeout``."""
+        none lets it wait. It has no time limit. EventIndexCleared, of an ``index``, unless a key, which is no
+        directory, shows that it has not changed; Unreachable, where no endpoint answers for ``timeout``."""
         since = index
         while True:
             try:
                 told = await self._call("GET", key, {
                     "wait": True, "recursive": recursive, "waitIndex": since or None}, timeout=math.inf)
             except EventIndexCleared as error:
-                passed = await self._unchanged(key, since, recursive) if index else error.index
+                passed = await self._unchanged(key, since) if index else error.index
                 if not passed:
                     raise
                 since = passed + 1
@@ -155,15 +155,14 @@ class Client:
             if told.index:  # 0: the wait had not begun
                 since = since or told.index + 1
 
-    async def _unchanged(self, key: str, since: int, recursive: bool) -> int:
+    async def _unchanged(self, key: str, since: int) -> int:
         """The index up to which nothing has happened to a key from ``since`` on, as it shows itself; 0: that
-        is unknown, as of what was deleted."""
+        is unknown, as of what was deleted, or of a directory, which does not show its updates."""
         try:
             found = await self.get(key)
-        except KeyNotFound:
+        except (V2Error, Unreachable, DeadlineExceeded):
             return 0
-        below = recursive and found.node.directory
-        return 0 if below or found.node.modified >= since else found.index
+        return 0 if found.node.directory or found.node.modified >= since else found.index
 
     async def watch(self, key: str, *, index: int = 0, recursive: bool = False) -> AsyncIterator[Result]:
         """Each change, in order. EventIndexCleared, where one may be missing: it was too slow, or the wait
