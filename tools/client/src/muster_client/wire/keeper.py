@@ -23,7 +23,7 @@ log = logging.getLogger("muster_client")
 KEEP_ALIVE = Method("Lease/LeaseKeepAlive", pb.LeaseKeepAliveResponse)
 _PARTS = 3  # of its time to live, after which a lease is renewed
 _ATTEMPT_S, _ENDPOINTS = 5.0, 3  # an attempt of a lone renewal leaves time for others
-_ATTEMPT = 6  # after which an attempt is given up, at first: another endpoint has its turn in time
+_ATTEMPT = 6  # after which another endpoint is asked, beside one that has not answered
 _AGAIN = 20  # after which a failed renewal is tried again
 _LONGEST_S = 1.0
 _PAUSE_S = 0.1  # between attempts at a renewal that is asked for by its ID
@@ -60,7 +60,7 @@ class Kept:
         with self._lock:
             if self._why or now >= self.until:
                 return False
-            self.until = until
+            self.until = max(self.until, until)  # an attempt before may be answered later
             return True
 
     def told(self) -> bool:
@@ -93,6 +93,9 @@ class Kept:
         with self._lock:
             if call in self._calls:
                 self._calls.remove(call)
+
+
+_Asked = asyncio.Task[tuple[pb.LeaseKeepAliveResponse, float]]
 
 
 class Keeper:
@@ -139,7 +142,7 @@ class Keeper:
         avoid, logins = set[str](), 0
         while True:
             try:
-                answer, _ = await engine.run(self._asked(id, avoid, limit_s))
+                answer, _ = await engine.run(self._asked(id, avoid, limit_s, limit_s))
             except MusterError as error:
                 if is_stale(error) and logins < _LOGINS and self._caller.renews(""):
                     logins += 1
@@ -161,46 +164,60 @@ class Keeper:
             await self.drop(kept, "the client is closed")
 
     async def _renew(self, kept: Kept) -> None:
-        part_s = pause_s = kept.ttl_s / _PARTS
-        limit_s = least_s = kept.ttl_s / _ATTEMPT  # of an attempt
+        part_s, slow_s = kept.ttl_s / _PARTS, kept.ttl_s / _ATTEMPT
+        pause_s = max(0.0, kept.until - kept.ttl_s + part_s - self._clock())
+        asked: set[_Asked] = set()  # the first answer counts
         avoid: set[str] = set()
-        while not kept.told():
-            left_s = kept.until - self._clock()
-            if left_s <= 0:
-                self._lose(kept, "it was not renewed in time")
-                break
-            await asyncio.sleep(min(pause_s, left_s))
-            if (left_s := kept.until - self._clock()) <= 0:
-                continue
-            renewed = False
-            try:
-                answer, sent = await self._asked(kept.id, avoid, min(left_s, limit_s))
-            except Exception as error:  # whatever it is, the loss is told in time
-                log.warning("lease %x: not renewed: %s", kept.id, error)
-                if isinstance(error, DeadlineExceeded) and error.endpoint and not avoid:
-                    limit_s = part_s  # all had their turn: it may take longer
-            else:
-                if answer.TTL <= 0:
-                    kept.gone = True
-                    self._lose(kept, "it ended, or was revoked")
+        try:
+            while not kept.told():
+                if (left_s := kept.until - self._clock()) <= 0:
+                    self._lose(kept, "it was not renewed in time")
                     break
-                took_s = self._clock() - sent
-                renewed = kept.renewed(sent + answer.TTL, self._clock())
-                limit_s = min(max(least_s, 2 * took_s), part_s)
-            pause_s = min(_LONGEST_S, kept.ttl_s / _AGAIN)
-            if renewed:
-                pause_s = max(pause_s, part_s - took_s)
+                done: set[_Asked] = set()
+                if asked:
+                    done, asked = await asyncio.wait(
+                        asked, timeout=min(pause_s, left_s), return_when=asyncio.FIRST_COMPLETED)
+                else:
+                    await asyncio.sleep(min(pause_s, left_s))
+                if done:
+                    pause_s = min(_LONGEST_S, kept.ttl_s / _AGAIN)
+                    if (took_s := self._taken(kept, done)) is not None:
+                        pause_s = max(pause_s, part_s - took_s)
+                        await _end(asked)
+                        asked = set()
+                elif (left_s := kept.until - self._clock()) > 0:
+                    asked.add(asyncio.create_task(self._asked(kept.id, avoid, left_s, slow_s)))
+                    pause_s = slow_s
+        finally:
+            await _end(asked)
         self._tasks.pop(kept, None)
 
+    def _taken(self, kept: Kept, done: set[_Asked]) -> float | None:
+        """How long the renewal took; None: there is none."""
+        took_s = None
+        for task in done:
+            try:
+                answer, sent = task.result()
+            except Exception as error:  # whatever it is, the loss is told in time
+                log.warning("lease %x: not renewed: %s", kept.id, error)
+                continue
+            if answer.TTL <= 0:
+                kept.gone = True
+                self._lose(kept, "it ended, or was revoked")
+            elif kept.renewed(sent + answer.TTL, self._clock()):
+                took_s = self._clock() - sent
+        return took_s
+
     async def _asked(
-        self, id: int, avoid: set[str], limit_s: float
+        self, id: int, avoid: set[str], limit_s: float, slow_s: float
     ) -> tuple[pb.LeaseKeepAliveResponse, float]:
-        """The answer to one renewal, and when that was sent. MusterError."""
-        connection, call, token = None, None, ""
+        """The answer to one renewal, and when that was sent; others ask other endpoints first once it takes
+        ``slow_s``. MusterError."""
+        connection, call, token, slow = None, None, "", None
         error: MusterError
         try:
             async with asyncio.timeout(limit_s):
-                connection = await self._caller.connections.pick(time.monotonic() + limit_s, avoid)
+                connection = await self._caller.connections.pick(time.monotonic() + slow_s, avoid)
                 token = await self._caller.token(time.monotonic() + limit_s)
                 avoid.add(connection.name)  # unless it answers
                 if not self._caller.connections.others(avoid):
@@ -208,6 +225,7 @@ class Keeper:
                 sent = self._clock()
                 call = self._caller.open(KEEP_ALIVE, pb.LeaseKeepAliveRequest(ID=id), connection, token)
                 call.close_send()
+                slow = asyncio.get_running_loop().call_later(slow_s, connection.suspect)
                 answer = await call.read()
             if answer is None:
                 raise CallError(grpc.StatusCode.UNAVAILABLE, "the server ended the stream")
@@ -224,6 +242,8 @@ class Keeper:
                 self._caller.renews(token)
             raise error from None
         finally:
+            if slow is not None:
+                slow.cancel()
             if call is not None:
                 call.cancel()
         avoid.clear()
@@ -233,3 +253,9 @@ class Keeper:
     def _lose(self, kept: Kept, why: str) -> None:
         log.warning("lease %x is lost: %s", kept.id, why)
         kept.end(why)
+
+
+async def _end(asked: set[_Asked]) -> None:
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
