@@ -117,12 +117,64 @@ def test_a_part_that_has_got_its_name_meanwhile_is_not_emptied(
     assert name.read_bytes() == b""
 
 
-def test_a_file_system_without_locks_takes_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lock(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
+def lock_nothing(descriptor: int, operation: int) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", lock)
+
+def test_a_file_system_without_locks_takes_snapshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lock_nothing)
     os.close(part.opened(tmp_path / "s.db.part"))
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_save_names_and_removes_its_own_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: bool
+) -> None:
+    """An operator removed the part as another save was refused; or there are no locks. Half of the other's
+    file got the name."""
+    name = tmp_path / "s.db.part"
+    if not locks:
+        monkeypatch.setattr(fcntl, "flock", lock_nothing)
+    one, two = part.opened(name), None
+    if locks:
+        name.unlink()
+    two = part.opened(name)
+    with pytest.raises(OSError, match="it is another file now"):
+        part.placed(name, one, tmp_path / "s.db")
+    part.dropped(name, one)
+    assert [found.name for found in tmp_path.iterdir()] == ["s.db.part"]
+    part.placed(name, two, tmp_path / "s.db")
+    part.dropped(name, two)
+    assert [found.name for found in tmp_path.iterdir()] == ["s.db"]
+    os.close(one)
+    os.close(two)
+
+
+def test_a_part_that_is_no_file_to_write_holds_up_no_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FIFO did until it had a reader; a file system whose files look different each time, for ever."""
+    os.mkfifo(tmp_path / "f.part")
+    with pytest.raises(OSError, match="No such device"):
+        part.opened(tmp_path / "f.part")
+    monkeypatch.setattr(os.path, "samestat", lambda one, other: False)
+    with pytest.raises(BlockingIOError):
+        part.opened(tmp_path / "s.part")
+
+
+def test_a_disk_that_became_read_only_leaves_no_file_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unlink(name: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    saving = snapshots._Part(tmp_path / "s.db")
+    saving.begin()
+    file = saving._file
+    assert file is not None
+    monkeypatch.setattr(os, "unlink", unlink)
+    saving.drop()
+    assert file.closed
 
 
 def test_a_part_that_is_left_over_gives_its_file_to_no_snapshot(tmp_path: Path) -> None:

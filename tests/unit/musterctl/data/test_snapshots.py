@@ -89,6 +89,24 @@ def test_a_file_that_another_save_writes_is_left_alone(
     assert taken.read_bytes() == b"a part"
 
 
+def test_a_save_whose_part_is_another_s_now_leaves_it_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It gave the other's half file the good name, and said that it is saved."""
+    path, part = tmp_path / "saved.db", tmp_path / "saved.db.part"
+
+    def answers(request: pb.SnapshotRequest, context: grpc.ServicerContext) -> Iterator[pb.SnapshotResponse]:
+        part.unlink()
+        part.write_bytes(b"another's")
+        yield from whole(request, context)
+
+    with scripted({"Maintenance/Snapshot": answers}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", str(path)]) == 5
+    said = f"could not rename {part} to {path} (rename {part} {path}: it is another file now)"
+    assert capsys.readouterr().err == f"Error: {said}\n"
+    assert part.read_bytes() == b"another's"
+
+
 def test_a_failed_login_has_etcdctls_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other commands end with 2, since etcdctl connects before them."""
     text = "etcdserver: authentication failed, invalid user ID or password"

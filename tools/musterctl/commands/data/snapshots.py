@@ -8,8 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from tools.musterctl.command import Command, Exit, Flag, Invocation, number
 
@@ -105,7 +105,7 @@ class Progress:
 
 def save(invocation: Invocation) -> None:
     """Written as ``<file>.part``, synced, then renamed."""
-    from muster_client.admin.part import opened
+    from muster_client.admin.part import opened, placed
 
     from tools.musterctl.client import RequestError, session
 
@@ -129,7 +129,7 @@ def save(invocation: Invocation) -> None:
     progress = Progress("snapshot save")
     server_version = ""  # etcd since 3.6 sends its storage's version
     try:
-        with open(part, "wb", opener=lambda name, _: opened(name)) as file, _removed_unless_done(part):
+        with open(part, "wb", opener=lambda name, _: opened(name)) as file, _removed_unless_done(file):
             for chunk in client.each(client.raw(deadline).snapshot(), deadline):
                 file.write(chunk.blob)
                 server_version = chunk.version
@@ -138,7 +138,7 @@ def save(invocation: Invocation) -> None:
                 raise Exit(5, f"sha256 checksum not found [bytes: {file.tell()}]")
             file.flush()
             os.fsync(file.fileno())
-            os.rename(part, path)
+            placed(part, file.fileno(), path)
     except (RequestError, Exit) as error:  # an Exit is a failed login: within etcdctl's command as well
         raise Exit(5, str(error)) from None
     except OSError as error:
@@ -151,13 +151,14 @@ def save(invocation: Invocation) -> None:
 
 
 @contextmanager
-def _removed_unless_done(part: str) -> Iterator[None]:
-    """As etcdctl: a partial file is of no use. While it is open: later it may be another saver's."""
+def _removed_unless_done(file: BinaryIO) -> Iterator[None]:
+    """As etcdctl: a partial file is of no use."""
+    from muster_client.admin.part import dropped
+
     try:
         yield
     except BaseException:
-        with suppress(OSError):
-            os.unlink(part)
+        dropped(file.name, file.fileno())
         raise
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import grpc
 
-from muster_client.admin.part import opened
+from muster_client.admin import part as parting
 from muster_client.errors import MusterError, Unavailable, of_status
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
@@ -76,7 +76,7 @@ class _Part:
             if self._dropped:
                 return
             if self._file is None:
-                self._file = os.fdopen(opened(self._name), "wb")
+                self._file = os.fdopen(parting.opened(self._name), "wb")
             self._file.seek(0)
             self._file.truncate()
 
@@ -95,7 +95,7 @@ class _Part:
         with self._lock:
             if self._dropped:
                 return
-            os.replace(self._name, self.path)
+            parting.placed(self._name, file.fileno(), self.path)
             self._file = None
             file.close()
         folder = os.open(self.path.parent, os.O_RDONLY)
@@ -109,8 +109,7 @@ class _Part:
         with self._lock:
             file, self._file, self._dropped = self._file, None, True
             if file is not None:
-                with contextlib.suppress(FileNotFoundError):  # while it is this saver's
-                    os.unlink(self._name)
+                parting.dropped(self._name, file.fileno())
                 with contextlib.suppress(OSError):  # of what it could not write
                     file.close()
 
