@@ -13,7 +13,7 @@ import muster_client as m
 import pytest
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.wire import engine, following
+from muster_client.wire import connections, engine, following
 
 from tests.unit.library.scripted import Code, say_nothing, scripted, until, watched
 
@@ -55,9 +55,37 @@ def test_a_watch_begins_where_that_takes_long(monkeypatch: pytest.MonkeyPatch) -
 
     async def main() -> None:
         async with m.Client(address) as client, asyncio.timeout(5), client.watch("a", revision=1) as watch:
-            assert watch._feed._patience == 1
+            assert not watch._feed._patience
 
     with scripted({"Watch/Watch": watch}) as address:
+        asyncio.run(main())
+
+
+def test_a_watch_leaves_an_endpoint_that_hangs_once_another_one_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The one that hangs kept it for all the time that it had got by then."""
+    monkeypatch.setattr(following, "_ESTABLISHED_IN_S", 0.3)
+    was, back, asked, left = connections.Connection.ready, threading.Event(), list[float](), list[float]()
+
+    def hang(requests: Requests, context: grpc.ServicerContext) -> Told:
+        asked.append(time.monotonic())
+        say_nothing(context)
+        left.append(time.monotonic())
+        yield from ()
+
+    async def main() -> None:
+        async with m.Client(f"{hanging},{other}") as client:
+            beginning = asyncio.create_task(client.watch("a", revision=1).__aenter__())
+            await until(lambda: len(asked) == 3)  # it has 1.2 s now
+            back.set()
+            await beginning
+            await until(lambda: len(left) == 3)
+            assert left[2] - asked[2] < 0.9
+
+    with scripted({"Watch/Watch": hang}) as hanging, scripted({"Watch/Watch": watched}) as other:
+        ready = property(lambda self: (back.is_set() or self.name == hanging) and was.fget(self))
+        monkeypatch.setattr(connections.Connection, "ready", ready)
         asyncio.run(main())
 
 

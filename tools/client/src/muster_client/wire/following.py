@@ -121,7 +121,7 @@ class Following(Generic[Told]):
         self._reading: asyncio.Task[None] | None = None
         self._failure: MusterError | None = None
         self._logins = self._attempts = 0
-        self._patience = 1  # times _ESTABLISHED_IN_S
+        self._patience: dict[str, int] = {}  # by endpoint that did not answer: times _ESTABLISHED_IN_S
         self._since = 0.0  # when the stream began, by time.monotonic()
         self._progress_asked = False
         self.closed = False
@@ -260,10 +260,8 @@ class Following(Generic[Told]):
             raise _broken(error.code, error.details, connection.name) from None
         stream = _Stream(call, connection.name, token)
         try:
-            async with asyncio.timeout(_ESTABLISHED_IN_S * self._patience):
-                self._taken(await stream.read(), token)  # it is created
+            self._taken(await self._created(stream), token)
         except TimeoutError:
-            self._patience = min(2 * self._patience, _LONGER)
             call.cancel()
             connection.suspect()
             raise Broken(MusterError(f"{connection.name} does not answer")) from None
@@ -283,8 +281,25 @@ class Following(Generic[Told]):
         except BaseException:
             call.cancel()
             raise
-        self.endpoint, self._patience = connection.name, 1
+        self.endpoint = connection.name
+        self._patience.clear()
         return stream
+
+    async def _created(self, stream: _Stream) -> pb.WatchResponse:
+        """Its first answer. TimeoutError: sooner where another endpoint is connected that had less time."""
+        turns = self._patience.get(stream.name, 1)
+        no_better = {name for name, others in self._patience.items() if others >= turns} | {stream.name}
+        reading = asyncio.create_task(stream.read())
+        try:
+            for _ in range(turns):
+                if (await asyncio.wait((reading,), timeout=_ESTABLISHED_IN_S))[0]:
+                    return reading.result()
+                if self._caller.connections.others(no_better):
+                    break
+            self._patience[stream.name] = min(2 * turns, _LONGER)
+            raise TimeoutError
+        finally:
+            reading.cancel()
 
     def _stale(self, token: str, broken: Broken) -> None:
         """The token was refused: fetch another one, some times."""
