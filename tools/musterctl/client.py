@@ -20,7 +20,7 @@ from muster_client.wire.calls import Caller, Method
 from muster_client.wire.http2.answers import NOT_SENT
 from muster_client.wire.keeper import Keeper
 from muster_client.wire.renewing import Renewing
-from muster_client.wire.retries import Verdict, judge
+from muster_client.wire.retries import TOO_MANY, Verdict, judge
 
 from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, Channels, Config, Waiting, say
 from tools.musterctl.command import Exit, Flags, Invocation
@@ -202,7 +202,7 @@ class Client:
             attempt_s=_FOREVER_S, on_again=self._tried)
         self._unlimited, self._repeats = False, True  # how what is asked now is tried
         self.unanswered: set[str] = set()  # endpoints that may do the last request, which another has done
-        self.sent_again = False  # the last request, by :meth:`unary`
+        self.maybe_done = False  # the last request of :meth:`unary`, by an attempt that failed
         self._token = config.token
 
     def unary(
@@ -220,7 +220,7 @@ class Client:
         self._log_in(deadline)
         self._repeats = safe_to_repeat
         self.unanswered.clear()
-        self.sent_again = False
+        self.maybe_done = False
         if (left_s := _left(deadline)) == 0.0:  # like Go's client, it does not send then
             raise _out_of_time()
         call = self._caller.unary(
@@ -364,7 +364,7 @@ class Client:
             say(f"debug: {text}")
         if not (_passes(error, self._repeats) if self._unlimited else _may_pass(error, self._repeats)):
             raise error
-        self.sent_again = True
+        self.maybe_done |= error.maybe_done or TOO_MANY in str(error)  # a host says it, too, of what it did
         if error.maybe_done:
             self.unanswered.add(error.endpoint)
         if self._unlimited and self._failing.is_due():

@@ -151,6 +151,7 @@ def compaction(invocation: Invocation) -> None:
         raise Exit(1, str(error)) from None
     from muster_client.errors import COMPACTED
 
+    from tools.client.channels import say
     from tools.musterctl.client import RequestError, failing_with, session
 
     s = session(invocation)
@@ -161,6 +162,7 @@ def compaction(invocation: Invocation) -> None:
             client.unary("KV/Compact", request, rpc_pb2.CompactionResponse, s.timeout_s)
         except RequestError as error:
             # an attempt was refused while it waited for the space: it was done before
-            if not (request.physical and client.sent_again and str(error) == COMPACTED):
+            if not (request.physical and client.maybe_done and str(error) == COMPACTED):
                 raise
+            say("the space may not be free yet")
     print(f"compacted revision {revision}")
