@@ -45,6 +45,7 @@ def planned(plan: dict[str, Any]) -> tuple[layout.Layout, list[int]]:
     clients, peers, doors = free[:count], free[count : 2 * count], kept or free[2 * count :]
     if not kept:
         write_whole(Path(data_dir, _DOORS), json.dumps(doors).encode(), 0o644)
+        ports.keep(doors, os.path.join(data_dir, _DOORS))
     made = layout.plan(data_dir, count, plan["shards"], 1, 0, ["none"] * count, ())
     keys = os.path.join(data_dir, "keys")
     if count > 1 and not os.path.exists(keys):
@@ -64,21 +65,24 @@ def planned(plan: dict[str, Any]) -> tuple[layout.Layout, list[int]]:
 
 
 def _doors_of(data_dir: str, count: int) -> list[int]:
-    """Those of an earlier start, by which hosts with data know each other; []: there are none."""
+    """Those of an earlier start, by which hosts with data know each other; []: there are none.
+    ConfigError."""
+    had = len(list(Path(data_dir).glob("host*/member/identity.json")))
+    if had == 0 or had == count == 1:
+        return []  # nobody knows another
+    path, known = Path(data_dir, _DOORS), f"the hosts of {data_dir} know each other by ports that"
     try:
-        doors: list[int] = json.loads(Path(data_dir, _DOORS).read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return []
-    if len(doors) != count:
-        raise ConfigError(f"{data_dir} has the data of {len(doors)} hosts, not of {count}")
-    if count == 1:
-        return []  # it knows no other
-    try:
+        doors = json.loads(path.read_bytes())
+        if len(doors) != count:
+            raise ConfigError(f"{data_dir} has the data of {len(doors)} hosts, not of {count}")
         ports.take(doors)
+    except FileNotFoundError:
+        raise ConfigError(f"{known} {path} does not tell") from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{path} has no list of ports: {error}") from None
     except OSError as error:
-        taken = f"the hosts of {data_dir} know each other by ports that are taken"
-        raise ConfigError(f"{taken}: {error}") from None
-    return doors
+        raise ConfigError(f"{known} are taken: {error}") from None
+    return list(doors)
 
 
 class Keeper:

@@ -26,6 +26,7 @@ def free(count: int) -> list[int]:
     first, end = _ABOVE if _last_of_kernel() < _ABOVE[0] else _BELOW
     starts = list(range(first, end - _BLOCK + 1, _BLOCK))
     random.shuffle(starts)
+    starts.sort(key=lambda start: _is_kept(folder / str(start)))
     for start in starts:
         if (lock := _locked(folder, start)) is None:
             continue
@@ -43,6 +44,19 @@ def take(wanted: Collection[int]) -> None:
             raise OSError(f"another cluster of tests has the ports from {start} on")
     if taken := [port for port in wanted if not _is_free(port)]:
         raise OSError(f"in use: port {taken[0]}")
+
+
+def keep(found: Collection[int], file: str) -> None:
+    """Other callers of :func:`free` take these last, while the file is there: a later process needs them."""
+    for start in {port // _BLOCK * _BLOCK for port in found}:
+        (_folder() / str(start)).write_bytes(os.fsencode(os.path.abspath(file)))
+
+
+def _is_kept(lock: Path) -> bool:
+    try:
+        return os.path.exists(lock.read_bytes())
+    except OSError:
+        return False  # never used
 
 
 def _folder() -> Path:

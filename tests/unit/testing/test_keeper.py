@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from muster.testing import keeper
+from muster.testing import keeper, ports
 
 
 def test_what_fails_before_the_hosts_run_answers_the_first_request(
@@ -58,19 +59,56 @@ def planned(data_dir: Path, hosts: int = 3) -> Iterator[Any]:
         process.stdin.close()
 
 
+def begin(data_dir: Path, hosts: int) -> None:
+    for host in range(hosts):
+        identity = data_dir / f"host{host}" / "member" / "identity.json"
+        identity.parent.mkdir(parents=True)
+        identity.touch()
+
+
 def test_hosts_with_data_find_each_other_at_the_next_start(tmp_path: Path) -> None:
     """They dialled the ports of the first start, where nobody listened, and had no leader."""
     with planned(tmp_path) as first:
         doors, named = first
         assert all(f":{door}" in named for door in doors)
+    begin(tmp_path, 3)
     with planned(tmp_path) as again:
         assert again == first
         with planned(tmp_path) as third:
             assert "know each other by ports that are taken: another cluster of tests has" in third
     with planned(tmp_path, 2) as fewer:
         assert fewer == f"{tmp_path} has the data of 3 hosts, not of 2"
+    (tmp_path / "doors.json").write_text("{")
+    with planned(tmp_path) as torn:
+        assert torn.startswith(f"{tmp_path}/doors.json has no list of ports: ")
+    (tmp_path / "doors.json").unlink()
+    with planned(tmp_path) as older:
+        told = f"{tmp_path}/doors.json does not tell"
+        assert older == f"the hosts of {tmp_path} know each other by ports that {told}"
+
+
+def test_a_first_start_that_failed_binds_no_later_one(tmp_path: Path) -> None:
+    with planned(tmp_path) as first, planned(tmp_path, 2) as second:
+        assert (len(first[0]), len(second[0])) == (3, 2)
+
+
+def test_others_take_the_ports_of_a_kept_cluster_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that drew them by lot kept it from its next start."""
+    doors = tmp_path / "doors.json"
+    monkeypatch.setattr(ports, "_folder", lambda: tmp_path)
+    monkeypatch.setattr(ports, "_ABOVE", (61_000, 61_100))
+    monkeypatch.setattr(ports, "_last_of_kernel", lambda: 60_999)
+    monkeypatch.setattr(ports, "_is_free", lambda port: True)
+    monkeypatch.setattr(random, "shuffle", lambda starts: None)
+    ports.keep([61_001, 61_002], str(doors))
+    doors.touch()
+    assert ports.free(1) == [61_050]
+    assert ports.free(1) == [61_000]
 
 
 def test_a_lone_host_with_data_takes_any_ports(tmp_path: Path) -> None:
+    begin(tmp_path, 1)
     with planned(tmp_path, 1) as first, planned(tmp_path, 1) as other:
         assert first != other
