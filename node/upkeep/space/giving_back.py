@@ -47,7 +47,7 @@ class GivingBack:
 
     def second(self, short: Callable[[], bool], turn: Callable[[], bool]) -> None:
         """``short``: whether the store is short of space. ``turn``: whether this host may try again."""
-        if not self._lacked:
+        if not (self._lacked or self._told):
             return
         if not short():
             self._told.clear()

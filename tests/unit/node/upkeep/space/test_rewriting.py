@@ -179,6 +179,25 @@ def test_a_second_shortage_that_finds_no_room_is_told(
     assert len(told) == 2
 
 
+def test_a_lack_in_a_shortage_after_a_full_disk_is_told(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What filled the disk was taken for a line that the lack has had, for as long as the process ran."""
+    told: list[str] = []
+    monkeypatch.setattr(giving_back.log, "warning", lambda event, **facts: told.append(facts["why"]))
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free, disk.fills = 6 * MARGIN, True
+    disk.pass_time(2 * ROUND_S)
+    assert told.pop() == "no space left"
+    assert len(told) == 1
+    monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: 0)
+    disk.pass_time(2)
+    monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: QUOTA)
+    disk.free = 0
+    disk.node.upkeep.moved_rows_went()
+    assert len(told) == 2
+
+
 def test_what_found_no_room_waits_while_the_store_has_space(
     replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
