@@ -35,7 +35,7 @@ from node.upkeep.space.copies import CopyRoom
 from node.upkeep.space.disks import Logged
 from node.upkeep.space.giving_back import GivingBack
 from node.upkeep.space.quota import Quota
-from node.upkeep.space.rewriting import Rewriting, has_turn
+from node.upkeep.space.rewriting import Rewriting
 from node.upkeep.space.shortage import Shortage
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Upkeep:
     def __init__(self, node: GatheringNode, settings: NodeSettings, machine: NodeMachine, raft_log: RaftLog,
                  store: StateStore, raft: Raft, slicer: Slicer) -> None:
         self._node = node
-        self._member_id, self._wall_time = settings.common.member_id, machine.wall_time
         self._log = raft_log
         self._store = store
         common, now_ms = settings.common, machine.now_ms
@@ -59,7 +58,7 @@ class Upkeep:
             node, settings, raft_log, raft, alarms=self.alarms, logged=logged, now_ms=now_ms)
         self.quota = Quota(settings, store, alarms=self.alarms, shortage=self._shortage, logged=logged)
         self.room = CopyRoom(settings, self.quota)
-        self.rewriting = Rewriting(settings, store, machine.monotonic)
+        self.rewriting = Rewriting(settings, store, self._members, machine)
         self._giving_back = GivingBack(machine, node.fail)
         self.catching_up = CatchingUp()
         self._slowing = Slowing(
@@ -139,18 +138,18 @@ class Upkeep:
     def _short(self) -> bool:
         return self.alarms.no_space or self.room.lacks_quota
 
-    def _has_turn(self) -> bool:
-        members = [peer.member_id for peer in self._node.roster.table.peers]
-        return has_turn(self._member_id, members, self._wall_time())
+    def _members(self) -> list[int]:
+        return [peer.member_id for peer in self._node.roster.table.peers]
 
     def begin(self, *, started: bool = False) -> None:
         """After a start or an install: count the keys, and go on with an interrupted compaction. A process
-        that has ``started`` knows nothing of a rewrite that found no room in the one before."""
+        that has ``started`` knows nothing of a rewrite that found no room in the one before. Hosts may start
+        together."""
         self.counting.begin()
         if self._store.compacting:
             self.compaction.due()
         elif started and self._store.compact_revision and self._short():
-            self._giving_back.want(self.rewriting.give_back)
+            self._giving_back.try_in_turn(self.rewriting.give_back)
 
     def alarms_changed(self) -> None:
         self.alarms.changed()
@@ -198,7 +197,7 @@ class Upkeep:
         faults.log(log)
         self.quota.second()
         self._shortage.second()
-        self._giving_back.second(self._short, self._has_turn)
+        self._giving_back.second(self._short, self.rewriting.has_turn)
         self.lease_checks.second()
         self._store.lease_lists.second()
         if self._log.bytes_after(0) >= self._long_log_bytes:

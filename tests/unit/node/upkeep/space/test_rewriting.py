@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
+from cluster.members.table import Table
 from node.storage import defragment
 from node.storage.errors import Filled
 from node.upkeep.space import giving_back, rewriting
@@ -14,6 +15,7 @@ from node.upkeep.space.rewriting import LOCK
 from tests.unit.node.upkeep.replicas import Make, Replica
 
 QUOTA, MARGIN = 16_000, 10_000
+GB = 1 << 30
 ROUND_S = 3 * rewriting._TURN_S  # of three hosts
 
 
@@ -69,8 +71,10 @@ def test_a_rewrite_leaves_half_the_margin_or_a_quarter_of_what_is_free(
 ) -> None:
     """Flushes and appends of this and other shards go on meanwhile. Without room they end the host."""
     node = short_of_quota(replica, monkeypatch, str(tmp_path))
+    node.roster.table = Table(node.settings.common.peers[:1])  # of several hosts each leaves more
     begun: list[str] = []
-    monkeypatch.setattr(defragment, "free_bytes", lambda path: free)
+    for of in (defragment, rewriting):
+        monkeypatch.setattr(of, "free_bytes", lambda path: free)
     monkeypatch.setattr("node.storage.state.store.room", lambda database: needed)
     monkeypatch.setattr(defragment.Defragmenting, "run", lambda self, database, path: begun.append(path))
     node.upkeep.moved_rows_went()
@@ -81,13 +85,16 @@ def test_a_rewrite_leaves_half_the_margin_or_a_quarter_of_what_is_free(
 class Disk:
     """Of a host that is short of space, and has rows to drop."""
 
-    def __init__(self, replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int = 0
+    ) -> None:
         self.node = short_of_quota(replica, monkeypatch, str(tmp_path))
-        self.free = self.tries = self.rewrites = self.goes = 0
+        self.free, self.needs = free, MARGIN
+        self.tries = self.rewrites = self.goes = 0
         self.fills = False
         monkeypatch.setattr(defragment, "free_bytes", self.looked_at)
         monkeypatch.setattr(rewriting, "free_bytes", lambda path: self.free)
-        monkeypatch.setattr("node.storage.state.store.room", lambda database: MARGIN)
+        monkeypatch.setattr("node.storage.state.store.room", lambda database: self.needs)
         monkeypatch.setattr(defragment.Defragmenting, "run", self.rewritten)
         self.node.upkeep.moved_rows_went()
 
@@ -131,12 +138,45 @@ def test_a_try_for_which_another_host_may_use_up_the_room_waits(
 ) -> None:
     """Hosts that shared a disk all began as soon as it had room for one, and filled it: it ended them."""
     disk = Disk(replica, tmp_path, monkeypatch)
-    disk.free, disk.goes = 1000 * MARGIN, MARGIN
-    disk.pass_time(3 * ROUND_S)
+    disk.free, disk.needs, disk.goes = 29 * GB // 10, GB, 20 << 20
+    disk.pass_time(2 * ROUND_S)
     assert disk.rewrites == 0
     disk.goes = 0
     disk.pass_time(ROUND_S + 1)
     assert disk.rewrites == 1
+
+
+@pytest.mark.parametrize(
+    ("free", "goes"), [(2 * GB, 1 << 20), (31 * GB // 10, 5 << 20)], ids=["slow", "large"])
+def test_what_other_programs_write_does_not_keep_it_waiting(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, goes: int
+) -> None:
+    """A log that grew kept a store from its room for as long, also where the disk had it for all hosts."""
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free, disk.needs, disk.goes = free, GB, goes
+    disk.pass_time(ROUND_S + 1)
+    assert disk.rewrites == 1
+
+
+@pytest.mark.parametrize("lacked", [False, True])
+def test_hosts_that_apply_a_compaction_together_take_turns_unless_all_have_room(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacked: bool
+) -> None:
+    """All began in the same moment, and could fill the disk that they share."""
+    told: list[str] = []
+    monkeypatch.setattr(giving_back.log, "info", lambda event, **facts: told.append(event))
+    disk = Disk(replica, tmp_path, monkeypatch, free=0 if lacked else 3 * MARGIN)
+    while disk.node.upkeep.rewriting.has_turn():
+        disk.pass_time(1)
+    disk.free = 3 * MARGIN
+    disk.node.upkeep.moved_rows_went()
+    disk.pass_time(2 * rewriting._TURN_S)
+    assert (disk.rewrites, told) == (0, ["disk space is freed later"])
+    disk.pass_time(rewriting._TURN_S)
+    assert disk.rewrites == 1
+    disk.free = 4 * MARGIN
+    disk.node.upkeep.moved_rows_went()
+    assert disk.rewrites == 2
 
 
 def test_each_host_tries_again_in_a_time_of_its_own() -> None:
@@ -161,6 +201,10 @@ def test_a_host_that_starts_anew_asks_again(
     node.upkeep.begin()
     assert not begun, "an install brings new files"
     node.upkeep.begin(started=True)
+    assert not begun, "hosts may start together: it has no turn yet"
+    for _ in range(round(ROUND_S)):
+        node.loop.now_s += 1
+        node.upkeep.second()
     assert begun == [MARGIN // 2]
 
 
