@@ -32,7 +32,9 @@ _JOINED_BYTES = 65_536
 PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for lack of room
 PLAIN_SHIFT = 12  # a unit of work (``proxy.http.http2.connection``) unpacks some 4 kB
 BACKLOG_BYTES = 1 << 20  # what may wait for a stream's client
-_NEARLY_S = 0.1  # a client's own clock ends a call by so much before its deadline here comes
+# a client's own clock ends a call by so much before its deadline here comes, or by so much of its timeout:
+# libraries round that up
+_NEARLY_S, _NEARLY = 0.1, 0.01
 SHARED_BACKLOG_BYTES = 16 << 20  # of a connection's streams, beyond which each has less
 
 UnaryHandler = Callable[["Call", bytes], None]
@@ -309,8 +311,10 @@ class Call(Stream):
     def cancelled(self, code: int) -> None:
         if self._slot is not None:
             self._slot.leave(self)
-        if self.deadline is not None and self.deadline - self.connection.now > _NEARLY_S:
-            self.deadline = None  # it has not ended this call: how it counts is found later
+        if self.deadline is not None:
+            nearly_s = max(_NEARLY_S, _NEARLY * (self.headers.route.timeout or 0))
+            if self.deadline - self.connection.now > nearly_s:
+                self.deadline = None  # it has not ended this call: how it counts is found later
         self._drop_buffer()
         if not self.ending:  # else the handler is done with it
             self.gone()
