@@ -45,10 +45,11 @@ class Ends:
         if leader is None:
             return
         now_ns = int(self._node.machine.wall_time() * 1e9)
+        # clocks may be put back, also while nothing is due
+        self._came_ns, self._waits_ns = min(self._came_ns, now_ns), min(self._waits_ns, now_ns)
         due = 0 < tree.next_expiry_ns <= now_ns
         if not (due or tree.going):
             return
-        self._came_ns = min(self._came_ns, now_ns)  # clocks may be put back
         logged = leader.v2
         left = logged.due(self._came_ns)
         if logged.due(now_ns) and not left and not self._waits_ns:

@@ -137,6 +137,33 @@ def test_nodes_end_though_requests_always_wait(busy: Busy) -> None:
     assert busy.keys == []
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_clock_that_is_put_back_takes_no_key_that_is_renewed_in_time(busy: Busy, waits: bool) -> None:
+    """What ended before counted as the moment up to which all had their turn, until something was due."""
+    busy.set(b"/before", 99)
+    busy.apply_all()
+    if waits:
+        busy.replica.put(1)
+        busy.replica.put(2)
+    busy.heartbeat(100.0)
+    if not waits:
+        busy.apply_all()
+        assert busy.keys == []
+    busy.heartbeat(50.0)
+    busy.apply_all()
+    busy.set(b"/service", 60)
+    busy.apply_all()
+    busy.heartbeat(59.9)
+    busy.replica.put(3)
+    busy.replica.put(4)
+    busy.set(b"/service", 70, refresh=True)
+    busy.heartbeat(60.1)
+    busy.apply_all()
+    busy.heartbeat(60.2)
+    busy.apply_all()
+    assert b"service" in busy.keys
+
+
 def test_what_ends_while_others_wait_for_their_end_may_still_be_renewed(busy: Busy) -> None:
     busy.set(b"/first", 1)
     busy.set(b"/second", 3)
