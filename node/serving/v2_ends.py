@@ -2,8 +2,9 @@
 
 While an entry of the leader is under way, requests gather for the next one. The end of a moment's nodes has
 its turn among them, as etcd logs both in the order in which they come: a refresh that came in time keeps its
-node, and whoever comes later finds that it has gone. Very many nodes end some each heartbeat. What is left of
-a moment that has had its turn waits for nothing more.
+node, and whoever comes later finds that it has gone. Very many nodes end some each heartbeat: no other
+request is to wait for all of them. What is left of a moment that has had its turn waits for nothing more. Who
+comes meanwhile still finds these nodes: a create is refused, a refresh keeps its node.
 """
 
 from __future__ import annotations
