@@ -32,7 +32,7 @@ from rocksdict import Checkpoint, Rdict
 from node.storage import directory
 from node.storage.errors import SnapshotRefused, StorageCorruption, raise_read
 from node.storage.keys import Position
-from node.storage.options import state_options
+from node.storage.options import UNCACHED, state_options
 from node.storage.state.rows import open_to_read, position_of
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ BLOCK_BYTES = 64 << 10
 _DIGEST_BYTES = 32
 _ALIGNMENT = 512
 _LOOK_BYTES = 1 << 20  # are written between two looks at the room on the disk
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of a file system that has none of that kind
 _LEFT_OUT = re.compile(r"Table #\d+: ignoring (.*)")  # in RocksDB's LOG of a repair
 DAMAGED = "it came with a damaged file"  # begins a refusal for which the sender checks its own tables
 _serial = itertools.count(1)
@@ -66,13 +67,15 @@ def check_tables(path: Path) -> None:
 
     An iterator reads nothing below a range deletion. RocksDB's repair reads each table as a whole, and notes
     which it leaves out. It works on links: nothing here changes. It takes a second for each 1.5 GB or 14 M
-    rows that the disk's cache has, without the interpreter's lock: for a helper thread.
+    rows that the disk's cache has, without the interpreter's lock: for a helper thread. A file system that
+    has no links at all gets the iterator.
     """
     aside = path / "check"
     aside.mkdir()
     try:
-        for table in path.glob("*.sst"):
-            (aside / table.name).symlink_to(Path("..", table.name))
+        if not _linked(path, aside):
+            _walk(path)
+            return
         try:
             Rdict.repair(str(aside), state_options(1 << 20, 1 << 20, create=False))
         except Exception as e:
@@ -91,6 +94,39 @@ def check_tables(path: Path) -> None:
     if causes and not damage:  # no file may be opened any more, for one
         raise OSError(f"{path}: its tables cannot be checked: {causes[0]}")
     raise StorageCorruption(f"{path}: {damage[0] if damage else 'a table cannot be read'}")
+
+
+def _linked(path: Path, aside: Path) -> bool:
+    """Link its tables into the directory aside; whether this file system has links. OSError."""
+    for table in path.glob("*.sst"):
+        link = aside / table.name
+        try:
+            try:
+                link.symlink_to(Path("..", table.name))
+            except OSError as e:
+                if e.errno not in _NO_LINKS:
+                    raise
+                link.hardlink_to(table)
+        except OSError as e:
+            if e.errno not in _NO_LINKS:
+                raise
+            return False
+    return True
+
+
+def _walk(path: Path) -> None:
+    """Reads all rows. StorageCorruption."""
+    database = open_to_read(path, 1 << 20)
+    try:
+        rows = database.iter(UNCACHED)
+        rows.seek_to_first()
+        while rows.valid():
+            rows.next()
+        rows.status()
+    except Exception as e:
+        raise_read(e, str(path), "reading all of it")
+    finally:
+        database.close()
 
 
 class SnapshotSource:

@@ -393,6 +393,43 @@ def test_a_check_that_cannot_be_made_tells_no_damage(
     source.close()
 
 
+@pytest.mark.parametrize("missing", [["symlink_to"], ["symlink_to", "hardlink_to"]])
+def test_tables_are_checked_where_the_file_system_has_no_links(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]
+) -> None:
+    """Each state was refused there for ever."""
+
+    def none_here(*paths: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for link in missing:
+        monkeypatch.setattr(Path, link, none_here)
+    good = open_store("donor")
+    do(good, *(records.put(b"%05d" % i, 0, 1, os.urandom(100), 0) for i in range(2000)))
+    receive(open_store(), sent(good, tmp_path)).finish()
+    good.close()
+    damage_table(good)
+    source = SnapshotSource.create(open_store("donor"), tmp_path / "outgoing")
+    before = {file: file.read_bytes() for file in source.directory.iterdir()}
+    with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
+        source.check()
+    assert {file: file.read_bytes() for file in source.directory.iterdir()} == before
+    source.close()
+
+
+def test_links_that_cannot_be_made_tell_no_damage(
+    donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*paths: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    monkeypatch.setattr(Path, "symlink_to", full)
+    with pytest.raises(OSError, match="No space left"):
+        source.check()
+    source.close()
+
+
 @pytest.mark.parametrize("cut", ["half", "one byte short", "repeated chunk", "lost chunk", "more behind"])
 def test_a_torn_stream_is_refused(donor: StateStore, open_store: OpenStore, tmp_path: Path, cut: str) -> None:
     chunks = sent(donor, tmp_path, 1000)
