@@ -139,7 +139,7 @@ class Snapshots:
         self._catching_up.begins(peer, node.store.position.shard_index, node.loop.time())
         doubted, self._doubted = self._doubted, False
         future = node.loop.run_in_executor(None, self._made, doubted)
-        future.add_done_callback(lambda done: self._prepared(peer, min_index, done))
+        future.add_done_callback(lambda done: self._prepared(peer, min_index, done, doubted))
 
     def _made(self, doubted: bool) -> SnapshotSource:
         """In a thread."""
@@ -157,7 +157,9 @@ class Snapshots:
             raise
         return source
 
-    def _prepared(self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource]) -> None:
+    def _prepared(
+        self, peer: int, min_index: int, done: asyncio.Future[SnapshotSource], doubted: bool
+    ) -> None:
         self._preparing.discard(peer)
         node = self._node
         error = done.exception() if not done.cancelled() else None
@@ -165,6 +167,8 @@ class Snapshots:
             if isinstance(error, _Damaged) and not node.stopping and error.path == node.store.path:
                 raise error
             if error is not None:
+                # a check that could not be made is made before the next one is sent
+                self._doubted |= doubted and not isinstance(error, _Damaged)
                 if self._complaints.news(str(error), node.loop.time()):
                     log.error("a snapshot could not be made", error=str(error))
                 self._not_sent(peer, pauses=True)

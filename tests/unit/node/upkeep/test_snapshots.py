@@ -282,18 +282,20 @@ def test_a_refusal_for_another_reason_costs_no_check(
     assert checks == []
 
 
-def test_a_check_that_fails_leaves_no_copy(
-    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("failing", ["check", "create"])
+def test_a_check_that_fails_leaves_no_copy_and_is_made_before_the_next_one_is_sent(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float], failing: str
 ) -> None:
     hosts[1].snapshots._doubted = True
-    monkeypatch.setattr(SnapshotSource, "check", raises(DiskFull("here", "a check")))
-    hosts[1].feed(2)
-    with capture_logs() as lines:
+    with monkeypatch.context() as patch, capture_logs() as lines:
+        patch.setattr(SnapshotSource, failing, raises(DiskFull("here", "a check")))
+        hosts[1].feed(2)
         world.run(0.5)
     assert [line["event"] for line in lines] == ["a snapshot could not be made"]
     assert hosts[1].directories() == []
     world.run(10.0)
     assert hosts[2].snapshots.installed == 1
+    assert len(checks) == 1
 
 
 def test_damage_of_a_state_that_was_replaced_meanwhile_ends_no_node(
@@ -312,6 +314,7 @@ def test_damage_of_a_state_that_was_replaced_meanwhile_ends_no_node(
         world.run(10.0)
     assert not [line for line in caplog.records if line.exc_info]
     assert hosts[2].snapshots.installed == 1
+    assert not sender.snapshots._doubted, "nobody has refused what it has now"
     (said,) = [line["error"] for line in lines if line["event"] == "a snapshot could not be made"]
     replaced = f"{sender.state}/db-1"
     assert said.startswith(f"{replaced} is damaged, ")
