@@ -65,6 +65,8 @@ class Defragmenting:
                 try:
                     database.flush(True)
                 except Exception as e:
+                    if self._closing is database:
+                        return
                     if is_damage(e):
                         raise_write(e, path, "compacting")
                 raise Filled("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")

@@ -3,18 +3,23 @@ answer."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from cluster.effects import records
 from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
+from node.storage.defragment import Defragmenting
 from node.storage.errors import raise_read
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import damage_table, do, history
@@ -216,6 +221,25 @@ def test_a_defragmentation_that_meets_damage_first_blames_no_full_disk(open_stor
     for way in (store.defragment, store.close):
         with pytest.raises(StorageCorruption, match=r"checksum mismatch.*\.sst"):
             way()
+
+
+def test_damage_of_a_database_that_an_install_replaces_ends_no_node() -> None:
+    """It came while the defragmentation asked what had failed."""
+    failures, closed = itertools.count(), threading.Event()
+    defragmenting = Defragmenting()
+
+    def flush(wait: bool) -> None:
+        closing.start()
+        assert closed.wait(10)
+        raise Exception("Corruption: block checksum mismatch")
+
+    database: Any = SimpleNamespace(
+        compact_range=lambda first, last: None, flush=flush, close=lambda: None,
+        cancel_all_background=lambda wait: closed.set(), property_int_value=lambda name: next(failures),
+    )
+    closing = threading.Thread(target=defragmenting.close, args=(database,))
+    defragmenting.run(database, "db-1")
+    closing.join()
 
 
 def test_reads_do_not_rename_errors_that_are_ours() -> None:
