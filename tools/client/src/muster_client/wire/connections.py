@@ -143,6 +143,10 @@ class Connections:
         """One that is connected, and not to be avoided."""
         return next((one for one in self._opened if one.ready and one.name not in avoid), None)
 
+    def several(self) -> bool:
+        """Whether more than one endpoint is connected."""
+        return sum(one.ready for one in self._opened) > 1
+
     async def close(self) -> None:
         self._closed = True
         self._own()

@@ -166,8 +166,9 @@ class Keeper:
     async def _renew(self, kept: Kept) -> None:
         part_s, slow_s = kept.ttl_s / _PARTS, kept.ttl_s / _ATTEMPT
         pause_s = max(0.0, kept.until - kept.ttl_s + part_s - self._clock())
-        asked: set[_Asked] = set()  # the first answer counts
+        asked: list[_Asked] = []  # in the order of their sending
         avoid: set[str] = set()
+        newest = self._clock()
         try:
             while not kept.told():
                 if (left_s := kept.until - self._clock()) <= 0:
@@ -175,38 +176,39 @@ class Keeper:
                     break
                 done: set[_Asked] = set()
                 if asked:
-                    done, asked = await asyncio.wait(
+                    done, _ = await asyncio.wait(
                         asked, timeout=min(pause_s, left_s), return_when=asyncio.FIRST_COMPLETED)
                 else:
                     await asyncio.sleep(min(pause_s, left_s))
                 if done:
                     pause_s = min(_LONGEST_S, kept.ttl_s / _AGAIN)
-                    if (took_s := self._taken(kept, done)) is not None:
-                        pause_s = max(pause_s, part_s - took_s)
-                        await _end(asked)
-                        asked = set()
-                elif (left_s := kept.until - self._clock()) > 0:
-                    asked.add(asyncio.create_task(self._asked(kept.id, avoid, left_s, slow_s)))
-                    pause_s = slow_s
+                    if good := [task for task in asked if task in done and self._took(kept, task)]:
+                        # a later one is worth more, and takes the place of the next
+                        pause_s = max(pause_s, newest + part_s - self._clock())
+                        await _end(asked[: asked.index(good[-1])])
+                        asked = asked[asked.index(good[-1]) :]
+                    asked = [task for task in asked if task not in done]
+                elif (newest := self._clock()) < kept.until:
+                    # it outlives what is left now: an answer to another one may come before its own
+                    asked.append(asyncio.create_task(self._asked(kept.id, avoid, kept.ttl_s, slow_s)))
+                    # what is slow is asked no more often
+                    pause_s = slow_s if self._caller.connections.several() else part_s
         finally:
             await _end(asked)
         self._tasks.pop(kept, None)
 
-    def _taken(self, kept: Kept, done: set[_Asked]) -> float | None:
-        """How long the renewal took; None: there is none."""
-        took_s = None
-        for task in done:
-            try:
-                answer, sent = task.result()
-            except Exception as error:  # whatever it is, the loss is told in time
-                log.warning("lease %x: not renewed: %s", kept.id, error)
-                continue
-            if answer.TTL <= 0:
-                kept.gone = True
-                self._lose(kept, "it ended, or was revoked")
-            elif kept.renewed(sent + answer.TTL, self._clock()):
-                took_s = self._clock() - sent
-        return took_s
+    def _took(self, kept: Kept, task: _Asked) -> bool:
+        """Whether it has renewed the lease."""
+        try:
+            answer, sent = task.result()
+        except Exception as error:  # whatever it is, the loss is told in time
+            log.warning("lease %x: not renewed: %s", kept.id, error)
+            return False
+        if answer.TTL > 0:
+            return kept.renewed(sent + answer.TTL, self._clock())
+        kept.gone = True
+        self._lose(kept, "it ended, or was revoked")
+        return False
 
     async def _asked(
         self, id: int, avoid: set[str], limit_s: float, slow_s: float
@@ -255,7 +257,7 @@ class Keeper:
         kept.end(why)
 
 
-async def _end(asked: set[_Asked]) -> None:
+async def _end(asked: list[_Asked]) -> None:
     for task in asked:
         task.cancel()
     await asyncio.gather(*asked, return_exceptions=True)
