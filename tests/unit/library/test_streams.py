@@ -7,6 +7,8 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import muster_client as m
@@ -87,6 +89,24 @@ def test_a_watch_leaves_an_endpoint_that_hangs_once_another_one_is_back(
         ready = property(lambda self: (back.is_set() or self.name == hanging) and was.fget(self))
         monkeypatch.setattr(connections.Connection, "ready", ready)
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(("had", "has"), [(1, 2), (2, 2)])
+def test_an_endpoint_that_another_one_cut_short_gets_no_more_time(
+    monkeypatch: pytest.MonkeyPatch, had: int, has: int
+) -> None:
+    """It had the more often too much for the other one, and was cut short again."""
+    monkeypatch.setattr(following, "_ESTABLISHED_IN_S", 0.02)
+    both = SimpleNamespace(others=lambda no_better: bool({"slow", "other"} - set(no_better)))
+    feed: Any = SimpleNamespace(_patience={"slow": had}, _caller=SimpleNamespace(connections=both))
+
+    async def main() -> None:
+        stream: Any = SimpleNamespace(name="slow", read=asyncio.Event().wait)
+        with pytest.raises(TimeoutError):
+            await following.Following._created(feed, stream)
+        assert feed._patience == {"slow": has}
+
+    asyncio.run(main())
 
 
 def test_a_watch_that_is_closed_blames_no_endpoint(caplog: pytest.LogCaptureFixture) -> None:

@@ -291,11 +291,11 @@ class Following(Generic[Told]):
         no_better = {name for name, others in self._patience.items() if others >= turns} | {stream.name}
         reading = asyncio.create_task(stream.read())
         try:
-            for _ in range(turns):
+            for turn in range(1, turns + 1):
                 if (await asyncio.wait((reading,), timeout=_ESTABLISHED_IN_S))[0]:
                     return reading.result()
-                if self._caller.connections.others(no_better):
-                    break
+                if turn < turns and self._caller.connections.others(no_better):
+                    raise TimeoutError  # it has not had its time, and needs no more the next time
             self._patience[stream.name] = min(2 * turns, _LONGER)
             raise TimeoutError
         finally:
