@@ -45,7 +45,8 @@ def planned(plan: dict[str, Any]) -> tuple[layout.Layout, list[int]]:
     clients, peers, doors = free[:count], free[count : 2 * count], kept or free[2 * count :]
     if not kept:
         write_whole(Path(data_dir, _DOORS), json.dumps(doors).encode(), 0o644)
-        ports.keep(doors, os.path.join(data_dir, _DOORS))
+        if count > 1:
+            ports.keep(doors, os.path.join(data_dir, _DOORS))
     made = layout.plan(data_dir, count, plan["shards"], 1, 0, ["none"] * count, ())
     keys = os.path.join(data_dir, "keys")
     if count > 1 and not os.path.exists(keys):
@@ -68,7 +69,7 @@ def _doors_of(data_dir: str, count: int) -> list[int]:
     """Those of an earlier start, by which hosts with data know each other; []: there are none.
     ConfigError."""
     had = len(list(Path(data_dir).glob("host*/member/identity.json")))
-    if had == 0 or had == count == 1:
+    if had == 0 or (had == count == 1 and _is_lone(data_dir)):
         return []  # nobody knows another
     path, known = Path(data_dir, _DOORS), f"the hosts of {data_dir} know each other by ports that"
     try:
@@ -83,6 +84,14 @@ def _doors_of(data_dir: str, count: int) -> list[int]:
     except OSError as error:
         raise ConfigError(f"{known} are taken: {error}") from None
     return list(doors)
+
+
+def _is_lone(data_dir: str) -> bool:
+    """Whether the earlier start was of one host, as far as one knows. It may have begun one of several."""
+    try:
+        return len(json.loads(Path(data_dir, _DOORS).read_bytes())) == 1
+    except (OSError, TypeError, ValueError):
+        return True
 
 
 class Keeper:

@@ -7,6 +7,7 @@ long as it runs.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import random
 import socket
@@ -47,16 +48,19 @@ def take(wanted: Collection[int]) -> None:
 
 
 def keep(found: Collection[int], file: str) -> None:
-    """Other callers of :func:`free` take these last, while the file is there: a later process needs them."""
+    """Other callers of :func:`free` take these last, while this JSON file lists one of their block: a later
+    process needs them."""
     for start in {port // _BLOCK * _BLOCK for port in found}:
         (_folder() / str(start)).write_bytes(os.fsencode(os.path.abspath(file)))
 
 
 def _is_kept(lock: Path) -> bool:
+    start = int(lock.name)
     try:
-        return os.path.exists(lock.read_bytes())
-    except OSError:
-        return False  # never used
+        listed = json.loads(Path(os.fsdecode(lock.read_bytes())).read_bytes())
+        return any(start <= port < start + _BLOCK for port in listed)
+    except (OSError, TypeError, ValueError):
+        return False  # never used, or the file lists others
 
 
 def _folder() -> Path:

@@ -102,13 +102,28 @@ def test_others_take_the_ports_of_a_kept_cluster_last(
     monkeypatch.setattr(ports, "_last_of_kernel", lambda: 60_999)
     monkeypatch.setattr(ports, "_is_free", lambda port: True)
     monkeypatch.setattr(random, "shuffle", lambda starts: None)
+    ports.keep([61_051, 61_052], str(doors))  # its data was removed, and made anew
     ports.keep([61_001, 61_002], str(doors))
-    doors.touch()
+    doors.write_text("[61001, 61002]")
     assert ports.free(1) == [61_050]
     assert ports.free(1) == [61_000]
 
 
-def test_a_lone_host_with_data_takes_any_ports(tmp_path: Path) -> None:
+def test_a_lone_host_with_data_takes_any_ports_and_keeps_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begin(tmp_path, 1)
     with planned(tmp_path, 1) as first, planned(tmp_path, 1) as other:
         assert first != other
+    monkeypatch.setattr(ports, "keep", lambda *_: pytest.fail("no later start needs them"))
+    keeper.planned({"hosts": 1, "data_dir": str(tmp_path), "shards": 1, "flags": []})
+
+
+def test_the_only_one_of_several_hosts_that_began_is_not_taken_for_a_lone_one(tmp_path: Path) -> None:
+    """Its start waited for the others, and another number was refused for good."""
+    with planned(tmp_path):
+        begin(tmp_path, 1)
+    with planned(tmp_path, 1) as fewer:
+        assert fewer == f"{tmp_path} has the data of 3 hosts, not of 1"
+    with planned(tmp_path) as again:
+        assert len(again[0]) == 3
