@@ -21,17 +21,11 @@ def room(database: Rdict) -> int:
     return size * max(rows - 2 * deletions, 0) // max(rows, 1)
 
 
-def kept_free(free: int, spare_bytes: int) -> int:
-    """``spare_bytes`` of what is free, or a quarter of it, are left to others: on a disk that is short, to
-    rewrite is the way out."""
-    return min(spare_bytes, free // 4)
-
-
 def check_room(needed: int, path: str, spare_bytes: int) -> None:
-    """Raises NoRoom if the disk has less, without what is kept free: RocksDB would fill it before it gives
-    up."""
+    """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up. ``spare_bytes`` of it, or
+    a quarter of what is free, are left to others: on a disk that is short, to rewrite is the way out."""
     free = free_bytes(path)
-    if needed > free - (kept := kept_free(free, spare_bytes)):
+    if needed > free - (kept := min(spare_bytes, free // 4)):
         raise NoRoom(
             f"defragmenting may need {needed} bytes of the disk, and {free} are free"
             + (f", of which {kept} have to stay so" if kept else ""))

@@ -58,7 +58,7 @@ class Upkeep:
             node, settings, raft_log, raft, alarms=self.alarms, logged=logged, now_ms=now_ms)
         self.quota = Quota(settings, store, alarms=self.alarms, shortage=self._shortage, logged=logged)
         self.room = CopyRoom(settings, self.quota)
-        self.rewriting = Rewriting(settings, store, self._members, machine)
+        self.rewriting = Rewriting(settings, store)
         self._giving_back = GivingBack(machine, node.fail)
         self.catching_up = CatchingUp()
         self._slowing = Slowing(
@@ -126,20 +126,17 @@ class Upkeep:
         self.counting.compacted()
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
-            self._giving_back.want(self.rewriting.give_back)
+            self._giving_back.want(self.rewriting.rewrite)
         elif self._store.buffers_removals:  # on a quiet store they would stay
             self.flushes.want()
 
     def moved_rows_went(self) -> None:
         """Of a copy that was given up, or of keys that have left: they count until RocksDB merges that."""
         if self.room.lacks_quota:
-            self._giving_back.want(self.rewriting.give_back)
+            self._giving_back.want(self.rewriting.rewrite)
 
     def _short(self) -> bool:
         return self.alarms.no_space or self.room.lacks_quota
-
-    def _members(self) -> list[int]:
-        return [peer.member_id for peer in self._node.roster.table.peers]
 
     def begin(self, *, started: bool = False) -> None:
         """After a start or an install: count the keys, and go on with an interrupted compaction. A process
@@ -149,7 +146,7 @@ class Upkeep:
         if self._store.compacting:
             self.compaction.due()
         elif started and self._store.compact_revision and self._short():
-            self._giving_back.try_in_turn(self.rewriting.give_back)
+            self._giving_back.want(self.rewriting.rewrite)
 
     def alarms_changed(self) -> None:
         self.alarms.changed()
@@ -197,7 +194,7 @@ class Upkeep:
         faults.log(log)
         self.quota.second()
         self._shortage.second()
-        self._giving_back.second(self._short, self.rewriting.has_turn)
+        self._giving_back.second(self._short)
         self.lease_checks.second()
         self._store.lease_lists.second()
         if self._log.bytes_after(0) >= self._long_log_bytes:

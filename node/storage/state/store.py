@@ -285,11 +285,6 @@ class StateStore(Versions):
     def _property(self, name: str) -> int:
         return self.database.property_int_value(name) or 0
 
-    def rewriting_needs(self) -> int:
-        """Bytes of the disk that ``defragment`` may need. It looks at every file."""
-        with self.flushing:
-            return room(self.database)
-
     def defragment(self, spare_bytes: int = 0) -> None:
         """Give space back to the file system. Long; may run in a helper thread. An install ends it. Raises
         NoRoom where it may need more than the disk has, less ``spare_bytes`` (``check_room``)."""

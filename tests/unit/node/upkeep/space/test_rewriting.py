@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from cluster.effects import records
-from cluster.members.table import Table
 from node.storage import defragment
 from node.storage.errors import Filled
-from node.upkeep.space import giving_back, rewriting
+from node.upkeep.space import giving_back
 from node.upkeep.space.rewriting import LOCK
 from tests.unit.node.upkeep.replicas import Make, Replica
 
 QUOTA, MARGIN = 16_000, 10_000
-GB = 1 << 30
-ROUND_S = 3 * rewriting._TURN_S  # of three hosts
+ROUND_S = 3 * giving_back._ROOM_AGAIN_S
 
 
 def short_of_quota(replica: Make, monkeypatch: pytest.MonkeyPatch, run_dir: str, shard: int = 0) -> Replica:
@@ -71,10 +69,8 @@ def test_a_rewrite_leaves_half_the_margin_or_a_quarter_of_what_is_free(
 ) -> None:
     """Flushes and appends of this and other shards go on meanwhile. Without room they end the host."""
     node = short_of_quota(replica, monkeypatch, str(tmp_path))
-    node.roster.table = Table(node.settings.common.peers[:1])  # of several hosts each leaves more
     begun: list[str] = []
-    for of in (defragment, rewriting):
-        monkeypatch.setattr(of, "free_bytes", lambda path: free)
+    monkeypatch.setattr(defragment, "free_bytes", lambda path: free)
     monkeypatch.setattr("node.storage.state.store.room", lambda database: needed)
     monkeypatch.setattr(defragment.Defragmenting, "run", lambda self, database, path: begun.append(path))
     node.upkeep.moved_rows_went()
@@ -90,10 +86,9 @@ class Disk:
     ) -> None:
         self.node = short_of_quota(replica, monkeypatch, str(tmp_path))
         self.free, self.needs = free, MARGIN
-        self.tries = self.rewrites = self.goes = 0
+        self.tries = self.rewrites = 0
         self.fills = False
         monkeypatch.setattr(defragment, "free_bytes", self.looked_at)
-        monkeypatch.setattr(rewriting, "free_bytes", lambda path: self.free)
         monkeypatch.setattr("node.storage.state.store.room", lambda database: self.needs)
         monkeypatch.setattr(defragment.Defragmenting, "run", self.rewritten)
         self.node.upkeep.moved_rows_went()
@@ -112,7 +107,6 @@ class Disk:
     def pass_time(self, seconds: float) -> None:
         for _ in range(round(seconds)):
             self.node.loop.now_s += 1
-            self.free -= self.goes
             later, self.node.loop.later = self.node.loop.later, []
             for call in later:
                 call()
@@ -125,7 +119,7 @@ def test_what_found_no_room_is_tried_again_and_done_once_there_is_some(
     """Of hosts that share a disk none might begin, and the store stayed full after its keys were gone."""
     disk = Disk(replica, tmp_path, monkeypatch)
     disk.pass_time(3 * ROUND_S)
-    assert (disk.tries, disk.rewrites) == (4, 0), "each looks at all files"
+    assert (disk.tries, disk.rewrites) == (10, 0), "each looks at all files"
     disk.free = 3 * MARGIN
     disk.pass_time(ROUND_S + 1)
     assert disk.rewrites == 1
@@ -133,58 +127,33 @@ def test_what_found_no_room_is_tried_again_and_done_once_there_is_some(
     assert disk.rewrites == 1
 
 
-def test_a_try_for_which_another_host_may_use_up_the_room_waits(
+def test_hosts_beside_each_other_rewrite_one_after_the_other(
     replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Hosts that shared a disk all began as soon as it had room for one, and filled it: it ended them."""
-    disk = Disk(replica, tmp_path, monkeypatch)
-    disk.free, disk.needs, disk.goes = 29 * GB // 10, GB, 20 << 20
-    disk.pass_time(2 * ROUND_S)
-    assert disk.rewrites == 0
-    disk.goes = 0
-    disk.pass_time(ROUND_S + 1)
-    assert disk.rewrites == 1
+    """All began as soon as the disk had room for one, and filled it: it ended them."""
+    paths = [tmp_path / host / "member" / "shard-0" for host in ("a", "b", "elsewhere/c")]
+    nodes = []
+    for number, path in enumerate(paths):
+        path.mkdir(parents=True)
+        node = short_of_quota(replica, monkeypatch, str(path.parent), shard=number)
+        node.upkeep.rewriting._data_dir = str(path)
+        nodes.append(node)
+    one, two, far = nodes
+    seen: list[str] = []
 
+    def first(*spare_bytes: int) -> None:
+        two.upkeep.moved_rows_went()
+        far.upkeep.moved_rows_went()
+        seen.append("first ended")
 
-@pytest.mark.parametrize(
-    ("free", "goes"), [(2 * GB, 1 << 20), (31 * GB // 10, 5 << 20)], ids=["slow", "large"])
-def test_what_other_programs_write_does_not_keep_it_waiting(
-    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, goes: int
-) -> None:
-    """A log that grew kept a store from its room for as long, also where the disk had it for all hosts."""
-    disk = Disk(replica, tmp_path, monkeypatch)
-    disk.free, disk.needs, disk.goes = free, GB, goes
-    disk.pass_time(ROUND_S + 1)
-    assert disk.rewrites == 1
-
-
-@pytest.mark.parametrize("lacked", [False, True])
-def test_hosts_that_apply_a_compaction_together_take_turns_unless_all_have_room(
-    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacked: bool
-) -> None:
-    """All began in the same moment, and could fill the disk that they share."""
-    told: list[str] = []
-    monkeypatch.setattr(giving_back.log, "info", lambda event, **facts: told.append(event))
-    disk = Disk(replica, tmp_path, monkeypatch, free=0 if lacked else 3 * MARGIN)
-    while disk.node.upkeep.rewriting.has_turn():
-        disk.pass_time(1)
-    disk.free = 3 * MARGIN
-    disk.node.upkeep.moved_rows_went()
-    disk.pass_time(2 * rewriting._TURN_S)
-    assert (disk.rewrites, told) == (0, ["disk space is freed later"])
-    disk.pass_time(rewriting._TURN_S)
-    assert disk.rewrites == 1
-    disk.free = 4 * MARGIN
-    disk.node.upkeep.moved_rows_went()
-    assert disk.rewrites == 2
-
-
-def test_each_host_tries_again_in_a_time_of_its_own() -> None:
-    hosts, times = [30, 10, 20], range(int(ROUND_S))
-    turns = [{at for at in times if rewriting.has_turn(host, hosts, 1e9 + at)} for host in hosts]
-    assert [len(turn) for turn in turns] == [5, 5, 5]
-    assert min(abs(one - two) for one in turns[0] for two in turns[1] | turns[2]) > rewriting._STEADY_S[0]
-    assert not any(rewriting.has_turn(40, hosts, at) for at in times), "it was removed"
+    monkeypatch.setattr(one.store, "defragment", first)
+    monkeypatch.setattr(two.store, "defragment", lambda *spare_bytes: seen.append("second"))
+    monkeypatch.setattr(far.store, "defragment", lambda *spare_bytes: seen.append("far"))
+    one.upkeep.moved_rows_went()
+    assert seen == ["far", "first ended"]
+    (again,) = two.loop.later
+    again()
+    assert seen == ["far", "first ended", "second"]
 
 
 def test_a_host_that_starts_anew_asks_again(
@@ -201,10 +170,6 @@ def test_a_host_that_starts_anew_asks_again(
     node.upkeep.begin()
     assert not begun, "an install brings new files"
     node.upkeep.begin(started=True)
-    assert not begun, "hosts may start together: it has no turn yet"
-    for _ in range(round(ROUND_S)):
-        node.loop.now_s += 1
-        node.upkeep.second()
     assert begun == [MARGIN // 2]
 
 
