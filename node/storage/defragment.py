@@ -21,13 +21,15 @@ def room(database: Rdict) -> int:
     return size * max(rows - 2 * deletions, 0) // max(rows, 1)
 
 
-def check_room(needed: int, path: str, spare_bytes: int) -> None:
-    """Raises NoRoom if the disk has less: RocksDB would fill it before it gives up. ``spare_bytes`` of it, or
-    a quarter of what is free, are left to others: on a disk that is short, to rewrite is the way out."""
+def check_room(needed: int, path: str, spare_bytes: int, hosts: int = 1) -> None:
+    """Raises NoRoom if the disk has less for each of the ``hosts``: RocksDB would fill it before it gives up.
+    ``spare_bytes`` of it, or a quarter of what is free, are left to others: on a disk that is short, to
+    rewrite is the way out."""
     free = free_bytes(path)
-    if needed > free - (kept := min(spare_bytes, free // 4)):
+    if needed * hosts > free - (kept := min(spare_bytes, free // 4)):
         raise NoRoom(
-            f"defragmenting may need {needed} bytes of the disk, and {free} are free"
+            f"defragmenting may need {needed} bytes of the disk"
+            + (f" for each of {hosts} hosts" if hosts > 1 else "") + f", and {free} are free"
             + (f", of which {kept} have to stay so" if kept else ""))
 
 

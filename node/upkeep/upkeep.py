@@ -126,14 +126,18 @@ class Upkeep:
         self.counting.compacted()
         # RocksDB takes its time to drop what was deleted, and puts wait for it
         if self.quota.full or self.alarms.no_space:
-            self._giving_back.want(self.rewriting.rewrite)
+            self._give_back()
         elif self._store.buffers_removals:  # on a quiet store they would stay
             self.flushes.want()
 
     def moved_rows_went(self) -> None:
         """Of a copy that was given up, or of keys that have left: they count until RocksDB merges that."""
         if self.room.lacks_quota:
-            self._giving_back.want(self.rewriting.rewrite)
+            self._give_back()
+
+    def _give_back(self, *, again: bool = False) -> None:
+        self.rewriting.lacked, self.rewriting.hosts = again, len(self._node.roster.table.peers)
+        self._giving_back.want(self.rewriting.give_back)
 
     def _short(self) -> bool:
         return self.alarms.no_space or self.room.lacks_quota
@@ -146,7 +150,7 @@ class Upkeep:
         if self._store.compacting:
             self.compaction.due()
         elif started and self._store.compact_revision and self._short():
-            self._giving_back.want(self.rewriting.rewrite)
+            self._give_back(again=True)
 
     def alarms_changed(self) -> None:
         self.alarms.changed()

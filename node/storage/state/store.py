@@ -285,11 +285,12 @@ class StateStore(Versions):
     def _property(self, name: str) -> int:
         return self.database.property_int_value(name) or 0
 
-    def defragment(self, spare_bytes: int = 0) -> None:
+    def defragment(self, spare_bytes: int = 0, hosts: int = 1) -> None:
         """Give space back to the file system. Long; may run in a helper thread. An install ends it. Raises
-        NoRoom where it may need more than the disk has, less ``spare_bytes`` (``check_room``)."""
+        NoRoom where so many ``hosts`` may need more than the disk has, less ``spare_bytes``
+        (``check_room``)."""
         with self.flushing:
-            check_room(room(self.database), self.path, spare_bytes)
+            check_room(room(self.database), self.path, spare_bytes, hosts)
         self.flush()
         self._defragmenting.run(self.database, self.path)
 

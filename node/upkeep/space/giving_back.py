@@ -3,7 +3,7 @@
 That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
 takes a fifth of the time at most. Work that is wanted meanwhile is done once. What the disk lacks the room
 for is tried again while the store is short of space: other shards, hosts and programs may have made room. One
-that filled the disk is left to RocksDB. What another shard or host is busy with waits (``rewriting``).
+that filled the disk is left to RocksDB. What another shard of the host is busy with waits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Rewriting a shard's files without what was deleted: one shard of a host at a time, with room to spare.
 
 Old files stay until the new ones are there. Shards that rewrite side by side could each find the room that
-all together lack, and a full disk ends the host. So do hosts of a machine whose data directories lie in one
-directory, on one file system. Hosts that share a disk otherwise know nothing of each other.
+all together lack, and a full disk ends the host.
 """
 
 from __future__ import annotations
@@ -10,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cluster.settings import NodeSettings
+from node.storage.errors import NoRoom
 
 if TYPE_CHECKING:
     from node.storage import StateStore
@@ -23,48 +23,49 @@ AGAIN_S = 1.0  # a shard that finds another one at it asks again after so long
 
 
 class Busy(Exception):
-    """Another shard of this host, or another host beside it, rewrites already."""
+    """A shard of this host rewrites already."""
 
 
 class Rewriting:
+    """Attributes: ``hosts`` of the cluster, any of which may use the same disk. ``lacked``: the disk had too
+    little room. Then all hosts may be waiting for some: this one goes on once there is enough for all."""
+
     def __init__(self, settings: NodeSettings, store: StateStore) -> None:
-        self._run_dir, self._data_dir = settings.common.run_dir, settings.data_dir
+        self.hosts, self.lacked = 1, False
+        self._run_dir = settings.common.run_dir
         self._spare_bytes = settings.min_free_disk_bytes // 2  # below it a host is very short of space
         self._store = store
 
     def rewrite(self) -> None:
         """Long; for a helper thread. Raises Busy, NoRoom, SyncFailed, StorageCorruption."""
-        with _alone(self._run_dir, self._data_dir):
+        with _alone(self._run_dir):
             self._store.defragment(self._spare_bytes)
 
-
-def _beside(data_dir: str) -> str | None:
-    """The directory that a host's data directory lies in, where both are on one file system."""
-    member = os.path.dirname(os.path.realpath(data_dir))
-    if os.path.basename(member) != "member":
-        return None
-    found = os.path.dirname(os.path.dirname(member))
-    return found if os.stat(found).st_dev == os.stat(data_dir).st_dev else None
+    def give_back(self) -> None:
+        """The same for upkeep, which tries it again."""
+        with _alone(self._run_dir):
+            try:
+                self._store.defragment(self._spare_bytes, self.hosts if self.lacked else 1)
+            except NoRoom:
+                self.lacked = True
+                raise
+            self.lacked = False
 
 
 @contextmanager
-def _alone(run_dir: str, data_dir: str) -> Iterator[None]:
-    """Raises Busy. Where a file cannot be made or locked nobody waits: what makes room goes on."""
-    with ExitStack() as held:
-        with suppress(OSError):
-            if run_dir:
-                lock = os.path.join(run_dir, LOCK)
-                _hold(held, os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        with suppress(OSError):
-            if beside := _beside(data_dir):
-                _hold(held, os.open(beside, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+def _alone(run_dir: str) -> Iterator[None]:
+    """Raises Busy. Where the file cannot be made or locked nobody waits: what makes room goes on."""
+    fd = -1
+    try:
+        if run_dir:
+            with suppress(OSError):
+                fd = os.open(os.path.join(run_dir, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if fd >= 0 and not _locked(fd):
+            raise Busy
         yield
-
-
-def _hold(held: ExitStack, fd: int) -> None:
-    held.callback(os.close, fd)
-    if not _locked(fd):
-        raise Busy
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _locked(fd: int) -> bool:

@@ -80,7 +80,7 @@ def test_rows_that_went_are_given_back_where_room_is_short(
     monkeypatch.setattr(node.store, "size_in_use_bytes", lambda: used)
     done: list[float] = []
 
-    def defragment(spare_bytes: int) -> None:
+    def defragment(spare_bytes: int, hosts: int) -> None:
         node.loop.now_s += 1.0
         done.append(node.loop.now_s)
 

@@ -55,7 +55,7 @@ def test_no_shard_waits_where_the_lock_cannot_be_made(
     for run_dir in (str(tmp_path / "gone"), ""):
         node = short_of_quota(replica, monkeypatch, run_dir)
         seen: list[int] = []
-        monkeypatch.setattr(node.store, "defragment", lambda *spare, seen=seen: seen.extend(spare))
+        monkeypatch.setattr(node.store, "defragment", lambda spare, hosts, seen=seen: seen.append(spare))
         node.upkeep.moved_rows_went()
         assert seen == [MARGIN // 2]
 
@@ -120,40 +120,34 @@ def test_what_found_no_room_is_tried_again_and_done_once_there_is_some(
     disk = Disk(replica, tmp_path, monkeypatch)
     disk.pass_time(3 * ROUND_S)
     assert (disk.tries, disk.rewrites) == (10, 0), "each looks at all files"
-    disk.free = 3 * MARGIN
+    disk.free = 4 * MARGIN
     disk.pass_time(ROUND_S + 1)
     assert disk.rewrites == 1
     disk.pass_time(3 * ROUND_S)
     assert disk.rewrites == 1
 
 
-def test_hosts_beside_each_other_rewrite_one_after_the_other(
+def test_what_found_no_room_waits_until_the_disk_has_it_for_all_hosts(
     replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All began as soon as the disk had room for one, and filled it: it ended them."""
-    paths = [tmp_path / host / "member" / "shard-0" for host in ("a", "b", "elsewhere/c")]
-    nodes = []
-    for number, path in enumerate(paths):
-        path.mkdir(parents=True)
-        node = short_of_quota(replica, monkeypatch, str(path.parent), shard=number)
-        node.upkeep.rewriting._data_dir = str(path)
-        nodes.append(node)
-    one, two, far = nodes
-    seen: list[str] = []
+    """Hosts that share a disk all began as soon as it had room for one, and filled it: it ended them."""
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free = 3 * MARGIN
+    disk.pass_time(3 * ROUND_S)
+    assert disk.rewrites == 0
+    disk.free = 4 * MARGIN
+    disk.pass_time(ROUND_S)
+    assert disk.rewrites == 1
 
-    def first(*spare_bytes: int) -> None:
-        two.upkeep.moved_rows_went()
-        far.upkeep.moved_rows_went()
-        seen.append("first ended")
 
-    monkeypatch.setattr(one.store, "defragment", first)
-    monkeypatch.setattr(two.store, "defragment", lambda *spare_bytes: seen.append("second"))
-    monkeypatch.setattr(far.store, "defragment", lambda *spare_bytes: seen.append("far"))
-    one.upkeep.moved_rows_went()
-    assert seen == ["far", "first ended"]
-    (again,) = two.loop.later
-    again()
-    assert seen == ["far", "first ended", "second"]
+def test_a_compaction_tries_it_at_once(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(replica, tmp_path, monkeypatch)
+    disk.free = 3 * MARGIN
+    disk.node.upkeep.moved_rows_went()
+    disk.pass_time(1)
+    assert disk.rewrites == 1
 
 
 def test_a_host_that_starts_anew_asks_again(
@@ -162,7 +156,7 @@ def test_a_host_that_starts_anew_asks_again(
     """Operators of a full disk restart hosts. What the process before lacked the room for was forgotten."""
     node = short_of_quota(replica, monkeypatch, str(tmp_path))
     begun: list[int] = []
-    monkeypatch.setattr(node.store, "defragment", begun.append)
+    monkeypatch.setattr(node.store, "defragment", lambda spare, hosts: begun.append(hosts))
     node.upkeep.begin(started=True)
     assert not begun, "nothing was ever compacted"
     node.apply(records.put(b"k", 0, 1, b"v", 0) + records.compact(1))
@@ -170,7 +164,7 @@ def test_a_host_that_starts_anew_asks_again(
     node.upkeep.begin()
     assert not begun, "an install brings new files"
     node.upkeep.begin(started=True)
-    assert begun == [MARGIN // 2]
+    assert begun == [3], "all hosts may start together"
 
 
 def test_a_second_shortage_that_finds_no_room_is_told(
@@ -212,7 +206,7 @@ def test_what_found_no_room_waits_while_the_store_has_space(
 ) -> None:
     """To rewrite all files for nothing would slow clients down."""
     disk = Disk(replica, tmp_path, monkeypatch)
-    disk.free = 3 * MARGIN
+    disk.free = 4 * MARGIN
     monkeypatch.setattr(disk.node.store, "size_in_use_bytes", lambda: 0)
     disk.pass_time(3 * ROUND_S)
     assert (disk.tries, disk.rewrites) == (1, 0)
@@ -226,6 +220,6 @@ def test_a_rewrite_that_filled_the_disk_is_not_tried_again(
 ) -> None:
     """A full disk ends hosts that share it."""
     disk = Disk(replica, tmp_path, monkeypatch)
-    disk.free, disk.fills = 3 * MARGIN, True
+    disk.free, disk.fills = 4 * MARGIN, True
     disk.pass_time(3 * ROUND_S)
     assert disk.rewrites == 1
