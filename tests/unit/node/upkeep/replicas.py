@@ -87,7 +87,6 @@ class Replica:
         self.store = StateStore.open(path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
         self.loop, self.stopping, self.applied_index, self.order_index = Loop(), False, 0, 0
         self.machine = Machine(fake.loop, common)
-        self.machine.monotonic = self.machine.wall_time = self.loop.time
         self.heard = {2: SimpleNamespace(heard_ms=1e6), 3: SimpleNamespace(heard_ms=1e6)}
         self.raft = SimpleNamespace(
             configuration=group,
