@@ -43,7 +43,7 @@ class Defragmenting:
 
     def __init__(self) -> None:
         self._running = threading.Lock()
-        self._closing: Rdict | None = None  # an install has replaced it
+        self._closing: Rdict | None = None  # an install replaces it
 
     def run(self, database: Rdict, path: str) -> None:
         """Long; for a helper thread. Raises SyncFailed, StorageCorruption, Filled."""
@@ -67,14 +67,15 @@ class Defragmenting:
                         raise_write(e, path, "compacting")
                 raise Filled("defragmenting failed: the disk may be full, RocksDB's LOG has the reason")
 
+    def replaces(self, database: Rdict) -> None:
+        """An install begins that replaces it: from now on its errors are nobody's."""
+        self._closing = database
+
     def close(self, database: Rdict) -> None:
         """Close a replaced database, at once even if it is being compacted."""
-        self._closing = database
-        if self._running.acquire(blocking=False):
-            database.close()
-        else:
+        if not self._running.acquire(blocking=False):
             database.cancel_all_background(True)
             self._running.acquire()
-            with suppress(Exception):  # it cannot flush any more, and closes with its last reader
-                database.close()
+        with suppress(Exception):  # damaged or ended, it cannot flush: it closes with its last reader
+            database.close()
         self._running.release()

@@ -301,6 +301,7 @@ class StateStore(Versions):
         if sink.position.order_index <= self.position.order_index:
             raise SnapshotRefused(
                 f"snapshot at {sink.position.order_index} is not newer than {self.position.order_index}")
+        self._defragmenting.replaces(self.database)
         with self.flushing:
             old, name = self._name, directory.next_name(self._name)
             target = self.root / name

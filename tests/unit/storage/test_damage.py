@@ -237,7 +237,12 @@ def test_damage_of_a_database_that_an_install_replaces_ends_no_node() -> None:
         compact_range=lambda first, last: None, flush=flush, close=lambda: None,
         cancel_all_background=lambda wait: closed.set(), property_int_value=lambda name: next(failures),
     )
-    closing = threading.Thread(target=defragmenting.close, args=(database,))
+
+    def install() -> None:
+        defragmenting.replaces(database)
+        defragmenting.close(database)
+
+    closing = threading.Thread(target=install)
     defragmenting.run(database, "db-1")
     closing.join()
 

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -415,6 +416,35 @@ def test_tables_are_checked_where_the_file_system_has_no_links(
         source.check()
     assert {file: file.read_bytes() for file in source.directory.iterdir()} == before
     source.close()
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_damage_that_a_rewrite_meets_while_an_install_goes_on_is_nobodys(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """It ended the host, though its new state was whole."""
+    old = open_store()
+    do(old, *(records.put(b"%05d" % i, 0, 1, os.urandom(4000), 0) for i in range(100)))
+    old.close()
+    damage_table(old)
+    store, switch = open_store(), StateStore.switch_to
+    do(store, *(records.put(b"%05d" % i, 0, 1, b"", 0) for i in range(0, 100, 5)))
+    sink = receive(store, sent(donor, tmp_path))
+    sink.finish()
+    met: list[BaseException | None] = []
+    if before:  # RocksDB flushes no such database any more
+        with pytest.raises(StorageCorruption):
+            store.defragment()
+
+    def switch_to(self: StateStore, name: str) -> None:
+        with ThreadPoolExecutor() as thread:
+            met.append(thread.submit(self._defragmenting.run, self.database, self.path).exception())
+        switch(self, name)
+
+    monkeypatch.setattr(StateStore, "switch_to", switch_to)
+    store.install(sink)
+    assert met == [None]
+    assert store.position == donor.position
 
 
 def test_links_that_cannot_be_made_tell_no_damage(
