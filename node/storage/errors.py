@@ -111,7 +111,7 @@ def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
     raise StorageCorruption(f"{path}: {doing}: {error}") from error
 
 
-def is_damage(error: Exception) -> bool:
+def is_damage(error: BaseException) -> bool:
     """Whether RocksDB met a block that fails its checksum, now or before."""
     return str(error).startswith("Corruption")
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from rocksdict import Checkpoint, Rdict
 
 from node.storage import directory
-from node.storage.errors import SnapshotRefused, StorageCorruption, raise_read
+from node.storage.errors import SnapshotRefused, StorageCorruption, is_damage, raise_read
 from node.storage.keys import Position
 from node.storage.options import UNCACHED, state_options
 from node.storage.state.rows import open_to_read, position_of
@@ -43,7 +43,8 @@ BLOCK_BYTES = 64 << 10
 _DIGEST_BYTES = 32
 _ALIGNMENT = 512
 _LOOK_BYTES = 1 << 20  # are written between two looks at the room on the disk
-_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}  # of a file system that has none of that kind
+# of a file system that has none of that kind; drivers of SMB and of shared folders answer the last three
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EROFS, errno.EPROTO}
 _LEFT_OUT = re.compile(r"Table #\d+: ignoring (.*)")  # in RocksDB's LOG of a repair
 DAMAGED = "it came with a damaged file"  # begins a refusal for which the sender checks its own tables
 _serial = itertools.count(1)
@@ -115,18 +116,23 @@ def _linked(path: Path, aside: Path) -> bool:
 
 
 def _walk(path: Path) -> None:
-    """Reads all rows. StorageCorruption."""
-    database = open_to_read(path, 1 << 20)
+    """Reads all rows. StorageCorruption for what RocksDB calls so, OSError for any other error: it may be of
+    the host, or of a server of files."""
     try:
-        rows = database.iter(UNCACHED)
-        rows.seek_to_first()
-        while rows.valid():
-            rows.next()
-        rows.status()
+        database = open_to_read(path, 1 << 20)
+        try:
+            rows = database.iter(UNCACHED)
+            rows.seek_to_first()
+            while rows.valid():
+                rows.next()
+            rows.status()
+        finally:
+            database.close()
     except Exception as e:
-        raise_read(e, str(path), "reading all of it")
-    finally:
-        database.close()
+        cause = e.__cause__ or e  # RocksDB's own, if it was turned into ours
+        if isinstance(cause, StorageCorruption) or is_damage(cause):
+            raise StorageCorruption(f"{path}: {cause}") from e
+        raise OSError(f"{path}: its tables cannot be checked: {cause}") from e
 
 
 class SnapshotSource:

@@ -11,7 +11,8 @@ says first that an install to a position is on its way: after a crash in between
 it, and no other gap between log and state is believed (H10).
 
 A receiver checks the tables too, and says so where it refuses them. Then the sender checks its own, before
-it sends again: what is damaged there ends it. Other refusals tell nothing of the sender's tables.
+it sends again: what is damaged there ends it. Where a few checks in a row cannot be made, it sends one
+unchecked. Other refusals tell nothing of the sender's tables.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused, StorageCorruption
+from node.storage.errors import DiskFull
 from node.storage.snapshot import DAMAGED, SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.transfers import Transfers
@@ -48,6 +50,7 @@ _BEGIN, _CHUNK, _END, _ACK, _DONE, _FAILED = range(1, 7)
 _STALLED_S = 10.0  # a transfer whose peer acknowledges nothing for so long is given up
 _LONGEST_REASON = 300  # of a peer's, in the log
 _PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0  # behind one in vain: twice as long each time
+_VAIN_CHECKS = 3  # in a row, then one is sent without: the receiver checks, and its disk may be what failed
 _SILENT_S = 30.0  # so is one whose sender sends nothing: longer, for the sender is to notice first
 
 
@@ -84,6 +87,10 @@ class _Damaged(StorageCorruption):
         self.path = path
 
 
+class _Unchecked(Exception):
+    """Whether tables of the own state are damaged could not be told."""
+
+
 class SnapshotsNode(Protocol):
     settings: NodeSettings
     machine: NodeMachine
@@ -112,6 +119,7 @@ class Snapshots:
         self._pauses: dict[int, tuple[float, float]] = {}  # by peer: behind a refusal until then
         self._serial = 0
         self._doubted = False  # a state of this node was refused as damaged
+        self._vain_checks = 0  # in a row
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
         self._outgoing = Path(node.settings.data_dir, "outgoing")
@@ -152,9 +160,9 @@ class Snapshots:
         except StorageCorruption as e:
             source.close()
             raise _Damaged(path, str(e).replace(str(source.directory), path)) from e
-        except BaseException:
+        except Exception as e:
             source.close()
-            raise
+            raise _Unchecked(str(e)) from e
         return source
 
     def _prepared(
@@ -167,8 +175,7 @@ class Snapshots:
             if isinstance(error, _Damaged) and not node.stopping and error.path == node.store.path:
                 raise error
             if error is not None:
-                # a check that could not be made is made before the next one is sent
-                self._doubted |= doubted and not isinstance(error, _Damaged)
+                self._doubt_on(error, doubted)
                 if self._complaints.news(str(error), node.loop.time()):
                     log.error("a snapshot could not be made", error=str(error))
                 self._not_sent(peer, pauses=True)
@@ -178,6 +185,8 @@ class Snapshots:
             self._not_sent(peer)
             return
         source = done.result()
+        if doubted:
+            self._vain_checks = 0
         if source.position.shard_index < min_index:
             source.close()
             self._not_sent(peer)
@@ -199,6 +208,17 @@ class Snapshots:
             self._pump(sending)
         else:
             self._give_up(sending, "the peer is not reachable")
+
+    def _doubt_on(self, error: BaseException, doubted: bool) -> None:
+        """A check that could not be made is made before the next one is sent, but not for ever: no peer would
+        get a state."""
+        self._vain_checks += isinstance(error, _Unchecked)
+        if self._vain_checks >= _VAIN_CHECKS:
+            self._vain_checks = 0
+            if self._complaints.news("unchecked", self._node.loop.time()):
+                log.warning("the next snapshot is sent unchecked", checks_failed=_VAIN_CHECKS)
+        else:
+            self._doubted |= doubted and not isinstance(error, _Damaged)
 
     def _pump(self, sending: Sending) -> None:
         while not sending.ended and sending.sent - sending.acked < GRAIN.snapshot_window_bytes:
@@ -377,7 +397,7 @@ class Snapshots:
         try:
             error = future.exception()
             # an install's own would leave the state in doubt: it ends the node
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | DiskFull):
                 raise SnapshotRefused(str(error))
             self._install(receiving, future.result())
         except SnapshotRefused as e:

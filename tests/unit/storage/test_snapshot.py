@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -445,6 +446,51 @@ def test_damage_that_a_rewrite_meets_while_an_install_goes_on_is_nobodys(
     store.install(sink)
     assert met == [None]
     assert store.position == donor.position
+
+
+@pytest.mark.parametrize("where", ["opening", "reading", "a full disk"])
+def test_an_error_that_is_no_damage_tells_none_where_the_file_system_has_no_links(
+    donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A check that found no file to open any more ended the sender's host."""
+    text = "IO error: While open a file for random read: 000008.sst: Too many open files"
+    if where == "a full disk":
+        text = "IO error: No space left on device: While appending to file: LOG"
+
+    def none_here(*paths: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    def fails(*_: object, **__: object) -> Any:
+        raise Exception(text)
+
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    for link in ("symlink_to", "hardlink_to"):
+        monkeypatch.setattr(Path, link, none_here)
+    source.check()
+    with monkeypatch.context() as patch:
+        if where == "reading":
+            opened = SimpleNamespace(iter=fails, close=lambda: None)
+            patch.setattr(snapshot, "open_to_read", lambda *_: opened)
+        else:
+            patch.setattr("node.storage.opening.Rdict", fails)
+        with pytest.raises(OSError, match=rf"cannot be checked: {text}"):
+            source.check()
+    source.check()
+    source.close()
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPROTO])
+def test_drivers_tell_in_several_ways_that_they_have_no_links(
+    donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def none_here(*paths: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    source = SnapshotSource.create(donor, tmp_path / "outgoing")
+    for link in ("symlink_to", "hardlink_to"):
+        monkeypatch.setattr(Path, link, none_here)
+    source.check()
+    source.close()
 
 
 def test_links_that_cannot_be_made_tell_no_damage(

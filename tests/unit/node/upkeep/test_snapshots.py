@@ -298,6 +298,59 @@ def test_a_check_that_fails_leaves_no_copy_and_is_made_before_the_next_one_is_se
     assert len(checks) == 1
 
 
+def test_after_a_few_checks_that_fail_one_is_sent_unchecked(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that could never be made kept every replica from catching up."""
+    tries: list[float] = []
+
+    def fails(source: SnapshotSource) -> None:
+        tries.append(world.now)
+        raise OSError("its tables cannot be checked")
+
+    monkeypatch.setattr(SnapshotSource, "check", fails)
+    sender = hosts[1]
+    for turn in (1, 2):
+        sender.snapshots._doubted = True
+        sender.put(1)
+        sender.feed(2)
+        with capture_logs() as lines:
+            world.run(world.now + 70.0)
+        assert hosts[2].snapshots.installed == turn
+        assert len(tries) == 3 * turn, "each doubt has its own checks"
+        events = [line["event"] for line in lines]
+        assert events.count("the next snapshot is sent unchecked") == 1
+    assert hosts[1].directories() == hosts[2].directories() == []
+
+
+def test_states_that_cannot_be_made_end_no_doubt(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float]
+) -> None:
+    hosts[1].snapshots._doubted = True
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotSource, "create", raises(DiskFull("here", "a checkpoint")))
+        hosts[1].feed(2)
+        world.run(20.0)
+    world.run(60.0)
+    assert hosts[2].snapshots.installed == 1
+    assert len(checks) == 1
+
+
+def test_a_receiver_whose_disk_is_full_at_the_check_refuses_and_serves_on(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(SnapshotSink, "finish", raises(DiskFull("here", "opening")))
+        hosts[1].feed(2)
+        world.run(2.0)
+    assert not [line for line in caplog.records if line.exc_info]
+    assert hosts[1].snapshots.failed > 0
+    world.run(60.0)
+    assert hosts[2].snapshots.installed == 1
+    assert checks == [], "that tells nothing of the sender's tables"
+
+
 def test_damage_of_a_state_that_was_replaced_meanwhile_ends_no_node(
     world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
