@@ -14,7 +14,7 @@ from tests.sim.mutants import order_mutants_everything
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import SOAK, failed_once, seconds_for, seeds
 
-SEEDS = seeds(6, soak=100, first=12)  # in these hosts are removed, in each way
+SEEDS = seeds(6, soak=100, first=20)  # in these hosts are removed, in each way
 MOVING_SEEDS = 20  # of each way in a soak; in CI one
 
 
@@ -49,7 +49,7 @@ def test_all_that_an_operator_and_clients_do_at_once(shards: int) -> None:
 @pytest.mark.timeout(seconds_for(seeds(1, soak=MOVING_SEEDS)))
 @pytest.mark.parametrize(("ways", "shards", "first"), [
     # much happens in these
-    ("moves more", 2, 25), ("moves real", 3, 20), ("moves births more", 1, 30), ("moves births more", 3, 20),
+    ("moves more", 2, 25), ("moves real", 3, 20), ("moves births more", 1, 33), ("moves births more", 3, 20),
     ("moves births more real", 2, 20),
     *([("moves more", 3, 25), ("moves real", 2, 20), ("moves births more", 2, 20),
        ("moves births more real", 1, 28)] if SOAK else []),
