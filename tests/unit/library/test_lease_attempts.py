@@ -221,23 +221,32 @@ def test_a_lease_that_is_gone_is_not_revoked_by_a_chosen_id() -> None:
         asyncio.run(main())
 
 
+class SlowGrants:
+    """A server that holds grants, and refuses the first revoke."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        self.granted, self.revoked, self.goes_on = list[int](), list[int](), threading.Event()
+        self._refusal = code, text
+
+    def grant(self, request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        self.granted.append(request.ID)
+        self.goes_on.wait(10)
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
+
+    def revoke(self, request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        self.revoked.append(request.ID)
+        if len(self.revoked) == 1:
+            context.abort(*self._refusal)
+        return pb.LeaseRevokeResponse()
+
+
 @pytest.mark.parametrize("chosen", [0, 7])
 def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its time was over. One of two attempts may be done behind a revoke that failed or found the other's."""
     monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
     monkeypatch.setattr(calls, "_ATTEMPT_S", 0.3)
-    granted, revoked, goes_on = list[int](), list[int](), threading.Event()
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        granted.append(request.ID)
-        goes_on.wait(10)
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
-
-    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
-        revoked.append(request.ID)
-        if len(revoked) == 1:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
-        return pb.LeaseRevokeResponse()
+    slow = SlowGrants(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
+    granted, revoked = slow.granted, slow.revoked
 
     async def main() -> None:
         async with m.Client(address) as client:
@@ -249,10 +258,10 @@ def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch:
             assert len(set(granted)) == 1 < len(granted)
             if not chosen:
                 await until(lambda: len(revoked) >= 3)
-            goes_on.set()
+            slow.goes_on.set()
         assert set(revoked) == (set() if chosen else set(granted))
 
-    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
+    with scripted({"Lease/LeaseGrant": slow.grant, "Lease/LeaseRevoke": slow.revoke}) as address:
         asyncio.run(main())
 
 
@@ -260,18 +269,8 @@ def test_a_lease_whose_grant_may_be_done_does_not_stay(chosen: int, monkeypatch:
 def test_a_lease_whose_grant_is_cancelled_does_not_stay(chosen: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless the caller chose its ID: that may be another's. Its revoke may come before the grant is done."""
     monkeypatch.setattr(leases, "_AGAIN_S", 0.01)
-    granted, revoked, goes_on = list[int](), list[int](), threading.Event()
-
-    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
-        granted.append(request.ID)
-        goes_on.wait(10)
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
-
-    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
-        revoked.append(request.ID)
-        if len(revoked) == 1:
-            context.abort(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
-        return pb.LeaseRevokeResponse()
+    slow = SlowGrants(grpc.StatusCode.NOT_FOUND, "etcdserver: requested lease not found")
+    granted, revoked = slow.granted, slow.revoked
 
     async def main() -> None:
         async with m.Client(address) as client:
@@ -282,8 +281,8 @@ def test_a_lease_whose_grant_is_cancelled_does_not_stay(chosen: int, monkeypatch
                 await granting
             if not chosen:
                 await until(lambda: len(revoked) == 2)
-            goes_on.set()
+            slow.goes_on.set()
         assert revoked == ([] if chosen else 2 * granted)
 
-    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseRevoke": revoke}) as address:
+    with scripted({"Lease/LeaseGrant": slow.grant, "Lease/LeaseRevoke": slow.revoke}) as address:
         asyncio.run(main())

@@ -131,6 +131,16 @@ class FakeCall:
             self.on_drain()
 
 
+def hand_in(handler: Any, call: FakeCall, data: bytes) -> None:
+    """A call's only request, and its end, as the connection hands them to a method."""
+    if callable(handler):
+        handler(call, data)
+    else:
+        handler.opened(call)
+        handler.message(call, data)
+        handler.half_closed(call)
+
+
 @dataclass
 class Request:
     """A request as a node got it."""

@@ -20,7 +20,7 @@ from cluster.wire.protobuf import varint
 from proxy.services.cluster import refused_at_learner
 from proxy.services.table import register_all
 from proxy.services.upkeep.backup import _HELD
-from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.fakes import FakeCall, Net, hand_in
 
 
 class Methods:
@@ -56,12 +56,7 @@ class Served:
         call = FakeCall(metadata)
         handler = self.methods.handlers[method]
         data = message if isinstance(message, bytes) else message.SerializeToString()
-        if callable(handler):
-            handler(call, data)
-        else:
-            handler.opened(call)
-            handler.message(call, data)
-            handler.half_closed(call)
+        hand_in(handler, call, data)
         self.net.run()
         return call
 

@@ -7,14 +7,21 @@ from random import Random
 from google.protobuf.message import Message
 
 from cluster.placement import Table
-from cluster.placement.changes import Moved, take_move, take_moved
-from cluster.placement.table import Move
+from cluster.placement.base import Base
+from cluster.placement.changes import Moved, take_move, take_moved, take_shard
+from cluster.placement.table import Move, State
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.moved.racing import Order
 from tests.unit.proxy.test_services import Methods
 
 KEY = b"k00"
+
+
+def grown() -> Table:
+    """Of a store that began with one shard, and has a second one."""
+    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
+    return take_shard(table, 1, State.SERVING, 1, ())
 
 
 def moved(table: Table, revision: int = 5) -> Table:

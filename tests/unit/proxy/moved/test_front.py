@@ -13,9 +13,8 @@ from cluster.errors import EtcdError
 from cluster.features.auth.principal import SAID
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
-from cluster.placement.base import Base
-from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
-from cluster.placement.table import Move, State
+from cluster.placement.changes import Moved, take_compact, take_move, take_moved
+from cluster.placement.table import Move
 from cluster.wire.messages import (
     HASH_OF_NOTHING,
     HEAD,
@@ -26,7 +25,7 @@ from cluster.wire.messages import (
 )
 from proxy.services import kv
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.moved.fronts import KEY, called, moved, served, start_two
+from tests.unit.proxy.moved.fronts import KEY, called, grown, moved, served, start_two
 from tests.unit.proxy.moved.racing import Order
 
 
@@ -117,10 +116,7 @@ def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved()
     call = called(net, "HashKV", pb.HashKVRequest(revision=5))
     net.run()
     (request,) = net.nodes[1].take(Method.HASH_KV)
-    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
-    table = take_shard(table, 1, State.SERVING, 1, ())
-    move = Move(1, KEY, KEY + b"\0", (0,), 1)
-    table = take_moved(take_move(table, move, 5), Moved(1, True, 5, 0), 5)
+    table = moved(grown())
     net.nodes[1].answer(request.rid, Status.MOVED, table.encode())
     net.run()
     net.pass_time(0.3)
@@ -136,8 +132,7 @@ def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved()
 def came_back(net: Net) -> Table:
     """The table of a front whose store had one shard; KEY has moved to another, and back at 9."""
     start_two(net)
-    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
-    table = take_shard(table, 1, State.SERVING, 1, ())
+    table = grown()
     for number, source, revision in ((1, 0, 5), (2, 1, 9)):
         move = Move(number, KEY, KEY + b"\0", (source,), 1 - source)
         table = take_moved(take_move(table, move, revision), Moved(number, True, revision, 0), revision)

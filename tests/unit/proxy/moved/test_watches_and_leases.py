@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
-from cluster.placement import Table
-from cluster.placement.base import Base
-from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
+from cluster.placement.changes import take_compact, take_move, take_shard
 from cluster.placement.table import Move, State
 from cluster.wire.messages import (
     HEAD,
@@ -22,7 +20,7 @@ from cluster.wire.messages import (
 from proxy.spanning.permissions import may_list_leases
 from proxy.watch.permissions import Permissions
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.moved.fronts import KEY, called, moved, served, start_two
+from tests.unit.proxy.moved.fronts import KEY, called, grown, moved, served, start_two
 from tests.unit.proxy.moved.racing import grown_from_one
 from tests.unit.proxy.watch.watching import Client, World
 
@@ -51,10 +49,7 @@ def test_keys_of_a_lease_that_leave_a_lone_shard_with_the_first_move_are_asked_f
     call = called(net, "LeaseTimeToLive", pb.LeaseTimeToLiveRequest(ID=7, keys=True))
     net.run()
     (question,) = net.nodes[1].take(Method.LEASE_TTL)
-    table = take_shard(Table.initial(Base(1, 2)), 1, State.FORMING, 1, (1, 2, 3))
-    table = take_shard(table, 1, State.SERVING, 1, ())
-    move = Move(1, KEY, KEY + b"\0", (0,), 1)
-    table = take_moved(take_move(table, move, 5), Moved(1, True, 5, 0), 5)
+    table = moved(grown())
     net.nodes[1].answer(0, Status.PLACEMENT, table.encode())
     net.nodes[1].ok(question, 5, pb.LeaseTimeToLiveResponse(ID=7, TTL=5).SerializeToString())
     net.pass_time(0.3)

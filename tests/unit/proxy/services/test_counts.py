@@ -16,7 +16,7 @@ from proxy.services.health import SERVICE, HealthWatch
 from proxy.services.leases.keepalive import KeepAlive
 from proxy.services.table import register_all
 from tests.unit.many_ops import very_many
-from tests.unit.proxy.fakes import FakeCall, Net
+from tests.unit.proxy.fakes import FakeCall, Net, hand_in
 from tests.unit.proxy.test_services import Methods
 
 EVERYTHING: dict[str, bytes] = {"key": b"\0", "range_end": b"\0"}
@@ -66,14 +66,7 @@ class Front:
 
     def begin(self, method: str, message: Any, late: bool = False) -> FakeCall:
         call = FakeCall(deadline=self.net.loop.now + 1 if late else None)
-        handler = self.methods.handlers[method]
-        data = message.SerializeToString()
-        if callable(handler):
-            handler(call, data)
-        else:
-            handler.opened(call)
-            handler.message(call, data)
-            handler.half_closed(call)
+        hand_in(self.methods.handlers[method], call, message.SerializeToString())
         return call
 
     def end(self, method: str, call: FakeCall, late: bool) -> None:
@@ -134,24 +127,20 @@ def test_so_does_one_whose_shards_answer_when_it_is_over(front: Front, method: s
     assert front.once(method, late=False)
 
 
-def test_so_does_one_whose_leader_has_been_told_to_hand_over(front: Front) -> None:
-    call = front.begin("MoveLeader", pb.MoveLeaderRequest(targetID=2))
+@pytest.mark.parametrize(("method", "request_", "asked_for"), [
+    pytest.param(
+        "MoveLeader", pb.MoveLeaderRequest(targetID=2), Method.TRANSFER_LEADER, id="told to hand over"),
+    pytest.param("Status", pb.StatusRequest(), Method.STATUS, id="waits for the sizes of other shards")])
+def test_so_does_one_whose_node_has_answered(
+    front: Front, method: str, request_: Any, asked_for: Method
+) -> None:
+    call = front.begin(method, request_)
     front.net.run()
-    (asked,) = front.net.nodes[1].take(Method.TRANSFER_LEADER)
+    (asked,) = front.net.nodes[1].take(asked_for)
     front.net.nodes[1].ok(asked)
     front.net.run()
-    front.end("MoveLeader", call, late=False)
-    assert front.once("MoveLeader", late=False)
-
-
-def test_so_does_a_status_that_waits_for_the_sizes_of_other_shards(front: Front) -> None:
-    call = front.begin("Status", pb.StatusRequest())
-    front.net.run()
-    (asked,) = front.net.nodes[1].take(Method.STATUS)
-    front.net.nodes[1].ok(asked)
-    front.net.run()
-    front.end("Status", call, late=False)
-    assert front.once("Status", late=False)
+    front.end(method, call, late=False)
+    assert front.once(method, late=False)
 
 
 def test_so_does_a_login_whose_password_waits_for_its_turn(front: Front) -> None:
