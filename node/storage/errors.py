@@ -28,6 +28,8 @@ from cluster.errors import EtcdError
 class StorageError(Exception):
     """The base of the errors that stop a node."""
 
+    path = ""  # of a write: the database that it failed in
+
 
 class StorageCorruption(StorageError):
     """The text says where the damage is."""
@@ -120,7 +122,9 @@ def raise_write(error: Exception, path: str, doing: str) -> NoReturn:
     """Turn RocksDB's error at a write into ours. From the moment that one of its compactions meets damage it
     refuses all of them, in each life."""
     kind = StorageCorruption if is_damage(error) else SyncFailed
-    raise kind(f"{path}: {doing} failed: {error}") from error
+    failed = kind(f"{path}: {doing} failed: {error}")
+    failed.path = path
+    raise failed from error
 
 
 def _is_replaced(path: str) -> bool:

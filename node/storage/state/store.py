@@ -292,7 +292,9 @@ class StateStore(Versions):
         with self.flushing:
             check_room(room(self.database), self.path, spare_bytes, hosts)
         self.flush()
-        self._defragmenting.run(self.database, self.path)
+        with self.flushing:
+            database, path = self.database, self.path
+        self._defragmenting.run(database, path)
 
     def install(self, sink: SnapshotSink) -> Position:
         """Replace the whole state by a finished snapshot, atomically; never backwards (I18). Raises
@@ -317,6 +319,12 @@ class StateStore(Versions):
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
             self.retired.append((time.monotonic() + RETIRE_S, self.root / old))
             return self.position
+
+    def outlived(self, error: BaseException | None) -> bool:
+        """Whether an install has by now replaced the state that a write failed in, and so the error is
+        nobody's. For the thread of installs."""
+        return (isinstance(error, StorageError) and error.path not in ("", self.path)
+                and Path(error.path).parent == self.root)
 
     def switch_to(self, name: str) -> None:
         """From now on this database is the state, whatever becomes of the process."""

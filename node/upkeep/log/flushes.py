@@ -136,9 +136,10 @@ class Flushes:
         self._running = False
         if done.cancelled() or self._node.stopping:
             return
-        if done.exception() is not None:
-            log.error("flushing the state failed", error=str(done.exception()))
-            self._node.fail(f"flushing the state failed: {done.exception()}")
+        error = done.exception()
+        if error is not None and not self._store.outlived(error):
+            log.error("flushing the state failed", error=str(error))
+            self._node.fail(f"flushing the state failed: {error}")
             return
         if self._store.retired and not self._due_at:
             self._due_at = self._loop.time() + RETIRE_S

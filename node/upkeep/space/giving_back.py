@@ -26,10 +26,13 @@ _ROOM_AGAIN_S = 10.0
 
 
 class GivingBack:
-    def __init__(self, machine: Machine, failed: Callable[[str], None]) -> None:
-        """``failed``: ends the node, for a reason."""
+    def __init__(
+        self, machine: Machine, failed: Callable[[str], None], outlived: Callable[[BaseException], bool]
+    ) -> None:
+        """``failed``: ends the node, for a reason. ``outlived``: whether an error is nobody's by now."""
         self._loop = machine.loop
         self._failed = failed
+        self._outlived = outlived
         self._thread = machine.thread("give-back")
         self._wanted: dict[Work, None] = {}  # each once, in their order
         # what found no room, and has not been wanted since: when it is due, by the loop's clock
@@ -80,7 +83,7 @@ class GivingBack:
                 self._told.add(work)
                 if work not in self._wanted:
                     self._lacked[work] = self._loop.time() + _ROOM_AGAIN_S
-        elif error is not None:
+        elif error is not None and not self._outlived(error):
             self._failed(f"freeing disk space failed: {error}")
             return
         else:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,8 +15,15 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
+from cluster.settings import Common, NodeSettings
 from node.storage import SnapshotRefused, StateStore, StorageCorruption, snapshot
-from node.storage.snapshot import SnapshotSource
+from node.storage.snapshot import SnapshotSink, SnapshotSource
+from node.upkeep.log.flushes import Flushes
+from node.upkeep.space import giving_back
+from node.upkeep.space.defragments import Defragments
+from node.upkeep.space.disks import Logged
+from node.upkeep.space.giving_back import GivingBack
+from tests.unit.machines import machine_on
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.snapshots.sending import receive, sent
 from tests.unit.storage.state.stores import damage_table, do
@@ -114,19 +123,28 @@ def test_tables_are_checked_where_the_file_system_has_no_links(
     source.close()
 
 
+def damaged_and_news(
+    donor: StateStore, open_store: OpenStore, tmp_path: Path
+) -> tuple[StateStore, SnapshotSink]:
+    """A state that a rewrite finds damaged, and one that may take its place."""
+    old = open_store()
+    do(old, *(records.put(b"%05d" % i, 0, 1, os.urandom(4000), 0) for i in range(100)))
+    old.close()
+    damage_table(old)
+    store = open_store()
+    do(store, *(records.put(b"%05d" % i, 0, 1, b"", 0) for i in range(0, 100, 5)))
+    sink = receive(store, sent(donor, tmp_path))
+    sink.finish()
+    return store, sink
+
+
 @pytest.mark.parametrize("before", [False, True])
 def test_damage_that_a_rewrite_meets_while_an_install_goes_on_is_nobodys(
     donor: StateStore, open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
     """It ended the host, though its new state was whole."""
-    old = open_store()
-    do(old, *(records.put(b"%05d" % i, 0, 1, os.urandom(4000), 0) for i in range(100)))
-    old.close()
-    damage_table(old)
-    store, switch = open_store(), StateStore.switch_to
-    do(store, *(records.put(b"%05d" % i, 0, 1, b"", 0) for i in range(0, 100, 5)))
-    sink = receive(store, sent(donor, tmp_path))
-    sink.finish()
+    store, sink = damaged_and_news(donor, open_store, tmp_path)
+    switch = StateStore.switch_to
     met: list[BaseException | None] = []
     if before:  # RocksDB flushes no such database any more
         with pytest.raises(StorageCorruption):
@@ -141,6 +159,83 @@ def test_damage_that_a_rewrite_meets_while_an_install_goes_on_is_nobodys(
     store.install(sink)
     assert met == [None]
     assert store.position == donor.position
+
+
+@pytest.mark.parametrize("installs", [True, False])
+@pytest.mark.parametrize("part", ["upkeep", "a client", "a flush"])
+def test_damage_that_was_met_just_before_an_install_is_nobodys(
+    donor: StateStore,
+    open_store: OpenStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    installs: bool,
+) -> None:
+    """The host heard of it behind the install, and ended."""
+    store, sink = damaged_and_news(donor, open_store, tmp_path)
+    ended: list[str] = []
+    went_on: list[bool] = []
+    monkeypatch.setattr(giving_back, "_PAUSES", 0)
+    meets_it: Callable[[], object] = store.defragment
+    if part == "a flush":
+        with pytest.raises(StorageCorruption):
+            store.defragment()
+        meets_it = store.flush
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: ended.append(str(context["exception"])))
+
+        def work() -> None:
+            try:
+                meets_it()
+            except StorageCorruption:
+                if installs:
+                    loop.call_soon_threadsafe(store.install, sink)
+                raise
+
+        node: Any = SimpleNamespace(
+            machine=machine_on(loop),
+            loop=loop,
+            settings=NodeSettings(Common(1, 1, "h", 1, 1, (), ""), 0, ""),
+            raft=SimpleNamespace(term=1),
+            stopping=False,
+            fail=ended.append,
+            store=store,
+            order_index=1 << 60,
+            applied_index=0,
+            mark_dirty=lambda link: None,
+            upkeep=SimpleNamespace(
+                quota=SimpleNamespace(in_use=lambda: None), rewriting=SimpleNamespace(rewrite=work)
+            ),
+        )
+        if part == "upkeep":
+            back = GivingBack(node.machine, ended.append, store.outlived)
+            back.want(work)
+            back.want(lambda: went_on.append(True))
+        elif part == "a client":
+            answers: Any = SimpleNamespace(alive=True, answer=lambda *answer: went_on.append(True))
+            Defragments(node).ask(answers, 1)
+        else:
+            flushes = Flushes(
+                node,
+                node.settings,
+                node.machine,
+                store,
+                logged=Logged(),
+                flushed=lambda: went_on.append(True),
+            )
+            monkeypatch.setattr(store, "flush", work)
+            flushes.owe()
+            flushes.hasten(wanted=False)
+        while not (went_on or ended):
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert bool(went_on) is installs
+    assert bool(ended) is not installs
+    if not installs:
+        store.install(sink)  # the damaged one cannot be closed in order
 
 
 @pytest.mark.parametrize("where", ["opening", "reading", "a full disk"])
