@@ -113,7 +113,10 @@ class Upkeep:
     def _truncated(self, freed: int) -> None:
         # RocksDB would drop it when more is written
         if self.alarms.no_space and freed >= self.flushes.each_ordered_bytes:
-            self._giving_back.want(self._log.reclaim)
+            self._giving_back.want(self._reclaim)
+
+    def _reclaim(self, again: bool) -> None:
+        self._log.reclaim()
 
     # -- the state
 
@@ -136,8 +139,8 @@ class Upkeep:
             self._give_back()
 
     def _give_back(self, *, again: bool = False) -> None:
-        self.rewriting.lacked, self.rewriting.hosts = again, len(self._node.roster.table.peers)
-        self._giving_back.want(self.rewriting.give_back)
+        self.rewriting.hosts = len(self._node.roster.table.peers)
+        self._giving_back.want(self.rewriting.rewrite, again)
 
     def _short(self) -> bool:
         return self.alarms.no_space or self.room.lacks_quota

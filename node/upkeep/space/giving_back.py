@@ -19,7 +19,7 @@ from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 log = structlog.get_logger("defragment")
 
-Work = Callable[[], None]
+Work = Callable[[bool], None]  # told whether it may have found no room before
 _PAUSES = 4  # times as long as the work before took
 # after a try that found no room, at least: it looks at every file
 _ROOM_AGAIN_S = 10.0
@@ -34,16 +34,16 @@ class GivingBack:
         self._failed = failed
         self._outlived = outlived
         self._thread = machine.thread("give-back")
-        self._wanted: dict[Work, None] = {}  # each once, in their order
+        self._wanted: dict[Work, bool] = {}  # each once, in their order: what it is told
         # what found no room, and has not been wanted since: when it is due, by the loop's clock
         self._lacked: dict[Work, float] = {}
         self._told: set[Work] = set()  # all tries of a shortage that find no room are one line
         self._busy = self._closed = False  # busy: something runs, or the pause behind it
 
-    def want(self, work: Work) -> None:
+    def want(self, work: Work, again: bool = False) -> None:
         """Have it done, once more than was begun before this call."""
         self._lacked.pop(work, None)
-        self._wanted[work] = None
+        self._wanted[work] = again
         self._next()
 
     def second(self, short: Callable[[], bool]) -> None:
@@ -55,24 +55,24 @@ class GivingBack:
             return
         now_s = self._loop.time()
         for work in [work for work, due_s in self._lacked.items() if due_s <= now_s]:
-            self.want(work)
+            self.want(work, again=True)
 
     def _next(self) -> None:
         if self._busy or self._closed or not self._wanted:
             return
         self._busy = True
         work = next(iter(self._wanted))
-        del self._wanted[work]
+        again = self._wanted.pop(work)
         began_s = self._loop.time()
-        done = self._loop.run_in_executor(self._thread, work)
-        done.add_done_callback(lambda done: self._ended(done, work, self._loop.time() - began_s))
+        done = self._loop.run_in_executor(self._thread, work, again)
+        done.add_done_callback(lambda done: self._ended(done, work, again, self._loop.time() - began_s))
 
-    def _ended(self, done: asyncio.Future[None], work: Work, took_s: float) -> None:
+    def _ended(self, done: asyncio.Future[None], work: Work, again: bool, took_s: float) -> None:
         if done.cancelled() or self._closed:
             return
         error = done.exception()
         if isinstance(error, Busy):
-            self._wanted[work] = None
+            self._wanted.setdefault(work, again)
             self._loop.call_later(AGAIN_S, self._rested)
             return
         if isinstance(error, NoRoom):

@@ -13,7 +13,6 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from cluster.settings import NodeSettings
-from node.storage.errors import NoRoom
 
 if TYPE_CHECKING:
     from node.storage import StateStore
@@ -27,29 +26,20 @@ class Busy(Exception):
 
 
 class Rewriting:
-    """Attributes: ``hosts`` of the cluster, any of which may use the same disk. ``lacked``: the disk had too
-    little room. Then all hosts may be waiting for some: this one goes on once there is enough for all."""
+    """``hosts`` of the cluster may be set: any of them may use the same disk."""
 
     def __init__(self, settings: NodeSettings, store: StateStore) -> None:
-        self.hosts, self.lacked = 1, False
+        self.hosts = 1
         self._run_dir = settings.common.run_dir
         self._spare_bytes = settings.min_free_disk_bytes // 2  # below it a host is very short of space
         self._store = store
 
-    def rewrite(self) -> None:
-        """Long; for a helper thread. Raises Busy, NoRoom, SyncFailed, StorageCorruption."""
+    def rewrite(self, again: bool = False) -> None:
+        """Long; for a helper thread. ``again``: the disk may have had too little room. Then all hosts may be
+        waiting for some: this one goes on once there is enough for all. Raises Busy, NoRoom, SyncFailed,
+        StorageCorruption."""
         with _alone(self._run_dir):
-            self._store.defragment(self._spare_bytes)
-
-    def give_back(self) -> None:
-        """The same for upkeep, which tries it again."""
-        with _alone(self._run_dir):
-            try:
-                self._store.defragment(self._spare_bytes, self.hosts if self.lacked else 1)
-            except NoRoom:
-                self.lacked = True
-                raise
-            self.lacked = False
+            self._store.defragment(self._spare_bytes, self.hosts if again else 1)
 
 
 @contextmanager

@@ -186,7 +186,7 @@ def test_damage_that_was_met_just_before_an_install_is_nobodys(
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda loop, context: ended.append(str(context["exception"])))
 
-        def work() -> None:
+        def work(again: bool = False) -> None:
             try:
                 meets_it()
             except StorageCorruption:
@@ -212,7 +212,7 @@ def test_damage_that_was_met_just_before_an_install_is_nobodys(
         if part == "upkeep":
             back = GivingBack(node.machine, ended.append, store.outlived)
             back.want(work)
-            back.want(lambda: went_on.append(True))
+            back.want(lambda again: went_on.append(True))
         elif part == "a client":
             answers: Any = SimpleNamespace(alive=True, answer=lambda *answer: went_on.append(True))
             Defragments(node).ask(answers, 1)
