@@ -270,6 +270,7 @@ class GatewayCall(InnerCall):
 
     def _refuse(self, status: int, message: str) -> None:
         self._deaf = True
+        self.refused = status
         self.finish(status, message)
         self._gone()
 
@@ -363,6 +364,7 @@ class GatewayCall(InnerCall):
     def _fault(self, fault: Exception) -> None:
         """A bug in reading or writing JSON ends this request alone."""
         faults.met(f"translating {self.path.decode()}", fault)
+        self.refused = wire.INTERNAL
         self.cancel()
         self._queue.clear()
         self._status = (wire.INTERNAL, wire.FAULT)

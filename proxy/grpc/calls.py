@@ -68,10 +68,11 @@ class Call(Stream):
     """One gRPC call, as its handler sees it."""
 
     __slots__ = ("_buffer", "_counted", "_slot", "context", "deadline", "gathered", "handler",
-                 "on_cancel", "on_drain", "principal", "started")
+                 "on_cancel", "on_drain", "principal", "refused", "started")
     connection: Connection
     large_answers = True  # the parts of one are sent as they are
     timed = False  # see proxy.grpc.timed_calls
+    refused: int  # the status with which the front has ended it, beside its handler; unset until then
     CUT_SHORT = wire.INTERNAL  # the status of a request that ends inside a message, as grpc-go has it
 
     def __init__(self, connection: Connection, stream_id: int, headers: HeaderBlock) -> None:
@@ -399,6 +400,7 @@ class Call(Stream):
         return plain
 
     def _refuse(self, status: int, message: str) -> None:
+        self.refused = status
         self.finish(status, message)
         self.gone()
 

@@ -47,7 +47,7 @@ class Apart:
 class InnerCall:
     __slots__ = (
         "closed", "connection", "context", "deadline", "gathered", "handler", "metadata", "on_cancel",
-        "on_drain", "path", "peer", "principal",
+        "on_drain", "path", "peer", "principal", "refused",
     )
     id = 1
     ending = False
@@ -65,6 +65,7 @@ class InnerCall:
         self.principal: Any = None  # proxy.auth.shown.Shown; the maker of the call may know it
         self.deadline = deadline  # loop time; the maker of the call ends it then
         self.closed = False
+        self.refused: int | None = None  # as a ``proxy.grpc.calls.Call``'s
         self.context: Any = None  # free for the handler
         self.on_cancel: Callable[[Any], None] | None = None
         self.on_drain: Callable[[], None] | None = None
@@ -192,6 +193,7 @@ class InnerCall:
         except HANDLER_MISTAKES as error:
             faults.met(f"serving {self.path.decode()}", error)
             if not self.closed:
+                self.refused = wire.INTERNAL
                 try:
                     self.finish(wire.INTERNAL, wire.FAULT)
                 finally:

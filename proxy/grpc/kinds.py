@@ -159,6 +159,7 @@ class StreamCall(Call):
         if self.closed or self.ending:
             return
         if self.queued and self._chokes(len(data)):
+            self.refused = wire.RESOURCE_EXHAUSTED  # so clients read this reset
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
             self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
             return

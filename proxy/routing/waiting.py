@@ -105,6 +105,12 @@ def why_ended(call: Any, now: float) -> ErrorKind:
     return errors.CONTEXT_DEADLINE_EXCEEDED if late else errors.CONTEXT_CANCELED
 
 
+def ended_with(call: Any, now: float) -> int | None:
+    """The code of a call that its handler has not ended; None: nor has anything else."""
+    refused: int | None = getattr(call, "refused", None)
+    return why_ended(call, now).code if refused is None and call.closed else refused
+
+
 class PartWaiting(Waiting):
     """A request that a front makes for a part of a client's."""
 

@@ -50,7 +50,7 @@ class WatchService:
         stream: WatchStream | None = call.context
         if stream is not None and not stream.closed:
             self._close(call, stream)
-            self._stats.failed(errors.WATCH_CANCELED.code)
+            self._context.given_up(call, self._stats)
 
     def stop(self) -> None:
         for stream in tuple(self._hub.streams):

@@ -19,7 +19,7 @@ from proxy.auth.tokens import tokens_of
 from proxy.grpc.registry import Registry as Registry
 from proxy.routing.reads.listing import Listing
 from proxy.routing.router import MethodStats, Router, Waiting
-from proxy.routing.waiting import why_ended
+from proxy.routing.waiting import ended_with
 from proxy.shared.defragmenting import Defragmenting
 from proxy.shared.stepped import Stepped
 from proxy.watch.hub import WatchHub
@@ -105,11 +105,13 @@ class Context:
         call.finish(error.code, error.text)
 
     def given_up(self, call: Call, stats: MethodStats) -> bool:
-        """Whether its deadline or its client has ended a call, which is counted by that: ask once, and not of
-        one whose request is under way to a node without a ``then``, for the router counts it."""
-        if call.closed:
-            stats.failed(why_ended(call, self.router.loop.time()).code)
-        return bool(call.closed)
+        """Whether its deadline, its client or this front itself has ended a call, which is counted by that:
+        ask once, and not of one whose request is under way to a node without a ``then``, for the router
+        counts it."""
+        code = ended_with(call, self.router.loop.time())
+        if code is not None:
+            stats.failed(code)
+        return code is not None
 
     def refuse_empty(self, call: Call, stats: MethodStats) -> None:
         """A stream whose client ended it without a request, in grpc-go's words."""

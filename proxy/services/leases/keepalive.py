@@ -210,7 +210,7 @@ class KeepAlive:
 
     def _failed(self, batch: list[_Asked], error: EtcdError) -> None:
         for asked in batch:
-            if not asked.call.closed:
+            if asked.call in self._streams:  # once, though its end may wait for its client
                 self._end(asked.call, error)
 
     def _finish_if_done(self, call: Call, stream: _Stream) -> None:

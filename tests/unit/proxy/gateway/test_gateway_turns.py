@@ -10,6 +10,8 @@ import pytest
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import TextMessage
 
+from cluster.errors import Code
+from cluster.faults import faults
 from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
 from proxy.gateway.paths import TARGETS
 from proxy.gateway.talk import Conversation, TalkedCall
@@ -18,6 +20,7 @@ from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.memory import Memory
 from proxy.http.requests import HttpRequest
+from proxy.routing.waiting import ended_with
 from tests.garbage import no_garbage
 from tests.unit.grpc.http1.test_websocket import ASK, Output
 
@@ -34,6 +37,7 @@ class Watches:
         self.got: Counter[int] = Counter()
         self.turn = 0
         self.ended = False
+        self.cancelled_with: list[int | None] = []
 
     def opened(self, call: Any) -> None: ...
 
@@ -43,7 +47,8 @@ class Watches:
     def half_closed(self, call: Any) -> None:
         self.ended = True
 
-    def cancelled(self, call: Any) -> None: ...
+    def cancelled(self, call: Any) -> None:
+        self.cancelled_with.append(ended_with(call, 0.0))
 
 
 class Front:
@@ -121,6 +126,26 @@ async def _body() -> None:
     async with asyncio.timeout(LIMIT_S):  # a thread may look for another request yet
         while not front.watches.ended:
             await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("large", "code"), [(True, Code.RESOURCE_EXHAUSTED), (False, Code.INTERNAL)])
+def test_what_ends_a_stream_by_the_gateway_itself_is_what_it_counts_by(large: bool, code: Code) -> None:
+    """It counted as one whose client had gone."""
+    asyncio.run(_refused(large, code))
+
+
+async def _refused(large: bool, code: Code) -> None:
+    front = Front()
+    if large:
+        front.post((CREATE + CREATE.replace("YQ==", "YWFh" * 400_000)).encode())
+    else:
+        front.watches.message = None  # type: ignore[method-assign, assignment]
+        front.post(CREATE.encode())
+    async with asyncio.timeout(LIMIT_S):
+        while not front.watches.cancelled_with:
+            await asyncio.sleep(0)
+    assert front.watches.cancelled_with == [code]
+    assert len(faults.take()) == (not large)
 
 
 @pytest.mark.parametrize("count", [LARGE_BYTES // 2, 200_000], ids=["in the loop", "in a thread"])

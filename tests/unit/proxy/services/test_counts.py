@@ -1,5 +1,5 @@
-"""Calls that their deadline or their client ends are counted as handled, once: etcd's alerts go by these
-counters."""
+"""Calls that their deadline, their client or the front itself ends are counted as handled, once: etcd's
+alerts go by these counters."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Any
 import pytest
 
 from cluster.errors import Code
+from cluster.faults import faults
 from cluster.features.auth.reads import Login
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
+from proxy.grpc.kinds import ASKED_BYTES
+from proxy.grpc.registry import Registry
+from proxy.http.http2 import frames as f
 from proxy.routing.router import MethodStats
-from proxy.services.health import SERVICE, HealthWatch
+from proxy.services.health import HealthWatch
 from proxy.services.leases.keepalive import KeepAlive
 from proxy.services.table import register_all
+from proxy.services.watch import WatchService
+from tests.unit.grpc.calls.talking import Talk, message
+from tests.unit.http2.client import Frame
 from tests.unit.many_ops import very_many
 from tests.unit.proxy.fakes import FakeCall, Net, hand_in
 from tests.unit.proxy.test_services import Methods
@@ -201,17 +208,62 @@ def test_a_stream_without_a_request_counts_too(front: Front) -> None:
 @pytest.mark.parametrize("late", [False, True])
 def test_a_stream_that_its_deadline_ends_counts_by_that(front: Front, late: bool) -> None:
     context = front.net.context
-    streams: list[tuple[str, Any]] = [
-        ("LeaseKeepAlive", KeepAlive(context, "for.a.test")), ("Watch", HealthWatch(context))
-    ]  # fmt: skip
-    for method, handler in streams:
-        call = FakeCall(deadline=front.net.loop.now if late else None)
+    for handler in (KeepAlive(context, "for.a.test"), HealthWatch(context), WatchService(context)):
+        call: Any = FakeCall(deadline=front.net.loop.now if late else None)
         handler.opened(call)
         call.closed = True
         handler.cancelled(call)
-        (stats,) = [
-            stats for (_, service, name), stats in context.stats.items()
-            if name == method and service in ("for.a.test", SERVICE)
-        ]  # fmt: skip
-        code = int(Code.DEADLINE_EXCEEDED if late else Code.CANCELED)
+        stats, code = handler._stats, int(Code.DEADLINE_EXCEEDED if late else Code.CANCELED)
         assert (stats.started, stats.ok, stats.codes) == (1, 0, {code: 1})
+
+
+def too_large(talk: Talk) -> None:
+    talk.data(1, b"\0\xff\xff\xff\xff", end=False)
+
+
+def cut_short(talk: Talk) -> None:
+    talk.data(1, b"\0\0")
+
+
+def faulty(talk: Talk) -> None:
+    def fails(call: object, data: bytes) -> None:
+        raise AttributeError("a fault of this program")
+
+    (call,) = talk.server.streams.values()
+    call.handler.message = fails  # type: ignore[attr-defined]
+    talk.data(1, message(b""), end=False)
+    assert len(faults.take()) == 1
+
+
+def on_and_on(talk: Talk) -> None:
+    """It takes no answer."""
+    (call,) = talk.server.streams.values()
+    call.send(bytes(10_000))  # type: ignore[attr-defined]
+    call.handler.message = lambda call, data: None  # type: ignore[attr-defined]
+    for _ in range(ASKED_BYTES // 10_000 + 1):
+        talk.data(1, message(bytes(10_000)), end=False)
+    assert Frame(f.RST_STREAM, 0, 1, f.U32.pack(f.ErrorCode.ENHANCE_YOUR_CALM)) in talk.take()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("kind", [KeepAlive, HealthWatch, WatchService])
+@pytest.mark.parametrize(("end", "code"), [
+    (too_large, Code.RESOURCE_EXHAUSTED), (cut_short, Code.INTERNAL), (faulty, Code.INTERNAL),
+    (on_and_on, Code.RESOURCE_EXHAUSTED)])
+def test_a_stream_that_the_front_itself_ends_counts_by_what_its_client_gets(
+    front: Front, kind: Any, end: Any, code: Code, waits: bool
+) -> None:
+    """It counted as one whose client had gone, and not at all where its end waits for its client."""
+    handler = kind(front.net.context, *(["for.a.test"] if kind is KeepAlive else []))
+    registry = Registry()
+    registry.stream("/a.B/Streams", handler)
+    talk = Talk(registry, max_unsent_bytes=5_000)
+    if waits or end is on_and_on:
+        talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Streams")
+    (call,) = talk.server.streams.values()
+    if waits:
+        call.send(b"waits")  # type: ignore[attr-defined]
+    end(talk)
+    front.net.run()
+    assert (handler._stats.ok, handler._stats.codes) == (0, {int(code): 1})
