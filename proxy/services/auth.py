@@ -19,7 +19,6 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.auth.passwords import check_length
 from proxy.auth.shown import SimpleTokens
-from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats
 from proxy.routing.waiting import Waiting
 from proxy.shared.context import Call, Context, Registry, Serve
@@ -86,20 +85,8 @@ def _change(context: Context, head: bytes) -> Serve:
 
 
 def _write(context: Context, call: Call, body: bytes, stats: MethodStats) -> None:
-    """Once acknowledged by the leader, a change is waited for at this host's replicas: serializable reads go
-    by the users that those have applied."""
-    router = context.router
-
-    def applied(waiting: Waiting, status: int, body: bytes) -> None:
-        if not context.given_up(call, stats):
-            stats.ok += 1
-            call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
-
-    def answered(waiting: Waiting, status: int, body: bytes) -> None:
-        if not context.failed(waiting, status, body):
-            when_applied(router, waiting.calls(applied), router.routes.keys(), body)
-
-    router.write(call, Method.AUTH_CHANGE, body, _SHARD, stats, answered)
+    """Serializable reads go by the users that this host's replicas have applied."""
+    context.change(call, Method.AUTH_CHANGE, body, stats, context.router.routes.keys())
 
 
 def _with_password(context: Context, change: Change, hashes: Callable[[Any], bool]) -> Serve:

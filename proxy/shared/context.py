@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any
 
@@ -12,11 +12,12 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import validate
 from cluster.placement import Placement, Table
 from cluster.settings import FrontSettings
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import HEAD, Method, Status
 from proxy.auth.passwords import Passwords
 from proxy.auth.shown import Principals
 from proxy.auth.tokens import tokens_of
 from proxy.grpc.registry import Registry as Registry
+from proxy.routing.reads.applied import when_applied
 from proxy.routing.reads.listing import Listing
 from proxy.routing.router import MethodStats, Router, Waiting
 from proxy.routing.waiting import ended_with
@@ -133,6 +134,23 @@ class Context:
             self.router.write(call, method, head + data, 0, stats)
 
         return serve
+
+    def change(self, call: Call, method: Method, body: bytes, stats: MethodStats,
+               shards: Collection[int] = (0,)) -> None:
+        """A write of shard 0 that takes no revision: once acknowledged by the leader, it is waited for at
+        this host's replicas of these shards (``when_applied``)."""
+        router = self.router
+
+        def applied(waiting: Waiting, status: int, body: bytes) -> None:
+            if not self.given_up(call, stats):
+                stats.ok += 1
+                call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size:])
+
+        def answered(waiting: Waiting, status: int, body: bytes) -> None:
+            if not self.failed(waiting, status, body):
+                when_applied(router, waiting.calls(applied), shards, body)
+
+        router.write(call, method, body, 0, stats, answered)
 
     def check_size(self, request: bytes) -> None:
         """EtcdError: it is too large for the log."""

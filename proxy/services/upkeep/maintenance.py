@@ -79,7 +79,7 @@ def _alarm(context: Context) -> Serve:
             context.router.read(call, Method.ALARM, data, 0, False, stats)
         else:
             context.check_size(data)
-            context.router.write(call, Method.SET_ALARM, data, 0, stats)
+            context.change(call, Method.SET_ALARM, data, stats)
 
     return alarm
 
@@ -219,7 +219,7 @@ def _downgrade(context: Context) -> Serve:
         if request.action == downgrade.VALIDATE:
             context.router.read(call, Method.DOWNGRADE, data, 0, False, stats)
         else:
-            context.router.write(call, Method.SET_DOWNGRADE, data, 0, stats)
+            context.change(call, Method.SET_DOWNGRADE, data, stats)
 
     return handle
 

@@ -221,6 +221,24 @@ def test_a_change_of_users_is_answered_once_this_hosts_replicas_judge_by_it(meth
     assert behind.served.count("etcdserverpb.Auth", method, 0) == 1
 
 
+@pytest.mark.parametrize(("method", "asks", "change"), [
+    ("Alarm", Method.SET_ALARM, pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)),
+    ("Downgrade", Method.SET_DOWNGRADE, pb.DowngradeRequest(action=pb.DowngradeRequest.CANCEL)),
+])  # fmt: skip
+def test_what_a_status_shows_is_changed_once_this_host_shows_it(
+    method: str, asks: Method, change: Any
+) -> None:
+    """An operator who disarms an alarm looks at the same host for what is left of it."""
+    behind = Behind()
+    call = behind.served.call(method, change)
+    behind.acknowledge(asks)
+    behind.index()
+    assert call.status is None
+    behind.applies(behind.own)
+    assert call.status == (0, "")
+    assert behind.served.count("etcdserverpb.Maintenance", method, 0) == 1
+
+
 def test_a_refused_change_of_users_is_answered_at_once() -> None:
     behind = Behind()
     call = behind.served.call("UserDelete", pb.AuthUserDeleteRequest(name="u"))
