@@ -15,7 +15,7 @@ import tools.muster.machine.zmtp.stream
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
 from tools.muster.machine.zmtp.codec import GREETING, ready
-from tools.muster.machine.zmtp.http import QUESTION, Request, is_http
+from tools.muster.machine.zmtp.port.http import QUESTION, Request, is_http
 
 TOLD = QUESTION + json.dumps({
     "cluster_id": "cdf818194e3a8c32", "shards": 2, "depth": 1, "removed": [],

@@ -21,10 +21,10 @@ from tools.muster.machine.zmtp import own_user as owners
 from tools.muster.machine.zmtp.codec import Decoder
 from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
 from tools.muster.machine.zmtp.hints import fields
-from tools.muster.machine.zmtp.http import QUESTION
 from tools.muster.machine.zmtp.options import LinkOptions
 from tools.muster.machine.zmtp.port.bound import Acceptor, Bound
 from tools.muster.machine.zmtp.port.handing import Handed
+from tools.muster.machine.zmtp.port.http import QUESTION
 from tools.muster.machine.zmtp.silence import end_when_silent
 from tools.muster.machine.zmtp.stream import (
     CLOSED,

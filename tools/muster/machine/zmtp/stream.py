@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tools.muster.machine.zmtp import codec
-from tools.muster.machine.zmtp.http import Request, is_http
+from tools.muster.machine.zmtp.port.http import Request, is_http
 
 _READ_BYTES = 65_536  # below malloc's threshold for maps of its own
 _READS = 16  # in one go, so that one connection cannot starve the rest of the loop
