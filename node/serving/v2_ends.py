@@ -36,23 +36,26 @@ class Ends:
         self._node = node
         self._of: Leader | None = None  # the term that the moments are of: a lost one's turn never comes
         self._came_ns = self._waits_ns = 0  # moments: that has had its turn, and that waits for it
+        self._left = False  # whether the last turn, at most ``_AT_ONCE`` a time, has not ended all
 
     def look(self, tree: Tree) -> None:
         """Every heartbeat interval. ``tree``: as applied here."""
         writes = self._node.writes
         leader = writes.leader
         if leader is not self._of:
-            self._of, self._came_ns, self._waits_ns = leader, 0, 0
+            self._of, self._came_ns, self._waits_ns, self._left = leader, 0, 0, False
         if leader is None:
             return
         now_ns = int(self._node.machine.wall_time() * 1e9)
         # clocks may be put back, also while nothing is due
         self._came_ns, self._waits_ns = min(self._came_ns, now_ns), min(self._waits_ns, now_ns)
-        due = 0 < tree.next_expiry_ns <= now_ns
+        first_ns = tree.next_expiry_ns
+        due = first_ns is not None and first_ns <= now_ns
         if not (due or tree.going):
             return
         logged = leader.v2
-        left = logged.due(self._came_ns)
+        # a TTL that wraps is over before that moment, though it came later: it takes a turn as all do
+        left = self._left and logged.due(self._came_ns)
         if logged.due(now_ns) and not left and not self._waits_ns:
             self._waits_ns = now_ns
             writes.in_turn(self._turn)
@@ -69,6 +72,7 @@ class Ends:
     def _end(self, leader: Leader) -> int:
         """Returns the bytes to be logged."""
         rows = expire(leader.v2, self._came_ns, _AT_ONCE)
+        self._left = leader.v2.due(self._came_ns)
         if not rows:
             return 0
         item = records.rows(encode(RowsOf.V2, rows))

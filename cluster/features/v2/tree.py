@@ -225,14 +225,15 @@ class Tree:
         return None if children is None else children.get(name)
 
     @property
-    def next_expiry_ns(self) -> int:
-        """When the first node's time is over; 0: no node has one. It is early while very many have gone."""
+    def next_expiry_ns(self) -> int | None:
+        """When the first node's time is over, before 1970 where a TTL wrapped; None: no node has one. It is
+        early while very many have gone."""
         heap = self._heap
         for _ in range(_STALE_AT_ONCE):
             if not heap or self._expiring.get(heap[0][1]) == heap[0][0]:
                 break
             heapq.heappop(heap)
-        return heap[0][0] if heap else 0
+        return heap[0][0] if heap else None
 
     # -- the fold
 

@@ -6,7 +6,7 @@ node ends early or late by what two walls differ (``World.wall_skew_s`` each), a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -77,8 +77,10 @@ class Told:
 class V2Clients:
     """All of a run."""
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: Simulation, ttls: Sequence[int] = (0, 1, 100)) -> None:
+        """``ttls``: in seconds, to choose from."""
         self._simulation = simulation
+        self._ttls = ttls
         self._dark = False  # users of v3 are on at the end
         self._random = Random(f"{simulation.seed}/v2")
         self._feeds: dict[FrontProcess, tuple[Feed, list[Told]]] = {}
@@ -140,7 +142,7 @@ class V2Clients:
 
         def write() -> None:
             before = self._answered
-            asked = random_write(self._random, self._tree, now_ns, ttls=(0, 1, 100))
+            asked = random_write(self._random, self._tree, now_ns, ttls=self._ttls)
 
             def answered(waiting: Waiting, status: int, body: bytes) -> None:
                 if status != 0:
@@ -218,7 +220,7 @@ class V2Clients:
         then = self._simulation.now - 1.0 - self._simulation.wall_skew_s
         now_ns = int((BASE_S + then) * 1e9)
         due = trees[0].next_expiry_ns
-        late = trees[0].first_due() if 0 < due <= now_ns else None
+        late = trees[0].first_due() if due is not None and due <= now_ns else None
         if self._leads[1] < then and late is not None and self._known_at[late.modified] < then:
             raise Violation("v2: nodes end in time", f"{late.key!r}, {late.expires_ns} at {now_ns}")
         for front, (_, told) in self._feeds.items():

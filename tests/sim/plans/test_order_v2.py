@@ -17,6 +17,7 @@ from tests.sim.world.order_plan import Plan, plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Process
 from tests.sim.world.seeds import seconds_for, seeds
+from tests.unit.v2.tree.random_writes import WRAPS_S
 
 SEEDS = seeds(8, soak=70)
 SETTLED_S = 2.0  # a front whose link broke in the last faults follows another, and all its waits look back
@@ -37,7 +38,7 @@ def plan_for(seed: int, shards: int) -> Plan:
 
 def run(seed: int, plan: Plan) -> V2Clients:
     simulation = Simulation(seed, plan)
-    clients = V2Clients(simulation)
+    clients = V2Clients(simulation, ttls=(0, 1, 100, WRAPS_S))
     try:
         simulation.run()
         simulation.run_until(simulation.now + SETTLED_S)

@@ -11,8 +11,14 @@ from cluster.features.v2.tree import KEYS, Tree
 
 S = 10**9
 NOW_NS = 1_800_000_000 * S
+WRAPS_S = 9_999_999_999  # a TTL that ends before 1970, in 64 bits: many mean for ever by it
 _NAMES = (b"a", b"b", b"c", b"_h", b"\xc3\xa4<&>", b"x y")
 _VALUES = (b"", b"1", b"2", b'<&>"\\\n\t\x01\x7f', b"\xff\xe2\x28", "\u2028\ufffd".encode())
+
+
+def moment(now_ns: int, ttl_s: int) -> int:
+    """When such a TTL ends; what does not fit 64 bits wraps, as Go's."""
+    return (now_ns + ttl_s * S + 2**63) % 2**64 - 2**63
 
 
 def random_path(rng: random.Random) -> bytes:
@@ -30,7 +36,7 @@ def random_write(
     value = rng.choice(_VALUES)
     refresh = op in (Op.SET, Op.UPDATE, Op.COMPARE_AND_SWAP) and rng.random() < 0.2
     directory = rng.random() < (0.3 if removes else 0.1) and not refresh
-    expires_ns = now_ns + rng.choice(ttls) * S if refresh or rng.random() < 0.2 else 0
+    expires_ns = moment(now_ns, rng.choice(ttls)) if refresh or rng.random() < 0.2 else 0
     prev_value, prev_index = b"", 0
     if op in (Op.COMPARE_AND_SWAP, Op.COMPARE_AND_DELETE):
         try:

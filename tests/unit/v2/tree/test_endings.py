@@ -17,7 +17,7 @@ from node.serving import v2_ends
 from node.serving.v2 import V2Tree
 from node.storage import StateStore
 from tests.unit.node.replica.test_writes import Replica
-from tests.unit.v2.tree.random_writes import NOW_NS, S
+from tests.unit.v2.tree.random_writes import NOW_NS, WRAPS_S, S, moment
 
 KEYS_IN_ALL = 3000
 
@@ -134,6 +134,42 @@ def test_nodes_end_though_requests_always_wait(busy: Busy) -> None:
         busy.apply()
         assert busy.replica.writes.uncommitted
     busy.apply_all()
+    assert busy.keys == []
+
+
+WRAPPED_NS = moment(NOW_NS, WRAPS_S)
+
+
+def test_a_ttl_that_wraps_holds_up_the_end_of_no_other_key(busy: Busy) -> None:
+    """Its moment is before 1970. Nothing ended any more, in the whole tree, until that key was deleted."""
+    for key in (b"/service", b"/updated", b"/swapped"):
+        busy.set(key, 1 if key == b"/service" else 99)
+        busy.apply_all()
+    now_ns = NOW_NS + 2 * S
+    busy.write(Write(Op.UPDATE, KEYS + b"/updated", b"", expires_ns=WRAPPED_NS, now_ns=now_ns), 7)
+    swap = Write(Op.COMPARE_AND_SWAP, KEYS + b"/swapped", b"x", prev_index=6, expires_ns=WRAPPED_NS)
+    busy.write(swap, 8)
+    busy.apply_all()
+    assert not busy.answer(7).code
+    assert not busy.answer(8).code
+    for at_s in (2.0, 2.1):
+        busy.heartbeat(at_s)
+        busy.apply_all()
+    assert busy.keys == []
+
+
+def test_ttls_that_wrap_again_and_again_hold_up_no_other_key(busy: Busy) -> None:
+    """What is long past at once is not what a turn has left."""
+    busy.set(b"/before", 1)
+    busy.set(b"/service", 5)
+    busy.apply_all()
+    for tenth in range(20, 80):
+        busy.set(b"/k", 99)
+        busy.write(Write(Op.UPDATE, KEYS + b"/k", b"", expires_ns=WRAPPED_NS, now_ns=NOW_NS))
+        busy.apply_all()
+        busy.heartbeat(tenth / 10)
+        busy.apply_all()
+        assert b"k" not in busy.keys
     assert busy.keys == []
 
 

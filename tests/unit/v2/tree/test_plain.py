@@ -111,7 +111,7 @@ def test_a_set_with_a_ttl_is_plain_and_so_is_one_of_what_had_one() -> None:
         assert state(short) == state(long)
     late = NOW_NS + 6 * S
     assert expire(short, late) == expire(long, late)
-    assert short.next_expiry_ns == 0
+    assert short.next_expiry_ns is None
     assert short.counts == long.counts
 
 
