@@ -172,7 +172,8 @@ class Keys:
         if answer.code:
             self._refused(request, answer)
             return False
-        fields = self._indexes(answer.index, answer.raft_index, self._router.term)
+        term = self.feed.term or self._router.term  # as reads show it, not the known leader's
+        fields = self._indexes(answer.index, answer.raft_index, term)
         request.start(200, [*fields, ("content-type", JSON)])
         return True
 

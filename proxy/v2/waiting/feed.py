@@ -93,6 +93,7 @@ class Feed:
         self._shared = shared
         router.v2_news = self._news
         self.highest = 0  # the highest index of the tree that this front has shown
+        self.term = 0  # of the replica, when it last answered a look back
         self._link: Link | None = None  # followed
         self._told = 0  # the index up to which it has told of each event since those ``_here`` looked back
         self._met = 0  # the index of the last event: one of a large directory comes again, with more paths
@@ -233,6 +234,7 @@ class Feed:
         if epoch != self._epoch or link is None or link.closed:
             self._later(waiter)
             return
+        self.term = HEAD.unpack_from(body)[1]
         answer = Answer.decode(body, HEAD.size)
         self.shown(answer.index)
         if answer.code:

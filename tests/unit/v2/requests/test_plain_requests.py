@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from cluster.features.v2.changes import evaluate
 from cluster.features.v2.requests import Op, Write
 from cluster.features.v2.shown import LatelyShown
 from cluster.features.v2.tree import AUTH, KEYS, Node
+from cluster.version import MADE
 from cluster.wire.messages import READ, Method
 from proxy.http.http1 import TURN_BYTES, TURN_REQUESTS
 from proxy.http.http1_plain import Plain
@@ -20,7 +22,7 @@ from proxy.http.requests import HttpHandler
 from proxy.listener.filter import FilteredRegistry
 from proxy.v2.endpoints import register_v2
 from proxy.v2.traffic import Traffic
-from tests.unit.v2.requests.plain_host import FORM, HOST, USUAL, Host, get, put
+from tests.unit.v2.requests.plain_host import FORM, HOST, TERM, USUAL, Host, get, put
 from tests.unit.v2.tree.random_writes import NOW_NS, S
 
 KEYS_ASKED = (
@@ -418,3 +420,15 @@ def test_blocks_and_answers_that_are_kept_are_bounded() -> None:
     assert sum(kept.get(node) is not None for node in nodes) <= 20
     kept.keep(nodes[0], b"x" * 1000)
     assert kept.get(nodes[0]) is None
+
+
+@pytest.mark.parametrize("front", [TERM - 1, TERM + 1], ids=["it voted", "it has not heard yet"])
+def test_a_wait_shows_the_term_of_its_replica_as_reads_do(front: int) -> None:
+    """Patroni leaves a member whose term goes back. The leader that a front knows may be of another one."""
+    host = Host()
+    host.net.context.router.routes[0].term = front
+    terms = [
+        re.findall(rb"X-Raft-Term: (\d+)", host.send(sent))
+        for sent in (get("/k?quorum=false"), get("/k"), get("/k?wait=true&waitIndex=1"), get("/k"))
+    ]
+    assert terms == [[b"%d" % (TERM + MADE)]] * 4
