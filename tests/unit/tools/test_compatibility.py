@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tools.musterctl.commands import table
+from tools.musterctl.v2.table import COMMANDS as COMMANDS_V2
 
 ROOT = Path(__file__).parents[3]
 sys.path.append(str(ROOT / "packaging"))
@@ -91,3 +92,8 @@ def test_every_command_and_flag_that_is_told_is_in_the_table_of_commands() -> No
                 assert found, row.name
                 at = found[0]
         assert set(flags) <= {flag.name for flag in at.all_flags()}, row.name
+
+
+def test_every_command_of_version_2_is_told() -> None:
+    told = {row.name.rpartition(" ")[2] for row in compatibility.rows() if "API=2" in row.name}
+    assert told == {command.name for command in COMMANDS_V2}
