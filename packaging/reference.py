@@ -233,7 +233,7 @@ WHEN = {
     "TimeoutDueToLeaderFail": "? the leader or the link to it was lost after the write was sent",
     "ContextDeadlineExceeded": "? the client's deadline, or no leader took the write in time",
     "ContextCanceled": "? the client canceled the call",
-    "DeadlineExceeded": "? the v2 API's form of the deadline",
+    "DeadlineExceeded": "never sent, only declared, as in etcd",
     "RootUserNotExist": "AuthEnable without a user `root`",
     "RootRoleNotExist": "AuthEnable while `root` lacks the role `root`",
     "UserAlreadyExist": "UserAdd of a user that is there",
