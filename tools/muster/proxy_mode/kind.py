@@ -34,7 +34,7 @@ def kind_of(data_dir: str) -> Kind:
         member = False
     proxy = cluster_file(data_dir).exists()
     if member and proxy:
-        raise ConfigError("invalid datadir; both member and proxy directories exist")
+        raise ConfigError("invalid datadir. Both member and proxy directories exist.")
     return Kind.MEMBER if member else Kind.PROXY if proxy else Kind.NOBODY
 
 

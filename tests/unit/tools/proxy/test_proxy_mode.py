@@ -62,7 +62,7 @@ def test_a_data_directory_says_whose_it_is(tmp_path: Path) -> None:
     assert (data / "proxy" / "cluster").read_text() == f'{{"PeerURLs":["{ONE}","{TWO}"]}}'
     assert kind.read(str(data)) == (ONE, TWO)
     (data / "member" / "identity.json").write_text("{}")
-    with pytest.raises(ConfigError, match=r"^invalid datadir; both member and proxy directories exist$"):
+    with pytest.raises(ConfigError, match=r"^invalid datadir\. Both member and proxy directories exist\.$"):
         kind_of(str(data))
     (data / "proxy" / "cluster").unlink()
     assert kind_of(str(data)) is Kind.MEMBER
