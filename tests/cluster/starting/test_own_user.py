@@ -202,6 +202,9 @@ def test_a_lone_host_listens_at_all_addresses_and_takes_no_peer_beyond_its_user(
                 {"Content-Type": "application/json"}), timeout=20)
         assert (refused.value.code, json.load(refused.value)["message"]) == (409, errors.TAKES_NO_PEER.text)
         stopped()
+        hosts.start(0, *everywhere, "--force-new-cluster")
+        until(lambda: hosts.member(0).name)
+        stopped()
         hosts.start(0, *everywhere, "--peer-insecure")
         until(lambda: hosts.member(0).name)
         until(lambda: adds() == "")
@@ -210,3 +213,6 @@ def test_a_lone_host_listens_at_all_addresses_and_takes_no_peer_beyond_its_user(
             told = len(hosts.log(0))
             assert hosts.start(0, *everywhere, f"--initial-cluster-state={state}").wait(60) == 1
             assert f"{errors.TAKES_NO_PEER.text}: its cluster has other members" in hosts.log(0)[told:]
+        told = len(hosts.log(0))
+        assert hosts.start(0, *everywhere, "--force-new-cluster").wait(60) == 1
+        assert f"{errors.TAKES_NO_PEER.text}: its data knows other members" in hosts.log(0)[told:]

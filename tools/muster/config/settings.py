@@ -265,12 +265,9 @@ def _told(values: Values, used: bool, advertised: tuple[Url, ...]) -> tuple[Url,
 
 
 def _may_be_alone(values: Values, used: bool, initial: InitialCluster) -> bool:
-    """Whether no other host is named. Members that a data directory knows are its node's to count, unless
-    they are to be removed first."""
+    """Whether no other host is named. Members that a data directory knows are counted as it starts."""
     found = any(values[way] for way in ("discovery", "discovery-srv", "discovery-endpoints"))
-    if used:
-        return not values["force-new-cluster"]
-    return len(initial) == 1 and values["initial-cluster-state"] == "new" and not found
+    return used or (len(initial) == 1 and values["initial-cluster-state"] == "new" and not found)
 
 
 def _urls_of(initial: InitialCluster) -> tuple[Url, ...]:

@@ -74,7 +74,7 @@ def run(config: ServerConfig) -> int:
                 # it loads RocksDB, which a supervisor needs for nothing else
                 from tools.muster.host.identity import forcing
 
-                identity = forcing.force(config.data_dir, identity, log)
+                identity = forcing.force(config.data_dir, identity, log, alone=config.alone)
                 copies.taken(config.data_dir)
                 force = False
             run_dir = rundir.make_run_dir(config.data_dir, config.run_dir)

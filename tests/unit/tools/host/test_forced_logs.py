@@ -59,6 +59,15 @@ def log_of(data_dir: Path, shard: int) -> Iterator[RaftLog]:
         yield log
 
 
+def written_in(data_dir: Path) -> list[tuple[int, HardState]]:
+    """The end of each log."""
+    found = []
+    for shard in range(SHARDS):
+        with log_of(data_dir, shard) as log:
+            found.append((log.last_index(), log.hard_state()))
+    return found
+
+
 def rows_in(data_dir: Path) -> list[Host]:
     """The hosts that the order log's last record names."""
     with log_of(data_dir, 0) as log:
@@ -73,6 +82,41 @@ def test_hosts_that_are_logged_and_not_applied_are_removed_too(tmp_path: Path) -
     forced(tmp_path, order, dict.fromkeys(range(SHARDS), 20), {s: len(order.entries[s]) for s in OTHERS})
     rows = {row.member_id: row.removed for row in rows_in(tmp_path)}
     assert rows == {PEERS[1].member_id: True, PEERS[2].member_id: True, NEW.member_id: True}
+
+
+@pytest.mark.parametrize(("known", "added", "removed"), [
+    (3, None, None),
+    (1, 10, None),
+    (1, 50, None),  # logged, and not applied
+    (1, 3, 12),  # shard 1 has not applied that it goes
+])
+def test_without_a_key_a_host_that_knows_others_is_refused_and_nothing_changes(
+    tmp_path: Path, known: int, added: int | None, removed: int | None
+) -> None:
+    """Its nodes take no peers, and would end: the others could not be added again."""
+    order = Order.made(2)
+    if added is not None:
+        order.records[added] += records.host(NEW.encode())
+    if removed is not None:
+        order.records[removed] += records.host(replace(NEW, removed=True).encode())
+    identity = replace(
+        host_with(order, tmp_path, {0: 20, 1: 10, 2: 20}, {s: len(order.entries[s]) for s in OTHERS}),
+        peers=PEERS[:known])
+    before = written_in(tmp_path)
+    with pytest.raises(ConfigError, match=r"takes no peers: .* knows other members\. Nothing was changed"):
+        forcing.force(str(tmp_path), identity, structlog.get_logger(), alone=True)
+    assert written_in(tmp_path) == before
+    assert dropped.found_in(tmp_path / "member") == []
+    forcing.force(str(tmp_path), identity, structlog.get_logger(), alone=False)
+    assert written_in(tmp_path) != before
+
+
+def test_a_lone_host_without_a_key_is_forced_as_it_knows_no_others(tmp_path: Path) -> None:
+    order = Order.made(2)
+    ends = {s: order.cuts[25][s] for s in OTHERS}
+    identity = replace(host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 20), ends), peers=PEERS[:1])
+    forcing.force(str(tmp_path), identity, structlog.get_logger(), alone=True)
+    assert dropped.found_in(tmp_path / "member"), "what its logs lack is dropped"
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -24,9 +24,10 @@ from functools import partial
 from operator import itemgetter
 from pathlib import Path
 
+from cluster import errors
 from cluster.effects import records
 from cluster.effects.newer import NewerRecord
-from cluster.members.table import Table
+from cluster.members.table import Host, Table
 from cluster.order.log import Fold
 from cluster.order.passing import Piece, behind, own_part
 from cluster.order.salvage import CannotBeKept, Plan, planned
@@ -70,9 +71,9 @@ class _Replica:
     has_more: bool  # than its position tells: a copy of keys that move to it, or rows of a half apply
 
 
-def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
+def force(data_dir: str, identity: Identity, log: Logger, *, alone: bool = False) -> Identity:
     """Make this host the only member of its cluster; its identity then. ConfigError; what a failed write
-    leaves, the next forced start makes again."""
+    leaves, the next forced start makes again. ``alone``: it takes no peers, so it may know no others."""
     for shard in identity.first:
         if seal.read(shard_dir(data_dir, shard))[1] == seal.NEW:
             raise ConfigError(
@@ -82,9 +83,13 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
     begun = replace(identity, born=tuple(born for born in identity.born if born[0] not in new))
     with contextlib.ExitStack() as opened:
         try:
-            replicas, table = _open(data_dir, begun, opened)
+            replicas, tables = _open(data_dir, begun, opened)
+            if alone and _others(replicas, tables, identity.member_id):
+                raise ConfigError(
+                    f"--force-new-cluster: {errors.TAKES_NO_PEER.text}: its data knows other members. "
+                    "Nothing was changed")
             pieces = pieces_of(Path(shard_dir(data_dir, 0), FOLDER))
-            _force(data_dir, replicas, table, begun, log, pieces, partial(_drop_rest, data_dir, new))
+            _force(data_dir, replicas, tables[0], begun, log, pieces, partial(_drop_rest, data_dir, new))
         except CannotBeKept as e:
             raise ConfigError(
                 f"--force-new-cluster cannot continue with this host: {e}. Nothing was changed: try it with "
@@ -112,9 +117,9 @@ def force(data_dir: str, identity: Identity, log: Logger) -> Identity:
 
 def _open(
     data_dir: str, identity: Identity, opened: contextlib.ExitStack
-) -> tuple[dict[int, _Replica], Table]:
+) -> tuple[dict[int, _Replica], dict[int, Table]]:
     replicas: dict[int, _Replica] = {}
-    table = Table(identity.peers)
+    tables: dict[int, Table] = {}  # of members, as far as each state is
     for shard in identity.shards:
         folder = shard_dir(data_dir, shard)
         store = StateStore.open(
@@ -123,15 +128,21 @@ def _open(
         with contextlib.closing(store):
             position, fold, placement = store.position, fold_of(store), store.placement()
             has_more = store.staged is not None or store.applying
-            if shard == 0:
-                table = Table(identity.peers, store.hosts())
+            tables[shard] = Table(identity.peers, store.hosts())
         log = RaftLog.open(
             os.path.join(folder, "log"), initial=Configuration(frozenset({identity.member_id}))
         )
         opened.callback(log.close)
         log.verify(position.shard_index)
         replicas[shard] = _Replica(log, position, fold, placement, has_more)
-    return replicas, table
+    return replicas, tables
+
+
+def _others(replicas: dict[int, _Replica], tables: dict[int, Table], own: int) -> set[int]:
+    """The members that a node would know once it runs, or hears of as its log is applied."""
+    rows = map(Host.decode, _host_rows(replicas[0], replicas[0].log.last_index()))
+    found = {host.member_id for table in tables.values() for host in table.members}
+    return found.union(host.member_id for host in rows if not host.removed) - {own}
 
 
 def _force(
