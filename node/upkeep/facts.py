@@ -57,6 +57,7 @@ class Facts:
             "role": raft.role.name.lower(),
             "leader": f"{raft.leader_id:x}" if raft.leader_id else "",
             "leader_for_ms": now_ms - node.standing.followed_ms,
+            "host_name": node.settings.common.name,
             "host_started_ns": node.settings.common.started_ns,  # by the calendar
             "term": raft.term,
             "last_index": raft.last_index,

@@ -36,7 +36,7 @@ class Stats:
 
     def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
         own, led = self._of(facts), (facts["leader"], facts["term"])
-        name = next((host.name for host in self._router.members.members if f"{host.member_id:x}" == own), "")
+        name = self._context.common.name if self._context.common.member_id else self._name(own, facts)
         led_ns = facts.get("leader_for_ms", 0) * 1_000_000  # a node of an older version does not tell
         if self._led is None or self._led[0] != led:
             self._led = led, self._now_ns() - led_ns
@@ -66,6 +66,12 @@ class Stats:
         """The member that the statistics are of: at a proxy, the one that is asked."""
         own = self._context.common.member_id
         return f"{own:x}" if own else str(facts["member_id"])
+
+    def _name(self, member: str, facts: dict[str, Any]) -> str:
+        """A proxy's: what the asked member says. The table's is that of its first start, if any."""
+        members = self._router.members.members
+        known = next((host.name for host in members if f"{host.member_id:x}" == member), "")
+        return str(facts.get("host_name", known))  # a node of an older version does not tell
 
     def leader(self, request: HttpRequest) -> None:
         if not allowed(request, "GET"):

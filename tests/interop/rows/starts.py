@@ -102,6 +102,8 @@ def default_start(net: Namespace, folder: Path) -> None:
         assert host.ask("GET", "/v2/keys/a?quorum=true").node["value"] == "b"
         (member,) = host.ask("GET", "/v2/members").json["members"]
         assert member["id"] == "8e9e05c52164694d"
+        until(lambda: '"name":"renamed"' in host.ask("GET", "/v2/members").body)
+        assert host.ask("GET", "/v2/stats/self").json["name"] == "renamed"
         assert host.ask("GET", "/v2/keys/").headers["x-etcd-cluster-id"] == "cdf818194e3a8c32"
 
 

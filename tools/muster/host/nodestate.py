@@ -9,6 +9,7 @@ from typing import Any
 
 import zmq
 
+from cluster.members.table import Host, decode_all
 from cluster.wire.link import Answers, AskingEnd
 from cluster.wire.messages import STATE_BODY, Status
 
@@ -17,9 +18,11 @@ _LIMIT_S = 0.5  # of all that are asked
 
 def states(
     run_dir: str, cluster_id: int, member_id: int, shards: Sequence[int]
-) -> dict[int, dict[str, Any]]:
-    """Leader, term and indexes by shard; a node without an answer in time is left out."""
+) -> tuple[dict[int, dict[str, Any]], dict[int, Host]]:
+    """Leader, term and indexes by shard, and the hosts that node 0 knows, which it tells with its own. A node
+    without an answer in time is left out."""
     found: dict[int, dict[str, Any]] = {}
+    hosts: dict[int, Host] = {}
     deadline = time.monotonic() + _LIMIT_S
     with zmq.Context(io_threads=1) as context:
         poller = zmq.Poller()
@@ -41,11 +44,13 @@ def states(
                         s.send(hellos[s])
                         poller.modify(s, zmq.POLLIN)
                     elif events & zmq.POLLIN:
-                        found |= _states_in(ends[s].opened(s.recv(), time.monotonic()))
+                        answers = ends[s].opened(s.recv(), time.monotonic())
+                        found |= _states_in(answers)
+                        hosts |= _hosts_in(answers)
         finally:
             for s in hellos:
                 s.close()
-    return found
+    return found, hosts
 
 
 def _states_in(answers: Answers) -> dict[int, dict[str, Any]]:
@@ -58,3 +63,11 @@ def _states_in(answers: Answers) -> dict[int, dict[str, Any]]:
                 "commit_index": commit, "applied_index": applied, "revision": revision,
             }  # fmt: skip
     return found
+
+
+def _hosts_in(answers: Answers) -> dict[int, Host]:
+    return {
+        host.member_id: host
+        for rid, status, body in answers if rid == 0 and status == Status.MEMBERS
+        for host in decode_all(body)
+    }  # fmt: skip

@@ -189,11 +189,12 @@ def status_of(
     supervisor: Supervisor, config: ServerConfig, identity: Identity, run_dir: str
 ) -> dict[str, Any]:
     """For ``muster local status``."""
-    shards = nodestate.states(
+    shards, hosts = nodestate.states(
         run_dir, identity.cluster_id, identity.member_id,
         [c.spec.index for c in supervisor.children if c.spec.kind == "node" and c.pid],
     )  # fmt: skip
-    names = {f"{p.member_id:x}": p.name for p in identity.peers}
+    names = {f"{p.member_id:x}": p.name for p in identity.peers} | {f"{identity.member_id:x}": config.name}
+    own = hosts.get(identity.member_id, identity.own) if identity.member_id else None  # it may have moved
     nodes = []
     for child in supervisor.children:
         if child.spec.kind == "node":
@@ -213,7 +214,7 @@ def status_of(
         "pid": os.getpid(),
         "ready": supervisor.ready,
         "client_urls": [u.text for u in config.advertise_client],
-        "peer_urls": list(identity.own.peer_urls) if identity.member_id else [],
+        "peer_urls": list(own.peer_urls) if own is not None else [],
         "data_dir": os.path.abspath(config.data_dir),
         "run_dir": run_dir,
         "nodes": nodes,

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import structlog
+import zmq
 from structlog.testing import capture_logs
 
+from cluster.members.table import Host, Table
 from cluster.settings import FrontSettings, Peer, loads
+from cluster.wire.messages import SEQUENCE, STATE_BODY, Status, answer
 from proxy.http.http2 import Limits
 from proxy.listener.limits import limits_of, limits_of_metrics
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import resolve
-from tools.muster.host import rundir, serve
+from tools.muster.host import nodestate, rundir, serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 
@@ -210,3 +215,41 @@ def test_an_added_member_starts_again_without_a_warning_unless_its_flags_name_ot
     assert not [line for line in logs if "names other members than the flags" in line["event"]]
     if warned:
         assert said[0]["members"] != said[0]["flags"]
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_status_has_the_peer_urls_that_the_cluster_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool
+) -> None:
+    """A member that has moved, and took another name; without its node, as the data directory has them."""
+    first = Peer(2, "default", "localhost", 2380, ("http://localhost:2380",))
+    moved = Table((first,), [Host(2, "", ("http://localhost:2390",)).encode()])
+    greeting = b"".join((
+        SEQUENCE.pack(1), answer(0, Status.STATE, STATE_BODY.pack(0, 2, 5, 9, 8, 7)),
+        answer(0, Status.MEMBERS, moved.encode_all())))
+
+    def greets() -> None:
+        with context.socket(zmq.ROUTER) as node:
+            node.bind(f"ipc://{tmp_path}/node-0.sock")
+            bound.set()
+            node.send_multipart([node.recv_multipart()[0], greeting])
+            read.wait(20)
+
+    monkeypatch.setattr(nodestate, "_LIMIT_S", 20.0)
+    context, bound, read = zmq.Context(), threading.Event(), threading.Event()
+    if runs:
+        thread = threading.Thread(target=greets)
+        thread.start()
+        bound.wait(20)
+    child = SimpleNamespace(
+        spec=SimpleNamespace(kind="node", index=0, cpu=None), pid=1 if runs else 0, ready=runs, starts=1)
+    supervisor: Any = SimpleNamespace(children=[child], ready=runs)
+    settings = config.build(resolve(SERVER_FLAGS, ["--name=renamed", "--fronts=0"], {}))
+    found = serve.status_of(supervisor, settings, Identity(1, 2, 3, 1, 2, (first,)), str(tmp_path))
+    read.set()
+    if runs:
+        thread.join(20)
+    context.destroy(linger=0)
+    (node,) = found["nodes"]
+    assert found["peer_urls"] == [f"http://localhost:{2390 if runs else 2380}"]
+    assert (node["is_leader"], node["leader_name"]) == ((True, "renamed") if runs else (False, ""))

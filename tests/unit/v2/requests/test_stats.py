@@ -76,14 +76,18 @@ class Request(HttpRequest):
         self.said = body
 
 
-@pytest.mark.parametrize(("member", "shown"), [
-    (0, ("b", "h11", "2033-05-18T03:33:20Z")), (10, ("a", "h10", "2001-09-09T01:46:40Z"))])
+@pytest.mark.parametrize(("member", "told", "shown"), [
+    (0, {"host_name": "new"}, ("b", "new", "2033-05-18T03:33:20Z")),
+    (0, {}, ("b", "h11", "2033-05-18T03:33:20Z")),  # a node of an older version
+    (10, {"host_name": "new"}, ("a", "renamed", "2001-09-09T01:46:40Z")),
+])
 def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
-    member: int, shown: tuple[str, str, str]
+    member: int, told: dict[str, str], shown: tuple[str, str, str]
 ) -> None:
-    """A host whose node is down asks another one, and is itself nevertheless."""
-    common = SimpleNamespace(member_id=member, started_ns=10**18 if member else 0)
-    router = Router(member_id="b", host_started_ns=2 * 10**18)
+    """A host whose node is down asks another one, and is itself nevertheless. The table has names of the
+    first start, and none of an added host."""
+    common = SimpleNamespace(member_id=member, started_ns=10**18 if member else 0, name="renamed")
+    router = Router(member_id="b", host_started_ns=2 * 10**18, **told)
     request = Request()
     Stats(cast(Any, SimpleNamespace(common=common, router=router))).itself(request)
     found = orjson.loads(request.said)
