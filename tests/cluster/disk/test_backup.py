@@ -161,3 +161,13 @@ def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hos
     until(lambda: serves(hosts, 3) and publishes(hosts, 3), LIMIT_S)
     holds_all(hosts, 3)
     assert not (hosts.folder / "h3/member/copied").exists()  # from then on it is a host like any other
+
+
+def test_a_plain_copy_of_a_directory_goes_on_as_a_cluster_alone(hosts: Hosts) -> None:
+    """As docs/run/backup.md has it: no musterctl, and the modes that the umask gives."""
+    if 0 in hosts.running:
+        kill(hosts, 0)
+    subprocess.run(["cp", "-r", str(hosts.folder / "h0"), str(hosts.folder / "h4")], check=True, timeout=60)
+    hosts.start(4, FORCED)
+    until(lambda: serves(hosts, 4) and publishes(hosts, 4), LIMIT_S)
+    holds_all(hosts, 4)

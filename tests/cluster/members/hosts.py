@@ -138,13 +138,12 @@ class Hosts:
         """Start one that was added, and wait until it is listed as started and serves."""
         process = self.begin(host)
         until(lambda: self.member(host).name or process.poll() is not None, LIMIT_S)
-        status = pb.StatusRequest()  # which a learner answers, too
-
-        def serves() -> bool:
-            return works(lambda: self.call(host, "Maintenance/Status", status, pb.StatusResponse))
-
-        until(lambda: serves() or process.poll() is not None, LIMIT_S)
+        until(lambda: self.serves(host) or process.poll() is not None, LIMIT_S)
         assert process.poll() is None, self.log(host)
+
+    def serves(self, host: int) -> bool:
+        """Whether it answers what a learner answers, too."""
+        return works(lambda: self.call(host, "Maintenance/Status", pb.StatusRequest(), pb.StatusResponse))
 
     def votes(self, host: int) -> None:
         """Wait until it is to vote in every group, as the leader of shard 0 logs it."""

@@ -41,6 +41,17 @@ def test_one_host_becomes_three_and_five_and_three_again_under_writes(hosts: Hos
                 hosts.join(host)
                 hosts.votes(host)
         leader = hosts.leader()
+        with timed("killed two of five, which came back"):
+            dead = [host for host in hosts.running if host != leader][-2:]
+            for host in dead:
+                hosts.running[host].kill()
+            for host in dead:
+                hosts.running[host].wait(30)
+            writer.wait(3)  # the three that are left go on
+            for host in dead:
+                hosts.start(host)
+            until(lambda: all(map(hosts.serves, dead)), LIMIT_S)
+        leader = hosts.leader()
         for host in (leader, *[i for i in (3, 4) if i != leader][:1]):
             with timed(f"removed host {host}"):
                 assert hosts.remove(host) == 0
