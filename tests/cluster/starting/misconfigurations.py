@@ -7,6 +7,7 @@ of them and prints what every host logs.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import textwrap
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,8 +66,9 @@ class Setting:
     base: int = 0
     hosts: list[Host] = field(default_factory=list)
     blockers: list[socket.socket] = field(default_factory=list)
-    # command lines to run first, until a line is there
-    before: list[tuple[list[str], str]] = field(default_factory=list)
+    # command lines to run first, until a line is there, and what to do then
+    before: list[tuple[list[str], str, Callable[[], None]]] = field(default_factory=list)
+    after: Callable[[], None] | None = None  # what has to hold besides, once every host has said its cause
     late: int | None = None  # the host that starts once the others serve
 
     def __post_init__(self) -> None:
@@ -118,6 +121,17 @@ class Setting:
         """Have somebody else listen at a port."""
         blocker = socket.create_server(("127.0.0.1", port))
         self.blockers.append(blocker)
+
+    def keep(self, host: int, value: str) -> None:
+        """Write a key at a host."""
+        request = urllib.request.Request(
+            f"{self.client(host)}/v2/keys/whose", f"value={value}".encode(), method="PUT")
+        urllib.request.urlopen(request, timeout=LIMIT_S).close()
+
+    def kept(self, host: int) -> str:
+        """The same key, as a host and its cluster have it."""
+        with urllib.request.urlopen(f"{self.client(host)}/v2/keys/whose?quorum=true", timeout=LIMIT_S) as got:
+            return str(json.load(got)["node"]["value"])
 
     def plain(self, line: str) -> str:
         """A line as it stands in a transcript: the hosts at addresses of their own, paths short."""
@@ -226,11 +240,17 @@ def other_data(s: Setting) -> None:
     alone = [a for a in s.arguments(2)
              if not a.startswith(("--initial-cluster=", "--initial-cluster-token="))]
     alone += [f"--initial-cluster={s.cluster(2)}", "--initial-cluster-token=another"]
-    s.before.append((alone, _SERVES))
+    s.before.append((alone, _SERVES, lambda: s.keep(2, "theirs")))
     for host in range(2):
         s.expect(host, _not_reached("h2", REFUSES))
     s.expect(2, "the data directory names other members than the flags, and takes precedence"
              ".*members=h2=", "refused a peer")
+
+    def apart() -> None:
+        s.keep(0, "ours")
+        assert [s.kept(host) for host in range(HOSTS)] == ["ours", "ours", "theirs"]
+
+    s.after = apart
 
 
 def other_shards(s: Setting) -> None:
@@ -297,8 +317,8 @@ def running(case: Callable[[Setting], None], folder: Path) -> Iterator[Setting]:
     setting = Setting(folder)
     case(setting)
     try:
-        for arguments, until in setting.before:
-            _run_first(setting, arguments, until)
+        for arguments, until, then in setting.before:
+            _run_first(setting, arguments, until, then)
         late = [host for host in setting.hosts if host.name == f"h{setting.late}"]
         for host in setting.hosts:
             if host not in late:
@@ -332,10 +352,13 @@ def _start(arguments: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
                            env=environment(), dies=True)
 
 
-def _run_first(setting: Setting, arguments: Sequence[str], until: str) -> None:
+def _run_first(
+    setting: Setting, arguments: Sequence[str], until: str, then: Callable[[], None]
+) -> None:
     log = setting.folder / "before.log"
     process = _start(arguments, log)
     _until_logged(log, until)
+    then()
     process.terminate()
     assert process.wait(30) == 0
 

@@ -24,6 +24,8 @@ def test_every_host_names_the_cause(case: Callable[[Setting], None], tmp_path: P
             host.expected += [line for name, line in told if name == host.name]
         missing = await_causes(setting)
         assert not missing, {host.name: host.lines()[-30:] for host in setting.hosts}
+        if setting.after is not None:
+            setting.after()
         for host in setting.hosts:
             assert len(host.lines()) <= MOST_LINES, "it says so, and not again and again"
             assert not any("Traceback" in line for line in host.lines())
