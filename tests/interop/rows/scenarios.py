@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from tests.ports import free_ports
 SCENARIOS = Checks()  # of the world
 SERVICES = Checks()  # of one site
 row = SCENARIOS.row
+_GONE_S = 6.0  # an instance that was killed has left the list by then
 
 # An instance of a service: it answers with its name, and keeps its entry alive.
 _INSTANCE = """
@@ -133,12 +135,18 @@ def services(site: Site, world: World) -> None:
         start("c")  # one more, and nobody restarts the gateway
         gateway.follow({"a", "b", "c"})
         assert {gateway.ask() for _ in range(6)} == {"a", "b", "c"}
-        second.send_signal(signal.SIGKILL)
-        gateway.follow({"a", "c"})
-        assert {gateway.ask() for _ in range(4)} == {"a", "c"}
-        start("b")  # it comes back, elsewhere
-        gateway.follow({"a", "b", "c"})
-        assert {gateway.ask() for _ in range(6)} == {"a", "b", "c"}
+        took_s: list[float] = []
+        # a machine that stalls has more tries
+        while not took_s or (took_s[-1] > _GONE_S and len(took_s) < 3):
+            second.send_signal(signal.SIGKILL)
+            killed = time.monotonic()
+            gateway.follow({"a", "c"})
+            took_s.append(time.monotonic() - killed)
+            assert {gateway.ask() for _ in range(4)} == {"a", "c"}
+            second = start("b")  # it comes back, elsewhere
+            gateway.follow({"a", "b", "c"})
+            assert {gateway.ask() for _ in range(6)} == {"a", "b", "c"}
+        assert took_s[-1] <= _GONE_S, took_s
 
 
 @row("S3-010")
@@ -265,8 +273,8 @@ def exclusive_lock(world: World) -> None:
         )  # only who holds it lets it go
         assert site.delete(f"/lock?prevValue=me{number}").status == 200
 
-    together(*(lambda n=n, s=s: contender(n, s) for n, s in enumerate(everyone(world, 12))))
-    assert (most, turns) == ([1], [12])
+    together(*(lambda n=n, s=s: contender(n, s) for n, s in enumerate(everyone(world, 20))))
+    assert (most, turns) == ([1], [20])
     world.members[0].put("/lock?prevExist=false", "value=dead&ttl=1")  # it never comes back
     _locked(world.proxy, "next", "/lock")
     assert world.proxy.value("/lock") == "next"
@@ -290,7 +298,7 @@ def sequenced_lock(world: World) -> None:
         served.append(mine)
         site.delete(mine)
 
-    sites = everyone(world, 8)
+    sites = everyone(world, 20)
     for number, site in enumerate(sites):
         keys.append(site.post("/seq", f"value={number}").node["key"])
     together(*(lambda s=s, k=k: client(s, k) for s, k in reversed(list(zip(sites, keys, strict=True)))))
