@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cluster.faults import Faults, faults
-from tests import lanes, limits, second_tries
+from tests import at_once, lanes, limits, second_tries
 
 # Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors in the child,
 # which says so in that host's log, and stop its own threads meanwhile.
@@ -45,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
         signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    at_once.register(config)
     lanes.register(config)
     limits.register(config)
     second_tries.register(config)

@@ -72,7 +72,7 @@ class SecondTries:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what failed first, and what failed for good."""
         if report.outcome == RERUN:
-            self._failures.setdefault(report.nodeid, []).append(f"{report.when}:\n{_whole(report)}")
+            self._failures.setdefault(report.nodeid, []).append(f"{report.when}:\n{whole(report)}")
         elif report.failed:
             self._failed.add(report.nodeid)
 
@@ -119,6 +119,7 @@ def _end_fixtures(item: pytest.Item) -> pytest.TestReport:
     return pytest.TestReport.from_item_and_call(item, call)
 
 
-def _whole(report: pytest.TestReport) -> str:
+def whole(report: pytest.TestReport) -> str:
+    """A failure, with what the test wrote."""
     sections = "".join(f"\n--- {title} ---\n{text}" for title, text in report.sections)
     return f"{report.longreprtext}{sections}"

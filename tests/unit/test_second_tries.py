@@ -38,8 +38,9 @@ class Run:
         self.names = folder / "names"
         (folder / "tests").mkdir()
         (folder / "tests/conftest.py").write_text(
-            "from tests import limits, second_tries\n\n"
-            "def pytest_configure(config):\n    limits.register(config)\n    second_tries.register(config)\n"
+            "from tests import at_once, limits, second_tries\n\n"
+            "def pytest_configure(config):\n    at_once.register(config)\n"
+            "    limits.register(config)\n    second_tries.register(config)\n"
         )  # fmt: skip
         (folder / "pyproject.toml").write_text('[tool.pytest.ini_options]\nfilterwarnings = ["error"]\n')
 
@@ -238,3 +239,17 @@ def test_a_run_that_gives_way_has_limits_of_its_own_cpu_time(project: Run) -> No
     assert code == 1, said
     assert "1 failed, 1 passed" in said
     assert "Timeout" in said
+
+
+@pytest.mark.parametrize("workers", [(), ("-n", "2", "--dist", "loadfile")], ids=["alone", "workers"])
+def test_a_soak_tells_a_failure_before_the_tests_after_it(project: Run, workers: tuple[str, ...]) -> None:
+    after = "def test_passes_after_it():\n    pass\n"
+    project.test("cluster/test_some.py", "def test_wrong():\n    fail(2, 'wrong')\n", after)
+    code, said = project.run("-vv", *workers, asked=False, MUSTER_SOAK="1")
+    assert code == 1, said
+    at_once = said.partition("PASSED")[0]
+    assert "wrong is unlucky" in at_once
+    assert "said by wrong" in at_once
+    code, said = project.run("-vv", *workers, asked=False)
+    assert code == 1, said
+    assert "wrong is unlucky" not in said.partition("PASSED")[0]
