@@ -119,10 +119,12 @@ class Front:
             self.registry.gate = cluster.refused_at_learner if learner else None
 
     async def start(self) -> None:
-        """Serve, or have that begin once the host that joins holds what was there before it."""
+        """Serve, or have that begin once the host that joins holds what was there before it. Meanwhile probes
+        are answered, as by an etcd: whoever gets no answer may end the host."""
         self._sweep()
         if self.settings.joining:
             log.info("this host was added: it serves once it has the cluster's data")
+            await self._serve_metrics()
             context = self.context
             context.on_tick.append(Arrival(self.router, lambda: context.placement.kept, self._arrived).tick)
         else:
@@ -142,16 +144,23 @@ class Front:
         grpc = GrpcAlone(self.registry) if settings.grpc_alone else None
         await self._listen(self.server, settings.listen, tls, grpc)
         await self._listen(self.server, settings.listen_http, tls, HttpAlone(self.registry))
+        if not settings.joining:
+            await self._serve_metrics()
+        self.context.joins = False
+        urls = (*settings.listen, *settings.listen_http)
+        log.info("serving", urls=[url.replace("//:", "//[::]:") for url in urls])
+
+    async def _serve_metrics(self) -> None:
+        settings = self.settings
         if settings.listen_metrics:
             registry = Registry()
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
+            tls = None
             if settings.tls is not None:
-                tls = Credentials(settings.tls, by_address=self._names)  # the other logs changed files
+                tls = Credentials(settings.tls, by_address=self._names)  # the clients' logs changed files
             await self._listen(self.metrics_server, settings.listen_metrics, tls)
         await self.siblings.start()
-        urls = (*settings.listen, *settings.listen_http)
-        log.info("serving", urls=[url.replace("//:", "//[::]:") for url in urls])
 
     async def _listen(self, server: Server, urls: Sequence[str], tls: Credentials | None,
                       serves: Serves | None = None) -> None:

@@ -20,6 +20,7 @@ from proxy.shared.context import Context, Registry
 
 _TEXT = "text/plain; charset=utf-8"
 _ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
+_JOINS = "this host joins: it does not have the cluster's data yet"
 
 Done = Callable[[str], None]  # "" or what is wrong
 
@@ -95,7 +96,9 @@ class Checks:
             done("" if status == 0 else EtcdError.decode(body).text)
 
         router = self._router
-        if serializable:
+        if self._context.joins and not serializable:
+            done(_JOINS)
+        elif serializable:
             router.local(None, Method.ALARM, b"", 0, router.quiet, answer)
         else:
             router.read(None, Method.ALARM, b"", 0, False, router.quiet, answer)

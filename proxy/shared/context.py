@@ -60,6 +60,7 @@ class Context:
         self.stepped = Stepped(router.loop)
         self.listing = Listing(router)
         self.stopping = False
+        self.joins = settings.joining  # until this front serves
         self.on_table: list[Callable[[Table, Table], None]] = []  # with the older one, and it
         self._row = b""  # the last one that came
         self.on_tick: list[Callable[[float], None]] = [self.listing.tick]  # called every sweep, with the time

@@ -210,6 +210,20 @@ def test_livez_and_readyz_list_their_checks() -> None:
     )
 
 
+def test_a_host_that_joins_is_alive_and_not_ready() -> None:
+    """The leader answers its reads, and no client reaches it yet."""
+    site = Site()
+    site.net.context.joins = True
+    for path, query in (("/livez", ""), ("/readyz", "exclude=linearizable_read")):
+        assert site.get(path, query).answer == (200, b"ok\n")
+    wrong = b"this host joins: it does not have the cluster's data yet"
+    ready = site.get("/readyz/linearizable_read")
+    assert ready.answer == (503, b"[-]linearizable_read failed: " + wrong + b"\n\n")
+    assert site.get("/health").answer == (503, b'{"health":"false","reason":"RANGE ERROR:' + wrong + b'"}\n')
+    assert site.get("/health", "serializable=true").answer == (200, b'{"health":"true","reason":""}')
+    assert site.get("/metrics").answer is not None
+
+
 def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     site = Site()
     stats = site.net.context.method("unary", "etcdserverpb.KV", "Put")

@@ -169,6 +169,41 @@ def test_a_front_that_joins_stops_before_it_serves_and_a_taken_port_ends_it(tmp_
     asyncio.run(scenario())
 
 
+async def status(port: int, path: str) -> int:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    line = await reader.readline()
+    writer.close()
+    return int(line.split()[1])
+
+
+def test_a_host_that_joins_answers_probes_from_the_start(tmp_path: Path) -> None:
+    """At --listen-metrics-urls, as an etcd does: who gets no answer there may end the host."""
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        clients, metrics = free_ports(2)
+        common = Common(
+            cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, peers=(),
+            run_dir=str(tmp_path))
+        settings = FrontSettings(
+            common, 0, (f"http://127.0.0.1:{clients}",), joining=True,
+            listen_metrics=(f"http://127.0.0.1:{metrics}",))
+        front = Front(settings, RealMachine(loop, common))
+        async with asyncio.timeout(60):
+            await front.start()
+            assert not front.server.addresses
+            assert await status(metrics, "/metrics") == 200
+            assert await status(metrics, "/readyz/linearizable_read") == 503
+            front._arrived()
+            while front.context.joins:
+                await asyncio.sleep(0.01)
+            assert front.server.addresses == [("127.0.0.1", clients)]
+            assert await status(metrics, "/metrics") == 200
+            await front.stop()
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("fronts", [1, 2])
 def test_statistics_of_version_2_cost_a_host_with_one_front_no_other_metrics(fronts: int) -> None:
     async def scenario() -> None:
