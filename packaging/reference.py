@@ -229,9 +229,10 @@ WHEN = {
     "UnknownDowngradeAction": "an unknown action",
     "InvalidClientAPIVersion": "`client-api-version` without UTF-8",
     "NoLeader": "no leader in time for a lease request; any call with `hasleader` while there is none",
-    "Stopped": "the host stops; the request was not sent on",
+    "Stopped": "the host stops; nothing was sent on",
     "Timeout": "? no answer within 5 s and two election timeouts",
-    "TimeoutDueToLeaderFail": "? the leader or the link to it was lost after the write was sent",
+    "TimeoutDueToLeaderFail":
+        "? the leader or the link to it was lost, or the host stopped, after the write was sent",
     "ContextDeadlineExceeded": "? the client's deadline, or no leader took the write in time",
     "ContextCanceled": "? the client canceled the call",
     "DeadlineExceeded": "never sent, only declared, as in etcd",

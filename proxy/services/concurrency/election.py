@@ -132,6 +132,7 @@ class _Observer:
         self._prefix = prefix
         session.call.on_drain = session.nested.drained
         session.call.waits_long(len(prefix))
+        session.waits(errors.STOPPED)
 
     def look(self) -> None:
         if not self._session.over:

@@ -55,7 +55,8 @@ class Sessions:
         self._registry.unary(f"/{self._service}/{name}", serve, "stream" if streams else "unary")
 
     def _stop(self) -> None:
-        """The front shuts down: waiting clients give up their places, and ask another host."""
+        """The front shuts down: who waits for others gives up its place, and asks another host. The rest is
+        answered within the stop's grace, as other calls are."""
         for session in tuple(self._open):
             session.stop()
 
@@ -69,6 +70,7 @@ class Session:
         self._own = 0  # a lease of this call alone
         self._context = context
         self.stats = stats
+        self._at_stop: ErrorKind | None = None  # what ends it as the host stops; None: it goes on
         self._ended = ended
         self.over = False
         call.on_cancel = self._cancelled
@@ -100,6 +102,14 @@ class Session:
         self.call.waits_long(len(prefix))
         _Deletes(self, queue.last_created(prefix, max_revision), then).look()
 
+    def waits(self, at_stop: ErrorKind) -> bool:
+        """It needs other clients from here on, and this error ends it as the host stops. Whether it goes
+        on: the host may be stopping already."""
+        self._at_stop = at_stop
+        if self._context.stopping:
+            self.stop()
+        return not self.over
+
     def answer(self, response: Message) -> None:
         if self._end():
             self.stats.ok += 1
@@ -118,7 +128,8 @@ class Session:
             self.call.finish()
 
     def stop(self) -> None:
-        self._refuse(errors.STOPPED)
+        if self._at_stop is not None:
+            self._refuse(self._at_stop)
 
     def leaderless(self, call: Call) -> None:
         self._refuse(errors.NO_LEADER)
@@ -171,13 +182,14 @@ class _Deletes:
             self._session.nested.range(self._question, self._found)
 
     def _found(self, answer: Message, error: str) -> None:
-        if self._session.over:
+        session = self._session
+        if session.over:
             return
         if error or not answer.kvs:
             self._then(error)
-            return
-        watch = rpc_pb2.WatchCreateRequest(key=answer.kvs[0].key, start_revision=answer.header.revision)
-        self._session.nested.watch(watch, self._events, self._then)
+        elif session.waits(errors.TIMEOUT_DUE_TO_LEADER_FAIL):  # its own key was put, and may stay
+            watch = rpc_pb2.WatchCreateRequest(key=answer.kvs[0].key, start_revision=answer.header.revision)
+            session.nested.watch(watch, self._events, self._then)
 
     def _events(self, response: Message) -> None:
         if any(event.type == event.DELETE for event in response.events):

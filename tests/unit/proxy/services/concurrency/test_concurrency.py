@@ -335,7 +335,7 @@ def test_a_lease_that_an_unanswered_call_was_granted_is_revoked(path: str, end: 
     queue = Queue()
     net = queue.world.net
     call, txn = granted(queue, path)
-    if end == "gone as it waits":
+    if end in ("gone as it waits", "stop"):
         found = rpc_pb2.RangeResponse(kvs=[FIRST], count=1)
         net.nodes[1].ok(asked_before(queue, txn, path), 0, found.SerializeToString())
         queue.world.settle()

@@ -1,0 +1,1 @@
+"""Locks and elections over fake nodes."""
