@@ -106,7 +106,7 @@ class Router(Sending):
         for shard in self.routes.keys() - set(running):
             route = self.routes[shard]
             route.end()
-            self._end_links(route)
+            route.close("the shard is dropped")
             self.moved.leaves(route)
             self.routes = {other: known for other, known in self.routes.items() if other != shard}
         if self.rounds is None and len(self.routes) > 1:
@@ -480,13 +480,10 @@ class Router(Sending):
         self.draining = True
         self.in_turn.close()
         for route in self.routes.values():
-            self._end_links(route)
+            route.flush()  # what clients gave up at the stop
+            route.close("shutting down")
             for waiting in route.unsent():
                 self.fail(waiting, errors.STOPPED)
-
-    def _end_links(self, route: ShardRoute) -> None:
-        for link in tuple(route.links.values()):
-            link.close("shutting down" if self.draining else "the shard is dropped")
 
     def statistics(self) -> dict[str, int]:
         return {

@@ -82,6 +82,17 @@ def test_at_a_stop_who_waits_for_others_gives_up_its_key(path: str) -> None:
     assert b"n/7" in body
 
 
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_what_is_given_up_at_a_stop_is_sent_though_the_links_end_in_that_turn(path: str) -> None:
+    """A client of HTTP/1 has its answer at once, so no call is open."""
+    queue = Queue()
+    queue.stand(path, wanted(path, 7))
+    queue.world.net.context.stop()
+    queue.world.net.context.router.close()
+    ((_, body),) = sent(queue)
+    assert b"n/7" in body
+
+
 @pytest.mark.parametrize("lease", [0, 7])
 @pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
 def test_who_comes_to_wait_while_the_host_stops_gives_up_its_key(path: str, lease: int) -> None:
