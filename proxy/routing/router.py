@@ -482,8 +482,8 @@ class Router(Sending):
         for route in self.routes.values():
             route.flush()  # what clients gave up at the stop
             route.close("shutting down")
-            for waiting in route.unsent():
-                self.fail(waiting, errors.STOPPED)
+            for waiting in route.unsent():  # what may be asked twice may have been sent once
+                self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL if waiting.rid else errors.STOPPED)
 
     def statistics(self) -> dict[str, int]:
         return {

@@ -175,6 +175,16 @@ def test_a_stop_answers_everything_that_is_open() -> None:
     assert queued.status == (14, "etcdserver: server stopped")
 
 
+def test_a_transfer_that_was_sent_may_have_happened_when_the_host_stops() -> None:
+    """A leader may be asked twice for it, so it waits for the next one once its link has ended."""
+    net = Net().started(leader=1)
+    call = FakeCall()
+    net.router.ask(call, Method.TRANSFER_LEADER, bytes(8), 0, MethodStats())
+    net.run()
+    net.router.close()
+    assert call.status == TIMEOUT_LEADER_FAIL
+
+
 def test_the_queue_for_a_leader_is_bounded() -> None:
     net = Net()
     net.pass_time(0.2)
