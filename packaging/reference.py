@@ -178,8 +178,8 @@ Every error that muster gives, with its gRPC code, the HTTP status of the JSON g
 it. For authors of clients; `make docs` makes this page.
 
 Texts are etcd's, since Go clients compare them. The tables leave out their `etcdserver: `. After an error
-marked `?` a write may have happened ([guarantees](guarantees.md#answers)); after any other it has not. The v2
-API has [codes of its own](../use/v2.md)."""
+marked `?` a write may have happened; after any other it has not, but for [locks and
+elections](guarantees.md#answers). The v2 API has [codes of its own](../use/v2.md)."""
 _SECTIONS = (
     (19, "Keys"), (29, "Leases"), (39, "Watches"), (59, "Members"), (79, "Maintenance"),
     (99, "Availability"), (139, "Users and roles"), (149, "Locks and elections"), (158, "RangeStream"),
