@@ -360,7 +360,8 @@ DIFFERENCES = {
     "Cluster/MemberAdd": "a voter counts once it has caught up in every shard",
     "Cluster/MemberRemove": "answered once every shard's group is without the host",
     "Cluster/MemberPromote": "answered once the host votes in every shard",
-    "Cluster/MemberUpdate": "as all here: answered once the asked host lists it, or 0.5 s later",
+    "Cluster/MemberUpdate":
+        "refuses malformed URLs; as all here: answered once the asked host lists it, or 0.5 s later",
     "Cluster/MemberList": "a host that just joined answers once it is listed, 5 s at most",
     "Maintenance/Status": "Raft's figures are shard 0's, sizes are of all shards; says that it is etcd 3.5",
     "Maintenance/Defragment": "shard after shard, while it serves",

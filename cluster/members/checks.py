@@ -83,7 +83,8 @@ def remove(table: Table, facts: Facts, member_id: int) -> Host:
 
 
 def update(table: Table, member_id: int, urls: Sequence[str]) -> Host:
-    """The host after a MemberUpdate, with the URLs in the order given. EtcdError."""
+    """The host after a MemberUpdate, with the URLs in the order given. EtcdError, also for malformed URLs:
+    etcd takes these, and its other members end by them."""
     new = replace(_known(table, member_id), peer_urls=checked_urls(urls))
     _free(table, new)
     return new

@@ -47,6 +47,7 @@ And where no step goes, on purpose as well:
 * a field of a oneof that stands twice in a RequestOp is one message, as protobuf says; in Go the last counts;
 * ``--auth-token=jwt,ttl=0`` means the default of five minutes; in etcd no such token counts;
 * a peer URL whose port is beyond 65535 or missing, or whose brackets hold no IPv6 address, is refused;
+* MemberUpdate refuses the URLs that MemberAdd refuses. etcd takes any, and its other members end by such;
 * HTTP/1.0 connections that ask to stay do so after large answers too; a malformed ``Host`` is taken, CONNECT
   refused; ``--cors`` takes origins without a port;
 * heads of requests above ``--max-header-bytes`` are refused; etcd takes 1 MiB by HTTP/1.1, but a request line
