@@ -97,6 +97,17 @@ def client_urls(config: ServerConfig) -> tuple[Url, ...]:
     return (*config.listen_client, *config.listen_http, *config.listen_metrics)
 
 
+def near_urls(config: ServerConfig) -> list[str]:
+    """Where programs of this machine reach the client ports."""
+    return [_near(url) for url in config.listen_client]
+
+
+def _near(url: Url) -> str:
+    if url.is_unix:
+        return f"{url.scheme}://{os.path.abspath(url.host)}"
+    return f"{url.scheme}://127.0.0.1:{url.port}" if url.host in EVERYWHERE else url.text
+
+
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:
     """All that this host binds: for clients, for metrics, and for peers. ``shards``: 0 of a proxy."""
     clients = client_urls(config)

@@ -217,6 +217,7 @@ def status_of(
         "peer_urls": list(own.peer_urls) if own is not None else [],
         "data_dir": os.path.abspath(config.data_dir),
         "run_dir": run_dir,
+        "listen_urls": ports.near_urls(config),
         "nodes": nodes,
         "fronts": [{"front": c.spec.index, **_process(c)} for c in fronts],
     }

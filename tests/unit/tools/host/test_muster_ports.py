@@ -134,6 +134,18 @@ def test_a_family_stays_with_a_url_that_names_it(
     assert [ports.client_address(url, urls) for url in settings.listen_client] == hosts
 
 
+@pytest.mark.parametrize(("listen", "near"), [
+    ("http://10.0.0.1:1,https://[fd00::1]:2", ["http://10.0.0.1:1", "https://[fd00::1]:2"]),
+    ("http://0.0.0.0:1,https://[::]:2", ["http://127.0.0.1:1", "https://127.0.0.1:2"]),
+    ("unix://s,unixs:///a/s", ["unix:///here/s", "unixs:///a/s"]),
+])
+def test_programs_of_the_same_machine_are_told_where_they_reach_the_host(
+    monkeypatch: pytest.MonkeyPatch, listen: str, near: list[str]
+) -> None:
+    monkeypatch.setattr("os.getcwd", lambda: "/here")
+    assert ports.near_urls(built(f"--listen-client-urls={listen}", "--cert-file=c", "--key-file=k")) == near
+
+
 @pytest.mark.parametrize(("peer", "metrics"), [
     ("[::]", "127.0.0.1"), ("127.0.0.1", "[::]"), ("0.0.0.0", "[::1]"), ("[::1]", "0.0.0.0")])
 def test_what_takes_both_and_an_address_of_either_are_one_port(

@@ -6,18 +6,27 @@ copied, with its IDs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from tools.musterctl.command import Exit
 from tools.musterctl.v2.client import credentials, refuse, variable
 from tools.musterctl.v2.start import Run
 
+if TYPE_CHECKING:
+    from tools.client.channels import Config
+    from tools.musterctl.client import Client
+
 _STATUS_S = 30.0
+_NEAR_S = 5.0  # on its own machine a host answers, or something else is at its address
 _NS = 1e9
 _OF_ETCD = ("snap", "wal")
 _ASIDE = ".copying"  # in the backup's directory, until it is whole
@@ -123,22 +132,16 @@ def _status(data_dir: Path) -> dict[str, Any]:
 
 def _save(run: Run, status: dict[str, Any], file: Path) -> None:
     """A backup in etcd's form from the host's own client port."""
-    from muster_client.pb import rpc_pb2
-
     from tools.client.channels import Config
-    from tools.musterctl.client import Client, RequestError
+    from tools.musterctl.client import RequestError
 
     user = variable(run.globals, "username")
     name, password = credentials(user, "Password: ") if user else ("", "")
-    urls = tuple(status["client_urls"])
     cert, key, ca = (variable(run.globals, flag) for flag in ("cert-file", "key-file", "ca-file"))
-    config = Config(urls, True, cert, key, ca, name, password, 10_000, 6_000)
-    client = Client(config, urls)
+    config = Config(tuple(status["client_urls"]), True, cert, key, ca, name, password, 10_000, 6_000)
     limit_s = max(run.globals.number("total-timeout") / _NS, _STATUS_S)
     try:
-        answer = client.unary("Maintenance/Status", rpc_pb2.StatusRequest(), rpc_pb2.StatusResponse, limit_s)
-        if f"{answer.header.cluster_id:x}" != status["cluster_id"]:
-            refuse(f"{urls[0]} belongs to another cluster than the data directory")
+        client = _near(config, status) or _advertised(config, status, limit_s)
         with file.open("wb") as out:
             for chunk in client.each(client.raw().snapshot()):
                 out.write(chunk.blob)
@@ -146,6 +149,40 @@ def _save(run: Run, status: dict[str, Any], file: Path) -> None:
             os.fsync(out.fileno())
     except RequestError as error:
         refuse(f"{error} (if the host cannot answer, stop it and try again: backup then copies its files)")
+
+
+def _near(config: Config, status: dict[str, Any]) -> Client | None:
+    """The host where it listens. What it advertises may lead through others, or be out of reach from here."""
+    from tools.musterctl.client import Client, RequestError
+
+    # its certificate names what it advertises
+    config = replace(config, server_name=urlsplit(config.endpoints[0]).hostname or "")
+    own = f"{status['cluster_id']} {status['member_id']}"
+    for url in status.get("listen_urls", ()):  # a host of an older version does not tell
+        client = Client(config, (url,))
+        with contextlib.suppress(RequestError, Exit):
+            header = _header(client, _NEAR_S)
+            if f"{header.cluster_id:x} {header.member_id:x}" == own:  # not so beside a container, say
+                return client
+        client.close()
+    return None
+
+
+def _advertised(config: Config, status: dict[str, Any], limit_s: float) -> Client:
+    """The host, or another one of its cluster, where clients of other machines ask. RequestError."""
+    from tools.musterctl.client import Client
+
+    client = Client(config, config.endpoints)
+    if f"{_header(client, limit_s).cluster_id:x}" != status["cluster_id"]:
+        refuse(f"{config.endpoints[0]} belongs to another cluster than the data directory")
+    return client
+
+
+def _header(client: Client, limit_s: float) -> Any:
+    from muster_client.pb import rpc_pb2
+
+    return client.unary(
+        "Maintenance/Status", rpc_pb2.StatusRequest(), rpc_pb2.StatusResponse, limit_s).header
 
 
 def _aside(backup_dir: Path) -> Path:
