@@ -102,9 +102,10 @@ def _server(args: list[str]) -> int:
         if values["version"]:
             return _version()
         warnings = values.warnings
+        from tools.muster.host import rundir
         from tools.muster.proxy_mode import kind
 
-        settings = config.build(values, kind.names_members)
+        settings = config.build(values, kind.names_members, rundir.is_held)
         if values["console"]:
             from tools.muster import console
 
