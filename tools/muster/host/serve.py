@@ -480,7 +480,10 @@ def _log_facts(log: Logger, config: ServerConfig, identity: Identity, is_new: bo
         log.info("setting member local address from AdvertisePeerURLs", local_address=local)
     elif gate(config, "SetMemberLocalAddr"):
         log.warning("unable to set a member local address due to lack of suitable local addresses")
-    log.info(f"starting member {identity.member_id:x} in cluster {identity.cluster_id:x}")
+    cluster = f"{identity.cluster_id:x}"
+    log.info(f"starting member {identity.member_id:x} in cluster {cluster}")
+    for peer in identity.peers if is_new else ():
+        log.info(f"added member {peer.member_id:x} [{' '.join(peer.peer_urls)}] to cluster {cluster}")
     for url in (*config.listen_client, *config.listen_http):
         if url.scheme in ("https", "unixs"):
             log.info("serving client traffic securely", address=url.text)

@@ -183,6 +183,20 @@ def test_shards_that_were_born_share_a_hosts_memory_too() -> None:
     assert {node["range_cache_bytes"] for node in nodes} == {8 * MIB}
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_first_start_names_each_member_as_etcd_does(is_new: bool) -> None:
+    urls = [("http://a:1", "http://a:2"), ("http://b:1",)]
+    peers = tuple(Peer(0xA + n, f"h{n}", "h", 1, found) for n, found in enumerate(urls))
+    identity = Identity(0xC1, 0xA, 3, 1, 2, peers)
+    with capture_logs() as logs:
+        serve._log_facts(
+            structlog.get_logger(), config.build(resolve(SERVER_FLAGS, [], {})), identity, is_new=is_new)
+    assert [line["event"] for line in logs if line["event"].startswith("added member")] == [
+        "added member a [http://a:1 http://a:2] to cluster c1",
+        "added member b [http://b:1] to cluster c1",
+    ][: 2 * is_new]
+
+
 THREE = "h0=http://127.0.0.1:1,h1=http://127.0.0.1:2,h2=http://127.0.0.1:3,h2=http://127.0.0.1:4"
 
 
