@@ -18,7 +18,7 @@ TABLE = ROOT / "docs" / "know" / "compatibility.tsv"
 ARTICLES = ROOT / "docs" / "know" / "articles.tsv"
 HEAD = """# Compatibility
 
-What of etcd 3.4 to 3.6 is missing in muster, has limits or has no effect, for users of etcd. `make docs`
+What of etcd 3.4 to 3.6 is missing, has limits or has no effect, for users of etcd. `make docs`
 makes this page.
 
 [compatibility.tsv](compatibility.tsv) has a row for each RPC, path, flag and command of etcd, with the test
@@ -30,9 +30,9 @@ flag](../run/install.md#three-hosts).
 ARTICLES_HEAD = """
 ## Articles
 
-[articles.tsv](articles.tsv) lists what four articles about etcd show, mostly of the v2 API. Each row is tried
-in real processes, at members and through a proxy, by a test of its name (`tests/interop/rows`) or by the test
-that the row names.
+[articles.tsv](articles.tsv) lists what four articles about etcd show, mostly of the v2 API. Tests try
+rows: by the row's name in real processes (`tests/interop/rows`), keys and commands at members and through a
+proxy, or those that the row names.
 
 |rows||
 |---|---|"""
