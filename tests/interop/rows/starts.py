@@ -20,6 +20,10 @@ _DEFAULT = (
     '{"members":[{"id":"8e9e05c52164694d","name":"default","peerURLs":["http://localhost:2380"],'
     '"clientURLs":["http://localhost:2379"]}]}\n'
 )
+_LISTED = (
+    "8e9e05c52164694d: name=default peerURLs=http://localhost:2380 clientURLs=http://localhost:2379 "
+    "isLeader=true\n"
+)
 
 
 class Host:
@@ -60,6 +64,15 @@ def started(net: Namespace, folder: Path, *flags: str, port: int = 2379, **env: 
         process.wait(LIMIT_S)
 
 
+def typed(net: Namespace, *words: str) -> str:
+    """What a command of version 2 prints that must succeed."""
+    done = net.run(lambda: forks.run(
+        [*forks.MUSTERCTL, "--api", "2", "--timeout", "40s", "--total-timeout", "60s", *words],
+        capture_output=True, text=True, env=environment(), timeout=LIMIT_S))  # fmt: skip
+    assert done.returncode == 0, done
+    return str(done.stdout)
+
+
 def refused(net: Namespace, folder: Path, *flags: str, **env: str) -> str:
     """What a start says that ends at once, with exit code 1."""
     done = net.run(lambda: forks.run(
@@ -72,10 +85,13 @@ def refused(net: Namespace, folder: Path, *flags: str, **env: str) -> str:
 @row("S0-022", "S0-026", "S0-027", "S0-028", "S0-029", "S1-067", "S1-083", "S3-049")
 def default_start(net: Namespace, folder: Path) -> None:
     with started(net, folder) as host:
-        made = host.ask("PUT", "/v2/keys/a", "value=b")
+        made = host.ask("PUT", "/v2/keys/message?value=hello,%20etcd", "")
         assert (made.node["createdIndex"], made.headers["x-raft-term"]) == (4, "2")  # as on a fresh etcd
+        assert made.headers["content-length"] == "100"
         assert (folder / "default.etcd" / "member").is_dir()
         until(lambda: host.ask("GET", "/v2/members").body == _DEFAULT)
+        assert typed(net, "member", "list") == _LISTED
+        assert typed(net, "set", "/a", "b") == "b\n"
         assert host.ask("GET", "/v2/keys/").headers["x-etcd-cluster-id"] == "cdf818194e3a8c32"
         assert host.ask("GET", "/v2/stats/self").json["state"] == "StateLeader"
         until(lambda: "ready to serve client requests" in host.log())  # another process says so
@@ -86,12 +102,16 @@ def default_start(net: Namespace, folder: Path) -> None:
             '"snapshot-count":10000', '"initial-advertise-peer-urls":["http://localhost:2380"]',
             '"advertise-client-urls":["http://localhost:2379"]',
             '"initial-cluster":"default=http://localhost:2380"',
+            '"peer_urls":["http://localhost:2380"]', '"client_urls":["http://localhost:2379"]',
+            '"no data-dir provided, using default data-dir"',
             "starting member 8e9e05c52164694d in cluster cdf818194e3a8c32",
+            "added member 8e9e05c52164694d [http://localhost:2380] to cluster cdf818194e3a8c32",
             *(f'"8e9e05c52164694d became {role}"' for role in (
                 "follower at term 1", "candidate at term 2", "leader at term 2")),
             '"set the initial cluster version to 3.5"',
             '"published {Name:default ClientURLs:[http://localhost:2379]} to cluster cdf818194e3a8c32"',
         ) if text not in log] == []  # fmt: skip
+        assert "Type=notify" not in log  # S0-030
         listening = net.run(
             lambda: subprocess.run(["ss", "-ltn"], capture_output=True, text=True, check=True)
         ).stdout

@@ -516,6 +516,13 @@ def test_a_data_directory_that_is_meant_is_used(
     assert data_dir_of(used, *args, **environ) == "/d"
 
 
+def test_a_name_and_a_data_directory_are_enough() -> None:
+    """As articles set them, by the environment."""
+    made = config.build(resolve(SERVER_FLAGS, (), {"ETCD_NAME": "infra0", "ETCD_DATA_DIR": "/d"}))
+    assert (made.name, made.data_dir) == ("infra0", "/d")
+    assert made.initial_cluster_text == "infra0=http://localhost:2380"
+
+
 def test_others_data_stop_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that a user starts beside the unit's."""
     monkeypatch.setattr(config, "PACKAGED_DATA_DIR", "/root/muster")

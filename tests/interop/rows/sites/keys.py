@@ -52,6 +52,7 @@ def put(site: Site, world: World) -> None:
     index = change(found, 201, "set")
     node = {"key": "/message", "value": "hello, etcd", "modifiedIndex": index, "createdIndex": index}
     assert found.json == {"action": "set", "node": node}
+    assert found.body == json.dumps(found.json, separators=(",", ":")) + "\n"
     assert re.fullmatch("[0-9a-f]{1,16}", found.headers["x-etcd-cluster-id"])
     assert int(found.headers["x-raft-index"]) > 0
     assert int(found.headers["x-raft-term"]) > 0

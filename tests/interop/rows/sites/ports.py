@@ -7,6 +7,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 from tests.cluster.local_cluster import until
 from tests.interop.rows.table import ROOT, Checks
@@ -194,10 +196,32 @@ def keeper_of_version_3(site: Site, world: World) -> None:
         assert left[1].TTL == -1  # type: ignore[attr-defined]
         status = call("Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
         assert status.version.startswith("3.")  # type: ignore[attr-defined]
+        assert status.dbSize > 0  # type: ignore[attr-defined]
         members = call("Cluster/MemberList", pb.MemberListRequest(), pb.MemberListResponse)
         assert len(members.members) == 3  # type: ignore[attr-defined]
         gone = call("KV/DeleteRange", pb.DeleteRangeRequest(**below), pb.DeleteRangeResponse)
         assert gone.deleted == 2  # type: ignore[attr-defined]
+        _asks_of_a_login(call)
+
+
+def _asks_of_a_login(call: Callable[[str, Any, Any], Any]) -> None:
+    """Of a user, and of its role."""
+    from cluster.pb import auth_pb2
+    from cluster.pb import rpc_pb2 as pb
+
+    options = auth_pb2.UserAddOptions(no_password=True)
+    call("Auth/UserAdd", pb.AuthUserAddRequest(name="keeper", options=options), pb.AuthUserAddResponse)
+    call("Auth/RoleAdd", pb.AuthRoleAddRequest(name="keeps"), pb.AuthRoleAddResponse)
+    grant = pb.AuthUserGrantRoleRequest(user="keeper", role="keeps")
+    call("Auth/UserGrantRole", grant, pb.AuthUserGrantRoleResponse)
+    listed = call("Auth/UserList", pb.AuthUserListRequest(), pb.AuthUserListResponse)
+    assert "keeper" in listed.users
+    user = call("Auth/UserGet", pb.AuthUserGetRequest(name="keeper"), pb.AuthUserGetResponse)
+    assert user.roles == ["keeps"]
+    role = call("Auth/RoleGet", pb.AuthRoleGetRequest(role="keeps"), pb.AuthRoleGetResponse)
+    assert not role.perm
+    call("Auth/UserDelete", pb.AuthUserDeleteRequest(name="keeper"), pb.AuthUserDeleteResponse)
+    call("Auth/RoleDelete", pb.AuthRoleDeleteRequest(role="keeps"), pb.AuthRoleDeleteResponse)
 
 
 @row("S1-090")
