@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import trustme
 from muster_client.pb import rpc_pb2
 
 from tests.ports import free_ports
@@ -23,8 +24,8 @@ _OURS = (0xABC, 0x123)  # the cluster's ID and the member's
 
 
 @contextlib.contextmanager
-def serving(ids: tuple[int, int], data: bytes) -> Iterator[str]:
-    """The URL of a host of these IDs with this data."""
+def serving(ids: tuple[int, int], data: bytes, cert: trustme.LeafCert | None = None) -> Iterator[str]:
+    """The URL of a host of these IDs with this data, over TLS by its certificate."""
 
     def status(request: Any, context: Any) -> bytes:
         header = rpc_pb2.ResponseHeader(cluster_id=ids[0], member_id=ids[1])
@@ -36,19 +37,26 @@ def serving(ids: tuple[int, int], data: bytes) -> Iterator[str]:
         "Snapshot": grpc.unary_stream_rpc_method_handler(lambda request, context: iter(parts)),
     })  # fmt: skip
     server = grpc.server(ThreadPoolExecutor(1), handlers=(handler,))
-    port = server.add_insecure_port("127.0.0.1:0")
+    at = "127.0.0.1:0"
+    if cert is None:
+        port = server.add_insecure_port(at)
+    else:
+        pair = (cert.private_key_pem.bytes(), b"".join(blob.bytes() for blob in cert.cert_chain_pems))
+        port = server.add_secure_port(at, grpc.ssl_server_credentials([pair]))
     server.start()
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"http{'s' * (cert is not None)}://127.0.0.1:{port}"
     finally:
         server.stop(None)
 
 
-def saved(folder: Path, advertised: str, *near: str, tells: bool = True) -> bytes:
+def saved(
+    folder: Path, advertised: str, *near: str, tells: bool = True, options: Sequence[str] = ()
+) -> bytes:
     """What a backup saves of the host whose control socket names these URLs."""
     status = {"cluster_id": "abc", "member_id": "123", "client_urls": [advertised]}
     told = {"listen_urls": list(near)} if tells else {}
-    given, _ = parse(GLOBAL, ["--total-timeout", "1s"])
+    given, _ = parse(GLOBAL, ["--total-timeout", "1s", *options])
     backup._save(Run(given, given, []), {**status, **told}, folder / "saved")
     return (folder / "saved").read_bytes()
 
@@ -96,3 +104,15 @@ def test_another_clusters_data_is_never_saved(tmp_path: Path, capsys: pytest.Cap
         saved(tmp_path, theirs, theirs)
     assert "belongs to another cluster" in capsys.readouterr().err
     assert not (tmp_path / "saved").exists()
+
+
+def test_a_certificate_names_what_its_host_advertises(tmp_path: Path) -> None:
+    """And not the loopback address where a host is met that listens at all."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    cert = authority.issue_cert("infra0.example")
+    with serving(_OURS, b"ours", cert) as near:
+        trusting = ("--ca-file", str(tmp_path / "ca.pem"))
+        assert saved(tmp_path, "https://infra0.example:1", near, options=trusting) == b"ours"
+        with pytest.raises(Exit):
+            saved(tmp_path, "https://infra1.example:1", near, options=trusting)

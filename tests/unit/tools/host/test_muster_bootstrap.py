@@ -48,6 +48,24 @@ def of_three(name: str, url: str = "") -> tuple[str, ...]:
     )  # fmt: skip
 
 
+
+def test_variables_of_three_hosts_make_the_cluster_that_flags_make() -> None:
+    """S1-022: an article starts three instances both ways."""
+    found = []
+    for name, url in (part.split("=") for part in THREE.split(",")):
+        flags = {"name": name, "listen-peer-urls": url, "initial-advertise-peer-urls": url,
+                 "initial-cluster": THREE, "initial-cluster-state": "new", "initial-cluster-token": "t"}
+        variables = {f"ETCD_{flag.upper().replace('-', '_')}": value for flag, value in flags.items()}
+        ways = [
+            resolve(SERVER_FLAGS, [f"--{flag}={value}" for flag, value in flags.items()], {}),
+            resolve(SERVER_FLAGS, [], variables),
+        ]
+        one, other = (replace(bootstrap.identity_of(config.build(way)), incarnation=1) for way in ways)
+        assert one == other
+        found.append((one.cluster_id, one.member_id))
+    assert len({cluster for cluster, _ in found}) == 1
+    assert len({member for _, member in found}) == 3
+
 def test_a_host_without_flags_has_etcds_ids(tmp_path: Path) -> None:
     identity, is_new = establish(tmp_path)
     assert is_new

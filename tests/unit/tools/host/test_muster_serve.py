@@ -197,6 +197,18 @@ def test_a_first_start_names_each_member_as_etcd_does(is_new: bool) -> None:
     ][: 2 * is_new]
 
 
+def test_a_host_tells_programs_of_its_machine_where_it_listens(tmp_path: Path) -> None:
+    """Besides what it advertises."""
+    flags = ["--listen-client-urls=http://0.0.0.0:2379", "--advertise-client-urls=http://infra0.example:80"]
+    host = Peer(0xA, "default", "localhost", 2380, ("http://localhost:2380",))
+    supervisor: Any = SimpleNamespace(children=[], ready=True)
+    told = serve.status_of(
+        supervisor, config.build(resolve(SERVER_FLAGS, flags, {})), Identity(1, 0xA, 3, 1, 2, (host,)),
+        str(tmp_path))
+    assert told["client_urls"] == ["http://infra0.example:80"]
+    assert told["listen_urls"] == ["http://127.0.0.1:2379"]
+
+
 THREE = "h0=http://127.0.0.1:1,h1=http://127.0.0.1:2,h2=http://127.0.0.1:3,h2=http://127.0.0.1:4"
 
 
