@@ -8,9 +8,9 @@ it starts at 0 as a whole, and all fronts of the host tell the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
-from cluster.histogram import Histogram
+from cluster.histogram import Histogram, Observed
 from proxy.metrics.node_metrics import Figures
 
 Place = tuple[str, ...]  # of a figure in ``Figures``
@@ -88,6 +88,6 @@ def _sum(before: Any, last: Any) -> Any:
     if before["bounds"] != last["bounds"]:
         return last
     total = Histogram(last["bounds"])
-    total.add(before)
-    total.add(last)
+    total.add(cast(Observed, before))
+    total.add(cast(Observed, last))
     return total.observed()

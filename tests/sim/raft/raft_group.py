@@ -56,12 +56,14 @@ class SimNode:
 
 class Group:
     """The replicas of one run, on their machines. ``raft_class`` may lack a rule: the checker must then
-    notice."""
+    notice. ``size``: how many voters it begins with; 0: as its seed has it."""
 
     ELECTION_MS = 150
     HEARTBEAT_MS = 30
 
-    def __init__(self, seed: int, raft_class: type[Raft] = Raft, duration_ms: int = 8_000) -> None:
+    def __init__(
+        self, seed: int, raft_class: type[Raft] = Raft, duration_ms: int = 8_000, size: int = 0
+    ) -> None:
         self.seed = seed
         self.random = Random(seed)
         self.raft_class = raft_class
@@ -81,7 +83,8 @@ class Group:
         self.late = r.choice((0.0, 0.02, 0.1))
         self.calm = False
         self.churn = r.random() < 0.5  # leaders are cut off again and again while they go on proposing
-        size = r.choice((3, 5, 5)) if self.churn else r.choice((1, 2, 3, 3, 3, 4, 5))
+        drawn = r.choice((3, 5, 5)) if self.churn else r.choice((1, 2, 3, 3, 3, 4, 5))
+        size = size or drawn
         self.next_id = size + 1
         first = Configuration(frozenset(range(1, size + 1)))
         self.settings = {

@@ -19,3 +19,14 @@ def test_no_rule_is_broken_and_the_group_recovers(batch: range) -> None:
             Simulation(seed, duration_ms=_DURATION_MS).run()
         except AssertionError as e:
             raise AssertionError(f"seed {seed}: {e}") from e
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("batch", in_batches((1, 5), soak=(5, 20)))
+def test_seven_members_recover_as_well(batch: range) -> None:
+    for seed in batch:
+        try:
+            Simulation(seed, duration_ms=_DURATION_MS, size=7).run()
+        except AssertionError as e:
+            raise AssertionError(f"seed {seed} of seven: {e}") from e
