@@ -313,9 +313,10 @@ class Call(Stream):
         if self._slot is not None:
             self._slot.leave(self)
         if self.deadline is not None:
+            now = self.connection.now
             nearly_s = max(_NEARLY_S, _NEARLY * (self.headers.route.timeout or 0))
-            if self.deadline - self.connection.now > nearly_s:
-                self.deadline = None  # it has not ended this call: how it counts is found later
+            # how it counts is found now or later, and is the same
+            self.deadline = min(self.deadline, now) if self.deadline - now <= nearly_s else None
         self._drop_buffer()
         if not self.ending:  # else the handler is done with it
             self.gone()

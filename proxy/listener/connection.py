@@ -207,6 +207,7 @@ class ClientConnection(asyncio.Protocol):
         self.closing = True
         self.server.gone(self)
         if self.http2 is not None:
+            self.http2.now = self.loop.time()
             self.http2.lost()
         if self.http1 is not None:
             self.http1.lost()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from cluster.errors import CONTEXT_CANCELED, CONTEXT_DEADLINE_EXCEEDED, ErrorKind
 from proxy.grpc.kinds import ASKED_BYTES
+from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
+from proxy.listener.connection import ClientConnection
 from proxy.routing.waiting import why_ended
 from tests.unit.grpc.calls.talking import REQUEST, Talk, message
 from tests.unit.http2.client import Frame
@@ -36,18 +41,30 @@ def test_of_several_deadlines_the_last_one_counts_as_in_grpc_go(talk: Talk) -> N
     assert talk.parked[0].deadline == pytest.approx(100.5)
 
 
+@pytest.mark.parametrize("found_s", [0.0, 100.0])  # streams look at once, the others in a sweep
 @pytest.mark.parametrize(("timeout", "gone_at", "why"), [
     ("1S", 100.3, CONTEXT_CANCELED), ("1S", 100.99, CONTEXT_DEADLINE_EXCEEDED),
     ("124S", 222.5, CONTEXT_CANCELED), ("124S", 223.3, CONTEXT_DEADLINE_EXCEEDED)])  # fmt: skip
 def test_who_goes_long_before_a_deadline_has_not_been_ended_by_it(
-    talk: Talk, timeout: str, gone_at: float, why: ErrorKind
+    talk: Talk, timeout: str, gone_at: float, why: ErrorKind, found_s: float
 ) -> None:
     """A client's own clock ends a call a little before the server's does. gRPC's C core says 124 seconds for
     123.3."""
     talk.headers(1, path="/a.B/Park", grpc_timeout=timeout)
     talk.data(1, message(b"x"))
     talk.server.receive(f.rst_stream(1, 8), gone_at)
-    assert why_ended(talk.parked[0], 300.0) is why, "whenever it is found"
+    assert why_ended(talk.parked[0], gone_at + found_s) is why
+
+
+def test_a_connection_that_its_client_ends_at_a_deadline_counts_by_that(talk: Talk) -> None:
+    """It was taken for one that had ended as its last bytes came."""
+    talk.headers(1, path="/a.B/Park", grpc_timeout="1S")
+    talk.data(1, message(b"x"))
+    server: Any = SimpleNamespace(loop=SimpleNamespace(time=lambda: 100.99), gone=lambda front: None)
+    front = ClientConnection(server, Registry())
+    front.http2 = talk.server
+    front.connection_lost(None)
+    assert why_ended(talk.parked[0], 100.99) is CONTEXT_DEADLINE_EXCEEDED
 
 
 def test_a_deadline_ends_a_stream(talk: Talk) -> None:
