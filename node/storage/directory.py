@@ -6,7 +6,6 @@ atomically.
     state/current        "db-3": replaced by rename, the only commit point of an install
     state/db-3/          the database
     state/incoming-.../  a snapshot being received    (removed at open)
-    state/removed-.../   a database being removed     (removed at open)
     outgoing/            checkpoints being sent       (removed at the start of the node)
 
 A crash before the rename leaves the old database, one after it the new; the next open removes what
@@ -85,14 +84,8 @@ def is_open(path: Path) -> bool:
 
 
 def remove(path: Path) -> bool:
-    """Remove a database, and whether it has gone. A reader that is left never finds just a table missing
-    (``errors.Replaced``), unless a full disk has no room for the longer name."""
-    gone = path.with_name(f"removed-{path.name}")
-    try:
-        path.rename(gone)
-    except OSError:
-        gone = path
-    shutil.rmtree(gone, ignore_errors=True)
+    """Remove a database that was replaced, and whether it has gone."""
+    shutil.rmtree(path, ignore_errors=True)
     return not os.path.exists(path)
 
 

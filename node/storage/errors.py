@@ -9,7 +9,7 @@
 ``NoRoom``              the disk lacks the room that a defragmentation or a copy needs: the store is as before
 ``Filled``              a ``NoRoom`` that came after the work had begun: to try again may fill the disk again
 ``SnapshotRefused``     a snapshot that is damaged, torn or not newer: drop it, the store is unchanged
-``Replaced``            a read of a state that is gone, after a snapshot took its place: the client's business
+``Replaced``            a read that fails in a state whose place a snapshot took: the client's business
 ``Compacted``           a read below the compaction revision: the client's business
 ``FutureRevision``      a read above the applied revision: the client's business
 ======================  ==============================================================================
@@ -127,16 +127,23 @@ def raise_write(error: Exception, path: str, doing: str) -> NoReturn:
     raise failed from error
 
 
+def outlived(error: BaseException | None) -> bool:
+    """Whether an install has by now replaced the state that a write failed in: the error is nobody's."""
+    return isinstance(error, StorageError) and _is_replaced(error.path)
+
+
 def _is_replaced(path: str) -> bool:
-    """Whether a state was removed (``StateStore.flush``) and is no longer the one that counts
-    (``node.storage.directory``). One that counts and is not there is damage."""
+    """Whether it is of a state that no longer counts (``node.storage.directory``), gone or kept for its
+    readers. One that counts and is not there is damage."""
     root, name = os.path.split(path)
+    if not name.startswith("db-"):  # a log, or a snapshot that is received
+        return False
     try:
         with open(os.path.join(root, "current"), "rb") as pointer:
             current = pointer.read().split(b" ")[0]
     except OSError:
         return False
-    return current != os.fsencode(name) and not os.path.exists(path)
+    return current != os.fsencode(name)
 
 
 def raise_open(error: Exception, path: str) -> NoReturn:

@@ -59,7 +59,7 @@ class Upkeep:
         self.quota = Quota(settings, store, alarms=self.alarms, shortage=self._shortage, logged=logged)
         self.room = CopyRoom(settings, self.quota)
         self.rewriting = Rewriting(settings, store)
-        self._giving_back = GivingBack(machine, node.fail, store.outlived)
+        self._giving_back = GivingBack(machine, node.fail)
         self.catching_up = CatchingUp()
         self._slowing = Slowing(
             self.catching_up, raft, raft_log, machine.loop, room_bytes=kept_for_transfers(settings),

@@ -320,12 +320,6 @@ class StateStore(Versions):
             self.retired.append((time.monotonic() + RETIRE_S, self.root / old))
             return self.position
 
-    def outlived(self, error: BaseException | None) -> bool:
-        """Whether an install has by now replaced the state that a write failed in, and so the error is
-        nobody's. For the thread of installs."""
-        return (isinstance(error, StorageError) and error.path not in ("", self.path)
-                and Path(error.path).parent == self.root)
-
     def switch_to(self, name: str) -> None:
         """From now on this database is the state, whatever becomes of the process."""
         directory.write_current(self.root, name)

@@ -16,6 +16,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from node.machine import Machine
 from node.storage import RETIRE_S
+from node.storage.errors import outlived
 from node.upkeep.space.disks import Logged
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Flushes:
         if done.cancelled() or self._node.stopping:
             return
         error = done.exception()
-        if error is not None and not self._store.outlived(error):
+        if error is not None and not outlived(error):
             log.error("flushing the state failed", error=str(error))
             self._node.fail(f"flushing the state failed: {error}")
             return

@@ -31,7 +31,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused, StorageCorruption
-from node.storage.errors import DiskFull
+from node.storage.errors import DiskFull, outlived
 from node.storage.snapshot import DAMAGED, SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.transfers import Transfers
@@ -172,7 +172,7 @@ class Snapshots:
         node = self._node
         error = done.exception() if not done.cancelled() else None
         if done.cancelled() or node.stopping or error is not None:
-            if isinstance(error, _Damaged) and not node.stopping and error.path == node.store.path:
+            if isinstance(error, _Damaged) and not node.stopping and not outlived(error):
                 raise error
             if error is not None:
                 self._doubt_on(error, doubted)

@@ -19,7 +19,7 @@ from cluster.raft import Raft
 from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
-from node.storage.errors import NoRoom, SyncFailed
+from node.storage.errors import NoRoom, SyncFailed, outlived
 from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Defragments:
             node.loop.call_later(AGAIN_S, self._try)
             return
         self.running = False
-        if node.store.outlived(error):
+        if outlived(error):
             error = None  # as for an install that ends one
         if isinstance(error, SyncFailed):
             node.fail(f"defragmenting failed: {error}")

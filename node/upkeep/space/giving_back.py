@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from node.machine import Machine
-from node.storage.errors import Filled, NoRoom
+from node.storage.errors import Filled, NoRoom, outlived
 from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 log = structlog.get_logger("defragment")
@@ -26,13 +26,10 @@ _ROOM_AGAIN_S = 10.0
 
 
 class GivingBack:
-    def __init__(
-        self, machine: Machine, failed: Callable[[str], None], outlived: Callable[[BaseException], bool]
-    ) -> None:
-        """``failed``: ends the node, for a reason. ``outlived``: whether an error is nobody's by now."""
+    def __init__(self, machine: Machine, failed: Callable[[str], None]) -> None:
+        """``failed``: ends the node, for a reason."""
         self._loop = machine.loop
         self._failed = failed
-        self._outlived = outlived
         self._thread = machine.thread("give-back")
         self._wanted: dict[Work, bool] = {}  # each once, in their order: what it is told
         # what found no room, and has not been wanted since: when it is due, by the loop's clock
@@ -83,7 +80,7 @@ class GivingBack:
                 self._told.add(work)
                 if work not in self._wanted:
                     self._lacked[work] = self._loop.time() + _ROOM_AGAIN_S
-        elif error is not None and not self._outlived(error):
+        elif error is not None and not outlived(error):
             self._failed(f"freeing disk space failed: {error}")
             return
         else:

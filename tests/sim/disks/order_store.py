@@ -168,10 +168,6 @@ class Store:
         self._disk.applied.clear()
         return self._disk.flushed.position
 
-    def outlived(self, error: BaseException | None) -> bool:
-        """Errors are of the disk here, whatever state is on it."""
-        return False
-
     def install(self, sink: Sink) -> Position:
         if sink.position.order_index <= self.position.order_index:
             raise SnapshotRefused("not newer")

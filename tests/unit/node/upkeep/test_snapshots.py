@@ -19,6 +19,7 @@ from cluster.grain import GRAIN
 from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
 from cluster.raft.types import Entry, HardState
 from node.storage import RaftLog, SnapshotRefused, StateStore, StorageCorruption, SyncFailed, snapshot
+from node.storage.directory import write_current
 from node.storage.errors import DiskFull
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
@@ -358,7 +359,7 @@ def test_damage_of_a_state_that_was_replaced_meanwhile_ends_no_node(
     sender.snapshots._doubted = True
 
     def check(source: SnapshotSource) -> None:
-        sender.store.path += "0"
+        write_current(sender.store.root, "db-2")
         raise StorageCorruption(f"{source.directory}: Corruption: {source.directory}/000008.sst")
 
     monkeypatch.setattr(SnapshotSource, "check", check)

@@ -210,7 +210,7 @@ def test_damage_that_was_met_just_before_an_install_is_nobodys(
             ),
         )
         if part == "upkeep":
-            back = GivingBack(node.machine, ended.append, store.outlived)
+            back = GivingBack(node.machine, ended.append)
             back.want(work)
             back.want(lambda again: went_on.append(True))
         elif part == "a client":

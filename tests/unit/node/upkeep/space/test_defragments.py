@@ -44,8 +44,7 @@ def answers_after(failures: list[Exception]) -> list[tuple[int, int, bytes]]:
         node: Any = SimpleNamespace(
             machine=machine_on(loop), loop=loop, settings=SimpleNamespace(shard=0),
             raft=SimpleNamespace(term=1), stopping=False,
-            store=SimpleNamespace(size_bytes=lambda: 2, revision=1, outlived=lambda error: False),
-            mark_dirty=lambda link: None,
+            store=SimpleNamespace(size_bytes=lambda: 2, revision=1), mark_dirty=lambda link: None,
             upkeep=SimpleNamespace(
                 quota=SimpleNamespace(in_use=lambda: None), rewriting=SimpleNamespace(rewrite=rewrite)))
         link: Any = SimpleNamespace(alive=True, answer=lambda *answer: answers.append(answer))

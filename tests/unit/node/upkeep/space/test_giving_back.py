@@ -16,10 +16,6 @@ from node.upkeep.space.rewriting import Busy
 from tests.unit.machines import machine_on
 
 
-def outlived(error: BaseException) -> bool:
-    return False
-
-
 def test_one_piece_at_a_time_and_what_is_wanted_meanwhile_once() -> None:
     go_on, began = threading.Event(), threading.Event()
     done: list[str] = []
@@ -34,7 +30,7 @@ def test_one_piece_at_a_time_and_what_is_wanted_meanwhile_once() -> None:
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        back = GivingBack(machine_on(loop), done.append, outlived)
+        back = GivingBack(machine_on(loop), done.append)
         back.want(first)
         await loop.run_in_executor(None, began.wait, 10)
         for _ in range(3):
@@ -59,7 +55,7 @@ def test_it_takes_a_fifth_of_the_time_at_most() -> None:
         ran.append((began, time.monotonic()))
 
     async def run() -> None:
-        back = GivingBack(machine_on(asyncio.get_running_loop()), lambda reason: None, outlived)
+        back = GivingBack(machine_on(asyncio.get_running_loop()), lambda reason: None)
         back.want(work)
         while len(ran) < 3:
             back.want(work)
@@ -87,7 +83,7 @@ def test_what_another_shard_is_busy_with_waits_and_is_done_after_other_work(
         done.append("reclaim")
 
     async def run() -> None:
-        back = GivingBack(machine_on(asyncio.get_running_loop()), done.append, outlived)
+        back = GivingBack(machine_on(asyncio.get_running_loop()), done.append)
         back.want(rewrite, again=True)
         back.want(reclaim)
         while len(done) < 4:
@@ -106,7 +102,7 @@ def test_what_fails_ends_the_node_but_what_has_no_room_does_not() -> None:
         raise failures.pop()
 
     async def run() -> None:
-        back = GivingBack(machine_on(asyncio.get_running_loop()), reasons.append, outlived)
+        back = GivingBack(machine_on(asyncio.get_running_loop()), reasons.append)
         while not reasons:
             back.want(work)
             await asyncio.sleep(0.001)
@@ -130,7 +126,7 @@ def test_what_is_wanted_while_it_finds_no_room_is_not_told_of_that() -> None:
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        back = GivingBack(machine_on(loop), lambda reason: None, outlived)
+        back = GivingBack(machine_on(loop), lambda reason: None)
         back.want(work, again=True)
         await loop.run_in_executor(None, began.wait, 10)
         back.want(work)
