@@ -11,14 +11,18 @@ from node.storage.directory import free_bytes
 from node.storage.errors import Filled, NoRoom, is_damage, raise_write
 
 
-def room(database: Rdict) -> int:
-    """Bytes that compacting all of it may need: old files stay until new ones are there, without what
-    deletions drop. One drops itself and a row."""
+def left(database: Rdict) -> float:
+    """The share of its files that compacting all of it leaves. A deletion drops itself and a row."""
     files = database.live_files()
     rows: int = sum(file["num_entries"] for file in files)
     deletions: int = sum(file["num_deletions"] for file in files)
+    return max(rows - 2 * deletions, 0) / max(rows, 1)
+
+
+def room(database: Rdict) -> int:
+    """Bytes that compacting all of it may need: old files stay until new ones are there."""
     size = _property(database, "total-sst-files-size") + 2 * _property(database, "cur-size-all-mem-tables")
-    return size * max(rows - 2 * deletions, 0) // max(rows, 1)
+    return int(size * left(database))
 
 
 def check_room(needed: int, path: str, spare_bytes: int, hosts: int = 1) -> None:

@@ -152,7 +152,7 @@ class Upkeep:
         self.counting.begin()
         if self._store.compacting:
             self.compaction.due()
-        elif started and self._store.compact_revision and self._short():
+        elif started and self._store.compact_revision and self._short() and self._store.worth_rewriting:
             self._give_back(again=True)
 
     def alarms_changed(self) -> None:

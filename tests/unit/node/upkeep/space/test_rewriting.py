@@ -159,12 +159,28 @@ def test_a_host_that_starts_anew_asks_again(
     monkeypatch.setattr(node.store, "defragment", lambda spare, hosts: begun.append(hosts))
     node.upkeep.begin(started=True)
     assert not begun, "nothing was ever compacted"
-    node.apply(records.put(b"k", 0, 1, b"v", 0) + records.compact(1))
+    node.apply(2 * records.put(b"k", 0, 1, b"v", 0) + records.compact(2))
     assert node.store.compaction_step(1_000_000)
+    node.store.flush()
     node.upkeep.begin()
     assert not begun, "an install brings new files"
     node.upkeep.begin(started=True)
     assert begun == [3], "all hosts may start together"
+
+
+def test_a_start_near_the_quota_rewrites_nothing_that_is_live(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each host of an upgrade rewrote gigabytes, and freed no byte."""
+    node = short_of_quota(replica, monkeypatch, str(tmp_path))
+    begun: list[int] = []
+    monkeypatch.setattr(node.store, "defragment", lambda spare, hosts: begun.append(hosts))
+    puts = b"".join(records.put(b"%d" % i, 0, 1, b"v", 0) for i in range(100))
+    node.apply(puts + records.compact(1))
+    assert node.store.compaction_step(1_000_000)
+    node.store.flush()
+    node.upkeep.begin(started=True)
+    assert not begun
 
 
 def test_a_second_shortage_that_finds_no_room_is_told(
