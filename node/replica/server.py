@@ -271,9 +271,9 @@ class Node:
         self.closed = True  # the loop goes on for some turns: what they were to do has no store any more
         end_all(
             self.clock.stop, self.gathering.stop, self.applies.abandon, self.slicer.close, self.expiry.close,
-            self.large.close, self.local_fronts.close, self.peers.close, self.syncer.close, self.upkeep.close,
-            self.defragments.close, self.snapshots.close, self.backups.close, self.streams.close,
-            self.log.close, self.store.flush, self.store.close)
+            self.large.close, self.local_fronts.close, self.peers.close, self.syncer.close, self.store.settle,
+            self.upkeep.close, self.defragments.close, self.snapshots.close, self.backups.close,
+            self.streams.close, self.log.close, self.store.close)
 
     # -- what arrives
 

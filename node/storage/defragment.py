@@ -75,8 +75,14 @@ class Defragmenting:
         """An install begins that replaces it: from now on its errors are nobody's."""
         self._closing = database
 
+    def stop(self, database: Rdict) -> None:
+        """It is to close, and all of it is flushed: close it now where it is being compacted."""
+        self._closing = database
+        if self._running.locked():
+            self.close(database)
+
     def close(self, database: Rdict) -> None:
-        """Close a replaced database, at once even if it is being compacted."""
+        """Close it, at once even if it is being compacted."""
         if not self._running.acquire(blocking=False):
             database.cancel_all_background(True)
             self._running.acquire()

@@ -122,6 +122,14 @@ class StateStore(Versions):
         self.lease_lists.other_keys()
         self.blocks = RowBlocks(self, self._range_cache_bytes)
 
+    def settle(self) -> None:
+        """Flush for the last time, and end a defragmentation: that may take minutes, and a stop has seconds.
+        SyncFailed, StorageCorruption."""
+        self.flush()
+        with self.flushing:
+            self._cursor = None
+            self._defragmenting.stop(self.database)
+
     def close(self) -> None:
         """Flush and close; closing twice is harmless. SyncFailed, StorageCorruption."""
         with self.flushing:

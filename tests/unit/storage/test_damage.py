@@ -247,6 +247,32 @@ def test_damage_of_a_database_that_an_install_replaces_ends_no_node() -> None:
     closing.join()
 
 
+def test_a_stop_does_not_wait_until_the_state_is_defragmented() -> None:
+    """It took minutes, and its supervisor killed the host, which closed nothing."""
+    compacting, ended, closed = threading.Event(), threading.Event(), threading.Event()
+    defragmenting = Defragmenting()
+
+    def compact(first: None, last: None) -> None:
+        compacting.set()
+        if ended.wait(1):
+            raise Exception("Shutdown in progress")
+
+    database: Any = SimpleNamespace(
+        compact_range=compact, close=closed.set, cancel_all_background=lambda wait: ended.set(),
+        property_int_value=lambda name: 0,
+    )
+    running = threading.Thread(target=defragmenting.run, args=(database, "db-1"))
+    running.start()
+    assert compacting.wait(10)
+    defragmenting.stop(database)
+    assert ended.is_set()
+    assert closed.is_set()
+    running.join()
+    compacting.clear()
+    defragmenting.run(database, "db-1")
+    assert not compacting.is_set(), "none begins behind it"
+
+
 def test_reads_do_not_rename_errors_that_are_ours() -> None:
     with pytest.raises(StorageCorruption, match=r"^here$"):
         raise_read(StorageCorruption("here"), "path", "reading")

@@ -92,6 +92,19 @@ def test_an_install_does_not_wait_until_the_old_state_is_defragmented(
     store.defragment()
 
 
+def test_a_stop_that_ends_a_defragmentation_loses_nothing(open_store: OpenStore) -> None:
+    store = open_store()
+    batches = itertools.count(1)
+    while not (helper := defragmented(store, batches)).is_alive():
+        pass
+    store.apply([(next(batches), 1, records.put(b"last", 0, 1, b"", 0))])
+    position = store.position
+    store.settle()
+    helper.join()
+    store.close()
+    assert open_store().position == position
+
+
 @pytest.fixture
 def replaced(donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replaced]:
     """A store of 5,000 keys that a snapshot has replaced, and a reader of these keys; the store is to go."""
