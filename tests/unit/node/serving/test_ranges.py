@@ -345,7 +345,7 @@ def test_a_read_that_has_waited_leaves_nothing_to_the_garbage_collector() -> Non
     def serve(link: FrontLink, rid: int, revision: int, request: bytes) -> None:
         served.append((rid, revision, request))
 
-    with no_garbage("node", "builtins"):
+    with no_garbage("node", "tests"):
         reads.submit(link, 7, 1000, READ.pack(5, 3) + b"asked", serve, Method.RANGE)
         assert not served
         applied[0] = 5

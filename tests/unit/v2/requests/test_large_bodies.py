@@ -72,7 +72,7 @@ def test_nothing_of_a_request_of_root_is_left_to_the_garbage_collector() -> None
     credentials: Any = SimpleNamespace(of=lambda request: None)
     feed: Any = SimpleNamespace(needed=lambda: 0, shown=lambda at: None)
     auth = Auth(made, credentials, feed)
-    with no_garbage("proxy", "tests", "builtins"):
+    with no_garbage("proxy", "tests"):
         request = asked("POST", "/v2/members", b"x")
         auth.if_root(request, lambda to=request: to.respond(415, b""))  # type: ignore[misc]
         found.pop()(None, 0, bytes(HEAD.size) + Answer(7, b"", 200).encode())
