@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
 from random import Random
 from unittest.mock import patch
 
@@ -20,6 +18,7 @@ from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
 from proxy.watch.subscription import Room, Subscription
 from tests.events import Event, record
+from tests.kept import kept_by
 
 
 class Recorder:
@@ -279,18 +278,12 @@ def test_i16_a_revision_in_pieces_is_whole_when_what_came_before_it_is_too_much_
 def test_what_waits_is_no_more_memory_than_is_counted(events: int) -> None:
     """Of batches of one small event, four times as much was kept."""
     pair = Paired(400_000)
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    with kept_by("*/proxy/watch/*") as kept:
         for revision in range(1001, 3001):
             pair.comes(pair.ahead, revision, *(b"key-%03d" % n for n in range(events)))
-        held = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
     assert pair.ahead.paused
     counted = pair.hub.room.held_bytes
-    assert 0.8 * counted < held < 1.1 * counted
+    assert 0.8 * counted < kept.size_bytes < 1.1 * counted
     pair.moves(0, 3000)
     pair.moves(1, 3000)
     assert pair.hub.room.held_bytes == 0

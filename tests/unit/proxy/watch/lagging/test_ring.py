@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
-
 import pytest
 
 from cluster.wire.events import EVENT
 from proxy.watch.encode import Batch
 from proxy.watch.lagging.ring import Ring, Rings
+from tests.kept import kept_by
 
 
 def batch(revision: int, size_bytes: int) -> Batch:
@@ -24,18 +22,12 @@ def test_rings_hold_no_more_memory_than_they_count(
     monkeypatch.setattr("proxy.watch.lagging.ring._RING_BYTES", 250_000)
     rings = Rings(1 << 20)
     some = [Ring(1001) for _ in range(4)]
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
+    with kept_by("*/proxy/watch/*", __file__) as kept:
         for revision in range(1001, 1001 + max(60, 200_000 // size_bytes)):
             for ring in some:
                 rings.append(ring, batch(revision, size_bytes))
-        held = tracemalloc.get_traced_memory()[0] - before
-    finally:
-        tracemalloc.stop()
     assert 0 < rings.held_bytes <= 1 << 20
-    assert held < 1.2 * rings.held_bytes
+    assert 0.5 * rings.held_bytes < kept.size_bytes < 1.2 * rings.held_bytes
 
 
 def test_a_ring_that_dropped_all_is_complete_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
