@@ -13,6 +13,7 @@ import cluster.order.sequencing.coordinator
 import cluster.order.sequencing.wide
 import node.replica.shards.order_role
 import node.replica.writes
+import proxy.services.auth
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.view import Outcome
@@ -21,7 +22,7 @@ from cluster.features.auth.state import AuthState
 from cluster.order.leading.rights import Rights
 from cluster.order.sequencing.coordinator import Wide
 from cluster.order.sequencing.sequencer import Sequencer
-from cluster.wire.messages import READ, Method
+from cluster.wire.messages import READ, Method, Status
 from node.replica.shards.order_role import OrderRole
 from node.serving.auth.admission import Admission
 from node.serving.auth.guard import Guard
@@ -228,8 +229,14 @@ def changes_are_acknowledged_by_shard_0(patch: Patch) -> None:
 
 
 def what_was_let_pass_comes_whenever(patch: Patch) -> None:
-    """And once what was evaluated there before is in order."""
+    """And once what was evaluated there before is in order. Nearly all of it is when a front has waited for
+    its own replicas, half a second at most: without that wait 17 of 40 runs notice, with it 4 of 60."""
+
+    def at_once(router: Any, waiting: Any, shards: Any, answer: bytes = b"") -> None:
+        waiting.tell(Status.OK, answer)
+
     patch.setattr(Rights, "_counts", lambda self, ordered, order_index: order_index)
+    patch.setattr(proxy.services.auth, "when_applied", at_once)
 
 
 def refusals_do_not_wait(patch: Patch) -> None:
@@ -273,6 +280,6 @@ MUTANTS = [
     Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=3),
     Mutant(an_install_brings_no_users, 3, (ASKED, EFFECT, REFUSED, EQUAL), SNAPSHOTS, first=2),
     Mutant(changes_are_acknowledged_by_shard_0, 3, (ASKED, EFFECT, REFUSED)),
-    Mutant(what_was_let_pass_comes_whenever, 3, (EFFECT,), first=21),
+    Mutant(what_was_let_pass_comes_whenever, 3, (EFFECT,)),
     Mutant(refusals_do_not_wait, 3, (REFUSED,), first=3),
 ]
