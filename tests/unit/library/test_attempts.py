@@ -229,6 +229,22 @@ def test_only_silence_makes_an_endpoint_suspect(ends: str) -> None:
         asyncio.run(main())
 
 
+def test_a_login_whose_own_time_is_over_is_named() -> None:
+    """Whichever ends first, the login's time or that of the call that waits for it."""
+
+    def login(request: pb.AuthenticateRequest, context: Context) -> Any:
+        say_nothing(context)
+
+    async def main() -> None:
+        async with m.Client(address, user="u", password="p", timeout=0.2) as client:
+            with pytest.raises(m.DeadlineExceeded, match="no answer to the login in time") as met:
+                await client.get("a", timeout=30)
+            assert not met.value.maybe_done
+
+    with scripted({"Auth/Authenticate": login}) as address:
+        asyncio.run(main())
+
+
 def test_a_compaction_that_was_refused_while_it_waited_is_done(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ _ATTEMPT_S = 5.0  # of a request that can be repeated: an isolated endpoint must
 _LOGINS = 4  # a lagging member may not know a new token yet
 _OUT_OF_TIME = (DeadlineExceeded, Unavailable, Unreachable)
 _NOT_ENABLED = "etcdserver: authentication is not enabled"
+_NO_LOGIN = "no answer to the login in time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,7 +407,7 @@ class Caller:
             login = self._login
             await asyncio.wait((login,), timeout=max(0.0, deadline - time.monotonic()))
             if not login.done():
-                raise DeadlineExceeded("no answer to the login in time")
+                raise DeadlineExceeded(_NO_LOGIN)
             if login.cancelled():
                 raise MusterError(CLOSED)
             error = login.exception()
@@ -428,6 +429,8 @@ class Caller:
         try:
             answer = await self.unary(_AUTHENTICATE, request, anonymous=True)
             self._token = answer.token
+        except DeadlineExceeded:
+            raise DeadlineExceeded(_NO_LOGIN) from None
         except ServerError as error:
             if error.message != _NOT_ENABLED:
                 raise
