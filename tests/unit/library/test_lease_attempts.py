@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -43,36 +42,24 @@ def test_a_lease_counts_from_the_attempt_that_was_answered(monkeypatch: pytest.M
         asyncio.run(main())
 
 
-@pytest.mark.parametrize(("endpoints", "grant_s", "took_s"), [
-    (1, 0.0, 0.75), (2, 0.0, 0.75), (3, 0.0, 0.75), (1, 1.4, 0.75), (1, 0.0, 1.45), (3, 0.0, 1.6),
-])  # fmt: skip
-def test_a_lease_is_kept_where_each_renewal_takes_a_part_of_its_time(
-    endpoints: int, grant_s: float, took_s: float
-) -> None:
-    """Each was given up, though the server had done it or would have in time, and so were its successors; or
-    the first one was late, as it counted from the end of a slow grant. A server that is slow got twice as
-    many."""
-    asked: list[float] = []
+@pytest.mark.parametrize("endpoints", [1, 3])
+def test_a_lease_is_kept_where_each_renewal_takes_a_quarter_of_its_time(endpoints: int) -> None:
+    """By servers; ``test_keeper`` looks how much longer renewals may take, without a machine's time."""
 
     def grant(request: pb.LeaseGrantRequest, context: Context) -> Any:
-        time.sleep(grant_s)
-        return pb.LeaseGrantResponse(ID=request.ID, TTL=3)
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=6)
 
     def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Any:
         for request in requests:
-            asked.append(time.monotonic())
-            time.sleep(took_s)
-            yield pb.LeaseKeepAliveResponse(ID=request.ID, TTL=3)
+            time.sleep(1.5)
+            yield pb.LeaseKeepAliveResponse(ID=request.ID, TTL=6)
 
     async def main() -> None:
         async with m.Client(",".join(addresses)) as client:
-            lease = await client.lease(3)
-            kept = lease._kept.until + 2.4  # once it was renewed some times
+            lease = await client.lease(6)
+            kept = lease._kept.until + 3  # once it was renewed twice
             await until(lambda: lease.lost or lease._kept.until > kept)
             assert not lease.lost
-        assert len(asked) <= 5, "one that was sent beside another takes the place of the next"
-        if endpoints == 1:
-            assert all(after - before > 0.75 for before, after in itertools.pairwise(asked))
 
     methods = {
         "Lease/LeaseGrant": grant,
