@@ -122,7 +122,7 @@ class Checks:
                 learner = rpc_pb2.StatusResponse.FromString(body[HEAD.size:]).isLearner
                 done("not supported for learner" if learner else "")
 
-        self._router.local(None, Method.STATUS, b"", 0, self._router.quiet, answer)
+        self._router.own(None, Method.STATUS, b"", 0, self._router.quiet, answer)
 
     def by_name(self, name: str, done: Done) -> None:
         if name == "data_corruption":

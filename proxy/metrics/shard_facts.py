@@ -8,15 +8,13 @@ from typing import Any
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from cluster import errors
 from cluster.placement.table import State
 from cluster.wire.messages import HEAD, Method
-from proxy.routing.router import READ_ANY, Waiting
+from proxy.routing.router import Waiting
 from proxy.routing.waiting import Then
 from proxy.shared.context import Context
 
 LIMIT_S = 2.0  # for an answer: a scraper waits for several, 10 s as a rule
-_NO_INDEX = bytes(16)  # READ: any index, any revision
 
 ShardFacts = dict[str, Any]
 
@@ -49,18 +47,8 @@ def gather(context: Context, done: Callable[[list[ShardFacts]], None], anywhere:
 
 
 def ask_own(context: Context, shard: int, method: int, then: Then) -> None:
-    """Ask this host's node of a shard, if it is there: no other host's answer counts. At a proxy, which has
-    none, any host's that it is linked to."""
-    router = context.router
-    route = router.routes[shard]
-    waiting = Waiting(None, method, b"", shard, READ_ANY, router.loop.time(), LIMIT_S, router.quiet)
-    waiting.calls(then, None, _NO_INDEX)
-    link = route.home if context.common.member_id else route.replica
-    if link is None:
-        router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
-        return
-    waiting.pieces = []  # it ends with the link
-    router.send(link, waiting)
+    """Ask this host's node of a shard (``router.own``), for as long as a scraper waits."""
+    context.router.own(None, method, b"", shard, context.router.quiet, then, limit_s=LIMIT_S)
 
 
 def samples(found: Sequence[ShardFacts]) -> Iterator[Metric]:

@@ -189,8 +189,8 @@ class Router(Sending):
 
     def local(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
               then: Then | None = None, context: Any = None, limit_s: float = 0.0) -> None:
-        """A question about the own host's replica as it is (Status, Snapshot). ``limit_s``: its own time
-        limit, if any."""
+        """A question that the own host's replica answers as it is (Snapshot), or another one while that is
+        down; ``own``: that alone. ``limit_s``: its own time limit, if any."""
         limit_s = limit_s or self.limit_s
         waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s, stats)
         waiting.calls(then, context, SERIALIZABLE)
@@ -244,10 +244,10 @@ class Router(Sending):
                     waiting.tell(_OK, body)
                     continue
                 pieces = waiting.pieces
-                key = HEAD.unpack_from(body if pieces is None else pieces[0])
+                key = HEAD.unpack_from(pieces[0] if pieces else body)
                 if key != self._header_key:
                     self._new_header(link, key)
-                if pieces is None:
+                if not pieces:
                     if len(body) == 16:  # a put's, as a rule
                         waiting.call.reply(self._header)
                     else:

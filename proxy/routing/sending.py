@@ -20,7 +20,7 @@ from proxy.auth.shown import Principals
 from proxy.routing.links import Link, Near
 from proxy.routing.reads.shared import Shared
 from proxy.routing.routes import ShardRoute
-from proxy.routing.waiting import WRITE, Loop, MethodStats, Waiting, why_ended
+from proxy.routing.waiting import READ_ANY, SERIALIZABLE, WRITE, Loop, MethodStats, Then, Waiting, why_ended
 
 SWEEP_S = 0.05
 LULL_S = 0.15  # while nothing happens: each sweep wakes an idle host
@@ -95,6 +95,24 @@ class Sending:
             route.reads.append(waiting)
         else:
             self.fail(waiting, errors.TOO_MANY_REQUESTS)
+
+    def own(self, call: Any, method: int, body: bytes, shard: int, stats: MethodStats,
+            then: Then | None = None, context: Any = None, limit_s: float = 0.0) -> None:
+        """A question about this host's replica as it is, whose answer bears this member's ID."""
+        limit_s = limit_s or self.limit_s
+        waiting = Waiting(call, method, body, shard, READ_ANY, self.loop.time(), limit_s, stats)
+        self.to_own(waiting.calls(then, context, SERIALIZABLE))
+
+    def to_own(self, waiting: Waiting) -> None:
+        """Send to the own host's node of the shard, or refuse: no other host's answer counts. A proxy, which
+        has no node, asks any host."""
+        if not self.common.member_id:
+            self.to_replica(waiting)
+        elif (route := self.routes.get(waiting.shard)) is None or route.home is None:
+            self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+        else:
+            waiting.pieces = []  # it ends with the link
+            self.send(route.home, waiting)
 
     def send(self, link: Link, waiting: Waiting) -> None:
         """Put a request into a link's frame of this tick."""

@@ -26,6 +26,7 @@ from cluster.pb import rpc_pb2
 from cluster.placement import Placement
 from cluster.wire.messages import HASH_OF_NOTHING, HEAD, READ, READ_INDEX_ANSWER
 from cluster.wire.protobuf import read_varint
+from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
 from proxy.routing.waiting import PartWaiting
 
@@ -120,8 +121,14 @@ class Gather:
 
     def _applied(self, shards: tuple[int, ...]) -> int:
         """The lowest revision that their replicas are known to have applied; 0: one has none."""
-        routes = self._router.routes
-        return min(link.revision if (link := routes[s].replica) is not None else 0 for s in shards)
+        return min(link.revision if (link := self._replica(s)) is not None else 0 for s in shards)
+
+    def _replica(self, shard: int) -> Link | None:
+        """The one that is asked."""
+        return self._router.routes[shard].replica
+
+    def _send(self, waiting: Waiting) -> None:
+        self._router.to_replica(waiting)
 
     def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
         if status != _OK:
@@ -156,7 +163,7 @@ class Gather:
                 router.quiet)
             waiting.then, waiting.context, waiting.prefix = self._part, (self._tries, place, []), prefix
             self._parts[place] = waiting
-            router.to_replica(waiting)
+            self._send(waiting)
 
     def _abandon(self) -> None:
         """Nobody else tells nodes that have sent a window. What has come of these parts counts no longer by
@@ -268,6 +275,19 @@ class InPieces(Gather):
 
     def _whole(self, pieces: list[bytes]) -> list[bytes]:
         return pieces
+
+
+class OfOwnHost(Gather):
+    """Of this host's own replicas, which may differ from others'; at a proxy, of any."""
+
+    __slots__ = ()
+
+    def _replica(self, shard: int) -> Link | None:
+        route = self._router.routes[shard]
+        return route.home if route.own else route.replica
+
+    def _send(self, waiting: Waiting) -> None:
+        self._router.to_own(waiting)
 
 
 def range_requests(request: Any, placement: Placement) -> Ask:

@@ -99,7 +99,7 @@ class Stats:
             else:
                 then(orjson.loads(body[HEAD.size :]))
 
-        self._router.local(HttpCall(request), method, b"", 0, self._stats, answer)
+        self._router.own(HttpCall(request), method, b"", 0, self._stats, answer)
 
 
 def followers(peers: dict[str, Any]) -> dict[str, Any]:

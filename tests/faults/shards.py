@@ -54,9 +54,18 @@ class Client:
         return self.call("KV/Txn", pb.TxnRequest(compare=compare, success=success), pb.TxnResponse)
 
     def hash_kv(self, revision: int) -> int:
-        return int(
-            self.call("Maintenance/HashKV", pb.HashKVRequest(revision=revision), pb.HashKVResponse, 30.0).hash
-        )
+        """Of the host's own replicas: it is refused while one of its nodes starts, or is behind."""
+
+        def asked() -> Any:
+            request = pb.HashKVRequest(revision=revision)
+            try:
+                return self.call("Maintenance/HashKV", request, pb.HashKVResponse, 30.0)
+            except grpc.RpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.OUT_OF_RANGE):
+                    raise
+                return None
+
+        return int(until(asked, 30.0).hash)
 
     def close(self) -> None:
         self.channel.close()

@@ -17,12 +17,13 @@ from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.upkeep.backup import Snapshot
 from proxy.shared.context import Call, Context, Registry, Serve
-from proxy.spanning.gather import Gather, hash_answer
+from proxy.spanning.gather import OfOwnHost, hash_answer
 
 SERVICE = "etcdserverpb.Maintenance"
 _DEFRAGMENT_LIMIT_S = 3600.0  # of one shard; etcd's member has no limit, its client has
 _NOBODY = 0  # no member's ID: the node checks the permission, then refuses
-_HASH_AGAIN_S, _HASH_TRIES = 0.02, 50  # a compaction reaches all shards of a host in milliseconds
+# a compaction reaches all shards of a host in milliseconds, and a front the node of a shard that is new
+_HASH_AGAIN_S, _HASH_TRIES = 0.02, 50
 
 
 def register(registry: Registry, context: Context) -> None:
@@ -67,7 +68,7 @@ def _status(context: Context) -> Serve:
             gather(context, reply, anywhere=True)
 
     def status(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        router.local(call, Method.STATUS, b"", 0, stats, answer)  # at once: operators look at hosts behind
+        router.own(call, Method.STATUS, b"", 0, stats, answer)  # at once: operators look at hosts behind
 
     return status
 
@@ -86,17 +87,14 @@ def _alarm(context: Context) -> Serve:
 
 def _hash(context: Context) -> Serve:
     def hash_(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        context.router.local(call, Method.HASH, b"", 0, stats)
+        context.router.own(call, Method.HASH, b"", 0, stats)
 
     return hash_
 
 
 def _hash_kv(context: Context) -> Serve:
     def ask(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        if context.placement.alone:
-            context.router.read(call, Method.HASH_KV, data, 0, True, stats)
-        else:
-            _Hash(context, call, data, max(request.revision, 0), stats).ask()
+        _Hash(context, call, data, max(request.revision, 0), stats).ask()
 
     def hash_kv(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if not context.router.principals.judged(call):  # a node says first who may ask
@@ -113,8 +111,8 @@ def _hash_kv(context: Context) -> Serve:
 
 @dataclass(slots=True)
 class _Hash:
-    """One hash of all shards, which must have removed the same versions, and know of the moves that their
-    front knows of."""
+    """One hash of this host's replicas of all shards, which must have removed the same versions, and know of
+    the moves that their front knows of."""
 
     context: Context
     call: Call
@@ -125,11 +123,24 @@ class _Hash:
 
     def ask(self) -> None:
         context = self.context
-        if not context.given_up(self.call, self.stats):
-            placement = context.placement
-            Gather(context.router, self.call, Method.HASH_KV,
-                   lambda revision: [(shard, self.data) for shard in placement.kept], True, self.stats,
-                   self._answer, context.refuse).start(self.wanted)
+        if context.given_up(self.call, self.stats):
+            return
+        router, placement = context.router, context.placement
+        if context.common.member_id and any(router.routes[shard].home is None for shard in placement.kept):
+            self._again(errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+        elif placement.alone:
+            router.recent.when_caught_up((0,), self._ask_one)
+        else:
+            OfOwnHost(router, self.call, Method.HASH_KV,
+                      lambda revision: [(shard, self.data) for shard in placement.kept], True, self.stats,
+                      self._answer, context.refuse).start(self.wanted)
+
+    def _ask_one(self) -> None:
+        context = self.context
+        if not context.placement.alone:
+            self.ask()
+        elif not context.given_up(self.call, self.stats):
+            context.router.own(self.call, Method.HASH_KV, self.data, 0, self.stats)
 
     def _answer(self, call: Call, revision: int, term: int, tails: list[bytes]) -> None:
         context = self.context
@@ -137,11 +148,15 @@ class _Hash:
         if tail is not None:
             self.stats.ok += 1
             call.reply(context.router.header(revision, term), tail)
-        elif self.left:
-            self.left -= 1
-            context.router.loop.call_later(_HASH_AGAIN_S, self.ask)
         else:
-            context.refuse(call, self.stats, EtcdError(errors.TIMEOUT))
+            self._again(errors.TIMEOUT)
+
+    def _again(self, error: errors.ErrorKind) -> None:
+        if self.left:
+            self.left -= 1
+            self.context.router.loop.call_later(_HASH_AGAIN_S, self.ask)
+        else:
+            self.context.refuse(self.call, self.stats, error)
 
 
 class _Stays:
@@ -163,12 +178,8 @@ def _defragment(context: Context) -> Serve:
     router, placement = context.router, context.placement
 
     def ask(call: Call, shard: int, stats: MethodStats) -> None:
-        if context.common.member_id and router.routes[shard].home is None:  # another host's would do it
-            context.defragmenting.ends(call)
-            context.refuse(call, stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
-            return
         asks = None if shard else _Stays(call)
-        router.local(asks, Method.DEFRAGMENT, b"", shard, stats, answered, call, _DEFRAGMENT_LIMIT_S)
+        router.own(asks, Method.DEFRAGMENT, b"", shard, stats, answered, call, _DEFRAGMENT_LIMIT_S)
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         call: Call = waiting.context

@@ -120,6 +120,9 @@ def test_g7_the_hash_of_a_lone_shard_is_asked_anew_of_all_once_keys_have_moved()
     net.nodes[1].answer(request.rid, Status.MOVED, table.encode())
     net.run()
     net.pass_time(0.3)
+    for again in net.loop.later:  # it has a link to the node of the new shard by now
+        again()
+    net.run()
     for shard in (0, 1):
         (request,) = net.every[shard, 1].take(Method.HASH_KV)
         tail = pb.HashKVResponse(hash=7, compact_revision=-1, hash_revision=5).SerializeToString()

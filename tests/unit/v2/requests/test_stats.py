@@ -60,7 +60,7 @@ class Router:
         self.members = SimpleNamespace(members=hosts)
         self.facts = {"role": "follower", "leader": "a", "term": 5, "leader_for_ms": 2_500, **facts}
 
-    def local(self, call: object, method: int, body: bytes, deadline: int, stats: object, then: Any) -> None:
+    def own(self, call: object, method: int, body: bytes, deadline: int, stats: object, then: Any) -> None:
         then(None, 0, bytes(HEAD.size) + orjson.dumps(self.facts))
 
 
@@ -84,8 +84,7 @@ class Request(HttpRequest):
 def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
     member: int, told: dict[str, str], shown: tuple[str, str, str]
 ) -> None:
-    """A host whose node is down asks another one, and is itself nevertheless. The table has names of the
-    first start, and none of an added host."""
+    """The table has names of the first start, and none of an added host."""
     common = SimpleNamespace(member_id=member, started_ns=10**18 if member else 0, name="renamed")
     router = Router(member_id="b", host_started_ns=2 * 10**18, **told)
     request = Request()
