@@ -71,6 +71,8 @@ class Metrics:
         self._status = rpc_pb2.StatusResponse()
         self._revision = 0
         self._shards: list[ShardFacts] = []
+        # by shard other than 0, whose status tells: on disk and in use, as its node has told last
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._nodes: dict[int, Figures] = {}  # by shard, of this host's nodes
         self._lives = Lives()
         for grpc_type, service, methods in _KNOWN:
@@ -110,7 +112,10 @@ class Metrics:
                 self.in_thread(self.look, lambda: self.gather(told))
 
         def gathered(facts: list[ShardFacts]) -> None:
-            self._shards = facts
+            self._shards, before = facts, self._sizes
+            self._sizes = {
+                told["shard"]: (told.get("size_bytes", 0), told.get("size_in_use_bytes", 0)) if told["up"]
+                else before.get(told["shard"], (0, 0)) for told in facts if told["shard"]}
             one()
 
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
@@ -292,8 +297,9 @@ class Metrics:
         inflight = sum(facts.get("defragmenting", 0) for facts in self._shards)
         yield gauge(
             "etcd_disk_defrag_inflight", "Defragmentations under way on this host, by shard.", inflight)
-        yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", status.dbSize)
-        in_use = status.dbSizeInUse
+        size = status.dbSize + sum(on_disk for on_disk, _ in self._sizes.values())
+        yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", size)
+        in_use = status.dbSizeInUse + sum(in_use for _, in_use in self._sizes.values())
         yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", in_use)
         text = "The current revision of the store."
         yield gauge("etcd_debugging_mvcc_current_revision", text, self._revision)

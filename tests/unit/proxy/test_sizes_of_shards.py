@@ -1,0 +1,45 @@
+"""The size of a host's store in /metrics is that of all shards, as its quota is."""
+
+from __future__ import annotations
+
+import json
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from cluster.pb import rpc_pb2 as pb
+from cluster.wire.messages import Method
+from proxy.metrics.exposition import Metrics
+from tests.unit.proxy.fakes import Net
+from tests.unit.proxy.listener.test_http import FIGURES, REGISTRY, Figures, Request
+
+DISK, IN_USE = "etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_use_in_bytes"
+
+
+def sizes(net: Net, metrics: Metrics) -> tuple[float, float]:
+    request = Request("/metrics")
+    metrics.scrapes.serve(request)  # type: ignore[arg-type]
+    for _ in range(2):
+        net.run()
+        for (shard, _member), node in net.every.items():
+            for asked in node.take():
+                if asked.method == Method.STATUS:
+                    node.ok(asked, 3, pb.StatusResponse(dbSize=100, dbSizeInUse=10).SerializeToString())
+                elif asked.method == Method.COUNTERS:
+                    node.ok(asked, 3, FIGURES)
+                elif asked.method == Method.FACTS:
+                    facts = {"shard": shard, "size_bytes": 200 * shard, "size_in_use_bytes": 20 * shard}
+                    node.ok(asked, 3, json.dumps(facts).encode())
+    net.run()
+    assert request.answer is not None
+    found = {sample.name: sample.value
+             for family in text_string_to_metric_families(request.answer[1].decode())
+             for sample in family.samples if sample.name in (DISK, IN_USE)}
+    return found[DISK], found[IN_USE]
+
+
+def test_it_adds_up_all_shards_and_keeps_that_of_a_node_that_is_down() -> None:
+    net = Net(shards=3).started(leader=2)
+    metrics = Metrics(net.context, Figures(), REGISTRY)  # type: ignore[arg-type]
+    assert sizes(net, metrics) == (700, 70)
+    net.cut(1, shard=2)
+    assert sizes(net, metrics) == (700, 70)
