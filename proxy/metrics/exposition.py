@@ -333,7 +333,8 @@ class Metrics:
         last = gauge("etcd_server_healthcheck", "Result of the last check.", labels=["type", "name"])
         total = counter("etcd_server_healthchecks", "Checks by result.", labels=["type", "name", "status"])
         for (kind, name), (passed, successes, failures) in self._healthchecks.items():
-            last.add_metric([kind, name], passed)
+            if successes or failures:  # 0 says that it failed
+                last.add_metric([kind, name], passed)
             total.add_metric([kind, name, "success"], successes)
             total.add_metric([kind, name, "error"], failures)
         yield from (last, total)

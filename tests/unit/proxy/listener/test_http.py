@@ -378,6 +378,18 @@ def test_metrics_are_never_those_of_another_hosts_node(
         assert b'\nmuster_shard_up{shard="0"} 0\n' in request.answer[1]
 
 
+def test_a_check_has_no_result_before_somebody_asks_for_it() -> None:
+    """0 says that it failed, and each front has series of its own."""
+    site = Site()
+    site.get("/livez")
+    request = site.get("/metrics")
+    assert request.answer is not None
+    lines = request.answer[1].splitlines()
+    results = [line for line in lines if line.startswith(b"etcd_server_healthcheck{")]
+    assert results == [b'etcd_server_healthcheck{name="serializable_read",type="livez"} 1']
+    assert b'etcd_server_healthchecks_total{name="non_learner",status="error",type="readyz"} 0' in lines
+
+
 def test_counts_without_total_are_counters_as_in_etcd() -> None:
     site = Site()
     site.get("/health")
