@@ -54,7 +54,8 @@ _GROUPS: dict[str, list[Flag]] = {
              "connections above their share get \"too many requests\". \"auto\": an eighth of the memory of "
              "the machine or control group (v2), between 64 MiB and 2 GiB"),
         Flag("max-unanswered-bytes", U, "4194304",
-             "complete, unanswered requests of one connection: its flow-control window; at least 64 KiB"),
+             "complete, unanswered requests of one connection: its flow-control window; at least 64 KiB, "
+             "less than 2 GiB"),
         Flag("max-unfinished-bytes", U, "67108864",
              "incomplete requests of one connection; the host refuses any more"),
         Flag("max-untaken-bytes", U, "33554432", "answers that one connection's client has not read: above "
