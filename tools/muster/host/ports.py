@@ -35,6 +35,7 @@ class Listener:
     host: str
     port: int
     asked_by: str
+    shared: bool = False  # with a listener of another process that says so, too
 
     @property
     def is_unix(self) -> bool:
@@ -110,7 +111,7 @@ def _near(url: Url) -> str:
 
 def listeners(config: ServerConfig, shards: int) -> list[Listener]:
     """All that this host binds: for clients, for metrics, and for peers. ``shards``: 0 of a proxy."""
-    clients = client_urls(config)
+    clients, shared = client_urls(config), config.values["socket-reuse-port"]
     found = [
         one
         for flag, urls in (
@@ -118,7 +119,7 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
             ("listen-client-http-urls", config.listen_http),
             ("listen-metrics-urls", config.listen_metrics))
         for url in {(u.host, u.port): u for u in urls}.values()
-        for listener in (Listener(bind_address(url), url.port, f"--{flag}={url.text}"),)
+        for listener in (Listener(bind_address(url), url.port, f"--{flag}={url.text}", shared),)
         for one in ((listener,) if client_address(url, clients) else _both(listener))
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
@@ -256,9 +257,12 @@ def _bind_error(listener: Listener) -> int:
         return _unix_error(listener.host)
     with socket.socket(socket.AF_INET6 if ":" in listener.host else socket.AF_INET, socket.SOCK_STREAM) as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if listener.shared:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
             s.bind((listener.host, listener.port))
-            s.listen(1)
+            if not listener.shared:  # it would take clients of the other process
+                s.listen(1)
         except OSError as e:
             return e.errno or errno.EIO
     return 0

@@ -306,6 +306,29 @@ def test_a_first_start_that_its_machine_refuses_leaves_nobody_behind(tmp_path: P
     assert list((tmp_path / "default.etcd" / "member").iterdir()) == []
 
 
+@pytest.mark.parametrize("flag", ["client-urls", "client-http-urls", "metrics-urls"])
+def test_a_port_of_clients_is_shared_with_another_process_where_a_flag_says_so(flag: str) -> None:
+    """The start's check refused it. Several fronts alone share theirs with nobody else."""
+    client, port = free_ports(2)
+    args = (f"--listen-client-urls=http://127.0.0.1:{client}", f"--listen-{flag}=http://127.0.0.1:{port}",
+            "--port-wait=0s", "--fronts=2")
+    log = structlog.get_logger("test")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(ConfigError, match=r"bind: address already in use$"):
+            ports.check(built(*args), None, log)
+        ports.check(built(*args, "--socket-reuse-port"), None, log)
+
+
+def test_a_port_of_peers_is_never_shared() -> None:
+    (port,) = free_ports(1)
+    settings = built(
+        f"--listen-peer-urls=http://127.0.0.1:{port}", "--socket-reuse-port", "--port-wait=0s")
+    assert [one.shared for one in ports.listeners(settings, 1) if one.port == port] == [False]
+
+
 def test_a_unix_socket_that_nobody_listens_on_is_in_nobodys_way(tmp_path: Path) -> None:
     path = tmp_path / "client.sock"
     settings = built(f"--listen-client-urls=unix://{path}", "--port-wait=0s")
