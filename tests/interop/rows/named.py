@@ -120,7 +120,7 @@ class Named:
         if leader != f"infra{n}":
             at = f"{_ADDRESSES[int(leader[-1])]}:2379"
             self.ctl("--endpoints", at, "move-leader", self.members()[f"infra{n}"]["id"])
-        until(lambda: self.ask(n, "GET", "/v2/stats/self").json["state"] == "StateLeader")
+        until(lambda: self.ask(n, "GET", "/v2/stats/self").json.get("state") == "StateLeader")
 
     def sent_bytes(self, n: int, to: int) -> float:
         """What a host has sent to another one."""

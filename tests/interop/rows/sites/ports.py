@@ -100,7 +100,7 @@ def self_stats(site: Site, world: World) -> None:
     assert (here["id"], here["name"]) in {(member["id"], member["name"]) for member in listed}
     until(
         lambda: (
-            [m.ask("GET", "/v2/stats/self").json["state"] for m in world.members].count("StateLeader")
+            [m.ask("GET", "/v2/stats/self").json.get("state") for m in world.members].count("StateLeader")
             == 1
         )
     )
