@@ -32,8 +32,7 @@ _METRICS_HEAD = """# Metrics
 
 Every series of `/metrics`, with type and meaning, for operators. `make docs` makes this page.
 
-- A counter or histogram starts at 0 with its process; a sum over several shards falls only with its front.
-- A histogram has `_bucket`, `_sum` and `_count`.
+- A counter or histogram starts at 0 with its process. A histogram has `_bucket`, `_sum` and `_count`.
 - Labels are in braces. A host with several fronts adds `front` to what each front counts: `sum` over it.
 - Some series appear with their first event: snapshots between hosts, v2 requests, a v2 proxy's requests.
 - Series of etcd that are not below are missing.

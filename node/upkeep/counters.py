@@ -6,7 +6,6 @@ Read when a front asks (``Method.COUNTERS``); on the hot path there is an additi
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.faults import faults
@@ -49,13 +48,11 @@ class CountersNode(LinkedNode, Protocol):
 
 
 def figures(node: CountersNode) -> dict[str, Any]:
-    """All that a front exports of this node, as JSON. ``pid``: of the process, with which all counts begin
-    (``proxy.metrics.lives``). ``histograms``: by etcd's names, in seconds. ``peers``: by member ID.
-    ``snapshots``: between members, by direction and peer. ``installing``: whether one is being put in place.
-    ``lease_ttls``: of granted leases, in seconds. ``leases_revoked``: or expired. ``v2``: of the v2 tree.
-    ``auth_revision``: of users and roles. ``growth``: of its policy."""
+    """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds. ``peers``:
+    by member ID. ``snapshots``: between members, by direction and peer. ``installing``: whether one is being
+    put in place. ``lease_ttls``: of granted leases, in seconds. ``leases_revoked``: or expired. ``v2``:
+    of the v2 tree. ``auth_revision``: of users and roles. ``growth``: of its policy."""
     return {
-        "pid": os.getpid(),
         "counters": counters(node),
         "histograms": {
             "etcd_disk_wal_fsync_duration_seconds": node.syncer.took.observed(),

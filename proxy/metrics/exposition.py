@@ -23,7 +23,6 @@ from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION, MUSTER_VERSION
 from cluster.wire.messages import HEAD, Method
 from proxy.grpc.registry import Registry
-from proxy.metrics.lives import Lives
 from proxy.metrics.move_facts import move_samples
 from proxy.metrics.node_metrics import Figures, has_gone, node_samples
 from proxy.metrics.scrapes import Scrapes, at_once
@@ -74,7 +73,6 @@ class Metrics:
         # by shard other than 0, whose status tells: on disk and in use, as its node has told last
         self._sizes: dict[int, tuple[int, int]] = {}
         self._nodes: dict[int, Figures] = {}  # by shard, of this host's nodes
-        self._lives = Lives()
         for grpc_type, service, methods in _KNOWN:
             for method in methods:
                 context.method(grpc_type, service, method)
@@ -120,9 +118,7 @@ class Metrics:
 
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
             if status == 0:
-                figures = self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
-                if self._context.common.member_id:  # a proxy asks now one host's node, now another's
-                    self._lives.take(waiting.shard, figures)
+                self._nodes[waiting.shard] = json.loads(body[HEAD.size:])
             one()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
@@ -155,7 +151,7 @@ class Metrics:
         yield from self._member()
         yield from self._cluster()
         yield from self._store()
-        yield from node_samples(self._nodes, self._context.common.member_id, self._lives.sums())
+        yield from node_samples(self._nodes, self._context.common.member_id)
         yield from samples(self._shards)
         yield from move_samples(self._shards)
 

@@ -27,18 +27,14 @@ def has_gone(node: Figures) -> None:
         growth.update(advice="", held=0, stopped=0, failed=0)
 
 
-def node_samples(
-    nodes: Mapping[int, Figures], member_id: int, sums: Mapping[int, Figures] | None = None
-) -> Iterator[Metric]:
-    """``nodes``: by shard, those that have answered. ``member_id``: this host's. ``sums``: the same, but for
-    what is summed over shards (``proxy.metrics.lives``)."""
+def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metric]:
+    """``nodes``: by shard, those that have answered. ``member_id``: this host's."""
     if not nodes:
         return
-    sums = sums or nodes
-    yield from _histograms(sums)
-    yield from _peers(sums)
-    yield from _links(nodes, sums, f"{member_id:x}")
-    yield from _snapshots(nodes, sums)
+    yield from _histograms(nodes)
+    yield from _peers(nodes)
+    yield from _links(nodes, f"{member_id:x}")
+    yield from _snapshots(nodes)
     yield from _tree(nodes)
     yield from _growth(nodes.get(0, {}).get("growth"))
     first = nodes.get(0, {})
@@ -58,7 +54,7 @@ def node_samples(
     installing = sum(found.get("installing", 0) for found in nodes.values())
     yield GaugeMetricFamily("etcd_server_snapshot_apply_in_progress_total", text, installing)
     for kind, name, text, counter in _SUMS:
-        yield kind(name, text, sum(found["counters"].get(counter, 0) for found in sums.values()))
+        yield kind(name, text, sum(found["counters"].get(counter, 0) for found in nodes.values()))
     for name in next(iter(nodes.values()))["counters"]:
         text = OF_NODES.get(name, f"{name} of this host's node.")
         family = CounterMetricFamily(f"muster_node_{name}", text, labels=["shard"])
@@ -131,22 +127,22 @@ def _peers(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
         peers, "round_trips")
 
 
-def _links(nodes: Mapping[int, Figures], sums: Mapping[int, Figures], own: str) -> Iterator[Metric]:
+def _links(nodes: Mapping[int, Figures], own: str) -> Iterator[Metric]:
+    peers = [found.get("peers", {}) for found in nodes.values()]
     labels = ["Local", "Remote"]
     text = "Links to a peer that are up: one for each shard."
     active = GaugeMetricFamily("etcd_network_active_peers", text, labels=labels)
-    yield _by_member(active, (own,), [found.get("peers", {}) for found in nodes.values()], "active")
+    yield _by_member(active, (own,), peers, "active")
     text = "Links to a peer that were lost, over all shards."
     lost = CounterMetricFamily("etcd_network_disconnected_peers", text, labels=labels)
-    yield _by_member(lost, (own,), [found.get("peers", {}) for found in sums.values()], "losses")
+    yield _by_member(lost, (own,), peers, "losses")
 
 
-def _snapshots(nodes: Mapping[int, Figures], sums: Mapping[int, Figures]) -> Iterator[Metric]:
+def _snapshots(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
     """Exported once there was one, as by an etcd."""
     ways = (("send", "To", "States sent to a peer"), ("receive", "From", "States of a peer"))
     for way, label, text in ways:
-        now, found = (
-            [node.get("snapshots", {}).get(way, {}) for node in of.values()] for of in (nodes, sums))
+        found = [node.get("snapshots", {}).get(way, {}) for node in nodes.values()]
         if not any(found):
             continue
         # counters without _total in etcd, which the library would add
@@ -156,8 +152,7 @@ def _snapshots(nodes: Mapping[int, Figures], sums: Mapping[int, Figures]) -> Ite
         ):
             name = f"etcd_network_snapshot_{way}_{name}"
             yield _by_member(
-                GaugeMetricFamily(name, f"{text}, {which}.", labels=[label]), (),
-                now if figure == "inflights" else found, figure)
+                GaugeMetricFamily(name, f"{text}, {which}.", labels=[label]), (), found, figure)
         name = f"etcd_network_snapshot_{way}_total_duration_seconds"
         yield _times(name, f"{text}: until they were installed.", label, found, "took")
 
