@@ -102,10 +102,9 @@ def _server(args: list[str]) -> int:
         if values["version"]:
             return _version()
         warnings = values.warnings
-        from tools.muster.host import rundir
         from tools.muster.proxy_mode import kind
 
-        settings = config.build(values, kind.names_members, rundir.is_held)
+        settings = config.build(values, kind.names_members)
         if values["console"]:
             from tools.muster import console
 

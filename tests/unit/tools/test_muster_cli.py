@@ -52,33 +52,6 @@ def test_a_gateway_has_all_endpoints_that_are_given_and_etcds_code_for_wrong_fla
     assert (ended.returncode, ended.stderr) == (1, "muster: flag provided but not defined: -nosuch\n")
 
 
-@pytest.mark.parametrize("runs", [True, False])
-def test_a_host_begins_beside_the_packages_host_if_that_one_runs(
-    runs: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nobody may mean to leave data that is in use."""
-    packaged, own = str(tmp_path / "packaged"), str(tmp_path / "own")
-    begun: list[str] = []
-
-    def begin(settings: ServerConfig) -> int:
-        begun.append(settings.data_dir)
-        return 0
-
-    monkeypatch.setattr("tools.muster.config.settings.PACKAGED_DATA_DIR", packaged)
-    monkeypatch.setattr("tools.muster.proxy_mode.kind.names_members", lambda data_dir: data_dir == packaged)
-    monkeypatch.setattr(start, "run", begin)
-    monkeypatch.setenv("ETCD_DATA_DIR", own)
-    os.mkdir(packaged)
-    lock = rundir.DataDirLock(packaged)
-    if not runs:
-        lock.release()
-    assert cli.run([]) == (0 if runs else 1)
-    assert begun == ([own] if runs else [])
-    assert ("holds the data of a host" in capsys.readouterr().err) != runs
-    if runs:
-        lock.release()
-
-
 def test_a_digit_that_is_no_ascii_is_no_number() -> None:
     with pytest.raises(UsageError, match='invalid value "²" for flag -shard: parse error'):
         local_cli._number(Values({"shard": "²"}), "shard")

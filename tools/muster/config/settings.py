@@ -41,7 +41,6 @@ CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its o
 MAX_SHARDS = 64
 
 InitialCluster = tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
-Asks = Callable[[str], bool]  # of a data directory
 
 
 @dataclass(slots=True, frozen=True)
@@ -113,13 +112,13 @@ def default_data_dir(name: str) -> str:
     return older if os.path.isdir(older) else f"{name}.etcd"
 
 
-def _data_dir(values: Values, name: str, warnings: list[str], is_used: Asks, is_held: Asks) -> str:
+def _data_dir(values: Values, name: str, warnings: list[str], is_used: Callable[[str], bool]) -> str:
     if not values["data-dir"]:
         values.sources.pop("data-dir", None)  # as if it was not given
     if values.is_set("data-dir"):
         given = str(values["data-dir"])
         if values.variables.get("data-dir") == "ETCD_DATA_DIR":
-            _check_left(given, is_used, is_held)
+            _check_left(given, is_used)
         return given
     found, other = default_data_dir(name), f"{name}.etcd"
     if found != other and os.path.isdir(other):
@@ -129,11 +128,11 @@ def _data_dir(values: Values, name: str, warnings: list[str], is_used: Asks, is_
     return found
 
 
-def _check_left(given: str, is_used: Asks, is_held: Asks) -> None:
+def _check_left(given: str, is_used: Callable[[str], bool]) -> None:
     """Versions whose image and unit set MUSTER_DATA_DIR ignored ETCD_DATA_DIR there: a host would begin empty
-    beside its data. Data that a running host uses is not left. ConfigError."""
+    beside its data. ConfigError."""
     with contextlib.suppress(OSError):  # that of another user's host
-        if is_used(PACKAGED_DATA_DIR) and not is_used(given) and not is_held(PACKAGED_DATA_DIR):
+        if is_used(PACKAGED_DATA_DIR) and not is_used(given):
             raise ConfigError(
                 f"{PACKAGED_DATA_DIR} holds the data of a host, and {given} of ETCD_DATA_DIR, which earlier "
                 "versions ignored in the container image and under the unit, holds none. To go on with that "
@@ -162,9 +161,9 @@ def _advertised(values: Values, flag: str, listen: tuple[Url, ...]) -> tuple[Url
     return (Url(f"{scheme}://{host}:{listen[0].port}", host, listen[0].port),) if host else urls
 
 
-def build(values: Values, is_used: Asks = lambda _: False, is_held: Asks = lambda _: False) -> ServerConfig:
+def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: False) -> ServerConfig:
     """Check all that can be checked without touching the disk. ``is_used``: whether a data directory names
-    the members, so that the initial flags are ignored. ``is_held``: whether a process uses one."""
+    the members, so that the initial flags are ignored."""
     if values.rest:
         raise ConfigError(f"'{values.rest[0]}' is not a valid flag")
     warnings = values.warnings + check_support(values)
@@ -184,7 +183,7 @@ def build(values: Values, is_used: Asks = lambda _: False, is_held: Asks = lambd
     cluster_text = (values["initial-cluster"] if values.is_set("initial-cluster")
                     else ",".join(f"{name}={u.text}" for u in advertise_peer))
     warnings += _check_others(values)
-    used = is_used(data_dir := _data_dir(values, name, warnings, is_used, is_held))
+    used = is_used(data_dir := _data_dir(values, name, warnings, is_used))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
     own = ((), ()) if values["proxy"] != "off" else (listen_peer, _told(values, used, advertise_peer))
     named, alone = () if used else _urls_of(initial_cluster), _may_be_alone(values, used, initial_cluster)

@@ -235,11 +235,6 @@ def _open_to_read(path: str) -> int:
         return os.open(os.path.dirname(path), os.O_RDONLY | os.O_CLOEXEC)
 
 
-def is_held(data_dir: str) -> bool:
-    """Whether a process holds a data directory."""
-    return holder_of(data_dir) != 0
-
-
 def holder_of(data_dir: str) -> int:
     """The ID of the process that holds a data directory; 0: none. Others that ask are none."""
     try:
