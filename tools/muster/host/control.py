@@ -7,9 +7,11 @@ The socket's directory is this user's only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -68,3 +70,16 @@ def ask(path: str, request: dict[str, Any], timeout_s: float = 5.0) -> dict[str,
     answer = json.loads(data)
     assert isinstance(answer, dict)
     return answer
+
+
+def shares(path: str, kind: str) -> bool:
+    """Whether the process that listens at ``path`` is known to share a namespace with this one: "net" for
+    ports, "mnt" for files."""
+    cloexec = socket.SOCK_STREAM | socket.SOCK_CLOEXEC
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, cloexec) as s:
+        s.settimeout(5.0)
+        s.connect(path)
+        (pid,) = struct.unpack_from("=i", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        # the kernel tells 0 of one whose number this process cannot see
+        return os.path.samefile(f"/proc/{pid}/ns/{kind}", f"/proc/self/ns/{kind}")
+    return False

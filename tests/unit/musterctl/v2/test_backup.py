@@ -14,6 +14,7 @@ import trustme
 from muster_client.pb import rpc_pb2
 
 from tests.ports import free_ports
+from tools.muster.host import control
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.commands import backup
 from tools.musterctl.v2.line import parse
@@ -50,14 +51,11 @@ def serving(ids: tuple[int, int], data: bytes, cert: trustme.LeafCert | None = N
         server.stop(None)
 
 
-def saved(
-    folder: Path, advertised: str, *near: str, tells: bool = True, options: Sequence[str] = ()
-) -> bytes:
+def saved(folder: Path, advertised: str, *near: str, options: Sequence[str] = ()) -> bytes:
     """What a backup saves of the host whose control socket names these URLs."""
-    status = {"cluster_id": "abc", "member_id": "123", "client_urls": [advertised]}
-    told = {"listen_urls": list(near)} if tells else {}
+    told = {"cluster_id": "abc", "member_id": "123", "client_urls": [advertised], "listen_urls": list(near)}
     given, _ = parse(GLOBAL, ["--total-timeout", "1s", *options])
-    backup._save(Run(given, given, []), {**status, **told}, folder / "saved")
+    backup._save(Run(given, given, []), told, folder / "saved")
     return (folder / "saved").read_bytes()
 
 
@@ -92,11 +90,10 @@ def test_who_else_listens_on_this_machine_is_passed_over(tmp_path: Path, ids: tu
         assert saved(tmp_path, outer, near) == b"ours"
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_where_a_host_is_not_met_what_it_advertises_is_asked(tmp_path: Path, tells: bool) -> None:
-    """A host of an older version does not tell where it listens."""
+@pytest.mark.parametrize("listens", [True, False])
+def test_where_a_host_is_not_met_what_it_advertises_is_asked(tmp_path: Path, listens: bool) -> None:
     with serving(_OURS, b"ours") as outer:
-        assert saved(tmp_path, outer, nobody(), tells=tells) == b"ours"
+        assert saved(tmp_path, outer, *[nobody()][:listens]) == b"ours"
 
 
 def test_another_clusters_data_is_never_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,3 +113,22 @@ def test_a_certificate_names_what_its_host_advertises(tmp_path: Path) -> None:
         assert saved(tmp_path, "https://infra0.example:1", near, options=trusting) == b"ours"
         with pytest.raises(Exit):
             saved(tmp_path, "https://infra1.example:1", near, options=trusting)
+
+
+@pytest.mark.parametrize("near", [True, False])
+def test_a_host_of_another_network_is_sought_where_it_advertises_alone(
+    near: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens here at a container's port would be told the name and the password."""
+    urls = ["http://127.0.0.1:2379", "unix:///tmp/s"]
+    monkeypatch.setattr(control, "ask", lambda *_: {"cluster_id": "abc", "listen_urls": urls})
+    monkeypatch.setattr(control, "shares", lambda _, kind: near and kind == "net", raising=False)
+    # files of a host of this network may be others, as by PrivateTmp
+    assert backup._status(tmp_path)["listen_urls"] == urls[:near]
+
+
+def test_an_older_host_does_not_tell_where_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ask", lambda *_: {"cluster_id": "abc"})
+    assert backup._status(tmp_path)["listen_urls"] == []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -79,3 +81,34 @@ def test_a_socket_left_by_a_killed_process_is_replaced(short_path: str) -> None:
 def test_nobody_there(short_path: str) -> None:
     with pytest.raises(control.Unreachable):
         control.ask(short_path, {"do": "status"})
+
+
+@pytest.fixture
+def listened(short_path: str) -> Iterator[str]:
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(short_path)
+        s.listen()
+        yield short_path
+
+
+def test_whether_a_process_shares_a_namespace(listened: str) -> None:
+    assert control.shares(listened, "net")
+    assert not control.shares(listened + "2", "net"), "nobody is there"
+
+
+@pytest.mark.parametrize("seen", [False, PermissionError("the process is another user's")])
+def test_a_namespace_that_is_another_or_unknown_is_not_shared(
+    listened: str, seen: bool | OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = Mock(side_effect=[seen])
+    monkeypatch.setattr("os.path.samefile", same)
+    assert not control.shares(listened, "net")
+    same.assert_called_once_with(f"/proc/{os.getpid()}/ns/net", "/proc/self/ns/net")
+
+
+def test_a_process_of_a_foreign_pid_namespace_shares_nothing(
+    listened: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells 0 for it."""
+    monkeypatch.setattr("struct.unpack_from", lambda *_: (0,))
+    assert not control.shares(listened, "net")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tools.musterctl.client import Client
 
 _STATUS_S = 30.0
-_NEAR_S = 5.0  # on its own machine a host answers, or something else is at its address
+_NEAR_S = 5.0  # on its own machine a host answers soon
 _NS = 1e9
 _OF_ETCD = ("snap", "wal")
 _ASIDE = ".copying"  # in the backup's directory, until it is whole
@@ -120,14 +120,20 @@ def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
 
 
 def _status(data_dir: Path) -> dict[str, Any]:
-    """The host's report."""
+    """The host's report, with the listen URLs that are known to be its own as seen from here."""
     from tools.muster.host import control, rundir
 
+    path = control.socket_of(rundir.run_dir_of(str(data_dir)))
     try:
-        found = control.ask(control.socket_of(rundir.run_dir_of(str(data_dir))), {"do": "status"}, _STATUS_S)
+        found = control.ask(path, {"do": "status"}, _STATUS_S)
     except control.Unreachable as error:
         refuse(f"the host of {data_dir} runs and does not answer: {error}")
-    return found
+    # beside a container anyone may listen there, and would be told the name and the password
+    near = [
+        url for url in found.get("listen_urls", ())  # a host of an older version does not tell
+        if control.shares(path, "mnt" if url.startswith("unix") else "net")
+    ]  # fmt: skip
+    return {**found, "listen_urls": near}
 
 
 def _save(run: Run, status: dict[str, Any], file: Path) -> None:
@@ -158,11 +164,11 @@ def _near(config: Config, status: dict[str, Any]) -> Client | None:
     # its certificate names what it advertises
     config = replace(config, server_name=urlsplit(config.endpoints[0]).hostname or "")
     own = f"{status['cluster_id']} {status['member_id']}"
-    for url in status.get("listen_urls", ()):  # a host of an older version does not tell
+    for url in status["listen_urls"]:
         client = Client(config, (url,))
         with contextlib.suppress(RequestError, Exit):
             header = _header(client, _NEAR_S)
-            if f"{header.cluster_id:x} {header.member_id:x}" == own:  # not so beside a container, say
+            if f"{header.cluster_id:x} {header.member_id:x}" == own:
                 return client
         client.close()
     return None
