@@ -89,6 +89,7 @@ def test_hosts_that_are_logged_and_not_applied_are_removed_too(tmp_path: Path) -
     (1, 10, None),
     (1, 50, None),  # logged, and not applied
     (1, 3, 12),  # shard 1 has not applied that it goes
+    (1, 12, 15),  # nor that it comes
 ])
 def test_without_a_key_a_host_that_knows_others_is_refused_and_nothing_changes(
     tmp_path: Path, known: int, added: int | None, removed: int | None

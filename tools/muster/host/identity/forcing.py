@@ -140,7 +140,10 @@ def _open(
 
 def _others(replicas: dict[int, _Replica], tables: dict[int, Table], own: int) -> set[int]:
     """The members that a node would know once it runs, or hears of as its log is applied."""
-    rows = map(Host.decode, _host_rows(replicas[0], replicas[0].log.last_index()))
+    order = replicas[0].log
+    # each shard's node applies the order's rows itself, and may be behind shard 0's
+    first = max(order.first_index(), min(r.position.order_index for r in replicas.values()) + 1)
+    rows = map(Host.decode, _host_rows(order, first, order.last_index()))
     found = {host.member_id for table in tables.values() for host in table.members}
     return found.union(host.member_id for host in rows if not host.removed) - {own}
 
@@ -156,7 +159,7 @@ def _force(
     order = replicas[0]
     there = _present(replicas, found, identity)
     first = order.log.first_index()
-    table.take(_host_rows(order, found.order_index))
+    table.take(_host_rows(order.log, order.position.order_index + 1, found.order_index))
     only = Configuration(frozenset({identity.member_id}))
     rows = [
         replace(host, removed=True).encode()
@@ -193,14 +196,14 @@ def _force(
         _log_alone(replicas[shard], shard, found, only, identity, [] if shard else rows)
 
 
-def _host_rows(order: _Replica, last: int) -> list[bytes]:
-    """Of members, which the order's state does not have yet."""
-    return [data[pos:end] for data, pos, end in _not_applied(order, last, records.Item.HOST)]
+def _host_rows(order: RaftLog, first: int, last: int) -> list[bytes]:
+    """Of members."""
+    return [data[pos:end] for data, pos, end in _items(order, first, last, records.Item.HOST)]
 
 
-def _not_applied(order: _Replica, last: int, wanted: records.Item) -> Iterator[tuple[bytes, int, int]]:
-    """Items of a kind that the order's state does not have yet: record, begin and end."""
-    for _, data in _records(order.log, order.position.order_index + 1, last):
+def _items(order: RaftLog, first: int, last: int, wanted: records.Item) -> Iterator[tuple[bytes, int, int]]:
+    """Items of a kind in these records: record, begin and end."""
+    for _, data in _records(order, first, last):
         for kind, pos, end in records.items(data):
             if kind == wanted:
                 yield data, pos, end
@@ -228,7 +231,8 @@ def _present(replicas: dict[int, _Replica], found: Plan, identity: Identity) -> 
     order = replicas[0]
     states = dict.fromkeys(range(identity.shard_count), State.SERVING) if order.table is None else {
         shard: known.state for shard, known in order.table.shards.items()}
-    for data, pos, _ in _not_applied(order, found.order_index, records.Item.SHARD):
+    behind_state = order.position.order_index + 1
+    for data, pos, _ in _items(order.log, behind_state, found.order_index, records.Item.SHARD):
         shard, state = shard_state(data, pos)
         states[shard] = State(state)
     for shard, state in sorted(states.items()):
