@@ -48,7 +48,9 @@ def test_a_member_moves_with_its_id_and_its_data_while_clients_write(tmp_path: P
             process = hosts.running.pop(OLD)
             process.send_signal(signal.SIGTERM)
             assert process.wait(LIMIT_S) == 0
-            shutil.copytree(tmp_path / f"h{OLD}", tmp_path / f"h{NEW}", symlinks=True)
+            # no file can be copied from a socket, which a node that was ended leaves
+            no_sockets = shutil.ignore_patterns("run")
+            shutil.copytree(tmp_path / f"h{OLD}", tmp_path / f"h{NEW}", symlinks=True, ignore=no_sockets)
             writer.wait(50)  # the two that are left go on
             # what is asked as a leader is elected may be refused; to ask twice does no harm
             until(lambda: _put_member(hosts, 0, member_id, hosts.peer(NEW)) == 204, LIMIT_S)
