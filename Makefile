@@ -87,6 +87,9 @@ test-all-shards: $(STAMP)  ## all tests of clients, clusters and faults, over 2 
 
 LONG := $(BIN)/python -m pytest -m "soak or longer" --timeout=7200 -rfEs --durations=25
 
+# a soak that is ended early leaves it
+TOLD := .soak.log
+
 soak: export MUSTER_SOAK := 1
 # where its seeds begin: each soak simulates others, and this one again with the number it printed
 soak: export MUSTER_SOAK_FIRST := $(or $(MUSTER_SOAK_FIRST),$(shell date +%y%m%d%H)000)
@@ -96,11 +99,12 @@ ifeq ($(TESTS),tests)
 	# In parts as by `make test`. What starts hosts waits for most of its minutes, so three tests run side by side;
 	# simulations take what these leave, and each limit is of their CPU time. What measures comes once all have
 	# ended
-	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
+	@echo "simulations tell their failures in $(TOLD), as they come; they are shown here once all have ended"
+	@failed=0; : >$(TOLD); \
 	$(LONG) -q -n auto --dist worksteal $(UNITS) || failed=1; \
-	MUSTER_LIMITS=cpu nice $(LONG) -q -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
+	MUSTER_LIMITS=cpu nice $(LONG) -q -n auto --dist worksteal $(SIMULATED) >$(TOLD) 2>&1 & waiting=$$!; \
 	$(LONG) -v -n 3 --dist worksteal $(WAITING) || failed=1; \
-	wait $$waiting || failed=1; cat $$told; \
+	wait $$waiting || failed=1; cat $(TOLD); \
 	$(LONG) -s $(ELSEWHERE:%=--ignore=%) tests || failed=1; \
 	exit $$failed
 else
@@ -186,5 +190,5 @@ package-check: deb chart  ## install the Debian package in a fresh Debian; insta
 	git diff --exit-code packaging/chart/rendered
 
 clean:  ## remove what was built and the demo's data
-	rm -rf $(VENV) .demo .interop .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info \
+	rm -rf $(VENV) .demo .interop $(TOLD) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info \
 		tools/client/build tools/client/src/*.egg-info
