@@ -172,7 +172,9 @@ class Keys:
         if answer.code:
             self._refused(request, answer)
             return False
-        term = self.feed.term or self._router.term  # as reads show it, not the known leader's
+        term = self.feed.term  # as reads show it, not the known leader's
+        if not answer.raft_index:  # it begins without a look back: the last one may be long ago
+            term = max(term, self._router.term)
         fields = self._indexes(answer.index, answer.raft_index, term)
         request.start(200, [*fields, ("content-type", JSON)])
         return True

@@ -432,3 +432,16 @@ def test_a_wait_shows_the_term_of_its_replica_as_reads_do(front: int) -> None:
         for sent in (get("/k?quorum=false"), get("/k"), get("/k?wait=true&waitIndex=1"), get("/k"))
     ]
     assert terms == [[b"%d" % (TERM + MADE)]] * 4
+
+
+@pytest.mark.parametrize(("front", "shown"), [(TERM - 1, TERM), (TERM + 1, TERM + 1)])
+def test_a_wait_that_looks_nowhere_shows_the_newest_term_that_its_front_knows(front: int, shown: int) -> None:
+    """Its client has ended its side while no replica is there, and the last look back may be long ago."""
+    host = Host()
+    host.send(get("/k?wait=true&waitIndex=1"))
+    host.net.cut(1)
+    host.net.context.router.routes[0].term = front
+    host.connect()
+    host.send(get("/k?wait=true"))
+    host.connection.half_closed()
+    assert re.findall(rb"X-Raft-Term: (\d+)", host.output.data) == [b"%d" % (shown + MADE)]
