@@ -48,7 +48,6 @@ def of_three(name: str, url: str = "") -> tuple[str, ...]:
     )  # fmt: skip
 
 
-
 def test_variables_of_three_hosts_make_the_cluster_that_flags_make() -> None:
     """S1-022: an article starts three instances both ways."""
     found = []
@@ -65,6 +64,7 @@ def test_variables_of_three_hosts_make_the_cluster_that_flags_make() -> None:
         found.append((one.cluster_id, one.member_id))
     assert len({cluster for cluster, _ in found}) == 1
     assert len({member for _, member in found}) == 3
+
 
 def test_a_host_without_flags_has_etcds_ids(tmp_path: Path) -> None:
     identity, is_new = establish(tmp_path)
