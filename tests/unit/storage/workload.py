@@ -92,6 +92,7 @@ def main(root: Path, seed: int) -> None:
             log.note_committed(index)
             print(index, flush=True)
         if rng.random() < 0.3:
+            log.note_committed(index)  # as a node does before each apply (I25)
             state.apply(pending)
             pending = []
         if rng.random() < 0.05:
