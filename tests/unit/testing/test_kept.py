@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tests.kept import kept_by
+from tests.unit.kept import kept_by
 
 SIZE_BYTES = 500_000
 

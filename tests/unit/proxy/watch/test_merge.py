@@ -18,7 +18,7 @@ from proxy.watch.lagging.ring import Rings
 from proxy.watch.parts import Part
 from proxy.watch.subscription import Room, Subscription
 from tests.events import Event, record
-from tests.kept import kept_by
+from tests.unit.kept import kept_by
 
 
 class Recorder:

@@ -7,7 +7,7 @@ import pytest
 from cluster.wire.events import EVENT
 from proxy.watch.encode import Batch
 from proxy.watch.lagging.ring import Ring, Rings
-from tests.kept import kept_by
+from tests.unit.kept import kept_by
 
 
 def batch(revision: int, size_bytes: int) -> Batch:
