@@ -5,7 +5,7 @@ from __future__ import annotations
 from cluster import errors
 from cluster.pb import lock_pb2, rpc_pb2
 from proxy.services.concurrency import queue
-from proxy.services.concurrency.nested import Message
+from proxy.services.concurrency.nested import Message, Then
 from proxy.services.concurrency.session import Session, Sessions
 from proxy.shared.context import Context, Registry
 
@@ -77,5 +77,5 @@ class _Lock:
         if not self._session.over:
             self._session.nested.delete(self._key, lambda *_: self._session.fail(error))
 
-    def _release(self) -> None:
-        self._session.nested.delete(self._key, queue.nobody)
+    def _release(self, then: Then = queue.nobody) -> None:
+        self._session.nested.delete(self._key, then)

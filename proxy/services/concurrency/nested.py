@@ -91,7 +91,11 @@ class _Watch(InnerCall):
         self._soon(lambda: self._told(rpc_pb2.WatchResponse.FromString(message)))
 
     def ended(self, status: int, message: str) -> None:
-        self._soon(lambda: self._end(message or errors.LOST_WATCHER.text))
+        def end() -> None:
+            if self._nested.watches(self):  # nobody has given it up meanwhile
+                self._end(message or errors.LOST_WATCHER.text)
+
+        self._soon(end)
 
     def _soon(self, tell: Callable[[], object]) -> None:
         def told() -> None:
@@ -171,6 +175,9 @@ class Nested:
         asked, self.asked = self.asked, set()
         for question in asked:
             question.cancel()
+
+    def watches(self, watch: _Watch) -> bool:
+        return self._watch is watch
 
     def drained(self) -> None:
         if self._watch is not None and self._watch.on_drain is not None:

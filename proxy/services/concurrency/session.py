@@ -66,7 +66,7 @@ class Session:
                  ended: Callable[[Session], None]) -> None:
         self.nested = nested
         self.call = call
-        self.give_up: Callable[[], None] | None = None  # undoes the work of a call without an answer
+        self.give_up: Callable[..., None] | None = None  # undoes the work of a call without an answer
         self._own = 0  # a lease of this call alone
         self._context = context
         self.stats = stats
@@ -108,6 +108,7 @@ class Session:
         self._at_stop = at_stop
         if self._context.stopping:
             self.stop()
+            return False
         return not self.over
 
     def answer(self, response: Message) -> None:
@@ -128,8 +129,23 @@ class Session:
             self.call.finish()
 
     def stop(self) -> None:
-        if self._at_stop is not None:
-            self._refuse(self._at_stop)
+        """The answer waits for the key's end, as that of a failure: a client that tries again elsewhere under
+        its lease would take over the key, and lose it to this host's late request."""
+        at_stop, self._at_stop = self._at_stop, None
+        if at_stop is None or self.over:
+            return
+
+        def tidied(*_: object) -> None:
+            self.give_up, self._own = None, 0
+            self._refuse(at_stop)
+
+        self.nested.drop()
+        if self._own:
+            self.nested.revoke(self._own, tidied)
+        elif self.give_up is not None:
+            self.give_up(tidied)
+        else:
+            tidied()
 
     def leaderless(self, call: Call) -> None:
         self._refuse(errors.NO_LEADER)

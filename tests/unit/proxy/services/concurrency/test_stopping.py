@@ -9,11 +9,13 @@ import pytest
 from cluster.errors import STOPPED, TIMEOUT_DUE_TO_LEADER_FAIL
 from cluster.pb import election_pb2, lock_pb2, rpc_pb2
 from cluster.wire.messages import Method
+from tests.unit.proxy.fakes import FakeCall, Request
 from tests.unit.proxy.services.concurrency.test_concurrency import (
     CAMPAIGN,
     FIRST,
     LOCK,
     Queue,
+    asked_before,
     granted,
     sent,
     told,
@@ -32,6 +34,20 @@ WRITES = [
     (CAMPAIGN, wanted(CAMPAIGN, 7), told(CAMPAIGN, True)),
 ]
 UNKNOWN = TIMEOUT_DUE_TO_LEADER_FAIL
+
+
+def gives_up(queue: Queue, call: FakeCall, method: Method) -> Request:
+    """The one request by which the call tidies up; its client is answered behind that."""
+    net = queue.world.net
+    net.run()
+    (request,) = net.nodes[2].take(method)
+    assert b"n/7" in request.body or method == Method.LEASE_REVOKE
+    assert call.status is None
+    net.nodes[2].ok(request, 6)
+    net.run()
+    assert call.status == (UNKNOWN.code, UNKNOWN.text)  # the key was put, and is gone
+    assert sent(queue) == []
+    return request
 
 
 @pytest.mark.parametrize(("path", "request_", "answer"), WRITES)
@@ -71,26 +87,62 @@ def test_a_write_without_an_answer_when_the_host_has_stopped_is_of_unknown_outco
 
 
 @pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
-def test_at_a_stop_who_waits_for_others_gives_up_its_key(path: str) -> None:
-    """It was put, and nobody knows yet whether it goes."""
+def test_at_a_stop_who_waits_for_others_is_answered_once_its_key_is_gone(path: str) -> None:
+    """A client that tries again elsewhere under its lease would take over the key, and lose it."""
     queue = Queue()
     call = queue.stand(path, wanted(path, 7))
     queue.world.net.context.stop()
-    assert call.status == (UNKNOWN.code, UNKNOWN.text)
-    ((method, body),) = sent(queue)
-    assert method == (Method.DELETE_RANGE if path == LOCK else Method.TXN)
-    assert b"n/7" in body
+    gives_up(queue, call, Method.DELETE_RANGE if path == LOCK else Method.TXN)
 
 
 @pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
-def test_what_is_given_up_at_a_stop_is_sent_though_the_links_end_in_that_turn(path: str) -> None:
-    """A client of HTTP/1 has its answer at once, so no call is open."""
+def test_a_key_that_waits_for_a_leader_as_the_host_stops_is_given_up_before_the_answer(path: str) -> None:
     queue = Queue()
-    queue.stand(path, wanted(path, 7))
+    net = queue.world.net
+    call = queue.stand(path, wanted(path, 7))
+    for node in net.nodes.values():
+        node.leader = 0
+    net.pass_time(0.5)
+    net.context.stop()
+    net.pass_time(2.0)
+    assert (call.status, sent(queue)) == (None, [])
+    for node in net.nodes.values():
+        node.leader, node.term = 2, 2
+    net.pass_time(0.5)
+    gives_up(queue, call, Method.DELETE_RANGE if path == LOCK else Method.TXN)
+
+
+@pytest.mark.parametrize("lease", [0, 7])
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_who_gives_up_without_a_leader_is_answered_at_the_end_of_the_grace(path: str, lease: int) -> None:
+    queue = Queue()
+    net = queue.world.net
+    if lease:
+        call = queue.stand(path, wanted(path, lease))
+    else:
+        call, txn = granted(queue, path)
+        found = rpc_pb2.RangeResponse(kvs=[FIRST], count=1)
+        net.nodes[1].ok(asked_before(queue, txn, path), 0, found.SerializeToString())
+        queue.world.settle()
+    for node in net.nodes.values():
+        node.leader = 0
+    net.pass_time(0.5)
+    net.context.stop()
+    net.pass_time(5.0)
+    assert call.status is None
+    net.context.router.close()
+    assert call.status == (UNKNOWN.code, UNKNOWN.text)
+    assert net.context.hub.statistics()["watches"] == 0
+
+
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_a_client_that_goes_as_its_key_is_given_up_leaves_none(path: str) -> None:
+    queue = Queue()
+    call = queue.stand(path, wanted(path, 7))
     queue.world.net.context.stop()
-    queue.world.net.context.router.close()
-    ((_, body),) = sent(queue)
-    assert b"n/7" in body
+    queue.leave(call)
+    assert call.on_cancel is None
+    assert sent(queue) == []
 
 
 @pytest.mark.parametrize("lease", [0, 7])
@@ -106,13 +158,11 @@ def test_who_comes_to_wait_while_the_host_stops_gives_up_its_key(path: str, leas
     net.context.stop()
     net.nodes[2].ok(txn, 5, told(path, True, FIRST))
     queue.read(FIRST)
-    assert call.status == (UNKNOWN.code, UNKNOWN.text)
     if lease:
-        ((method, body),) = sent(queue)
-        assert method == (Method.DELETE_RANGE if path == LOCK else Method.TXN)
-        assert b"n/7" in body
+        gives_up(queue, call, Method.DELETE_RANGE if path == LOCK else Method.TXN)
     else:
-        assert sent(queue) == [(Method.LEASE_REVOKE, rpc_pb2.LeaseRevokeRequest(ID=7).SerializeToString())]
+        revoke = gives_up(queue, call, Method.LEASE_REVOKE)
+        assert revoke.body == rpc_pb2.LeaseRevokeRequest(ID=7).SerializeToString()
 
 
 def test_at_a_stop_an_observer_is_told_that_the_host_stops() -> None:
