@@ -49,6 +49,7 @@ __all__ = [
 log = structlog.get_logger("router")
 
 _BUSY, _GATHER_S = 32, 0.001  # from so many requests under way on a link on, frames gather for so long
+_LAST_WORDS = 4  # failed at a stop, a Lock's read asks to delete its key, and then to revoke its lease
 LONE_AFTER = 3  # lone writes in a row before the next one counts as alone
 
 # plain integers: comparing enum members costs three times as much
@@ -479,10 +480,12 @@ class Router(Sending):
         """End every link. Open requests are answered as of unknown fate."""
         self.draining = True
         self.in_turn.close()
-        for route in self.routes.values():
-            route.flush()  # what clients gave up at the stop
+        routes = tuple(self.routes.values())
+        for route in routes:
             route.close("shutting down")
-            for waiting in route.unsent():  # what may be asked twice may have been sent once
+        for _ in range(_LAST_WORDS):
+            for waiting in [waiting for route in routes for waiting in route.unsent()]:
+                # what may be asked twice may have been sent once
                 self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL if waiting.rid else errors.STOPPED)
 
     def statistics(self) -> dict[str, int]:

@@ -116,11 +116,6 @@ class ShardRoute:
         """The shard is dropped: no link is opened any more."""
         self._connect = lambda receiver, shard, member: None
 
-    def flush(self) -> None:
-        """Send now what would go with the end of this tick."""
-        for link in tuple(self.links.values()):
-            link.flush()
-
     def close(self, reason: str) -> None:
         """End every link."""
         for link in tuple(self.links.values()):

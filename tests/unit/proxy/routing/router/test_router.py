@@ -185,6 +185,19 @@ def test_a_transfer_that_was_sent_may_have_happened_when_the_host_stops() -> Non
     assert call.status == TIMEOUT_LEADER_FAIL
 
 
+def test_what_a_failed_request_asks_of_another_shard_as_the_host_stops_is_answered_too() -> None:
+    net = Net(shards=2).started(leader=1)
+    call = FakeCall()
+
+    def failed(*_: Any) -> None:
+        net.router.write(call, Method.PUT, b"x", 0, net.router.quiet)
+
+    net.router.write(FakeCall(), Method.PUT, b"x", 1, net.router.quiet, failed)
+    net.run()
+    net.router.close()
+    assert call.status == (14, "etcdserver: server stopped")
+
+
 def test_the_queue_for_a_leader_is_bounded() -> None:
     net = Net()
     net.pass_time(0.2)

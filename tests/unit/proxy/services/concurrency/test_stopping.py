@@ -165,6 +165,24 @@ def test_who_comes_to_wait_while_the_host_stops_gives_up_its_key(path: str, leas
         assert revoke.body == rpc_pb2.LeaseRevokeRequest(ID=7).SerializeToString()
 
 
+@pytest.mark.parametrize("lease", [0, 7])
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_who_looks_who_stands_before_it_is_answered_at_the_end_of_the_grace(path: str, lease: int) -> None:
+    """Its read fails with the links. What tidies up behind that finds none, and fails as well."""
+    queue = Queue()
+    net = queue.world.net
+    if lease:
+        call = queue.begin(path, wanted(path, lease))
+        (txn,) = net.nodes[2].take(Method.TXN)
+    else:
+        call, txn = granted(queue, path)
+    asked_before(queue, txn, path)
+    net.context.stop()
+    net.context.router.close()
+    assert call.status == (2, UNKNOWN.text)
+    assert net.context.router.statistics()["queued"] == 0
+
+
 def test_at_a_stop_an_observer_is_told_that_the_host_stops() -> None:
     queue = Queue()
     call = queue.begin("/v3electionpb.Election/Observe", NAMED)
