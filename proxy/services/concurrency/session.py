@@ -118,6 +118,8 @@ class Session:
 
     def fail(self, text: str) -> None:
         """A nested call's error goes on under Unknown, as from etcd's."""
+        if self.give_up is not None and text == errors.STOPPED.text:  # that was not sent; the key was put
+            text = errors.TIMEOUT_DUE_TO_LEADER_FAIL.text
         if self._end():
             self.stats.failed(errors.Code.UNKNOWN)
             self.call.finish(int(errors.Code.UNKNOWN), text)

@@ -183,6 +183,25 @@ def test_who_looks_who_stands_before_it_is_answered_at_the_end_of_the_grace(path
     assert net.context.router.statistics()["queued"] == 0
 
 
+@pytest.mark.parametrize("path", [LOCK, CAMPAIGN])
+def test_whose_key_was_put_without_a_leader_since_has_an_unknown_outcome(path: str) -> None:
+    """The question who stands before it was never sent; its key was."""
+    queue = Queue()
+    net = queue.world.net
+    call = queue.begin(path, wanted(path, 7))
+    (txn,) = net.nodes[2].take(Method.TXN)
+    for node in net.nodes.values():
+        node.leader = 0
+        node.say_state()
+    net.nodes[2].ok(txn, 5, told(path, True, FIRST))
+    net.pass_time(0.3)
+    net.context.stop()
+    net.pass_time(1.0)
+    assert call.status is None
+    net.context.router.close()
+    assert call.status == (2, UNKNOWN.text)
+
+
 def test_at_a_stop_an_observer_is_told_that_the_host_stops() -> None:
     queue = Queue()
     call = queue.begin("/v3electionpb.Election/Observe", NAMED)
