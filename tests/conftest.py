@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from cluster.faults import Faults, faults
-from tests import at_once, lanes, limits, second_tries
+from tests.plugins import at_once, lanes, limits, second_tries
 
 # Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors in the child,
 # which says so in that host's log, and stop its own threads meanwhile.

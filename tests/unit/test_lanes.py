@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.cluster.local_cluster import ROOT
-from tests.lanes import LONG, lane, longest
+from tests.plugins.lanes import LONG, lane, longest
 
 
 @pytest.mark.parametrize("one", LONG)

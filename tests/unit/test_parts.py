@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import lanes
+from tests.plugins import lanes
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import limits
-from tests.second_tries import HEADING, MOST, NEVER, VARIABLE
+from tests.plugins import limits
+from tests.plugins.second_tries import HEADING, MOST, NEVER, VARIABLE
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 100
@@ -38,7 +38,7 @@ class Run:
         self.names = folder / "names"
         (folder / "tests").mkdir()
         (folder / "tests/conftest.py").write_text(
-            "from tests import at_once, limits, second_tries\n\n"
+            "from tests.plugins import at_once, limits, second_tries\n\n"
             "def pytest_configure(config):\n    at_once.register(config)\n"
             "    limits.register(config)\n    second_tries.register(config)\n"
         )  # fmt: skip

@@ -390,7 +390,7 @@ def test_a_key_that_cannot_be_deleted_now_is_deleted_later(
 
     def txn(request: pb.TxnRequest, context: Context) -> Any:
         if line.asked and away.is_set():
-            context.abort(Code.DATA_LOSS, "etcdserver: corrupt cluster")  # told at once, whatever the deadline
+            context.abort(Code.DATA_LOSS, "etcdserver: corrupt cluster")  # whatever the deadline
         if line.asked and request.success[0].HasField("request_range"):
             return there(b"", 5, 5)
         return answer(request, context)

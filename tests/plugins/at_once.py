@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.second_tries import whole
+from tests.plugins.second_tries import whole
 
 
 def register(config: pytest.Config) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from _pytest.runner import runtestprotocol
 
-from tests.limits import limited
+from tests.plugins.limits import limited
 
 VARIABLE = "MUSTER_SECOND_TRIES"
 MOST = 6  # of 7,400; four of 1,300 once waited in vain for an etcd or a host on a machine that stood still

@@ -1,0 +1,1 @@
+"""What pytest does here beyond its own ways, registered by the conftest."""
