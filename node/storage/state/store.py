@@ -28,7 +28,7 @@ from cluster.placement import Table
 from cluster.placement.owned import Shown
 from node.durable import sync_directory
 from node.storage import directory
-from node.storage.defragment import Defragmenting, check_room, left, room
+from node.storage.defragment import Defragmenting, check_room, room
 from node.storage.errors import SnapshotRefused, StorageError, raise_write
 from node.storage.keys import Position, parse_current
 from node.storage.opening import open_database
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
 RETIRE_S = 60.0  # a replaced database stays so long
 # and so much longer while it has readers, for whom the newest one stays alone: a hash may take 10 minutes
 READERS_S = 900.0
-_WORTH = 0.9  # of the files: who rewrites all for less loads the disk for nothing
 
 
 class StateStore(Versions):
@@ -293,8 +292,10 @@ class StateStore(Versions):
 
     @property
     def worth_rewriting(self) -> bool:
-        """Whether :meth:`defragment` may give something back: it looks at every file."""
-        return left(self.database) < _WORTH
+        """Whether :meth:`defragment` may give much back: it looks at every file. Each compaction leaves one
+        deletion, of rows that are small. The number of deletions says nothing of bytes: one may be of a large
+        value or, where keys have moved away, of many rows."""
+        return any(file["num_deletions"] > 1 for file in self.database.live_files())
 
     def _property(self, name: str) -> int:
         return self.database.property_int_value(name) or 0

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cluster.effects import records
+from cluster.placement import Placement
 from node.storage import defragment
 from node.storage.errors import Filled
+from node.storage.state.moving.staged import Left
+from node.storage.state.moving.staging import drop_span
 from node.upkeep.space import giving_back
 from node.upkeep.space.rewriting import LOCK
 from tests.unit.node.upkeep.replicas import Make, Replica
@@ -76,6 +81,13 @@ def test_a_rewrite_leaves_half_the_margin_or_a_quarter_of_what_is_free(
     node.upkeep.moved_rows_went()
     assert bool(begun) is fits
     assert (tmp_path / LOCK).exists()
+
+
+def compact(node: Replica) -> None:
+    node.apply(records.compact(node.store.revision))
+    while not node.store.compaction_step(1_000_000):
+        pass
+    node.store.flush()
 
 
 class Disk:
@@ -159,9 +171,9 @@ def test_a_host_that_starts_anew_asks_again(
     monkeypatch.setattr(node.store, "defragment", lambda spare, hosts: begun.append(hosts))
     node.upkeep.begin(started=True)
     assert not begun, "nothing was ever compacted"
-    node.apply(2 * records.put(b"k", 0, 1, b"v", 0) + records.compact(2))
-    assert node.store.compaction_step(1_000_000)
+    node.apply(2 * records.put(b"k", 0, 1, b"v", 0))
     node.store.flush()
+    compact(node)
     node.upkeep.begin()
     assert not begun, "an install brings new files"
     node.upkeep.begin(started=True)
@@ -181,6 +193,38 @@ def test_a_start_near_the_quota_rewrites_nothing_that_is_live(
     node.store.flush()
     node.upkeep.begin(started=True)
     assert not begun
+
+
+def large_values_went(node: Replica) -> None:
+    """Ten versions of one, beside many tiny keys."""
+    node.apply(b"".join(records.put(b"%d" % i, 0, 1, b"v", 0) for i in range(500)))
+    for _ in range(10):
+        node.apply(records.put(b"big", 0, 1, os.urandom(50_000), 0))
+    node.store.flush()
+    compact(node)
+
+
+def keys_moved_away(node: Replica) -> None:
+    """One mark deletes all of them."""
+    node.apply(b"".join(records.put(b"%03d" % i, 0, 1, os.urandom(1000), 0) for i in range(500)))
+    node.store.flush()
+    compact(node)
+    left = Left(1, b"050", b"500", 1, 0, 0, Placement(2, 1).table)
+    for _ in drop_span(node.store, left.start, left.end, left):
+        pass
+    node.store.flush()
+
+
+@pytest.mark.parametrize("went", [large_values_went, keys_moved_away])
+def test_a_start_rewrites_files_where_few_deletions_give_much_back(
+    replica: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, went: Callable[[Replica], None]
+) -> None:
+    """By the number of rows nothing was worth it: the store stayed full."""
+    node = short_of_quota(replica, monkeypatch, str(tmp_path))
+    went(node)
+    before = node.store.size_bytes()
+    node.upkeep.begin(started=True)
+    assert node.store.size_bytes() < before / 4
 
 
 def test_a_second_shortage_that_finds_no_room_is_told(
