@@ -86,7 +86,7 @@ def _change(context: Context, head: bytes) -> Serve:
 
 def _write(context: Context, call: Call, body: bytes, stats: MethodStats) -> None:
     """Serializable reads go by the users that this host's replicas have applied."""
-    context.change(call, Method.AUTH_CHANGE, body, stats, context.router.routes.keys())
+    context.change(call, Method.AUTH_CHANGE, body, stats, everywhere=True)
 
 
 def _with_password(context: Context, change: Change, hashes: Callable[[Any], bool]) -> Serve:

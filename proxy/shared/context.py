@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -137,9 +137,9 @@ class Context:
         return serve
 
     def change(self, call: Call, method: Method, body: bytes, stats: MethodStats,
-               shards: Collection[int] = (0,)) -> None:
+               everywhere: bool = False) -> None:
         """A write of shard 0 that takes no revision: once acknowledged by the leader, it is waited for at
-        this host's replicas of these shards (``when_applied``)."""
+        this host's replica of shard 0, or of all shards that there are by then (``when_applied``)."""
         router = self.router
 
         def applied(waiting: Waiting, status: int, body: bytes) -> None:
@@ -149,6 +149,7 @@ class Context:
 
         def answered(waiting: Waiting, status: int, body: bytes) -> None:
             if not self.failed(waiting, status, body):
+                shards = router.routes.keys() if everywhere else (0,)
                 when_applied(router, waiting.calls(applied), shards, body)
 
         router.write(call, method, body, 0, stats, answered)

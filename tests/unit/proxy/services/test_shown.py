@@ -221,6 +221,21 @@ def test_a_change_of_users_is_answered_once_this_hosts_replicas_judge_by_it(meth
     assert behind.served.count("etcdserverpb.Auth", method, 0) == 1
 
 
+def test_a_change_of_users_waits_for_a_shard_that_came_meanwhile() -> None:
+    behind = Behind()
+    net = behind.net
+    call = behind.served.call("UserDelete", pb.AuthUserDeleteRequest(name="u"))
+    net.every |= {(1, member): FakeNode(member, 1) for member in net.nodes}
+    net.router.follow_shards([0, 1], {0, 1})
+    net.pass_time(0.1)  # it is linked to
+    behind.acknowledge(Method.AUTH_CHANGE)
+    behind.index()
+    behind.applies(behind.own)
+    assert call.status is None
+    behind.applies(net.every[1, 1])
+    assert call.status == (0, "")
+
+
 @pytest.mark.parametrize(("method", "asks", "change"), [
     ("Alarm", Method.SET_ALARM, pb.AlarmRequest(action=pb.AlarmRequest.DEACTIVATE, alarm=pb.NOSPACE)),
     ("Downgrade", Method.SET_DOWNGRADE, pb.DowngradeRequest(action=pb.DowngradeRequest.CANCEL)),
