@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
 from typing import NoReturn
 
 from cluster import errors
@@ -134,16 +135,16 @@ def outlived(error: BaseException | None) -> bool:
 
 def _is_replaced(path: str) -> bool:
     """Whether it is of a state that no longer counts (``node.storage.directory``), gone or kept for its
-    readers. One that counts and is not there is damage."""
+    readers. One that counts and is not there is damage, and so it is where the pointer itself is damaged."""
     root, name = os.path.split(path)
     if not name.startswith("db-"):  # a log, or a snapshot that is received
         return False
     try:
         with open(os.path.join(root, "current"), "rb") as pointer:
-            current = pointer.read().split(b" ")[0]
+            current, _, checksum = pointer.read().rstrip(b"\n").partition(b" ")
     except OSError:
         return False
-    return current != os.fsencode(name)
+    return current != os.fsencode(name) and checksum == b"%08x" % zlib.crc32(current)
 
 
 def raise_open(error: Exception, path: str) -> NoReturn:

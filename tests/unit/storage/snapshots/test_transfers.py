@@ -232,6 +232,21 @@ def test_a_read_of_a_replaced_state_blames_no_sound_one(
     store.close()
 
 
+@pytest.mark.parametrize("text", ["", "\0" * 16, "db-9 00000000\n", "db-2\n"])
+def test_a_damaged_pointer_makes_no_damage_nobodys(tmp_path: Path, text: str) -> None:
+    """A disk that loses tables may lose it, too: the host went on without flushing anything."""
+    store = with_many_tables(tmp_path / "state")
+    rows = store.reader().scan(b"\0", b"\0")
+    next(rows)
+    (store.root / "current").write_text(text)
+    for table in store.root.glob("db-1/*.sst"):
+        table.unlink()
+    with pytest.raises(StorageCorruption, match="No such file"):
+        list(rows)
+    with suppress(SyncFailed):
+        store.close()
+
+
 @pytest.mark.parametrize("missing", ["db-1", "db-1/CURRENT"])
 def test_files_that_are_missing_are_damage_unless_a_snapshot_replaced_them(
     tmp_path: Path, missing: str
