@@ -232,6 +232,15 @@ def test_a_read_of_a_replaced_state_blames_no_sound_one(
     store.close()
 
 
+def test_damage_that_a_read_meets_in_a_kept_state_is_nobodys(replaced: Replaced) -> None:
+    """The state that took its place is whole: the host goes on."""
+    store, rows = replaced
+    for table in store.root.glob("db-1/*.sst"):
+        table.unlink()
+    with pytest.raises(EtcdError, match="request timed out"):
+        list(rows)
+
+
 @pytest.mark.parametrize("text", ["", "\0" * 16, "db-9 00000000\n", "db-2\n"])
 def test_a_damaged_pointer_makes_no_damage_nobodys(tmp_path: Path, text: str) -> None:
     """A disk that loses tables may lose it, too: the host went on without flushing anything."""
