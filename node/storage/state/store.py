@@ -123,11 +123,13 @@ class StateStore(Versions):
 
     def settle(self) -> None:
         """Flush for the last time, and end a defragmentation: that may take minutes, and a stop has seconds.
-        SyncFailed, StorageCorruption."""
-        self.flush()
-        with self.flushing:
-            self._cursor = None
-            self._defragmenting.stop(self.database)
+        What cannot be flushed is in the log. SyncFailed, StorageCorruption."""
+        try:
+            self.flush()
+        finally:
+            with self.flushing:
+                self._cursor = None
+                self._defragmenting.stop(self.database)
 
     def close(self) -> None:
         """Flush and close; closing twice is harmless. SyncFailed, StorageCorruption."""

@@ -105,6 +105,23 @@ def test_a_stop_that_ends_a_defragmentation_loses_nothing(open_store: OpenStore)
     assert open_store().position == position
 
 
+def test_a_stop_that_cannot_flush_ends_a_defragmentation_all_the_same(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are rewritten just when the disk is short. It was waited for, up to minutes."""
+    store = open_store()
+    stopped: list[object] = []
+
+    def fails() -> None:
+        raise SyncFailed("no space left")
+
+    monkeypatch.setattr(store, "flush", fails)
+    monkeypatch.setattr(store._defragmenting, "stop", stopped.append)
+    with pytest.raises(SyncFailed):
+        store.settle()
+    assert stopped == [store.database]
+
+
 @pytest.fixture
 def replaced(donor: StateStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Replaced]:
     """A store of 5,000 keys that a snapshot has replaced, and a reader of these keys; the store is to go."""
