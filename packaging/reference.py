@@ -34,7 +34,8 @@ Every series of `/metrics`, with type and meaning, for operators. `make docs` ma
 
 - A counter or histogram starts at 0 with its process. A histogram has `_bucket`, `_sum` and `_count`.
 - Labels are in braces. A host with several fronts adds `front` to what each front counts: `sum` over it.
-- Some series appear with their first event: snapshots between hosts, v2 requests, a v2 proxy's requests.
+- Some series appear with their first event: snapshots between hosts, health checks, v2 requests,
+  a v2 proxy's requests.
 - Series of etcd that are not below are missing.
 
 What to watch: [monitor](../run/monitor.md)."""

@@ -13,7 +13,7 @@ import cluster.order.sequencing.coordinator
 import cluster.order.sequencing.wide
 import node.replica.shards.order_role
 import node.replica.writes
-import proxy.services.auth
+import proxy.shared.context
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.replica import Leader
 from cluster.evaluate.view import Outcome
@@ -236,7 +236,7 @@ def what_was_let_pass_comes_whenever(patch: Patch) -> None:
         waiting.tell(Status.OK, answer)
 
     patch.setattr(Rights, "_counts", lambda self, ordered, order_index: order_index)
-    patch.setattr(proxy.services.auth, "when_applied", at_once)
+    patch.setattr(proxy.shared.context, "when_applied", at_once)
 
 
 def refusals_do_not_wait(patch: Patch) -> None:
