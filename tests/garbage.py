@@ -8,7 +8,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, FunctionType, TracebackType
+from threading import get_ident
+from types import (
+    AsyncGeneratorType,
+    CoroutineType,
+    FrameType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+    TracebackType,
+)
+from weakref import ref
 
 _ROOT = f"{Path(__file__).parents[1]}/"
 
@@ -25,9 +35,14 @@ def no_garbage(*modules: str) -> Iterator[None]:
     gc.disable()
     try:
         yield
+        ended: list[str] = []
+        waiting = _waiting(modules, ended)
+        ended.clear()  # by their counts, as the list of all objects was given up
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        found = Counter(
+        del waiting
+        found = Counter(ended)
+        found.update(
             f"{module}.{type(one).__name__}"
             for one in gc.garbage
             if (module := _module(one)).startswith(modules)
@@ -39,14 +54,38 @@ def no_garbage(*modules: str) -> Iterator[None]:
     assert not found, f"refer to each other after their end: {dict(found)}"
 
 
+def _waiting(modules: tuple[str, ...], ended: list[str]) -> list[ref[object]]:
+    """All that waits in the middle of its code. The collector closes such ones before it lists what it finds,
+    and finds no circle then: ``ended`` gets those that end in this thread."""
+    here = get_ident()
+
+    def watch(one: object, name: str) -> ref[object]:
+        return ref(one, lambda _: ended.append(name) if get_ident() == here else None)
+
+    return [
+        watch(one, f"{module}.{type(one).__name__}")
+        for one in gc.get_objects()
+        if isinstance(one, (GeneratorType, CoroutineType, AsyncGeneratorType))
+        if (module := _module(one)).startswith(modules)
+    ]
+
+
 def _module(one: object) -> str:
     """The module whose class or code it is. What code has read or caught is held by frames of it."""
     if isinstance(one, TracebackType):
         one = one.tb_frame
+    elif isinstance(one, MethodType):
+        one = one.__func__
     if isinstance(one, FrameType):
         code = one.f_code
     elif isinstance(one, FunctionType):
         code = one.__code__
+    elif isinstance(one, GeneratorType):
+        code = one.gi_code
+    elif isinstance(one, CoroutineType):
+        code = one.cr_code
+    elif isinstance(one, AsyncGeneratorType):
+        code = one.ag_code
     else:
         return str(type(one).__module__)
     return code.co_filename.removeprefix(_ROOT).removesuffix(".py").replace("/", ".")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from types import MethodType
+
 import pytest
 
 from tests.garbage import no_garbage
@@ -51,4 +54,70 @@ def test_functions_that_name_themselves_are_found() -> None:
             again()
 
     with pytest.raises(AssertionError, match=r"test_garbage\.function"), no_garbage("tests.unit.testing"):
+        made()
+
+
+class Once:
+    """It is awaited once, and waits."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+def generator() -> None:
+    def steps() -> Generator[None, object, None]:
+        own = yield
+        yield
+        assert own
+
+    one = steps()
+    next(one)
+    one.send(one)
+
+
+def coroutine() -> None:
+    async def answer() -> None:
+        await Once()
+        assert held
+
+    held: list[Coroutine[object, object, None]] = [answer()]
+    held[0].send(None)
+
+
+def async_generator() -> None:
+    async def answers() -> AsyncGenerator[None, None]:
+        yield
+        assert held
+
+    held: list[object] = [answers()]
+
+
+@pytest.mark.parametrize("made", [generator, coroutine, async_generator])
+def test_what_waits_in_its_code_and_holds_itself_is_found(made: Callable[[], None]) -> None:
+    """The collector closes it, and finds no circle afterwards."""
+    found = pytest.raises(AssertionError, match=rf"test_garbage\.{made.__name__}\b")
+    with found, no_garbage("tests.unit.testing"):
+        made()
+
+
+def test_what_waits_in_its_code_and_ends_by_its_count_is_left_out() -> None:
+    def steps() -> Generator[None, None, None]:
+        yield
+
+    with no_garbage("tests.unit.testing"):
+        kept = steps()
+        next(kept)
+        next(steps())
+
+
+def test_methods_that_hold_themselves_are_found() -> None:
+    def made() -> None:
+        held: list[object] = []
+
+        def own(_: object) -> None:
+            pass
+
+        held.append(MethodType(own, held))
+
+    with pytest.raises(AssertionError, match=r"test_garbage\.method"), no_garbage("tests.unit.testing"):
         made()
