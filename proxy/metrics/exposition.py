@@ -110,10 +110,11 @@ class Metrics:
                 self.in_thread(self.look, lambda: self.gather(told))
 
         def gathered(facts: list[ShardFacts]) -> None:
-            self._shards, before = facts, self._sizes
+            before = self._sizes
             self._sizes = {
                 told["shard"]: (told.get("size_bytes", 0), told.get("size_in_use_bytes", 0)) if told["up"]
                 else before.get(told["shard"], (0, 0)) for told in facts if told["shard"]}
+            self._shards = facts if self._context.common.member_id else _without_nodes(facts)
             one()
 
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
@@ -135,7 +136,7 @@ class Metrics:
             ask_own(self._context, shard, Method.COUNTERS, counted)
         if own:
             ask_own(self._context, 0, Method.STATUS, answer)
-        gather(self._context, gathered)
+        gather(self._context, gathered, anywhere=True)
 
     def _is_own(self, shard: int) -> bool:
         """Whether questions go to this host's node of a shard; while that is down another host's would
@@ -334,6 +335,11 @@ class Metrics:
             total.add_metric([kind, name, "success"], successes)
             total.add_metric([kind, name, "error"], failures)
         yield from (last, total)
+
+
+def _without_nodes(told: Iterable[ShardFacts]) -> list[ShardFacts]:
+    """A proxy has no nodes: what hosts tell of theirs, sizes apart, is not its own."""
+    return [{"shard": facts["shard"], "up": False, "state": facts["state"]} for facts in told]
 
 
 def _renamed(family: Metric) -> Metric:

@@ -43,3 +43,12 @@ def test_it_adds_up_all_shards_and_keeps_that_of_a_node_that_is_down() -> None:
     assert sizes(net, metrics) == (700, 70)
     net.cut(1, shard=2)
     assert sizes(net, metrics) == (700, 70)
+
+
+def test_a_proxy_which_has_no_nodes_tells_sizes_of_all_shards_and_nothing_else_of_them() -> None:
+    net = Net(own=0, shards=3).started(leader=2)
+    metrics = Metrics(net.context, Figures(), REGISTRY)  # type: ignore[arg-type]
+    assert sizes(net, metrics) == (700, 70)
+    found = [(sample.name, sample.value) for family in metrics.of_host(()) for sample in family.samples
+             if sample.name.startswith("muster_shard_")]
+    assert sorted(set(found)) == [("muster_shard_is_leader", 0), ("muster_shard_up", 0)]
