@@ -5,7 +5,8 @@ Hot path: a request costs one dictionary entry and two list appends here; a link
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from cluster import errors
@@ -27,6 +28,8 @@ LULL_S = 0.15  # while nothing happens: each sweep wakes an idle host
 _LULL_SHARE = 0.15  # of an election timeout, at most: a quarter without a look counts as a loop that was held
 _QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
 _ERROR = int(Status.ERROR)
+# a node that starts again, or a link that a new front has not yet, comes within a second as a rule
+_OWN_AGAIN_S, _OWN_TRIES = 0.05, 20
 
 
 class Sending:
@@ -104,15 +107,39 @@ class Sending:
         self.to_own(waiting.calls(then, context, SERIALIZABLE))
 
     def to_own(self, waiting: Waiting) -> None:
-        """Send to the own host's node of the shard, or refuse: no other host's answer counts. A proxy, which
-        has no node, asks any host."""
+        """Send to the own host's node of the shard once there is a link, or refuse: no other host's answer
+        counts. A proxy, which has no node, asks any host."""
         if not self.common.member_id:
             self.to_replica(waiting)
-        elif (route := self.routes.get(waiting.shard)) is None or route.home is None:
+        else:
+            self.seek_own(lambda: (waiting.shard,), partial(self._send_own, waiting))
+
+    def _send_own(self, waiting: Waiting) -> None:
+        if waiting.call is not None and waiting.call.closed:
+            self.gone(waiting)
+        elif (link := self.own_link(waiting.shard)) is None:
             self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         else:
             waiting.pieces = []  # it ends with the link
-            self.send(route.home, waiting)
+            self.send(link, waiting)
+
+    def seek_own(self, shards: Callable[[], Iterable[int]], then: Callable[[], None],
+                 left: int = _OWN_TRIES) -> None:
+        """Call ``then`` once there are links to the own host's nodes of these shards, or after a second."""
+        lacking = self.common.member_id and any(
+            shard in self.routes and self.own_link(shard) is None for shard in shards())
+        if lacking and left:
+            self.loop.call_later(_OWN_AGAIN_S, partial(self.seek_own, shards, then, left - 1))
+        else:
+            then()
+
+    def own_link(self, shard: int) -> Link | None:
+        """To the own host's node of a shard, also a quiet one: it is late. At a proxy, where reads go."""
+        route, own = self.routes.get(shard), self.common.member_id
+        if route is None or not own:
+            return None if route is None else route.replica
+        link = route.links.get(own)
+        return link if link is not None and link.up and not link.leaving else None
 
     def send(self, link: Link, waiting: Waiting) -> None:
         """Put a request into a link's frame of this tick."""

@@ -283,8 +283,7 @@ class OfOwnHost(Gather):
     __slots__ = ()
 
     def _replica(self, shard: int) -> Link | None:
-        route = self._router.routes[shard]
-        return route.home if route.own else route.replica
+        return self._router.own_link(shard)
 
     def _send(self, waiting: Waiting) -> None:
         self._router.to_own(waiting)

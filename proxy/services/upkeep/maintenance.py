@@ -22,7 +22,7 @@ from proxy.spanning.gather import OfOwnHost, hash_answer
 SERVICE = "etcdserverpb.Maintenance"
 _DEFRAGMENT_LIMIT_S = 3600.0  # of one shard; etcd's member has no limit, its client has
 _NOBODY = 0  # no member's ID: the node checks the permission, then refuses
-# a compaction reaches all shards of a host in milliseconds, and a front the node of a shard that is new
+# a compaction reaches all shards of a host in milliseconds
 _HASH_AGAIN_S, _HASH_TRIES = 0.02, 50
 
 
@@ -123,11 +123,16 @@ class _Hash:
 
     def ask(self) -> None:
         context = self.context
+        if not context.given_up(self.call, self.stats):
+            context.router.seek_own(lambda: context.placement.kept, self._ask)
+
+    def _ask(self) -> None:
+        context = self.context
         if context.given_up(self.call, self.stats):
             return
         router, placement = context.router, context.placement
-        if context.common.member_id and any(router.routes[shard].home is None for shard in placement.kept):
-            self._again(errors.TIMEOUT_DUE_TO_LEADER_FAIL)
+        if context.common.member_id and any(router.own_link(shard) is None for shard in placement.kept):
+            context.refuse(self.call, self.stats, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
         elif placement.alone:
             router.recent.when_caught_up((0,), self._ask_one)
         else:
@@ -148,15 +153,11 @@ class _Hash:
         if tail is not None:
             self.stats.ok += 1
             call.reply(context.router.header(revision, term), tail)
-        else:
-            self._again(errors.TIMEOUT)
-
-    def _again(self, error: errors.ErrorKind) -> None:
-        if self.left:
+        elif self.left:
             self.left -= 1
-            self.context.router.loop.call_later(_HASH_AGAIN_S, self.ask)
+            context.router.loop.call_later(_HASH_AGAIN_S, self.ask)
         else:
-            self.context.refuse(self.call, self.stats, error)
+            context.refuse(self.call, self.stats, errors.TIMEOUT)
 
 
 class _Stays:

@@ -45,6 +45,15 @@ def without_its_node(shard: int = 0, **more: int) -> Net:
     return net
 
 
+def looks_again(net: Net) -> None:
+    """What was to be called later, for as long as anything is looked for: a second."""
+    for _ in range(50):
+        later, net.loop.later = net.loop.later, []
+        for again in later:
+            again()
+        net.run()
+
+
 def asked(net: Net, method: Method, but: int = 1) -> list[int]:
     """The other hosts that were asked."""
     return [node.member for node in net.every.values() if node.member != but and node.take(method)]
@@ -54,10 +63,8 @@ def asked(net: Net, method: Method, but: int = 1) -> list[int]:
 def test_no_other_host_answers_for_one_whose_node_is_down(method: str, shards: int) -> None:
     net = without_its_node(shards - 1)
     call = called(net, method)
-    for _ in range(50):  # a front that knows of a shard may have no link yet
-        later, net.loop.later = net.loop.later, []
-        for again in later:
-            again()
+    assert call.status is None, "a node that starts again is only late"
+    looks_again(net)
     assert call.status == REFUSED
     assert asked(net, ASKED[method][1]) == []
 
@@ -114,7 +121,7 @@ def test_at_a_proxy_any_host_answers(method: str, shards: int) -> None:
 def test_who_is_no_learner_is_known_of_the_own_node_alone() -> None:
     net, said = without_its_node(), list[str]()
     Checks(net.context).by_name("non_learner", said.append)
-    net.run()
+    looks_again(net)
     assert said == [REFUSED[1]]
     assert asked(net, Method.STATUS) == []
 
@@ -131,9 +138,92 @@ def statistics(net: Net, path: str) -> Request:
 def test_statistics_of_version_2_are_of_the_own_node_alone(path: str) -> None:
     net = without_its_node()
     request = statistics(net, path)
+    looks_again(net)
     assert request.answer is not None
     assert request.answer[0] == 503
     assert asked(net, Method.FACTS) == []
+
+
+def alone(shards: int = 1) -> Net:
+    """The front of a host whose nodes are down; nobody else is there."""
+    net = Net(hosts=1, shards=shards).started()
+    for shard in range(shards):
+        net.cut(1, shard)
+    return net
+
+
+def come_back(net: Net) -> None:
+    for node in net.every.values():
+        node.up = True
+    net.pass_time(0.4)
+    looks_again(net)
+
+
+def stands_still() -> Net:
+    """The front of a host whose node leads, and says nothing for longer than an election timeout."""
+    net = Net().started(leader=1)
+    net.pass_time(net.router.election_s * 1.3, silent=(1,))
+    link = net.router.routes[0].links[1]
+    assert link.quiet
+    assert link.up
+    return net
+
+
+def ask_all(net: Net) -> dict[Method, list[Any]]:
+    """All that asks the own node of shard 0; who gets an answer."""
+    found: dict[Method, list[Any]] = {Method.STATUS: [], Method.FACTS: []}
+    Checks(net.context).by_name("non_learner", found[Method.STATUS].append)
+    found[Method.FACTS].append(statistics(net, "self"))
+    for method in ("Status", "Hash", "HashKV"):
+        found.setdefault(ASKED[method][1], []).append(called(net, method))
+    return found
+
+
+def nobody_is_refused(net: Net, found: dict[Method, list[Any]]) -> None:
+    for method, asking in found.items():
+        requests = net.nodes[1].take(method)
+        assert len(requests) == (2 if method == Method.STATUS else 1), method
+        assert not any(isinstance(one, str) for one in asking), "a check that has failed"
+        assert all(one.status is None for one in asking if isinstance(one, FakeCall))
+        assert all(one.answer is None for one in asking if isinstance(one, Request))
+        assert asked(net, method) == []
+
+
+def test_a_node_that_starts_again_is_waited_for() -> None:
+    net = alone()
+    found = ask_all(net)
+    come_back(net)
+    nobody_is_refused(net, found)
+
+
+def test_so_are_all_nodes_of_a_host_with_several() -> None:
+    net = alone(shards=2)
+    call = called(net, "HashKV")
+    come_back(net)
+    for shard in (0, 1):
+        (request,) = net.every[shard, 1].take(Method.HASH_KV)
+        net.every[shard, 1].ok(request, 1, pb.HashKVResponse(hash=7, compact_revision=-1).SerializeToString())
+    net.run()
+    assert call.status == (0, "")
+
+
+def test_a_leader_that_stands_still_is_asked() -> None:
+    """It is only late, as an etcd's member that stands still."""
+    net = stands_still()
+    found = ask_all(net)
+    net.pass_time(0.1)  # HashKV waits until the node has what was shown
+    nobody_is_refused(net, found)
+
+
+@CALLS
+def test_one_whose_client_went_meanwhile_asks_nobody(method: str, shards: int) -> None:
+    net = alone(shards)
+    call = called(net, method)
+    call.closed = True
+    come_back(net)
+    assert not net.nodes[1].take(ASKED[method][1])
+    assert net.context.stats["unary", "etcdserverpb.Maintenance", method].codes == {
+        errors.CONTEXT_CANCELED.code: 1}
 
 
 def test_a_leader_whose_node_ends_shows_no_others_followers() -> None:
