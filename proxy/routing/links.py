@@ -102,7 +102,7 @@ class Link:
         self.up_at = 0.0  # loop time
         self.settled = False  # it has applied all that this front had shown (proxy.routing.reads.recent)
         self.trouble = ""  # why there was no connection
-        self.quiet = False  # nothing is heard of it: it gets nothing new
+        self.quiet = False  # nothing is heard of it: it gets questions about its host alone
         self.leaving = False  # the node is about to end: nothing more is asked on this link
         self.left = False  # FAREWELL was sent: every answer has come
         self.closed = False

@@ -6,7 +6,8 @@ While no leader is known, links to all hosts are kept open; some time after an e
 
 A leader whose process stands still for a second or two is still the leader, as a rule. So its link is not
 ended after an election timeout of silence, which would leave the fate of its writes unknown. It gets nothing
-new (it is *quiet*), and ends after a second election timeout, or once a leader of a later term is known.
+new (it is *quiet*) but questions about its host, and ends after a second election timeout, or once a leader
+of a later term is known.
 
 Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
 only while that is down or there is none.

@@ -320,6 +320,14 @@ class Net:
             self.context.tick(self.loop.now)
             self.run()
 
+    def look_again(self) -> None:
+        """What was to be called later, for as long as anything is looked for: a second."""
+        for _ in range(50):
+            later, self.loop.later = self.loop.later, []
+            for again in later:
+                again()
+            self.run()
+
     def cut(self, member: int, shard: int = 0) -> None:
         """A node's connection breaks."""
         node = self.every[shard, member]

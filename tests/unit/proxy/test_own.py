@@ -45,15 +45,6 @@ def without_its_node(shard: int = 0, **more: int) -> Net:
     return net
 
 
-def looks_again(net: Net) -> None:
-    """What was to be called later, for as long as anything is looked for: a second."""
-    for _ in range(50):
-        later, net.loop.later = net.loop.later, []
-        for again in later:
-            again()
-        net.run()
-
-
 def asked(net: Net, method: Method, but: int = 1) -> list[int]:
     """The other hosts that were asked."""
     return [node.member for node in net.every.values() if node.member != but and node.take(method)]
@@ -64,7 +55,7 @@ def test_no_other_host_answers_for_one_whose_node_is_down(method: str, shards: i
     net = without_its_node(shards - 1)
     call = called(net, method)
     assert call.status is None, "a node that starts again is only late"
-    looks_again(net)
+    net.look_again()
     assert call.status == REFUSED
     assert asked(net, ASKED[method][1]) == []
 
@@ -121,7 +112,7 @@ def test_at_a_proxy_any_host_answers(method: str, shards: int) -> None:
 def test_who_is_no_learner_is_known_of_the_own_node_alone() -> None:
     net, said = without_its_node(), list[str]()
     Checks(net.context).by_name("non_learner", said.append)
-    looks_again(net)
+    net.look_again()
     assert said == [REFUSED[1]]
     assert asked(net, Method.STATUS) == []
 
@@ -138,7 +129,7 @@ def statistics(net: Net, path: str) -> Request:
 def test_statistics_of_version_2_are_of_the_own_node_alone(path: str) -> None:
     net = without_its_node()
     request = statistics(net, path)
-    looks_again(net)
+    net.look_again()
     assert request.answer is not None
     assert request.answer[0] == 503
     assert asked(net, Method.FACTS) == []
@@ -156,7 +147,7 @@ def come_back(net: Net) -> None:
     for node in net.every.values():
         node.up = True
     net.pass_time(0.4)
-    looks_again(net)
+    net.look_again()
 
 
 def stands_still() -> Net:
