@@ -185,7 +185,7 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, place
     settle_memory()
     give_back_freed(loop, locked=common.memory_mlock)
     await asyncio.wait(stopping_or_draining, return_when=asyncio.FIRST_COMPLETED)
-    if not node.fatal.done():
+    if node.roster.left or not node.fatal.done():  # the client that removed this host is still to be answered
         await front.stop()
         of_front.say("drained")
         await stopping.wait()
