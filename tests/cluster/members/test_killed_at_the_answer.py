@@ -37,7 +37,8 @@ def remove_and_kill(hosts: Hosts, host: int, asked: int) -> None:
         try:
             hosts.call(asked, "Cluster/MemberRemove", request, pb.MemberRemoveResponse)
         except grpc.RpcError as error:
-            assert "Connection refused" not in str(error), "the host was removed, and ended before it said so"
+            if "Connection refused" in str(error):
+                raise AssertionError("the host was removed, and ended before it said so") from error
             return False
         return True
 

@@ -509,7 +509,7 @@ class Simulation(World):
             clients.watching.ask_progress(stream)
         fronts = [front for _, front in sorted(self.fronts.items())]
         clients.patience = 1.0
-        # a front whose own node said that its host is removed asks it no more: only here do such IDs come back
+        # a front whose node said that its host is removed asks it no more: only here do such IDs come back
         hashed = [clients.ask(front, "HashKV", pb.HashKVRequest(revision=self.checker.replay.revision))
                   for front in fronts if not front.router.members.removed(front.router.common.member_id)]
         for front in fronts:
