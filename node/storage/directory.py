@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 from node.durable import sync_directory, write_whole
-from node.storage.errors import StorageCorruption
+from node.storage.errors import StorageCorruption, named_in
 
 FIRST = "db-1"
 
@@ -46,12 +46,12 @@ def read_current(root: Path) -> str | None:
     """The name of the database directory; None in a fresh directory. Raises StorageCorruption."""
     pointer = root / "current"
     try:
-        text = pointer.read_text("ascii", errors="replace")
+        text = pointer.read_bytes()
     except FileNotFoundError:
         return None
-    name, _, checksum = text.rstrip("\n").partition(" ")
-    if not name.startswith("db-") or checksum != f"{zlib.crc32(name.encode('ascii', 'replace')):08x}":
-        raise StorageCorruption(f"{pointer}: damaged: {text!r}")
+    name = named_in(text)
+    if not name:
+        raise StorageCorruption(f"{pointer}: damaged: {text.decode('ascii', 'replace')!r}")
     if not (root / name / "CURRENT").is_file():
         raise StorageCorruption(f"{pointer} names {name}, but {root / name} holds no database")
     return name

@@ -141,10 +141,16 @@ def _is_replaced(path: str) -> bool:
         return False
     try:
         with open(os.path.join(root, "current"), "rb") as pointer:
-            current, _, checksum = pointer.read().rstrip(b"\n").partition(b" ")
+            return named_in(pointer.read()) not in ("", name)
     except OSError:
         return False
-    return current != os.fsencode(name) and checksum == b"%08x" % zlib.crc32(current)
+
+
+def named_in(pointer: bytes) -> str:
+    """The database that the pointer names (``node.storage.directory``); empty: it is damaged."""
+    name, _, checksum = pointer.rstrip(b"\n").partition(b" ")
+    sound = name.startswith(b"db-") and checksum == b"%08x" % zlib.crc32(name)
+    return os.fsdecode(name) if sound else ""
 
 
 def raise_open(error: Exception, path: str) -> NoReturn:

@@ -13,7 +13,7 @@ from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from proxy.routing.waiting import MethodStats
 from proxy.services.concurrency import queue
-from proxy.services.concurrency.nested import Message, Nested, Uncounted
+from proxy.services.concurrency.nested import Message, Nested, Then, Uncounted
 from proxy.shared.context import Call, Context, Registry
 
 SESSION_TTL_S = 60
@@ -142,12 +142,7 @@ class Session:
             self._refuse(at_stop)
 
         self.nested.drop()
-        if self._own:
-            self.nested.revoke(self._own, tidied)
-        elif self.give_up is not None:
-            self.give_up(tidied)
-        else:
-            tidied()
+        self._undo(self.give_up, tidied)
 
     def leaderless(self, call: Call) -> None:
         self._refuse(errors.NO_LEADER)
@@ -167,11 +162,14 @@ class Session:
             self._context.given_up(self.call, self.stats)
             self._undo(give_up)
 
-    def _undo(self, give_up: Callable[[], None] | None) -> None:
+    def _undo(self, give_up: Callable[..., None] | None, then: Then = queue.nobody) -> None:
+        """``then``: once it is done, if there is anything to undo, else at once."""
         if self._own:
-            self.nested.revoke(self._own, queue.nobody)
+            self.nested.revoke(self._own, then)
         elif give_up is not None:
-            give_up()
+            give_up(then)
+        else:
+            then(None, "")
 
     def _end(self) -> bool:
         if self.over:

@@ -11,9 +11,10 @@ import contextlib
 import json
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+from tools.muster.machine.zmtp.own_user import process_of
 
 LONGEST_LINE = 1_048_576
 Handler = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -79,7 +80,5 @@ def shares(path: str, kind: str) -> bool:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, cloexec) as s:
         s.settimeout(5.0)
         s.connect(path)
-        (pid,) = struct.unpack_from("=i", s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        # the kernel tells 0 of one whose number this process cannot see
-        return os.path.samefile(f"/proc/{pid}/ns/{kind}", f"/proc/self/ns/{kind}")
+        return os.path.samefile(f"/proc/{process_of(s)}/ns/{kind}", f"/proc/self/ns/{kind}")
     return False

@@ -108,10 +108,15 @@ def foreign(sock: socket.socket) -> str:
 def other_end(sock: socket.socket) -> str:
     """The process that dialled a Unix socket, for logs."""
     try:
-        (pid,) = struct.unpack_from("=i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return f"process {process_of(sock)}"
     except OSError:
         return ""
-    return f"process {pid}"
+
+
+def process_of(sock: socket.socket) -> int:
+    """The process at the other end of a Unix socket; 0: this one cannot see it. OSError."""
+    (pid,) = struct.unpack_from("=i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(pid)
 
 
 def _loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
