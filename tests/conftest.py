@@ -1,12 +1,12 @@
-"""What holds for every test: no fault of the program goes unnoticed; and how hypothesis searches, the same examples in
-every run of CI, others each time elsewhere.
+"""What holds for every test: no fault of the program goes unnoticed; and how hypothesis searches, the same
+examples in every run of CI, others each time elsewhere.
 
-A failure that a random search finds in CI would mark the wrong change. So ``MUSTER_CI`` draws the examples from each
-test's own code; everywhere else a run may find what no run found before, and prints the blob that repeats it. What was
-found once stays as an ``@example``.
+A failure that a random search finds in CI would mark the wrong change. So ``MUSTER_CI`` draws the examples
+from each test's own code; everywhere else a run may find what no run found before, and prints the blob that
+repeats it. What was found once stays as an ``@example``.
 
-What tests start gets default signals, also where a shell runs pytest in the background and so has it ignore some: a child
-inherits what is ignored, and never what is handled.
+What tests start gets default signals, also where a shell runs pytest in the background and so has it ignore
+some: a child inherits what is ignored, and never what is handled.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, settings
 from cluster.faults import Faults, faults
 from tests.plugins import at_once, lanes, limits, second_tries
 
-# Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors in the child,
-# which says so in that host's log, and stop its own threads meanwhile.
+# Tests fork to start hosts that end with them. grpc's handlers of forks would close its pollers' descriptors
+# in the child, which says so in that host's log, and stop its own threads meanwhile.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # Collect what is young seldomer than Python would: simulations make many objects, and few cycles
@@ -75,8 +75,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True)
 def _files_as_before() -> Iterator[None]:
-    """A host's start, which some tests call in this process, has new files for its user alone: none of the tests
-    after it inherits that."""
+    """A host's start, which some tests call in this process, has new files for its user alone: none of the
+    tests after it inherits that."""
     mask = os.umask(0o022)
     os.umask(mask)
     yield

@@ -36,6 +36,15 @@ WRITES = [
 UNKNOWN = TIMEOUT_DUE_TO_LEADER_FAIL
 
 
+def putting(queue: Queue, path: str, lease: int) -> tuple[FakeCall, Request]:
+    """A call whose key is being put, and the request for that. ``lease``: 0 is one of its own."""
+    if not lease:
+        return granted(queue, path)
+    call = queue.begin(path, wanted(path, lease))
+    (txn,) = queue.world.net.nodes[2].take(Method.TXN)
+    return call, txn
+
+
 def gives_up(queue: Queue, call: FakeCall, method: Method) -> Request:
     """The one request by which the call tidies up; its client is answered behind that."""
     net = queue.world.net
@@ -150,11 +159,7 @@ def test_a_client_that_goes_as_its_key_is_given_up_leaves_none(path: str) -> Non
 def test_who_comes_to_wait_while_the_host_stops_gives_up_its_key(path: str, lease: int) -> None:
     queue = Queue()
     net = queue.world.net
-    if lease:
-        call = queue.begin(path, wanted(path, lease))
-        (txn,) = net.nodes[2].take(Method.TXN)
-    else:
-        call, txn = granted(queue, path)
+    call, txn = putting(queue, path, lease)
     net.context.stop()
     net.nodes[2].ok(txn, 5, told(path, True, FIRST))
     queue.read(FIRST)
@@ -171,11 +176,7 @@ def test_who_looks_who_stands_before_it_is_answered_at_the_end_of_the_grace(path
     """Its read fails with the links. What tidies up behind that finds none, and fails as well."""
     queue = Queue()
     net = queue.world.net
-    if lease:
-        call = queue.begin(path, wanted(path, lease))
-        (txn,) = net.nodes[2].take(Method.TXN)
-    else:
-        call, txn = granted(queue, path)
+    call, txn = putting(queue, path, lease)
     asked_before(queue, txn, path)
     net.context.stop()
     net.context.router.close()
