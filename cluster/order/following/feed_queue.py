@@ -40,6 +40,12 @@ class FeedQueue:
         since = None if index == self.next else passed_from(projection)
         return index == self.next or (since is not None and since <= self.next < index)
 
+    def count(self, announced: int) -> int:
+        """Changes of this shard up to the last cut that can be applied; 0: none can. ``announced``: as in
+        :meth:`run`."""
+        cuts = (record[3] for record in reversed(self._records))
+        return next((cut.count for cut in cuts if cut is not None and cut.index <= announced), 0)
+
     def skipped_to(self, applied: int) -> None:
         """A snapshot took the place of the state: the next feed begins behind it."""
         self.taken = applied

@@ -101,10 +101,11 @@ class LateFeedTimer(_Pause):
         self._policy = LateFeed()
         self._unseen = unseen
 
-    def may_wait(self, records: int) -> bool:
-        """Whether so many records that are here may be applied later; a tick is then woken for them."""
+    def may_wait(self, records: int, changes: Callable[[], int]) -> bool:
+        """Whether so many records that are here may be applied later; a tick is then woken for them.
+        ``changes()``: those in them that can be applied."""
         policy, now_ms = self._policy, self._loop.time() * 1000
-        if not policy.may_wait(records, unseen=self._unseen(), now_ms=now_ms):
+        if not policy.may_wait(records, changes, unseen=self._unseen(), now_ms=now_ms):
             return False
         if self._timer is None:
             assert policy.until_ms is not None

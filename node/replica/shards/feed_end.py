@@ -35,6 +35,7 @@ from node.replica.shards.feed import ACK_BYTES
 
 if TYPE_CHECKING:
 
+    from cluster.order.following.placing import Placing
     from cluster.order.leading.shard_leader import ShardLeader
     from node.links.peers import Peers
     from node.links.siblings import NodeLinks
@@ -67,6 +68,7 @@ class FeedEndRole(Protocol):
     links: NodeLinks
     leading: ShardLeader[Any] | None
     fates: Fates
+    placing: Placing
 
     @property
     def node(self) -> FeedEndNode: ...
@@ -140,9 +142,17 @@ class FeedEnd:
             self.queue.add((order_index, term, projection, cut, in_log))
             if cut is not None:
                 self._node.raft.prove_committed(cut.index, cut.term)  # C6: before the tick that applies it
-            return not self.late.may_wait(len(self.queue))
+            return not self.may_wait()
 
         return fed
+
+    def may_wait(self) -> bool:
+        """Whether what has come may be applied later."""
+        return self.late.may_wait(len(self.queue), self._changes)
+
+    def _changes(self) -> int:
+        applied = self._role.placing.fold.cut(self._node.settings.shard)
+        return self.queue.count(self._node.raft.announced_index) - applied.count
 
     def _unseen(self) -> bool:
         """Whether no request here waits for what the feed brings."""

@@ -274,8 +274,8 @@ class ShardRole:
             self.node.wake()
 
     def _follow(self) -> None:
-        queue, late = self.feed.queue, self.feed.late
-        if not queue or late.may_wait(len(queue)):
+        queue = self.feed.queue
+        if not queue or self.feed.may_wait():
             return
         while queue and not self.node.applies.busy:
             run, ordered, waits_for = queue.run(self.raft.announced_index)
@@ -283,7 +283,7 @@ class ShardRole:
                 self.node.wake()
             if not run:
                 return
-            late.applied()
+            self.feed.late.applied()
             try:
                 self._apply_records(run, ordered)
             except (StorageError, NewerRecord):

@@ -33,6 +33,17 @@ def test_records_are_taken_up_to_the_cut_whose_entries_are_not_here() -> None:
     assert feed.run(9) == ([(13, 1, b"p13"), (14, 1, b"p14")], 10, None)
 
 
+def test_changes_count_up_to_the_newest_cut_whose_entries_are_here() -> None:
+    feed = queue(None)
+    assert feed.count(9) == 0
+    feed.add((12, 1, b"", Cut(7, 4, 30), 5))
+    feed.add((13, 1, b"", Cut(9, 4, 50), 5))
+    feed.add((14, 1, b"", None, 5))
+    assert [feed.count(announced) for announced in (6, 7, 8, 9)] == [0, 30, 30, 50]
+    feed.again()
+    assert feed.count(9) == 0
+
+
 def test_another_feed_begins_behind_what_was_taken() -> None:
     feed = queue(None, 7)
     feed.run(0)

@@ -13,6 +13,7 @@ from cluster.effects import records
 from cluster.members.table import Table
 from cluster.order.leading.queued import Report
 from cluster.order.log import Cut, encode_cut, entry
+from cluster.pacing.late_feed import MOST_CHANGES
 from cluster.pacing.pace import Pace
 from cluster.raft import Entry, EntryKind, Role
 from cluster.settings import Common, NodeSettings, Peer
@@ -113,8 +114,8 @@ class Replica:
     def wake(self) -> None:
         pass
 
-    def fed(self, order_index: int, entry_index: int) -> None:
-        cut = Cut(entry_index, 1, entry_index - 1)
+    def fed(self, order_index: int, entry_index: int, count: int | None = None) -> None:
+        cut = Cut(entry_index, 1, entry_index - 1 if count is None else count)
         self.role.feed.queue.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
 
     @property
@@ -142,6 +143,18 @@ def test_records_that_could_not_be_applied_end_the_node_whoever_asked(
     with pytest.raises(ApplyFailed, match="order records 2 to 2"):
         Node.take_requests(replica, link, [(1, Method.RANGE, 1000, b"")])
     assert replica.dropped == []
+
+
+def test_so_many_changes_as_a_turn_may_take_wait_for_nothing(store: StateStore) -> None:
+    replica = Replica(store)
+    replica.raft.announced_index = 9
+    replica.role.placing.fold.take(encode_cut({SHARD: Cut(5, 1, 5000)}), SHARD)
+    replica.role.feed.late.applied()
+    replica.fed(1, 6, 4999 + MOST_CHANGES)
+    replica.role._follow()
+    assert replica.role.feed.late.waits
+    replica.fed(2, 7, 5000 + MOST_CHANGES)
+    assert not replica.role.feed.may_wait()
 
 
 def test_catching_up_applies_what_a_second_ready_makes_known(store: StateStore) -> None:
