@@ -155,5 +155,5 @@ class Machine(Protocol):
     def resident_bytes(self) -> int: ...
     def cpu_s(self) -> float: ...  # that this process has used
 
-    def cpu_wait(self) -> tuple[float, float] | None:
-        """How long the loop's thread has run, and has waited for a CPU; None: the kernel does not tell."""
+    def cpus_scarce(self) -> bool:
+        """Whether the loop often waits for a CPU (``cluster.pacing.scarcity``)."""

@@ -59,7 +59,7 @@ class Front:
         self._names, self._keep_alive = machine.names, machine.keep_alive
         self.connector = connector(machine, common)
         self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
-                             settings.max_connection_range_compares)
+                             settings.max_connection_range_compares, machine.cpus_scarce)
         self.connector.follow(self.router.members)
         self.router.shared = _shared(settings)
         self.context = Context(settings, self.router)

@@ -5,6 +5,7 @@ of a leader is under way, requests gather for the next one, unless they fill an 
 for what is known to be coming to a busy store of several shards (decision 33).
 
 Under load the sequencer's next record waits for the shards that are about to report (decision 24).
+While CPUs are to spare, a record with enough changes waits for none: it costs as much as some 100 of them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ FULL_BYTES = 256 << 10
 # an entry is closed above this size, so that no record holds up the others for long (D9)
 MAX_ENTRY_BYTES = 4 << 20
 BUSY_CHANGES = 4
+ENOUGH = 128  # changes for a record that waits for no report while CPUs are not scarce
 _LONGEST_S = 0.1
 _SMOOTHING = 0.2
 _BORNE, _MOST_SKIPPED = 3, 64  # waits without a result

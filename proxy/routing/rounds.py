@@ -5,7 +5,8 @@ Each portion was a write to every client, and the next requests came back in as 
 leader's answers to writes wait for those of the others with requests of this front under way (decision 33).
 What is kept may be overtaken: an answer is the last record of its request.
 
-Nothing waits where little is under way, nor on a link with watches. The wait is 1.5 times the others'
+Nothing waits where little is under way, on a link with watches, or while CPUs are to spare: there the step
+costs throughput (``cluster.pacing.scarcity``). The wait is 1.5 times the others'
 lateness, ``LONGEST_S`` at most. Each wait without a result doubles the number of rounds until the next try.
 """
 
@@ -38,8 +39,11 @@ class LeaderLink(Protocol):
 
 
 class Rounds:
-    def __init__(self, loop: Loop, leaders: Callable[[], Iterable[LeaderLink]]) -> None:
+    def __init__(self, loop: Loop, leaders: Callable[[], Iterable[LeaderLink]], scarce: Callable[[], bool]
+                 ) -> None:
+        """``scarce()``: whether CPUs are."""
         self.busy = BUSY
+        self._scarce = scarce
         self._loop = loop
         self._leaders = leaders
         self._held: list[tuple[LeaderLink, Answers]] = []
@@ -53,6 +57,10 @@ class Rounds:
     def sift(self, link: LeaderLink, answers: Answers) -> Answers:
         """The answers that are passed on now; others come back by ``Link.take``."""
         if len(answers) < self.busy:
+            return answers
+        if not self._scarce():
+            if self._held:
+                self.release()
             return answers
         self._note(link)
         if link.parts:

@@ -65,7 +65,9 @@ class Router(Sending):
     """Requests to the nodes, and their answers."""
 
     def __init__(self, loop: Loop, common: Common, connect: Connect,
-                 large_write_window_bytes: int = 1 << 20, range_compares: int = 16) -> None:
+                 large_write_window_bytes: int = 1 << 20, range_compares: int = 16,
+                 scarce: Callable[[], bool] = lambda: True) -> None:
+        """``scarce()``: whether CPUs are."""
         super().__init__(loop, common)
         self.members = Table(common.peers)
         # a node has applied this table of placement. ValueError: it cannot be read
@@ -87,7 +89,7 @@ class Router(Sending):
         self.read_index = ReadIndexRounds(self)
         self.slow = SlowRequests(common.warning_request_ms / 1000)
         self.recent = RecentReads(self, self.index)
-        self.rounds = Rounds(loop, self._leader_links) if common.shard_count > 1 else None
+        self.rounds = Rounds(loop, self._leader_links, scarce)
         self.moved = Moved(self)
         self.draining = False
         self._lone = 0  # writes in a row that found nothing under way
@@ -110,8 +112,6 @@ class Router(Sending):
             route.close("the shard is dropped")
             self.moved.leaves(route)
             self.routes = {other: known for other, known in self.routes.items() if other != shard}
-        if self.rounds is None and len(self.routes) > 1:
-            self.rounds = Rounds(self.loop, self._leader_links)
 
     # -- requests
 

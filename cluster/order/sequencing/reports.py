@@ -3,7 +3,7 @@ wait until every leader has applied them (H11, I20)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from cluster.order.leading.queued import Report
@@ -57,13 +57,21 @@ class Reports:
         cuts: dict[int, Cut] = {}
         grown: dict[int, int] = {}
         self.uncut = False
+        for report, growth in self._news(fold):
+            cuts[report.shard] = Cut(report.index, report.term, report.count)
+            grown[report.shard] = growth
+        return cuts, grown
+
+    def changes(self, fold: Fold) -> int:
+        """Revisions that :meth:`cut` would put in order."""
+        return sum([growth for _, growth in self._news(fold)])
+
+    def _news(self, fold: Fold) -> Iterator[tuple[Report, int]]:
         for shard, report in self.by_shard.items():
             old = fold.cut(shard)
             # I3: only committed entries of the reporting leader's own term are reported; I4: never backwards
             if report.term >= old.term and report.index > old.index:
-                cuts[shard] = Cut(report.index, report.term, report.count)
-                grown[shard] = report.count - old.count
-        return cuts, grown
+                yield report, report.count - old.count
 
     def applied_by(self, shard: int, fold: Fold) -> int:
         """The order index that a shard's latest leader has said it has applied; -1: not known."""

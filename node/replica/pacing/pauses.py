@@ -4,13 +4,12 @@ back."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cluster.pacing.gathering import Gathering
 from cluster.pacing.late_feed import LateFeed
-from cluster.pacing.pace import Pace
+from cluster.pacing.pace import ENOUGH, Company, Pace
 from cluster.pacing.returning import Returning
-from cluster.pacing.scarcity import Scarcity
 
 
 class _Pause:
@@ -130,32 +129,25 @@ class LateFeedTimer(_Pause):
 
 
 class ReturningTimer(_Pause):
-    """Clients of one shard's leader that are about to ask again, while CPUs are scarce. ``wake()``: the wait
-    is over. ``cpu_wait()``: as a machine's."""
+    """Clients of one shard's leader that are about to ask again, while CPUs are ``scarce()``. ``wake()``: the
+    wait is over."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, pace: Pace, wake: Callable[[], None],
-        cpu_wait: Callable[[], tuple[float, float] | None],
+        scarce: Callable[[], bool],
     ) -> None:
         super().__init__(loop, wake)
         self.policy = Returning(pace)
-        self._scarcity = Scarcity()
-        self._cpu_wait = cpu_wait
+        self._scarce = scarce
 
     def answered(self, count: int, queued: int) -> None:
         """``count`` requests are answered now, while ``queued`` are queued already."""
         policy, now_ms = self.policy, self._loop.time() * 1000
-        if count < policy.fewest or not self._scarce(now_ms):
+        if count < policy.fewest or not self._scarce():
             return
         policy.answered(count, queued, now_ms)
         if policy.until_ms is not None and self._timer is None:
             self._timer = self._loop.call_later((policy.until_ms - now_ms) / 1000, self._in_vain)
-
-    def _scarce(self, now_ms: float) -> bool:
-        scarcity = self._scarcity
-        if scarcity.due(now_ms) and (told := self._cpu_wait()) is not None:
-            scarcity.look(now_ms, *told)
-        return scarcity.scarce
 
     def taken(self) -> None:
         self._cancel()
@@ -169,3 +161,39 @@ class ReturningTimer(_Pause):
     def close(self) -> None:
         self._cancel()
         self.policy.end()
+
+
+class CompanyTimer(_Pause):
+    """Shards whose reports the sequencer's next record waits for. ``wake()``: the wait is over.
+    ``scarce()``: whether CPUs are; while they are not, ``ENOUGH`` changes wait for no report."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, wake: Callable[[], None], scarce: Callable[[], bool],
+    ) -> None:
+        super().__init__(loop, wake)
+        self.policy = Company()
+        self.fewest = ENOUGH
+        self._scarce = scarce
+
+    def awaited(self, changes: Callable[[], int]) -> bool:
+        """Whether the next record waits. ``changes()``: those that it would have now."""
+        self._cancel()
+        patience_s = self.policy.patience_s(self._loop.time())
+        if not patience_s or self.enough(changes):
+            return False
+        self._timer = self._loop.call_later(patience_s, self._wake)
+        return True
+
+    def enough(self, changes: Callable[[], int]) -> bool:
+        return not self._scarce() and changes() >= self.fewest
+
+    def reported(self, shard: int) -> None:
+        self.policy.reported(shard, self._loop.time())
+
+    def cut(self, grown: Mapping[int, int]) -> None:
+        self.policy.cut(grown, self._loop.time())
+
+    def close(self) -> None:
+        """The term is lost."""
+        self._cancel()
+        self.policy = Company(self.policy.busy)

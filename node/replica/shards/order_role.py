@@ -7,7 +7,6 @@ several shards (``cluster.order.sequencing.coordinator``), and feeds the other n
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from functools import partial
@@ -27,13 +26,14 @@ from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Askable, Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
-from cluster.pacing.pace import Company, Pace
+from cluster.pacing.pace import Pace
 from cluster.placement import Placement, Table
 from cluster.raft import EntryKind, Role
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink, Tell
 from node.links.siblings import NodeLink
 from node.replica.moving.of_order import OrderMoves
+from node.replica.pacing.pauses import CompanyTimer
 from node.replica.roles.lone import OwnLog, OwnLogNode
 from node.replica.roles.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
@@ -105,8 +105,7 @@ class OrderRole(OwnLog):
         self.controls = ControlWaits(node, lambda: self.askable.applied(self.reports, self.fold))
         self._follow_table(node.store.placement(), anew=True)
         self.cuts = 0
-        self.company = Company()
-        self._patience: asyncio.TimerHandle | None = None  # ends the wait for it
+        self.company = CompanyTimer(self.loop, node.wake, node.machine.cpus_scarce)
         self.writes.on_logged = self._logged
         self.writes.lease_keys = KEYS_ELSEWHERE
         node.acknowledge = self.controls.acknowledge
@@ -158,7 +157,7 @@ class OrderRole(OwnLog):
 
     @property
     def has_room(self) -> bool:
-        return self.writes.due
+        return self.writes.due or (self.pace.held and self.company.enough(self._changes))
 
     def _lone(
         self, link: FrontLink, rid: int, timeout_ms: int, body: bytes, who: Principal | None = None
@@ -207,7 +206,7 @@ class OrderRole(OwnLog):
         if self.coordinator is not None:
             self.coordinator.leader_of(report.shard, report.term)
             if report.index > self.coordinator.fold.cut(report.shard).index:
-                self.company.reported(report.shard, self.loop.time())
+                self.company.reported(report.shard)
         self.controls.release()
 
     def _query(self, link: FrontLink, rid: int, body: bytes) -> None:
@@ -228,7 +227,7 @@ class OrderRole(OwnLog):
             last = self.raft.last_index  # what runs has no multi up to there
             if grown := sequencer.run(self.node.now_ms(), due=self.writes.due):
                 self.cuts += 1
-                self.company.cut(grown, self.loop.time())
+                self.company.cut(grown)
             self._send_prepares(coordinator, last)
             for wide, looked in coordinator.take_unlooked():
                 assert wide.token is not None
@@ -257,11 +256,12 @@ class OrderRole(OwnLog):
         """Whether the next entry waits for reports that are about to come (``cluster.pacing.pace``)."""
         if self.writes.uncommitted or coordinator.busy or not (self.reports.uncut or self.writes.queued):
             return False
-        patience_s = self.company.patience_s(self.loop.time())
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self.loop.call_later(patience_s, self.node.wake) if patience_s else None
-        return patience_s > 0
+        return self.company.awaited(self._changes)
+
+    def _changes(self) -> int:
+        """Those of a record that would be made now."""
+        fold = self.fold if self.sequencer is None else self.sequencer.tail.fold
+        return self.writes.queued + self.reports.changes(fold)
 
     def _fetch(
         self, attempt: Attempt, members: Mapping[int, int], rows: Fetched, token: Token,
@@ -437,7 +437,8 @@ class OrderRole(OwnLog):
             self.sequencer = None
             self.birthing.end()
             self.moves.end()
-            self.company, self.pace.held = Company(self.company.busy), False
+            self.company.close()
+            self.pace.held = False
         self.controls.settle()
 
     @property

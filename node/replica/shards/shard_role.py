@@ -89,7 +89,7 @@ class ShardRole:
         self.feed = FeedEnd(self)
         self.leading: ShardLeader[Token] | None = None
         self.shown = ShownRows()
-        self.returning = ReturningTimer(loop, self.pace, node.wake, node.machine.cpu_wait)
+        self.returning = ReturningTimer(loop, self.pace, node.wake, node.machine.cpus_scarce)
         self.fates = Fates(node)
         self._reporting = Reporting(common.heartbeat_interval_ms / 1000)
         self._questions = LockQuestions(common.heartbeat_interval_ms / 1000)

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from tests.sim.checks.order_kinds import KINDS
+from tests.sim.world.order_plan import plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import in_batches
 
@@ -35,6 +36,16 @@ def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch:
     # it would prove nothing if nothing happened
     assert done["answers"] > 40 * len(batch)
     assert done["revisions"] > 20 * len(batch)
+
+
+@pytest.mark.longer
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("batch", in_batches((1, 5), soak=(10, 20)))
+def test_the_same_where_entries_and_records_wait_for_nobody(batch: range) -> None:
+    for seed in batch:
+        plan = plan_of(seed)
+        plan.shards, plan.spare = max(2, plan.shards), True
+        Simulation(seed, plan).run()
 
 
 @pytest.mark.timeout(600)

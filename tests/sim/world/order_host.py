@@ -68,7 +68,8 @@ class NodeProcess(Process):
         self.node.large.large_bytes = simulation.plan.large_bytes
         role = self.node.role
         if isinstance(role, OrderRole):
-            role.company.busy = 1  # a record waits for others as it does under load
+            role.company.policy.busy = 1  # a record waits for others as it does under load
+            role.company.fewest = 2  # or has enough, where CPUs are to spare
         elif isinstance(role, ShardRole):
             role.returning.policy.fewest = 1  # and an entry for clients
         self.node.roster.ends = False  # a host that was removed comes back under its identity here

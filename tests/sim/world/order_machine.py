@@ -170,5 +170,5 @@ class SimulatedMachine:
     def cpu_s(self) -> float:
         return 0.0
 
-    def cpu_wait(self) -> None:
-        """CPUs count as scarce, so that entries wait for clients."""
+    def cpus_scarce(self) -> bool:
+        return not self._simulation.plan.spare

@@ -73,6 +73,7 @@ class Plan:
     tcp: bool = False  # connections back off, are half open, and are full
     greets: bool = False  # a peer says hello as soon as a connection is made, not only before a frame
     buffer: int = 10_000  # frames that a connection takes for one that does not read
+    spare: bool = False  # CPUs are not scarce
     dies: float = 0.0  # chance of a process to die at a point where it hurts
     users: bool = False  # clients are somebody, and what they may changes
     lease_ids: int = 0  # so many IDs of leases are granted again and again; 0: each is granted once

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from cluster.pacing.pace import Company, Pace
+from typing import Any
+
+import pytest
+
+from cluster.pacing.pace import ENOUGH, Company, Pace
+from node.replica.pacing.pauses import CompanyTimer
+from tests.unit.pacing.test_gathering import Clock
 
 
 def company(turn_s: float = 0.004) -> Company:
@@ -89,3 +95,33 @@ def test_reports_that_take_longer_than_before_are_waited_for_soon() -> None:
         usual.reported(1, 100.010 + at)
     usual.cut({1: 100}, 200.0)
     assert usual.patience_s(200.010) > 0.0
+
+
+@pytest.mark.parametrize(("scarce", "changes", "waits"), [
+    (True, ENOUGH, True), (False, ENOUGH - 1, True), (False, ENOUGH, False)])
+def test_with_cpus_to_spare_a_record_with_enough_waits_for_no_report(
+    scarce: bool, changes: int, waits: bool,
+) -> None:
+    clock, woken = Clock(), []
+    loop: Any = clock
+    timer = CompanyTimer(loop, lambda: woken.append(True), lambda: scarce)
+    timer.policy = company()
+    clock.now = 200.0
+    timer.cut({1: 100, 2: 100})
+    assert timer.awaited(lambda: changes) is waits
+    clock.pass_(0.05)
+    assert len(woken) == waits
+
+
+def test_with_its_term_a_sequencer_stops_waiting() -> None:
+    clock, woken = Clock(), []
+    loop: Any = clock
+    timer = CompanyTimer(loop, lambda: woken.append(True), lambda: True)
+    timer.policy = company()
+    clock.now = 200.0
+    timer.cut({1: 100})
+    assert timer.awaited(lambda: 1)
+    timer.close()
+    clock.pass_(1.0)
+    assert not woken
+    assert not timer.awaited(lambda: 1)

@@ -8,7 +8,6 @@ import pytest
 
 from cluster.pacing.pace import Pace
 from cluster.pacing.returning import FEWEST, LONGEST_MS, Returning
-from cluster.pacing.scarcity import LOOK_MS
 from node.replica.pacing.pauses import ReturningTimer
 from tests.unit.pacing.test_gathering import Clock
 
@@ -20,9 +19,9 @@ class Leader:
         self.clock = Clock()
         self.pace = Pace(full_requests=1000)
         self.woken = 0
-        self.cpu_wait: tuple[float, float] | None = None
+        self.scarce = True
         loop: Any = self.clock
-        self.returning = ReturningTimer(loop, self.pace, self._wake, lambda: self.cpu_wait)
+        self.returning = ReturningTimer(loop, self.pace, self._wake, lambda: self.scarce)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -140,10 +139,9 @@ def test_clients_that_became_slower_are_waited_for_again(leader: Leader) -> None
 
 
 def test_with_cpus_to_spare_nothing_waits(leader: Leader) -> None:
-    leader.cpu_wait = (10.0, 1.0)
+    leader.scarce = False
     leader.entry(100)
     assert leader.due(1)
-    leader.clock.pass_(LOOK_MS / 1000)
-    leader.cpu_wait = (10.1, 1.2)  # other programs came
+    leader.scarce = True  # other programs came
     leader.entry(100)
     assert not leader.due(1)

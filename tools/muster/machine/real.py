@@ -13,11 +13,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import structlog
 
 from cluster.machine import StatusSink, Syncs, Tracer
+from cluster.pacing.scarcity import Cpus
 from cluster.settings import Common, Tracing
 from tools.muster.machine.disk.syncer import Syncer
 from tools.muster.machine.names import NAMES
 from tools.muster.machine.process.descriptors import for_clients, raise_limit
-from tools.muster.machine.process.place import cpu_wait
+from tools.muster.machine.process.place import cpu_wait, cpus_idle
 from tools.muster.machine.process.status import StatusPipe
 from tools.muster.machine.process.trimming import resident_bytes
 from tools.muster.machine.process.turns import turns
@@ -58,7 +59,7 @@ class RealMachine:
         self.names = NAMES
         self.keep_alive = keep_alive
         self.cpu_s = time.process_time
-        self.cpu_wait = cpu_wait
+        self.cpus_scarce = Cpus(time.monotonic, cpu_wait, cpus_idle).scarce
         self._links = Links(
             loop, CurveKeys.load(common.curve_key_file), _peer_credentials(common), common.local_address,
             common.own_user_peers)

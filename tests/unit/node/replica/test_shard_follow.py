@@ -81,7 +81,7 @@ class Replica:
         self.dropped: list[bytes] = []
         self.loop: Any = Still()
         self.machine = SimpleNamespace(
-            loop=self.loop, perf_counter=lambda: 0.0, cpu_wait=lambda: None)
+            loop=self.loop, perf_counter=lambda: 0.0, cpus_scarce=lambda: True)
         self.raft = Group()
         self.store, self.pace = store, Pace()
         self.applies = Applies(loop, lambda events: None, lambda: None)

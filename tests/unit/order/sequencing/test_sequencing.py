@@ -21,6 +21,7 @@ def test_a_cut_names_what_has_grown_and_by_how_much() -> None:
     found = reports((1, 9, 4, 7, 20), (2, 5, 3, 5, 20))
     fold = Fold(30, {1: Cut(6, 4, 5), 2: Cut(5, 3, 5)})
     assert found.uncut
+    assert found.changes(fold) == 2
     assert found.cut(fold) == ({1: Cut(9, 4, 7)}, {1: 2})
     assert not found.uncut
 

@@ -63,7 +63,8 @@ class Front:
         self.leaders: list[Leader] = []
         loop: Any = self.clock
         leaders: Any = lambda: self.leaders  # noqa: E731 # the links are fakes
-        self.rounds = Rounds(loop, leaders)
+        self.scarce = True
+        self.rounds = Rounds(loop, leaders, lambda: self.scarce)
 
     def leader(self, pending: int = 10 * BUSY) -> Leader:
         self.leaders.append(Leader(self, pending))
@@ -90,6 +91,17 @@ def test_nobody_waits_for_a_leader_with_little_to_do(front: Front) -> None:
     a, _ = front.leader(), front.leader(pending=BUSY - 1)
     a.answers(0)
     assert a.told == list(range(BUSY))
+
+
+def test_with_cpus_to_spare_nothing_waits(front: Front) -> None:
+    a, b = front.leader(), front.leader()
+    a.answers(0)
+    assert a.told == []
+    front.scarce = False
+    b.answers(0)
+    assert a.told == b.told == list(range(BUSY))  # what was kept, too
+    a.answers(BUSY)
+    assert a.told == list(range(2 * BUSY))
 
 
 def test_few_answers_do_not_wait(front: Front) -> None:

@@ -15,11 +15,15 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
+import psutil
+
 from node.backup.giving_way import times_of
+from node.control_groups import quota
 
 LOOK_S = 1.0
 _ASIDE_EVERY = 5  # looks
 MUCH, LITTLE = 0.02, 0.005  # of the time spent waiting for a CPU
+_STATES = 8  # user to steal: those that guests are in
 _FIRST_REST_S, _LONGEST_REST_S = 60.0, 3600.0
 
 
@@ -118,6 +122,17 @@ def waited_for_cpu_s() -> float:
 
 
 def cpu_wait() -> tuple[float, float] | None:
-    """As a machine's (``cluster.machine``); the loop's thread is the main one."""
+    """How long the loop's thread, which is the main one, has run, and has waited for a CPU; None: the kernel
+    does not tell, or says that nothing ever ran."""
     found = times_of(os.getpid())
-    return None if found is None else (found.ran / 1e9, found.waited / 1e9)
+    return (found.ran / 1e9, found.waited / 1e9) if found and found.ran else None
+
+
+def cpus_idle() -> tuple[float, float] | None:
+    """How long all CPUs together were idle, and their time; None: the kernel does not tell, or a quota allows
+    this process less than they have."""
+    if quota() is not None:
+        return None
+    times = psutil.cpu_times()
+    whole = sum(times[:_STATES])
+    return (times.idle + times.iowait, whole) if whole else None
