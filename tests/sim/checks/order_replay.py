@@ -112,6 +112,7 @@ class Folder:
         self._members = set(hosts)
         self._said: dict[int, int] = {}  # member -> level of data that it has said it knows
         self._cuts = dict.fromkeys(shards, order.Cut())
+        self.made_up: set[tuple[int, int]] = set()  # shard and index of what a forced start made up
         self.replay = Replay()
 
     def advance(self) -> None:
@@ -284,6 +285,9 @@ class Folder:
             if kind == RECORD:
                 for item in items(data, order.ENTRY_ITEMS):
                     self._own(shard, index, data, *item)
+                while (shard, at) in self.made_up and (
+                        self.replay.revision - before < order.entry_count(data) - old.count):
+                    self._at_one_revision(index, [])  # H18: the revisions of what is lost
         self._cuts[shard] = cut
         if self.replay.revision - before != cut.count - old.count:
             raise Violation("I3 a cut counts what it puts in order", f"{cut} of shard {shard} in {index}")

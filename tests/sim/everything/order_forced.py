@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -90,9 +90,9 @@ def _changes(simulation: Everything) -> bool:
     return owners.move is not None or State.FORMING in owners.born.values()
 
 
-def force(simulation: Everything, host: int) -> bool:
-    """As ``forcing.force``. Raises CannotBeKept. False: nothing had to change, for the host is the only
-    member already."""
+def force(simulation: Everything, host: int) -> Mapping[int, Sequence[int]] | None:
+    """As ``forcing.force``. Raises CannotBeKept. By shard, the first and last entry that it made up; None:
+    nothing had to change, for the host is the only member already."""
     begun = simulation.supervisors._begun
     replicas, peers, table = {}, simulation.common(host).peers, Table(())
     for shard in simulation.shards_of(host):
@@ -111,8 +111,8 @@ def force(simulation: Everything, host: int) -> bool:
         return [piece for (of, _, _), piece in sorted(pieces.items()) if of == shard]
 
     identity: Any = SimpleNamespace(member_id=host, peers=peers, shard_count=len(simulation.shards))
-    silent: Any = SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **__: None)
-    term = simulation.logs[host, 0].hard_state().term
+    told: dict[str, Any] = {}
+    silent: Any = SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **facts: told.update(facts))
     with tempfile.TemporaryDirectory(prefix="muster-sim-") as folder:
         (Path(folder) / "member").mkdir()
         forcing._force(
@@ -121,7 +121,8 @@ def force(simulation: Everything, host: int) -> bool:
     for shard in noted:
         if shard not in replicas:
             noted[shard] = (host,)
-    return bool(simulation.logs[host, 0].hard_state().term > term)
+    lost: Mapping[int, Sequence[int]] | None = told.get("lost_entries")
+    return lost
 
 
 def _drop_rest(
@@ -160,10 +161,24 @@ def _drop_more(simulation: Everything, host: int, shards: list[int]) -> None:
             store.flush()
 
 
+class _Born:
+    """The first voters of shards."""
+
+    def __init__(self) -> None:
+        self.voters: dict[int, Configuration] = {}
+
+    def born(self, shard: int, voters: Collection[int]) -> None:
+        self.voters[shard] = Configuration(frozenset(voters))
+
+    def dropped(self, shard: int) -> None:
+        pass
+
+
 class Alone(Everything):
     """What the host that is left goes on with."""
 
-    def __init__(self, before: Everything, host: int, *, forced: bool) -> None:
+    def __init__(self, before: Everything, host: int, *, forced: Mapping[int, Sequence[int]] | None) -> None:
+        """``forced``: of :func:`force`."""
         plan = replace(before.plan, seconds=before.now + _GOES_ON_S, member_chance=0.3)
         self._before = before  # its states' directories lie in that run's folder
         super().__init__(before.seed, plan)
@@ -184,9 +199,9 @@ class Alone(Everything):
         own._begun = {where for where in theirs._begun if where[0] == host}
         for where in self.logs:
             self._take_over(where)
-        self._fold(host)
+        self._fold(host, forced or {})
         # a forced start drops what is logged and not in order; any other start puts it in order later
-        self._left = [] if forced else self._not_done()
+        self._left = self._not_done() if forced is None else []
         self.checker._once.go_on(self.checker.replay.revision, self._left)
 
     def _new_clients(self) -> Clients:
@@ -207,7 +222,7 @@ class Alone(Everything):
         if isinstance(disk, RealDisk):
             disk.perhaps_dies = self.perhaps_dies
 
-    def _fold(self, host: int) -> None:
+    def _fold(self, host: int, made_up: Mapping[int, Sequence[int]]) -> None:
         """What the logs hold is committed: the only voter has it."""
         checker, before = self.checker, self._before.checker
         for shard in {*before.committed, *self.shards_of(host)}:
@@ -222,8 +237,10 @@ class Alone(Everything):
             checker.configurations.replaced(shard, [
                 (first, log.position.configuration),
                 *((e.index, Configuration.decode(e.data)) for e in log.log if e.kind == EntryKind.CONFIG)])
-        folder, groups = checker._folder, checker.configurations
-        folder._groups = None
+        folder, groups, born = checker._folder, checker.configurations, _Born()
+        folder._groups = born
+        folder.made_up = {
+            (shard, index) for shard, (first, last) in made_up.items() for index in range(first, last + 1)}
         folder.advance()
         folder._groups = groups
         replay = checker.replay
@@ -231,7 +248,10 @@ class Alone(Everything):
         replay.revoked_with.update(dict.fromkeys(range(2, replay.revision + 1), 0))  # nobody's here
         only = Configuration(frozenset({host}))
         there = {shard for shard, state in checker.owners.born.items() if state != State.DROPPED}
-        groups.history = {shard: [only] for shard in {*self.shards, *there}}
+        # the host may learn of a shard only now: its node has the voters of that birth, and never leads
+        noted = self.supervisors.noted[host]
+        groups.history = {shard: [only] for shard in self.shards} | {
+            shard: [only if shard in noted else born.voters[shard]] for shard in there}
         was = before.replay.revision_at
         for index, revision in enumerate(replay.revision_at[: len(was)]):
             if index and checker.committed[0][index] != before.committed[0][index]:

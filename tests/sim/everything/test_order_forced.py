@@ -27,7 +27,7 @@ def run(seed: int, shards: int, *ways: str) -> Counter[str]:
     except AssertionError as e:
         raise AssertionError(f"seed {seed}: {e}") from e
     owners = before.checker.owners
-    done["forced"], done["moving"] = forced, owners.move is not None
+    done["forced"], done["moving"] = forced is not None, owners.move is not None
     done["switched"] = len(alone.checker.owners.switched) - len(owners.switched)
     return done
 
@@ -52,7 +52,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                                   " forced start fell over it",
     ("moves more", 3, 26112718005): "the simulator's: a new host began at an address that was given before",
     ("moves births more", 1, 26112718005): "the simulator's: nobody could tell a host of its removal, for the"
-                                           " only member had moved since",
+                                           " only member had moved since; then the checker's: entries that"
+                                           " were made up had no revisions",
     ("moves births more", 1, 26112719001): "a node that began to lead went by the members of before its last"
                                            " run: after a forced start it took hosts of before in again",
     ("moves births more", 1, 26112803015): "a front that just began knew of one shard: it asked no other"
@@ -62,6 +63,8 @@ MENDED: dict[tuple[str, int, int], str] = {
     ("moves more", 3, 26112914015): "the checker's: a host that joined began with a state of before the"
                                     " start, whose members the start had replaced",
     ("moves more", 3, 26112914033): "the checker's: the same, with voters of before",
+    ("moves births more", 1, 26112921011): "the checker's: the host learned of a new shard only after its"
+                                           " start, with voters of before",
 }
 
 
