@@ -44,7 +44,7 @@ class Sending:
         self.election_s = common.election_timeout_ms / 1000
         self.highest = 0  # the highest revision this front has shown to a client
         self.shared: Shared | None = None  # with what the host's other fronts have shown, if it has any
-        self._compacted = 0  # the highest compaction that this front has acknowledged
+        self._compacted = 0  # the highest compaction that this front has acknowledged, or refused as done
         self.quiet = MethodStats()  # of requests without a client
         self.principals = Principals(None)  # proxy.shared.context sets them
         self.header_prefix = header_prefix(common.cluster_id, common.member_id)
@@ -267,7 +267,8 @@ class Sending:
 
     @property
     def compacted(self) -> int:
-        """The highest compaction that this host's fronts have acknowledged."""
+        """The highest compaction that this host's fronts have acknowledged, or refused as done: so much is
+        compacted at least."""
         return self._compacted if self.shared is None else max(self._compacted, self.shared.compacted)
 
     def show_compaction(self, revision: int) -> None:

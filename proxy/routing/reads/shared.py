@@ -1,12 +1,12 @@
 """What the fronts of a host have shown their clients, in a page that they share: a client's next connection
 may reach another front, and a member of etcd is one process.
 
-A front stores the highest revision, the highest index of the v2 tree and the highest acknowledged compaction
-in cells of its own before an answer with them leaves. A read of a replica looks at the cells of all (0.2 us):
-no message, no lock, no wait. A front that starts again finds what it had shown, and takes none of it back:
-its first answers may be of a replica that is behind. The page is in memory that fronts inherit, for a store
-into a file of a disk waits where that is frozen. It is made anew with each start of the host
-(``tools.muster.host.rundir``): a cluster that was forced to go on may lack what was shown before.
+A front stores the highest revision, the highest index of the v2 tree and the highest compaction, acknowledged
+or refused as done, in cells of its own before an answer with them leaves. A read of a replica looks at the
+cells of all (0.2 us): no message, no lock, no wait. A front that starts again finds what it had shown, and
+takes none of it back: its first answers may be of a replica that is behind. The page is in memory that fronts
+inherit, for a store into a file of a disk waits where that is frozen. It is made anew with each start of the
+host (``tools.muster.host.rundir``): a cluster that was forced to go on may lack what was shown before.
 """
 
 from __future__ import annotations

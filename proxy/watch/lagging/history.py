@@ -29,7 +29,7 @@ class Slice:
     next_revision: int  # complete below it
     applied: int  # revision applied by the slowest replica
     compacted: int = 0  # the compaction's revision, if the start is compacted
-    failed: bool = False  # time limit or lost link: ask again later
+    failed: bool = False  # time limit, lost link, or replica behind a known compaction: ask again later
 
 
 @dataclass(slots=True)
@@ -74,9 +74,10 @@ class History:
         self.slices += 1
         self._under_way += 1
         question.open = len(question.owners)
+        # below a known compaction no event is wanted, but the compaction's name
+        events = 1 if question.from_revision < self._router.compacted else self.slice_events
         head = HISTORY_HEAD.pack(
-            question.from_revision, self.slice_events, self._most_bytes, int(question.prev_kv),
-            len(question.key))
+            question.from_revision, events, self._most_bytes, int(question.prev_kv), len(question.key))
         for shard in question.owners:
             self._router.history(head + question.key + question.range_end, shard, self._answer, question)
 
@@ -141,9 +142,10 @@ class History:
         return None
 
     def _finish(self, question: _Question) -> Slice:
-        acknowledged = self._router.compacted
-        if question.from_revision < acknowledged:  # the replica may be behind
-            question.compacted = max(question.compacted, acknowledged)
+        known = self._router.compacted  # or more is: of one that was refused it is not known how much
+        if question.from_revision < known > question.compacted:
+            question.failed = True  # a replica is behind: it names the compaction once it has applied it
+            question.compacted = 0
         if question.compacted:
             return Slice(None, 0, 0, question.compacted)
         if question.failed:

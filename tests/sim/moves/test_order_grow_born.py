@@ -13,7 +13,7 @@ from tests.sim.moves.order_mutants_moves import COMPACTED, moves
 from tests.sim.plans.test_order_users import MIX_OF_USERS
 from tests.sim.world.order_plan import FAULTS, MIX, Plan
 from tests.sim.world.order_sim import Simulation
-from tests.sim.world.seeds import SOAK, seconds_for, seeds
+from tests.sim.world.seeds import SOAK, failed_once, seconds_for, seeds
 
 SEEDS = seeds(2, soak=50, first=4)
 QUIET = {"put": 3, "delete": 1, "range": 4, "serializable": 3, "txn": 1, "wide": 1, "hash": 2, "watch": 1,
@@ -104,3 +104,12 @@ def test_a_shard_of_the_beginning_retires() -> None:
 ])
 def test_faults_that_were_found(name: str, seed: int) -> None:
     Simulation(seed, born(**PLANS[name])).run()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("name", "seed"), failed_once({
+    ("grow_births_members", 26112921024): "a watch was told the revision of a compaction that had been refused,"
+                                          " not of the one before",
+}))
+def test_what_failed_once(name: str, seed: int) -> None:
+    Simulation(seed, born(**{**PLANS[name], "drains": 0.6, "seconds": 3.0})).run()

@@ -206,7 +206,7 @@ def test_what_any_front_said_to_be_compacted_is_shown_no_more(front: int, refuse
     assert [request.method for request in served.net.nodes[1].take()] == [Method.RANGE]
 
 
-def test_a_watch_below_what_another_front_compacted_ends_though_the_replica_is_behind() -> None:
+def test_a_watch_below_what_another_front_compacted_waits_for_a_replica_that_is_behind() -> None:
     page, world = bytearray(48), World()
     world.net.router.shared = Shared(page, 1, 2)
     for _ in range(6):
@@ -215,6 +215,10 @@ def test_a_watch_below_what_another_front_compacted_ends_though_the_replica_is_b
     client = Client(world)
     client.create(b"k", start=4)
     client.create(b"k", start=5)
+    world.settle()
+    assert not any(r.canceled for r in client.responses())
+    world.store.compacted = 5
+    world.net.context.hub.tick(world.net.loop.now)
     world.settle()
     responses = client.responses()
     assert [(r.watch_id, r.compact_revision) for r in responses if r.canceled] == [(0, 5)]
