@@ -192,7 +192,7 @@ class Checker:
                             self._others_vote()
                         self.committed_at[entry.index] = self._simulation.now
                         self.counts["commits"] += 1
-                    if raft.role is Role.LEADER:
+                    if raft.role is Role.LEADER and not self.owners.dropped(shard):
                         self._on_disks(process, entry.index, entry.term)
                 if found != mine:
                     raise Violation(

@@ -53,11 +53,15 @@ class Owners:
     def must_know(self, shard: int, index: int, applied: int) -> bool:
         """Whether a shard's leader that has applied the order up to ``applied`` lacks a control record that
         it might contradict (I20): it has keys, now or in a past that may be asked for, or thinks so."""
-        first = shard in self.first
-        if (self.first if first else self.born)[shard] == State.DROPPED:  # G13: nothing of it counts
+        if self.dropped(shard):  # G13: nothing of it counts
             return False
+        first = shard in self.first
         since, until = self._asked.get(shard, (0 if first else index, None))
         return since < index and applied < (index if until is None else min(until, index))
+
+    def dropped(self, shard: int) -> bool:
+        """Hosts remove its files."""
+        return (self.first if shard in self.first else self.born).get(shard) == State.DROPPED
 
     def compacted(self, index: int, revision: int) -> None:
         """A compaction stands in the order."""
