@@ -73,6 +73,9 @@ class LocalCluster:
         if request["do"] != "start":
             return {"error": f"unknown request {request['do']!r}"}
         host = self._layout.host(request["host"])
+        process = self._processes.get(host.index)
+        while process and process.poll() is not None and self._processes.get(host.index) is process:
+            await asyncio.sleep(0.01)  # it has ended: the loop hears of that at once
         if host.index in self._processes:
             return {
                 "error": f"host {host.index} is already running (process {self._processes[host.index].pid})"

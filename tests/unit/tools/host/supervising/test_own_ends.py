@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,23 @@ def test_local_hosts_end_where_they_cannot_be_watched(
         asyncio.run(run())
     assert len(opened) == 1
     assert not Path("/proc", str(opened[0])).exists()
+
+
+def test_a_local_host_that_has_just_ended_starts_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its foreground process may be asked before it hears of the end."""
+    cluster: Any = hosts.LocalCluster(str(tmp_path), plan(str(tmp_path), 1, 1, 20_000, 1, ["none"], ()))
+    monkeypatch.setattr(cluster, "_start", lambda host: 7)
+    process = subprocess.Popen(["sleep", "60"])
+    cluster._processes[0] = process
+
+    async def asked() -> list[dict[str, Any]]:
+        said = [await cluster._answer({"do": "start", "host": 0})]
+        process.kill()
+        process.wait()
+        asyncio.get_running_loop().call_later(0.03, cluster._processes.pop, 0)
+        return [*said, await cluster._answer({"do": "start", "host": 0})]
+
+    assert asyncio.run(asked()) == [
+        {"error": f"host 0 is already running (process {process.pid})"}, {"pid": 7}]
