@@ -53,14 +53,15 @@ demo: $(STAMP)  ## three hosts on this machine, in the foreground (PORT=2379, da
 
 test: $(STAMP)  ## all tests but the long ones (TESTS=tests/unit for some); names what was skipped and why
 ifeq ($(TESTS),tests)
-	# Unit tests use little but CPU, so they share the machine, and beside them those of the load generator wait.
+	# Unit tests use CPU, and some wait for seconds: one more runs than there are CPUs. Beside them those of the
+	# load generator wait.
 	# What starts hosts waits for most of its time, so five files run side by side, each with hosts of its own
 	# (tests/ports.py); most are forked (tests/forks.py). Simulations take what these leave of the CPUs, and
 	# all of them once they have ended. What measures has the machine to itself (decision 58).
 	# All parts run whatever the others say: one run names all that fails
 	@failed=0; told=$$(mktemp); trap 'rm -f $$told' EXIT; \
 	$(SHORT) -q $(LOADS) >$$told 2>&1 & waiting=$$!; \
-	$(SHORT) -q -n auto --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
+	$(SHORT) -q -n $$(($$(nproc) + 1)) --dist worksteal $(LOADS:%=--ignore=%) $(UNITS) || failed=1; \
 	wait $$waiting || failed=1; cat $$told; \
 	MUSTER_LIMITS=cpu nice $(SHORT) -q -n auto --dist worksteal $(SIMULATED) >$$told 2>&1 & waiting=$$!; \
 	MUSTER_TEST_WARM=1 $(SHORT) -q --no-fold-skipped --durations=25 -n 5 --dist loadfile $(WAITING) || failed=1; \
