@@ -1,4 +1,5 @@
-"""What the control groups of this process allow (cgroups v2): its own group, and each above it.
+"""What the control groups of this process allow (cgroups v2): its own group, and each above it; and what the
+machine's CPUs did.
 
 In a container the uppermost group that can be seen is the container's.
 """
@@ -12,12 +13,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_BY_STATE = slice(1, 9)  # of a line of /proc/stat: user to steal, in which guests are
 OWN, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 class Quota(NamedTuple):
     cpus: float  # seconds of CPU time a second
     group: Path  # whose processes share them
+
+
+def cpu_times() -> tuple[float, float] | None:
+    """Since the machine began: how long all CPUs together were idle, or waited for disks, and their time.
+    None: the kernel does not tell."""
+    with suppress(OSError, ValueError, IndexError), open("/proc/stat", encoding="ascii") as file:
+        states = [int(ticks) * _TICK_S for ticks in file.readline().split()[_BY_STATE]]
+        if whole := sum(states):
+            return states[3] + states[4], whole
+    return None
 
 
 def usable_cpus() -> int:

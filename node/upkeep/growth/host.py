@@ -8,12 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.growth.facts import Host
-from node.control_groups import quota
+from node.control_groups import cpu_times, quota
 from node.machine import Machine
 
-_STAT, _USED = "/proc/stat", "cpu.stat"  # the latter: of a control group
+_USED = "cpu.stat"  # of a control group
 _SAMPLE_S = 1.0  # what a CPU share is taken over, at least
-_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class CpuShare:
@@ -43,7 +42,8 @@ class HostLook:
     def look(self, now_s: float) -> Host:
         """Since the look before; the first one knows of no free CPU."""
         cpus, least = float(_online()), quota()
-        idle_s, used_s = _idle_s(), 0.0 if least is None else _used_s(least.group / _USED)
+        idle_s = times[0] if (times := cpu_times()) is not None else 0.0
+        used_s = 0.0 if least is None else _used_s(least.group / _USED)
         free = 0.0
         if self._before is not None and (passed := now_s - self._before[0]) > 0:
             free = max((idle_s - self._before[1]) / passed, 0.0)
@@ -56,14 +56,6 @@ class HostLook:
 
 def _online() -> int:
     return os.cpu_count() or 1
-
-
-def _idle_s() -> float:
-    """Of all CPUs, since the machine began; 0: it does not tell."""
-    with suppress(OSError, ValueError, IndexError), open(_STAT, encoding="ascii") as file:
-        fields = file.readline().split()
-        return (int(fields[4]) + int(fields[5])) * _TICK_S  # idle, and waiting for disks
-    return 0.0
 
 
 def _used_s(path: Path) -> float:

@@ -15,15 +15,12 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-import psutil
-
 from node.backup.giving_way import times_of
-from node.control_groups import quota
+from node.control_groups import cpu_times, quota
 
 LOOK_S = 1.0
 _ASIDE_EVERY = 5  # looks
 MUCH, LITTLE = 0.02, 0.005  # of the time spent waiting for a CPU
-_STATES = 8  # user to steal: those that guests are in
 _FIRST_REST_S, _LONGEST_REST_S = 60.0, 3600.0
 
 
@@ -131,8 +128,4 @@ def cpu_wait() -> tuple[float, float] | None:
 def cpus_idle() -> tuple[float, float] | None:
     """How long all CPUs together were idle, and their time; None: the kernel does not tell, or a quota allows
     this process less than they have."""
-    if quota() is not None:
-        return None
-    times = psutil.cpu_times()
-    whole = sum(times[:_STATES])
-    return (times.idle + times.iowait, whole) if whole else None
+    return cpu_times() if quota() is None else None
