@@ -214,6 +214,11 @@ class Leader:
         return self._v2_tree
 
     @property
+    def counted(self) -> Tree | None:
+        """The v2 tree as logged, once a change looked at it: it counts refusals at once."""
+        return self._v2_tree
+
+    @property
     def dirty(self) -> bool:
         """Whether anything was evaluated since the last :meth:`seal`."""
         batch = self._open

@@ -271,7 +271,9 @@ class V2Tree:
             return self._scan(asked)
         if isinstance(asked, Show):
             return shown(self.tree, asked)
-        return self._made(json.dumps(self.tree.counted(), separators=(",", ":")).encode())
+        leader = self._node.writes.leader
+        counts = ((leader and leader.counted) or self.tree).counted()
+        return self._made(json.dumps(counts, separators=(",", ":")).encode())
 
     def _made(self, body: bytes, code: int = 0) -> Answer:
         return Answer(self.tree.index, body, code, raft_index=self._node.applied_index)

@@ -46,6 +46,7 @@ class Ends:
             self._of, self._came_ns, self._waits_ns, self._left = leader, 0, 0, False
         if leader is None:
             return
+        self._log_refusals(leader)
         now_ns = int(self._node.machine.wall_time() * 1e9)
         # clocks may be put back, also while nothing is due
         self._came_ns, self._waits_ns = min(self._came_ns, now_ns), min(self._waits_ns, now_ns)
@@ -63,6 +64,13 @@ class Ends:
         elif (left or logged.going) and (writes.has_room or not leader.dirty):
             # else what was logged the last time has not left: the entry is not to grow
             self._end(leader)
+            self._node.wake()
+
+    def _log_refusals(self, leader: Leader) -> None:
+        """What no change logged along: replicas learn it, and it outlives this term."""
+        tree = leader.counted
+        if tree is not None and tree.uncounted and (self._node.writes.has_room or not leader.dirty):
+            leader.append(records.rows(encode(RowsOf.V2, [leader.v2.counters()])))
             self._node.wake()
 
     def _turn(self, leader: Leader) -> int:

@@ -18,7 +18,7 @@ from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import JSON, HttpCall, allowed, said
 
-_STATES = {"leader": "StateLeader", "candidate": "StateCandidate", "pre_candidate": "StatePreCandidate"}
+_STATES = {"leader": "StateLeader", "candidate": "StateCandidate", "pre_candidate": "StateCandidate"}
 
 
 class Stats:

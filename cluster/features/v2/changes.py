@@ -83,7 +83,8 @@ def evaluate(tree: Tree, write: Write) -> Change:
     try:
         event, rows = _EVALUATE[write.op](tree, write)
     except V2Error:
-        tree.counts[_FAILED[write.op]] += 1  # logged with the next change
+        tree.counts[_FAILED[write.op]] += 1  # logged with the next change, or soon
+        tree.uncounted = True
         raise
     return _logged(tree, event, rows, _DONE[write.op])
 

@@ -137,6 +137,7 @@ class Tree:
         self.index = FIRST_INDEX
         self.written = False  # whether the index is that of a row
         self.counts = [0] * len(COUNTED)
+        self.uncounted = False  # whether a refusal is counted here that no row holds
         self.history = History() if keep_events else None
         self._sizes = None if keep_events else Sizes()  # of the events that are stored
         self._near: bytes | None = None  # a directory that was asked for, and what it holds
@@ -268,6 +269,7 @@ class Tree:
         self._put(path, row[1] or b"")
 
     def counters(self) -> Row:
+        self.uncounted = False
         return counter_row(self.index, self.counts)
 
     def take(self, rows: Iterable[Row]) -> list[tuple[bytes, Swept]]:
@@ -300,7 +302,7 @@ class Tree:
                 elif name == COUNTER_ROW and value is not None:
                     index, *self.counts = _COUNTS.unpack(value)
                     self.index = index
-                    self.written = True
+                    self.written, self.uncounted = True, False
                 elif kind == _GOING:
                     gone = self._goes(name[1:], value is None)
             except (struct.error, ValueError, IndexError) as error:

@@ -52,7 +52,7 @@ And where no step goes, on purpose as well:
   refused; ``--cors`` takes origins without a port;
 * heads of requests above ``--max-header-bytes`` are refused; etcd takes 1 MiB by HTTP/1.1, but a request line
   of some 4 KiB, and 16 MiB by gRPC;
-* ``/v2/stats/store`` counts what is refused as a failure, once the next write is logged; etcd counts refused
+* ``/v2/stats/store`` counts what is refused as a failure, a heartbeat later at followers; etcd counts refused
   deletes on a condition or of the root, and updates of a directory's value, as successes;
 * ``--client-cert-allowed-cn`` and ``-hostname`` refuse everybody where no certificate is asked for, and
   ``--auto-tls`` keeps ``--client-cert-auth`` and ``--trusted-ca-file``; etcd passes over these;

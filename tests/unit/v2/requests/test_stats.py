@@ -94,6 +94,17 @@ def test_statistics_are_of_a_host_itself_and_at_a_proxy_of_the_asked_member(
     assert found["leaderInfo"]["uptime"] == "2.5s", "as the node that is asked has seen it"
 
 
+@pytest.mark.parametrize(("role", "state"), [
+    ("leader", "StateLeader"), ("candidate", "StateCandidate"), ("pre_candidate", "StateCandidate"),
+    ("follower", "StateFollower"), ("learner", "StateFollower"),
+])
+def test_the_state_is_one_of_the_three_that_clients_know(role: str, state: str) -> None:
+    common = SimpleNamespace(member_id=10, started_ns=10**18, name="a")
+    request = Request()
+    Stats(cast(Any, SimpleNamespace(common=common, router=Router(member_id="b", role=role)))).itself(request)
+    assert orjson.loads(request.said)["state"] == state
+
+
 def test_the_moment_since_which_a_leader_leads_stays() -> None:
     """Raft's clock and the calendar drift apart."""
     router = Router(member_id="b")

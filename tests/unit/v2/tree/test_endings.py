@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.features.v2.changes import evaluate
 from cluster.features.v2.requests import Answer, Op, Write
-from cluster.features.v2.tree import KEYS, Tree
+from cluster.features.v2.tree import FIRST_INDEX, KEYS, Tree
 from cluster.wire.messages import HEAD, Method, decode_answers
 from node.serving import v2_ends
 from node.serving.v2 import V2Tree
@@ -30,7 +31,7 @@ def test_an_entry_that_cannot_leave_does_not_grow_by_what_ends_meanwhile() -> No
         rows.append(evaluate(tree, write).rows)
         tree.take(rows[-1])
     items: list[bytes] = []
-    leader: Any = SimpleNamespace(v2=tree, append=items.append, dirty=False)
+    leader: Any = SimpleNamespace(v2=tree, counted=tree, append=items.append, dirty=False)
     node: Any = SimpleNamespace(
         store=SimpleNamespace(feature_rows=lambda _: [row for some in rows for row in some]),
         writes=SimpleNamespace(leader=leader, has_room=False, in_turn=lambda work: work(leader)),
@@ -62,6 +63,7 @@ class Busy:
             machine=SimpleNamespace(wall_time=lambda: NOW_NS / 1e9 + self.now_s),
             loop=SimpleNamespace(time=lambda: 0.0),
             wake=self.replica.writes.run,
+            applied_index=0,
         )
         self.v2 = V2Tree(node)
         self.applied = self.replica.raft.last
@@ -266,3 +268,38 @@ def test_another_term_finds_them_due_anew(busy: Busy) -> None:
     busy.replica.writes.run()
     busy.apply_all()
     assert busy.keys == []
+
+
+def test_what_is_refused_counts_at_once_and_soon_at_every_replica(busy: Busy) -> None:
+    """It was counted with the next change, which may never come."""
+
+    def failed() -> tuple[int, int]:
+        answer = busy.v2._answered(None)
+        return json.loads(answer.body)["deleteFail"], busy.v2.tree.counted()["deleteFail"]
+
+    busy.write(Write(Op.DELETE, KEYS + b"/none"))
+    assert failed() == (1, 0)
+    busy.heartbeat(0.1)
+    busy.replica.writes.run()
+    busy.apply_all()
+    assert failed() == (1, 1)
+    assert busy.v2.tree.index == FIRST_INDEX
+    logged = busy.replica.raft.last
+    busy.heartbeat(0.2)
+    busy.replica.writes.run()
+    assert busy.replica.raft.last == logged
+
+
+def test_refusals_wait_for_the_entry_that_is_under_way(busy: Busy) -> None:
+    """The entry behind it would grow with each heartbeat."""
+    busy.replica.put(1)
+    busy.write(Write(Op.DELETE, KEYS + b"/none"))
+    for tick in range(3):
+        busy.write(Write(Op.DELETE, KEYS + b"/none"))
+        busy.heartbeat(0.1 * tick)
+    before = busy.replica.raft.last
+    busy.apply_all()
+    busy.heartbeat(0.5)
+    busy.apply_all()
+    assert busy.v2.tree.counted()["deleteFail"] == 4
+    assert busy.replica.raft.last <= before + 2

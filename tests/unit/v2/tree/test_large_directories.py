@@ -265,7 +265,8 @@ class Front:
         self.v2.follow(link, b"\1")
 
     def lead(self) -> None:
-        leader: Any = SimpleNamespace(v2=self.v2.tree.copy(), append=self.items.append, dirty=False)
+        tree = self.v2.tree.copy()
+        leader: Any = SimpleNamespace(v2=tree, counted=tree, append=self.items.append, dirty=False)
         self.writes.leader = leader
 
     def wait(self, path: bytes) -> None:
