@@ -37,6 +37,9 @@ And where no step goes, on purpose as well:
 * an alarm or a permission whose type has no name is refused; etcd keeps it, or its process ends;
 * a role has one permission for a range: granting it again changes its type. etcd looks at the first
   permission with that key alone, so it may add the range once more, and keep the stronger type;
+* MemberAdd wants a connected majority with the new host, as in the newest 3.5 and 3.6; 3.5.1 wants all;
+* a simple token is signed: its form is muster's own, it counts after a restart, and two logins within a
+  second may get the same one;
 * a simple token's last use counts at one front, in etcd at one member: of a host with several fronts, a new
   connection may reach another one;
 * while users are enabled, a watch is made once the sequencer has judged it, also a watch of past events; an
