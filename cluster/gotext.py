@@ -112,23 +112,36 @@ def unquote_prefix(source: str) -> tuple[bytes, str] | None:
 
 def parse_int(value: str, base: int = 10) -> int:
     """``strconv.ParseInt(value, base, 64)``; base 0 takes 0x, 0o, 0b, 0 prefixes and underscores."""
-    digits = value[1:] if value[:1] in ("+", "-") else value
+    number = _magnitude(value, value[1:] if value[:1] in ("+", "-") else value, base, "Int")
+    number *= -1 if value[0] == "-" else 1
+    if not -(1 << 63) <= number < 1 << 63:
+        raise GoError(f"strconv.ParseInt: parsing {quote(value)}: value out of range")
+    return number
+
+
+def parse_uint(value: str, base: int = 10, bits: int = 64) -> int:
+    """``strconv.ParseUint(value, base, bits)``, with the prefixes of ``parse_int``."""
+    number = _magnitude(value, value, base, "Uint")
+    if number >> bits:
+        raise GoError(f"strconv.ParseUint: parsing {quote(value)}: value out of range")
+    return number
+
+
+def _magnitude(value: str, digits: str, base: int, kind: str) -> int:
+    """The number of some digits without a sign; ``value`` and ``kind`` are named in the GoError."""
     shapes = {
         10: r"[0-9]+",
         16: r"[0-9a-fA-F]+",
         0: r"0[xX](?:_?[0-9a-fA-F])+|0[bB](?:_?[01])+|0[oO](?:_?[0-7])+|0(?:_?[0-7])*|[1-9](?:_?[0-9])*",
     }
     if not re.fullmatch(shapes[base], digits):
-        raise GoError(f"strconv.ParseInt: parsing {quote(value)}: invalid syntax")
+        raise GoError(f"strconv.Parse{kind}: parsing {quote(value)}: invalid syntax")
     actual = base
     if base == 0:
         digits = digits.replace("_", "").lower()
         actual = {"x": 16, "b": 2, "o": 8}.get(digits[1:2], 8 if digits[0] == "0" and len(digits) > 1 else 10)
         digits = digits[2:] if digits[1:2] in ("x", "b", "o") else digits
-    number = _whole(digits, actual) * (-1 if value[0] == "-" else 1)
-    if not -(1 << 63) <= number < 1 << 63:
-        raise GoError(f"strconv.ParseInt: parsing {quote(value)}: value out of range")
-    return number
+    return _whole(digits, actual)
 
 
 def _whole(digits: str, base: int = 10) -> int:

@@ -17,9 +17,7 @@ def parse(kind: str, text: str) -> Value:
     if kind == "bool":
         return gotext.parse_bool(text)
     if kind == "uint":
-        if text[:1] in ("+", "-"):
-            raise gotext.GoError(f"strconv.ParseUint: parsing {gotext.quote(text)}: invalid syntax")
-        return gotext.parse_int(text, 0)
+        return gotext.parse_uint(text, 0)
     if kind == "int":
         return gotext.parse_int(text, 0)
     return gotext.parse_duration_ns(text) if kind == "duration" else text

@@ -96,6 +96,28 @@ def test_a_bad_integer_is_named_with_gos_reason(value: str, base: int, reason: s
     assert str(caught.value) == f'strconv.ParseInt: parsing "{value}": {reason}'
 
 
+@pytest.mark.parametrize(("value", "bits"), [("0", 64), ("0xffff_ffff", 32), ("18446744073709551615", 64)])
+def test_numbers_without_a_sign_have_all_their_bits(value: str, bits: int) -> None:
+    assert gotext.parse_uint(value, 0, bits) == int(value, 0)
+
+
+@pytest.mark.parametrize(
+    ("value", "bits", "reason"),
+    [
+        ("-1", 64, "invalid syntax"),
+        ("+1", 64, "invalid syntax"),
+        ("x", 32, "invalid syntax"),
+        ("4294967296", 32, "value out of range"),
+        ("18446744073709551616", 64, "value out of range"),
+        pytest.param("9" * 5000, 64, "value out of range", id="digits"),
+    ],
+)
+def test_a_bad_number_without_a_sign_is_named_with_gos_reason(value: str, bits: int, reason: str) -> None:
+    with pytest.raises(gotext.GoError) as caught:
+        gotext.parse_uint(value, 0, bits)
+    assert str(caught.value) == f'strconv.ParseUint: parsing "{value}": {reason}'
+
+
 @pytest.mark.parametrize(
     ("ns", "shown"),
     [

@@ -63,7 +63,7 @@ def test_two_dashes_end_the_flags() -> None:
         (("--heartbeat-interval=-1",), 'invalid value "-1" for flag -heartbeat-interval: parse error'),
         (
             ("--snapshot-count=99999999999999999999",),
-            'invalid value "99999999999999999999" for flag -snapshot-count',
+            'invalid value "99999999999999999999" for flag -snapshot-count: value out of range',
         ),
         (("--grpc-keepalive-min-time=5",), 'invalid value "5" for flag -grpc-keepalive-min-time'),
         (("--pre-vote=maybe",), 'invalid boolean value "maybe" for -pre-vote: parse error'),
@@ -103,6 +103,14 @@ _URL = "--listen-client-urls="
         ("--max-txn-ops=+5", "parse error"),
         ("--max-txn-ops= 5", "parse error"),
         ("--max-txn-ops=09", "parse error"),
+        ("--max-txn-ops=18446744073709551616", "value out of range"),
+        ("--quota-backend-bytes=-9223372036854775809", "value out of range"),
+        ("--quota-backend-bytes=9223372036854775808", "value out of range"),
+        ("--max-concurrent-streams=x", 'strconv.ParseUint: parsing "x": invalid syntax'),
+        (
+            "--max-concurrent-streams=4294967296",
+            'strconv.ParseUint: parsing "4294967296": value out of range',
+        ),
         ("--grpc-keepalive-interval=99999999h", "parse error"),
     ],
 )
@@ -112,6 +120,13 @@ def test_a_value_that_is_none_ends_with_code_2_in_etcds_words(argument: str, why
         parse(argument)
     assert str(e.value).startswith(f"invalid value {quote(text)} for flag {name[1:]}: ")
     assert why in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("snapshot-count", (1 << 64) - 1), ("max-concurrent-streams", (1 << 32) - 1)]
+)
+def test_a_number_without_a_sign_may_be_as_large_as_etcds(name: str, most: int) -> None:
+    assert parse(f"--{name}={most}")[name] == most
 
 
 @pytest.mark.parametrize("text", ["http://h:1", "HTTP://h:1", "https://[::1]:2379", "unix://h:1", "http://[a]:1"])

@@ -144,7 +144,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("backend-batch-limit", N, "0", "operations between commits of the backend", NO),
         Flag("max-txn-ops", U, "128", "operations in a transaction"),
         Flag("max-request-bytes", U, "1572864", "largest client request"),
-        Flag("max-concurrent-streams", U, "4294967295", "HTTP/2 streams on a client connection"),
+        Flag("max-concurrent-streams", Kind.UINT32, "4294967295", "HTTP/2 streams on a client connection"),
         Flag("grpc-keepalive-min-time", D, "5s", "clients without TLS may not ping more often"),
         Flag("grpc-keepalive-interval", D, "2h0m0s", "the server pings idle clients this often; 0: default"),
         Flag("grpc-keepalive-timeout", D, "20s",

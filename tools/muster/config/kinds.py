@@ -9,7 +9,8 @@ from enum import Enum
 class Kind(Enum):
     STR = "string"
     BOOL = "bool"
-    UINT = "uint"
+    UINT = "uint"  # of 64 bits, as INT
+    UINT32 = "uint of 32 bits"
     INT = "int"
     COUNT = "uint or auto"  # "auto" becomes AUTO
     DURATION = "duration"  # 1h30m, 100ms; becomes milliseconds. In the file: integer nanoseconds
@@ -18,6 +19,7 @@ class Kind(Enum):
     ENUM = "enum"
 
 
+NUMBERS = (Kind.UINT, Kind.UINT32, Kind.INT, Kind.COUNT)
 AUTO = -1  # what Kind.COUNT makes of "auto"
 
 

@@ -16,8 +16,8 @@ import yaml
 
 from cluster.gotext import quote
 from cluster.members.urls import mistake
-from tools.muster.config.kinds import AUTO, Flag, Kind, Support
-from tools.muster.config.values import duration_ms, mistake_of_origin, number
+from tools.muster.config.kinds import AUTO, NUMBERS, Flag, Kind, Support
+from tools.muster.config.values import duration_ms, mistake_of_number, mistake_of_origin, number
 
 TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 # an empty value means the default, as at etcd: charts write flags without values
@@ -99,8 +99,8 @@ def convert(flag: Flag, text: str) -> Any:
         raise ValueError(text)
     if kind is Kind.COUNT and text == "auto":
         return AUTO
-    if kind is Kind.UINT or kind is Kind.INT or kind is Kind.COUNT:
-        return number(text, signed=kind is Kind.INT)
+    if kind in NUMBERS:
+        return number(text, kind)
     if kind is Kind.DURATION:
         return duration_ms(text)
     if flag.name == "host-whitelist":
@@ -190,11 +190,11 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         what = f"invalid boolean value {quote(text)} for -{flag.name}"
     try:
         found = convert(flag, text)
-    except ValueError:
+    except ValueError as e:
         if flag.name in _UNKNOWN_CHOICE:
             raise ConfigError(_UNKNOWN_CHOICE[flag.name].format(text)) from None
         possible = ", ".join(c for c in flag.choices if c)
-        why = f"invalid value; possible: {possible}" if possible else "parse error"
+        why = f"invalid value; possible: {possible}" if possible else mistake_of_number(e, flag.kind)
         raise error(f"{what}: {why}") from None
     mistake_of = mistake if flag.kind is Kind.URLS else _MISTAKE_OF.get(flag.name)
     parts = found if flag.kind is Kind.URLS else found or ("",)  # of URLs there may be none
@@ -322,7 +322,7 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
     """A file's value as on the command line."""
     if isinstance(node, bool):
         return "true" if node else "false"
-    if flag.kind in (Kind.UINT, Kind.INT, Kind.COUNT, Kind.DURATION) and not isinstance(node, (list, dict)):
+    if flag.kind in (*NUMBERS, Kind.DURATION) and not isinstance(node, (list, dict)):
         whole = _whole(node)
         node = node if whole is None else whole
         if flag.kind is Kind.DURATION and isinstance(node, int):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from cluster.gotext import parse_duration_ns, parse_int
+from cluster.gotext import parse_duration_ns, parse_int, parse_uint
 from cluster.members.urls import mistake
+from tools.muster.config.kinds import NUMBERS, Kind
 
 
-def number(text: str, *, signed: bool) -> int:
-    """An integer of 64 bits with its sign, as Go reads it: a base by its prefix, octal behind a 0.
-    ValueError."""
-    if text[:1] in ("-", "+") and not signed:
-        raise ValueError(text)
-    return parse_int(text, 0)
+def number(text: str, kind: Kind) -> int:
+    """An integer as Go reads it: a base by its prefix, octal behind a 0. ValueError."""
+    if kind is Kind.INT:
+        return parse_int(text, 0)
+    return parse_uint(text, 0, 32 if kind is Kind.UINT32 else 64)
+
+
+def mistake_of_number(error: ValueError, kind: Kind) -> str:
+    """Go's words for an error of :func:`number`; it tells more of numbers of 32 bits."""
+    out_of_range = kind in NUMBERS and str(error).endswith("value out of range")
+    return str(error) if kind is Kind.UINT32 else "value out of range" if out_of_range else "parse error"
 
 
 def duration_ms(text: str) -> int:
