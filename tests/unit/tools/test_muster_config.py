@@ -147,12 +147,6 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ("--max-control-frames=99", "--max-control-frames must be at least 100"),
         ("--max-stream-resets=0", "--max-stream-resets must be at least 100"),
         ("--cpus=a-b", '--cpus "a-b": not "auto", "none" or a list'),
-        ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
-        ("--feature-gates=LeaseCheckpoint", "missing bool value for LeaseCheckpoint"),
-        (
-            "--feature-gates=AllBeta=yes",
-            'invalid value of AllBeta=yes, err: strconv.ParseBool: parsing "yes": invalid syntax',
-        ),
         (
             "--experimental-enable-lease-checkpoint-persist",
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",

@@ -112,6 +112,12 @@ _URL = "--listen-client-urls="
             'strconv.ParseUint: parsing "4294967296": value out of range',
         ),
         ("--grpc-keepalive-interval=99999999h", "parse error"),
+        ("--feature-gates=Wings=true", "unrecognized feature gate: Wings"),
+        ("--feature-gates=LeaseCheckpoint", "missing bool value for LeaseCheckpoint"),
+        (
+            "--feature-gates=CompactHashCheck=true,AllBeta=yes",
+            'invalid value of AllBeta=yes, err: strconv.ParseBool: parsing "yes": invalid syntax',
+        ),
     ],
 )
 def test_a_value_that_is_none_ends_with_code_2_in_etcds_words(argument: str, why: str) -> None:
@@ -127,6 +133,14 @@ def test_a_value_that_is_none_ends_with_code_2_in_etcds_words(argument: str, why
 )
 def test_a_number_without_a_sign_may_be_as_large_as_etcds(name: str, most: int) -> None:
     assert parse(f"--{name}={most}")[name] == most
+
+
+def test_a_gate_that_is_none_is_named_with_its_variable_or_key(tmp_path: Path) -> None:
+    why = 'invalid value "Wings=true" for {}: unrecognized feature gate: Wings'
+    with pytest.raises(ConfigError, match=why.format("ETCD_FEATURE_GATES")):
+        parse(ETCD_FEATURE_GATES="Wings=true")
+    with pytest.raises(ConfigError, match=why.format("key feature-gates in .*")):
+        in_file(tmp_path, "feature-gates: {Wings: true}")
 
 
 @pytest.mark.parametrize("text", ["http://h:1", "HTTP://h:1", "https://[::1]:2379", "unix://h:1", "http://[a]:1"])

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tools.muster.config.flags import GATES
-from tools.muster.config.parse import FALSE, TRUE, ConfigError
+from tools.muster.config.parse import ConfigError
+from tools.muster.config.values import gates_named
 
 STAGES = {
     "AllAlpha": (
@@ -21,27 +22,9 @@ STAGES = {
 _NO_EFFECT = ("FastLeaseKeepAlive", "PriorityRequest", "TxnModeWriteWithSharedBuffer")
 
 
-def named(text: str) -> dict[str, bool]:
-    """The gates that a text names. ConfigError, in etcd's words."""
-    found: dict[str, bool] = {}
-    for part in (p.strip() for p in text.split(",")):
-        if not part:
-            continue
-        gate, equals, value = (word.strip() for word in part.partition("="))
-        if gate not in GATES:
-            raise ConfigError(f"unrecognized feature gate: {gate}")
-        if not equals:
-            raise ConfigError(f"missing bool value for {gate}")
-        if value not in TRUE + FALSE:
-            raise ConfigError(
-                f'invalid value of {gate}={value}, err: strconv.ParseBool: parsing "{value}": invalid syntax')
-        found[gate] = value in TRUE
-    return found
-
-
 def gates_of(text: str) -> Mapping[str, bool]:
     """All gates. ConfigError."""
-    given = named(text)
+    given = gates_named(text)
     found = dict(GATES)
     for stage, gates in STAGES.items():
         if stage in given:
@@ -57,6 +40,6 @@ def warnings_of(text: str) -> list[str]:
     """Of gates with another value than their default, without effect."""
     return [
         f"feature gate {gate} has no effect in muster"
-        for gate, value in named(text).items()
+        for gate, value in gates_named(text).items()
         if gate in _NO_EFFECT and value != GATES[gate]
     ]

@@ -14,12 +14,17 @@ from typing import Any
 
 import yaml
 
-from cluster.gotext import quote
+from cluster.gotext import parse_bool, quote
 from cluster.members.urls import mistake
 from tools.muster.config.kinds import AUTO, NUMBERS, Flag, Kind, Support
-from tools.muster.config.values import duration_ms, mistake_of_number, mistake_of_origin, number
+from tools.muster.config.values import (
+    duration_ms,
+    mistake_of_gates,
+    mistake_of_number,
+    mistake_of_origin,
+    number,
+)
 
-TRUE, FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 # an empty value means the default, as at etcd: charts write flags without values
 _EMPTY_IS_DEFAULT = (
     "auto-compaction-mode",
@@ -39,7 +44,7 @@ _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, 
     "tls-min-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
     "tls-max-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
 }
-_MISTAKE_OF = {"cors": mistake_of_origin}
+_MISTAKE_OF = {"cors": mistake_of_origin, "feature-gates": mistake_of_gates}
 PACKAGED_DATA_DIR = "/var/lib/muster"  # the container image and the unit set ETCD_DATA_DIR to it
 _OWN_VARIABLES = ("MUSTER_CI", "MUSTER_SOAK", "MUSTER_ENDPOINTS")  # of the tests, not flags
 
@@ -92,11 +97,7 @@ def convert(flag: Flag, text: str) -> Any:
     if flag.name == "log-level":
         text = text.lower()
     if kind is Kind.BOOL:
-        if text in TRUE:
-            return True
-        if text in FALSE:
-            return False
-        raise ValueError(text)
+        return parse_bool(text)
     if kind is Kind.COUNT and text == "auto":
         return AUTO
     if kind in NUMBERS:
@@ -197,7 +198,9 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         why = f"invalid value; possible: {possible}" if possible else mistake_of_number(e, flag.kind)
         raise error(f"{what}: {why}") from None
     mistake_of = mistake if flag.kind is Kind.URLS else _MISTAKE_OF.get(flag.name)
-    parts = found if flag.kind is Kind.URLS else found or ("",)  # of URLs there may be none
+    parts = (found,) if isinstance(found, str) else found
+    if flag.kind is not Kind.URLS:  # of URLs there may be none
+        parts = parts or ("",)
     if mistake_of and (wrong := next(filter(None, map(mistake_of, parts)), "")):
         raise error(f"{what}: {wrong}")
     result.values[flag.name] = found

@@ -1,9 +1,10 @@
-"""What Go's flag package and etcd's flag types take for a number, a duration and a URL."""
+"""What Go's flag package and etcd's flag types take for a number, a duration, a URL and feature gates."""
 
 from __future__ import annotations
 
-from cluster.gotext import parse_duration_ns, parse_int, parse_uint
+from cluster.gotext import GoError, parse_bool, parse_duration_ns, parse_int, parse_uint
 from cluster.members.urls import mistake
+from tools.muster.config.flags import GATES
 from tools.muster.config.kinds import NUMBERS, Kind
 
 
@@ -32,3 +33,30 @@ def mistake_of_origin(text: str) -> str:
     """Why this is no origin of ``--cors``, in etcd's words; "": it is. etcd wants its port, too."""
     with_port = "" if text.endswith("/") else f"{text}:80"
     return "" if text == "*" or not mistake(with_port) else mistake(text)
+
+
+def gates_named(text: str) -> dict[str, bool]:
+    """The feature gates that a text names. ValueError, in etcd's words."""
+    found: dict[str, bool] = {}
+    for part in (p.strip() for p in text.split(",")):
+        if not part:
+            continue
+        gate, equals, value = (word.strip() for word in part.partition("="))
+        if gate not in GATES:
+            raise ValueError(f"unrecognized feature gate: {gate}")
+        if not equals:
+            raise ValueError(f"missing bool value for {gate}")
+        try:
+            found[gate] = parse_bool(value)
+        except GoError as error:
+            raise ValueError(f"invalid value of {gate}={value}, err: {error}") from None
+    return found
+
+
+def mistake_of_gates(text: str) -> str:
+    """Why these are no feature gates; "": they are."""
+    try:
+        gates_named(text)
+    except ValueError as error:
+        return str(error)
+    return ""
