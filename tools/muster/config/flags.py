@@ -138,7 +138,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-wals", U, "5", "log files kept", NO),
         Flag("memory-mlock", B, "false", "lock the memory of all processes of this host, so that none is "
              "swapped out; needs an unlimited RLIMIT_MEMLOCK"),
-        Flag("quota-backend-bytes", N, "0", "size quota of the store; 0: 2147483648, negative: off"),
+        Flag("quota-backend-bytes", N, "0",
+             "size quota of the store; 0: 2147483648, negative: off; above 8 GiB warns"),
         Flag("backend-bbolt-freelist-type", E, "map", "free list of bbolt", NO, choices=("array", "map")),
         Flag("backend-batch-interval", D, "0s", "longest time between commits of the backend", NO),
         Flag("backend-batch-limit", N, "0", "operations between commits of the backend", NO),

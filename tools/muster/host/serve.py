@@ -40,8 +40,7 @@ _LEAST_WRITE_BUFFER_BYTES = 8 << 20
 def run(config: ServerConfig) -> int:
     """Run a host until it is told to stop; the exit code."""
     log = log_of(config)
-    for warning in config.warnings:
-        log.warning(warning)
+    logs.warn(config, log)
     raise_open_files(config, log)
     hold_memory(config, log)
     for looser in bootstrap.prepare_data_dir(config.data_dir):

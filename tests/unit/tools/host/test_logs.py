@@ -8,6 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import structlog
+
+from tools.muster.config.flags import SERVER_FLAGS
+from tools.muster.config.parse import resolve
+from tools.muster.config.settings import build
+from tools.muster.host import logs
+
 CHILD = """
 import sys, structlog
 from tools.muster.machine import logs
@@ -51,3 +58,26 @@ def test_children_and_supervisor_write_the_same_kind_of_line() -> None:
     assert child["level"] == supervisor["level"] == "warn"
     texts = run(SUPERVISOR, "console", "stderr"), run(CHILD, "console", "stderr")
     assert [text.splitlines()[0].split("\t")[1::2][:2] for text in texts] == [["warn", "refused"]] * 2
+
+
+def test_limits_above_those_that_etcd_recommends_are_warned_of_in_its_words() -> None:
+    def said(quota: int, request: int) -> list[dict[str, object]]:
+        config = build(resolve(
+            SERVER_FLAGS, [f"--quota-backend-bytes={quota}", f"--max-request-bytes={request}"], {}))
+        with structlog.testing.capture_logs() as lines:
+            logs.warn(config, structlog.get_logger())
+        return [dict(line) for line in lines]
+
+    assert said(8 << 30, 10 << 20) == said(-1, 0) == []
+    assert said((8 << 30) + 1, (10 << 20) + 1) == [
+        {
+            "event": "exceeded recommended request limit", "log_level": "warning",
+            "max-request-bytes": 10485761, "max-request-size": "10 MB",
+            "recommended-request-bytes": 10485760, "recommended-request-size": "10 MB",
+        },
+        {
+            "event": "quota exceeds the maximum value", "log_level": "warning",
+            "quota-size-bytes": 8589934593, "quota-size": "8.6 GB",
+            "quota-maximum-size-bytes": 8589934592, "quota-maximum-size": "8.6 GB",
+        },
+    ]  # fmt: skip
