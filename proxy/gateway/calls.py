@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.histogram import Histogram
 from cluster.machine import Span
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
@@ -22,6 +21,7 @@ from proxy.gateway.go_json import ELEMENTS, Mistake, Values
 from proxy.gateway.paths import BOTH, ONE, Target
 from proxy.grpc import wire
 from proxy.grpc.inner import InnerCall, Served
+from proxy.grpc.timed_calls import Timing
 from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
 
@@ -111,8 +111,8 @@ class GatewayCall(InnerCall):
 
     __slots__ = (
         "_asked", "_began", "_begun", "_busy", "_deaf", "_going_on", "_queue", "_queued", "_registry",
-        "_request", "_room", "_size", "_span", "_status", "_target", "_timer", "_times", "_unread", "counted",
-        "gone", "started_http",
+        "_request", "_room", "_size", "_span", "_status", "_target", "_timer", "_timing", "_unread",
+        "counted", "gone", "started_http",
     )
 
     def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
@@ -137,20 +137,25 @@ class GatewayCall(InnerCall):
         self.gone = False  # answered, or the client has left
         self.started_http = False
         self._span: Span | None = None  # of a trace, if it is sampled
-        self._began = 0.0
-        self._times: Histogram | None = None  # of its method, until it has ended
+        self._began = 0.0  # negative once it has ended
+        self._timing: Timing | None = None
         self._timer = None if timeout_s is None else room.loop.call_later(timeout_s, self._expire)
         request.on_close = self._left
         request.on_drain = self._drained
 
     def open(self, registry: Served, request: bytes | None) -> None:
         self._began = self._room.loop.time()
-        self._times = registry.count(self.path, self.field(b"client-api-version"))
+        self._timing = registry.count(self.path, self.field(b"client-api-version"))
         if registry.tracer is not None:
             self._span = registry.tracer.begin(self.path, self.field, self.peer)
             if self._span is not None and request is not None:
                 self._span.received(len(request))
         super().open(registry, request)
+
+    @property
+    def timed(self) -> bool:  # type: ignore[override]
+        """Whether a slow log is told of it."""
+        return self._timing is not None and self._timing.slow is not None
 
     def finish(self, status: int = wire.OK, message: str = "") -> None:
         self._over(status, message)
@@ -161,9 +166,9 @@ class GatewayCall(InnerCall):
         super().cancel()
 
     def _over(self, status: int, message: str) -> None:
-        if self._times is not None:
-            times, self._times = self._times, None
-            times.observe(self._room.loop.time() - self._began)
+        if self._timing is not None and self._began >= 0:
+            began, self._began = self._began, -1.0
+            self._timing.observe(self.peer, self._room.loop.time() - began)
         if self._span is not None:
             span, self._span = self._span, None
             span.end(status, message)

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 from cluster.errors import EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.histogram import Histogram
 from cluster.machine import Tracer
 from proxy.grpc import wire
 from proxy.grpc.calls import BACKLOG_BYTES, StreamHandler, UnaryHandler
+from proxy.grpc.timed_calls import Timing
 
 CANCELLED = wire.CANCELLED
 
@@ -30,7 +30,7 @@ class Served(Protocol):
     @property
     def tracer(self) -> Tracer | None: ...
     def served(self, path: str) -> UnaryHandler | StreamHandler | None: ...
-    def count(self, path: bytes, version: bytes) -> Histogram | None: ...
+    def count(self, path: bytes, version: bytes) -> Timing | None: ...
 
 
 class Apart:

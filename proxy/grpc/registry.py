@@ -13,7 +13,7 @@ from cluster.machine import Tracer
 from proxy.grpc import wire
 from proxy.grpc.calls import Call, StreamHandler, UnaryHandler
 from proxy.grpc.kinds import RefusedCall, StreamCall, UnaryCall
-from proxy.grpc.timed_calls import KINDS, new_times
+from proxy.grpc.timed_calls import KINDS, Ended, Timing, new_times
 from proxy.grpc.traced_calls import traced
 from proxy.http.http1_plain import FindPlain, TakeWhole
 from proxy.http.http2 import Connection, HeaderBlock, Stream
@@ -24,7 +24,6 @@ _VERSION = re.compile(r"[0-9]{1,4}\.[0-9]{1,4}(\.[0-9A-Za-z.+-]{1,24})?")
 CLIENT_VERSION = b"client-api-version"
 _GATEWAY = b"grpcgateway-accept"
 _MOST_CLIENTS = 32  # kinds and versions that are counted apart
-Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
 
 
 @dataclass(slots=True, eq=False)
@@ -103,12 +102,16 @@ class Registry:
         found = self._methods.get(path.encode())
         return None if found is None else found[1]
 
-    def count(self, path: bytes, version: bytes) -> Histogram | None:
-        """Count a client's call that no HTTP/2 stream carries; the times of its method, if they are
-        measured."""
-        if (found := self._methods.get(path)) is not None:
-            self._client(found[2], version.decode("latin-1")).calls += 1
-        return self.times.get(wire.text_of(path))
+    def count(self, path: bytes, version: bytes) -> Timing | None:
+        """Count a client's call that no HTTP/2 stream carries; what wants to know how long it takes, if
+        anything does."""
+        if (found := self._methods.get(path)) is None:
+            return None
+        self._client(found[2], version.decode("latin-1")).calls += 1
+        if not self._timed and self._slow is None:
+            return None
+        text = wire.text_of(path)
+        return Timing(text, self.times.get(text), self._slow if found[2] == "unary" else None)
 
     def find_http(self, path: str) -> HttpHandler | None:
         found = self._http.get(path)

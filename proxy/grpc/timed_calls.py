@@ -7,12 +7,31 @@ They take the place of the other kinds then; without the flags a call carries no
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from cluster.histogram import DEFAULT_S, Histogram
 from proxy.grpc import wire
 from proxy.grpc.calls import Call
 from proxy.grpc.kinds import StreamCall, UnaryCall
 from proxy.http.http2 import Connection, HeaderBlock
+
+Ended = Callable[[str, str, float], None]  # a call's path, its client's address, how long it took in s
+
+
+@dataclass(slots=True, frozen=True)
+class Timing:
+    """What wants to know how long a call took that no HTTP/2 stream carries."""
+
+    path: str
+    times: Histogram | None
+    slow: Ended | None
+
+    def observe(self, client: str, took_s: float) -> None:
+        if self.times is not None:
+            self.times.observe(took_s)
+        if self.slow is not None:
+            self.slow(self.path, client, took_s)
 
 
 class _Timed(Call):

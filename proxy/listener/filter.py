@@ -12,7 +12,8 @@ from urllib.parse import quote, unquote_to_bytes
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.machine import Tracer
-from proxy.grpc.registry import Ended, Registry
+from proxy.grpc.registry import Registry
+from proxy.grpc.timed_calls import Ended
 from proxy.http.requests import HttpHandler, HttpRequest
 
 _TEXT = "text/plain; charset=utf-8"

@@ -1,9 +1,9 @@
 """Requests that take long are logged, with what each waited for (``--warning-unary-request-duration``).
 
 The router's sweep, every 50 ms, finds requests that are open for too long, and later that they have ended:
-the logged time is up to 50 ms too long. With a shorter limit each unary gRPC call is timed
-(``proxy.grpc.timed_calls``) and logged without what it waited for; the sweep finds those of the JSON gateway
-and of Lock and Election.
+the logged time is up to 50 ms too long. With a shorter limit each unary call is timed
+(``proxy.grpc.timed_calls``), the JSON gateway's too, and logged without what it waited for; the sweep finds
+those of Lock and Election.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ class Front:
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
         self.room = Room(self.loop, Memory(memory_bytes), 1 << 20, 8 << 20)
         self.watches = Watches()
-        self.registry = Registry(timed=True)
+        self.told: list[tuple[str, str, float]] = []  # unary calls that have ended
+        self.registry = Registry(timed=True, slow=lambda *call: self.told.append(call))
         self.registry.stream(WATCH.method, self.watches)
         self.output = Output()
         limits = Limits(max_body_bytes=4 << 20)
@@ -247,3 +248,24 @@ async def _counted() -> None:
         {("stream", "unknown"): 1}, 0)
     call.finish()
     assert times.count == 1
+    assert not front.told, "a stream lasts as long as its client wants"
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_who_wants_to_know_of_slow_calls_is_told_of_each_that_is_no_stream(timed: bool) -> None:
+    asyncio.run(_told(timed))
+
+
+async def _told(timed: bool) -> None:
+    front, calls = Front(), list[Any]()
+    front.registry = Registry(timed=timed, slow=lambda *call: front.told.append(call))
+    front.target = TARGETS["/v3/kv/put"]
+    front.registry.unary(front.target.method, lambda call, data: calls.append(call))
+    front.post(b"{}")
+    (call,) = calls
+    assert call.timed
+    assert not front.told
+    call.finish()
+    ((path, client, took_s),) = front.told
+    assert (path, client, call.timed) == ("/etcdserverpb.KV/Put", "peer", True)
+    assert 0 <= took_s < LIMIT_S

@@ -121,7 +121,7 @@ def test_below_the_time_of_a_sweep_each_call_is_told_as_it_ends() -> None:
     net = Net().started()
     net.router.slow = requests
     with structlog.testing.capture_logs() as logs:
-        for timed in (True, False):  # one of the JSON gateway is not: the sweep finds it
+        for timed in (True, False):  # one of Lock is not: the sweep finds it
             call(net, "Put", rpc_pb2.PutRequest(key=b"slow"), timed=timed)
             (asked,) = net.nodes[1].take(Method.PUT)
             net.pass_time(0.2)
