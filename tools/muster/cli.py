@@ -99,7 +99,7 @@ def _server(args: list[str]) -> int:
         values = resolve(SERVER_FLAGS, args, os.environ)
         if values["help"]:
             return _help()
-        if values["version"]:
+        if values["version"] and not values.rest:
             return _version()
         warnings = values.warnings
         from tools.muster.proxy_mode import kind

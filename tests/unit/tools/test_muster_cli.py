@@ -99,6 +99,7 @@ def test_streams_that_are_closed_lead_nowhere(closed: str, tmp_path: Path) -> No
         (("--nope",), 2, "flag provided but not defined: -nope"),
         (("--snapshot-count=x",), 2, 'invalid value "x" for flag -snapshot-count'),
         (("stray",), 1, "'stray' is not a valid flag"),
+        (("--version", "stray"), 1, "error verifying flags, 'stray' is not a valid flag"),
         (
             ("--heartbeat-interval=300",), 1,
             "error verifying flags, --election-timeout[1000ms] should be at least as 5 times",
