@@ -223,6 +223,7 @@ def test_a_file_may_say_where_to_listen_and_leave_what_to_advertise(tmp_path: Pa
 
 def test_a_log_level_may_be_written_in_capitals() -> None:
     assert parse("--log-level=WARN")["log-level"] == "warn"
+    assert parse("--log-level=dpanic")["log-level"] == "dpanic"
 
 
 def test_a_cost_that_bcrypt_does_not_know_is_the_usual_one() -> None:

@@ -14,7 +14,7 @@ from tools.muster.config.kinds import Flag, Kind, Support
 S, B, U, N, D = Kind.STR, Kind.BOOL, Kind.UINT, Kind.INT, Kind.DURATION
 URLS, L, E = Kind.URLS, Kind.LIST, Kind.ENUM
 NO, REFUSED, IGNORED = Support.NO_EFFECT, Support.REFUSED, Support.IGNORED
-LEVELS = ("debug", "info", "warn", "error", "panic", "fatal")
+LEVELS = ("debug", "info", "warn", "error", "dpanic", "panic", "fatal")
 ROTATION = '{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}'
 _CLIENT, _PEER = "client-transport-security/", "peer-transport-security/"
 _DISCOVERY = "discovery-config/client/"
