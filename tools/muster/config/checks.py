@@ -23,7 +23,10 @@ _LEAST_COST, _MOST_COST, _USUAL_COST = 4, 31, 10  # bcrypt's
 _LEAST_MS = 1000
 _LEAST = {"max-client-connections": 1, "max-client-snapshots": 1, "max-connection-snapshots": 1,
           "max-control-frames": 100, "max-stream-resets": 100}
-_MOST_WINDOW_BYTES = (1 << 31) - 1  # HTTP/2's: clients end a connection that grants more
+_MOST = {
+    "max-unanswered-bytes": (1 << 31) - 1,  # HTTP/2's window: clients end a connection that grants more
+    "write-buffer-bytes": 1 << 60,  # the store counts half as much again in 64 bits
+}
 _ZERO_IS_DEFAULT = ("auth-token-ttl", "max-concurrent-streams", "snapshot-count", "snapshot-catchup-entries")
 # the largest one leaves room in a block of 33 frames of HTTP/2
 _LEAST_HEADER_BYTES, _MOST_HEADER_BYTES = 4096, 524_288
@@ -195,8 +198,9 @@ def check_limits(values: Values) -> None:
     for name, least in _LEAST.items():
         if values[name] != AUTO and values[name] < least:
             raise ConfigError(f"--{name} must be at least {least}")
-    if values["max-unanswered-bytes"] > _MOST_WINDOW_BYTES:
-        raise ConfigError(f"--max-unanswered-bytes must be at most {_MOST_WINDOW_BYTES}")
+    for name, most in _MOST.items():
+        if values[name] > most:
+            raise ConfigError(f"--{name} must be at most {most}")
     if not _LEAST_HEADER_BYTES <= values["max-header-bytes"] <= _MOST_HEADER_BYTES:
         raise ConfigError(
             f"--max-header-bytes must be at least {_LEAST_HEADER_BYTES} and at most {_MOST_HEADER_BYTES}")
