@@ -104,7 +104,8 @@ def _end_unread() -> NoReturn:
 
 
 def _open_streams() -> None:
-    """Those that are closed lead nowhere, as those of a program in Go."""
+    """Those that are closed lead nowhere, as those of a program in Go. Errors come line by line, whatever
+    PYTHONUNBUFFERED says: a signal may end the program at any time."""
     if sys.stdin is not None:
         given = io.BufferedReader(_Input(sys.stdin.fileno(), "rb", closefd=False))
         sys.stdin = io.TextIOWrapper(given, sys.stdin.encoding, sys.stdin.errors, newline="\n")
@@ -112,8 +113,9 @@ def _open_streams() -> None:
         stream = getattr(sys, name)
         if stream is not None:
             output = io.BufferedWriter(_Output(stream.fileno(), "wb", closefd=False))
+            by_line = name == "stderr" or bool(stream.line_buffering)
             setattr(sys, name, io.TextIOWrapper(
-                output, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering)))
+                output, stream.encoding, stream.errors, line_buffering=by_line))
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

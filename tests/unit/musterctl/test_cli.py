@@ -54,6 +54,26 @@ def test_streams_that_are_full_or_closed(words: str, code: int, said: bytes) -> 
     assert (ended.returncode, ended.stderr) == (code, said)
 
 
+_SAYS_AND_WAITS = """
+import os, signal, sys
+from tools.musterctl.cli import _open_streams
+
+_open_streams()
+print("what is wrong", file=sys.stderr)
+os.kill(os.getpid(), signal.SIGTERM)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_signal_loses_no_line_of_stderr(unbuffered: str) -> None:
+    """With PYTHONUNBUFFERED, as in most containers, lines stayed in a buffer until the program's end."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _SAYS_AND_WAITS], check=False, capture_output=True, timeout=60,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered})  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, b"what is wrong\n")
+
+
 @pytest.mark.skipif(shutil.which("localedef") is None, reason="needs localedef")
 def test_arguments_variables_and_names_of_files_are_octets_in_any_locale(tmp_path: Path) -> None:
     """In one of Latin-1 they became other octets, so etcdctl did not find the key."""

@@ -45,8 +45,9 @@ def end_at_interrupt() -> None:
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> NoReturn:
-    with contextlib.suppress(RuntimeError):  # the signal came while this thread flushes: the bytes are out
-        sys.stdout.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(RuntimeError):  # it came while this thread flushes: the bytes are out
+            stream.flush()
     os._exit(0)
 
 
