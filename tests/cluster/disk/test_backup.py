@@ -36,11 +36,17 @@ def ctl(hosts: Hosts, host: int, *words: str, code: int = 0) -> subprocess.Compl
     return made
 
 
+def logs(hosts: Hosts, host: int) -> Path:
+    return hosts.folder / f"h{host}.logs"
+
+
 def backup(hosts: Hosts, host: int, to: int, code: int = 0) -> str:
-    """Copy one host's data directory to another's place; what is said of it."""
+    """Copy one host's data directory to another's place, and its logs; what is said of it."""
     folders = (str(hosts.folder / f"h{number}") for number in (host, to))
     data_dir, backup_dir = folders
-    made = ctl(hosts, host, "backup", f"--data-dir={data_dir}", f"--backup-dir={backup_dir}", code=code)
+    made = ctl(
+        hosts, host, "backup", f"--data-dir={data_dir}", f"--backup-dir={backup_dir}",
+        f"--backup-wal-dir={logs(hosts, to)}", code=code)  # fmt: skip
     assert made.stdout == ""
     return made.stderr
 
@@ -48,7 +54,7 @@ def backup(hosts: Hosts, host: int, to: int, code: int = 0) -> str:
 def in_place(data_dir: Path, backup_dir: Path) -> str:
     """The same of files, asked for in the empty directory itself."""
     backup_dir.mkdir()
-    words = ("--api=2", "backup", f"--data-dir={data_dir}", "--backup-dir=.")
+    words = ("--api=2", "backup", f"--data-dir={data_dir}", "--backup-dir=.", "--backup-wal-dir=../h3.logs")
     made = forks.run(
         [*forks.MUSTERCTL, *words], env=environment(), cwd=backup_dir,
         capture_output=True, text=True, check=False, timeout=200)  # fmt: skip
@@ -57,8 +63,10 @@ def in_place(data_dir: Path, backup_dir: Path) -> str:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether a copy is its user's alone, and nothing lies there besides."""
-    found = [path for path in folder.rglob("*") if path.stat().st_mode & 0o077]
+    """Whether a copy is its user's alone, with its logs, and nothing lies there besides."""
+    beside = folder.with_suffix(".logs")
+    found = [path for path in (*folder.rglob("*"), *beside.rglob("*")) if path.stat().st_mode & 0o077]
+    assert {path.name for path in beside.iterdir()} == {f"shard-{shard}" for shard in range(SHARDS)}
     return not found and [path.name for path in folder.iterdir()] == ["member"]
 
 
@@ -127,7 +135,7 @@ def test_a_copy_of_a_host_that_runs_is_a_new_cluster_which_grows(hosts: Hosts) -
     assert other.read_text() == "somebody else's"
     assert is_private(hosts.folder / "h1")
     assert "is not empty" in backup(hosts, 0, to=1, code=1)
-    hosts.start(1, FORCED)
+    hosts.start(1, FORCED, f"--wal-dir={logs(hosts, 1)}")
     until(lambda: serves(hosts, 1) and publishes(hosts, 1), LIMIT_S)
     holds_all(hosts, 1)
     (old,) = ctl(hosts, 0, "member", "list").stdout.splitlines()
@@ -157,7 +165,7 @@ def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hos
     process = hosts.start(3)
     assert process.wait(LIMIT_S) == 1
     assert "it starts with --force-new-cluster" in hosts.log(3)
-    hosts.start(3, FORCED)
+    hosts.start(3, FORCED, f"--wal-dir={logs(hosts, 3)}")
     until(lambda: serves(hosts, 3) and publishes(hosts, 3), LIMIT_S)
     holds_all(hosts, 3)
     assert not (hosts.folder / "h3/member/copied").exists()  # from then on it is a host like any other

@@ -33,10 +33,8 @@ _ASIDE = ".copying"  # in the backup's directory, until it is whole
 
 
 def backup(run: Run) -> None:
-    """``backup --data-dir D --backup-dir B``. v3 data is always in it."""
+    """``backup --data-dir D --backup-dir B [--backup-wal-dir W]``. v3 data is always in it."""
     data_dir, backup_dir = (Path(run.options.string(name)) for name in ("data-dir", "backup-dir"))
-    if run.options.string("backup-wal-dir"):
-        refuse("--backup-wal-dir has no use: the copy contains its logs; --wal-dir moves them at its start")
     if not run.options.string("backup-dir"):
         refuse("--backup-dir is required: the directory for the copy")
     if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
@@ -47,9 +45,12 @@ def backup(run: Run) -> None:
         (data_dir / "member" / "identity.json").read_bytes()
         if run.options.string("wal-dir"):
             os.listdir(run.options.string("wal-dir"))  # the data directory knows where its logs are
-        if backup_dir.exists() and any(path.name != _ASIDE for path in backup_dir.iterdir()):
-            refuse(f"{backup_dir} is not empty")
+        for folder in (run.options.string(name) for name in ("backup-dir", "backup-wal-dir")):
+            if folder and os.path.exists(folder) and any(name != _ASIDE for name in os.listdir(folder)):
+                refuse(f"{folder} is not empty")
         _copy(run, data_dir, backup_dir)
+    except shutil.Error as error:
+        refuse("; ".join(reason for *_, reason in error.args[0][:3]))
     except OSError as error:
         refuse(f"open {error.filename}: {(error.strerror or '').lower()}")
 
@@ -69,14 +70,14 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
         refuse(error)
     try:
         with copies.held(str(data_dir)):
-            _of_files(data_dir, backup_dir)
+            _of_files(run, data_dir, backup_dir)
     except ConfigError as error:
         refuse(error)
     finally:
         lock.release()
 
 
-def _of_files(data_dir: Path, backup_dir: Path) -> None:
+def _of_files(run: Run, data_dir: Path, backup_dir: Path) -> None:
     from tools.muster.host.identity.copies import LOCK, mark
 
     aside = _aside(backup_dir)
@@ -85,9 +86,7 @@ def _of_files(data_dir: Path, backup_dir: Path) -> None:
         # links of --wal-dir are followed: the copy has its logs inside
         shutil.copytree(data_dir / "member", aside / "data" / "member", ignore=left_out)
         mark(str(aside / "data"))
-        _take_place(aside, backup_dir)
-    except shutil.Error as error:
-        refuse("; ".join(reason for *_, reason in error.args[0][:3]))
+        _take_place(aside, backup_dir, run.options.string("backup-wal-dir"))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _say(f"copied the files of the stopped host to {backup_dir}; the copy keeps its IDs")
@@ -111,7 +110,7 @@ def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
     try:
         _save(run, status, file)
         restored = restore_host(file, new, Changed(), False, lambda done, total: None)
-        _take_place(aside, backup_dir)
+        _take_place(aside, backup_dir, run.options.string("backup-wal-dir"))
     except (NoBackup, ConfigError, StorageError) as error:
         refuse(error)
     finally:
@@ -199,10 +198,20 @@ def _aside(backup_dir: Path) -> Path:
     return aside
 
 
-def _take_place(aside: Path, backup_dir: Path) -> None:
+def _take_place(aside: Path, backup_dir: Path, wal_dir: str) -> None:
+    """``wal_dir``: where the copy finds its logs from now on; "": in itself."""
     from node.durable import sync_directory
+    from tools.muster.host.identity.wal_dir import move_logs
 
-    os.replace(aside / "data" / "member", backup_dir / "member")
+    member = aside / "data" / "member"
+    nodes = sorted(member.glob("shard-*")) if wal_dir else []
+    try:
+        move_logs(wal_dir, nodes)
+        os.replace(member, backup_dir / "member")
+    except OSError:
+        for node in nodes:
+            shutil.rmtree(Path(wal_dir, node.name), ignore_errors=True)
+        raise
     for folder in (backup_dir, backup_dir.resolve().parent):  # the backup's directory may be new
         sync_directory(folder)
 
