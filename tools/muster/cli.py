@@ -1,7 +1,7 @@
 """The command line ``muster [flags]``, ``muster local | proxy | gateway | console | ...``.
 
 Exit codes: 0 normal, 1 a wrong setting or a failure, 2 an unreadable command line. Every error is one line on
-stderr.
+stderr. The commands follow it where a server's flag cannot be read.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ def guarded(command: Callable[[list[str]], int], args: list[str]) -> int:
     try:
         return command(args)
     except UsageError as e:
-        print(f"muster: {e}. See 'muster --help'.", file=sys.stderr)
-        return 2
+        return _unread(e)
     except ConfigError as e:
         print(f"muster: {e}", file=sys.stderr)
         return 1
@@ -56,6 +55,11 @@ def guarded(command: Callable[[list[str]], int], args: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def _unread(error: UsageError) -> int:
+    print(f"muster: {error}. See 'muster --help'.", file=sys.stderr)
+    return 2
 
 
 def _dispatch(args: list[str]) -> int:
@@ -110,6 +114,12 @@ def _server(args: list[str]) -> int:
 
             console.require()
             console.listen_of(values["console-listen"], "", "")
+    except UsageError as e:
+        from tools.muster.flag_docs import commands_usage
+
+        code = _unread(e)
+        print(commands_usage(COMMANDS), file=sys.stderr)
+        return code
     except ConfigError as e:
         # what was given in vain may be what is wanted, and no log says so
         vain = "; ".join(w for w in warnings if w.startswith("unrecognized ") or " is ignored: " in w)

@@ -18,10 +18,15 @@ def groups(table: Mapping[str, Flag]) -> dict[str, list[Flag]]:
     return found
 
 
-def usage(commands: Mapping[str, str]) -> str:
+def commands_usage(commands: Mapping[str, str]) -> str:
     lines = ["Usage:", "", "  muster [flags]", "    Run a server: one host of a cluster.", ""]
     for command, what in commands.items():
         lines += [f"  muster {command}", f"    {what[0].upper()}{what[1:]}."]
+    return "\n".join(lines)
+
+
+def usage(commands: Mapping[str, str]) -> str:
+    lines = [commands_usage(commands)]
     for group, flags in groups(SERVER_FLAGS).items():
         if group in HIDDEN:
             continue

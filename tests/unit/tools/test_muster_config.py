@@ -93,7 +93,9 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ("--heartbeat-interval=0", "--heartbeat-interval must be >0 (set to 0ms)"),
         (
             "--listen-client-urls=http://0.0.0.0:2379",
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly",
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly. When listening "
+            "on specific address(es), this etcd process must advertise accessible url(s) to each connected "
+            "client",
         ),
         (
             "--initial-cluster=default=localhost:2380",
@@ -121,7 +123,7 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ),
         (
             "--initial-cluster=infra0=http://a:1,http://b:1",
-            'error setting up initial cluster: "http://b:1" is not of the form name=URL',
+            "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: http://b:1 (",
         ),
         (
             "--initial-cluster=infra0=http://a:1,infra1=http://a:1",

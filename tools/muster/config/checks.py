@@ -91,7 +91,8 @@ def check_advertised(values: Values) -> None:
     if unsaid and values["proxy"] == "off" and not falls_back:
         raise ConfigError(
             "--advertise-client-urls is required when --listen-client-urls is set explicitly. When listening "
-            "on specific address(es), this process must advertise accessible url(s) to each connected client")
+            "on specific address(es), this etcd process must advertise accessible url(s) to each connected "
+            "client")
 
 
 def check_listeners(peer: tuple[Url, ...], client: tuple[Url, ...], http: tuple[Url, ...]) -> None:

@@ -97,7 +97,9 @@ def parse_initial_cluster(text: str) -> InitialCluster:
     for part in (p.strip() for p in text.split(",") if p.strip()):
         name, equals, url = part.partition("=")
         if not equals or "://" in name:
-            raise ConfigError(f'error setting up initial cluster: "{part}" is not of the form name=URL')
+            raise ConfigError(
+                "error setting up initial cluster: URL scheme must be http, https, unix, or unixs: "
+                f"{part} (an entry has the form name=URL)")
         parsed = parse_peer_url(url)
         if parsed.text in seen:
             raise ConfigError(f"error setting up initial cluster: initial cluster {text} has duplicate url")

@@ -379,6 +379,22 @@ def test_the_password_of_a_url_is_in_no_log(tmp_path: Path, monkeypatch: pytest.
     assert "secret" not in f"{lines} {failed.value}"
 
 
+@pytest.mark.parametrize(("fallback", "lines"), [("exit", 2), ("proxy", 0)])
+def test_who_ends_at_a_full_cluster_is_told_to_take_a_new_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fallback: str, lines: int
+) -> None:
+    store = Store(size="1")
+    store.add("bb", B)
+    monkeypatch.setattr(by_url, "Service", lambda url, proxy: store)
+    settings = built(tmp_path, "http://d/t", f"--discovery-fallback={fallback}")
+    with structlog.testing.capture_logs() as logged, pytest.raises(by_url.ClusterFull):
+        by_url.with_cluster(settings, structlog.get_logger())
+    assert [line["event"] for line in logged if line["log_level"] == "warning"] == [
+        "discovery token http://d/t was used, but failed to bootstrap the cluster.",
+        "please generate a new discovery token and try to bootstrap again.",
+    ][:lines]
+
+
 @pytest.mark.parametrize(
     "more", ["--initial-cluster=h0=http://127.0.0.1:23800", "--discovery-srv=example.com"]
 )

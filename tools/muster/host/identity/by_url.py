@@ -95,9 +95,10 @@ def _told(config: ServerConfig, reason: str, log: Logger) -> ConfigError:
     """The error, after log lines with advice."""
     url = shown(url) if (url := config.values["discovery"]) else discovers(config)
     text = f"failed to join discovery cluster ({reason})"
-    if reason == directory.FULL:
-        # etcd refuses proxies with a token
-        return ClusterFull(text) if config.values["discovery"] else ConfigError(text)
+    # etcd refuses proxies with a token
+    full = reason == directory.FULL and config.values["discovery"] != ""
+    if full and config.values["discovery-fallback"] != "exit":
+        return ClusterFull(text)
     if reason == directory.DUPLICATE_ID:
         log.warning(f'member "{config.name}" has previously registered with discovery service token ({url}).')
         log.warning(
@@ -113,6 +114,6 @@ def _told(config: ServerConfig, reason: str, log: Logger) -> ConfigError:
     else:
         log.warning(f"discovery token {url} was used, but failed to bootstrap the cluster.")
         log.warning("please generate a new discovery token and try to bootstrap again.")
-    return ConfigError(text)
+    return ClusterFull(text) if full else ConfigError(text)
 
 
