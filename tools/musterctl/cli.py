@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
@@ -33,6 +34,7 @@ def main() -> NoReturn:
     """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
     _begin_in_utf8()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    warnings.simplefilter("ignore", ResourceWarning)  # of such connections, in Python's development mode
     _open_streams()
     try:
         code = run(sys.argv[1:])

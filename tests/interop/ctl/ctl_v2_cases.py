@@ -271,6 +271,20 @@ SHARED: dict[str, list[Run]] = {
             help nosuch
             help help
             help h
+            help -h
+            h --help
+            help -h get
+            help --help=false get
+            help get --bogus
+            help --bogus
+            help -h=x
+            member help -h
+            member help --bogus
+            member help help
+            user h h
+            member ''
+            member '' x
+            member help ''
             set --help
             backup --help
             exec-watch -h
@@ -358,6 +372,8 @@ SHARED: dict[str, list[Run]] = {
             --debug --no-sync --output json get --quorum --sort nokey
             --debug cluster-health
             --debug updatedir nokey
+            --debug --no-sync setdir ''
+            --debug --no-sync rm -r ''
             --debug --no-sync update é/<a>~b v~w&
             --debug --no-sync rm nokey --dir --recursive --with-value v --with-index 3
         """),

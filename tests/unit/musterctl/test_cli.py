@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,21 @@ def test_what_fails_elsewhere_is_no_failed_output() -> None:
         "cli.run = fails; cli.main()")  # fmt: skip
     ended = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, timeout=60)
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, b"TimeoutError")
+
+
+def test_connections_that_the_end_closes_are_no_warnings() -> None:
+    """They were, after right output, where Python warns of everything."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        line = ["--api", "2", "--no-sync", "--endpoints", f"http://127.0.0.1:{server.getsockname()[1]}"]
+        asking = subprocess.Popen(
+            [sys.executable, "-X", "dev", "-m", "tools.musterctl", *line, "get", "k"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+        client, _ = server.accept()
+        with client:
+            client.recv(1 << 16)
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 60\r\n\r\n"
+                           b'{"action":"get","node":{"key":"/k","value":"v","x":"12345"}}')
+            assert asking.communicate(timeout=60) == (b"v\n", b"")
 
 
 def test_version_loads_no_network_code() -> None:

@@ -13,6 +13,13 @@ PROGRAM = "musterctl"
 _ABOUT = "A simple command line client for etcd."
 
 
+def of_help(parent: Command | None) -> str:
+    """``help help``, ``member help help``."""
+    path = f"{PROGRAM} {parent.name} help" if parent else ""
+    name, use = (f"   {path}", f"   {path} [command]") if parent else ("   ", "    [command]")
+    return f"NAME:\n{name} - {HELP_COMMAND.usage}\n\nUSAGE:\n{use}\n"
+
+
 def whole() -> str:
     return _app(PROGRAM, _ABOUT, COMMANDS, GLOBAL, HELP_COMMAND)
 

@@ -114,7 +114,7 @@ def change(answer: Response) -> Change:
 
 
 def _path(key: str) -> str:
-    key = key if key.startswith("/") else f"/{key}"
+    key = key if not key or key.startswith("/") else f"/{key}"
     return quote(gotext.raw(canonical(f"/v2/keys{key}")), safe="/$&+,:;=@")
 
 

@@ -13,13 +13,8 @@ from tools.musterctl.v2.line import HELP, DoubledError, LineError, Values, optio
 from tools.musterctl.v2.table import COMMANDS, GLOBAL, Command, find
 
 _NO_TOPIC = 3
+_HELP = ("help", "h")
 _DEEPEST = 20_000  # calls: a key of 4096 bytes has 2,047 levels, and JSON of it twice that
-_HELP_OF_HELP = """NAME:
-    - Shows a list of commands or help for one command
-
-USAGE:
-    [command]
-"""
 
 
 @dataclass(slots=True)
@@ -42,7 +37,7 @@ def start(words: list[str]) -> None:
     if given.switch("version"):
         return _show(f"{helps.PROGRAM} version: {version()}\nAPI version: 2\n")
     name = rest[0] if rest else ""
-    if name in ("", "help", "h"):
+    if name in ("", *_HELP):
         return _topic(rest[1:], COMMANDS, None)
     command = find(COMMANDS, name)
     if command is None:
@@ -57,9 +52,9 @@ def _group(parent: Command, given: Values, words: list[str]) -> None:
         options, rest = parse([HELP], words)
     except LineError as error:
         raise _wrong("Incorrect Usage. ", error, helps.group(parent)) from None
-    if options.switch("help") or not rest:
+    if options.switch("help") or not rest or not rest[0]:
         return _show(helps.group(parent))
-    if rest[0] in ("help", "h"):
+    if rest[0] in _HELP:
         return _topic(rest[1:], parent.children, parent)
     command = find(parent.children, rest[0])
     if command is None:
@@ -82,10 +77,18 @@ def _one(command: Command, parent: Command | None, given: Values, words: list[st
 
 
 def _topic(words: list[str], commands: tuple[Command, ...], parent: Command | None) -> None:
+    try:
+        options, words = parse([HELP], words)
+    except LineError as error:
+        raise _wrong("Incorrect Usage: ", error, helps.of_help(parent)) from None
+    if options.switch("help"):
+        return _show(helps.of_help(parent))
     if not words:
         return _show(helps.group_as_program(parent) if parent else helps.whole())
-    if parent is None and words[0] in ("help", "h"):
-        return _show(_HELP_OF_HELP)
+    if words[0] in _HELP:
+        return _show(helps.of_help(parent))
+    if parent and not words[0]:
+        return _show(helps.group(parent))
     command = find(commands, words[0])
     if command is None:
         raise _no_topic(words[0])
