@@ -66,7 +66,7 @@ def run(config: ServerConfig) -> int:
                 say_removed(log)
                 return 0  # as etcd: another start is of no use
             finish_drops(config.data_dir)
-            identity, is_new = bootstrap.establish(config)
+            identity, is_new = bootstrap.establish(config, log.warning)
             config = with_shards(config, identity.shard_count)
             ports.check(config, identity, log)
             if force:

@@ -6,6 +6,7 @@ import itertools
 import json
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 import zmq
@@ -97,6 +98,58 @@ def test_another_users_process_is_no_answer_until_the_time_is_over(monkeypatch: 
         with pytest.raises(ConfigError, match="need the same --peer-key-file"):
             join(initial, "h1", "", None, lambda url: url, own_user=True)
         assert len(asked) == 1
+
+
+def _told(named: str, more: str = "") -> dict[str, object]:
+    """Hosts a, b and c of this machine; ``named``: those that have started; ``more``: one that was added."""
+    members = [
+        {"id": f"{port}", "name": name if name in named else "", "peer_urls": [f"http://127.0.0.1:{port}"],
+         "client_urls": [], "learner": False}
+        for port, name in enumerate(f"abc{more}", 1)
+    ]
+    return {"cluster_id": "7", "shards": 1, "depth": 2, "members": members, "removed": []}
+
+
+@pytest.mark.parametrize(("answers", "ends"), [
+    ({1: ("abc", ""), 2: ("abc", ""), 3: ("abc", "")}, True),
+    ({1: ("ab", ""), 2: ("ab", "")}, True),  # nobody waits for one that was added and has not started
+    ({1: ("abc", ""), 2: ("abc", ""), 3: ("abc", "d")}, False),  # two lag behind the leader
+    ({1: ("abc", ""), 2: ("abc", "")}, False),  # the third may be the leader
+    ({1: ("", "")}, False),
+])  # fmt: skip
+def test_a_wrong_list_ends_a_start_once_no_member_can_know_better(
+    answers: dict[int, tuple[str, str]], ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It took ten seconds without a word."""
+    now, said = [0.0], list[str]()
+
+    def answered(host: str, port: int, *_: object) -> bytes:
+        return QUESTION + json.dumps(_told(*answers[port])).encode() if port in answers else b""
+
+    monkeypatch.setattr(joining, "asked_in_clear", answered)
+    monkeypatch.setattr(joining, "time", SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s)))  # fmt: skip
+    initial = (("a", ("http://127.0.0.1:1",)), ("d", ("http://127.0.0.1:4",)))
+    with pytest.raises(ConfigError, match="member count is unequal"):
+        join(initial, "d", "", None, str, "", False, said.append)
+    assert now == [2.0 if ends else 10.0]
+    assert ["member count is unequal" in line for line in said] == [True]
+
+
+def test_an_answer_that_lags_behind_ends_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that answers hears of the added host when the others have known it for long."""
+    now = [0.0]
+
+    def answered(host: str, port: int, *_: object) -> bytes:
+        late = port == 1 and now[0] < 6
+        return QUESTION + json.dumps(_told("abc", "" if late else "d")).encode()
+
+    monkeypatch.setattr(joining, "asked_in_clear", answered)
+    monkeypatch.setattr(joining, "time", SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s)))  # fmt: skip
+    initial = [(name, (f"http://127.0.0.1:{port}",)) for port, name in enumerate("abcd", 1)]
+    assert join(initial, "d", "", None, str)[2] == 4
+    assert now == [6.0]
 
 
 def test_why_tls_keeps_a_host_out_is_said_once_the_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,9 +143,11 @@ def known(data_dir: str) -> Identity:
         raise ConfigError(f"{data_dir} holds no data of a host ({path}: {e.strerror})") from None
 
 
-def establish(config: ServerConfig) -> tuple[Identity, bool]:
+def establish(
+    config: ServerConfig, tell: Callable[[str], None] = joining.untold
+) -> tuple[Identity, bool]:
     """This host's identity, and whether it is new: then nothing is written before :func:`keep`. Call with the
-    data directory locked."""
+    data directory locked. ``tell``: of :func:`joining.join`."""
     path = _identity_file(config.data_dir)
     try:
         found = path.read_bytes()
@@ -171,7 +173,7 @@ def establish(config: ServerConfig) -> tuple[Identity, bool]:
         raise ConfigError(
             f"{path} is missing, but {path.parent} holds {', '.join(leftovers)}: restore the file or empty "
             "the data directory")
-    return (_join(config) if config.initial_cluster_state == "existing" else identity_of(config)), True
+    return (_join(config, tell) if config.initial_cluster_state == "existing" else identity_of(config)), True
 
 
 def keep(config: ServerConfig, identity: Identity) -> None:
@@ -338,12 +340,12 @@ def _check_own(config: ServerConfig, *, joins: bool = False) -> None:
         raise ConfigError(" ".join((str(e), *(f"({hint})" for hint in hints)))) from None
 
 
-def _join(config: ServerConfig) -> Identity:
+def _join(config: ServerConfig, tell: Callable[[str], None]) -> Identity:
     """A host that was added to a running cluster, which tells its IDs and layout."""
     _check_own(config, joins=True)
     running, peers, own = joining.join(
         config.initial_cluster, config.name, config.peer_key_file, config.peer_tls, _resolved,
-        local_address(config), config.own_user_peers)
+        local_address(config), config.own_user_peers, tell)
     incarnation = secrets.randbits(64) or 1
     identity = Identity(
         running.cluster_id, own, incarnation, running.shards, running.depth, peers, joined=True,

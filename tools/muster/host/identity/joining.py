@@ -4,6 +4,9 @@ It asks the other hosts of ``--initial-cluster`` on their peer ports, one after 
 answer. While one of them listens and none answers, it asks all again: etcd waits ten seconds for each. By
 etcd's rules the flags have to name as many members as the cluster, with the same peer URLs. The answer has
 the IDs and the number of shards.
+
+A member that lags behind does not know yet that this host was added. So other members than the flags' end a
+start only when the time is over, or once all started members tell them: the leader is one of those.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from cluster.members.table import Host
 from cluster.settings import Peer, PeerTls
 from cluster.wire.frames import PeerKind
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.urls import parse_peer_url
+from tools.muster.config.urls import dialable, parse_peer_url
 from tools.muster.machine.zmtp import hint_of
 from tools.muster.machine.zmtp.asking import NotOwn, Untrusted, asked_in_clear, asked_with_keys
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
@@ -29,6 +32,7 @@ QUESTION = PeerKind.JOIN.byte
 _ONE_S = 2.0  # for an answer of one host
 # a host may be asked that is busy, or has not heard yet what the cluster has agreed on
 _AGAIN_S, _PAUSE_S = 10.0, 0.5
+_SAME_S = 2.0  # for which the same members are told before all others are asked
 InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
 
 
@@ -93,11 +97,20 @@ def _told(frame: bytes) -> Running | None:
         return None
 
 
+def untold(_text: str) -> None:
+    """Who does not want to know why a start takes long."""
+
+
 def join(
     initial: InitialCluster, name: str, key_file: str, tls: PeerTls | None, resolved: Callable[[str], str],
-    local: str = "", own_user: bool = False,
+    local: str = "", own_user: bool = False, tell: Callable[[str], None] = untold,
 ) -> tuple[Running, tuple[Peer, ...], int]:
-    """The running cluster, its hosts with the flags' names, and this host's ID. ConfigError."""
+    """The running cluster, its hosts with the flags' names, and this host's ID. ConfigError. ``tell`` hears
+    how the flags and the cluster differ, as soon as they do."""
+
+    def ask_at(addresses: Iterable[tuple[str, int]]) -> Running | None:
+        return ask(addresses, key_file, tls, local=local, own_user=own_user)
+
     others = [
         (at.host, at.port)
         for other, urls in initial
@@ -106,9 +119,10 @@ def join(
     ]
     deadline = time.monotonic() + _AGAIN_S
     no_member: NoMember | None = None  # of the last look that knows a reason
+    unlike: tuple[_Table, float] | None = None  # what differs from the flags, and since when it does
     while True:
         try:
-            running = ask(others, key_file, tls, local=local, own_user=own_user)
+            running = ask_at(others)
         except NoMember as e:  # like no answer: a member may answer yet
             running, no_member = None, e
         if running is None:
@@ -121,12 +135,37 @@ def join(
                 + (f": {no_member}" if no_member else ""))
         try:
             peers = assigned(initial, running, resolved)
-        except ConfigError:
-            if time.monotonic() >= deadline:
+        except ConfigError as e:
+            now, table = time.monotonic(), _table(running)
+            if unlike is None or unlike[0] != table:
+                unlike = table, now
+                tell(f"the cluster has other members than --initial-cluster, asking again: {e}")
+            if now >= deadline or (now - unlike[1] >= _SAME_S and _all_tell(running, ask_at)):
                 raise
             time.sleep(_PAUSE_S)
             continue
         return running, peers, next(p.member_id for p in peers if p.name == name)
+
+
+_Table = frozenset[tuple[int, tuple[str, ...]]]
+
+
+def _table(running: Running) -> _Table:
+    return frozenset((member.member_id, member.peer_urls) for member in running.members)
+
+
+def _all_tell(running: Running, ask_at: Callable[[Iterable[tuple[str, int]]], Running | None]) -> bool:
+    """Whether all members that have started tell these members."""
+    started = [member for member in running.members if member.name]
+    for member in started:
+        found = [(at.host, at.port) for at in map(dialable, member.peer_urls) if at is not None]
+        try:
+            told = ask_at(found)
+        except NoMember:
+            return False
+        if told is None or _table(told) != _table(running):
+            return False
+    return bool(started)
 
 
 def assigned(initial: InitialCluster, running: Running, resolved: Callable[[str], str]) -> tuple[Peer, ...]:
