@@ -127,7 +127,7 @@ def _traffic() -> Traffic:
 
 def _proxied() -> Proxied:
     found = Proxied(lambda: False)
-    asked: Any = SimpleNamespace(path="/v2/keys", method="GET", respond=_ZERO)
+    asked: Any = SimpleNamespace(path="/v2/keys", method="GET", body=b"", respond=_ZERO)
     found.pass_on(asked, _ZERO)
     found.handled("GET", 0.0, 200)
     return found

@@ -11,7 +11,7 @@ from time import perf_counter
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from cluster.histogram import Histogram, doubling
-from proxy.http.requests import HttpHandler, HttpRequest
+from proxy.http.requests import BrokenBody, HttpHandler, HttpRequest
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 
 _OWN = (OWN, "/metrics")  # of the proxy itself
@@ -19,6 +19,7 @@ _TOOK_S = doubling(0.0005, 13)  # etcd's
 # what counts by its name; any other word of a client's counts as one
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 _OTHER = "OTHER"
+_UNREAD = b'{"message":"httpproxy: failed to read request body: %b"}'
 
 
 class Proxied:
@@ -42,7 +43,9 @@ class Proxied:
                 handler(request)
             return
         self._requests[_counts_as(method)] += 1
-        if lost:
+        if isinstance(request.body, BrokenBody):  # a member would take one that is no form
+            request.respond(500, _UNREAD % request.body.mistake.encode(), (), "application/json")
+        elif lost:
             self._dropped[_counts_as(method), "zero_endpoints"] += 1
             request.respond(503, NOBODY, (), "application/json")
         else:

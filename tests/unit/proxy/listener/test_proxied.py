@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.http.requests import HttpRequest
+import pytest
+
+from proxy.http.requests import BrokenBody, HttpRequest
 from proxy.listener.proxied import Proxied
 
 
 class Asked(HttpRequest):
     """Keeps its answer."""
 
-    def __init__(self, method: str, path: str) -> None:
-        super().__init__(method, path, "", {}, b"", "peer")
+    def __init__(self, method: str, path: str, body: bytes = b"") -> None:
+        super().__init__(method, path, "", {}, body, "peer")
         self.status = 0
         self.answer = b""
 
@@ -33,8 +35,8 @@ def served(request: HttpRequest) -> None:
     request.respond(201 if request.method == "PUT" else 200, b"served")
 
 
-def ask(proxied: Proxied, method: str, path: str) -> tuple[int, bytes]:
-    request = Asked(method, path)
+def ask(proxied: Proxied, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
+    request = Asked(method, path, body)
     proxied.pass_on(request, served)
     return request.status, request.answer
 
@@ -74,6 +76,18 @@ def test_who_reaches_no_member_says_so_as_an_etcd() -> None:
     assert ask(proxied, "GET", "/metrics") == (200, b"served")
     assert counted(proxied)["etcd_proxy_dropped_total GET zero_endpoints"] == 2
     assert not any("handled" in name for name in counted(proxied))
+
+
+@pytest.mark.parametrize("reached", [True, False])
+@pytest.mark.parametrize("mistake", ["unexpected EOF", "invalid byte in chunk length"])
+def test_a_body_that_breaks_off_changes_nothing(mistake: str, reached: bool) -> None:
+    """A member takes it: without a form's type, it is none."""
+    proxied = Proxied(lambda: reached)
+    body = BrokenBody()
+    body.mistake = mistake
+    refused = b'{"message":"httpproxy: failed to read request body: ' + mistake.encode() + b'"}'
+    assert ask(proxied, "PUT", "/v2/keys/a", body) == (500, refused)
+    assert counted(proxied) == {"etcd_proxy_requests_total PUT": 1}
 
 
 def test_a_proxy_that_counted_nothing_has_no_samples() -> None:
