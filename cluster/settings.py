@@ -230,6 +230,8 @@ class FrontSettings:
     gateway: bool = True  # serve JSON below /v3/
     v2: bool = True  # serve etcd's API of version 2
     read_only: bool = False  # answer GET alone, as etcd's proxy of version 2 with --proxy readonly
+    # of such a proxy: once it has said that no member answers, it says for so long that there is none
+    proxy_failure_wait_ms: int = -1
     max_v2_waits: int = 200_000  # of this front
     joining: bool = False  # its host was added, and has never served: proxy.routing.reads.arrival
     discovery_service: bool = False  # make directories for hosts of other clusters, at /new

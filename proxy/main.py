@@ -35,6 +35,7 @@ from proxy.routing.links import Connector
 from proxy.routing.reads.arrival import Arrival
 from proxy.routing.reads.shared import Shared, shared_by
 from proxy.routing.router import SWEEP_S, Router
+from proxy.routing.routes import ShardRoute
 from proxy.services import cluster
 from proxy.services.table import register_all
 from proxy.services.upkeep.corruption import CorruptionChecks, differs
@@ -99,7 +100,7 @@ class Front:
                 traffic.gather = self.siblings.gather
             self.metrics.of_v2 = traffic.samples
             if not settings.common.member_id:
-                proxied = Proxied(self.router.routes[0].reaches_any)
+                proxied = _proxied(self.router.routes[0], settings)
                 self.registry.passed_on = proxied.pass_on
                 self.metrics.of_proxy = proxied.samples
         self.metrics_server: Server | None = None
@@ -243,6 +244,11 @@ class Front:
             self._sweeper.cancel()
         self.router.close()
         log.info("stopped")
+
+
+def _proxied(route: ShardRoute, settings: FrontSettings) -> Proxied:
+    return Proxied(route.reaches_any, in_vain=route.in_vain,
+                   failure_wait_s=settings.proxy_failure_wait_ms / 1000)
 
 
 def _shared(settings: FrontSettings) -> Shared | None:

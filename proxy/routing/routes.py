@@ -143,6 +143,10 @@ class ShardRoute:
     def reaches_any(self) -> bool:
         return any(link.up for link in self.links.values())
 
+    def in_vain(self) -> int:
+        """How many members were tried since they answered last."""
+        return sum(member in self.troubles for member in self.members)
+
     def ensure(self, member: int, now: float) -> None:
         """Open a link to a host's node, unless there is one or the last attempt was just now."""
         if member not in self.members and member != self.leader:

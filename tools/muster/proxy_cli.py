@@ -258,6 +258,7 @@ def _server_values(given: Values) -> Values:
     ours = {k: v for k, v in given.values.items() if k in defaults}
     values = Values({**defaults, **ours}, sources, given.rest)
     values.values["proxy"] = "on"
+    values.values["proxy-failure-wait"] = -1  # of version 3: its fronts answer for health by themselves
     values.values["advertise-client-urls"] = values["listen-client-urls"]
     values.sources["advertise-client-urls"] = "flag"
     values.values["data-dir"] = values["data-dir"] or FLAGS["data-dir"].default

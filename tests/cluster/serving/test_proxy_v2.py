@@ -228,8 +228,12 @@ def test_a_cluster_that_was_made_anew_is_served_without_a_restart(tmp_path: Path
         member = made("first")
         host = stack.enter_context(proxy(
             tmp_path / "p", "--proxy=on", f"--initial-cluster=default={own}", "--proxy-refresh-interval=200"))
-        put(server_of(host), "k", "before")
+        server = server_of(host)
+        put(server, "k", "before")
         stop(member)
+        until(lambda: server.ask("GET", "/version").status == 502)
+        for path in ("/version", "/health", "/v2/keys/k", "/nothing"):
+            assert server.ask("GET", path).status == 503, path
         put(server_of(made("second")), "k", "after")
         server = server_of(host)
         until(lambda: has(server, "k", "after"))

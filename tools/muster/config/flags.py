@@ -325,7 +325,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("proxy", E, "off", "run as a proxy of the cluster instead of a member; readonly: GET requests "
              "only", choices=("off", "readonly", "on")),
         Flag("proxy-failure-wait", U, "5000",
-             "milliseconds before a proxy asks a silent member again for the list of members"),
+             "milliseconds before a proxy asks a silent member again"),
         Flag("proxy-refresh-interval", U, "30000", "milliseconds between a proxy's requests for the members"),
         Flag("proxy-dial-timeout", U, "1000", "milliseconds that a proxy waits for that answer"),
         Flag("proxy-write-timeout", U, "5000",

@@ -412,7 +412,7 @@ def _front_settings(
             "host-whitelist", "auth-token", "bcrypt-cost", "strict-reconfig-check"),
         **_as_given(
             config, "client-head-timeout", "http1-idle-timeout", "grpc-keepalive-min-time",
-            "grpc-keepalive-interval", "grpc-keepalive-timeout", unit="_ms"),
+            "grpc-keepalive-interval", "grpc-keepalive-timeout", "proxy-failure-wait", unit="_ms"),
     ))  # fmt: skip
 
 

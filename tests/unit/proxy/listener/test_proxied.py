@@ -90,6 +90,53 @@ def test_a_body_that_breaks_off_changes_nothing(mistake: str, reached: bool) -> 
     assert counted(proxied) == {"etcd_proxy_requests_total PUT": 1}
 
 
+def test_who_has_lost_all_members_says_so_on_every_path_of_theirs_for_a_while() -> None:
+    now, failed = 100.0, 0
+    proxied = Proxied(lambda: False, lambda: now, lambda: failed, 5.0)
+    nobody = (503, b'{"message":"httpproxy: zero endpoints currently available"}')
+    assert ask(proxied, "GET", "/version") == nobody, "none has been tried yet"
+    failed = 3
+    lost = (502, b'{"message":"httpproxy: unable to get response from 3 endpoint(s)"}')
+    assert ask(proxied, "GET", "/v2/keys/a") == lost
+    for path in ("/v2/keys/a", "/version", "/health", "/v3/kv/range", "/nothing"):
+        assert ask(proxied, "GET", path) == nobody
+    for path in ("/metrics", "/muster/shards"):
+        assert ask(proxied, "GET", path) == (200, b"served")
+    assert ask(proxied, "GET", "/v2/config/local/proxy") == (200, b'{"endpoints":[]}\n')
+    now += 4.9
+    assert ask(proxied, "PUT", "/v2/keys/a") == nobody
+    now += 0.2
+    assert ask(proxied, "PUT", "/version") == lost, "they count as tried again"
+    assert ask(proxied, "PUT", "/version") == nobody
+    assert counted(proxied) == {
+        "etcd_proxy_requests_total GET": 7,
+        "etcd_proxy_requests_total PUT": 3,
+        "etcd_proxy_dropped_total GET zero_endpoints": 6,
+        "etcd_proxy_dropped_total GET failed_sending_request": 3,
+        "etcd_proxy_dropped_total GET failed_getting_response": 1,
+        "etcd_proxy_dropped_total PUT zero_endpoints": 2,
+        "etcd_proxy_dropped_total PUT failed_sending_request": 3,
+        "etcd_proxy_dropped_total PUT failed_getting_response": 1,
+    }
+
+
+def test_who_reached_a_member_meanwhile_tries_again() -> None:
+    reached = False
+    proxied = Proxied(lambda: reached, lambda: 100.0, lambda: 1, 5.0)
+    assert [ask(proxied, "GET", "/version")[0] for _ in range(2)] == [502, 503]
+    reached = True
+    assert ask(proxied, "GET", "/version") == (200, b"served")
+    reached = False
+    assert [ask(proxied, "GET", "/version")[0] for _ in range(2)] == [502, 503]
+
+
+def test_a_proxy_of_version_3_serves_its_other_paths_itself() -> None:
+    proxied = Proxied(lambda: False, lambda: 100.0, lambda: 3)
+    assert ask(proxied, "GET", "/v2/keys/a")[0] == 503
+    for path in ("/version", "/health", "/v3/kv/range"):
+        assert ask(proxied, "GET", path) == (200, b"served")
+
+
 def test_a_proxy_that_counted_nothing_has_no_samples() -> None:
     assert counted(Proxied(lambda: True)) == {}
 

@@ -180,3 +180,19 @@ def test_another_shards_node_gets_no_requests_and_is_told_of_once() -> None:
     astray.shard = 0
     net.pass_time(3.0)
     assert net.router.routes[0].links[1].up
+
+
+def test_who_was_tried_in_vain_counts_until_it_answers_or_is_no_member() -> None:
+    of = route()
+    assert of.in_vain() == 0
+    of.upkeep(1.0)
+    assert of.in_vain() == 0, "they may answer yet"
+    for link in list(of.links.values()):
+        of.lost(link, 1.0, "no connection")
+    assert of.in_vain() == 2
+    of.upkeep(9.0)
+    assert of.in_vain() == 2
+    of.opened(of.links[1], 9.0)
+    assert of.in_vain() == 1
+    of.follow([1])
+    assert of.in_vain() == 0

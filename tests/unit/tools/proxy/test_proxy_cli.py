@@ -216,6 +216,7 @@ def test_a_front_of_a_proxy_that_starts_again_knows_the_members_of_that_time(
 
 def port_of(front: ChildSpec) -> int:
     """Of the one member that a front is told."""
+    assert json.loads(front.settings(3)[0])["proxy_failure_wait_ms"] == -1, "it is none of version 2"
     (peer,) = json.loads(front.settings(3)[0])["common"]["peers"]
     port: int = peer["port"]
     return port

@@ -328,7 +328,7 @@ def test_fronts_end_with_what_runs_beside_them(ended: int, code: int) -> None:
 
 
 def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Path) -> None:
-    settings = built(tmp_path, "--proxy=readonly", "--fronts=2", "--shards=2")
+    settings = built(tmp_path, "--proxy=readonly", "--fronts=2", "--shards=2", "--proxy-failure-wait=4000")
     members = Members(settings, [ONE], LOG, Cluster().ask)
     members.keep(running(TWO, ONE))
     first, second = members.peers
@@ -341,6 +341,7 @@ def test_a_front_that_is_started_again_is_told_the_members_of_today(tmp_path: Pa
     assert [peers(spec) for spec in specs] == [[3]] * 2
     assert json.loads(specs[1].settings(3)[0])["index"] == 1
     assert json.loads(specs[0].settings(3)[0])["read_only"] is True
+    assert json.loads(specs[0].settings(3)[0])["proxy_failure_wait_ms"] == 4000
 
 
 def peers(spec: ChildSpec) -> list[int]:
