@@ -31,10 +31,11 @@ from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.scrapes import LIMIT_S, REST_S
 from proxy.metrics.siblings import Siblings
+from proxy.routing.answering import kind_of
 from proxy.routing.links import Connector
 from proxy.routing.reads.arrival import Arrival
 from proxy.routing.reads.shared import Shared, shared_by
-from proxy.routing.router import SWEEP_S, Router
+from proxy.routing.router import SWEEP_S
 from proxy.routing.routes import ShardRoute
 from proxy.services import cluster
 from proxy.services.table import register_all
@@ -59,8 +60,8 @@ class Front:
         self.status = machine.status
         self._names, self._keep_alive = machine.names, machine.keep_alive
         self.connector = connector(machine, common)
-        self.router = Router(loop, common, self.connector, settings.large_write_window_bytes,
-                             settings.max_connection_range_compares, machine.cpus_scarce)
+        self.router = kind_of(common)(loop, common, self.connector, settings.large_write_window_bytes,
+                                      settings.max_connection_range_compares, machine.cpus_scarce)
         self.connector.follow(self.router.members)
         self.router.shared = _shared(settings)
         self.context = Context(settings, self.router)

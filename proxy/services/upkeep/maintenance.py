@@ -52,7 +52,8 @@ def _status(context: Context) -> Serve:
         response.version = ETCD_VERSION
         if not response.leader and errors.NO_LEADER.text not in response.errors:
             response.errors.insert(0, errors.NO_LEADER.text)
-        head = HEAD.unpack_from(body)
+        # now: at a proxy the next answer may be another member's
+        header = router.header(*HEAD.unpack_from(body))
 
         def reply(shards: list[ShardFacts]) -> None:
             others = [facts for facts in shards[1:] if facts["up"]]
@@ -60,7 +61,7 @@ def _status(context: Context) -> Serve:
             response.dbSizeInUse += sum(facts["size_in_use_bytes"] for facts in others)
             if not context.given_up(call, waiting.stats):
                 waiting.stats.ok += 1
-                call.reply(router.header(*head), response.SerializeToString())
+                call.reply(header, response.SerializeToString())
 
         if len(context.placement.running) == 1:
             reply([])

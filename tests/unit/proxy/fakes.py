@@ -12,8 +12,9 @@ from cluster.wire import messages
 from cluster.wire.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
 from proxy.grpc.calls import BACKLOG_BYTES
 from proxy.grpc.wire import split_messages
+from proxy.routing.answering import kind_of
 from proxy.routing.links import Link, Near
-from proxy.routing.router import SWEEP_S, Router
+from proxy.routing.router import SWEEP_S
 from proxy.shared.context import Context
 
 
@@ -268,7 +269,7 @@ class Net:
         self.settings = FrontSettings(common=common, index=0, listen=())
         self.sessions = 0
         self._connecting: list[Link] = []
-        self.router = Router(self.loop, common, self._connect)
+        self.router = kind_of(common)(self.loop, common, self._connect)
         self.router.recent.knows = True  # as after a first serializable read
         self.context = Context(self.settings, self.router)
         self.context.listing.stands = True  # as once this host has been seen to list itself
