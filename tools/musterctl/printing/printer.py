@@ -212,7 +212,7 @@ class Protobuf(Printer):
     """The encoded response, no newline.
 
     Of grants, keep-alives and lease lists etcdctl 3.5 writes only the encoded *header*, which is all that
-    clientv3's repacked structs can encode.
+    clientv3's repacked structs can encode. That of a revocation encodes nothing.
     """
 
     kind = "protobuf"
@@ -227,8 +227,11 @@ class Protobuf(Printer):
         self._message(r.header)
 
     message = put = get = delete = txn = member_list = alarm = _message
-    lease_revoke = member_changed = move_leader = downgrade = _last
+    member_changed = move_leader = downgrade = _last
     lease_grant = lease_keep_alive = lease_time_to_live = lease_list = _header
+
+    def lease_revoke(self, *args: Any) -> None:
+        raise Exit(4, "marshal unsupported for type clientv3.LeaseRevokeResponse")
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
         shown = rpc_pb2.WatchResponse()
