@@ -175,15 +175,15 @@ def _show_flags(flags: Flags) -> None:
 
 
 def credentials(user: str, password: str, prompt: str = "Password: ") -> tuple[str, str]:
-    """Name and password of two such flags' values. A password that is in neither is asked for."""
-    if not user or password:
-        return user, password
-    name, colon, password = user.partition(":")
-    if not colon:
-        from tools.musterctl import passwords
+    """Name and password of two such flags' values. A password that is in neither is asked for. Without one
+    there is no name: clientv3 does not log in then."""
+    if user and not password:
+        user, colon, password = user.partition(":")
+        if not colon:
+            from tools.musterctl import passwords
 
-        password = passwords.ask(prompt)
-    return name, password
+            password = passwords.ask(prompt)
+    return (user, password) if password else ("", "")
 
 
 class Client:

@@ -18,7 +18,8 @@ import pytest
 import trustme
 from muster_client.pb import rpc_pb2
 
-from tools.musterctl import cli
+from tests.unit.library.scripted import scripted
+from tools.musterctl import cli, passwords
 from tools.musterctl.client import Client, Config, RequestError, told
 
 _CONFIG = Config((), True, "", "", "", "", "", 10_000, 6_000)
@@ -49,6 +50,23 @@ _CONFIG = Config((), True, "", "", "", "", "", 10_000, 6_000)
 def test_a_failure_is_told_as_etcds_client_tells_it(code: grpc.StatusCode, details: str, text: str) -> None:
     error = told(code, details)
     assert (str(error), error.code) == (text, code)
+
+
+@pytest.mark.parametrize("words", [["--user", "u:"], ["--user", "u"], ["--user", ":p"]])
+def test_without_a_name_and_a_password_there_is_no_login(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in clientv3: an empty password is none, and the request itself is refused."""
+    def refuse(request: Any, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "etcdserver: user name is empty")
+
+    def log_in(request: rpc_pb2.AuthenticateRequest, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNKNOWN, "auth: authentication failed")
+
+    monkeypatch.setattr(passwords, "ask", lambda prompt: "")
+    with scripted({"KV/Put": refuse, "Auth/Authenticate": log_in}) as address:
+        code = cli.run(["--endpoints", address, *words, "put", "k", "v"])
+    assert (code, capfd.readouterr().err) == (1, "Error: etcdserver: user name is empty\n")
 
 
 @pytest.mark.timeout(60)
