@@ -18,6 +18,7 @@ from proxy.http.requests import HttpHandler, HttpRequest
 
 _TEXT = "text/plain; charset=utf-8"
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
+_WITH_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):[^][:]*")
 _UNKNOWN_HOST = """
 etcd received your request, but the Host header was unrecognized.
 
@@ -67,15 +68,16 @@ class FilteredRegistry(Registry):
 
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None:
         """The fields before an answer's own, for such a GET. None: the filter may refuse it."""
-        host = host_name(headers.get("host", ""))
-        if self._hosts and "*" not in self._hosts and host not in self._hosts:
-            return None
-        return self._cors_fields(headers)
+        return None if self._refuses(host_name(headers.get("host", ""))) else self._cors_fields(headers)
 
     def filtered(self, request: HttpRequest) -> HttpRequest:
         """What the handler of such a request gets."""
         request.added = self._cors_fields(request.headers)
         return request
+
+    def _refuses(self, host: str) -> bool:
+        """An address of IPv6 is known with and without its brackets."""
+        return bool(self._hosts) and self._hosts.isdisjoint(("*", host, host.strip("[]")))
 
     def _cors_fields(self, headers: dict[str, str]) -> list[tuple[str, str]]:
         origin = headers.get("origin", "")
@@ -92,7 +94,7 @@ class FilteredRegistry(Registry):
             return
         request.path = self.plain_path(request.path) or ""
         host = host_name(request.headers.get("host", ""))
-        if self._hosts and "*" not in self._hosts and host not in self._hosts and not request.secure:
+        if self._refuses(host) and not request.secure:
             request.respond(
                 421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT
             )
@@ -149,9 +151,9 @@ def _cleaned(path: str) -> str:
 
 
 def host_name(host: str) -> str:
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0]
+    """Without its port, by Go's rules: what is no host with a port stands as it is."""
+    found = _WITH_PORT.fullmatch(host)
+    return (found[1] or found[2] or "") if found else host
 
 
 def _modern(path: str) -> str:

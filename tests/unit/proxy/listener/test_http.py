@@ -476,6 +476,20 @@ def test_an_unknown_host_is_refused_when_there_is_a_whitelist() -> None:
     assert refused.text.endswith(b"(CVE-2018-5702).\n\n")  # Go's http.Error ends a text once more
 
 
+@pytest.mark.parametrize(("host", "shown"), [
+    ("[::2]:2379", "::2"), ("[::2]", "[::2]"), ("::2", "::2"), ("evil.example:80", "evil.example"),
+    ("a:b:1", "a:b:1"), ("[::2", "[::2"), ("[::2]x:1", "[::2]x:1"), ("[::2]x", "[::2]x"),
+])  # fmt: skip
+def test_an_unknown_host_is_shown_as_etcd_shows_it(host: str, shown: str) -> None:
+    """By Go's rules: what is no host with a port is a host as it stands. So the whitelist takes it, too."""
+    refused = ask(FilteredRegistry(("*",), ("good.example",)), "GET", "/version", host=host)
+    assert refused.status == 421
+    assert f'etcd --host-whitelist "{shown}"\n'.encode() in refused.text
+    named = FilteredRegistry(("*",), (shown,))
+    named.http("/version", lambda request: request.respond(200))
+    assert ask(named, "GET", "/version", host=host).status == 200
+
+
 def test_by_tls_every_host_is_served_whatever_the_whitelist_says() -> None:
     registry = FilteredRegistry(("*",), ("good.example",))
     registry.http("/version", lambda request: request.respond(200))
