@@ -36,6 +36,7 @@ Result = TypeVar("Result")
 _MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
 _FOREVER_S = 1e9
+_CONNECTED_IN_S = 1.0  # an endpoint that is up
 
 # messages of etcd's servers unknown to its client, which shows them with their gRPC code
 _UNKNOWN_TO_CLIENTS = (
@@ -264,6 +265,24 @@ class Client:
             say(f"{text}; trying again")
         elif self._config.debug:
             say(f"debug: {text}")
+
+    def again_elsewhere(self, of: str = "") -> Callable[[MusterError], None]:
+        """:meth:`again` for what etcdctl asks but once: a refusal of etcd's own, with this text or any, ends
+        it once no other endpoint may do better."""
+        connections, refused, until = self._channels.connections, set[str](), 0.0
+
+        def again(error: MusterError) -> None:
+            nonlocal until
+            text = error.message if isinstance(error, ServerError) else ""
+            if text and text == (of or str(failure_of(error))):
+                until = until or time.monotonic() + _CONNECTED_IN_S
+                refused.add(error.endpoint)
+                late = time.monotonic() >= until or refused.issuperset(connections.reasons())
+                if late and not connections.others(refused):
+                    raise error
+            self.again(error)
+
+        return again
 
     def raw(self, deadline: float | None = None) -> Raw:
         """The library's streams over these connections, which wait for an answer as long as it takes. The

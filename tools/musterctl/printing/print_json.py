@@ -71,12 +71,14 @@ def base64(value: bytes) -> str:
 
 
 def watch(response: rpc_pb2.WatchResponse) -> str:
-    """``Created`` is never true, since etcdctl does not ask to see it."""
+    """``Created`` is never true, since etcdctl does not ask to see it. An answer without a header is
+    clientv3's own, and has no list of events."""
     header = message(response.header)
-    events = ",".join(message(event) for event in cast(Iterable[kv_pb2.Event], response.events))
+    listed = ",".join(message(event) for event in cast(Iterable[kv_pb2.Event], response.events))
+    events = "null" if header == "{}" else f"[{listed}]"
     canceled = "true" if response.canceled else "false"
     return (
-        f'{{"Header":{header},"Events":[{events}],"CompactRevision":{response.compact_revision},'
+        f'{{"Header":{header},"Events":{events},"CompactRevision":{response.compact_revision},'
         f'"Canceled":{canceled},"Created":false}}')
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from muster_client.pb import rpc_pb2 as pb
 
@@ -26,3 +28,32 @@ def test_a_revocation_has_no_form_of_protobuf(capfd: pytest.CaptureFixture[str])
     out, said = capfd.readouterr()
     assert (code, revoked, out) == (4, [0x1F], "")
     assert said == "Error: marshal unsupported for type clientv3.LeaseRevokeResponse\n"
+
+
+@pytest.mark.parametrize(("code", "text", "ends"), [
+    (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader", True),
+    (grpc.StatusCode.UNAVAILABLE, "etcdserver: rpc not supported for learner", True),
+    (grpc.StatusCode.UNAVAILABLE, "away", False),
+])  # fmt: skip
+@pytest.mark.parametrize("words", [["--once"], []])
+def test_a_refused_renewal_ends_where_etcdctls_does(
+    code: grpc.StatusCode, text: str, ends: bool, words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """``--once`` at a member's own refusal, also one that passes. Without it the next renewal follows."""
+    asked: list[int] = []
+
+    def renew(
+        requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.LeaseKeepAliveResponse]:
+        asked.append(next(requests).ID)
+        if len(asked) == 1:
+            context.abort(code, text)
+        yield pb.LeaseKeepAliveResponse(header=HEADER, ID=0x1F, TTL=0 if not words else 9)
+
+    with scripted({"Lease/LeaseKeepAlive": renew}) as address:
+        ended = cli.run(["--endpoints", address, "lease", "keep-alive", "1f", *words])
+    out, said = capfd.readouterr()
+    if words and ends:
+        assert (ended, len(asked), out, said) == (2, 1, "", f"Error: {text}\n")
+    else:
+        assert (ended, len(asked), "Error" in said) == (0, 2, False)

@@ -16,6 +16,7 @@ from muster_client.pb import rpc_pb2 as pb
 from tests.unit.library.scripted import say_nothing, scripted
 
 HEADER = pb.ResponseHeader(revision=3)
+NO_LEADER = "etcdserver: no leader"
 
 
 def one_event(
@@ -35,6 +36,16 @@ def watching(
     line = [sys.executable, "-m", "tools.musterctl", "--endpoints", address, "watch", *flags]
     return subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE, env={**os.environ, **environ})
+
+
+def run_to_its_end(address: str, *flags: str) -> subprocess.CompletedProcess[bytes]:
+    process = watching(address, *flags)
+    try:
+        out, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    return subprocess.CompletedProcess((), process.returncode, out, said)
 
 
 @pytest.mark.parametrize(("form", "out", "code", "said"), [
@@ -81,3 +92,72 @@ def test_a_range_without_a_key_is_named(prefix: str) -> None:
     _, said = process.communicate(timeout=30)
     assert process.returncode == 128
     assert said.decode() == f'Error: {prefix}_WATCH_KEY is empty but got {prefix}_WATCH_RANGE_END="b"\n'
+
+
+@pytest.mark.parametrize(("form", "shown"), [
+    ("json", b'{"Header":{},"Events":null,"CompactRevision":0,"Canceled":true,"Created":false}\n'),
+    ("fields", b'"ClusterID" : 0\n"MemberID" : 0\n"Revision" : 0\n"RaftTerm" : 0\n'),
+    ("protobuf", b"\x0a\x00\x20\x01"), ("simple", b""),
+])  # fmt: skip
+def test_a_watch_that_cannot_begin_ends_where_there_is_no_leader(form: str, shown: bytes) -> None:
+    """At once, as etcdctl's. Another break is mended."""
+    asked: list[int] = []
+
+    def leaderless(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        asked.append(1)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "away" if len(asked) == 1 else NO_LEADER)
+
+    with scripted({"Watch/Watch": leaderless}) as address:
+        ended = run_to_its_end(address, "a", "-w", form)
+    assert (ended.returncode, ended.stdout, len(asked)) == (5, shown, 2)
+    assert ended.stderr.endswith(
+        b"watch was canceled (etcdserver: no leader)\nError: watch is canceled by the server\n")
+
+
+def test_a_watch_that_has_begun_outlasts_an_election() -> None:
+    asked: list[int] = []
+
+    def elects(
+        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
+        next(requests)
+        asked.append(1)
+        if len(asked) in (2, 3):
+            context.abort(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
+        yield pb.WatchResponse(header=HEADER, created=True)
+        if len(asked) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
+        yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
+
+    with scripted({"Watch/Watch": elects}) as address:
+        ended = run_to_its_end(address, "a")
+    assert (ended.returncode, len(asked)) == (5, 4)
+    assert b"compacted" in ended.stderr
+
+
+def test_a_watch_begins_at_another_endpoint_where_one_has_no_leader() -> None:
+    """Whether that one is connected already or not; unless it has none, too."""
+    refused: list[int] = []
+
+    def leaderless(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        refused.append(1)
+        context.abort(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
+
+    def compacted(
+        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
+        next(requests)
+        yield pb.WatchResponse(header=HEADER, created=True)
+        yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
+
+    with (scripted({"Watch/Watch": leaderless}) as first, scripted({"Watch/Watch": compacted}) as second,
+          scripted({"Watch/Watch": leaderless}) as third):
+        there = run_to_its_end(f"{first},{second}", "a")
+        nowhere = run_to_its_end(f"{first},{third}", "a")
+        down = run_to_its_end(f"{first},127.0.0.1:1", "a")
+    assert (there.returncode, b"compacted" in there.stderr) == (5, True)
+    assert b"watch was canceled (etcdserver: no leader)" in nowhere.stderr
+    assert b"watch was canceled (etcdserver: no leader)" in down.stderr
+    assert len(refused) >= 3

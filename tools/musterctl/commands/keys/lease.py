@@ -72,7 +72,7 @@ def keep_alive(invocation: Invocation) -> None:
     client = s.client()
     with failing_with(2):
         if invocation.flags.switch("once"):
-            r = client.run(client.raw().renew(lease, on_again=client.again))
+            r = client.run(client.raw().renew(lease, on_again=client.again_elsewhere()))
             if r.TTL == 0:
                 raise Exit(2, "etcdserver: requested lease not found")
             s.printer.lease_keep_alive(r)

@@ -1,7 +1,7 @@
 """``watch``: events of a key, a range or a prefix, until the server ends it or a signal comes.
 
-After a broken connection the library goes on at the next revision. Interactive mode reads ``watch ...`` and
-``progress`` lines from stdin.
+After a broken connection the library goes on at the next revision. A watch that could not begin
+ends where there is no leader. Interactive mode reads ``watch ...`` and ``progress`` lines from stdin.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from tools.musterctl.commands.table import watch_command
 
 _COMPACTED = "etcdserver: mvcc: required revision has been compacted"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
+_ENDED = rpc_pb2.WatchResponse(header=rpc_pb2.ResponseHeader(), canceled=True)  # clientv3's own answer
 
 
 @dataclass(slots=True, frozen=True)
@@ -91,6 +92,14 @@ def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
     return f"rpc error: code = FailedPrecondition desc = {r.cancel_reason}"
 
 
+def _begun(client: Client, streams: Raw, request: rpc_pb2.WatchCreateRequest) -> Answers:
+    """Without a leader it ends as etcdctl's does until a member has served it. Then it outlasts elections."""
+    first = client.again_elsewhere("etcdserver: no leader")
+    watched = streams.watch(
+        request, on_again=lambda error: client.again(error) if watched.endpoint else first(error))
+    return watched
+
+
 def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: threading.Lock) -> None:
     try:
         for response in client.each(watch):
@@ -107,6 +116,8 @@ def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: 
                             command, response.header.revision, event.type == 1, event.kv.key, event.kv.value)
     except RequestError as error:
         print(f"watch was canceled ({error})", file=sys.stderr)
+        s.printer.watch(_ENDED)
+        sys.stdout.flush()
 
 
 def _show_beside(
@@ -153,7 +164,7 @@ def watch(invocation: Invocation) -> None:
         raise Exit(128, str(error)) from None
     s = session(invocation)
     client = s.client()
-    _show(s, client, client.raw().watch(request, on_again=client.again), arguments.command, threading.Lock())
+    _show(s, client, _begun(client, client.raw(), request), arguments.command, threading.Lock())
     raise Exit(5, "watch is canceled by the server")
 
 
@@ -197,6 +208,6 @@ def _interactive(invocation: Invocation, env_key: str, env_range: str) -> NoRetu
                 print(f"Invalid command {line} ({error})", file=sys.stderr)
                 continue
             streams = streams or client.raw()
-            watches.append(one := streams.watch(request, on_again=client.again))
+            watches.append(one := _begun(client, streams, request))
             shown = (s, client, one, arguments.command, lock)
             threading.Thread(target=_show_beside, args=shown, daemon=True).start()
