@@ -17,6 +17,10 @@ from tests.unit.library.scripted import say_nothing, scripted
 
 HEADER = pb.ResponseHeader(revision=3)
 NO_LEADER = "etcdserver: no leader"
+FORMS = (  # of the answer that clientv3 makes up for a watch that it could not begin
+    ("json", b'{"Header":{},"Events":null,"CompactRevision":0,"Canceled":true,"Created":false}\n'),
+    ("fields", b'"ClusterID" : 0\n"MemberID" : 0\n"Revision" : 0\n"RaftTerm" : 0\n'),
+    ("protobuf", b"\x0a\x00\x20\x01"), ("simple", b""))
 
 
 def one_event(
@@ -94,11 +98,7 @@ def test_a_range_without_a_key_is_named(prefix: str) -> None:
     assert said.decode() == f'Error: {prefix}_WATCH_KEY is empty but got {prefix}_WATCH_RANGE_END="b"\n'
 
 
-@pytest.mark.parametrize(("form", "shown"), [
-    ("json", b'{"Header":{},"Events":null,"CompactRevision":0,"Canceled":true,"Created":false}\n'),
-    ("fields", b'"ClusterID" : 0\n"MemberID" : 0\n"Revision" : 0\n"RaftTerm" : 0\n'),
-    ("protobuf", b"\x0a\x00\x20\x01"), ("simple", b""),
-])  # fmt: skip
+@pytest.mark.parametrize(("form", "shown"), FORMS)
 def test_a_watch_that_cannot_begin_ends_where_there_is_no_leader(form: str, shown: bytes) -> None:
     """At once, as etcdctl's. Another break is mended."""
     asked: list[int] = []
@@ -161,3 +161,29 @@ def test_a_watch_begins_at_another_endpoint_where_one_has_no_leader() -> None:
     assert b"watch was canceled (etcdserver: no leader)" in nowhere.stderr
     assert b"watch was canceled (etcdserver: no leader)" in down.stderr
     assert len(refused) >= 3
+
+
+@pytest.mark.parametrize(("form", "shown"), FORMS)
+@pytest.mark.parametrize(("code", "text"), [
+    ("InvalidArgument", "etcdserver: user name is empty"),
+    ("Unauthenticated", "etcdserver: invalid auth token"),
+    ("PermissionDenied", "etcdserver: permission denied"),
+])  # fmt: skip
+def test_a_watch_that_is_refused_tells_it_in_clientv3s_form(
+    form: str, shown: bytes, code: str, text: str
+) -> None:
+    """The server's reason as it stands, and an answer that is empty."""
+    reason = f"rpc error: code = {code} desc = {text}"
+
+    def refused(
+        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
+        next(requests)
+        yield pb.WatchResponse(
+            header=HEADER, watch_id=-1, created=True, canceled=True, cancel_reason=reason)
+        say_nothing(context)
+
+    with scripted({"Watch/Watch": refused}) as address:
+        ended = run_to_its_end(address, "a", "-w", form)
+    assert (ended.returncode, ended.stdout) == (5, shown)
+    assert ended.stderr.decode() == f"watch was canceled ({reason})\nError: watch is canceled by the server\n"

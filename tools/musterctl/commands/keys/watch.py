@@ -108,7 +108,7 @@ def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: 
                     print(f"watch was canceled ({cancel_reason(response)})", file=sys.stderr)
                 if _is_progress(response):
                     print(f"progress notify: {response.header.revision}")
-                s.printer.watch(response)
+                s.printer.watch(_ENDED if response.created and response.canceled else response)
                 sys.stdout.flush()
                 if command:
                     for event in response.events:

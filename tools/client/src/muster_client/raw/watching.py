@@ -32,7 +32,7 @@ class _Answered(Following[pb.WatchResponse]):
         # etcd 3.4 and 3.5 say of stale tokens that nothing is permitted
         stale = reason.endswith(tuple(STALE_TOKEN)) or (
             answer.created and bool(token) and not self._logins and reason.endswith(_DENIED))
-        if stale:
+        if stale and self._caller.user:
             try:
                 raise_refusal(answer)
             except Broken as broken:

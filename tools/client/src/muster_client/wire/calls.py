@@ -239,7 +239,7 @@ class Caller:
         self._on_again = on_again
         self.timeout_s = timeout_s
         self._observer = observer
-        self._user, self._password = user, password
+        self.user, self._password = user, password
         self._token = token
         self._login: asyncio.Task[None] | None = None
         self._origin = engine.Origin()  # of the login
@@ -418,14 +418,14 @@ class Caller:
 
     def renews(self, token: str) -> bool:
         """Drop a token that was refused; whether another one can be had."""
-        if not self._user:
+        if not self.user:
             return False
         if self._token == token:
             self._token, self._open = "", False
         return True
 
     async def _authenticate(self) -> None:
-        request = pb.AuthenticateRequest(name=self._user, password=self._password)
+        request = pb.AuthenticateRequest(name=self.user, password=self._password)
         try:
             answer = await self.unary(_AUTHENTICATE, request, anonymous=True)
             self._token = answer.token
@@ -459,7 +459,7 @@ class SpacedCaller(Caller):
 
     def __init__(self, whole: Caller, space: Space) -> None:
         self.whole, self.space = whole, space
-        self.connections, self.timeout_s = whole.connections, whole.timeout_s
+        self.connections, self.timeout_s, self.user = whole.connections, whole.timeout_s, whole.user
 
     async def unary(
         self, method: Method[Answer], request: Any, *, timeout: float | None = None,
