@@ -2,7 +2,7 @@
 
 An answer is not below what this front had told any client when the request came: a client often asks to see
 that revision reached (Kubernetes, before it lists from its cache). It waits for the nodes' watermarks: a node
-with subscriptions applies at once. Requests of one stream share an answer: it costs two numbers here.
+with subscriptions applies at once. Requests of one stream share a look, and each has an answer, as in etcd.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ if TYPE_CHECKING:
     from proxy.watch.cohort import ClientWatch
     from proxy.watch.stream import WatchStream
 
+_MOST_ANSWERS = 200  # due to a stream, further requests share one: all are sent in one turn, in some 1 ms
 _A_TURN = 200  # watches that are told periodic progress, some 1 ms
 
 
 class ProgressRequests:
     def __init__(self, router: Router) -> None:
         self._router = router
-        # the revisions due to a stream's first and last request: later ones do not delay the first
-        self._due: dict[WatchStream, tuple[int, int]] = {}
+        # the revisions due to a stream's first and last request, and how many answers: later ones do not
+        # delay the first
+        self._due: dict[WatchStream, tuple[int, int, int]] = {}
         self._looking = False
 
     def ask(self, stream: WatchStream) -> None:
         owed = self._router.highest
-        first, _ = self._due.get(stream, (owed, owed))
-        self._due[stream] = first, owed
+        first, _, answers = self._due.get(stream, (owed, owed, 0))
+        self._due[stream] = first, owed, min(answers + 1, _MOST_ANSWERS)
         self.look()
 
     def look(self) -> None:
@@ -41,14 +43,16 @@ class ProgressRequests:
 
     def _answer(self) -> None:
         self._looking = False
-        for stream, (first, last) in tuple(self._due.items()):
+        for stream, (first, last, answers) in tuple(self._due.items()):
             told = stream.tell_progress(first)
             if told is None:
                 continue
             if told and told < last:
-                self._due[stream] = last, last
+                self._due[stream] = last, last, answers - 1
             else:
                 del self._due[stream]
+                if told:
+                    stream.send_progress(told, answers - 1)
 
 
 class PeriodicProgress:

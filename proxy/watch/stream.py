@@ -195,8 +195,12 @@ class WatchStream:
             return None
         if revision < self._last_start and any(revision < watch.start for watch in self.watches.values()):
             return 0
-        self.send(self.hub.header(revision), PROGRESS_ID)
+        self.send_progress(revision, 1)
         return revision
+
+    def send_progress(self, revision: int, times: int) -> None:
+        for _ in range(times):
+            self.send(self.hub.header(revision), PROGRESS_ID)
 
     def _promised(self, watches: Iterable[ClientWatch], least: int = 0) -> int | None:
         """The revision that all of these watches have reached. None if it is below ``least`` or below events
