@@ -50,7 +50,7 @@ def register(registry: Registry, context: Context) -> None:
 def _put(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Put")
     router, placement = context.router, context.placement
-    limit = context.common.max_request_bytes
+    limit = context.most_logged_bytes
     shard_of = context.placement.shard_of
     parse = rpc_pb2.PutRequest.FromString
     shard0 = router.routes[0]
@@ -166,7 +166,7 @@ def _range_over(context: Context, call: Call, request: Message, stats: MethodSta
 
 def _delete_range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "DeleteRange")
-    limit = context.common.max_request_bytes
+    limit = context.most_logged_bytes
 
     def delete_range(call: Call, data: bytes, stats: MethodStats = stats) -> None:
         stats.started += 1
@@ -195,7 +195,7 @@ def _is_compacted(error: bytes) -> bool:
 
 def _compact(context: Context) -> Serve:
     router = context.router
-    limit = context.common.max_request_bytes
+    limit = context.most_logged_bytes
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         if status == Status.PARTIAL:
@@ -221,7 +221,7 @@ def _compact(context: Context) -> Serve:
 def _txn(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "Txn")
     router = context.router
-    limit, max_ops = context.common.max_request_bytes, context.common.max_txn_ops
+    limit, max_ops = context.most_logged_bytes, context.common.max_txn_ops
     most_fields = 3 * max_ops
     placement, shard0 = context.placement, router.routes[0]
 
@@ -271,7 +271,7 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     """``began``: when it was asked first, if it is asked again."""
     router = context.router
     yield from validate.checking_txn(request, context.common.max_txn_ops)
-    if len(data) > context.common.max_request_bytes and not is_read_only(request):  # only the log has a limit
+    if len(data) > context.most_logged_bytes and not is_read_only(request):  # only the log has a limit
         raise EtcdError(errors.REQUEST_TOO_LARGE)
     write = router.in_turn.compare if (yield from compares_ranges(request)) else router.write
     found: set[int] = set()
@@ -284,7 +284,7 @@ def _checked(context: Context, stats: MethodStats, call: Call, data: bytes, requ
     shard = WIDE if _may_be_compacted(context, request) else _shard_of_all(found)
     if shard == WIDE and range_txns.is_read(request):
         range_txns.RangeTxn(context, call, request, stats).start()
-    elif shard == WIDE and len(data) > context.common.max_request_bytes:
+    elif shard == WIDE and len(data) > context.most_logged_bytes:
         raise EtcdError(errors.REQUEST_TOO_LARGE)  # reads that shards can only answer by the log
     elif shard == WIDE:
         write(call, Method.WIDE, bytes((Method.TXN,)) + data, 0, stats)

@@ -31,6 +31,9 @@ Serve = Callable[[Call, bytes, Any, MethodStats], None]  # a call, its request a
 
 INNER = "inner"  # in the place of a gRPC type: what services call for their clients
 _RECEIVE_OVERHEAD_BYTES = 524_288  # of a message above max-request-bytes, as in etcd
+# etcd measures the request in its log entry (v3_server.go, processInternalRaftRequestOnce): a header with an
+# ID (13 bytes, or 14, by the member's ID; without a user's name here), and the request's tag and size
+_HEADER_BYTES, _TAG_BYTES = 13, 1
 _ENDED_TOGETHER = 200  # streams without a leader, in a turn
 _LEADERLESS_ELECTIONS = 3  # election timeouts, after which guarded streams end
 
@@ -45,6 +48,7 @@ class Context:
         self.placement = Placement(settings.common.shard_count, settings.common.placement_depth)
         router.placed = self._placed
         common = settings.common
+        self.most_logged_bytes = _most_logged_bytes(common.max_request_bytes)
         self.hub = WatchHub(router, self.placement, settings.watch_progress_notify_interval_ms / 1000,
                             common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
         router.hub = self.hub
@@ -156,7 +160,7 @@ class Context:
 
     def check_size(self, request: bytes) -> None:
         """EtcdError: it is too large for the log."""
-        if len(request) > self.common.max_request_bytes:
+        if len(request) > self.most_logged_bytes:
             raise EtcdError(errors.REQUEST_TOO_LARGE)
 
     def unary(self, registry: Registry, service: str, name: str, kind: Any, serve: Serve) -> None:
@@ -222,3 +226,9 @@ class Context:
             self._ending = True
             for call in list(islice(self.guarded, _ENDED_TOGETHER)):
                 self.guarded.pop(call)(call)
+
+
+def _most_logged_bytes(max_request_bytes: int) -> int:
+    """The largest request whose entry in etcd's log has at most so many bytes."""
+    most = max(max_request_bytes - _HEADER_BYTES - _TAG_BYTES, 0)
+    return most - (most.bit_length() + 6) // 7  # the size as a varint

@@ -35,7 +35,7 @@ def _grant(context: Context) -> UnaryHandler:
         stats.started += 1
         if context.no_leader(call, stats):
             return
-        if len(data) > context.common.max_request_bytes:
+        if len(data) > context.most_logged_bytes:
             context.refuse(call, stats, errors.REQUEST_TOO_LARGE)
             return
         context.router.write(call, Method.LEASE_GRANT, data, _SHARD, stats)

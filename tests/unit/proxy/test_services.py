@@ -307,6 +307,31 @@ def test_what_is_logged_has_a_bound_whatever_it_asks_for(method: str, request_: 
     assert not served.node.take()
 
 
+def test_the_limit_counts_what_etcd_puts_around_a_request() -> None:
+    """17 bytes of 1.5 MiB: a value that this refuses or takes is one that etcd does."""
+    served = Served()
+    most = served.net.context.common.max_request_bytes - 17
+    for room in (0, 1):
+        put = rpc_pb2.PutRequest(key=b"big")
+        put.value = bytes(most - 9 + room)
+        txn = rpc_pb2.TxnRequest()
+        txn.success.add().request_put.CopyFrom(put)
+        txn.success[0].request_put.value = bytes(most - 17 + room)
+        delete = rpc_pb2.DeleteRangeRequest(key=bytes(most - 4 + room))
+        grant = rpc_pb2.LeaseGrantRequest(TTL=5)
+        grant.MergeFromString(b"\xfa\x3e" + varint(most - 7 + room) + bytes(most - 7 + room))
+        for method, message in (("Put", put), ("Txn", txn), ("DeleteRange", delete), ("LeaseGrant", grant)):
+            assert len(message.SerializeToString()) == most + room, method
+            call = served.call(method, message)
+            if room:
+                assert call.status == (errors.REQUEST_TOO_LARGE.code, errors.REQUEST_TOO_LARGE.text), method
+            else:
+                (request,) = served.node.take()
+                served.node.ok(request, 2)
+                served.net.run()
+                assert call.status == (0, ""), method
+
+
 def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
     served = Served(leader=0)
     read = rpc_pb2.RangeRequest(key=b"k")
