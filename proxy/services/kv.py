@@ -117,6 +117,8 @@ def _range(context: Context) -> UnaryHandler:
             return
         try:
             request = parse(data)
+            if router.learner and not request.serializable:  # whatever it asks for, as in etcd
+                raise EtcdError(not_for_learners(call.field(CLIENT_VERSION)))
             validate.check_range(request)
         except DecodeError as e:
             context.refuse(call, stats, validate.malformed(str(e)))
@@ -129,9 +131,7 @@ def _range(context: Context) -> UnaryHandler:
         except EtcdError as e:
             refuse_range(context, request, call, stats, e)
             return
-        if router.learner and not request.serializable:
-            context.refuse(call, stats, not_for_learners(call.field(CLIENT_VERSION)))
-        elif len(shards) == 1:
+        if len(shards) == 1:
             router.read(call, Method.RANGE, data, shards[0], request.serializable, stats)
         else:
             _range_over(context, call, request, stats)

@@ -257,8 +257,11 @@ def test_clients_before_3_6_are_told_by_a_learner_to_ask_another_host(version: b
     metadata = {b"client-api-version": version} if version else None
     for request in (
         rpc_pb2.RangeRequest(key=b"k"), rpc_pb2.RangeRequest(key=b"k", range_end=b"z", limit=3),
+        rpc_pb2.RangeRequest(),
     ):  # fmt: skip
         assert served.call("Range", request, metadata).status == told
+    without_key = served.call("Range", rpc_pb2.RangeRequest(serializable=True), metadata)
+    assert without_key.status == (3, "etcdserver: key is not provided")
     refusal = refused_at_learner(b"/etcdserverpb.KV/Put", version)
     assert refusal is not None
     assert (refusal.code, refusal.text) == told
