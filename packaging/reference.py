@@ -233,7 +233,7 @@ WHEN = {
     "Timeout": "? no answer within 5 s and two election timeouts",
     "TimeoutDueToLeaderFail":
         "? the leader or the link to it was lost, or the host stopped, after the write was sent",
-    "ContextDeadlineExceeded": "? the client's deadline, or no leader took the write in time",
+    "ContextDeadlineExceeded": "? the client's deadline, or no leader took what etcd logs",
     "ContextCanceled": "? the client canceled the call",
     "DeadlineExceeded": "never sent, only declared, as in etcd",
     "RootUserNotExist": "AuthEnable without a user `root`",

@@ -342,12 +342,14 @@ def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
         "Put": (4, "context deadline exceeded"), "Txn": (4, "context deadline exceeded"),
         "LeaseGrant": (4, "context deadline exceeded"), "Range": (14, "etcdserver: request timed out"),
         "LeaseTimeToLive": (14, "etcdserver: no leader"), "LeaseKeepAlive": (14, "etcdserver: no leader"),
+        **dict.fromkeys(("Alarm", "AuthStatus", "UserList", "RoleGet"), (4, "context deadline exceeded")),
     }
     write = rpc_pb2.TxnRequest()
     write.success.add().request_put.key = b"k"
     messages = {"Put": read, "Txn": write, "LeaseGrant": rpc_pb2.LeaseGrantRequest(TTL=5), "Range": read,
                 "LeaseTimeToLive": rpc_pb2.LeaseTimeToLiveRequest(ID=1),
-                "LeaseKeepAlive": rpc_pb2.LeaseKeepAliveRequest(ID=1)}
+                "LeaseKeepAlive": rpc_pb2.LeaseKeepAliveRequest(ID=1), "Alarm": rpc_pb2.AlarmRequest(),
+                "AuthStatus": b"", "UserList": b"", "RoleGet": rpc_pb2.AuthRoleGetRequest(role="r")}
     calls = {method: served.call(method, message) for method, message in messages.items()}
     served.net.pass_time(7.3)
     assert {method: call.status for method, call in calls.items()} == ends
