@@ -341,7 +341,7 @@ class GatewayCall(InnerCall):
             self._request.respond(200, line, [_METADATA], _JSON)
             return
         if not self.started_http:
-            self._start(200)
+            self._start(200, _METADATA)
         self._request.write(line)
         if size > LARGE_ANSWER_BYTES:  # it was in a thread: no loop waits for it
             self._pump()
@@ -357,14 +357,14 @@ class GatewayCall(InnerCall):
                 http_status(status), error(status, message).encode() if status else b"{}", headers, _JSON)
             return
         if not self.started_http:
-            self._start(http_status(status))
+            self._start(http_status(status))  # as in etcd: the call's own metadata comes with a message
         if status:
             request.write(stream_error(status, message).encode())
         request.end()
 
-    def _start(self, status: int) -> None:
+    def _start(self, status: int, *more: tuple[str, str]) -> None:
         self.started_http = True
-        self._request.start(status, [("content-type", _JSON), _METADATA])
+        self._request.start(status, [("content-type", _JSON), *more])
 
     def _fault(self, fault: Exception) -> None:
         """A bug in reading or writing JSON ends this request alone."""

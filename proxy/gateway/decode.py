@@ -146,7 +146,19 @@ def _bytes(value: Any) -> bytes:
         return b""
     if not is_text(value):
         raise _wrong_type(value, "[]uint8")
-    raw = value.encode("utf-8", "replace")
+    return _base64(value.encode("utf-8", "replace"))
+
+
+def check_binary_header(raw: bytes) -> None:
+    """Mistake: a field of metadata that ends in ``-bin`` is no base64, which may lack its padding."""
+    if len(raw) % 4 == 0:
+        _base64(raw)
+    elif (bad := _NO_BASE64.search(raw)) is not None or len(raw) % 4 == 1:
+        at = len(raw) - 1 if bad is None else bad.start()
+        raise Mistake(f"illegal base64 data at input byte {at}")
+
+
+def _base64(raw: bytes) -> bytes:
     joined = raw.translate(None, b"\r\n")
     try:
         if len(joined) % 4 or joined.endswith(b"==="):  # Python accepts needless padding

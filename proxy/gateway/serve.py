@@ -6,13 +6,15 @@ import re
 from collections.abc import Callable
 
 from proxy.gateway.calls import GatewayCall, Room
+from proxy.gateway.decode import check_binary_header
 from proxy.gateway.encode import error, http_status
 from proxy.gateway.follow import FollowedCall
+from proxy.gateway.go_json import Mistake
 from proxy.gateway.paths import TARGETS
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import HttpRequest, canonical
 from proxy.http.upgrade import wanted
 
 _FORM = "application/x-www-form-urlencoded"
@@ -58,8 +60,11 @@ class Gateway:
         else:
             text = request.headers.get("grpc-timeout", "")
             timeout_s = _timeout_s(text) if text else None
+            mistake = _binary_mistake(request.headers)
             if text and timeout_s is None:
-                body = error(wire.INVALID_ARGUMENT, f"invalid grpc-timeout: {text}").encode()
+                mistake = f"invalid grpc-timeout: {text}"
+            if mistake:
+                body = error(wire.INVALID_ARGUMENT, mistake).encode()
                 request.respond(http_status(wire.INVALID_ARGUMENT), body, content_type="application/json")
                 return
             metadata, limit_s = metadata_of(request), timeout_s or None
@@ -93,6 +98,18 @@ def metadata_of(request: HttpRequest) -> dict[bytes, bytes]:
         elif name.startswith(_PREFIX):
             found[name[len(_PREFIX) :]] = value
     return {name.encode("latin-1"): value.encode("latin-1", "replace") for name, value in found.items()}
+
+
+def _binary_mistake(headers: dict[str, str]) -> str:
+    """What grpc-gateway finds wrong with the metadata that it has to decode; no method here reads any."""
+    for name, value in headers.items():
+        if name.endswith("-bin") and name.startswith(_PREFIX):
+            try:
+                for each in value.split(", "):  # of a repeated field
+                    check_binary_header(each.encode("latin-1", "replace"))
+            except Mistake as mistake:
+                return f"invalid binary header {canonical(name)}: {mistake}"
+    return ""
 
 
 def _timeout_s(text: str) -> float | None:

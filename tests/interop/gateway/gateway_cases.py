@@ -448,6 +448,11 @@ SCENARIOS: dict[str, list[Ask]] = {
         ask(RANGE, {"key": KEY}, Origin="http://a.example"),
         ask(RANGE, {"key": KEY}, Grpc_Metadata_hasleader="true"),
         *[
+            ask(RANGE, {"key": KEY}, Grpc_Metadata_foo_Bin=text)
+            for text in ("", "QQ==", "QQ", "QUI", "Q", "QQ=", "QQ=Q", "Q===", "QUJDRA==", "QUJDR!", "!!!")
+        ],
+        ask(RANGE, {"key": KEY}, Grpc_Metadata_Bin="!"),
+        *[
             ask(RANGE, {"key": KEY}, Grpc_Timeout=text)
             for text in ("10S", "5", "S", "1x", "xS", "0S", "-1S", "99999999H")
         ],

@@ -1,5 +1,5 @@
-"""The JSON gateway answers as etcd 3.5's: every request goes to both, and status, content type and body are
-compared.
+"""The JSON gateway answers as etcd 3.5's: every request goes to both, and status, fields of the head and body
+are compared.
 
 Masked are the cluster's and the member's ID and the term.
 """
@@ -40,6 +40,7 @@ class Answer(NamedTuple):
     content_type: str
     allow: str
     location: str
+    metadata: str
     body: object
 
 
@@ -67,10 +68,11 @@ def answer(address: str, asked: Ask) -> Answer:
         connection.request(asked.method, asked.path, asked.body, asked.headers)
         found = connection.getresponse()
         raw = b"".join(found.readline() for _ in range(asked.lines)) if asked.lines else found.read()
-        content_type, allow, location = (
-            found.headers.get(name, "") for name in ("content-type", "allow", "location")
+        fields = (
+            found.headers.get(name, "")
+            for name in ("content-type", "allow", "location", "grpc-metadata-content-type")
         )
-        return Answer(found.status, content_type, allow, location, _plain(raw))
+        return Answer(found.status, *fields, _plain(raw))
     finally:
         connection.close()
 

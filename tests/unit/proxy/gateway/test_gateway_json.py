@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster.pb import rpc_pb2
 from proxy.gateway import calls
-from proxy.gateway.decode import fill
+from proxy.gateway.decode import check_binary_header, fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.encode import text as go_text
 from proxy.gateway.go_json import Mistake, Number, Values, loads, whole
@@ -237,3 +237,18 @@ def test_every_method_of_etcd_has_its_path() -> None:
         "/v3/election/observe",
     }
     assert TARGETS["/v3/kv/compaction"].method == "/etcdserverpb.KV/Compact"
+
+
+@pytest.mark.parametrize(
+    ("field", "at"),
+    [("", None), ("QQ==", None), ("QQ", None), ("QUI", None), ("QUJDRA==", None), ("!!!", 0), ("!!!!", 0),
+     ("Q", 0), ("QQ=", 2), ("QQ=Q", 2), ("Q===", 1), ("QUJDR!", 5), ("QUJDR", 4), ("QUJD\xe9", 4)],
+)  # fmt: skip
+def test_binary_metadata_is_base64_with_or_without_its_padding(field: str, at: int | None) -> None:
+    """As etcd 3.5.1 answers each."""
+    try:
+        check_binary_header(field.encode("latin-1"))
+        found = ""
+    except Mistake as mistake:
+        found = str(mistake)
+    assert found == ("" if at is None else f"illegal base64 data at input byte {at}")
