@@ -286,7 +286,8 @@ WHEN = {
     "InternalFault": "? a bug of muster; counted and logged. muster's own error",
     "UnknownMethod": "no such method",
     "UnknownService": "no such service",
-    "MalformedRequest": "a body that is not that message",
+    "MalformedRequest": "a body that is not that message; "
+                        "streams say `failed to unmarshal the received message {reason}`",
     "MalformedJSON": "a JSON body that is not that message",
 }
 # etcd's errors that muster never gives

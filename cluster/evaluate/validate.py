@@ -25,6 +25,8 @@ _STEP_KEYS = 256  # looked up in a step
 # its request
 NESTED_MOST = 48
 
+_STREAMED = "grpc: error unmarshalling request:", "grpc: failed to unmarshal the received message"
+
 M = TypeVar("M")
 # Messages are typed Any: their classes are made at run time.
 Message = Any
@@ -36,6 +38,15 @@ def parse(from_string: Callable[[bytes], M], body: bytes) -> M:
         return from_string(body)
     except DecodeError as e:
         raise malformed(str(e)) from None
+
+
+def parse_streamed(from_string: Callable[[bytes], M], body: bytes) -> M:
+    """:func:`parse` of a message of a stream: Go has other words for it."""
+    try:
+        return from_string(body)
+    except DecodeError as e:
+        error = malformed(str(e))
+        raise EtcdError(error.kind, error.text.replace(*_STREAMED)) from None
 
 
 def malformed(reason: str) -> EtcdError:

@@ -3,6 +3,9 @@ StopGRPCServiceOnDefrag is open and this host defragments."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
@@ -28,7 +31,7 @@ def register(registry: Registry, context: Context) -> None:
         if context.no_leader(call, stats):
             return
         try:
-            service = _service(data)
+            service = _service(validate.parse, data)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
@@ -78,10 +81,11 @@ def _status(context: Context) -> bytes:
     return _NOT_SERVING if context.defragmenting else _SERVING
 
 
-def _service(data: bytes) -> str:
+def _service(parse: Callable[[Any, bytes], Any], data: bytes) -> str:
     """HealthCheckRequest.service, read as an etcdserverpb message of the same form. EtcdError if ``data`` is
     no such message."""
-    return validate.parse(rpc_pb2.AuthUserGetRequest.FromString, data).name
+    name: str = parse(rpc_pb2.AuthUserGetRequest.FromString, data).name
+    return name
 
 
 class HealthWatch:
@@ -104,7 +108,7 @@ class HealthWatch:
             return
         call.context = True
         try:
-            known = not _service(data)
+            known = not _service(validate.parse_streamed, data)
         except EtcdError as e:
             self._forget(call)
             self._context.refuse(call, self._stats, e)

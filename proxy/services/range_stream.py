@@ -53,7 +53,7 @@ class RangeStream:
     def _begin(self, call: Call, data: bytes) -> None:
         context, stats = self._context, self._stats
         try:
-            request = validate.parse(rpc_pb2.RangeRequest.FromString, data)
+            request = validate.parse_streamed(rpc_pb2.RangeRequest.FromString, data)
             _check(request)
         except EtcdError as e:
             context.refuse(call, stats, e)

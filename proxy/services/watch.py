@@ -39,7 +39,7 @@ class WatchService:
             return
         self._stats.received += 1
         try:
-            stream.request(validate.parse(rpc_pb2.WatchRequest.FromString, data))
+            stream.request(validate.parse_streamed(rpc_pb2.WatchRequest.FromString, data))
         except EtcdError as e:
             self._end(call, e)
 

@@ -35,13 +35,14 @@ class Sessions:
         context = self._context
         stats = context.method(grpc_type, self._service, name)
         streams = grpc_type != "unary"
+        parse = validate.parse_streamed if streams else validate.parse
 
         def serve(call: Call, data: bytes) -> None:
             stats.started += 1
             if context.no_stream(call, stats):
                 return
             try:
-                request = validate.parse(kind.FromString, data)
+                request = parse(kind.FromString, data)
             except EtcdError as error:
                 context.refuse(call, stats, error)
                 return

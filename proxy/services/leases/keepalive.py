@@ -109,7 +109,7 @@ class KeepAlive:
         self._context.given_up(call, self._stats)
 
     def _read(self, data: bytes) -> _Lease:
-        lease = validate.parse(rpc_pb2.LeaseKeepAliveRequest.FromString, data).ID
+        lease = validate.parse_streamed(rpc_pb2.LeaseKeepAliveRequest.FromString, data).ID
         found = lease, b"\x10" + varint(lease) if lease else b""
         if len(data) <= 16:
             if len(self._known) >= _KNOWN:

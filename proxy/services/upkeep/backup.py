@@ -86,7 +86,7 @@ class Snapshot:
             return
         context = self._context
         try:
-            validate.parse(rpc_pb2.SnapshotRequest.FromString, data)
+            validate.parse_streamed(rpc_pb2.SnapshotRequest.FromString, data)
         except EtcdError as e:
             context.refuse(call, self._stats, e)
             return

@@ -107,7 +107,7 @@ def test_faults_that_need_no_state_are_found_here() -> None:
     "method",
     [
         "Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive", "LeaseKeepAlive",
-        "MemberList", "HashKV", "Alarm", "LeaseLeases", "Snapshot",
+        "MemberList", "HashKV", "Alarm", "LeaseLeases", "Snapshot", "Lock", "Observe", "List",
     ],
 )
 def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) -> None:
@@ -115,7 +115,9 @@ def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) ->
     the whole cluster, by one request."""
     served = Served()
     malformed = served.call(method, b"\xff\xff")
-    assert malformed.status == (13, "grpc: error unmarshalling request: unexpected EOF")
+    streams = ("RangeStream", "LeaseKeepAlive", "Snapshot", "Observe")
+    words = ("error unmarshalling request:", "failed to unmarshal the received message")[method in streams]
+    assert malformed.status == (13, f"grpc: {words} unexpected EOF")
     assert served.node.take() == []
 
 

@@ -15,6 +15,7 @@ from cluster.wire.messages import Method, Status
 from proxy.services.health import HealthWatch
 from proxy.services.range_stream import RangeStream
 from proxy.services.table import register_all
+from proxy.services.watch import WatchService
 from proxy.shared.context import Context
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_services import Methods, Served
@@ -63,6 +64,15 @@ def test_a_health_watch_is_answered_once_however_many_messages_come() -> None:
         watch.message(call, b"")
     assert call.replies == [SERVING]
     assert not call.closed
+
+
+def test_what_is_no_request_of_a_stream_is_refused_in_the_words_for_it() -> None:
+    context = Served().net.context
+    for handler in (HealthWatch(context), WatchService(context)):
+        call = FakeCall()
+        handler.opened(call)
+        handler.message(call, b"\xff\xff")
+        assert call.status == (13, "grpc: failed to unmarshal the received message unexpected EOF")
 
 
 def test_services_are_listed_with_their_status() -> None:
