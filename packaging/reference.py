@@ -321,8 +321,8 @@ _RPCS_HEAD = """# RPCs
 Every RPC: its JSON path, the rights that it needs while auth is on, and where muster differs from etcd. For
 authors of clients; `make docs` makes this page.
 
-JSON paths take `POST`, as at etcd's gateway. The role root may do everything. Where the
-last column is empty, muster answers as etcd: [tests](compatibility.tsv) compare them."""
+JSON paths take `POST`. The role root may do everything. Where the last column is empty, muster answers as
+etcd: [tests](compatibility.tsv) compare them."""
 _RIGHTS: dict[Callable[..., None], str] = {
     judge._range: "read the range",
     judge._put: "write the key and every key of its lease; for `prev_kv` read",
@@ -357,6 +357,7 @@ DIFFERENCES = {
     "KV/RangeStream": "etcd 3.7's: ascending keys, no bounds on revisions",
     "KV/Compact": "acknowledged once every shard's leader has applied it; "
                   "`physical`: and shard 0's has removed old data",
+    "Watch/Watch": "[ends](../design/auth.md#watches) with its user's permission",
     "Lease/LeaseKeepAlive": "answered after the leader has asked a majority",
     "Cluster/MemberAdd": "a voter counts once it has caught up in every shard",
     "Cluster/MemberRemove": "answered once every shard's group is without the host",

@@ -42,6 +42,8 @@ And where no step goes, on purpose as well:
   second may get the same one;
 * a simple token's last use counts at one front, in etcd at one member: of a host with several fronts, a new
   connection may reach another one;
+* a watch ends when its user may no longer read its range, and a watch without a user when auth is enabled
+  (P5 of docs/design/invariants.md); etcd asks once, when the watch is created;
 * while users are enabled, a watch is made once the sequencer has judged it, also a watch of past events; an
   etcd's member judges it by itself, by users that may be old;
 * a web token of a later auth revision than the cluster's counts, also for reads, which etcd refuses: a
