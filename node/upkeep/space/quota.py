@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from cluster import errors
-from cluster.errors import ErrorKind
+from cluster.errors import ErrorKind, EtcdError
+from cluster.evaluate import validate
 from cluster.features.moves import UNBOUNDED
 from cluster.features.v2.requests import renews
 from cluster.pb import rpc_pb2
@@ -63,8 +64,12 @@ class Quota:
         """Why a write must be refused. While a member is corrupt no key, lease or history changes, as in
         etcd."""
         if self._alarms.corrupt and method in _KEY_WRITES:
-            return errors.CORRUPT
-        return errors.NO_SPACE if self.exceeded(method, body) else None
+            refusal = errors.CORRUPT
+        elif self.exceeded(method, body):
+            refusal = errors.NO_SPACE
+        else:
+            return None
+        return _mistake(body) or refusal if method == Method.PUT else refusal
 
     def exceeded(self, method: int, body: bytes) -> bool:
         """Whether a write must be refused for lack of space (etcd's NOSPACE). Deletes pass, and what renews a
@@ -165,3 +170,12 @@ class Quota:
 
     def close(self) -> None:
         self._sizes.close()
+
+
+def _mistake(body: bytes) -> ErrorKind | None:
+    """What is wrong with a put, whatever room there is: a front with one shard looks at its key alone."""
+    try:
+        validate.check_put(validate.parse(rpc_pb2.PutRequest.FromString, body))
+    except EtcdError as error:
+        return error.kind if error.kind in (errors.VALUE_PROVIDED, errors.LEASE_PROVIDED) else None
+    return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.effects import records
 from cluster.features.v2.requests import Op, Who, Write
 from cluster.pb import rpc_pb2 as pb
@@ -120,6 +121,21 @@ def test_keys_of_version_2_are_kept_while_the_store_is_full(
     assert node.upkeep.quota.exceeded(Method.V2_WRITE, write.encode()) is not passes
     monkeypatch.setattr(node.upkeep.quota, "_shortage", SimpleNamespace(store=VERY_SHORT))
     assert node.upkeep.quota.exceeded(Method.V2_WRITE, write.encode()) is (write.op != Op.DELETE)
+
+
+def test_a_put_that_is_wrong_is_told_so_whatever_room_there_is(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several shards the front says so; with one it looks at the key alone."""
+    refusal = full(replica, monkeypatch).upkeep.quota.refusal
+    puts: tuple[tuple[dict[str, Any], errors.ErrorKind], ...] = (
+        ({"value": b"v"}, errors.NO_SPACE),
+        ({"value": b"v", "ignore_value": True}, errors.VALUE_PROVIDED),
+        ({"lease": 5, "ignore_lease": True}, errors.LEASE_PROVIDED),
+    )
+    for fields, error in puts:
+        assert refusal(Method.PUT, pb.PutRequest(key=b"k", **fields).SerializeToString()) == error
+    assert refusal(Method.PUT, b"") == errors.NO_SPACE
 
 
 def test_many_requests_that_are_refused_at_once_ask_for_one_alarm(
