@@ -67,6 +67,10 @@ HASH_S = doubling(0.01, 15)
 DEFRAG_S = doubling(0.1, 13)
 ROUND_TRIP_S = doubling(0.0001, 16)
 SNAPSHOT_S = doubling(0.1, 10)
+CHECKPOINT_S = doubling(0.01, 17)
 LEASE_TTL_S = doubling(1.0, 24)
+# and in milliseconds
+COMPACTION_MS = doubling(100.0, 14)
+COMPACTION_SLICE_MS = doubling(1.0, 13)
 # the Prometheus client's own: of grpc_server_handling_seconds
 DEFAULT_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -32,6 +32,7 @@ import structlog
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.histogram import CHECKPOINT_S, Histogram
 from cluster.settings import NodeSettings
 from cluster.wire.messages import HEAD, Status
 from node.backup.build import Job
@@ -113,6 +114,7 @@ class Hold(_Taken):
     def __init__(self, link: FrontLink, rid: int, source: SnapshotSource, now: float) -> None:
         super().__init__(link, rid, now)
         self.source = source
+        self.made_at = now
 
     def free(self, at_once: bool) -> None:
         self.source.close()
@@ -168,6 +170,7 @@ class Backups:
         self._others = Others(
             node.machine.perf_counter, lambda: (node.raft.last_index, node.serve.ranges.count))
         self.completed = 0
+        self.lives = Histogram(CHECKPOINT_S)  # of checkpoints
 
     def ask(self, link: FrontLink, rid: int, body: bytes) -> None:
         """A front's question: empty: hold a checkpoint; names of checkpoints, in JSON: build and stream."""
@@ -336,6 +339,8 @@ class Backups:
         for kind in (self._held, self._running):
             taken = kind.pop((link.identity, rid), None)
             if taken is not None:
+                if isinstance(taken, Hold):
+                    self.lives.observe(self._node.loop.time() - taken.made_at)
                 taken.end()
                 self._free(taken)
 

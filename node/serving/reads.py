@@ -195,6 +195,11 @@ class Reads:
             self._early.append(late)
         return False
 
+    @property
+    def running(self) -> int:
+        """Long reads, parked ones apart."""
+        return len(self._running)
+
     def waits(self, link: FrontLink, body: bytes) -> bool:
         """Whether a read may have to wait for what is not applied here: an entry, or its front's table."""
         return bool(READ.unpack_from(body)[0] > self._applied_index()) or not self._goes_by_this(link)

@@ -262,3 +262,7 @@ class Streams:
     @property
     def count(self) -> int:
         return len(self._open)
+
+    @property
+    def parked(self) -> int:
+        return sum(one.parked is not None for one in self._open.values())

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import time
 import zlib
 from collections.abc import Iterator
 from hashlib import blake2b
@@ -247,6 +248,7 @@ class SnapshotSink:
         self._spare_bytes = spare_bytes
         self._size = 0  # of all files
         self._unwritten = self._looked_at = 0  # bytes that they lack, and lacked at the last look at the disk
+        self.synced_s = 0.0  # what making it durable took
         self._end: bytes | None = None  # the digest, once everything before it is there
 
     @staticmethod
@@ -310,7 +312,9 @@ class SnapshotSink:
             raise SnapshotRefused(f"{DAMAGED}: {cause}") from e
         if found != self.position:
             raise SnapshotRefused(f"holds {found}, announced {self.position}")
+        began = time.perf_counter()
         directory.sync_tree(self.directory)
+        self.synced_s = time.perf_counter() - began
         return self.position
 
     def abandon(self) -> None:

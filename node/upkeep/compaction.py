@@ -11,6 +11,7 @@ import structlog
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.autocompact import AutoCompactor
+from cluster.histogram import COMPACTION_MS, COMPACTION_SLICE_MS, Histogram
 from cluster.order.sequencing.coordinator import MAX_WAITING
 from cluster.pb import rpc_pb2
 from cluster.raft import Raft
@@ -39,16 +40,20 @@ class Compaction:
     def __init__(self, node: UpkeepNode, machine: Machine, store: StateStore, raft: Raft, *,
                  freed: Callable[[], None]) -> None:
         self._node = node
-        self._loop = machine.loop
+        self._loop, self._perf_counter, self._wall_time = (
+            machine.loop, machine.perf_counter, machine.wall_time)
         self._store = store
         self._freed = freed
         self._running = False
+        self._began = 0.0
+        self.took, self.slices = Histogram(COMPACTION_MS), Histogram(COMPACTION_SLICE_MS)
+        self.ended_at = 0  # the last one, in Unix time
         self._requests = Others(machine.perf_counter, lambda: (raft.last_index, node.serve.ranges.count))
         self._waiting: list[tuple[FrontLink, bytes]] = []
 
     def due(self) -> None:
         if not self._running:
-            self._running = True
+            self._running, self._began = True, self._loop.time()
             self._loop.call_soon(self._some)
 
     def _some(self) -> None:
@@ -56,7 +61,7 @@ class Compaction:
         if node.stopping:
             return
         beside = self._requests.about()
-        if not self._store.compaction_step(_BESIDE_US if beside else _SLICE_US):
+        if not self._step(_BESIDE_US if beside else _SLICE_US):
             self._loop.call_later(_PAUSE_S if beside else 0, self._some)
             return
         self._running = False
@@ -65,6 +70,17 @@ class Compaction:
             link.put(record)
             node.mark_dirty(link)
         self._freed()
+
+    def _step(self, budget_us: int) -> bool:
+        if not self._store.compacting:
+            return True
+        began = self._perf_counter()
+        done = self._store.compaction_step(budget_us)
+        self.slices.observe((self._perf_counter() - began) * 1000)
+        if done:
+            self.took.observe(round((self._loop.time() - self._began) * 1000))
+            self.ended_at = int(self._wall_time())
+        return done
 
     def answer_when_done(self, link: FrontLink, record: bytes) -> None:
         """A compaction with ``physical``: tell the front that it is in order, and answer once the old data is

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cluster.faults import faults
+from cluster.histogram import CHECKPOINT_S, Histogram
 
 if TYPE_CHECKING:
     from cluster.features.lessor import Lessor
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from node.replica.clock import Clock
     from node.replica.pacing.large import LargeWrites
     from node.serving.auth.guard import Guard
+    from node.serving.backups import Backups
+    from node.serving.reads import Reads
     from node.serving.serve import Serve
+    from node.serving.streams import Streams
     from node.storage import RaftLog, StateStore
     from node.upkeep.log.snapshots import Snapshots
     from node.upkeep.space.defragments import Defragments
@@ -31,7 +35,13 @@ class LinkedNode(Protocol):
     snapshots: Snapshots
 
 
-class CountersNode(LinkedNode, Protocol):
+class HoldingNode(Protocol):
+    reads: Reads
+    streams: Streams
+    backups: Backups
+
+
+class CountersNode(LinkedNode, HoldingNode, Protocol):
     machine: NodeMachine
     log: RaftLog
     store: StateStore
@@ -51,7 +61,10 @@ def figures(node: CountersNode) -> dict[str, Any]:
     """All that a front exports of this node, as JSON. ``histograms``: by etcd's names, in seconds. ``peers``:
     by member ID. ``snapshots``: between members, by direction and peer. ``installing``: whether one is being
     put in place. ``lease_ttls``: of granted leases, in seconds. ``leases_revoked``: or expired. ``v2``:
-    of the v2 tree. ``auth_revision``: of users and roles. ``growth``: of its policy."""
+    of the v2 tree. ``auth_revision``: of users and roles. ``growth``: of its policy.
+    ``compacted_versions``: removed by compactions. ``compacted_at``: when the last one ended, in Unix time.
+    ``open_reads``: long ones."""
+    compaction, snapshots = node.upkeep.compaction, node.snapshots
     return {
         "counters": counters(node),
         "histograms": {
@@ -61,6 +74,11 @@ def figures(node: CountersNode) -> dict[str, Any]:
             "etcd_disk_backend_defrag_duration_seconds": node.defragments.took.observed(),
             "etcd_mvcc_hash_duration_seconds": node.serve.maintenance.hashes.observed(),
             "etcd_mvcc_hash_rev_duration_seconds": node.serve.maintenance.hash_revs.observed(),
+            "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds": compaction.took.observed(),
+            "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds": compaction.slices.observed(),
+            "etcd_disk_backend_snapshot_duration_seconds": _checkpoints(node).observed(),
+            "etcd_snap_db_fsync_duration_seconds": snapshots.syncs.observed(),
+            "etcd_snap_db_save_total_duration_seconds": snapshots.saves.observed(),
         },
         **_between_members(node),
         "lease_ttls": node.lessor.ttls.observed(),
@@ -68,7 +86,18 @@ def figures(node: CountersNode) -> dict[str, Any]:
         "v2": node.serve.v2.tree.counted(),
         "auth_revision": node.guard.state.revision,
         "growth": node.upkeep.advising.figures(),
+        "compacted_versions": node.store.compacted_versions,
+        "compacted_at": compaction.ended_at,
+        "open_reads": node.reads.running + node.streams.parked,
     }
+
+
+def _checkpoints(node: CountersNode) -> Histogram:
+    """For peers and for backups."""
+    found = Histogram(CHECKPOINT_S)
+    for lives in (node.snapshots.lives, node.backups.lives):
+        found.add(lives.observed())
+    return found
 
 
 def _between_members(node: LinkedNode) -> dict[str, Any]:

@@ -220,16 +220,16 @@ class Metrics:
     def _member(self) -> Iterator[Metric]:
         context, router, status = self._context, self._context.router, self._status
         leader, own = router.routes[0].leader, context.common.member_id
-        yield gauge("etcd_server_has_leader", "Whether or not a leader exists.", int(router.has_leader))
+        yield gauge("etcd_server_has_leader", "Whether a leader exists.", int(router.has_leader))
         leads = int(leader == own != 0)
-        yield gauge("etcd_server_is_leader", "Whether or not this member is a leader.", leads)
+        yield gauge("etcd_server_is_leader", "Whether this member is a leader.", leads)
         learner = int(status.isLearner)
-        yield gauge("etcd_server_is_learner", "Whether or not this member is a learner.", learner)
+        yield gauge("etcd_server_is_learner", "Whether this member is a learner.", learner)
         committed, applied = status.raftIndex, status.raftAppliedIndex
-        yield gauge("etcd_server_proposals_committed_total", "Consensus proposals committed.", committed)
-        yield gauge("etcd_server_proposals_applied_total", "Consensus proposals applied.", applied)
+        yield gauge("etcd_server_proposals_committed_total", "Proposals committed.", committed)
+        yield gauge("etcd_server_proposals_applied_total", "Proposals applied.", applied)
         quota = context.settings.quota_backend_bytes
-        yield gauge("etcd_server_quota_backend_bytes", "Backend storage quota size in bytes.", quota)
+        yield gauge("etcd_server_quota_backend_bytes", "The quota, in bytes.", quota)
         for name, label, value in (
             ("etcd_server_id", "server_id", f"{own:x}"),
             ("etcd_server_version", "server_version", ETCD_VERSION),
@@ -266,7 +266,7 @@ class Metrics:
             sum(n for code, n in stats.codes.items() if code in _FAILED_PROPOSAL)
             for (_, service, method), stats in context.stats.items()
             if (service, method) in _PROPOSALS)
-        yield counter("etcd_server_proposals_failed", "Failed proposals seen.", failed)
+        yield counter("etcd_server_proposals_failed", "Failed proposals.", failed)
         if (turns := self._turns) is not None:
             yield HistogramMetricFamily(
                 "muster_loop_turn_seconds", "Duration of turns of this process's event loop.",
@@ -287,9 +287,9 @@ class Metrics:
         up = [facts for facts in self._shards if facts["up"]]
         keys = [facts.get("keys", -1) for facts in up]
         if keys and min(keys) >= 0:  # -1: a node is still counting
-            yield gauge("etcd_debugging_mvcc_keys_total", "Total number of keys.", sum(keys))
+            yield gauge("etcd_debugging_mvcc_keys_total", "Keys.", sum(keys))
         compacted = max((facts.get("compact_revision", 0) for facts in up), default=0)
-        text = "The revision of the last compaction."
+        text = "Revision of the last compaction."
         yield gauge("etcd_debugging_mvcc_compact_revision", text, compacted)
         inflight = sum(facts.get("defragmenting", 0) for facts in self._shards)
         yield gauge(
@@ -298,7 +298,7 @@ class Metrics:
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", size)
         in_use = status.dbSizeInUse + sum(in_use for _, in_use in self._sizes.values())
         yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", in_use)
-        text = "The current revision of the store."
+        text = "Revision of the store."
         yield gauge("etcd_debugging_mvcc_current_revision", text, self._revision)
 
     def _requests(self) -> Iterator[Metric]:
@@ -309,7 +309,7 @@ class Metrics:
 
         for name, method in (("put", "Put"), ("range", "Range"), ("delete", "DeleteRange"), ("txn", "Txn")):
             yield counter(f"etcd_mvcc_{name}", f"{method} requests seen by this front.", seen(method))
-        text = "The same as etcd_mvcc_range_total, as at an etcd."
+        text = "As etcd_mvcc_range_total."
         yield counter("etcd_debugging_mvcc_range", text, seen("Range"))
         yield from _rows(_OF_WATCHES, context.hub.statistics())
         yield counter("etcd_debugging_lease_renewed", "Leases kept alive.", context.leases_renewed)
@@ -358,7 +358,7 @@ Row = tuple[type[GaugeMetricFamily] | type[CounterMetricFamily], str, str, str] 
 
 _OF_ROUTER: tuple[Row, ...] = (
     (counter, "etcd_server_slow_read_indexes",
-     "Read-index questions that were answered after 0.5 s or later.", "read_index_slow"),
+     "Read-index questions answered after 0.5 s or later.", "read_index_slow"),
     (counter, "etcd_server_read_indexes_failed", "Read-index questions that failed.", "read_index_failed"),
     (counter, "muster_front_read_index_rounds", "Read-index questions asked.", "read_index_rounds"),
     (gauge, "muster_front_links_up", "Links to nodes that are up.", "links_up"),
@@ -383,6 +383,7 @@ _OF_WATCHES: tuple[Row, ...] = (
     (gauge, "etcd_debugging_mvcc_watch_stream_total", "Watch streams.", "streams"),
     (gauge, "etcd_debugging_mvcc_watcher_total", "Watchers.", "watches"),
     (gauge, "etcd_debugging_mvcc_slow_watcher_total", "Unsynced watchers.", "slow"),
+    (gauge, "etcd_debugging_mvcc_pending_events_total", "Events kept for lagging watches.", "held_events"),
     (gauge, "muster_watch_subscriptions", "Distinct ranges watched.", "subscriptions"),
     (gauge, "muster_watch_merge_bytes", "Events of watches over several shards that wait for a shard.",
      "merge_bytes"),

@@ -17,7 +17,7 @@ Figures = dict[str, Any]  # as ``node.upkeep.counters.figures`` makes it
 def has_gone(node: Figures) -> None:
     """It is down, or its shard retired: nothing is under way. What it has counted stays in the sums, which
     must not go down."""
-    node["installing"] = 0
+    node["installing"] = node["open_reads"] = 0
     for peer in node.get("peers", {}).values():
         peer["active"] = 0
     for peers in node.get("snapshots", {}).values():
@@ -36,6 +36,7 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
     yield from _links(nodes, f"{member_id:x}")
     yield from _snapshots(nodes)
     yield from _tree(nodes)
+    yield from _compactions(nodes)
     yield from _growth(nodes.get(0, {}).get("growth"))
     first = nodes.get(0, {})
     if "lease_ttls" in first:  # every node knows all leases
@@ -48,11 +49,13 @@ def node_samples(nodes: Mapping[int, Figures], member_id: int) -> Iterator[Metri
         revoked = first.get("leases_revoked", 0)
         yield CounterMetricFamily("etcd_debugging_lease_revoked", "Leases revoked.", revoked)
     if "auth_revision" in first:
-        text = "The current revision of users and roles."
+        text = "Revision of users and roles."
         yield GaugeMetricFamily("etcd_debugging_auth_revision", text, first["auth_revision"])
     text = "States of other members that are being installed, over all shards."
     installing = sum(found.get("installing", 0) for found in nodes.values())
     yield GaugeMetricFamily("etcd_server_snapshot_apply_in_progress_total", text, installing)
+    open_reads = sum(found.get("open_reads", 0) for found in nodes.values())
+    yield GaugeMetricFamily("etcd_mvcc_db_open_read_transactions", "Long reads under way.", open_reads)
     for kind, name, text, counter in _SUMS:
         yield kind(name, text, sum(found["counters"].get(counter, 0) for found in nodes.values()))
     for name in next(iter(nodes.values()))["counters"]:
@@ -90,6 +93,15 @@ def _tree(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
         writes.add_metric([action], counts[f"{counted}Success"] + counts[f"{counted}Fail"])
     yield writes
     yield CounterMetricFamily("etcd_debugging_store_expires", "v2 keys that expired.", counts["expireCount"])
+
+
+def _compactions(nodes: Mapping[int, Figures]) -> Iterator[Metric]:
+    removed = sum(found.get("compacted_versions", 0) for found in nodes.values())
+    yield CounterMetricFamily(
+        "etcd_debugging_mvcc_db_compaction_keys", "Compacted versions.", removed)
+    last = max(found.get("compacted_at", 0) for found in nodes.values())
+    text = "Unix time of the last compaction."
+    yield GaugeMetricFamily("etcd_debugging_mvcc_db_compaction_last", text, last)
 
 
 def _growth(found: Figures | None) -> Iterator[Metric]:
@@ -189,9 +201,14 @@ _HISTOGRAMS: tuple[tuple[str, str, dict[str, str]], ...] = (
      "Writes of applied batches to the state, over all shards.", {}),
     ("etcd_server_apply_duration_seconds", "Applies of entries that were committed together.",
      {"version": "v3", "op": "Batch", "success": "true"}),
-    ("etcd_disk_backend_defrag_duration_seconds", "How long a defragmentation of a shard takes.", {}),
-    ("etcd_mvcc_hash_duration_seconds", "How long a hash of all that is stored takes.", {}),
-    ("etcd_mvcc_hash_rev_duration_seconds", "How long a hash at a revision takes.", {}),
+    ("etcd_disk_backend_defrag_duration_seconds", "Defragmentations of a shard.", {}),
+    ("etcd_mvcc_hash_duration_seconds", "Hashes of all that is stored.", {}),
+    ("etcd_mvcc_hash_rev_duration_seconds", "Hashes at a revision.", {}),
+    ("etcd_debugging_mvcc_db_compaction_total_duration_milliseconds", "Compactions of shards.", {}),
+    ("etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds", "Slices of compactions.", {}),
+    ("etcd_disk_backend_snapshot_duration_seconds", "Lives of checkpoints for peers and backups.", {}),
+    ("etcd_snap_db_fsync_duration_seconds", "Syncs of a peer's state.", {}),
+    ("etcd_snap_db_save_total_duration_seconds", "States of peers, until synced.", {}),
 )
 
 # the action in /v2/stats/store, where it differs

@@ -342,7 +342,7 @@ class WatchHub:
         return {"streams": len(self.streams), "watches": watches, "slow": slow,
                 "subscriptions": len(self.subscriptions), "events": self.events_received,
                 "history_slices": self.history.slices, "merge_bytes": self.room.held_bytes,
-                "merge_pauses": self.room.pauses}
+                "merge_pauses": self.room.pauses, "held_events": self.rings.held_events}
 
 
 def _meets(subscription: Subscription, pieces: Iterable[Piece]) -> bool:

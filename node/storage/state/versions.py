@@ -55,6 +55,7 @@ class Versions(StateRows):
         self.shard = shard
         self.cache = VersionCache()
         self.commits = Histogram(DISK_S)  # seconds that batches took
+        self.compacted_versions = 0  # that compactions have removed
         self.clock_ns = clock_ns
         super().__init__(database, path)
 

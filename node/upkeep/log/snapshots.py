@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from cluster.grain import GRAIN
+from cluster.histogram import CHECKPOINT_S, DISK_S, SNAPSHOT_S, Histogram
 from cluster.raft import Configuration, Raft, Role, SnapshotPosition
 from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
@@ -122,6 +123,9 @@ class Snapshots:
         self._vain_checks = 0  # in a row
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
+        self.lives = Histogram(CHECKPOINT_S)  # of the checkpoints that were sent
+        # of states of peers: their syncs, and all until then
+        self.syncs, self.saves = Histogram(DISK_S), Histogram(SNAPSHOT_S)
         self._outgoing = Path(node.settings.data_dir, "outgoing")
 
     @property
@@ -240,6 +244,7 @@ class Snapshots:
         if self._sending.get(sending.peer) is sending:
             del self._sending[sending.peer]
         sending.source.close()
+        self.lives.observe(self._node.loop.time() - sending.began_at)
         if ok:
             self.sent += 1
             self._pauses.pop(sending.peer, None)
@@ -399,7 +404,10 @@ class Snapshots:
             # an install's own would leave the state in doubt: it ends the node
             if isinstance(error, OSError | DiskFull):
                 raise SnapshotRefused(str(error))
-            self._install(receiving, future.result())
+            position = future.result()
+            self.syncs.observe(receiving.sink.synced_s)
+            self.saves.observe(self._node.loop.time() - receiving.began_at)
+            self._install(receiving, position)
         except SnapshotRefused as e:
             self._remove(receiving)
             if not superseded:

@@ -21,16 +21,19 @@ class Ring:
 
     begin: int
     size_bytes: int = 0
+    events: int = 0
     _batches: list[Batch] = field(default_factory=list)
     _dropped: int = 0  # places of dropped batches at the front, removed many at once
 
     def append(self, batch: Batch) -> None:
         batches = self._batches
         batches.append(batch)
+        self.events += batch.count
         self.size_bytes += batch.size_bytes + BATCH_BYTES
         while self.size_bytes > _RING_BYTES:
             dropped, batches[self._dropped] = batches[self._dropped], _GONE
             self._dropped += 1
+            self.events -= dropped.count
             self.size_bytes -= dropped.size_bytes + BATCH_BYTES
             self.begin = dropped.last + 1
         if self._dropped > 64 and self._dropped * 2 > len(batches):
@@ -40,7 +43,7 @@ class Ring:
     def empty(self) -> None:
         if self._dropped < len(self._batches):
             self.begin = self._batches[-1].last + 1
-        self._batches, self._dropped, self.size_bytes = [], 0, 0
+        self._batches, self._dropped, self.size_bytes, self.events = [], 0, 0, 0
 
     def after(self, revision: int, size_bytes: int) -> Iterator[Batch]:
         """The batches of later revisions (the first may hold earlier ones), small ones joined to about this
@@ -66,14 +69,16 @@ class Rings:
 
     limit_bytes: int
     held_bytes: int = 0
+    held_events: int = 0
     # that hold something, longest lag first; a dict's first one costs a look at all that went before it
     _rings: OrderedDict[Ring, None] = field(default_factory=OrderedDict)
 
     def append(self, ring: Ring, batch: Batch) -> None:
         self._rings.setdefault(ring)
-        before = ring.size_bytes
+        before, events = ring.size_bytes, ring.events
         ring.append(batch)
         self.held_bytes += ring.size_bytes - before
+        self.held_events += ring.events - events
         while self.held_bytes > self.limit_bytes:
             oldest = next(iter(self._rings))
             self.drop(oldest)
@@ -84,3 +89,4 @@ class Rings:
         if ring in self._rings:
             del self._rings[ring]
             self.held_bytes -= ring.size_bytes
+            self.held_events -= ring.events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
@@ -25,13 +26,10 @@ ELSEWHERE = {
     r"go_.*|promhttp_.*": "of Go and its HTTP library; Python's are python_*",
     r"etcd_grpc_proxy_.*": "of etcd's gRPC proxy",
     r"etcd_debugging_disk_backend_commit_.*": "parts of a commit to bbolt; RocksDB has none of them",
-    r"etcd_debugging_snap_save_.*|etcd_snap_.*": "of etcd's snapshot files; a state is flushed instead",
-    r"etcd_debugging_mvcc_(index|db)_compaction_.*": "of a compaction that pauses; muster's goes in slices",
+    r"etcd_debugging_snap_save_.*|etcd_snap_fsync_.*": "of etcd's .snap files; a state is flushed instead",
+    r"etcd_debugging_mvcc_index_compaction_.*": "of a tree of all keys in memory; muster has none",
     r"etcd_debugging_mvcc_total_put_size_in_bytes": "would be added up at each put, where time is dear",
-    r"etcd_debugging_mvcc_pending_events_total": "what waits is bytes, of which nobody counts the events",
-    r"etcd_disk_backend_snapshot_duration_seconds": "of a copy of bbolt's file",
     r"etcd_network_server_stream_failures_total": "what fails is in grpc_server_handled_total",
-    r"etcd_mvcc_db_open_read_transactions": "RocksDB has no read transactions that hold space",
 }
 
 
@@ -75,6 +73,47 @@ def of_leases(port: int) -> list[str]:
     return sorted(until(lines))
 
 
+#: Series about the work of nodes: their types and bounds are told by an idle member.
+WORK = (
+    r"etcd_(?:debugging_mvcc_db_compaction|debugging_mvcc_pending_events|disk_backend_snapshot|snap_db"
+    r"|mvcc_db_open)_\w+"
+)
+
+
+def of_work(port: int) -> list[str]:
+    """Types, and bounds of histograms."""
+    text = scraped(f"127.0.0.1:{port}")
+    types = re.findall(rf"^# TYPE {WORK} \w+$", text, re.MULTILINE)
+    bounds = re.findall(rf'^{WORK}{{le="\S+"}}', text, re.MULTILINE)
+    return sorted([*types, *bounds])
+
+
+def compacted(port: int) -> tuple[str, ...]:
+    """How many versions a compaction takes: of keys with several, deleted ones, and one that came back."""
+    endpoint = f"127.0.0.1:{port}"
+    with grpc.insecure_channel(endpoint) as channel:
+        put = unary(channel, "KV/Put", pb.PutResponse)
+        delete = unary(channel, "KV/DeleteRange", pb.DeleteRangeResponse)
+        for number in range(8):
+            key = b"compacted/%d" % number
+            for _ in range(number):
+                put(pb.PutRequest(key=key, value=b"v"), timeout=30)
+            if number % 2:
+                delete(pb.DeleteRangeRequest(key=key), timeout=30)
+            if number % 3:
+                put(pb.PutRequest(key=key, value=b"v"), timeout=30)
+        revision = put(pb.PutRequest(key=b"compacted", value=b"v"), timeout=30).header.revision
+        compact = unary(channel, "KV/Compact", pb.CompactionResponse)
+        compact(pb.CompactionRequest(revision=revision, physical=True), timeout=30)
+
+    def told() -> tuple[str, ...]:
+        found = re.search(r"(?m)^etcd_debugging_mvcc_db_compaction_keys_total (.*)$", scraped(endpoint))
+        last = re.search(r"(?m)^etcd_debugging_mvcc_db_compaction_last (.*)$", scraped(endpoint))
+        return (found[1],) if found and last and abs(float(last[1]) - time.time()) < 60 else ()
+
+    return until(told)
+
+
 @pytest.mark.parametrize("shards", [1, 2])
 def test_no_series_of_etcd_is_missing(tmp_path: Path, shards: int) -> None:
     with running_etcd(tmp_path, "--metrics=extensive", "--enable-v2") as etcd:
@@ -82,12 +121,15 @@ def test_no_series_of_etcd_is_missing(tmp_path: Path, shards: int) -> None:
         use(port)
         wanted = {name for name in names(port) if not any(re.fullmatch(p, name) for p in ELSEWHERE)}
         leases = of_leases(port)
+        work, gone = of_work(port), compacted(port)
     assert {"grpc_server_handling_seconds", "etcd_server_client_requests_total"} <= wanted
     with started(tmp_path / "h", 0, shards, "--metrics=extensive") as host:
         until(host.serves)
         use(host.port)
         found = names(host.port)
         assert of_leases(host.port) == leases
+        assert of_work(host.port) == work
+        assert compacted(host.port) == gone
     assert wanted - found == set()
     page = (ROOT / "docs" / "know" / "metrics.md").read_text(encoding="utf-8")
     assert found - set(re.findall(r"(?m)^\|`(\w+)", page)) == set(), "not in the page of metrics"
@@ -159,6 +201,11 @@ def seen_of_peers(hosts: Hosts, links: int) -> dict[str, Series]:
     until(lambda: network.has(others, "snapshot_send_success", 1, ids[away]))
     until(lambda: network.has([away], "snapshot_receive_total_duration_seconds_count", 1))
     assert network.has(others, "snapshot_send_total_duration_seconds_count", 1, ids[away])
+    received = scraped(hosts.endpoints[away])
+    for name in ("fsync", "save_total"):
+        assert re.search(rf"(?m)^etcd_snap_db_{name}_duration_seconds_count [1-9]", received)
+    sent = "".join(map(scraped, (hosts.endpoints[host] for host in others)))
+    assert re.search(r"(?m)^etcd_disk_backend_snapshot_duration_seconds_count [1-9]", sent)
     for way, those in (("send", others), ("receive", [away])):
         assert not network.has(those, f"snapshot_{way}_inflights_total", 1)
     for host in range(3):

@@ -496,6 +496,8 @@ class Source:
 class Sink:
     """``node.storage.snapshot.SnapshotSink``."""
 
+    synced_s = 0.0
+
     def __init__(self, disk: StateDisk, takes_s: float) -> None:
         self._disk = disk
         self.takes_s = takes_s  # what syncing it takes: see Process.run_in_executor

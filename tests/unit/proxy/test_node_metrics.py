@@ -23,6 +23,9 @@ def node(active: int, losses: int, sent: dict[str, int], took: list[int]) -> dic
         "installing": 1,
         "lease_ttls": {"bounds": [2.0], "counts": [3, 0], "sum": 6.0},
         "leases_revoked": 2,
+        "compacted_versions": 10 * losses,
+        "compacted_at": 1_800_000_000 + losses,
+        "open_reads": losses,
     }  # fmt: skip
 
 
@@ -44,13 +47,27 @@ def test_figures_of_all_shards_are_summed_and_a_lease_counts_once() -> None:
     assert found["etcd_debugging_lease_ttl_total_count",] == 3, "every node hears of each grant"
     assert found["etcd_debugging_lease_granted_total",] == 3
     assert found["etcd_debugging_lease_revoked_total",] == 2
+    assert found["etcd_debugging_mvcc_db_compaction_keys_total",] == 50
+    assert found["etcd_debugging_mvcc_db_compaction_last",] == 1_800_000_004, "the newest of all shards'"
+    assert found["etcd_mvcc_db_open_read_transactions",] == 5
 
 
 def test_figures_that_an_older_node_does_not_have_fail_no_scrape() -> None:
     figures = node(1, 4, {}, [])
-    for name in ("leases_revoked", "lease_ttls", "installing", "snapshots"):
+    for name in (
+        "leases_revoked", "lease_ttls", "installing", "snapshots", "compacted_versions", "compacted_at",
+        "open_reads",
+    ):
         del figures[name]
         assert list(node_samples({0: figures}, 1))
+
+
+def test_a_node_that_is_gone_has_no_read_under_way_and_has_compacted() -> None:
+    figures = node(1, 4, {}, [])
+    has_gone(figures)
+    found = {s.name: s.value for family in node_samples({0: figures}, 1) for s in family.samples}
+    assert found["etcd_mvcc_db_open_read_transactions"] == 0
+    assert found["etcd_debugging_mvcc_db_compaction_keys_total"] == 40
 
 
 def test_what_node_0_advised_is_gone_with_it() -> None:

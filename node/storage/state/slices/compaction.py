@@ -102,7 +102,8 @@ class Compaction:
             if self._taking or self._store.clock_ns() >= deadline:
                 return False
         versions = self._store.database.iter(ALL_KEYS)
-        handled = 0
+        handled = removed = 0
+        at_target = (MAX64 - self._target).to_bytes(8, "big")
         # of the change before: its row supersedes nothing but what came before it
         last_key, last_own = b"", b""
         while changes:
@@ -112,14 +113,19 @@ class Compaction:
             before = self._before(versions, prefix, own, last_own if key == last_key else b"")
             if before:
                 batch.delete(before)
+                # a tombstone below the target went with its own change
+                if before[-1] != DELETE or before[-13:-5] == at_target:
+                    removed += 1
                 if before[-1] != DELETE:
                     self._drop_attachment(batch, key, versions.value())
             if kind == DELETE and revision < self._target:
+                removed += 1
                 batch.delete(own)
             last_key, last_own = key, own
             handled += 1
             if handled % GRAIN.compaction_check == 0 and self._store.clock_ns() >= deadline:
                 break
+        self._store.compacted_versions += removed
         if not changes:
             self._next_run = self._after
         return not changes and self._end

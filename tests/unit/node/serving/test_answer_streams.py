@@ -68,6 +68,7 @@ def test_a_receiver_that_takes_nothing_gets_one_window_and_costs_no_slices() -> 
     got, _ = served.taken()
     assert WINDOW_BYTES <= got < WINDOW_BYTES + len(PART)
     assert served.slicer.pending == 0
+    assert (served.reads.running, served.streams.parked) == (0, 1)
     served.streams.credit(served.link, 7, 1000)
     served.settle()
     assert served.taken() == (0, -1)

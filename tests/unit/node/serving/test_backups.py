@@ -118,6 +118,7 @@ def test_one_that_stalls_ends_after_a_time_and_its_client_is_told(node: Node) ->
     node.loop.now += 2
     node.backups.sweep()
     assert sorted(node.refused()) == sorted(node.closed) == [1, 3, 4]
+    assert (node.backups.lives.count, node.backups.lives.sum) == (3, 3 * (STALL_S + 1))
 
 
 def test_a_shard_whose_turn_comes_later_is_not_the_slow_one(node: Node) -> None:

@@ -57,6 +57,25 @@ def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch:
     ]
 
 
+def test_what_compactions_took_is_told(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = replica()
+    store, compaction = node.store, node.upkeep.compaction
+    monkeypatch.setattr(compaction, "_wall_time", lambda: 1_800_000_000.5)
+    for index in range(1, 101):
+        store.apply([(index, 1, records.put(b"k", 0 if index == 1 else 2, index, b"", 0))])
+    compaction.due()
+    node.loop.soon.pop()()
+    assert (compaction.took.count, compaction.slices.count, compaction.ended_at) == (0, 0, 0), "none is due"
+    store.apply([(101, 1, records.compact(store.revision))])
+    compaction.due()
+    monkeypatch.setattr(node.loop, "call_later", lambda after_s, call: node.loop.soon.append(call))
+    while store.compacting:
+        node.loop.soon.pop()()
+    assert (compaction.took.count, compaction.ended_at) == (1, 1_800_000_000)
+    assert compaction.slices.count >= 1
+    assert store.compacted_versions == 99
+
+
 def test_behind_a_compaction_keys_that_are_gone_are_counted_no_more(
     replica: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,6 +162,9 @@ def test_a_snapshot_whose_sync_takes_a_minute_is_installed_and_sent_once(
     assert (receiver.installed, sender.sent, sender.failed) == (1, 1, 0)
     assert hosts[2].store.position == hosts[1].store.position
     assert hosts[1].directories() == hosts[2].directories() == []
+    assert (sender.lives.count, receiver.saves.count, receiver.syncs.count) == (1, 1, 1)
+    assert 60 <= receiver.saves.sum < sender.lives.sum < 61
+    assert 0 < receiver.syncs.sum < 60
 
 
 def test_a_replica_without_room_for_a_directory_refuses_and_serves_on(

@@ -297,12 +297,15 @@ def test_a_slow_client_is_bounded_catches_up_from_history_and_holds_nobody_back(
         world.write((PUT, b"k"))
     assert len(fast.events()) == 50
     assert len(slow.events()) <= 1
+    statistics = world.net.context.hub.statistics()
+    assert (statistics["slow"], statistics["held_events"]) == (1, 50 - len(slow.events()))
     slow.call.read_all()
     world.settle()
     assert [e[0] for e in slow.events()] == list(range(2, 52))
     world.write((PUT, b"k"))
     assert slow.events()[-1][0] == 52
-    assert world.net.context.hub.statistics()["slow"] == 0
+    statistics = world.net.context.hub.statistics()
+    assert (statistics["slow"], statistics["held_events"]) == (0, 0)
 
 
 def test_a_slow_client_far_behind_reads_history_when_the_ring_is_too_short() -> None:

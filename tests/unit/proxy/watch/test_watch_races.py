@@ -157,7 +157,7 @@ class Race:
         for client in self.clients:
             self.check_created_first(client)
         hub = self.world.net.context.hub
-        assert (hub.room.held_bytes, hub.rings.held_bytes) == (0, 0)
+        assert (hub.room.held_bytes, hub.rings.held_bytes, hub.rings.held_events) == (0, 0, 0)
 
     def check_created_first(self, client: Client) -> None:
         created: set[int] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -44,6 +45,29 @@ def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: 
     do(store, records.put(b"c", 0, 1, b"", 0))  # 6
     compact(store, 6)
     assert versions(store) == [(b"c", 6, 0)]
+
+
+def test_versions_that_go_are_counted_once(open_store: OpenStore) -> None:
+    """Of a tombstone below a compaction its own change tells, and that which brought the key back."""
+    random, store = Random(5), open_store()
+    alive: dict[bytes, int] = {}
+    gone = 0
+    for _ in range(30):
+        for _ in range(40):
+            key = b"%d" % random.randrange(12)
+            if random.random() < 0.4 and key in alive:
+                do(store, records.delete(key))
+                del alive[key]
+            else:
+                create = alive.setdefault(key, 0)
+                do(store, records.put(key, create, 1, b"", 0))
+                alive[key] = create or store.revision
+        at = store.revision - random.randrange(30)
+        before = len(versions(store))
+        compact(store, at)
+        gone += before - len(versions(store))
+        assert store.compacted_versions == gone
+    assert gone > 1000
 
 
 def test_runs_below_the_compaction_go(open_store: OpenStore) -> None:
@@ -188,6 +212,7 @@ def test_of_the_compacted_revision_the_last_change_of_each_key_is_told(open_stor
         while removed and not store.compaction_step(0):
             pass
         assert len(versions(store)) == (3 if removed else 9)
+        assert store.compacted_versions == (6 if removed else 0)
         assert history(store, *ALL, 3, want_prev=True).events == LAST
         assert history(store, *ALL, 3, max_events=1, max_scan=1).events == LAST
         for event in LAST:

@@ -27,6 +27,9 @@ def test_rings_hold_no_more_memory_than_they_count(
             for ring in some:
                 rings.append(ring, batch(revision, size_bytes))
     assert 0 < rings.held_bytes <= 1 << 20
+    held = [len(list(ring.after(0, 0))) for ring in some]  # an event each
+    assert held == [ring.events for ring in some]
+    assert sum(held) == rings.held_events > 0
     assert 0.5 * rings.held_bytes < kept.size_bytes < 1.2 * rings.held_bytes
 
 
