@@ -397,7 +397,7 @@ def test_of_all_addresses_loopback_ones_take_peers_of_the_own_user(host: str) ->
 def test_where_the_namespace_is_not_known_ports_take_the_same_user_alone(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_user, "_NAMESPACE", "/nonexistent")
+    monkeypatch.setattr(own_user, "_NAMESPACE", f"{base}/none")
 
     async def scenario(world: World) -> None:
         await world.says(world.dial(), b"x")
