@@ -138,6 +138,7 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ("--http1-idle-timeout=0s", "--http1-idle-timeout must be at least 1s"),
         ("--lease-checkpoint-interval=999ms", "--lease-checkpoint-interval must be at least 1s"),
         ("--max-unanswered-bytes=2147483648", "--max-unanswered-bytes must be at most 2147483647"),
+        (f"--shard-depth={1 << 32}", f"--shard-depth must be at most {(1 << 32) - 1}"),
         (f"--write-buffer-bytes={(1 << 60) + 1}", f"--write-buffer-bytes must be at most {1 << 60}"),
         ("--max-header-bytes=4095", "--max-header-bytes must be at least 4096 and at most 524288"),
         ("--max-header-bytes=524289", "--max-header-bytes must be at least 4096 and at most 524288"),

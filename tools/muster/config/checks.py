@@ -25,6 +25,7 @@ _LEAST = {"max-client-connections": 1, "max-client-snapshots": 1, "max-connectio
           "max-control-frames": 100, "max-stream-resets": 100}
 _MOST = {
     "max-unanswered-bytes": (1 << 31) - 1,  # HTTP/2's window: clients end a connection that grants more
+    "shard-depth": (1 << 32) - 1,  # the record that founds a cluster has 32 bits for it
     "write-buffer-bytes": 1 << 60,  # the store counts half as much again in 64 bits
 }
 _ZERO_IS_DEFAULT = ("auth-token-ttl", "max-concurrent-streams", "snapshot-count", "snapshot-catchup-entries")
