@@ -272,7 +272,9 @@ class V2Tree:
         if isinstance(asked, Show):
             return shown(self.tree, asked)
         leader = self._node.writes.leader
-        counts = ((leader and leader.counted) or self.tree).counted()
+        counts = self.tree.counted()
+        if leader is not None and leader.counted is not None:
+            counts |= leader.counted.refused()  # they are final before they are logged
         return self._made(json.dumps(counts, separators=(",", ":")).encode())
 
     def _made(self, body: bytes, code: int = 0) -> Answer:

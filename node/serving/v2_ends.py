@@ -44,9 +44,12 @@ class Ends:
         leader = writes.leader
         if leader is not self._of:
             self._of, self._came_ns, self._waits_ns, self._left = leader, 0, 0, False
-        if leader is None:
-            return
-        self._log_refusals(leader)
+        if leader is not None:
+            self._look(tree, leader)
+            self._log_refusals(leader)  # behind what ends, whose entry takes them along
+
+    def _look(self, tree: Tree, leader: Leader) -> None:
+        writes = self._node.writes
         now_ns = int(self._node.machine.wall_time() * 1e9)
         # clocks may be put back, also while nothing is due
         self._came_ns, self._waits_ns = min(self._came_ns, now_ns), min(self._waits_ns, now_ns)

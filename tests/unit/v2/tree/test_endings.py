@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from cluster.effects import records
+from cluster.features.rows import RowsOf, encode
 from cluster.features.v2.changes import evaluate
 from cluster.features.v2.requests import Answer, Op, Write
 from cluster.features.v2.tree import FIRST_INDEX, KEYS, Tree
@@ -290,16 +292,43 @@ def test_what_is_refused_counts_at_once_and_soon_at_every_replica(busy: Busy) ->
     assert busy.replica.raft.last == logged
 
 
-def test_refusals_wait_for_the_entry_that_is_under_way(busy: Busy) -> None:
-    """The entry behind it would grow with each heartbeat."""
-    busy.replica.put(1)
-    busy.write(Write(Op.DELETE, KEYS + b"/none"))
-    for tick in range(3):
+def test_refusals_keep_no_large_directory_from_going_where_the_log_is_slow(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They made the next entry of the leader, which is not to grow by what ends: that waited for ever."""
+    monkeypatch.setattr(v2_ends, "_AT_ONCE", 8)
+    woken: list[None] = []
+    busy.v2._node.wake = lambda: woken.append(None)  # type: ignore[method-assign]
+    for number in range(600):
+        busy.write(Write(Op.SET, KEYS + b"/d/%d" % number, b"x", now_ns=NOW_NS))
+        busy.apply_all()
+    busy.write(Write(Op.DELETE, KEYS + b"/d", recursive=True, directory=True, now_ns=NOW_NS))
+    busy.apply_all()
+    leader = busy.replica.writes.leader
+    assert leader is not None
+    while busy.replica.writes.has_room:
+        leader.append(records.rows(encode(RowsOf.V2, [])))
+        busy.replica.writes.run()
+    heartbeats = 0
+    while busy.v2.tree.going:
         busy.write(Write(Op.DELETE, KEYS + b"/none"))
-        busy.heartbeat(0.1 * tick)
-    before = busy.replica.raft.last
+        busy.heartbeat(2.0 + heartbeats / 10)
+        while woken:
+            woken.clear()
+            busy.replica.writes.run()
+        busy.apply()
+        heartbeats += 1
+        assert heartbeats < 60
     busy.apply_all()
-    busy.heartbeat(0.5)
+    busy.heartbeat(20.0)
+    busy.replica.writes.run()
     busy.apply_all()
-    assert busy.v2.tree.counted()["deleteFail"] == 4
-    assert busy.replica.raft.last <= before + 2
+    assert busy.v2.tree.counted()["deleteFail"] == heartbeats
+
+
+def test_what_the_leader_evaluated_counts_as_done_once_it_is_applied(busy: Busy) -> None:
+    busy.replica.put(1)
+    busy.set(b"/a", 9)
+    assert json.loads(busy.v2._answered(None).body)["setsSuccess"] == 0
+    busy.apply_all()
+    assert json.loads(busy.v2._answered(None).body)["setsSuccess"] == 1
