@@ -273,8 +273,8 @@ class V2Tree:
             return shown(self.tree, asked)
         leader = self._node.writes.leader
         counts = self.tree.counted()
-        if leader is not None and leader.counted is not None:
-            counts |= leader.counted.refused()  # they are final before they are logged
+        if leader is not None and leader.counted is not None:  # refusals are final before they are logged
+            counts |= {name: n for name, n in leader.counted.counted().items() if name.endswith("Fail")}
         return self._made(json.dumps(counts, separators=(",", ":")).encode())
 
     def _made(self, body: bytes, code: int = 0) -> Answer:

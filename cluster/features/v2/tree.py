@@ -154,10 +154,6 @@ class Tree:
         """What was done to it since it was made, by the names of /v2/stats/store."""
         return dict(zip(COUNTED, self.counts, strict=True))
 
-    def refused(self) -> dict[str, int]:
-        """Of these, what was refused."""
-        return {name: count for name, count in self.counted().items() if name.endswith("Fail")}
-
     def copy(self) -> Tree:
         """A copy to evaluate with, without events."""
         made = Tree(keep_events=False)
