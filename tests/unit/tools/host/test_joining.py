@@ -136,6 +136,26 @@ def test_a_wrong_list_ends_a_start_once_no_member_can_know_better(
     assert ["member count is unequal" in line for line in said] == [True]
 
 
+def test_a_name_that_has_no_address_yet_ends_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All members tell the same, and a look-up changes what it means."""
+    now, said = [0.0], list[str]()
+
+    def answered(*_: object) -> bytes:
+        return QUESTION + json.dumps(_told("abc", "d")).encode()
+
+    def resolved(url: str) -> str:
+        return url.replace("d.svc", "127.0.0.1") if now[0] >= 4 else url
+
+    monkeypatch.setattr(joining, "asked_in_clear", answered)
+    monkeypatch.setattr(joining, "time", SimpleNamespace(
+        monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s)))  # fmt: skip
+    initial = [(name, (f"http://127.0.0.1:{port}",)) for port, name in enumerate("abc", 1)]
+    initial.append(("d", ("http://d.svc:4",)))
+    assert join(initial, "d", "", None, resolved, "", False, said.append)[2] == 4
+    assert now == [4.0]
+    assert ["no match found" in line for line in said] == [True]
+
+
 def test_an_answer_that_lags_behind_ends_no_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first that answers hears of the added host when the others have known it for long."""
     now = [0.0]

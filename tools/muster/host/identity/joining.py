@@ -5,8 +5,9 @@ answer. While one of them listens and none answers, it asks all again: etcd wait
 etcd's rules the flags have to name as many members as the cluster, with the same peer URLs. The answer has
 the IDs and the number of shards.
 
-A member that lags behind does not know yet that this host was added. So other members than the flags' end a
-start only when the time is over, or once all started members tell them: the leader is one of those.
+A member that lags behind does not know yet that this host was added, and a name may have no address yet. So
+other members than the flags' end a start only when the time is over. Another number of members, which no
+look-up changes, ends it as soon as all started members tell them.
 """
 
 from __future__ import annotations
@@ -139,8 +140,9 @@ def join(
             now, table = time.monotonic(), _table(running)
             if unlike is None or unlike[0] != table:
                 unlike = table, now
-                tell(f"the cluster has other members than --initial-cluster, asking again: {e}")
-            if now >= deadline or (now - unlike[1] >= _SAME_S and _all_tell(running, ask_at)):
+                tell(f"--initial-cluster does not match the cluster's members, asking again: {e}")
+            lasting = len(initial) != len(running.members) and now - unlike[1] >= _SAME_S
+            if now >= deadline or (lasting and _all_tell(running, ask_at)):
                 raise
             time.sleep(_PAUSE_S)
             continue
