@@ -165,7 +165,10 @@ def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hos
     process = hosts.start(3)
     assert process.wait(LIMIT_S) == 1
     assert "it starts with --force-new-cluster" in hosts.log(3)
-    hosts.start(3, FORCED, f"--wal-dir={logs(hosts, 3)}")
+    assert hosts.start(3, FORCED).wait(LIMIT_S) == 1
+    assert "name that one with --wal-dir" in hosts.log(3)
+    moved = logs(hosts, 3).rename(hosts.folder / "moved.logs")  # as on a new machine
+    hosts.start(3, FORCED, f"--wal-dir={moved}")
     until(lambda: serves(hosts, 3) and publishes(hosts, 3), LIMIT_S)
     holds_all(hosts, 3)
     assert not (hosts.folder / "h3/member/copied").exists()  # from then on it is a host like any other

@@ -120,23 +120,5 @@ def test_the_names_of_a_backup_are_on_the_disk_when_it_takes_its_place(
     aside = backup._aside(tmp_path / "to")
     (aside / "data" / "member").mkdir(parents=True)
     monkeypatch.setattr(os, "fsync", fsync)
-    backup._take_place(aside, tmp_path / "to", "")
+    backup._take_place(aside, tmp_path / "to", None)
     assert synced == [(str(tmp_path / "to"), True), (str(tmp_path), True)]
-
-
-def test_a_backup_that_fails_leaves_no_logs_behind(tmp_path: Path) -> None:
-    aside = backup._aside(tmp_path / "to")
-    for number in range(2):
-        (aside / f"data/member/shard-{number}/log").mkdir(parents=True)
-    (tmp_path / "to/member/other").mkdir(parents=True)
-    with pytest.raises(OSError, match="not empty"):
-        backup._take_place(aside, tmp_path / "to", str(tmp_path / "logs"))
-    assert list((tmp_path / "logs").iterdir()) == []
-    (tmp_path / "to/member/other").rmdir()
-    (aside / "data/member/shard-1/log").unlink()
-    (aside / "data/member/shard-1/log").mkdir()
-    (aside / "data/member/shard-0/log").unlink()
-    (aside / "data/member/shard-0/log").mkdir()
-    backup._take_place(aside, tmp_path / "to", str(tmp_path / "logs"))
-    assert [(tmp_path / f"to/member/shard-{number}/log").readlink() for number in range(2)] == [
-        tmp_path / f"logs/shard-{number}" for number in range(2)]

@@ -92,6 +92,8 @@ def test_a_log_moves_when_the_operator_has_moved_it(tmp_path: Path) -> None:
         establish(data_dir, f"--wal-dir={logs}")
     logs.mkdir()
     (shard(data_dir) / "log").rename(logs / "shard-0")
+    with pytest.raises(ConfigError, match=r"If its log is in another .* name that one with --wal-dir"):
+        establish(data_dir)  # a copy that has its logs elsewhere is such a one, too
     establish(data_dir, f"--wal-dir={logs}")
     assert (shard(data_dir) / "log" / "synced").is_file()
 

@@ -7,7 +7,6 @@ without its log has lost its votes (H10).
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -47,16 +46,6 @@ def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
         (folder / LOG).symlink_to(wanted)
         wanted.mkdir(mode=0o700, parents=True)
         sync_directory(wanted.parent)
-
-
-def move_logs(wal_dir: str, folders: Iterable[Path]) -> None:
-    """Move the logs of nodes that never ran from these directories there, and leave links. OSError."""
-    for folder in folders:
-        wanted = Path(os.path.abspath(wal_dir), folder.name)
-        wanted.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.move(folder / LOG, wanted)
-        (folder / LOG).symlink_to(wanted)
-        os.sync()  # it may be another disk, with copies
 
 
 def is_unused(wal_dir: str, folders: Iterable[Path]) -> bool:

@@ -13,6 +13,7 @@ refused.
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 from node.durable import write_whole
@@ -27,6 +28,8 @@ PARTS = {
 _ADVICE = (
     "This replica must not vote under its old identity: put back what is missing, or remove the member, then "
     "add it anew with an empty data directory")
+
+_ELSEWHERE = "If its log is in another directory (--backup-wal-dir), name that one with --wal-dir. "
 
 
 class SealBroken(Exception):
@@ -58,8 +61,10 @@ def check(folder: str | Path, member_id: int, incarnation: int) -> None:
             f"or another host's). {_ADVICE}")
     missing = [part for part, file in PARTS.items() if not Path(folder, file).is_file()]
     if state == BEGUN and missing:
+        elsewhere = "" if os.path.lexists(Path(folder, "log")) else _ELSEWHERE
         raise SealBroken(
-            f"{folder} has lost {' and '.join(missing)}, which its seal says were there. {_ADVICE}")
+            f"{folder} has lost {' and '.join(missing)}, which its seal says were there. "
+            f"{elsewhere}{_ADVICE}")
     if state == OLD and not Path(folder, PARTS["the log (log/db)"]).is_file():
         raise SealBroken(
             f"{folder} has no log, and its seal is an older version's, which does not say "

@@ -7,11 +7,13 @@ copied, with its IDs.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ _ASIDE = ".copying"  # in the backup's directory, until it is whole
 def backup(run: Run) -> None:
     """``backup --data-dir D --backup-dir B [--backup-wal-dir W]``. v3 data is always in it."""
     data_dir, backup_dir = (Path(run.options.string(name)) for name in ("data-dir", "backup-dir"))
+    wal_dir = Path(run.options.string("backup-wal-dir")) if run.options.string("backup-wal-dir") else None
     if not run.options.string("backup-dir"):
         refuse("--backup-dir is required: the directory for the copy")
     if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
@@ -45,39 +48,57 @@ def backup(run: Run) -> None:
         (data_dir / "member" / "identity.json").read_bytes()
         if run.options.string("wal-dir"):
             os.listdir(run.options.string("wal-dir"))  # the data directory knows where its logs are
-        for folder in (run.options.string(name) for name in ("backup-dir", "backup-wal-dir")):
-            if folder and os.path.exists(folder) and any(name != _ASIDE for name in os.listdir(folder)):
-                refuse(f"{folder} is not empty")
-        _copy(run, data_dir, backup_dir)
+        _check_places(data_dir, backup_dir, wal_dir)
+        _copy(run, data_dir, backup_dir, wal_dir)
     except shutil.Error as error:
         refuse("; ".join(reason for *_, reason in error.args[0][:3]))
     except OSError as error:
         refuse(f"open {error.filename}: {(error.strerror or '').lower()}")
 
 
-def _copy(run: Run, data_dir: Path, backup_dir: Path) -> None:
+def _check_places(data_dir: Path, backup_dir: Path, wal_dir: Path | None) -> None:
+    """Refuse directories that hold anything but what a killed backup of this line has left."""
+    aside = [backup_dir / _ASIDE]
+    if wal_dir is not None:
+        for whole in (data_dir / "member", backup_dir / "member", *aside):
+            if _from(wal_dir, whole).parts[:1] != ("..",):
+                refuse(f"--backup-wal-dir {wal_dir} is in {whole}: give a directory outside of it")
+        aside.append(_logs_aside(backup_dir, wal_dir))
+    for folder in (backup_dir, wal_dir):
+        left = {_from(one, folder).parts[0] for one in aside} if folder is not None else set()
+        if folder is not None and folder.exists() and not left.issuperset(os.listdir(folder)):
+            refuse(f"{folder} is not empty")
+
+
+def _from(path: Path, folder: Path) -> Path:
+    """The way to a path from a folder, without links."""
+    return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder)))
+
+
+def _copy(run: Run, data_dir: Path, backup_dir: Path, wal_dir: Path | None) -> None:
     from tools.muster.config.parse import ConfigError
     from tools.muster.host import rundir
     from tools.muster.host.identity import copies
 
     os.umask(0o077)  # the copies have all keys, and hashes of passwords
     if rundir.holder_of(str(data_dir)):
-        _of_running(run, data_dir, backup_dir)
+        with _logs_of(backup_dir, wal_dir) as logs:
+            _of_running(run, data_dir, backup_dir, logs)
         return
     try:
         lock = rundir.DataDirLock(str(data_dir), to_read=True)  # it must not start meanwhile
     except ConfigError as error:
         refuse(error)
     try:
-        with copies.held(str(data_dir)):
-            _of_files(run, data_dir, backup_dir)
+        with copies.held(str(data_dir)), _logs_of(backup_dir, wal_dir) as logs:
+            _of_files(data_dir, backup_dir, logs)
     except ConfigError as error:
         refuse(error)
     finally:
         lock.release()
 
 
-def _of_files(run: Run, data_dir: Path, backup_dir: Path) -> None:
+def _of_files(data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
     from tools.muster.host.identity.copies import LOCK, mark
 
     aside = _aside(backup_dir)
@@ -86,13 +107,13 @@ def _of_files(run: Run, data_dir: Path, backup_dir: Path) -> None:
         # links of --wal-dir are followed: the copy has its logs inside
         shutil.copytree(data_dir / "member", aside / "data" / "member", ignore=left_out)
         mark(str(aside / "data"))
-        _take_place(aside, backup_dir, run.options.string("backup-wal-dir"))
+        _take_place(aside, backup_dir, logs)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _say(f"copied the files of the stopped host to {backup_dir}; the copy keeps its IDs")
 
 
-def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
+def _of_running(run: Run, data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
     from cluster.bolt.etcd import NoBackup
     from node.backup.restore import Changed
     from node.storage import StorageError
@@ -110,7 +131,7 @@ def _of_running(run: Run, data_dir: Path, backup_dir: Path) -> None:
     try:
         _save(run, status, file)
         restored = restore_host(file, new, Changed(), False, lambda done, total: None)
-        _take_place(aside, backup_dir, run.options.string("backup-wal-dir"))
+        _take_place(aside, backup_dir, logs)
     except (NoBackup, ConfigError, StorageError) as error:
         refuse(error)
     finally:
@@ -198,21 +219,62 @@ def _aside(backup_dir: Path) -> Path:
     return aside
 
 
-def _take_place(aside: Path, backup_dir: Path, wal_dir: str) -> None:
-    """``wal_dir``: where the copy finds its logs from now on; "": in itself."""
+def _logs_aside(backup_dir: Path, wal_dir: Path) -> Path:
+    """Where the logs wait in their directory until they are whole: each backup has its own name."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(backup_dir))).hexdigest()
+    return wal_dir / f"{_ASIDE}-{digest[:16]}"
+
+
+@contextlib.contextmanager
+def _logs_of(backup_dir: Path, wal_dir: Path | None) -> Iterator[Path | None]:
+    """A new folder in the directory of the logs; None: the copy has them inside."""
+    if wal_dir is None:
+        yield None
+        return
+    logs = _logs_aside(backup_dir, wal_dir)
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    try:
+        yield logs
+    finally:
+        shutil.rmtree(logs, ignore_errors=True)
+    _say(f"its logs are in {wal_dir}: start it with --wal-dir, which names them wherever they then are")
+
+
+def _take_place(aside: Path, backup_dir: Path, logs: Path | None) -> None:
+    """``logs``: the folder of :func:`_logs_of`. Where it fails, nothing is left."""
     from node.durable import sync_directory
-    from tools.muster.host.identity.wal_dir import move_logs
 
     member = aside / "data" / "member"
-    nodes = sorted(member.glob("shard-*")) if wal_dir else []
+    made: list[Path] = []
     try:
-        move_logs(wal_dir, nodes)
+        if logs is not None:
+            _place_logs(member, logs, made)
         os.replace(member, backup_dir / "member")
     except OSError:
-        for node in nodes:
-            shutil.rmtree(Path(wal_dir, node.name), ignore_errors=True)
+        for folder in made:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
     for folder in (backup_dir, backup_dir.resolve().parent):  # the backup's directory may be new
+        sync_directory(folder)
+
+
+def _place_logs(member: Path, logs: Path, made: list[Path]) -> None:
+    """Move a copy's logs to the directory that ``logs`` is in, by their nodes' names. ``made`` gets what is
+    there. FileExistsError: it has become another's."""
+    from node.durable import sync_directory
+    from tools.muster.host.identity.wal_dir import LOG
+
+    nodes = [node for node in sorted(member.glob("shard-*")) if (node / LOG).exists()]  # not before its start
+    for node in nodes:
+        shutil.move(node / LOG, logs / node.name)
+    os.sync()  # it may be another disk
+    for node in nodes:
+        wanted = logs.parent / node.name
+        wanted.mkdir()
+        made.append(wanted)
+        os.replace(logs / node.name, wanted)
+    for folder in (logs.parent, logs.parent.resolve().parent):
         sync_directory(folder)
 
 
