@@ -86,6 +86,8 @@ class Ends:
         self._left = leader.v2.due(self._came_ns)
         if not rows:
             return 0
+        if leader.v2.uncounted:  # what a directory held goes without the counters
+            rows.append(leader.v2.counters())
         item = records.rows(encode(RowsOf.V2, rows))
         leader.append(item)  # H7: decided and appended in one and the same term
         return len(item)

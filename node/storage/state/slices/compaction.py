@@ -119,7 +119,8 @@ class Compaction:
                 if before[-1] != DELETE:
                     self._drop_attachment(batch, key, versions.value())
             if kind == DELETE and revision < self._target:
-                removed += 1
+                # without a row before it, it went in a walk that a restart repeats
+                removed += bool(before) or revision == self._done
                 batch.delete(own)
             last_key, last_own = key, own
             handled += 1

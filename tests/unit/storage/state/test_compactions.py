@@ -47,6 +47,23 @@ def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: 
     assert versions(store) == [(b"c", 6, 0)]
 
 
+def test_a_tombstone_counts_once_though_a_restart_repeats_its_walk(open_store: OpenStore) -> None:
+    store = open_store()
+    for number in range(300):
+        do(store, records.put(b"k%d" % number, 0, 1, b"", 0))
+        do(store, records.delete(b"k%d" % number))
+    do(store, records.compact(store.revision))
+    while store.compacted_versions < 300:
+        store.compaction_step(0)
+    left = len(versions(store))
+    store.flush()
+    store.close()
+    store = open_store()
+    while not store.compaction_step(0):
+        pass
+    assert store.compacted_versions == left - len(versions(store)) > 200
+
+
 def test_versions_that_go_are_counted_once(open_store: OpenStore) -> None:
     """Of a tombstone below a compaction its own change tells, and that which brought the key back."""
     random, store = Random(5), open_store()

@@ -319,6 +319,7 @@ def test_refusals_keep_no_large_directory_from_going_where_the_log_is_slow(
         busy.apply()
         heartbeats += 1
         assert heartbeats < 60
+    assert busy.v2.tree.counted()["deleteFail"] > heartbeats // 2, "what goes takes them along"
     busy.apply_all()
     busy.heartbeat(20.0)
     busy.replica.writes.run()
