@@ -7,6 +7,7 @@ with subscriptions applies at once. Requests of one stream share a look, and eac
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,22 +15,23 @@ if TYPE_CHECKING:
     from proxy.watch.cohort import ClientWatch
     from proxy.watch.stream import WatchStream
 
-_MOST_ANSWERS = 200  # due to a stream, further requests share one: all are sent in one turn, in some 1 ms
+_MOST_ANSWERS = 200  # due to a stream, further requests share the last: some 10 KB of memory at most
+_ANSWERS_A_TURN = 500  # of all streams: some 1 ms, as JSON 5 ms
 _A_TURN = 200  # watches that are told periodic progress, some 1 ms
 
 
 class ProgressRequests:
     def __init__(self, router: Router) -> None:
         self._router = router
-        # the revisions due to a stream's first and last request, and how many answers: later ones do not
-        # delay the first
-        self._due: dict[WatchStream, tuple[int, int, int]] = {}
+        # the revision due to each request of a stream: later ones do not delay those before
+        self._due: dict[WatchStream, deque[int]] = {}
         self._looking = False
 
     def ask(self, stream: WatchStream) -> None:
-        owed = self._router.highest
-        first, _, answers = self._due.get(stream, (owed, owed, 0))
-        self._due[stream] = first, owed, min(answers + 1, _MOST_ANSWERS)
+        owed = self._due.setdefault(stream, deque())
+        if len(owed) == _MOST_ANSWERS:
+            owed.pop()
+        owed.append(self._router.highest)
         self.look()
 
     def look(self) -> None:
@@ -43,16 +45,25 @@ class ProgressRequests:
 
     def _answer(self) -> None:
         self._looking = False
-        for stream, (first, last, answers) in tuple(self._due.items()):
-            told = stream.tell_progress(first)
+        room = _ANSWERS_A_TURN
+        for stream, owed in tuple(self._due.items()):
+            told = stream.tell_progress(owed[0])
             if told is None:
                 continue
-            if told and told < last:
-                self._due[stream] = last, last, answers - 1
-            else:
-                del self._due[stream]
-                if told:
-                    stream.send_progress(told, answers - 1)
+            owed.popleft()
+            answers = 1
+            while owed and owed[0] <= told and answers < room:
+                owed.popleft()
+                answers += 1
+            if told:
+                stream.send_progress(told, answers - 1)
+            # an answer may end its stream, which is forgotten then; else it comes behind the others
+            if self._due.pop(stream, None) and told:
+                self._due[stream] = owed
+            room -= answers
+            if not room:
+                self._router.loop.call_soon(self.look)
+                break
 
 
 class PeriodicProgress:

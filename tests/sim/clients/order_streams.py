@@ -63,6 +63,7 @@ class Stream:
     watches: dict[int, Watch] = field(default_factory=dict)  # by id
     # progress requests without an answer: what the front had told anyone by then
     asked: list[int] = field(default_factory=list)
+    answered: tuple[float, int] = (0.0, 0)  # the last one: when, and with which revision
     call: Call | None = None
     ended: str | None = None
     who: Principal | None = None  # its user
