@@ -82,8 +82,6 @@ class Router(Sending):
         self.reach = Reach(common.peers)
         self._refusals = Repeats()
         self.hub: Subscriber | None = None
-        # when shard 0 was last found without a leader; inf while it has one
-        self.leaderless_since = loop.time()
         self.in_turn = InTurn(self, large_write_window_bytes, range_compares)
         self.pieces = Pieces(self, common.client_stall_timeout_ms / 1000)
         self.read_index = ReadIndexRounds(self)

@@ -28,7 +28,7 @@ LULL_S = 0.15  # while nothing happens: each sweep wakes an idle host
 _LULL_SHARE = 0.15  # of an election timeout, at most: a quarter without a look counts as a loop that was held
 _QUEUE_LIMIT = 20_000  # requests waiting for a leader, per shard
 _ERROR = int(Status.ERROR)
-# reads that etcd answers by its log: without a leader it says so as of a write
+# reads that etcd answers by its log: what no leader was there for ends as a write does
 _OF_ETCDS_LOG = frozenset(map(int, (Method.ALARM, Method.AUTH_SHOW)))
 # a node that starts again, or a link that a new front has not yet, comes within a second as a rule
 _OWN_AGAIN_S, _OWN_TRIES = 0.05, 20
@@ -41,6 +41,8 @@ class Sending:
 
     def __init__(self, loop: Loop, common: Common) -> None:
         self.loop = loop
+        # when shard 0 was last found without a leader; inf while it has one
+        self.leaderless_since = loop.time()
         self.common = common
         self.limit_s = common.limit_s  # the server's own time limit
         self.election_s = common.election_timeout_ms / 1000
@@ -242,7 +244,8 @@ class Sending:
             waiting.tell(_ERROR, body)
             return
         error = EtcdError.decode(body)
-        if error.kind is errors.TIMEOUT and waiting.method in _OF_ETCDS_LOG:
+        leaderless = self.leaderless_since <= waiting.started
+        if error.kind is errors.TIMEOUT and leaderless and waiting.method in _OF_ETCDS_LOG:
             error = EtcdError(errors.CONTEXT_DEADLINE_EXCEEDED)
         waiting.stats.failed(error.code)
         if not waiting.call.closed:

@@ -357,6 +357,21 @@ def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
     assert {method: call.status for method, call in calls.items()} == ends
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_reads_by_etcds_log_that_a_known_leader_does_not_answer_are_unavailable(lost: bool) -> None:
+    """As in etcd: its client repeats them at another endpoint, which it does not after a passed deadline."""
+    served = Served()
+    served.net.pass_time(0.3)
+    messages = {"Alarm": rpc_pb2.AlarmRequest(), "AuthStatus": b"", "UserList": b"",
+                "RoleGet": rpc_pb2.AuthRoleGetRequest(role="r")}
+    calls = {method: served.call(method, message) for method, message in messages.items()}
+    if lost:  # it was there when they came
+        served.net.lead(0, 2)
+    served.net.pass_time(7.3)
+    assert {call.status for call in calls.values()} == {(14, "etcdserver: request timed out")}
+    assert served.net.router.has_leader is not lost
+
+
 def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
     served = Served()
     refused = served.call("Compact", rpc_pb2.CompactionRequest(revision=9))
