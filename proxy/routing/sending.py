@@ -243,13 +243,17 @@ class Sending:
         if waiting.then is not None:
             waiting.tell(_ERROR, body)
             return
-        error = EtcdError.decode(body)
-        leaderless = self.leaderless_since <= waiting.started
-        if error.kind is errors.TIMEOUT and leaderless and waiting.method in _OF_ETCDS_LOG:
-            error = EtcdError(errors.CONTEXT_DEADLINE_EXCEEDED)
+        error = self.ended_as_in_etcd(waiting, body)
         waiting.stats.failed(error.code)
         if not waiting.call.closed:
             waiting.call.finish(error.code, error.text)
+
+    def ended_as_in_etcd(self, waiting: Waiting, body: bytes) -> EtcdError:
+        error = EtcdError.decode(body)
+        leaderless = self.leaderless_since <= waiting.started
+        if error.kind is errors.TIMEOUT and leaderless and waiting.method in _OF_ETCDS_LOG:
+            return EtcdError(errors.CONTEXT_DEADLINE_EXCEEDED)
+        return error
 
     def gone(self, waiting: Waiting) -> None:
         """The call has ended by its deadline, or its client has gone."""

@@ -107,7 +107,10 @@ def _with_password(context: Context, change: Change, hashes: Callable[[Any], boo
 
     def judged(waiting: Waiting, status: int, body: bytes) -> None:
         call, request, stats = waiting.call, waiting.context, waiting.stats
-        if context.failed(waiting, status, body) or context.given_up(call, stats):
+        if status != Status.OK:
+            context.refuse(call, stats, context.router.ended_as_in_etcd(waiting, body))
+            return
+        if context.given_up(call, stats):
             return
         try:
             context.passwords.hash(call, request.password, partial(hashed, call, request, stats))

@@ -357,13 +357,30 @@ def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
     assert {method: call.status for method, call in calls.items()} == ends
 
 
+@pytest.mark.parametrize("leader", [0, 1])
+def test_a_user_of_whom_users_are_asked_first_is_added_too_late_as_in_etcd(leader: int) -> None:
+    served = Served(leader)
+    served.net.pass_time(0.3)
+    served.net.context.principals.judged = lambda call: True
+    added = rpc_pb2.AuthUserAddRequest(name="a", password="b")
+    changed = rpc_pb2.AuthUserChangePasswordRequest(name="a", password="b")
+    calls = [served.call("UserAdd", added), served.call("UserChangePassword", changed)]
+    served.net.pass_time(7.3)
+    end = (14, "etcdserver: request timed out") if leader else (4, "context deadline exceeded")
+    assert [call.status for call in calls] == [end, end]
+
+
 @pytest.mark.parametrize("lost", [False, True])
 def test_reads_by_etcds_log_that_a_known_leader_does_not_answer_are_unavailable(lost: bool) -> None:
     """As in etcd: its client repeats them at another endpoint, which it does not after a passed deadline."""
     served = Served()
     served.net.pass_time(0.3)
-    messages = {"Alarm": rpc_pb2.AlarmRequest(), "AuthStatus": b"", "UserList": b"",
-                "RoleGet": rpc_pb2.AuthRoleGetRequest(role="r")}
+    messages = {
+        "Alarm": rpc_pb2.AlarmRequest(),
+        "AuthStatus": b"",
+        "UserList": b"",
+        "RoleGet": rpc_pb2.AuthRoleGetRequest(role="r"),
+    }
     calls = {method: served.call(method, message) for method, message in messages.items()}
     if lost:  # it was there when they came
         served.net.lead(0, 2)
