@@ -268,7 +268,7 @@ class Client:
 
     def again_elsewhere(self, of: str = "") -> Callable[[MusterError], None]:
         """:meth:`again` for what etcdctl asks but once: a refusal of etcd's own, with this text or any, ends
-        it once no other endpoint may do better."""
+        it once no other endpoint may do better, or all have had their turn."""
         connections, refused, until = self._channels.connections, set[str](), 0.0
 
         def again(error: MusterError) -> None:
@@ -276,9 +276,10 @@ class Client:
             text = error.message if isinstance(error, ServerError) else ""
             if text and text == (of or str(failure_of(error))):
                 until = until or time.monotonic() + _CONNECTED_IN_S
+                before = error.endpoint in refused  # it comes last then, so the others have failed otherwise
                 refused.add(error.endpoint)
                 late = time.monotonic() >= until or refused.issuperset(connections.reasons())
-                if late and not connections.others(refused):
+                if late and (before or not connections.others(refused)):
                     raise error
             self.again(error)
 

@@ -13,7 +13,7 @@ import pytest
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 
-from tests.unit.library.scripted import say_nothing, scripted
+from tests.unit.library.scripted import Answers, say_nothing, scripted
 
 HEADER = pb.ResponseHeader(revision=3)
 NO_LEADER = "etcdserver: no leader"
@@ -161,6 +161,26 @@ def test_a_watch_begins_at_another_endpoint_where_one_has_no_leader() -> None:
     assert b"watch was canceled (etcdserver: no leader)" in nowhere.stderr
     assert b"watch was canceled (etcdserver: no leader)" in down.stderr
     assert len(refused) >= 3
+
+
+@pytest.mark.parametrize("text", ["away", "etcdserver: rpc not supported for learner"])
+def test_a_watch_ends_where_no_other_endpoint_does_better(text: str) -> None:
+    """Though another one is connected, which fails in its own way."""
+    asked: list[str] = []
+
+    def fails_with(reason: str) -> Answers:
+        def fails(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
+            next(requests)
+            asked.append(reason)
+            context.abort(grpc.StatusCode.UNAVAILABLE, reason)
+
+        return fails
+
+    with (scripted({"Watch/Watch": fails_with(NO_LEADER)}) as first,
+          scripted({"Watch/Watch": fails_with(text)}) as second):
+        ended = run_to_its_end(f"{first},{second}", "a")
+    assert (ended.returncode, set(asked)) == (5, {NO_LEADER, text})
+    assert b"watch was canceled (etcdserver: no leader)" in ended.stderr
 
 
 @pytest.mark.parametrize(("form", "shown"), FORMS)
