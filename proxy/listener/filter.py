@@ -18,6 +18,7 @@ from proxy.http.requests import HttpHandler, HttpRequest
 
 _TEXT = "text/plain; charset=utf-8"
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
+_BRACKETED = re.compile(r"\[([^][]*:[^][]*)\]")
 _WITH_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):[^][:]*")
 _UNKNOWN_HOST = """
 etcd received your request, but the Host header was unrecognized.
@@ -77,7 +78,10 @@ class FilteredRegistry(Registry):
 
     def _refuses(self, host: str) -> bool:
         """An address of IPv6 is known with and without its brackets."""
-        return bool(self._hosts) and self._hosts.isdisjoint(("*", host, host.strip("[]")))
+        if not self._hosts or not self._hosts.isdisjoint(("*", host)):
+            return False
+        address = _BRACKETED.fullmatch(host)
+        return address is None or address[1] not in self._hosts
 
     def _cors_fields(self, headers: dict[str, str]) -> list[tuple[str, str]]:
         origin = headers.get("origin", "")

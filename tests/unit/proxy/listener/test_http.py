@@ -490,6 +490,17 @@ def test_an_unknown_host_is_shown_as_etcd_shows_it(host: str, shown: str) -> Non
     assert ask(named, "GET", "/version", host=host).status == 200
 
 
+@pytest.mark.parametrize("host", [
+    "good.example]", "]good.example", "good.example[", "[good.example]", "[[good.example]]", "::1]",
+    "[[::1]]",
+])  # fmt: skip
+def test_only_the_brackets_around_an_address_are_taken_off(host: str) -> None:
+    registry = FilteredRegistry(("*",), ("good.example", "::1"))
+    registry.http("/version", lambda request: request.respond(200))
+    assert ask(registry, "GET", "/version", host=host).status == 421
+    assert ask(registry, "GET", "/version", host="[::1]").status == 200
+
+
 def test_by_tls_every_host_is_served_whatever_the_whitelist_says() -> None:
     registry = FilteredRegistry(("*",), ("good.example",))
     registry.http("/version", lambda request: request.respond(200))
