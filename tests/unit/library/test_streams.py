@@ -109,6 +109,32 @@ def test_an_endpoint_that_another_one_cut_short_gets_no_more_time(
     asyncio.run(main())
 
 
+def test_a_watch_returns_to_the_endpoint_where_it_broke_off_if_others_refuse_it() -> None:
+    """The learner was asked for ever, for it was connected, and the voter was where the last stream ended."""
+    served: list[int] = []
+
+    def refuse(requests: Requests, context: grpc.ServicerContext) -> None:
+        next(requests)
+        context.abort(Code.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")
+
+    def serve(requests: Requests, context: grpc.ServicerContext) -> Told:
+        served.append(1)
+        if len(served) == 2:
+            yield from watched(requests, context)
+        yield pb.WatchResponse(created=True)
+        context.abort(Code.UNAVAILABLE, "away")
+
+    async def main() -> None:
+        async with m.Client(f"{learner},{voter}") as client, client.watch("a", revision=1) as watch:
+            reading = asyncio.create_task(watch.next())
+            await until(lambda: len(served) == 2)
+            await watch.close()
+            await reading
+
+    with scripted({"Watch/Watch": refuse}) as learner, scripted({"Watch/Watch": serve}) as voter:
+        asyncio.run(main())
+
+
 def test_a_watch_that_is_closed_blames_no_endpoint(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with m.Client(address) as client:

@@ -127,6 +127,7 @@ class Following(Generic[Told]):
         self.closed = False
         self._origin = engine.Origin()  # of the stream
         self.endpoint = ""  # that serves it, or did last
+        self._left = ""  # where a stream ended, until another endpoint had its turn
 
     async def _request(self) -> pb.WatchCreateRequest:
         """For the next stream. Broken, MusterError."""
@@ -248,8 +249,9 @@ class Following(Generic[Told]):
 
     async def _opened(self, deadline: float | None) -> _Stream:
         create = await self._request()
-        # not the endpoint at which the last stream ended, if there is another one
-        connection = await self._caller.connections.pick(deadline, (self.endpoint,) if self._attempts else ())
+        # not the endpoint at which the last stream ended, if there is another one that does better
+        connection = await self._caller.connections.pick(deadline, (self._left,))
+        self._left = ""
         try:
             token = await self._caller.token(time.monotonic() + self._caller.timeout_s)
         except MusterError as error:
@@ -317,6 +319,7 @@ class Following(Generic[Told]):
             log.warning("watch: %s has ended it; another stream continues from revision %d: %s",
                         self._stream.name, self.next, broken)
             broken.error.endpoint = broken.error.endpoint or self.endpoint
+            self._left = self.endpoint
         self._leave()
         if self._on_again is not None and not broken.stale:
             self._on_again(broken.error)
