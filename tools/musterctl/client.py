@@ -58,6 +58,7 @@ _CODE_NAMES = {
 
 # codes about the endpoint, not the request
 _ENDPOINTS_FAULT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_LEARNER = "etcdserver: rpc not supported for learner"  # since etcd 3.6 its code is FAILED_PRECONDITION
 # codes of a broken stream, which another may not meet
 _BROKEN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.CANCELLED)
 
@@ -251,12 +252,14 @@ class Client:
             yield answer
 
     def again(self, error: MusterError) -> None:
-        """A stream ended, and another one begins, unless etcdctl ends, too."""
+        """A stream ended, and another one begins, unless etcdctl ends, too. A learner's refusal is not the
+        last word if there are other endpoints."""
         if isinstance(error, Unreachable):
             return  # :meth:`Channels.tell` says why
         text = str(error)
         if isinstance(error, ServerError):
-            if error.code not in _BROKEN:
+            several = len(self._channels.connections.reasons()) > 1
+            if error.code not in _BROKEN and not (several and error.message == _LEARNER):
                 raise error
             text = str(failure_of(error))
         if error.endpoint:
@@ -273,8 +276,8 @@ class Client:
 
         def again(error: MusterError) -> None:
             nonlocal until
-            text = error.message if isinstance(error, ServerError) else ""
-            if text and text == (of or str(failure_of(error))):
+            if isinstance(error, ServerError) and (
+                    error.code not in _BROKEN or error.message == (of or str(failure_of(error)))):
                 until = until or time.monotonic() + _CONNECTED_IN_S
                 before = error.endpoint in refused  # it comes last then, so the others have failed otherwise
                 refused.add(error.endpoint)

@@ -12,6 +12,7 @@ from muster_client.pb import rpc_pb2 as pb
 from tests.unit.library.scripted import scripted
 from tools.musterctl import cli
 
+LEARNER = "etcdserver: rpc not supported for learner"
 HEADER = pb.ResponseHeader(cluster_id=1, member_id=2, revision=3)
 
 
@@ -32,7 +33,7 @@ def test_a_revocation_has_no_form_of_protobuf(capfd: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(("code", "text", "ends"), [
     (grpc.StatusCode.UNAVAILABLE, "etcdserver: no leader", True),
-    (grpc.StatusCode.UNAVAILABLE, "etcdserver: rpc not supported for learner", True),
+    (grpc.StatusCode.UNAVAILABLE, LEARNER, True),  # of etcd 3.5
     (grpc.StatusCode.UNAVAILABLE, "away", False),
 ])  # fmt: skip
 @pytest.mark.parametrize("words", [["--once"], []])
@@ -57,3 +58,26 @@ def test_a_refused_renewal_ends_where_etcdctls_does(
         assert (ended, len(asked), out, said) == (2, 1, "", f"Error: {text}\n")
     else:
         assert (ended, len(asked), "Error" in said) == (0, 2, False)
+
+
+@pytest.mark.parametrize("words", [["--once"], []])
+def test_a_renewal_goes_on_from_a_learner_to_a_voter(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Learners of muster, and of etcd since 3.6, refuse with this code. A learner alone ends it."""
+    def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
+
+    def renew(
+        requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.LeaseKeepAliveResponse]:
+        yield pb.LeaseKeepAliveResponse(header=HEADER, ID=next(requests).ID, TTL=0 if not words else 9)
+
+    line = ["lease", "keep-alive", "1f", *words]
+    with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
+          scripted({"Lease/LeaseKeepAlive": renew}) as voter):
+        served = cli.run(["--endpoints", f"{learner},{voter}", *line])
+        alone = cli.run(["--endpoints", learner, *line])
+    assert (served, alone) == (0, 2)
+    assert capfd.readouterr().err.endswith(f"Error: {LEARNER}\n")

@@ -183,6 +183,35 @@ def test_a_watch_ends_where_no_other_endpoint_does_better(text: str) -> None:
     assert b"watch was canceled (etcdserver: no leader)" in ended.stderr
 
 
+def test_a_watch_goes_on_from_a_learner_to_a_voter() -> None:
+    """Learners of muster, and of etcd since 3.6, refuse with this code. Learners alone end it, until a voter
+    has served it: that one may return."""
+    learner_says = "etcdserver: rpc not supported for learner"
+    served: list[int] = []
+
+    def refuse(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, learner_says)
+
+    def serve(
+        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
+        next(requests)
+        served.append(1)
+        yield pb.WatchResponse(header=HEADER, created=True)
+        if len(served) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
+
+    with (scripted({"Watch/Watch": refuse}) as first, scripted({"Watch/Watch": refuse}) as second,
+          scripted({"Watch/Watch": serve}) as voter):
+        there = run_to_its_end(f"{first},{voter}", "a")
+        alone = [run_to_its_end(of, "a") for of in (first, f"{first},{second}", f"{first},127.0.0.1:1")]
+    assert (there.returncode, b"compacted" in there.stderr, len(served)) == (5, True, 2)
+    for ended in alone:
+        assert (ended.returncode, learner_says.encode() in ended.stderr.splitlines()[-2]) == (5, True)
+
+
 @pytest.mark.parametrize(("form", "shown"), FORMS)
 @pytest.mark.parametrize(("code", "text"), [
     ("InvalidArgument", "etcdserver: user name is empty"),
