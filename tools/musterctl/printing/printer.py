@@ -230,8 +230,10 @@ class Protobuf(Printer):
     member_changed = move_leader = downgrade = _last
     lease_grant = lease_keep_alive = lease_time_to_live = lease_list = _header
 
-    def lease_revoke(self, *args: Any) -> None:
-        raise Exit(4, "marshal unsupported for type clientv3.LeaseRevokeResponse")
+    def lease_revoke(self, lease: int, r: rpc_pb2.LeaseRevokeResponse) -> None:
+        header = "".join(f"{field.name}:{value} " for field, value in r.header.ListFields())
+        shown = f"{{{header} {{}} [] 0}}"  # as Go prints the structure
+        raise Exit(4, f"marshal unsupported for type clientv3.LeaseRevokeResponse ({shown})")
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
         shown = rpc_pb2.WatchResponse()
