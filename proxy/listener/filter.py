@@ -46,7 +46,7 @@ class FilteredRegistry(Registry):
         super().__init__(timed=timed, tracer=tracer, slow=slow)
         self._read_only = read_only
         self._cors = frozenset(cors)
-        self._hosts = frozenset(host_whitelist)
+        self._hosts = frozenset(() if "*" in host_whitelist else host_whitelist)  # none: any
         self.auth_enabled: Callable[[], bool] = lambda: False  # whether there are users
         # of a proxy: what happens instead of the handler's call
         self.passed_on: Callable[[HttpRequest, HttpHandler], None] | None = None
@@ -69,7 +69,8 @@ class FilteredRegistry(Registry):
 
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None:
         """The fields before an answer's own, for such a GET. None: the filter may refuse it."""
-        return None if self._refuses(host_name(headers.get("host", ""))) else self._cors_fields(headers)
+        refused = self._hosts and self._refuses(host_name(headers.get("host", "")))
+        return None if refused else self._cors_fields(headers)
 
     def filtered(self, request: HttpRequest) -> HttpRequest:
         """What the handler of such a request gets."""
@@ -78,7 +79,7 @@ class FilteredRegistry(Registry):
 
     def _refuses(self, host: str) -> bool:
         """An address of IPv6 is known with and without its brackets."""
-        if not self._hosts or not self._hosts.isdisjoint(("*", host)):
+        if not self._hosts or host in self._hosts:
             return False
         address = _BRACKETED.fullmatch(host)
         return address is None or address[1] not in self._hosts
