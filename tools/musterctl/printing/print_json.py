@@ -75,7 +75,7 @@ def watch(response: rpc_pb2.WatchResponse) -> str:
     clientv3's own, and has no list of events."""
     header = message(response.header)
     listed = ",".join(message(event) for event in cast(Iterable[kv_pb2.Event], response.events))
-    events = "null" if header == "{}" else f"[{listed}]"
+    events = "null" if header == "{}" and not listed else f"[{listed}]"
     canceled = "true" if response.canceled else "false"
     return (
         f'{{"Header":{header},"Events":{events},"CompactRevision":{response.compact_revision},'

@@ -14,6 +14,7 @@ from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 
 from tests.unit.library.scripted import Answers, say_nothing, scripted
+from tools.musterctl.printing import print_json
 
 HEADER = pb.ResponseHeader(revision=3)
 NO_LEADER = "etcdserver: no leader"
@@ -236,3 +237,8 @@ def test_a_watch_that_is_refused_tells_it_in_clientv3s_form(
         ended = run_to_its_end(address, "a", "-w", form)
     assert (ended.returncode, ended.stdout) == (5, shown)
     assert ended.stderr.decode() == f"watch was canceled ({reason})\nError: watch is canceled by the server\n"
+
+
+def test_events_are_printed_also_without_a_header() -> None:
+    event = kv_pb2.Event(kv=kv_pb2.KeyValue(key=b"a"))
+    assert '"Events":[{' in print_json.watch(pb.WatchResponse(events=[event]))

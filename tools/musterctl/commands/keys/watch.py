@@ -115,9 +115,10 @@ def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: 
                         _execute(
                             command, response.header.revision, event.type == 1, event.kv.key, event.kv.value)
     except RequestError as error:
-        print(f"watch was canceled ({error})", file=sys.stderr)
-        s.printer.watch(_ENDED)
-        sys.stdout.flush()
+        with lock:
+            print(f"watch was canceled ({error})", file=sys.stderr)
+            s.printer.watch(_ENDED)
+            sys.stdout.flush()
 
 
 def _show_beside(
