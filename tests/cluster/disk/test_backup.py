@@ -166,7 +166,7 @@ def test_a_copy_of_a_host_that_does_not_run_starts_as_a_cluster_alone(hosts: Hos
     assert process.wait(LIMIT_S) == 1
     assert "it starts with --force-new-cluster" in hosts.log(3)
     assert hosts.start(3, FORCED).wait(LIMIT_S) == 1
-    assert "name that one with --wal-dir" in hosts.log(3)
+    assert f"name the directory where that folder is now, such as {logs(hosts, 3)}, with" in hosts.log(3)
     moved = logs(hosts, 3).rename(hosts.folder / "moved.logs")  # as on a new machine
     hosts.start(3, FORCED, f"--wal-dir={moved}")
     until(lambda: serves(hosts, 3) and publishes(hosts, 3), LIMIT_S)

@@ -23,6 +23,7 @@ from node.storage.kept import FOLDER
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap, copies
 from tools.muster.host.rundir import DataDirLock
+from tools.muster.machine.disk import seal
 
 Tell = Callable[[str], None]
 _PARTS = ("state", "log", FOLDER)
@@ -94,6 +95,10 @@ def _join(found: list[dropped.Dropped], made: Path, to: Path) -> None:
 
 
 def _copy(folder: Path, to: Path, tell: Tell) -> Path:
+    try:
+        seal.check_name(folder)
+    except seal.SealBroken as error:
+        raise ConfigError(str(error)) from None
     tell(f"copying {folder}")
     for part in _PARTS:
         if (folder / part).is_dir():  # a log may be lost; links of --wal-dir are followed

@@ -44,7 +44,8 @@ def test_a_copy_has_its_logs_there_and_no_way_to_them(wal_dir: str, tmp_path: Pa
     """Both directories may be taken elsewhere: --wal-dir tells where the logs are."""
     backup.backup(line(tmp_path, wal_dir))
     assert (tmp_path / wal_dir / "shard-0/db/CURRENT").read_text() == "the host's"
-    assert files(tmp_path / "to/member") == ["copied", "identity.json", "shard-0", "shard-1"]
+    assert files(tmp_path / "to/member") == [
+        "copied", "identity.json", "shard-0", "shard-0/log-name", "shard-1"]
     beside = {*(tmp_path / wal_dir).iterdir(), *(tmp_path / "to").iterdir()}
     assert {path.name for path in beside} <= {"member", "shard-0", "wal"}
     assert "start it with --wal-dir" in capsys.readouterr().err
@@ -57,7 +58,7 @@ def test_a_backup_that_was_killed_can_be_made_again(wal_dir: str, tmp_path: Path
     for folder in (left / "shard-0/db", tmp_path / "to/.copying/data/member/shard-0"):
         folder.mkdir(parents=True)
     backup.backup(run)
-    assert files(tmp_path / wal_dir / "shard-0") == ["db", "db/CURRENT"]
+    assert files(tmp_path / wal_dir / "shard-0") == ["db", "db/CURRENT", "log-name"]
     assert not left.exists()
 
 

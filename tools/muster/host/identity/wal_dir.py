@@ -14,18 +14,23 @@ from node.durable import sync_directory
 from tools.muster.config.parse import ConfigError
 from tools.muster.machine.disk import seal
 
-LOG = "log"  # in a node's directory
+LOG = seal.LOG
 _WHOLE = "db/CURRENT"  # exists as long as the log does
 
 
 def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
     """Link the logs of these nodes' directories into ``wal_dir``, by the directories' names; "": leave them.
-    ConfigError."""
-    for folder in folders if wal_dir else ():
-        try:
-            _place(Path(folder, LOG), Path(os.path.abspath(wal_dir), Path(folder).name))
-        except OSError as e:
-            raise _unusable(wal_dir, e) from None
+    ConfigError: no link is made if one is refused."""
+    if not wal_dir:
+        return
+    links = [(Path(folder, LOG), Path(os.path.abspath(wal_dir), Path(folder).name)) for folder in folders]
+    try:
+        for log, wanted in [link for link in links if _is_wanting(*link)]:
+            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            log.symlink_to(wanted)
+            sync_directory(log.parent)
+    except OSError as e:
+        raise _unusable(wal_dir, e) from None
 
 
 def begin_wal_dir(wal_dir: str, shards: int) -> None:
@@ -81,23 +86,26 @@ def point_logs(wal_dir: str, folders: Sequence[Path]) -> None:
         sync_directory(folder)
 
 
-def _place(log: Path, wanted: Path) -> None:
+def _is_wanting(log: Path, wanted: Path) -> bool:
+    """Whether the link is to be made. ConfigError: not to that folder."""
     if log.is_symlink():
         if (there := os.readlink(log)) != str(wanted):
             raise ConfigError(f"the log of {log.parent} is in {there}, and --wal-dir asks for {wanted}")
-        return
+        return False
     if log.exists():
         raise ConfigError(
             f"{log} holds the log. To have it in --wal-dir, stop this host, move that directory to {wanted}, "
             "and start it")
     begun = seal.read(log.parent)[1] != seal.NEW
     if begun and not (wanted / _WHOLE).is_file():
-        return  # the seal says what is missing
+        return False  # the seal says what is missing
     if not begun and wanted.exists():
         _check_empty(wanted)
-    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log.symlink_to(wanted)
-    sync_directory(log.parent)
+    try:
+        seal.check_name(log.parent, wanted)
+    except seal.SealBroken as e:
+        raise ConfigError(str(e)) from None
+    return True
 
 
 def _check_empty(wanted: Path) -> None:

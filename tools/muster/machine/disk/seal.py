@@ -8,17 +8,23 @@ refused.
 
 Seals of older versions have the incarnation only. Beside a log they count as begun; without one they are
 refused.
+
+A copy that ``musterctl backup --backup-wal-dir`` made has no links to its logs, and may have its host's IDs.
+So each node's directory and its log have the same file with a random name. No other log will do.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from node.durable import write_whole
 
 FILE = "incarnation"
+NAME = "log-name"  # in a node's directory and in its log: the random name, and where the backup put that log
+LOG = "log"  # in a node's directory
 NEW, BEGUN, OLD = "new", "begun", ""
 # what a begun node's directory holds, by a file that each part always has
 PARTS = {
@@ -28,8 +34,6 @@ PARTS = {
 _ADVICE = (
     "This replica must not vote under its old identity: put back what is missing, or remove the member, then "
     "add it anew with an empty data directory")
-
-_ELSEWHERE = "If its log is in another directory (--backup-wal-dir), name that one with --wal-dir. "
 
 
 class SealBroken(Exception):
@@ -60,15 +64,16 @@ def check(folder: str | Path, member_id: int, incarnation: int) -> None:
             f"{folder} is not what member {member_id:x} wrote there (its seal, {FILE}, is missing, damaged "
             f"or another host's). {_ADVICE}")
     missing = [part for part, file in PARTS.items() if not Path(folder, file).is_file()]
+    elsewhere = "" if os.path.lexists(Path(folder, LOG)) else _elsewhere(folder)
+    check_name(folder)
     if state == BEGUN and missing:
-        elsewhere = "" if os.path.lexists(Path(folder, "log")) else _ELSEWHERE
         raise SealBroken(
             f"{folder} has lost {' and '.join(missing)}, which its seal says were there. "
             f"{elsewhere}{_ADVICE}")
     if state == OLD and not Path(folder, PARTS["the log (log/db)"]).is_file():
         raise SealBroken(
             f"{folder} has no log, and its seal is an older version's, which does not say "
-            f"whether there was one. {_ADVICE}")
+            f"whether there was one. {elsewhere}{_ADVICE}")
 
 
 def begin(folder: str | Path, incarnation: int) -> None:
@@ -76,3 +81,42 @@ def begin(folder: str | Path, incarnation: int) -> None:
     anything."""
     if read(folder) != (incarnation, BEGUN):
         write_whole(Path(folder, FILE), f"{incarnation:016x} {BEGUN}\n".encode())
+
+
+def name_log(folder: Path, log: Path, place: Path) -> None:
+    """Make a log, which another will put at ``place``, the only one of a node's directory. OSError."""
+    name = b"%s %s\n" % (secrets.token_hex(16).encode(), os.fsencode(os.path.abspath(place)))
+    for one in (folder, log):
+        write_whole(one / NAME, name)
+
+
+def check_name(folder: str | Path, log: str | Path = "") -> None:
+    """SealBroken if a log that is there bears another name than a node's directory, or only one of them has
+    one. ``log``: it is not in the directory yet."""
+    own = Path(folder, LOG)
+    log = log or own
+    if os.path.isdir(log) and _name(folder) != _name(log):
+        unlink = f"Remove the link {own}. " if own.is_symlink() else ""
+        raise SealBroken(
+            f"{os.path.realpath(log)} is not the log of {folder}, or lacks its file {NAME}. "
+            f"{unlink}{_elsewhere(folder)}Keep both logs: each has somebody's votes")
+
+
+def _elsewhere(folder: str | Path) -> str:
+    name = _name(folder)
+    if name is None:
+        return "If its log is in another directory (--backup-wal-dir), name that one with --wal-dir. "
+    place = os.fsdecode(name.partition(b" ")[2]).strip()
+    return (
+        f"musterctl backup has put its log into {place}: name the directory where that folder is now, such "
+        f"as {os.path.dirname(place)}, with --wal-dir. ")
+
+
+def _name(folder: str | Path) -> bytes | None:
+    """None: it has none. SealBroken: it cannot be read."""
+    try:
+        return Path(folder, NAME).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        raise SealBroken(f"cannot read {folder}/{NAME}: {e.strerror}") from None

@@ -101,6 +101,7 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path, wal_dir: Path | None) -> N
 def _of_files(data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
     from tools.muster.host.identity.copies import LOCK, mark
 
+    _check_logs(data_dir)
     aside = _aside(backup_dir)
     left_out = shutil.ignore_patterns(LOCK, "backups")
     try:
@@ -111,6 +112,20 @@ def _of_files(data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _say(f"copied the files of the stopped host to {backup_dir}; the copy keeps its IDs")
+
+
+def _check_logs(data_dir: Path) -> None:
+    """Refuse a copy that has another's logs, or has not been told where its own are: a copy of it would take
+    the same."""
+    from tools.muster.machine.disk import seal
+
+    for node in sorted((data_dir / "member").glob("shard-*")):
+        try:
+            seal.check_name(node)
+        except seal.SealBroken as error:
+            refuse(error)
+        if (node / seal.NAME).exists() and not os.path.lexists(node / seal.LOG):
+            refuse(f"{node} has no link to its log: start this copy once with --wal-dir")
 
 
 def _of_running(run: Run, data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
@@ -263,11 +278,12 @@ def _place_logs(member: Path, logs: Path, made: list[Path]) -> None:
     """Move a copy's logs to the directory that ``logs`` is in, by their nodes' names. ``made`` gets what is
     there. FileExistsError: it has become another's."""
     from node.durable import sync_directory
-    from tools.muster.host.identity.wal_dir import LOG
+    from tools.muster.machine.disk import seal
 
-    nodes = [node for node in sorted(member.glob("shard-*")) if (node / LOG).exists()]  # not before its start
+    nodes = [node for node in sorted(member.glob("shard-*")) if (node / seal.LOG).exists()]
     for node in nodes:
-        shutil.move(node / LOG, logs / node.name)
+        shutil.move(node / seal.LOG, logs / node.name)
+        seal.name_log(node, logs / node.name, logs.parent / node.name)
     os.sync()  # it may be another disk
     for node in nodes:
         wanted = logs.parent / node.name
