@@ -139,6 +139,26 @@ def test_a_copy_of_a_copy_has_logs_of_its_own(host: Path, tmp_path: Path, capsys
     start(node, tmp_path / "L")
 
 
+def test_a_node_that_has_not_begun_leaves_its_log_behind(host: Path, tmp_path: Path) -> None:
+    """Its host was killed before its first vote; a log would be taken for another host's."""
+    new = host.with_name("shard-1")
+    seal.seal(new, INCARNATION)
+    (new / "log/db").mkdir(parents=True)
+    (new / "log/db/CURRENT").write_text("")
+    node = copied(tmp_path)
+    assert not (tmp_path / "L/shard-1").exists()
+    for one in (node, node.with_name("shard-1")):
+        start(one, tmp_path / "L")
+    assert list((tmp_path / "L/shard-1").iterdir()) == []
+
+
+def test_without_a_log_the_seal_of_an_older_version_asks_for_it(host: Path, tmp_path: Path) -> None:
+    (host / "log").unlink()
+    (host / seal.FILE).write_text(f"{INCARNATION:016x}\n")
+    assert "name that one with --wal-dir" in refused(host, None)
+    start(host, tmp_path / "W")
+
+
 def test_a_name_that_cannot_be_read_refuses(host: Path, tmp_path: Path) -> None:
     node = copied(tmp_path)
     (tmp_path / "L/shard-0/log-name").unlink()

@@ -281,6 +281,9 @@ def _place_logs(member: Path, logs: Path, made: list[Path]) -> None:
     from tools.muster.machine.disk import seal
 
     nodes = [node for node in sorted(member.glob("shard-*")) if (node / seal.LOG).exists()]
+    for node in [node for node in nodes if seal.read(node)[1] == seal.NEW]:
+        shutil.rmtree(node / seal.LOG)  # it never voted; with a log it would not start
+        nodes.remove(node)
     for node in nodes:
         shutil.move(node / seal.LOG, logs / node.name)
         seal.name_log(node, logs / node.name, logs.parent / node.name)
