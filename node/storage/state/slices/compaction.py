@@ -119,8 +119,9 @@ class Compaction:
                 if before[-1] != DELETE:
                     self._drop_attachment(batch, key, versions.value())
             if kind == DELETE and revision < self._target:
-                # without a row before it, it went in a walk that a restart repeats
-                removed += bool(before) or revision == self._done
+                # It may have gone in a walk that a restart repeats. A row before it tells that it has not.
+                # One that the last compaction kept has none before it.
+                removed += bool(before) or (revision == self._done and self._is_there(versions, own))
                 batch.delete(own)
             last_key, last_own = key, own
             handled += 1
@@ -177,6 +178,13 @@ class Compaction:
         else:
             versions.status()
         return b""
+
+    def _is_there(self, versions: RdictIter, row: bytes) -> bool:
+        versions.seek(row)
+        if versions.valid():
+            return bool(versions.key() == row)
+        versions.status()
+        return False
 
     def _drop_attachment(self, batch: WriteBatch, key: bytes, kv: bytes) -> None:
         """Remove the row of a key that left its lease."""

@@ -64,6 +64,30 @@ def test_a_tombstone_counts_once_though_a_restart_repeats_its_walk(open_store: O
     assert store.compacted_versions == left - len(versions(store)) > 200
 
 
+def test_tombstones_that_a_compaction_kept_count_once_though_a_restart_repeats_their_walk(
+    open_store: OpenStore,
+) -> None:
+    store, number = open_store(), 3000
+    for key in range(number):
+        do(store, records.put(b"k%05d" % key, 0, 1, b"", 0))
+    do(store, records.delete_range(b"k", b"l", number))
+    compact(store, store.revision)
+    assert len(versions(store)) == number
+    do(store, records.put(b"x", 0, 1, b"", 0))
+    do(store, records.compact(store.revision))
+    first = store.compacted_versions
+    while store.compacted_versions < first + 1000:
+        assert not store.compaction_step(0)
+    left = len(versions(store))
+    assert left > 1000
+    store.flush()
+    store.close()
+    store = open_store()
+    while not store.compaction_step(0):
+        pass
+    assert store.compacted_versions == left - len(versions(store)) > 1000
+
+
 def test_versions_that_go_are_counted_once(open_store: OpenStore) -> None:
     """Of a tombstone below a compaction its own change tells, and that which brought the key back."""
     random, store = Random(5), open_store()
