@@ -121,7 +121,7 @@ class Compaction:
             if kind == DELETE and revision < self._target:
                 # It may have gone in a walk that a restart repeats. A row before it tells that it has not.
                 # One that the last compaction kept has none before it.
-                removed += bool(before) or (revision == self._done and self._is_there(versions, own))
+                removed += bool(before) or self._was_kept(versions, own, revision)
                 batch.delete(own)
             last_key, last_own = key, own
             handled += 1
@@ -179,7 +179,10 @@ class Compaction:
             versions.status()
         return b""
 
-    def _is_there(self, versions: RdictIter, row: bytes) -> bool:
+    def _was_kept(self, versions: RdictIter, row: bytes, revision: int) -> bool:
+        """Whether a tombstone is there that the last compaction kept."""
+        if revision != self._done:
+            return False
         versions.seek(row)
         if versions.valid():
             return bool(versions.key() == row)
