@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -269,20 +269,20 @@ class Client:
         elif self._config.debug:
             say(f"debug: {text}")
 
-    def again_elsewhere(self, of: str = "") -> Callable[[MusterError], None]:
-        """:meth:`again` for what etcdctl asks but once: a refusal of etcd's own, with this text or any, ends
-        it once no other endpoint may do better, or all have had their turn."""
-        connections, refused, until = self._channels.connections, set[str](), 0.0
+    def again_elsewhere(self, of: Collection[str] | None = None) -> Callable[[MusterError], None]:
+        """:meth:`again` for what no endpoint has served: a refusal ends it once each endpoint has refused or
+        failed it, or is not connected. One that may pass does if it is etcd's own, and ``of`` these texts."""
+        connections, tried, until = self._channels.connections, set[str](), 0.0
 
         def again(error: MusterError) -> None:
             nonlocal until
+            until = until or time.monotonic() + _CONNECTED_IN_S
+            tried.add(error.endpoint)
             if isinstance(error, ServerError) and (
-                    error.code not in _BROKEN or error.message == (of or str(failure_of(error)))):
-                until = until or time.monotonic() + _CONNECTED_IN_S
-                before = error.endpoint in refused  # it comes last then, so the others have failed otherwise
-                refused.add(error.endpoint)
-                late = time.monotonic() >= until or refused.issuperset(connections.reasons())
-                if late and (before or not connections.others(refused)):
+                    error.code not in _BROKEN
+                    or error.message in ((str(failure_of(error)),) if of is None else of)):
+                late = time.monotonic() >= until or tried.issuperset(connections.reasons())
+                if late and not connections.others(tried):
                     raise error
             self.again(error)
 

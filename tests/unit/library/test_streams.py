@@ -102,7 +102,7 @@ def test_an_endpoint_that_another_one_cut_short_gets_no_more_time(
 
     async def main() -> None:
         stream: Any = SimpleNamespace(name="slow", read=asyncio.Event().wait)
-        with pytest.raises(TimeoutError):
+        with pytest.raises(following.Broken):
             await following.Following._created(feed, stream)
         assert feed._patience == {"slow": has}
 

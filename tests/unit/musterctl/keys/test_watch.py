@@ -184,6 +184,33 @@ def test_a_watch_ends_where_no_other_endpoint_does_better(text: str) -> None:
     assert b"watch was canceled (etcdserver: no leader)" in ended.stderr
 
 
+def test_a_watch_asks_each_endpoint_before_it_ends() -> None:
+    """Also where the first one, after a silent one, is no longer the last choice when it refuses again."""
+
+    def leaderless(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        context.abort(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
+
+    def hang(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        say_nothing(context)
+        context.abort(grpc.StatusCode.CANCELLED, "left")
+
+    def compacted(
+        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchResponse]:
+        next(requests)
+        yield pb.WatchResponse(header=HEADER, created=True)
+        yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
+
+    with (scripted({"Watch/Watch": leaderless}) as first, scripted({"Watch/Watch": hang}) as second,
+          scripted({"Watch/Watch": compacted}) as third):
+        there = run_to_its_end(f"{first},{second},{third}", "a")
+        nowhere = run_to_its_end(f"{first},{second}", "a")
+    assert (there.returncode, b"compacted" in there.stderr) == (5, True)
+    assert b"watch was canceled (etcdserver: no leader)" in nowhere.stderr
+
+
 def test_a_watch_goes_on_from_a_learner_to_a_voter() -> None:
     """Learners of muster, and of etcd since 3.6, refuse with this code. Learners alone end it, until a voter
     has served it: that one may return."""

@@ -94,7 +94,7 @@ def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
 
 def _begun(client: Client, streams: Raw, request: rpc_pb2.WatchCreateRequest) -> Answers:
     """Without a leader it ends as etcdctl's does until a member has served it. Then it outlasts elections."""
-    first = client.again_elsewhere("etcdserver: no leader")
+    first = client.again_elsewhere(("etcdserver: no leader",))
     watched = streams.watch(
         request, on_again=lambda error: client.again(error) if watched.endpoint else first(error))
     return watched

@@ -263,13 +263,10 @@ class Following(Generic[Told]):
         stream = _Stream(call, connection.name, token)
         try:
             self._taken(await self._created(stream), token)
-        except TimeoutError:
-            call.cancel()
-            connection.suspect()
-            raise Broken(MusterError(f"{connection.name} does not answer")) from None
         except Broken as broken:
             call.cancel()
             connection.suspect()
+            broken.error.endpoint = connection.name
             if broken.stale:
                 self._stale(token, broken)
             raise
@@ -288,7 +285,7 @@ class Following(Generic[Told]):
         return stream
 
     async def _created(self, stream: _Stream) -> pb.WatchResponse:
-        """Its first answer. TimeoutError: sooner where another endpoint is connected that had less time."""
+        """Its first answer. Broken: sooner where another endpoint is connected that had less time."""
         turns = self._patience.get(stream.name, 1)
         no_better = {name for name, others in self._patience.items() if others >= turns} | {stream.name}
         reading = asyncio.create_task(stream.read())
@@ -297,9 +294,10 @@ class Following(Generic[Told]):
                 if (await asyncio.wait((reading,), timeout=_ESTABLISHED_IN_S))[0]:
                     return reading.result()
                 if turn < turns and self._caller.connections.others(no_better):
-                    raise TimeoutError  # it has not had its time, and needs no more the next time
-            self._patience[stream.name] = min(2 * turns, _LONGER)
-            raise TimeoutError
+                    break  # it has not had its time, and needs no more the next time
+            else:
+                self._patience[stream.name] = min(2 * turns, _LONGER)
+            raise Broken(MusterError("it does not answer"))
         finally:
             reading.cancel()
 
