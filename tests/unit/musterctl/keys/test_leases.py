@@ -66,7 +66,7 @@ def test_a_refused_renewal_ends_where_etcdctls_does(
 def test_a_renewal_goes_on_from_a_learner_to_a_voter(
     words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Learners of muster, and of etcd since 3.6, refuse with this code. A learner alone ends it."""
+    """Learners of muster, and of etcd since 3.6, refuse with this code. Learners alone end it."""
     def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
         next(requests)
         context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
@@ -78,8 +78,30 @@ def test_a_renewal_goes_on_from_a_learner_to_a_voter(
 
     line = ["lease", "keep-alive", "1f", *words]
     with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
+          scripted({"Lease/LeaseKeepAlive": refuse}) as second,
           scripted({"Lease/LeaseKeepAlive": renew}) as voter):
-        served = cli.run(["--endpoints", f"{learner},{voter}", *line])
-        alone = cli.run(["--endpoints", learner, *line])
-    assert (served, alone) == (0, 2)
-    assert capfd.readouterr().err.endswith(f"Error: {LEARNER}\n")
+        assert cli.run(["--endpoints", f"{learner},{second},{voter}", *line]) == 0
+        for alone in (learner, f"{learner},{second}", f"{learner},127.0.0.1:1"):
+            assert cli.run(["--endpoints", alone, *line]) == 2
+            assert capfd.readouterr().err.endswith(f"Error: {LEARNER}\n")
+
+
+def test_renewals_that_have_begun_outlast_a_time_with_learners_alone() -> None:
+    asked: list[int] = []
+
+    def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
+
+    def serve(
+        requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.LeaseKeepAliveResponse]:
+        asked.append(next(requests).ID)
+        if len(asked) in (2, 3):
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
+        yield pb.LeaseKeepAliveResponse(header=HEADER, ID=0x1F, TTL=1 if len(asked) == 1 else 0)
+
+    with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
+          scripted({"Lease/LeaseKeepAlive": serve}) as voter):
+        assert cli.run(["--endpoints", f"{learner},{voter}", "lease", "keep-alive", "1f"]) == 0
+    assert len(asked) == 4

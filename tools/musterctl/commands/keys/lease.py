@@ -77,8 +77,11 @@ def keep_alive(invocation: Invocation) -> None:
                 raise Exit(2, "etcdserver: requested lease not found")
             s.printer.lease_keep_alive(r)
             return
-        lapse = _Lapse(lease)
-        for answer in client.each(client.raw().renewals(lease, on_again=client.again)):
+        lapse, served, first = _Lapse(lease), False, client.again_elsewhere(())
+        renewals = client.raw().renewals(
+            lease, on_again=lambda error: client.again(error) if served else first(error))
+        for answer in client.each(renewals):
+            served = True
             if answer.TTL > 0:
                 lapse.in_s(answer.TTL)
                 s.printer.lease_keep_alive(answer)
