@@ -135,6 +135,29 @@ def test_a_watch_returns_to_the_endpoint_where_it_broke_off_if_others_refuse_it(
         asyncio.run(main())
 
 
+def test_a_stream_that_lacks_a_token_is_no_turn_of_its_endpoint() -> None:
+    """The next one could begin where the last one had broken off, though another endpoint was connected."""
+
+    async def pick(deadline: float | None, avoid: tuple[str, ...]) -> Any:
+        return SimpleNamespace(name="other")
+
+    async def token(until: float) -> str:
+        raise m.Unreachable({})
+
+    async def request() -> pb.WatchCreateRequest:
+        return pb.WatchCreateRequest()
+
+    async def main() -> None:
+        caller: Any = SimpleNamespace(connections=SimpleNamespace(pick=pick), token=token, timeout_s=1.0)
+        feed: Any = following.Following(caller, 1)
+        feed._request, feed._left = request, "broken"
+        with pytest.raises(following.Broken):
+            await feed._opened(None)
+        assert feed._left == "broken"
+
+    asyncio.run(main())
+
+
 def test_a_watch_that_is_closed_blames_no_endpoint(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with m.Client(address) as client:

@@ -251,7 +251,6 @@ class Following(Generic[Told]):
         create = await self._request()
         # not the endpoint at which the last stream ended, if there is another one that does better
         connection = await self._caller.connections.pick(deadline, (self._left,))
-        self._left = ""
         try:
             token = await self._caller.token(time.monotonic() + self._caller.timeout_s)
         except MusterError as error:
@@ -260,6 +259,7 @@ class Following(Generic[Told]):
             call = self._caller.open(_WATCH, pb.WatchRequest(create_request=create), connection, token)
         except CallError as error:  # it was lost meanwhile
             raise _broken(error.code, error.details, connection.name) from None
+        self._left = ""
         stream = _Stream(call, connection.name, token)
         try:
             self._taken(await self._created(stream), token)
