@@ -115,10 +115,10 @@ def _server(args: list[str]) -> int:
             console.require()
             console.listen_of(values["console-listen"], "", "")
     except UsageError as e:
-        from tools.muster.flag_docs import commands_usage
+        from tools.muster.flag_docs import SERVER_USAGE
 
         code = _unread(e)
-        print(commands_usage(COMMANDS), file=sys.stderr)
+        print(SERVER_USAGE, file=sys.stderr)
         return code
     except ConfigError as e:
         # what was given in vain may be what is wanted, and no log says so

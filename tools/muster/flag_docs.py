@@ -18,15 +18,14 @@ def groups(table: Mapping[str, Flag]) -> dict[str, list[Flag]]:
     return found
 
 
-def commands_usage(commands: Mapping[str, str]) -> str:
-    lines = ["Usage:", "", "  muster [flags]", "    Run a server: one host of a cluster.", ""]
-    for command, what in commands.items():
-        lines += [f"  muster {command}", f"    {what[0].upper()}{what[1:]}."]
-    return "\n".join(lines)
+SERVER_USAGE = "Usage:\n\n  muster [flags]\n    Run a server: one host of a cluster."
+"""Behind a message, with which it is the five lines that ``last_lines`` of a log shows."""
 
 
 def usage(commands: Mapping[str, str]) -> str:
-    lines = [commands_usage(commands)]
+    lines = [SERVER_USAGE, ""]
+    for command, what in commands.items():
+        lines += [f"  muster {command}", f"    {what[0].upper()}{what[1:]}."]
     for group, flags in groups(SERVER_FLAGS).items():
         if group in HIDDEN:
             continue
