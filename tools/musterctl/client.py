@@ -271,16 +271,20 @@ class Client:
 
     def again_elsewhere(self, of: Collection[str] | None = None) -> Callable[[MusterError], None]:
         """:meth:`again` for what no endpoint has served: a refusal ends it once each endpoint has refused or
-        failed it, or is not connected. One that may pass does if it is etcd's own, and ``of`` these texts."""
-        connections, tried, until = self._channels.connections, set[str](), 0.0
+        failed it, or is not connected. One that may pass does if it is etcd's own, and ``of`` these texts.
+        A failure that may pass counts from an endpoint's second on, and not at all without such texts."""
+        connections, tried, failed, until = self._channels.connections, set[str](), set[str](), 0.0
 
         def again(error: MusterError) -> None:
             nonlocal until
             until = until or time.monotonic() + _CONNECTED_IN_S
-            tried.add(error.endpoint)
-            if isinstance(error, ServerError) and (
-                    error.code not in _BROKEN
-                    or error.message in ((str(failure_of(error)),) if of is None else of)):
+            refusal = isinstance(error, ServerError) and (
+                error.code not in _BROKEN
+                or error.message in ((str(failure_of(error)),) if of is None else of))
+            if refusal or (of != () and error.endpoint in failed):
+                tried.add(error.endpoint)
+            failed.add(error.endpoint)
+            if refusal:
                 late = time.monotonic() >= until or tried.issuperset(connections.reasons())
                 if late and not connections.others(tried):
                     raise error

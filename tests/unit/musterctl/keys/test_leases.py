@@ -88,6 +88,28 @@ def test_a_renewal_goes_on_from_a_learner_to_a_voter(
             assert capfd.readouterr().err.endswith(f"Error: {LEARNER}\n")
 
 
+@pytest.mark.parametrize("passes", ["etcdserver: no leader", "etcdserver: request timed out"])
+def test_a_voter_without_a_leader_for_a_while_has_another_turn_beside_a_learner(passes: str) -> None:
+    asked: list[int] = []
+
+    def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
+        next(requests)
+        context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
+
+    def renew(
+        requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.LeaseKeepAliveResponse]:
+        asked.append(next(requests).ID)
+        if len(asked) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, passes)
+        yield pb.LeaseKeepAliveResponse(header=HEADER, ID=asked[-1], TTL=0)
+
+    with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
+          scripted({"Lease/LeaseKeepAlive": renew}) as voter):
+        assert cli.run(["--endpoints", f"{voter},{learner}", "lease", "keep-alive", "1f"]) == 0
+    assert asked == [0x1F, 0x1F]
+
+
 def test_renewals_that_have_begun_outlast_a_time_with_learners_alone() -> None:
     asked: list[int] = []
 
