@@ -209,10 +209,9 @@ def test_shard_list_shows_every_shard_on_every_host(three: LocalCluster) -> None
 
     def listed() -> list[dict[str, object]]:
         found = json.loads(ctl(three, "shard", "list", "-w", "json"))
-        # followers hear of the last records a moment later
-        return (
-            found if {f["revision"] for f in found} == {61} and {f["order_lag"] for f in found} == {0} else []
-        )
+        # followers hear of the last records a moment later, and a leader that was replaced of the new one
+        applied = {f["revision"] for f in found} == {61} and {f["order_lag"] for f in found} == {0}
+        return found if applied and [f["role"] for f in found].count("leader") == 3 else []
 
     found = until(listed)
     assert [(f["shard"], f["host"]) for f in found] == [(s, f"host{h}") for s in range(3) for h in range(3)]

@@ -181,9 +181,9 @@ def test_a_flipped_bit_in_the_state_is_found_and_named_and_never_served(hosts: H
                 log, told = hosts.log(VICTIM), hosts.told
                 await aside(hosts.launch, VICTIM)
                 await aside(until, lambda: hosts.ready(VICTIM) or hosts.told_since(told))
-                with contextlib.suppress(RpcError, TimeoutError, OSError):  # whichever way it fails
-                    served = await get(hosts, VICTIM, key)
-                    raise AssertionError(f"{served!r} was served")
+                # whichever way it fails; where the node has met the damage and is gone, another host answers
+                with contextlib.suppress(RpcError, TimeoutError, OSError):
+                    assert await get(hosts, VICTIM, key) == value
                 assert await aside(hosts.exit_code, VICTIM, told) != 0
                 assert path.name in log.text()
                 assert "checksum mismatch" in log.text()
