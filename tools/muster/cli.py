@@ -1,7 +1,7 @@
 """The command line ``muster [flags]``, ``muster local | proxy | gateway | console | ...``.
 
 Exit codes: 0 normal, 1 a wrong setting or a failure, 2 an unreadable command line. Every error is one line on
-stderr. The commands follow it where a server's flag cannot be read.
+stderr. The usage follows it where a server's flag cannot be read.
 """
 
 from __future__ import annotations

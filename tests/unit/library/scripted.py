@@ -55,6 +55,17 @@ def say_nothing(context: grpc.ServicerContext) -> None:
         ended.wait(30)
 
 
+def refusing(code: grpc.StatusCode, text: str, refused: list[str] | None = None) -> Answers:
+    """A stream that is refused behind its first message. ``refused`` gets the text each time."""
+    def refuse(requests: Iterator[Any], context: grpc.ServicerContext) -> None:
+        next(requests)
+        if refused is not None:
+            refused.append(text)
+        context.abort(code, text)
+
+    return refuse
+
+
 def watched(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
     """A watch that is created, and tells nothing."""
     next(requests)

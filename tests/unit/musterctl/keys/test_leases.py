@@ -11,11 +11,12 @@ import grpc
 import pytest
 from muster_client.pb import rpc_pb2 as pb
 
-from tests.unit.library.scripted import scripted
+from tests.unit.library.scripted import refusing, scripted
 from tools.musterctl import cli
 
 LEARNER = "etcdserver: rpc not supported for learner"
 HEADER = pb.ResponseHeader(cluster_id=1, member_id=2, revision=3)
+REFUSE = refusing(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
 
 
 def test_a_revocation_has_no_form_of_protobuf(capfd: pytest.CaptureFixture[str]) -> None:
@@ -69,18 +70,14 @@ def test_a_renewal_goes_on_from_a_learner_to_a_voter(
     words: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Learners of muster, and of etcd since 3.6, refuse with this code. Learners alone end it."""
-    def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
-        next(requests)
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
-
     def renew(
         requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.LeaseKeepAliveResponse]:
         yield pb.LeaseKeepAliveResponse(header=HEADER, ID=next(requests).ID, TTL=0 if not words else 9)
 
     line = ["lease", "keep-alive", "1f", *words]
-    with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
-          scripted({"Lease/LeaseKeepAlive": refuse}) as second,
+    with (scripted({"Lease/LeaseKeepAlive": REFUSE}) as learner,
+          scripted({"Lease/LeaseKeepAlive": REFUSE}) as second,
           scripted({"Lease/LeaseKeepAlive": renew}) as voter):
         assert cli.run(["--endpoints", f"{learner},{second},{voter}", *line]) == 0
         for alone in (learner, f"{learner},{second}", f"{learner},127.0.0.1:1"):
@@ -92,10 +89,6 @@ def test_a_renewal_goes_on_from_a_learner_to_a_voter(
 def test_a_voter_without_a_leader_for_a_while_has_another_turn_beside_a_learner(passes: str) -> None:
     asked: list[int] = []
 
-    def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
-        next(requests)
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
-
     def renew(
         requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.LeaseKeepAliveResponse]:
@@ -104,7 +97,7 @@ def test_a_voter_without_a_leader_for_a_while_has_another_turn_beside_a_learner(
             context.abort(grpc.StatusCode.UNAVAILABLE, passes)
         yield pb.LeaseKeepAliveResponse(header=HEADER, ID=asked[-1], TTL=0)
 
-    with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
+    with (scripted({"Lease/LeaseKeepAlive": REFUSE}) as learner,
           scripted({"Lease/LeaseKeepAlive": renew}) as voter):
         assert cli.run(["--endpoints", f"{voter},{learner}", "lease", "keep-alive", "1f"]) == 0
     assert asked == [0x1F, 0x1F]
@@ -112,10 +105,6 @@ def test_a_voter_without_a_leader_for_a_while_has_another_turn_beside_a_learner(
 
 def test_renewals_that_have_begun_outlast_a_time_with_learners_alone() -> None:
     asked: list[int] = []
-
-    def refuse(requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext) -> None:
-        next(requests)
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
 
     def serve(
         requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
@@ -125,7 +114,7 @@ def test_renewals_that_have_begun_outlast_a_time_with_learners_alone() -> None:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, LEARNER)
         yield pb.LeaseKeepAliveResponse(header=HEADER, ID=0x1F, TTL=1 if len(asked) == 1 else 0)
 
-    with (scripted({"Lease/LeaseKeepAlive": refuse}) as learner,
+    with (scripted({"Lease/LeaseKeepAlive": REFUSE}) as learner,
           scripted({"Lease/LeaseKeepAlive": serve}) as voter):
         line = [sys.executable, "-m", "tools.musterctl", "--endpoints", f"{learner},{voter}"]
         # a process of its own: its report of the lapse would come in another test

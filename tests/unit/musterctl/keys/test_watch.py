@@ -13,7 +13,7 @@ import pytest
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 
-from tests.unit.library.scripted import Answers, say_nothing, scripted
+from tests.unit.library.scripted import refusing, say_nothing, scripted
 from tools.musterctl.printing import print_json
 
 HEADER = pb.ResponseHeader(revision=3)
@@ -33,6 +33,14 @@ def one_event(
     kv = kv_pb2.KeyValue(key=asked.key, value=asked.range_end, mod_revision=3)
     yield pb.WatchResponse(header=HEADER, events=[kv_pb2.Event(kv=kv)])
     say_nothing(context)
+
+
+def compacted(
+    requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
+) -> Iterator[pb.WatchResponse]:
+    next(requests)
+    yield pb.WatchResponse(header=HEADER, created=True)
+    yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
 
 
 def watching(
@@ -139,20 +147,8 @@ def test_a_watch_that_has_begun_outlasts_an_election() -> None:
 
 def test_a_watch_begins_at_another_endpoint_where_one_has_no_leader() -> None:
     """Whether that one is connected already or not; unless it has none, too."""
-    refused: list[int] = []
-
-    def leaderless(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
-        next(requests)
-        refused.append(1)
-        context.abort(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
-
-    def compacted(
-        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.WatchResponse]:
-        next(requests)
-        yield pb.WatchResponse(header=HEADER, created=True)
-        yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
-
+    refused: list[str] = []
+    leaderless = refusing(grpc.StatusCode.UNAVAILABLE, NO_LEADER, refused)
     with (scripted({"Watch/Watch": leaderless}) as first, scripted({"Watch/Watch": compacted}) as second,
           scripted({"Watch/Watch": leaderless}) as third):
         there = run_to_its_end(f"{first},{second}", "a")
@@ -168,17 +164,8 @@ def test_a_watch_begins_at_another_endpoint_where_one_has_no_leader() -> None:
 def test_a_watch_ends_where_no_other_endpoint_does_better(text: str) -> None:
     """Though another one is connected, which fails in its own way."""
     asked: list[str] = []
-
-    def fails_with(reason: str) -> Answers:
-        def fails(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
-            next(requests)
-            asked.append(reason)
-            context.abort(grpc.StatusCode.UNAVAILABLE, reason)
-
-        return fails
-
-    with (scripted({"Watch/Watch": fails_with(NO_LEADER)}) as first,
-          scripted({"Watch/Watch": fails_with(text)}) as second):
+    leaderless, fails = (refusing(grpc.StatusCode.UNAVAILABLE, of, asked) for of in (NO_LEADER, text))
+    with scripted({"Watch/Watch": leaderless}) as first, scripted({"Watch/Watch": fails}) as second:
         ended = run_to_its_end(f"{first},{second}", "a")
     assert (ended.returncode, set(asked)) == (5, {NO_LEADER, text})
     assert b"watch was canceled (etcdserver: no leader)" in ended.stderr
@@ -186,22 +173,12 @@ def test_a_watch_ends_where_no_other_endpoint_does_better(text: str) -> None:
 
 def test_a_watch_asks_each_endpoint_before_it_ends() -> None:
     """Also where the first one, after a silent one, is no longer the last choice when it refuses again."""
-
-    def leaderless(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
-        next(requests)
-        context.abort(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
+    leaderless = refusing(grpc.StatusCode.UNAVAILABLE, NO_LEADER)
 
     def hang(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
         next(requests)
         say_nothing(context)
         context.abort(grpc.StatusCode.CANCELLED, "left")
-
-    def compacted(
-        requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.WatchResponse]:
-        next(requests)
-        yield pb.WatchResponse(header=HEADER, created=True)
-        yield pb.WatchResponse(header=HEADER, canceled=True, compact_revision=9)
 
     with (scripted({"Watch/Watch": leaderless}) as first, scripted({"Watch/Watch": hang}) as second,
           scripted({"Watch/Watch": compacted}) as third):
@@ -217,9 +194,7 @@ def test_a_watch_goes_on_from_a_learner_to_a_voter() -> None:
     learner_says = "etcdserver: rpc not supported for learner"
     served: list[int] = []
 
-    def refuse(requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> None:
-        next(requests)
-        context.abort(grpc.StatusCode.FAILED_PRECONDITION, learner_says)
+    refuse = refusing(grpc.StatusCode.FAILED_PRECONDITION, learner_says)
 
     def serve(
         requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext

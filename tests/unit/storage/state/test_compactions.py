@@ -47,6 +47,17 @@ def test_a_tombstone_exactly_at_the_compaction_stays_until_the_next(open_store: 
     assert versions(store) == [(b"c", 6, 0)]
 
 
+def _counts_what_goes_behind_a_restart(store: StateStore, open_store: OpenStore, more_than: int) -> None:
+    """Of a store in the midst of a compaction."""
+    left = len(versions(store))
+    store.flush()
+    store.close()
+    store = open_store()
+    while not store.compaction_step(0):
+        pass
+    assert store.compacted_versions == left - len(versions(store)) > more_than
+
+
 def test_a_tombstone_counts_once_though_a_restart_repeats_its_walk(open_store: OpenStore) -> None:
     store = open_store()
     for number in range(300):
@@ -55,13 +66,7 @@ def test_a_tombstone_counts_once_though_a_restart_repeats_its_walk(open_store: O
     do(store, records.compact(store.revision))
     while store.compacted_versions < 300:
         store.compaction_step(0)
-    left = len(versions(store))
-    store.flush()
-    store.close()
-    store = open_store()
-    while not store.compaction_step(0):
-        pass
-    assert store.compacted_versions == left - len(versions(store)) > 200
+    _counts_what_goes_behind_a_restart(store, open_store, 200)
 
 
 def test_tombstones_that_a_compaction_kept_count_once_though_a_restart_repeats_their_walk(
@@ -78,14 +83,8 @@ def test_tombstones_that_a_compaction_kept_count_once_though_a_restart_repeats_t
     first = store.compacted_versions
     while store.compacted_versions < first + 1000:
         assert not store.compaction_step(0)
-    left = len(versions(store))
-    assert left > 1000
-    store.flush()
-    store.close()
-    store = open_store()
-    while not store.compaction_step(0):
-        pass
-    assert store.compacted_versions == left - len(versions(store)) > 1000
+    assert len(versions(store)) > 1000
+    _counts_what_goes_behind_a_restart(store, open_store, 1000)
 
 
 def test_versions_that_go_are_counted_once(open_store: OpenStore) -> None:
