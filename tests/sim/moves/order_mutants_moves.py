@@ -206,11 +206,11 @@ def drops_at_its_revision(patch: Patch) -> None:
 
 
 MUTANTS = [
-    Mutant(tables_forget_the_past, WRONG, moves(mix=COMPACTED), first=16),
+    Mutant(tables_forget_the_past, WRONG, moves(mix=COMPACTED), first=34),
     Mutant(source_does_not_lock, ("G3", "G4", "G5"), busy(targets=(1, 2)), first=7),
     Mutant(grants_before_it_applied, ("G3", "G4", "G5", "I9 a grant"), busy(), first=1),
     Mutant(shard_0_holds_nothing, ("G3", "G4"), busy(targets=(1, 2)), first=15),
-    Mutant(attempts_begin_at_any_time, ("G3", "G1", "G8", *WRONG), busy()),
+    Mutant(attempts_begin_at_any_time, ("G3", "G1", "G8", *WRONG), busy(), first=20),
     Mutant(locks_without_end, ("G15",), busy(late=0.02, patience_ms=0), first=63),
     Mutant(base_is_not_awaited, ("G5",), moves()),
     Mutant(promises_without_a_base, ("G5",), moves()),

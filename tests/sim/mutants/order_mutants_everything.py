@@ -157,9 +157,9 @@ def backups_show_what_has_left(patch: Patch) -> None:
 
 
 MUTANTS = [
-    Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17"), first=4),
+    Mutant(removals_are_answered_when_they_are_logged, ("liveness", "I2", "I17"), first=5),
     Mutant(promotions_are_answered_when_group_0_has_them, ("who was promoted",), first=11),
-    Mutant(changes_of_members_do_not_wait, ("I17 who votes",), shards=3, first=4),
+    Mutant(changes_of_members_do_not_wait, ("I17 who votes",), shards=3, first=13),
     Mutant(anybody_changes_the_members, ("P1",), first=2),
     Mutant(v2_goes_on_while_users_are_on, ("v2: nobody writes while",)),
     Mutant(v2_ends_what_is_not_over, ("v2: no node ends early",)),
@@ -168,7 +168,7 @@ MUTANTS = [
     Mutant(tokens_of_before_count, (RULE,)),
     Mutant(
         watches_outlive_permissions, ("P5 no watch stands", "P5 no watch shows"), first=14, ways=("more",)),
-    Mutant(watches_in_doubt_go_on, ("P5 no watch shows",), first=60, ways=("more",)),
+    Mutant(watches_in_doubt_go_on, ("P5 no watch shows",), first=63, ways=("more",)),
     Mutant(backups_show_what_has_left, (RULE,), first=32, ways=("moves", "real")),
     Mutant(anybody_watches, ("P5 nobody watches",), ways=("more",)),
 ]

@@ -420,7 +420,7 @@ MUTANTS = [
         reads_join_a_question_under_way,
         ("I22 real time", "I24", "I14"),
         plan(mix={"put": 6, "range": 20}, clients=12, fault_every_s=9.0),
-        first=4,
+        first=10,
     ),
     Mutant(
         fronts_forget_what_they_showed,

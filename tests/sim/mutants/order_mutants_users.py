@@ -271,7 +271,7 @@ MUTANTS = [
     Mutant(revokes_are_not_judged, 1, (ASKED, EFFECT), first=2),
     Mutant(revokes_are_not_judged, 3, (ASKED, EFFECT), first=6),
     Mutant(keep_alives_are_not_judged, 1, (ASKED,)),
-    Mutant(leases_without_keys_are_anybodys, 1, (ASKED,)),
+    Mutant(leases_without_keys_are_anybodys, 1, (ASKED,), first=5),
     Mutant(puts_under_leases_are_puts, 1, (ASKED, EFFECT), first=39),
     Mutant(keys_of_other_shards_are_not_looked_at, 3, (ASKED, EFFECT), first=76),
     Mutant(a_refused_revoke_revokes_until_it_is_applied, 3, (GRANTED, MISSED), first=2, leases=True),
