@@ -147,8 +147,10 @@ class Table:
         """IDs of removed hosts."""
         return sorted(i for i, host in self.hosts.items() if host.removed)
 
-    def listed(self, published: Mapping[int, bytes]) -> list[rpc_pb2.Member]:
-        """Every member with what it has published, an ``etcdserverpb.Member`` in wire form, by ID."""
+    def listed(self, published: Mapping[int, bytes], alone: int | None = None) -> list[rpc_pb2.Member]:
+        """Every member with what it has published, an ``etcdserverpb.Member`` in wire form, by ID. ``alone``:
+        only this one, removed or not."""
+        hosts = self.members if alone is None else [h for i, h in self.hosts.items() if i == alone]
         own = {i: rpc_pb2.Member.FromString(data) for i, data in published.items()}
         return [
             rpc_pb2.Member(
@@ -158,7 +160,7 @@ class Table:
                 clientURLs=list(own[host.member_id].clientURLs) if host.member_id in own else [],
                 isLearner=host.learner,
             )
-            for host in self.members
+            for host in hosts
         ]
 
     def removed(self, member_id: int) -> bool:

@@ -293,9 +293,10 @@ class Roster:
 
     def described(self, *, alone: bool = False) -> bytes:
         """JSON for a host that wants to join (``tools.muster.host.identity.joining``), and for HTTP.
-        ``alone``: only of this member, for a peer that does not find it."""
+        ``alone``: only of this member, for a peer that does not find it. A member that was removed leads on
+        until its groups let it go."""
         common = self._node.settings.common
-        listed = [m for m in self.listed() if common.member_id == m.ID or not alone]
+        listed = self.table.listed(self._node.store.members(), common.member_id) if alone else self.listed()
         removed = [] if alone else [i for i, host in sorted(self.table.hosts.items()) if host.removed]
         return json.dumps(
             {

@@ -86,6 +86,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                                " nothing of that",
     ("more", 2, 26112719018): "the simulator's: a run was over before a host that had moved knew the"
                               " leader",
+    ("more", 3, 26113003026): "a leader that had moved and was removed did not say where it is: a host that"
+                              " was behind never reached it, and the removal waited for that host",
     ("moves more", 3, 100): "a learner's host dropped nothing that had left it: what came back waited for"
                             " that, the order for what came back, and its vote for the order",
     ("moves births more", 1, 26112711006): "a node that started while a shard retired flushed nothing for"

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from cluster import errors
+from cluster.members.described import Running
 from cluster.members.table import Host, Table, decode_all
 from cluster.raft import Configuration
 from cluster.settings import Peer
@@ -271,6 +272,19 @@ def test_a_removed_member_stays_removed_for_fronts_wherever_it_is() -> None:
     assert front.port == 9999
     assert front.members.removed(OTHER)
     assert NEW not in front.members.hosts, "the table alone says which hosts are members"
+
+
+def test_a_removed_member_tells_where_it_is_until_its_group_has_let_it_go() -> None:
+    """A host that is behind knows its former address alone, and the removal may wait for that host."""
+    node, other, moved = Node(), Node(), "http://10.0.0.1:9999"
+    other.raft.id = OTHER
+    vars(node.settings.common).update(member_id=OWN, shard_count=2, placement_depth=1, origin="")
+    node.store.members = dict
+    roster, behind = running(node), running(other)
+    roster.table.take([Host(OWN, "h1", (moved,), removed=True).encode()])
+    assert [m.member_id for m in Running.decode(roster.described()).members] == [OTHER]
+    behind.told(OWN, roster.described(alone=True))
+    assert ports(behind)[OWN] == 9999
 
 
 @pytest.mark.parametrize(
