@@ -1,6 +1,6 @@
 """etcdserverpb.Auth. A password goes no further than here: nodes and logs get its hash. Authenticate consists
-of reads: it reads the hash, compares, and reads again. If users and roles have changed meanwhile it starts
-over, so that no token rests on a replaced password."""
+of reads: it reads the hash, compares, and reads again. If the hash has changed meanwhile it compares anew, so
+that no token rests on a replaced password. The token names the auth revision of the last read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from proxy.shared.context import Call, Context, Registry, Serve
 
 SERVICE = "etcdserverpb.Auth"
 _SHARD = 0
-_TRIES = 10  # of a login, while users and roles change
+_TRIES = 10  # of a login, while its password changes
 
 _CHANGES: tuple[tuple[str, Change, Any], ...] = (
     ("AuthEnable", Change.ENABLE, pb.AuthEnableRequest),
@@ -160,7 +160,7 @@ class _LoginOf:
         revision, term = HEAD.unpack_from(body)
         login, checked = read_login(body[HEAD.size :]), self.checked
         known = login.password_hash
-        if checked is not None and (checked.revision, checked.password_hash) == (login.revision, known):
+        if checked is not None and checked.password_hash == known:
             self._reply(revision, term, login)
             return
         try:
