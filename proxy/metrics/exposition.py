@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 gauge, counter = GaugeMetricFamily, CounterMetricFamily
 _MEMORY, _MEMORY_OF_FRONT = "process_resident_memory_bytes", "muster_front_resident_memory_bytes"
-_ALARM = re.compile(r"memberID:(\d+) alarm:(\w+)")
+_ALARM = re.compile(r"(?:memberID:(\d+) )?alarm:(\w+)")  # Go leaves an ID of 0 out
 # exported as 0 from the start, as by etcd
 _KNOWN = (
     ("unary", "etcdserverpb.KV", ("Range", "Put", "DeleteRange", "Txn", "Compact")),
@@ -251,7 +251,7 @@ class Metrics:
         labels = ["server_id", "alarm_type"]
         alarms = gauge("etcd_debugging_server_alarms", "Raised alarms.", labels=labels)
         for member, kind in _ALARM.findall(" ".join(self._status.errors)):
-            alarms.add_metric([f"{int(member):x}", kind], 1)
+            alarms.add_metric([f"{int(member or 0):x}", kind], 1)
         yield from (known, alarms)
 
     def _front(self) -> Iterator[Metric]:

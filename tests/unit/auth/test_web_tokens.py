@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 from pathlib import Path
 
 import jwt
@@ -49,6 +51,8 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         .public_key()
         .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     )
+    Path("ssh.pub").write_bytes(p256.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH))
+    Path("jwk").write_bytes(b'{"kty":"oct","k":"a2tr"}')
     Path("secret").write_bytes(b"k" * 64)
     Path("junk").write_bytes(b"junk")
 
@@ -61,7 +65,6 @@ def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("jwt,sign-method=RS256,priv-key=p256", "does not fit sign-method RS256"),
         ("jwt,sign-method=RS256,pub-key=p256.pub", "does not fit sign-method RS256"),
         ("jwt,sign-method=ES256,priv-key=ed", "does not fit sign-method ES256"),
-        ("jwt,sign-method=HS256,priv-key=p256", "does not fit sign-method HS256"),
         ("jwt,sign-method=ES256,priv-key=sealed", "priv-key sealed holds no usable key: Password was not"),
         ("jwt,sign-method=ES256,priv-key=junk", "priv-key junk holds no usable key: Unable to load PEM file"),
         ("jwt,sign-method=ES256,priv-key=p256,pub-key=junk", "pub-key junk holds no usable key"),
@@ -114,6 +117,22 @@ def test_a_token_of_another_issuer_counts_as_at_etcd(
     tokens = WebTokens({"sign-method": "HS256", "priv-key": str(tmp_path / "secret")}, lambda: NOW_S)
     text = jwt.encode({"username": "u", "revision": 5} | claims, secret, algorithm="HS256")
     assert (tokens.read(text, NOW_S)[0] == Principal(Kind.JWT, "u", 5)) is counts
+
+
+@pytest.mark.usefixtures("keys")
+@pytest.mark.parametrize("method", ["HS256", "HS384", "HS512"])
+@pytest.mark.parametrize("file", ["p256", "p256.pub", "ssh.pub", "jwk", "secret"])
+def test_a_shared_secret_may_be_any_file_as_at_etcd(method: str, file: str) -> None:
+    """PyJWT takes no keys of two parts for a secret."""
+    tokens = WebTokens({"sign-method": method, "priv-key": file}, lambda: NOW_S)
+    text = tokens.give("u", 5)
+    assert tokens.read(text, NOW_S)[0] == Principal(Kind.JWT, "u", 5)
+    head, _, signature = text.rpartition(".")
+    mac = hmac.digest(Path(file).read_bytes(), head.encode(), f"sha{method[2:]}")  # over the file's bytes
+    assert signature == base64.urlsafe_b64encode(mac).decode().rstrip("=")
+    Path("other").write_bytes(b"o" * 64)
+    other = WebTokens({"sign-method": method, "priv-key": "other"}, lambda: NOW_S)
+    assert other.read(text, NOW_S)[0] == INVALID
 
 
 def test_half_a_surrogate_pair_in_a_name_is_replaced_as_at_etcd(tmp_path: Path) -> None:

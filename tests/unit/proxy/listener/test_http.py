@@ -119,7 +119,7 @@ class Site:
                         index = 9 if node.member == 1 else 1009
                         node.ok(asked, 1, rpc_pb2.StatusResponse(
                             isLearner=self.learner, dbSize=4096, raftIndex=index,
-                            errors=["memberID:31 alarm:NOSPACE "]).SerializeToString())
+                            errors=["memberID:31 alarm:NOSPACE ", "alarm:CORRUPT "]).SerializeToString())
                     elif asked.method == Method.RANGE:
                         node.ok(asked, 1)
             self.net.run()
@@ -281,6 +281,7 @@ def test_metrics_have_etcds_names_and_methods_from_the_start() -> None:
     assert found[("etcd_network_known_peers", *link)] == 1
     assert found[("etcd_network_known_peers", ("Local", "1"), ("Remote", "1"))] == 1
     assert found[("etcd_debugging_server_alarms", ("alarm_type", "NOSPACE"), ("server_id", "1f"))] == 1
+    assert found[("etcd_debugging_server_alarms", ("alarm_type", "CORRUPT"), ("server_id", "0"))] == 1
     assert found[("etcd_network_disconnected_peers_total", *link)] == 2
     assert found[("etcd_network_snapshot_send_inflights_total", ("To", "2"))] == 1
     assert found[("etcd_network_snapshot_send_total_duration_seconds_sum", ("To", "2"))] == 5.5
