@@ -14,6 +14,7 @@ import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
+from jwt.algorithms import HMACAlgorithm
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -30,6 +31,19 @@ OPTIONS = frozenset(("sign-method", "priv-key", "pub-key", "ttl"))  # others hav
 _UNVERIFIED: Any = dict.fromkeys(
     ("verify_exp", "verify_iat", "verify_aud", "verify_sub", "verify_jti"), False)
 _DEFAULT_TTL_S = 300.0
+
+
+class _AnyFile(HMACAlgorithm):
+    """As at etcd, a shared secret is a file's bytes. PyJWT refuses what looks like a key of a pair, for
+    servers where tokens choose the method. Here the host chooses it."""
+
+    def prepare_key(self, key: Any) -> Any:
+        return key
+
+
+for _bits in (256, 384, 512):
+    jwt.unregister_algorithm(f"HS{_bits}")
+    jwt.register_algorithm(f"HS{_bits}", _AnyFile(getattr(HMACAlgorithm, f"SHA{_bits}")))
 
 
 class WebTokens:

@@ -123,7 +123,7 @@ def test_a_token_of_another_issuer_counts_as_at_etcd(
 @pytest.mark.parametrize("method", ["HS256", "HS384", "HS512"])
 @pytest.mark.parametrize("file", ["p256", "p256.pub", "ssh.pub", "jwk", "secret"])
 def test_a_shared_secret_may_be_any_file_as_at_etcd(method: str, file: str) -> None:
-    """PyJWT takes no keys of two parts for a secret."""
+    """Such a host did not start: PyJWT refuses keys of a pair as a secret."""
     tokens = WebTokens({"sign-method": method, "priv-key": file}, lambda: NOW_S)
     text = tokens.give("u", 5)
     assert tokens.read(text, NOW_S)[0] == Principal(Kind.JWT, "u", 5)
