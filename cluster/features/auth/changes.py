@@ -69,8 +69,9 @@ def _role(state: AuthState, name: str) -> Role:
 
 
 def _hash(request: Any) -> bytes:
+    text = request.hashedPassword.translate({10: None, 13: None})  # line breaks, as Go's base64
     try:
-        return binascii.a2b_base64(request.hashedPassword, strict_mode=bool(request.hashedPassword))
+        return binascii.a2b_base64(text, strict_mode=bool(text))
     except (binascii.Error, ValueError) as error:
         raise EtcdError(errors.NO_PASSWORD_USER) from error
 

@@ -177,3 +177,21 @@ def test_a_body_of_rows_is_read_only_if_it_is_sound(data: bytes) -> None:
 def test_a_principal_stands_before_its_request(kind: Kind, user: str, revision: int, body: bytes) -> None:
     principal = Principal(kind, user, revision)
     assert split(principal.encode() + body) == (principal, body)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("aGFz\naA==\n", b"hash"), ("aGFz\r\naA==", b"hash"), ("", b""), ("\n", b""),
+        ("aGFz aA==", None), ("aGFzaA", None), ("aGFz\taA==", None),
+    ],
+)  # fmt: skip
+def test_a_hash_is_base64_as_go_reads_it(world: World, given: str, kept: bytes | None) -> None:
+    """The command ``base64`` breaks lines after 76 characters, and a hash of bcrypt has 80."""
+    world.add_user("u")
+    request = pb.AuthUserChangePasswordRequest(name="u", hashedPassword=given)
+    if kept is None:
+        assert world.refused(Change.USER_CHANGE_PASSWORD, request) is errors.NO_PASSWORD_USER
+        return
+    world.do(Change.USER_CHANGE_PASSWORD, request)
+    assert world.state.users["u"].password_hash == kept
