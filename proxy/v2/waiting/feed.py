@@ -15,7 +15,7 @@ from functools import cached_property
 from itertools import islice
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.features.v2.events import Brief, Event, concerns, decode_news, index_of
+from cluster.features.v2.events import Brief, Event, Swept, concerns, decode_news, index_of
 from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.text import LONG_BYTES, in_steps
@@ -27,6 +27,8 @@ from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 
 _AT_ONCE = 200  # woken in a turn of the loop
 _AT_ONCE_BYTES = 524_288  # of their lines, likewise; the last one may go beyond it
+_MOST_DUE = 100  # events of a stream that wait for their turns, as in etcd; one more ends it. So many are
+# sorted in a turn of the loop: a stream alone does not end by one frame
 _LOOKS_AT_ONCE = 2000  # look back again in one frame: some 20 ms of a node
 _PAUSE_S = 0.03  # before the next of these
 _FOLLOW, _LEAVE = b"\1", b"\0"
@@ -75,6 +77,7 @@ class Waiter:
     alive: bool = True
     hasty: bool = False  # its client has ended its side: until it begins, it waits for no link
     asked: int = 0  # looks back so far: only the last answer counts
+    due: int = 0  # events that wait for their turns
 
     def start(self, answer: Answer | None) -> None:
         started, self.started = self.started, None
@@ -102,6 +105,8 @@ class Feed:
         self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: have looked back
         self._deep: dict[bytes, dict[Waiter, None]] = {}  # of these, recursive waits
         self._again: dict[Waiter, None] = {}  # to look back, once there is a link
+        # to be sorted: an index, and events up to it; None: there is a gap
+        self._frames: deque[tuple[int, Iterator[tuple[bytes, Swept]] | None]] = deque()
         self._firing: deque[tuple[Waiter, Fired | None]] = deque()
         self._scheduled = self._pausing = False
 
@@ -153,6 +158,7 @@ class Feed:
             self._router.post(self._link, 0, Method.V2_FOLLOW, _LEAVE)
         self._link = None
         self._epoch += 1
+        self._frames.clear()
 
     def _add(self, waiter: Waiter) -> None:
         self._here.setdefault(waiter.path, {})[waiter] = None
@@ -264,30 +270,46 @@ class Feed:
             return
         index, gap, events = decode_news(body)
         self.shown(index_of(events[-1][0]) if events else index)  # more of that one may be to come
-        if gap:
-            self._anew()
-            return
-        for row, swept in events:
-            brief = Brief.of(row)
-            if brief.key.startswith(AUTH) and namespace(brief.key) == AUTH:
-                self._judge_anew(brief.index)
-                break
-            if brief.refresh:
-                continue
-            fired: Fired | None = None
-            again, self._met = brief.index == self._met, brief.index
-            for waiter in self._concerned(brief, swept, again):
-                if brief.index < waiter.since or not waiter.alive:
-                    continue
-                waiter.since = brief.index + 1
-                fired = fired or Fired(row)
-                self._firing.append((waiter, fired))
-                if not waiter.stream:
-                    self._drop(waiter)
-        else:
-            self._told = index
-        if self._firing and not self._scheduled:
+        self._frames.append((index, None if gap else iter(events)))
+        if len(self._frames) == 1:
+            self._sort()
+        if (self._firing or self._frames) and not self._scheduled:
             self._wake()
+
+    def _sort(self) -> None:
+        """Find who waits for the next events, in slices: one frame may be of thousands of waiters."""
+        frames, most = self._frames, len(self._firing) + _MOST_DUE
+        while frames and len(self._firing) < most:
+            index, events = frames[0]
+            if events is None:
+                self._anew()
+            elif (event := next(events, None)) is not None:
+                if self._sorted(*event):
+                    continue
+            else:
+                self._told = index
+            frames.popleft()
+
+    def _sorted(self, row: bytes, swept: Swept) -> bool:
+        """False: the rest of its frame comes by looks back."""
+        brief = Brief.of(row)
+        if brief.key.startswith(AUTH) and namespace(brief.key) == AUTH:
+            self._judge_anew(brief.index)
+            return False
+        if brief.refresh:
+            return True
+        fired: Fired | None = None
+        again, self._met = brief.index == self._met, brief.index
+        for waiter in self._concerned(brief, swept, again):
+            if brief.index < waiter.since or not waiter.alive:
+                continue
+            waiter.since = brief.index + 1
+            fired = fired or Fired(row)
+            ends = waiter.due >= _MOST_DUE
+            self._put(waiter, None if ends else fired)
+            if ends or not waiter.stream:
+                self._drop(waiter)
+        return True
 
     def _judge_anew(self, index: int) -> None:
         """Users or roles have changed: all look back, and are judged again. They have seen earlier events."""
@@ -313,10 +335,14 @@ class Feed:
 
     def _in_turn(self, waiter: Waiter, fired: Fired | None) -> None:
         if self._firing or not self._made(waiter, fired):
-            self._firing.append((waiter, fired))
+            self._put(waiter, fired)
             self._soon()
         elif waiter.alive:
             self._fire(waiter, fired)
+
+    def _put(self, waiter: Waiter, fired: Fired | None) -> None:
+        waiter.due += 1
+        self._firing.append((waiter, fired))
 
     def _made(self, waiter: Waiter, fired: Fired | None) -> bool:
         try:
@@ -342,12 +368,14 @@ class Feed:
             if waiter.alive and not self._made(waiter, fired):
                 break
             firing.popleft()
+            waiter.due -= 1
             if waiter.alive:
                 self._fire(waiter, fired)
                 size += len(fired.json) if fired is not None else 0
                 if size >= _AT_ONCE_BYTES:
                     break
-        if firing:
+        self._sort()
+        if firing or self._frames:
             self._soon()
 
     def _soon(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.faults import faults
 from cluster.features.v2.changes import evaluate
-from cluster.features.v2.events import encode_news
+from cluster.features.v2.events import encode_news, index_of
 from cluster.features.v2.refusals import Code, V2Error
 from cluster.features.v2.requests import Answer, Op, Scan, Who, Write, split_read
 from cluster.features.v2.text import LONG_BYTES
@@ -202,6 +202,67 @@ def test_events_that_come_while_some_wait_for_their_turn_wake_no_more_in_a_turn(
         turns.append(sum(map(len, told)))
     assert all(after - before <= 200 for before, after in pairwise(turns))
     assert all(heard == [b"%d" % number for number in range(10)] for heard in told)
+
+
+@pytest.mark.parametrize("streams", [1, WAITING])
+def test_streams_of_more_events_than_a_front_can_send_end_as_in_etcd(streams: int) -> None:
+    """Their events queued without end. One stream alone has many at once, and one that ends may ask again."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waiters, told = crowd(feed, router, True)
+    for waiter in waiters[streams:]:
+        feed.cancel(waiter)
+    link, rows = router.routes[0].replica, events_of([b"%d" % number for number in range(600)])
+    for first in range(0, 600, 300):
+        news = [(row, ()) for row in rows[first : first + 300]]
+        router.v2_news(link, encode_news(first + 300, False, news))  # type: ignore[arg-type]
+    most = 0
+    while router.soon:
+        router.turn()
+        most = max(most, len(feed._firing))
+    numbers = [b"%d" % number for number in range(600)]
+    if streams == 1:
+        assert told[0] == numbers
+        return
+    assert most <= 101 * WAITING
+    for heard in told:
+        assert heard.pop() is None
+        assert heard == numbers[: len(heard)]
+        assert len(heard) >= 100
+    assert not feed._all
+
+
+def test_a_turn_sorts_few_events_of_a_frame() -> None:
+    """With thousands of streams, one of a hundred events held the loop for a second."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    _, told = crowd(feed, router, True)
+    rows = events_of([b"1", b"2", b"3", b"4"])
+    router.v2_news(router.routes[0].replica, encode_news(4, False, [(row, ()) for row in rows]))
+    queued = [len(feed._firing) + sum(map(len, told))]
+    while router.soon:
+        router.turn()
+        queued.append(len(feed._firing) + sum(map(len, told)))
+    assert max(after - before for before, after in pairwise([0, *queued])) <= WAITING * 2
+    assert all(heard == [b"1", b"2", b"3", b"4"] for heard in told)
+
+
+def test_a_frame_that_is_put_off_is_not_told_once_its_link_is_lost() -> None:
+    """All look back from behind what was told."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    _, told = crowd(feed, router, True)
+    rows = events_of([b"%d" % number for number in range(9)])
+    news = encode_news(index_of(rows[-1]), False, [(row, ()) for row in rows])
+    router.v2_news(router.routes[0].replica, news)
+    router.routes[0].replica.closed = True
+    router.routes[0].replica = router.link()
+    feed.tick(1)
+    while router.soon:
+        router.turn()
+    behind = looked(router) - index_of(rows[0])
+    assert 0 < behind < 9
+    assert all(heard == [b"%d" % number for number in range(behind)] for heard in told)
 
 
 def test_a_turn_wakes_few_waits_for_a_long_value() -> None:
