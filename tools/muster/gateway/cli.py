@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 import structlog
 import uvloop
@@ -18,6 +19,7 @@ from tools.muster.flag_docs import flag_list
 from tools.muster.gateway.forward import Endpoint, Forwarder
 from tools.muster.host.supervising.notify import notify
 from tools.muster.machine import logs
+from tools.muster.machine.everywhere import EVERYWHERE
 from tools.muster.machine.process.descriptors import raise_limit
 from tools.srv import LookupFailed, records
 
@@ -74,9 +76,42 @@ def run(args: Sequence[str]) -> int:
         endpoints = [Endpoint(*_split(text)) for text in values["endpoints"]]
     if not endpoints:
         raise ConfigError("--endpoints must not be empty")
+    _refuse_itself(host, port, endpoints)
     raise_limit()
     uvloop.run(_serve(host, port, endpoints, max(values["retry-delay"], 1) / 1000))
     return 0
+
+
+def _refuse_itself(host: str, port: int, endpoints: list[Endpoint]) -> None:
+    """ConfigError: each connection would make another one, until no descriptor is left."""
+    listens = _looked_up(host)
+    for one in endpoints:
+        found = _looked_up(one.host)
+        if not found:
+            log.warning("failed to resolve endpoint host", endpoint=str(one))
+        for address in found if one.port == port else ():
+            if address in listens or (host in ("", *EVERYWHERE) and _is_here(address)):
+                raise ConfigError(
+                    f"SRV or endpoint ({one}->{address}:{port}) should not resolve to the gateway listen addr"
+                    f" ({Endpoint(host, port)})"
+                )
+
+
+def _looked_up(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return set()
+
+
+def _is_here(address: str) -> bool:
+    """Whether this machine has the address: nothing is sent."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.connect((address, 9))
+            return ip_address(address).is_loopback or str(sock.getsockname()[0]) == address
+    except OSError:
+        return False
 
 
 async def _serve(host: str, port: int, endpoints: list[Endpoint], retry_s: float) -> None:

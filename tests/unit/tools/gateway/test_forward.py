@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 
 import pytest
+from structlog.testing import capture_logs
 
 from tools.muster.config.parse import ConfigError, UsageError
 from tools.muster.gateway import cli
@@ -125,3 +126,30 @@ def test_a_command_line_that_cannot_be_is_refused() -> None:
                  "--endpoints="):  # fmt: skip
         with pytest.raises(ConfigError):
             cli.run(["start", word])
+
+
+@pytest.mark.parametrize(("listens", "endpoint"), [
+    ("127.0.0.1", "localhost"), ("0.0.0.0", "127.0.0.1"), ("[::]", "127.0.0.1"), ("", "127.0.0.7"),
+])  # fmt: skip
+def test_a_gateway_does_not_dial_itself(monkeypatch: pytest.MonkeyPatch, listens: str, endpoint: str) -> None:
+    """One client took all descriptors: each connection made another one."""
+    served = list[object]()
+    monkeypatch.setattr(cli.logs, "configure", lambda *_: None)
+    monkeypatch.setattr(cli.uvloop, "run", lambda serves: (served.append(serves), serves.close()))
+    args = ["start", f"--listen-addr={listens}:2379", f"--endpoints=192.0.2.1:2379,{endpoint}:2379"]
+    with pytest.raises(ConfigError, match=rf"\({endpoint}:2379->127.* should not resolve to the gateway"):
+        cli.run(args)
+    assert not served
+    cli.run([args[0], args[1].replace("2379", "2378"), args[2]])
+    cli.run([*args[:2], "--endpoints=192.0.2.1:2379"])
+    assert len(served) == 2
+
+
+def test_an_endpoint_without_an_address_is_told_and_tried_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake in a name showed at the first connection that met it. A name server may be late, too."""
+    monkeypatch.setattr(cli.uvloop, "run", lambda serves: serves.close())
+    monkeypatch.setattr(cli.logs, "configure", lambda *_: None)
+    with capture_logs() as lines:
+        assert cli.run(["start", "--endpoints=a..b:2379,127.0.0.1:2379"]) == 0
+    assert [(line["event"], line["endpoint"]) for line in lines] == [
+        ("failed to resolve endpoint host", "a..b:2379")]  # fmt: skip
