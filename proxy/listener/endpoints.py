@@ -17,6 +17,7 @@ from proxy.http.requests import HttpHandler, HttpRequest, parameters
 from proxy.metrics.exposition import Metrics
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context, Registry
+from proxy.shared.warnings import Warnings
 
 _TEXT = "text/plain; charset=utf-8"
 _ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
@@ -169,6 +170,7 @@ class Health:
     def __init__(self, context: Context, checks: Checks, metrics: Metrics) -> None:
         self._checks = checks
         self._metrics = metrics
+        self._warnings = Warnings()
         self._loop = context.router.loop
         self._patience_s = context.router.election_s
         self._open: set[_Asked] = set()
@@ -215,12 +217,13 @@ class Health:
         self._answer(asked.request, reason)
 
     def _answer(self, request: HttpRequest, reason: str) -> None:
+        body = orjson.dumps({"health": "false" if reason else "true", "reason": reason})
         if reason:
             self._metrics.health_failures += 1
+            self._warnings.tell("/health error", output=body.decode(), status_code=503)
         else:
             self._metrics.health_successes += 1
         if not request.closed:
-            body = orjson.dumps({"health": "false" if reason else "true", "reason": reason})
             if reason:
                 request.respond(503, body + b"\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
             else:
@@ -235,6 +238,7 @@ class Probe:
         self._listed = listed
         self._checks = checks
         self._metrics = metrics
+        self._warnings = Warnings()
         for check in listed:
             metrics.healthcheck(name, check, None)
 
@@ -266,9 +270,13 @@ class Probe:
             self._checks.by_name(name, lambda wrong, name=name: done(name, wrong))  # type: ignore[misc]
 
     def _answer(self, request: HttpRequest, names: list[str], found: dict[str, str], verbose: bool) -> None:
+        failed = any(found.values())
+        if failed:
+            reason = ", ".join(f"{name}: {found[name]}" for name in names if found[name])
+            path = f"/{self._name}"
+            self._warnings.tell("Health check error", path=path, reason=reason, status_code=503)
         if request.closed:
             return
-        failed = any(found.values())
         lines = [f"[-]{n} failed: {found[n]}\n" if found[n] else f"[+]{n} ok\n" for n in names]
         headers = [("X-Content-Type-Options", "nosniff")]
         if failed:

@@ -15,6 +15,7 @@ from cluster.machine import Tracer
 from proxy.grpc.registry import Registry
 from proxy.grpc.timed_calls import Ended
 from proxy.http.requests import HttpHandler, HttpRequest
+from proxy.shared.warnings import Warnings
 
 _TEXT = "text/plain; charset=utf-8"
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -45,6 +46,7 @@ class FilteredRegistry(Registry):
     ) -> None:
         super().__init__(timed=timed, tracer=tracer, slow=slow)
         self._read_only = read_only
+        self._warnings = Warnings()
         self._cors = frozenset(cors)
         self._hosts = frozenset(() if "*" in host_whitelist else host_whitelist)  # none: any
         self.auth_enabled: Callable[[], bool] = lambda: False  # whether there are users
@@ -100,6 +102,7 @@ class FilteredRegistry(Registry):
         request.path = self.plain_path(request.path) or ""
         host = host_name(request.headers.get("host", ""))
         if self._refuses(host) and not request.secure:
+            self._warnings.tell("rejecting HTTP request to prevent DNS rebinding attacks", host=host)
             request.respond(
                 421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT
             )

@@ -241,7 +241,12 @@ class Keys:
         ]
 
     def _refused(self, request: HttpRequest, answer: Answer | V2Error) -> None:
-        body = answer.json() if isinstance(answer, V2Error) else answer.body
+        if isinstance(answer, V2Error):
+            body = answer.json()
+        else:
+            body = answer.body
+            if answer.code == Code.UNAUTHORIZED:
+                self.credentials.tell_denied(request)
         headers = [*self._cluster, ("X-Etcd-Index", str(answer.index))]
         request.respond(http_status(answer.code), body, headers, JSON)
 

@@ -168,6 +168,7 @@ class Auth:
             except EtcdError:
                 self._refuse(request, 500, "Internal Server Error")
         elif answer.code == 401:
+            self._credentials.tell_denied(request, "a user does not have root role for resource")
             self.denied(request)
         else:
             asked.then(answer)

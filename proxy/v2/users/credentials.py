@@ -14,6 +14,7 @@ from cluster.features.v2.requests import MOST_NAME_BYTES, Who
 from cluster.features.v2.users import fingerprint
 from proxy.auth.passwords import Passwords
 from proxy.http.requests import HttpRequest
+from proxy.shared.warnings import Warnings
 
 _NOBODY = Who(b"")
 _MOST_KEPT = 10_000
@@ -23,6 +24,7 @@ _MOST_PROOFS = 3  # of one request, while its password changes
 class Credentials:
     def __init__(self, passwords: Passwords) -> None:
         self._passwords = passwords
+        self._warnings = Warnings()
         self._salt = os.urandom(32)
         self._proofs: dict[bytes, int] = {}  # fingerprints of hashes, by name and password
 
@@ -50,6 +52,7 @@ class Credentials:
             if request.closed:
                 return
             if not right:
+                self._warnings.tell("incorrect password", user=_text(name))
                 then(None)
                 return
             if len(self._proofs) >= _MOST_KEPT:
@@ -58,6 +61,15 @@ class Credentials:
             then(Who(name, proof))
 
         self._passwords.check(request, password, known, compared)
+
+    def tell_denied(self, request: HttpRequest, event: str = "invalid access for user on key") -> None:
+        """Log that a node denied what a request asks."""
+        who = self.of(request)
+        if who == _NOBODY:
+            self._warnings.tell("malformed basic auth encoding")
+        else:
+            path = request.path.removeprefix("/v2/keys")
+            self._warnings.tell(event, user=_text(who.name) if who is not None else "", key=path)
 
     def _key(self, name: bytes, password: bytes) -> bytes:
         made = hashlib.blake2b(b"%d:" % len(name) + name + password, digest_size=32, key=self._salt)
@@ -73,6 +85,10 @@ def basic(header: str) -> tuple[bytes, bytes] | None:
     except (binascii.Error, ValueError):
         return None
     return (name, password) if colon and len(name) <= MOST_NAME_BYTES and b"/" not in name else None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
 
 
 def _bytes(text: str) -> bytes:
