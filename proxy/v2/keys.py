@@ -123,7 +123,7 @@ class Keys:
 
         self._router.read(
             HttpCall(request), Method.V2_READ, read_body(Kind.GET, self.feed.needed(), question), 0,
-            not asked.quorum, self._stats, answer)
+            request.method == "HEAD" or not asked.quorum, self._stats, answer)
 
     def counts(self, request: HttpRequest) -> None:
         if not allowed(request, "GET"):

@@ -184,3 +184,12 @@ def test_a_form_of_very_many_parameters_is_refused_at_once() -> None:
     with pytest.raises(BadForm, match="too many parameters"):
         form_of("PUT", "", b"a&" * 10_001, FORM)
     assert form_of("PUT", "", b"a&" * 9_000 + b"value=x", FORM)["value"] == "x"
+
+
+@pytest.mark.parametrize(("method", "lax"), [("GET", False), ("HEAD", True)])
+def test_head_reads_at_the_host_itself(monkeypatch: pytest.MonkeyPatch, method: str, lax: bool) -> None:
+    """As in etcd. Without a majority it was answered by an error, after seconds."""
+    host, asked = Host(plain=False), list[object]()
+    monkeypatch.setattr(host.net.router, "read", lambda *read: asked.append(read[4]))
+    host.send(f"{method} /v2/keys/k?quorum=true HTTP/1.1\r\n".encode() + HOST + b"\r\n")
+    assert asked == [lax]
