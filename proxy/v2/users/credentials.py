@@ -80,6 +80,8 @@ def basic(header: str) -> tuple[bytes, bytes] | None:
     """Name and password of an Authorization field as Go reads it, or None."""
     if header[:6].lower() != "basic ":
         return None
+    if len(header) % 4 != 2 or header.endswith("==="):  # Python's reader takes any padding
+        return None
     try:
         name, colon, password = b64decode(header[6:].encode("latin-1"), validate=True).partition(b":")
     except (binascii.Error, ValueError):

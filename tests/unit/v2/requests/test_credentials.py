@@ -45,6 +45,7 @@ def test_names_are_those_of_go() -> None:
     plain = base64.b64encode(b"a:b:c").decode()
     assert basic(f"Basic {plain}") == basic(f"bASIC {plain}") == (b"a", b"b:c")
     assert basic(shown("", "")) == (b"", b"")
+    assert basic("Basic YTpjZP==") == (b"a", b"cd")
     for header in (
         "",
         "Basic",
@@ -54,6 +55,8 @@ def test_names_are_those_of_go() -> None:
         f"Basic {plain}x",
         "Basic eA==",
         "Basic \xff",
+        "Basic YTpj=",
+        "Basic YTpj====",
     ):
         assert basic(header) is None
     assert basic(shown("a/b", "x")) is None
