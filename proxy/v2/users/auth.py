@@ -62,10 +62,14 @@ class Auth:
             self._show(request, one, name)
         elif request.method == "DELETE":
             self._change(request, delete, name)
-        elif len(request.body) > _MOST_BODY_BYTES:
+        else:
+            self.if_root(request, lambda: self._put(request, name, put))
+
+    def _put(self, request: HttpRequest, name: bytes, put: Callable[[HttpRequest, bytes], None]) -> None:
+        if len(request.body) > _MOST_BODY_BYTES:
             self._refuse(request, 500, errors.REQUEST_TOO_LARGE.text)
         else:
-            self.if_root(request, lambda: put(request, name))
+            put(request, name)
 
     def _name(self, request: HttpRequest, everything: What) -> bytes | None:
         pieces = posixpath.normpath(request.path.removeprefix(PREFIX)).split("/")

@@ -54,13 +54,18 @@ def test_a_large_body_about_members_is_not_read(monkeypatch: pytest.MonkeyPatch)
         assert errors.REQUEST_TOO_LARGE.text.encode() in request.said[1]
 
 
-def test_a_large_body_about_users_is_not_read() -> None:
+def test_a_large_body_about_users_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     auth = Auth(context(), None, None)  # type: ignore[arg-type]
+    judged, found = list[str](), asked("PUT", "/v2/auth/users/a", b" " * 80_000)
+    auth.users(found)
+    assert found.said[0] == 401, "the client is judged first, as in etcd"
+    monkeypatch.setattr(auth, "if_root", lambda request, then: (judged.append(request.path), then()))
     for serve, path in ((auth.users, "/v2/auth/users/a"), (auth.roles, "/v2/auth/roles/a")):
         request = asked("PUT", path, b'{"grant":[' + b"1," * 40_000)
         serve(request)
         assert request.said[0] == 500
         assert errors.REQUEST_TOO_LARGE.text.encode() in request.said[1]
+    assert len(judged) == 2
 
 
 def test_nothing_of_a_request_of_root_is_left_to_the_garbage_collector() -> None:
