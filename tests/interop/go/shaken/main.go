@@ -151,7 +151,10 @@ func (r *run) session(client *clientv3.Client) *concurrency.Session {
 func alive(session *concurrency.Session) {
 	select {
 	case <-session.Done():
-		log.Fatalf("session %x died though its client lives", session.Lease())
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		left, err := session.Client().TimeToLive(ctx, session.Lease()) // -1: the server ended it
+		log.Fatalf("session %x died though its client lives: %v, %v", session.Lease(), left, err)
 	default:
 	}
 }
