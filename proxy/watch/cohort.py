@@ -47,8 +47,8 @@ class ClientWatch:
 
 class Cohort:
     __slots__ = (
-        "_ids", "asking", "cursor", "filters", "fragment", "judged", "members", "sent", "shape", "stream",
-        "subscription",
+        "_ids", "asking", "cursor", "filters", "fragment", "judged", "members", "sent", "shape", "shown",
+        "stream", "subscription",
     )
 
     def __init__(self, stream: CohortStream, subscription: Subscription, cursor: int, filters: int,
@@ -62,6 +62,7 @@ class Cohort:
         self.members: dict[bytes, ClientWatch] = {}  # by the watch id's field, all of one length
         self._ids: tuple[bytes, ...] = ()  # the keys of members, made when they are needed
         self.sent = 0  # revision of the last events sent
+        self.shown = 0  # their headers have said so much, maybe beyond the events: none says less later
         self.asking = False  # reads history
         self.judged = stream.doubted  # since this change of users, or a later one, its user may watch
 
@@ -77,6 +78,7 @@ class Cohort:
         self.members.update(other.members)
         self._ids = ()
         self.sent = max(self.sent, other.sent)
+        self.shown = max(self.shown, other.shown)
         self.judged = max(self.judged, other.judged)  # of one user and range
 
     def remove(self, watch: ClientWatch) -> bool:
@@ -117,7 +119,7 @@ class Cohort:
             self.subscription.lag(self)
             return
         framed = batch.framed
-        if framed is None or self.fragment:
+        if framed is None or self.fragment or revision < self.shown:
             self._pass_on(revision, revision, [batch])
             return
         ids = self._ids or self._names()
@@ -145,7 +147,8 @@ class Cohort:
             self.cursor = revision
             return
         hub = self.stream.hub
-        header = hub.header(header_revision)
+        self.shown = max(self.shown, header_revision)
+        header = hub.header(self.shown)
         ids = self._ids or self._names()
         size = sum(map(len, parts))
         if (
@@ -208,7 +211,7 @@ class Cohort:
     def _leave_behind(self, ids: tuple[bytes, ...]) -> None:
         cursor = self.subscription.position(self)
         rest = Cohort(self.stream, self.subscription, cursor, self.filters, self.fragment, len(ids[0]))
-        rest.sent, rest.judged = self.sent, self.judged
+        rest.sent, rest.shown, rest.judged = self.sent, self.shown, self.judged
         for name in ids:
             rest.admit(self.members.pop(name))
         self._ids = ()

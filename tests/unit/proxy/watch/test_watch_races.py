@@ -157,6 +157,7 @@ class Race:
                     assert response.header.revision >= response.events[-1].kv.mod_revision
         for client in self.clients:
             self.check_created_first(client)
+            self.check_headers(client)
         hub = self.world.net.context.hub
         assert (hub.room.held_bytes, hub.rings.held_bytes, hub.rings.held_events) == (0, 0, 0)
 
@@ -167,6 +168,14 @@ class Race:
                 created.add(response.watch_id)
             else:
                 assert response.watch_id in created
+
+    def check_headers(self, client: Client) -> None:
+        """A watch's never go back. A compaction's end has none."""
+        told: dict[int, int] = {}
+        for response in client.responses():
+            if response.watch_id >= 0 and not response.compact_revision:
+                assert response.header.revision >= told.get(response.watch_id, 0), response
+                told[response.watch_id] = response.header.revision
 
 
 @settings(max_examples=300, deadline=None)
