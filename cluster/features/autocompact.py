@@ -3,7 +3,7 @@ leader goes by what it sampled before.
 
 * periodic, retention a duration (a bare number: hours): the revision is sampled every tenth of
   min(retention, 1 h). After the first full period it compacts every min(retention, 1 h), to the revision of
-  ``retention`` ago.
+  ``retention`` ago. A period with nothing to compact, or under CORRUPT, is not waited for again.
 * revision, retention N: every five minutes it compacts to current - N.
 """
 
@@ -47,25 +47,26 @@ class AutoCompactor:
     def enabled(self) -> bool:
         return self._revisions > 0 or self._retention_ms > 0
 
-    def due(self, revision: int, now_ms: int, *, leads: bool) -> int | None:
-        """The revision to compact to now, or None; None wherever this host does not lead. Ask about once a
-        second on every host: ``revision`` is a sample."""
+    def due(self, revision: int, now_ms: int, *, compacted: int | None) -> int | None:
+        """The revision to compact to now, or None. Ask about once a second on every host: ``revision`` is a
+        sample. ``compacted``: what is compacted already; None: this host does not lead, or may not."""
         if not self.enabled:
             return None
         if self._last_ms is None:
             self._last_ms = now_ms
         if self._revisions:
-            return self._by_revision(revision, now_ms, leads)
-        return self._by_time(revision, now_ms, leads)
+            return self._by_revision(revision, now_ms, compacted)
+        return self._by_time(revision, now_ms, compacted)
 
-    def _by_revision(self, revision: int, now_ms: int, leads: bool) -> int | None:
+    def _by_revision(self, revision: int, now_ms: int, compacted: int | None) -> int | None:
         assert self._last_ms is not None
         if now_ms - self._last_ms < _REVISION_INTERVAL_MS:
             return None
         self._last_ms = now_ms
-        return revision - self._revisions if leads and revision > self._revisions else None
+        target = revision - self._revisions
+        return target if compacted is not None and target > max(compacted, 0) else None
 
-    def _by_time(self, revision: int, now_ms: int, leads: bool) -> int | None:
+    def _by_time(self, revision: int, now_ms: int, compacted: int | None) -> int | None:
         assert self._last_ms is not None
         samples = self._samples
         if not samples or now_ms - samples[-1][0] >= self._period_ms / 10:
@@ -73,7 +74,9 @@ class AutoCompactor:
         while len(samples) > 1 and now_ms - samples[1][0] >= self._retention_ms:
             samples.popleft()
         oldest_ms, target = samples[0]
-        if not leads or now_ms - self._last_ms < self._period_ms or now_ms - oldest_ms < self._retention_ms:
+        if compacted is None or target <= compacted:  # an idle period counts for nothing, as in etcd
+            return None
+        if now_ms - self._last_ms < self._period_ms or now_ms - oldest_ms < self._retention_ms:
             return None
         self._last_ms = now_ms
         return target

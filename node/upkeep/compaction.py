@@ -111,10 +111,9 @@ class ClockCompaction:
     def second(self) -> None:
         if not self._first:
             return
-        leader = self._leader()
-        revision = self._auto.due(self._store.revision, self._now_ms(), leads=leader is not None)
-        if leader is None or revision is None or self._alarms.corrupt:
-            return
-        if revision > leader.view.compact_revision:
+        leader = None if self._alarms.corrupt else self._leader()
+        compacted = None if leader is None else leader.view.compact_revision
+        revision = self._auto.due(self._store.revision, self._now_ms(), compacted=compacted)
+        if leader is not None and revision is not None:
             log.info("automatic compaction", revision=revision)
             leader.execute(Method.COMPACT, rpc_pb2.CompactionRequest(revision=revision).SerializeToString())

@@ -189,7 +189,9 @@ def test_a_new_leader_compacts_by_what_it_sampled_as_a_follower() -> None:
     follower, compacted = AutoCompactor("periodic", "24"), []
     for second in range(0, 30 * 3600, 60):
         leads = second >= 25 * 3600
-        due = follower.due(revision=1 + second, now_ms=second * 1000, leads=leads)
+        due = follower.due(
+            revision=1 + second, now_ms=second * 1000,
+            compacted=(compacted[-1][1] if compacted else 0) if leads else None)
         if due is not None:
             compacted.append((second * 1000, due))
     assert compacted[0][0] == 25 * hour_ms, "at once"
@@ -201,6 +203,38 @@ def test_a_new_leader_compacts_by_what_it_sampled_as_a_follower() -> None:
 def test_a_follower_keeps_as_many_samples_as_a_retention_has() -> None:
     follower = AutoCompactor("periodic", "1h")
     for second in range(0, 48 * 3600, 60):
-        assert follower.due(second, second * 1000, leads=False) is None
+        assert follower.due(second, second * 1000, compacted=None) is None
     assert len(follower._samples) <= 12
-    assert follower.due(1 << 40, 48 * 3_600_000, leads=True) == 47 * 3600
+    assert follower.due(1 << 40, 48 * 3_600_000, compacted=0) == 47 * 3600
+
+
+@pytest.mark.parametrize(("retention", "idle_min", "within_min"), [("1h", 311, 67), ("10m", 47, 11)])
+def test_a_period_with_nothing_to_compact_is_not_waited_for_again(
+    retention: str, idle_min: int, within_min: int
+) -> None:
+    """What a burst of writes leaves goes once it is a retention old, and a tenth, as in etcd."""
+    leader, compacted, burst_at = AutoCompactor("periodic", retention), 0, 0
+    for minute in range(idle_min + 2 * within_min):
+        revision = 100 + max(minute - idle_min, 0)
+        if (due := leader.due(revision, minute * 60_000, compacted=compacted)) is not None:
+            assert due > compacted, "of the idle time one is enough"
+            compacted = due
+            burst_at = burst_at or (minute if due > 100 else 0)
+    assert idle_min < burst_at <= idle_min + within_min
+
+
+def test_a_compaction_that_the_corrupt_alarm_forbids_is_due_once_it_is_disarmed(replica: Make) -> None:
+    node = replica(leads=True, auto_compaction_mode="periodic", auto_compaction_retention="1h")
+    asked: list[tuple[int, bytes]] = []
+    assert node.writes.leader is not None
+    node.writes.leader.execute = lambda *request: asked.append(request)
+    node.writes.leader.view = SimpleNamespace(compact_revision=0)
+    node.write(30, 10)
+    for minute in range(65):
+        node.upkeep.alarms.corrupt = minute > 50
+        node.upkeep.second()
+        node.loop.now_s += 60
+    assert not asked
+    node.upkeep.alarms.corrupt = False
+    node.upkeep.second()
+    assert asked == [(Method.COMPACT, pb.CompactionRequest(revision=31).SerializeToString())]
