@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import errors
+from cluster.features import lessor as lessor_module
 from cluster.features.lessor import (
     CHECKPOINT_INTERVAL_MS,
     EXPIRY_RETRY_MS,
@@ -145,6 +146,35 @@ def test_a_lease_granted_again_after_its_revoke_is_another_lease() -> None:
     lessor.granted(7, 10, 0)
     lessor.granted(8, 10, 0)
     assert lessor.due(10_000) == [7, 8]
+
+
+@pytest.mark.parametrize("revoked", [False, True])
+def test_one_call_looks_at_a_bounded_number_and_the_next_ones_come_to_all(
+    monkeypatch: pytest.MonkeyPatch, revoked: bool
+) -> None:
+    """One TTL after a change of leaders every lease has the same time, and most have been renewed."""
+    monkeypatch.setattr(lessor_module, "_LOOKS", 10)
+    lessor = sequencer(*((lease, 1000) for lease in range(1, 1001)))
+    lessor._leases = leases = Looked(lessor._leases)
+    for lease in range(1, 996):
+        lessor.renew(lease, 1 + lease % 7)
+        if revoked:
+            lessor.revoked(lease)
+    for checkpoints in (True, False):
+        found, calls = list[int](), 0
+        now_ms = CHECKPOINT_INTERVAL_MS if checkpoints else 1_000_000
+        times = lessor._checkpoints if checkpoints else lessor._deadlines
+        while times.first()[0][0] <= now_ms:
+            calls += 1
+            lessor.renew(calls, now_ms - 1)  # one that was looked at
+            leases.looks = 0
+            if checkpoints:
+                found += [lease for lease, _ in lessor.due_checkpoints(now_ms)]
+            else:
+                found += lessor.due(now_ms, limit=3)
+            assert 0 < leases.looks <= 10
+        assert found == [996, 997, 998, 999, 1000]
+        assert 100 <= calls <= 101
 
 
 def test_revoked_leases_of_years_take_no_room() -> None:
