@@ -357,7 +357,8 @@ DIFFERENCES = {
     "KV/RangeStream": "etcd 3.7's: ascending keys, no bounds on revisions",
     "KV/Compact": "acknowledged once every shard's leader has applied it; "
                   "`physical`: and shard 0's has removed old data",
-    "Watch/Watch": "[ends](../design/auth.md#watches) with its user's permission",
+    "Watch/Watch": "[ends](../design/auth.md#watches) with its user's permission; one response may "
+                   "hold several revisions, also of live events",
     "Lease/LeaseKeepAlive": "answered after the leader has asked a majority",
     "Cluster/MemberAdd": "a voter counts once it has caught up in every shard",
     "Cluster/MemberRemove": "answered once every shard's group is without the host",

@@ -29,6 +29,8 @@ And where no step goes, on purpose as well:
 * LeaseLeases is linearizable, so it needs a majority; an etcd's member lists what it knows by itself;
 * a progress request on a stream without watches has no answer, as in etcd 3.6; 3.5.1 gives one. The ID of a
   watch that a compaction ended is free at once; etcd keeps it until its client cancels it;
+* one watch response may hold several revisions of live events, and its header is not below the last of them;
+  etcd sends a response for each;
 * HashKV and Hash are functions of muster's own, and compare muster with muster;
 * ``raftTerm`` and ``raftIndex`` of Status and headers are shard 0's; ``dbSize`` is the sum over the host's
   shards. ``X-Raft-Term`` of version 2 is one more than ``raft_term`` of version 3;
