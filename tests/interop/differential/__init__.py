@@ -24,8 +24,9 @@ And where no step goes, on purpose as well:
 
 * a put in a nested transaction counts against the quota and is refused under NOSPACE; etcd's estimate
   forgets it. The quota is that of the leader's host; in etcd that of the member that is asked;
-* a put or a transaction that is wrong is told so under NOSPACE too; an etcd whose database is full says
-  NOSPACE first;
+* a put or a transaction that is wrong is told so under NOSPACE too, with one shard also one that its user may
+  not make; an etcd whose database is full says NOSPACE first;
+* a write that is too large is told so whatever its token is; etcd looks at the token first;
 * LeaseLeases is linearizable, so it needs a majority; an etcd's member lists what it knows by itself;
 * a progress request on a stream without watches has no answer, as in etcd 3.6; 3.5.1 gives one. The ID of a
   watch that a compaction ended is free at once; etcd keeps it until its client cancels it;
