@@ -186,8 +186,8 @@ class SnapshotSource:
                     shutil.rmtree(child, ignore_errors=True)
 
     def next_chunk(self, max_bytes: int) -> bytes:
-        """The next bytes of the stream, empty at its end. Raises StorageCorruption if a file cannot be
-        read."""
+        """The next bytes of the stream, empty at its end. Raises OSError if a file cannot be read,
+        StorageCorruption if one is too short."""
         buffer = self._buffer
         while len(buffer) < max_bytes:
             part = next(self._parts, b"")

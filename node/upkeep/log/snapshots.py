@@ -11,8 +11,9 @@ says first that an install to a position is on its way: after a crash in between
 it, and no other gap between log and state is believed (H10).
 
 A receiver checks the tables too, and says so where it refuses them. Then the sender checks its own, before
-it sends again: what is damaged there ends it. Where a few checks in a row cannot be made, it sends one
-unchecked. Other refusals tell nothing of the sender's tables.
+it sends again: what is damaged there ends it. It does the same where it cannot read what it sends. Where a
+few checks in a row cannot be made, it sends one unchecked. Other refusals tell nothing of the sender's
+tables.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class _Damaged(StorageCorruption):
     """Tables of the own state are. ``path``: of that state."""
 
     def __init__(self, path: str, text: str) -> None:
-        super().__init__(f"{path} is damaged, as a peer found that refused it: {text}")
+        super().__init__(f"{path} is damaged, as sending it has shown: {text}")
         self.path = path
 
 
@@ -119,7 +120,7 @@ class Snapshots:
         self._complaints = Repeats()
         self._pauses: dict[int, tuple[float, float]] = {}  # by peer: behind a refusal until then
         self._serial = 0
-        self._doubted = False  # a state of this node was refused as damaged
+        self._doubted = False  # a state of this node was refused as damaged, or could not be read
         self._vain_checks = 0  # in a row
         self.sent = self.installed = self.failed = 0
         self._sends, self._receives = Transfers(), Transfers()
@@ -226,7 +227,12 @@ class Snapshots:
 
     def _pump(self, sending: Sending) -> None:
         while not sending.ended and sending.sent - sending.acked < GRAIN.snapshot_window_bytes:
-            chunk = sending.source.next_chunk(GRAIN.snapshot_chunk_bytes)
+            try:
+                chunk = sending.source.next_chunk(GRAIN.snapshot_chunk_bytes)
+            except OSError as e:
+                self._doubted = True
+                self._give_up(sending, f"it cannot be read: {e}", refused=True)
+                return
             kind = _CHUNK if chunk else _END
             if not self._node.peers.send(
                 sending.peer, _SNAPSHOT, _FRAME.pack(kind, sending.transfer, sending.sent) + chunk):

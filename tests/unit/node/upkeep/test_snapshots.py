@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import heapq
 import itertools
 import re
@@ -284,6 +286,32 @@ def test_a_refusal_for_another_reason_costs_no_check(
     world.run(10.0)
     assert hosts[1].snapshots.failed > 1
     assert checks == []
+
+
+def test_a_state_that_cannot_be_read_as_it_is_sent_is_checked_before_the_next_one(
+    world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It ended the sender, again and again: its next leader was asked for the state at once."""
+    reads: list[float] = []
+
+    def fails_at_first(*file: Any) -> Any:
+        reads.append(world.now)
+        if len(reads) == 1:
+            raise OSError(errno.EIO, "Input/output error", str(file[0]))
+        return builtins.open(*file)
+
+    monkeypatch.setattr(snapshot, "open", fails_at_first, raising=False)
+    hosts[1].feed(2)
+    with capture_logs() as lines:
+        world.run(0.5)
+    assert not [line for line in caplog.records if line.exc_info]
+    (told,) = [line for line in lines if line["event"] == "a snapshot was not delivered"]
+    assert re.search(rf"Input/output error: .*{hosts[1].state.parent}", told["reason"])
+    assert (hosts[1].snapshots.failed, hosts[1].directories(), checks) == (1, [], [])
+    world.run(10.0)
+    assert hosts[2].snapshots.installed == 1
+    assert len(checks) == 1
 
 
 @pytest.mark.parametrize("failing", ["check", "create"])
