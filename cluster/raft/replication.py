@@ -356,13 +356,15 @@ class Replication(RaftState):
 
     def transfer_leadership(self, target: int) -> None:
         """Let voter ``target`` take over once it has the whole log; given up after an election timeout, and
-        until then proposals are dropped. NotLeader, ConfigurationRefused."""
+        until then proposals are dropped. A repeat changes nothing. NotLeader, ConfigurationRefused."""
         if self._role != Role.LEADER:
             raise NotLeader(self.leader_id)
         if target not in self._membership.current.voters:
             raise ConfigurationRefused(f"{target} is no voter")
         if target == self.id:
             self._transferee = 0
+            return
+        if target == self._transferee:
             return
         self._transferee = target
         self._transfer_deadline_ms = self._now + self.config.election_timeout_ms

@@ -44,6 +44,24 @@ def test_a_transfer_is_given_up_after_an_election_timeout() -> None:
     assert leader.raft.propose(b"x") == 2
 
 
+def test_a_transfer_that_is_asked_for_again_is_given_up_no_later() -> None:
+    """A client that repeated it to a voter that was down held writes off without end."""
+    group = Group()
+    leader = group.elect(1)
+    group.cut = {2}
+    leader.raft.transfer_leadership(2)
+    for _ in range(2):
+        group.pass_time(400)
+        leader.raft.transfer_leadership(2)
+    group.pass_time(300)
+    assert not leader.raft.transferring
+    leader.raft.transfer_leadership(2)
+    group.pass_time(500)
+    leader.raft.transfer_leadership(3)
+    group.pass_time(100)
+    assert group.leader.id == 3, "another target takes its place"
+
+
 def test_leadership_goes_to_voters_only() -> None:
     group = Group(3, learners=[4])
     with pytest.raises(ConfigurationRefused):
