@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.tools.host.test_muster_bootstrap import establish
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity import bootstrap
+from tools.muster.host.identity import bootstrap, wal_dir
 from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
@@ -36,6 +36,25 @@ def test_every_nodes_log_is_a_link_into_it(tmp_path: Path) -> None:
     assert (logs / "shard-0" / "db" / "CURRENT").is_file()
     establish(data_dir, f"--wal-dir={logs}")
     establish(data_dir)  # the link remembers
+
+
+def test_the_names_of_the_folders_outlast_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host without the log of its first start has lost its votes: it refuses to start again."""
+    lasting: set[Path] = set()
+    monkeypatch.setattr(wal_dir, "sync_directory", lambda path: lasting.update(path.iterdir()))
+    data_dir, logs = tmp_path / "data", tmp_path / "logs"
+    establish(data_dir, f"--wal-dir={logs}", "--shards=2")
+    folders = {logs / "shard-0", logs / "shard-1"}
+    assert folders <= lasting
+    lasting.clear()
+    for folder in folders:
+        folder.rmdir()
+    for number in range(2):
+        (shard(data_dir, number) / "log").unlink()
+    establish(data_dir, f"--wal-dir={logs}")
+    assert folders <= lasting, "those that a later start makes"
 
 
 def test_a_host_that_is_restored_begins_with_its_logs_there(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
     links = [(Path(folder, LOG), Path(os.path.abspath(wal_dir), Path(folder).name)) for folder in folders]
     try:
         for log, wanted in [link for link in links if _is_wanting(*link)]:
-            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(wanted)
             log.symlink_to(wanted)
             sync_directory(log.parent)
     except OSError as e:
@@ -38,7 +38,7 @@ def begin_wal_dir(wal_dir: str, shards: int) -> None:
     for shard in range(shards if wal_dir else 0):
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         try:
-            wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make(wanted)
             _check_empty(wanted)
         except OSError as e:
             raise _unusable(wal_dir, e) from None
@@ -106,6 +106,12 @@ def _is_wanting(log: Path, wanted: Path) -> bool:
     except seal.SealBroken as e:
         raise ConfigError(str(e)) from None
     return True
+
+
+def _make(wanted: Path) -> None:
+    """Its name is to outlast a power cut: a log that is gone is never made anew."""
+    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+    sync_directory(wanted.parent)
 
 
 def _check_empty(wanted: Path) -> None:
