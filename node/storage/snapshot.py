@@ -343,9 +343,12 @@ class SnapshotSink:
             raise SnapshotRefused("the header fails its checksum")
         self._digest.update(buffer[: 16 + length])
         del buffer[: 16 + length]
-        fields = json.loads(header)
-        self.position = Position(*fields["position"])
-        self._files = [(str(name), int(size)) for name, size in fields["files"]]
+        try:
+            fields = json.loads(header)
+            self.position = Position(*fields["position"])
+            self._files = [(str(name), int(size)) for name, size in fields["files"]]
+        except (ValueError, TypeError, KeyError) as e:  # of another version
+            raise SnapshotRefused(f"its header has another form: {e}") from e
         for name, _ in self._files:
             if "/" in name or name in ("", ".", ".."):
                 raise SnapshotRefused(f"{name!r} is no name of a file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import os
 import random
 import shutil
@@ -337,6 +338,17 @@ def test_any_damaged_byte_is_refused(donor: StateStore, open_store: OpenStore, t
         finally:
             sink.abandon()
     assert store.position == Position(0, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("header", [
+    {"position": [9, 9, 1, 9, 0, 0], "files": []}, {"files": []}, {"position": [9, 9, 1, 9, 0], "files": [1]},
+    {"position": [9, 9, 1, 9, 0], "files": [["a", 1, 2]]}, []])
+def test_a_header_of_another_form_is_refused(open_store: OpenStore, header: object) -> None:
+    """As a version to come may send: it ended the receiver, again and again."""
+    sink = SnapshotSink(open_store().root)
+    with pytest.raises(SnapshotRefused, match=r"^its header has another form: "):
+        sink.write(snapshot.MAGIC + snapshot._framed(json.dumps(header).encode()))
+    sink.abandon()
 
 
 @pytest.mark.parametrize("cut", ["half", "one byte short", "repeated chunk", "lost chunk", "more behind"])
