@@ -3,6 +3,7 @@
 ======================  ==============================================================================
 ``StorageCorruption``   what is on the disk cannot be trusted: report it and stop; never retried
 ``SyncFailed``          a write or sync failed: the process must end (review (b) Disk)
+``Scarce``              no file may be opened or memory had: the process ends, another start may find some
 ``DirectoryLocked``     another process has the directory open
 ``DiskFull``            there is no room to open it: nothing is damaged, an operator makes room
 ``LibraryRefused``      this RocksDB does not keep a log as recovery needs it: install another version
@@ -40,6 +41,10 @@ class SyncFailed(StorageError):
     pass
 
 
+class Scarce(StorageError):
+    pass
+
+
 class DirectoryLocked(StorageError):
     pass
 
@@ -65,6 +70,11 @@ def is_disk_full(error: BaseException) -> bool:
         return True
     text = str(error)
     return "No space left on device" in text or "Disk quota exceeded" in text
+
+
+def _is_scarce(error: BaseException) -> bool:
+    """Whether RocksDB lacked descriptors or memory: any program of the machine may have used them up."""
+    return any(os.strerror(code) in str(error) for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 
 class ApplyFailed(StorageError):
@@ -111,7 +121,8 @@ def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
         raise Replaced from error
     if is_disk_full(error):
         raise DiskFull(path, f"{doing}: {error}") from error
-    raise StorageCorruption(f"{path}: {doing}: {error}") from error
+    kind = Scarce if _is_scarce(error) else StorageCorruption
+    raise kind(f"{path}: {doing}: {error}") from error
 
 
 def is_damage(error: BaseException) -> bool:
@@ -122,7 +133,7 @@ def is_damage(error: BaseException) -> bool:
 def raise_write(error: Exception, path: str, doing: str) -> NoReturn:
     """Turn RocksDB's error at a write into ours. From the moment that one of its compactions meets damage it
     refuses all of them, in each life."""
-    kind = StorageCorruption if is_damage(error) else SyncFailed
+    kind = StorageCorruption if is_damage(error) else Scarce if _is_scarce(error) else SyncFailed
     failed = kind(f"{path}: {doing} failed: {error}")
     failed.path = path
     raise failed from error
@@ -160,4 +171,5 @@ def raise_open(error: Exception, path: str) -> NoReturn:
         raise DirectoryLocked(f"{path} is in use by another process") from error
     if is_disk_full(error):
         raise DiskFull(path, text) from error
-    raise StorageCorruption(f"{path}: cannot be opened: {text}") from error
+    kind = Scarce if _is_scarce(error) else StorageCorruption
+    raise kind(f"{path}: cannot be opened: {text}") from error

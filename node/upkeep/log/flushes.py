@@ -16,7 +16,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from node.machine import Machine
 from node.storage import RETIRE_S
-from node.storage.errors import outlived
+from node.storage.errors import Scarce, outlived
 from node.upkeep.space.disks import Logged
 
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ class Flushes:
         error = done.exception()
         if error is not None and not outlived(error):
             log.error("flushing the state failed", error=str(error))
+            if isinstance(error, Scarce):
+                raise error
             self._node.fail(f"flushing the state failed: {error}")
             return
         if self._store.retired and not self._due_at:

@@ -33,7 +33,7 @@ from cluster.repeats import Repeats
 from cluster.settings import NodeSettings
 from cluster.wire.frames import PeerKind
 from node.storage import Position, SnapshotRefused, StorageCorruption
-from node.storage.errors import DiskFull, outlived
+from node.storage.errors import DiskFull, Scarce, outlived
 from node.storage.snapshot import DAMAGED, SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.transfers import Transfers
@@ -408,7 +408,7 @@ class Snapshots:
         try:
             error = future.exception()
             # an install's own would leave the state in doubt: it ends the node
-            if isinstance(error, OSError | DiskFull):
+            if isinstance(error, OSError | DiskFull | Scarce):
                 raise SnapshotRefused(str(error))
             position = future.result()
             self.syncs.observe(receiving.sink.synced_s)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from node.machine import Machine
-from node.storage.errors import Filled, NoRoom, outlived
+from node.storage.errors import Filled, NoRoom, Scarce, outlived
 from node.upkeep.space.rewriting import AGAIN_S, Busy
 
 log = structlog.get_logger("defragment")
@@ -81,6 +81,8 @@ class GivingBack:
                 if work not in self._wanted:
                     self._lacked[work] = self._loop.time() + _ROOM_AGAIN_S
         elif error is not None and not outlived(error):
+            if isinstance(error, Scarce):
+                raise error
             self._failed(f"freeing disk space failed: {error}")
             return
         else:

@@ -3,16 +3,19 @@ answer."""
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
+import resource
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -20,9 +23,9 @@ from cluster.effects import records
 from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
 from node.storage.defragment import Defragmenting
-from node.storage.errors import raise_read
+from node.storage.errors import Scarce, raise_open, raise_read, raise_write
 from tests.unit.storage.conftest import OpenStore
-from tests.unit.storage.state.stores import damage_table, do, history
+from tests.unit.storage.state.stores import damage_table, do, history, with_many_tables
 from tests.unit.storage.workload import CONFIGURATION, stream
 
 FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
@@ -271,6 +274,46 @@ def test_a_stop_does_not_wait_until_the_state_is_defragmented() -> None:
     compacting.clear()
     defragmenting.run(database, "db-1")
     assert not compacting.is_set(), "none begins behind it"
+
+
+@contextmanager
+def no_file_left() -> Iterator[None]:
+    """This process may open no file any more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in taken:
+            os.close(fd)
+
+
+def test_a_lack_of_files_is_no_damage(tmp_path: Path) -> None:
+    """Another program of the machine may have used them up, for a moment: each host stopped for good."""
+    store = with_many_tables(tmp_path / "state")
+    rows = store.reader().scan(b"\0", b"\0")
+    with no_file_left(), pytest.raises(Scarce, match="Too many open files"):
+        list(rows)
+    assert len(list(store.reader().scan(b"\0", b"\0"))) == 5000
+    do(store, records.put(b"x", 0, 1, b"", 0))
+    with no_file_left(), pytest.raises(Scarce, match="Too many open files"):
+        store.flush()
+    with suppress(Scarce):  # RocksDB refuses it from now on: the process ends
+        store.close()
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("turn", [
+    raise_open, lambda e, path: raise_read(e, path, "reading"), lambda e, path: raise_write(e, path, "it")])
+def test_what_may_pass_is_told_from_damage(turn: Callable[[Exception, str], NoReturn], code: int) -> None:
+    text = f"IO error: While open a file for random read: db-1/000012.sst: {os.strerror(code)}"
+    with pytest.raises(Scarce, match=os.strerror(code)):
+        turn(Exception(text), "db-1")
 
 
 def test_reads_do_not_rename_errors_that_are_ours() -> None:

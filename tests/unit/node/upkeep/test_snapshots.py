@@ -22,7 +22,7 @@ from cluster.raft import Config, Configuration, Kind, Message, Raft, Role
 from cluster.raft.types import Entry, HardState
 from node.storage import RaftLog, SnapshotRefused, StateStore, StorageCorruption, SyncFailed, snapshot
 from node.storage.directory import write_current
-from node.storage.errors import DiskFull
+from node.storage.errors import DiskFull, Scarce
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.catching_up import CatchingUp
 from node.upkeep.log.snapshots import _ACK, _FRAME, Snapshots
@@ -368,12 +368,13 @@ def test_states_that_cannot_be_made_end_no_doubt(
     assert len(checks) == 1
 
 
+@pytest.mark.parametrize("error", [DiskFull("here", "opening"), Scarce("Too many open files")])
 def test_a_receiver_whose_disk_is_full_at_the_check_refuses_and_serves_on(
     world: World, hosts: dict[int, Host], monkeypatch: pytest.MonkeyPatch, checks: list[float],
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, error: Exception,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(SnapshotSink, "finish", raises(DiskFull("here", "opening")))
+        patch.setattr(SnapshotSink, "finish", raises(error))
         hosts[1].feed(2)
         world.run(2.0)
     assert not [line for line in caplog.records if line.exc_info]

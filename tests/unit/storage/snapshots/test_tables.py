@@ -17,6 +17,7 @@ import pytest
 from cluster.effects import records
 from cluster.settings import Common, NodeSettings
 from node.storage import SnapshotRefused, StateStore, StorageCorruption, snapshot
+from node.storage.errors import Scarce
 from node.storage.snapshot import SnapshotSink, SnapshotSource
 from node.upkeep.log.flushes import Flushes
 from node.upkeep.space import giving_back
@@ -161,8 +162,70 @@ def test_damage_that_a_rewrite_meets_while_an_install_goes_on_is_nobodys(
     assert store.position == donor.position
 
 
+PARTS = ["upkeep", "a client", "a flush"]
+
+
+def begin(
+    part: str,
+    loop: asyncio.AbstractEventLoop,
+    store: StateStore,
+    work: Callable[[bool], None],
+    fail: Callable[[str], None],
+    went_on: Callable[[], None],
+) -> None:
+    """Have this part of a node do its work, in a thread."""
+    node: Any = SimpleNamespace(
+        machine=machine_on(loop), loop=loop, settings=NodeSettings(Common(1, 1, "h", 1, 1, (), ""), 0, ""),
+        raft=SimpleNamespace(term=1), stopping=False, fail=fail, store=store, order_index=1 << 60,
+        applied_index=0, mark_dirty=lambda link: None,
+        upkeep=SimpleNamespace(
+            quota=SimpleNamespace(in_use=lambda: None),
+            rewriting=SimpleNamespace(rewrite=lambda: work(False))),
+    )  # fmt: skip
+    if part == "upkeep":
+        back = GivingBack(node.machine, fail)
+        back.want(work)
+        back.want(lambda again: went_on())
+    elif part == "a client":
+        answers: Any = SimpleNamespace(alive=True, answer=lambda *answer: went_on())
+        Defragments(node).ask(answers, 1)
+    else:
+        flushing: Any = SimpleNamespace(
+            position=store.position,
+            durable_position=store.durable_position,
+            retired=store.retired,
+            flush=lambda: work(False),
+        )
+        flushes = Flushes(
+            node, node.settings, node.machine, flushing, logged=Logged(), flushed=went_on)  # fmt: skip
+        flushes.owe()
+        flushes.hasten(wanted=False)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_lack_of_files_that_work_aside_meets_starts_the_node_again(
+    donor: StateStore, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """It may pass: another start helps. The host stopped for good."""
+    monkeypatch.setattr(giving_back, "_PAUSES", 0)
+    met: list[object] = []
+
+    def work(again: bool) -> None:
+        raise Scarce("Too many open files")
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: met.append(context["exception"]))
+        begin(part, loop, donor, work, met.append, lambda: met.append("it went on"))
+        while not met:
+            await asyncio.sleep(0.001)
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+    assert [type(error) for error in met] == [Scarce]
+
+
 @pytest.mark.parametrize("installs", [True, False])
-@pytest.mark.parametrize("part", ["upkeep", "a client", "a flush"])
+@pytest.mark.parametrize("part", PARTS)
 def test_damage_that_was_met_just_before_an_install_is_nobodys(
     donor: StateStore,
     open_store: OpenStore,
@@ -194,40 +257,7 @@ def test_damage_that_was_met_just_before_an_install_is_nobodys(
                     loop.call_soon_threadsafe(store.install, sink)
                 raise
 
-        node: Any = SimpleNamespace(
-            machine=machine_on(loop),
-            loop=loop,
-            settings=NodeSettings(Common(1, 1, "h", 1, 1, (), ""), 0, ""),
-            raft=SimpleNamespace(term=1),
-            stopping=False,
-            fail=ended.append,
-            store=store,
-            order_index=1 << 60,
-            applied_index=0,
-            mark_dirty=lambda link: None,
-            upkeep=SimpleNamespace(
-                quota=SimpleNamespace(in_use=lambda: None), rewriting=SimpleNamespace(rewrite=work)
-            ),
-        )
-        if part == "upkeep":
-            back = GivingBack(node.machine, ended.append)
-            back.want(work)
-            back.want(lambda again: went_on.append(True))
-        elif part == "a client":
-            answers: Any = SimpleNamespace(alive=True, answer=lambda *answer: went_on.append(True))
-            Defragments(node).ask(answers, 1)
-        else:
-            flushes = Flushes(
-                node,
-                node.settings,
-                node.machine,
-                store,
-                logged=Logged(),
-                flushed=lambda: went_on.append(True),
-            )
-            monkeypatch.setattr(store, "flush", work)
-            flushes.owe()
-            flushes.hasten(wanted=False)
+        begin(part, loop, store, work, ended.append, lambda: went_on.append(True))
         while not (went_on or ended):
             await asyncio.sleep(0.001)
 
