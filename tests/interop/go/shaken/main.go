@@ -154,7 +154,7 @@ func alive(session *concurrency.Session) {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		left, err := session.Client().TimeToLive(ctx, session.Lease()) // -1: the server ended it
-		log.Fatalf("session %x died though its client lives: %v, %v", session.Lease(), left, err)
+		log.Fatalf("session %x died though its client lives: %+v, %v", session.Lease(), *left, err)
 	default:
 	}
 }
