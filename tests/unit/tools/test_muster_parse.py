@@ -359,8 +359,8 @@ def test_units_and_shapes_of_the_file(tmp_path: Path, text: str, flag: str, valu
     "text",
     ["name: [a", "- a\n- b", "name: [a, b]", "heartbeat-interval: soon", "name: {a: b}",
      "client-transport-security: x", "discovery-config: {client: [a]}", "discovery-fallback: maybe",
-     "heartbeat-interval: 0b_", 'heartbeat-interval: !!int ""', "name: !!bool x", "name: !!timestamp x",
-     pytest.param("name: !!float " + ":".join(["59"] * 300), id="base 60"),
+     'data-dir: "/a\\0b"', "heartbeat-interval: 0b_", 'heartbeat-interval: !!int ""', "name: !!bool x",
+     "name: !!timestamp x", pytest.param("name: !!float " + ":".join(["59"] * 300), id="base 60"),
      pytest.param("name: " + 3000 * "[", id="deep")],
 )  # fmt: skip
 def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:

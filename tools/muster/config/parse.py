@@ -267,8 +267,10 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         node = _node(document, flag.yaml_path, path)
         if node is None:
             continue
+        if "\0" in (text := _file_text(flag, node, path)):  # neither flags nor variables can have one
+            raise ConfigError(f"key {flag.name} in {path}: a NUL is not possible here")
         _set(
-            result, flag, _file_text(flag, node, path), "file", ConfigError,
+            result, flag, text, "file", ConfigError,
             f"key {flag.yaml} in {path}" if flag.yaml else f"key {flag.name} in {path}",
         )
     result.sources["config-file"] = "flag"
