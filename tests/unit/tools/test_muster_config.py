@@ -54,6 +54,17 @@ def test_the_name_names_the_data_directory_and_the_cluster() -> None:
     assert c.initial_cluster == (("infra0", ("http://127.0.0.1:2390",)),)
 
 
+@pytest.mark.parametrize(("name", "entry"), [
+    ("infra0", ("infra0", ("http://localhost:2390",))), ("default", ("default", ("http://localhost:2380",)))])
+def test_the_default_of_the_first_hosts_is_no_list_where_it_is_given_beside_a_name(
+    name: str, entry: tuple[str, tuple[str, ...]]
+) -> None:
+    """A packaged file of variables has it."""
+    c = build(f"--name={name}", "--initial-advertise-peer-urls=http://localhost:2390",
+              ETCD_INITIAL_CLUSTER="default=http://localhost:2380")
+    assert c.initial_cluster == (entry,)
+
+
 def test_the_folder_of_an_older_version_is_found_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -182,8 +182,7 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
     check_listeners(listen_peer, listen_client, listen_http)
     name = values["name"]
     advertise_peer = _advertised(values, "initial-advertise-peer-urls", listen_peer)
-    cluster_text = (values["initial-cluster"] if values.is_set("initial-cluster")
-                    else ",".join(f"{name}={u.text}" for u in advertise_peer))
+    cluster_text = _cluster_text(values, name, advertise_peer)
     warnings += _check_others(values)
     used = is_used(data_dir := _data_dir(values, name, warnings, is_used))
     initial_cluster = _first_hosts(cluster_text, used, warnings)
@@ -223,6 +222,16 @@ def build(values: Values, is_used: Callable[[str], bool] = lambda data_dir: Fals
         rotation=_rotation(values, warnings),
         used=used,
         warnings=tuple(warnings))
+
+
+def _cluster_text(values: Values, name: str, advertised: tuple[Url, ...]) -> str:
+    """The first hosts: this one alone by default. The default of etcd is none beside a name, also where it is
+    given."""
+    given: str = values["initial-cluster"]
+    default = SERVER_FLAGS["initial-cluster"].default
+    if values.is_set("initial-cluster") and (given != default or name == SERVER_FLAGS["name"].default):
+        return given
+    return ",".join(f"{name}={url.text}" for url in advertised)
 
 
 def _first_hosts(text: str, used: bool, warnings: list[str]) -> InitialCluster:
