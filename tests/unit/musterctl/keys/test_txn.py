@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
+import grpc
 import pytest
 from muster_client.pb import rpc_pb2
 
+from tests.unit.library.scripted import scripted
+from tools.musterctl import cli
 from tools.musterctl.command import Exit
 from tools.musterctl.commands.keys.txn import BadLine, parse_compare, parse_request, split_words
 
@@ -68,3 +74,24 @@ def test_requests_are_written_as_the_commands_are() -> None:
 def test_a_bad_request_is_named(line: str) -> None:
     with pytest.raises(BadLine):
         parse_request(line)
+
+
+@pytest.mark.parametrize("lines", ["\n\n\n", "\nget a\n\n\n", "\nput a b\n\n\n"])
+def test_a_transaction_without_a_quorum_ends_as_etcdctls(
+    lines: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Also one that only reads: clientv3 repeats none."""
+    text, asked = "etcdserver: request timed out", 0
+
+    def refuse(request: Any, context: grpc.ServicerContext) -> rpc_pb2.TxnResponse:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, text)
+        return rpc_pb2.TxnResponse()
+
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(lines.encode())))
+    with scripted({"KV/Txn": refuse}) as address:
+        code = cli.run(["--endpoints", address, "txn"])
+    assert (code, asked) == (1, 1)
+    assert capfd.readouterr().err.endswith(f"Error: {text}\n")

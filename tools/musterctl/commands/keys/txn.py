@@ -158,6 +158,4 @@ def txn(invocation: Invocation) -> None:
             request.failure.append(parse_request(line))
     except BadLine as error:
         raise Exit(3, str(error)) from None
-    safe = not any(op.WhichOneof("request") != "request_range" for op in [*request.success, *request.failure])
-    r = s.ask("KV/Txn", request, rpc_pb2.TxnResponse, safe, limited=False)
-    s.printer.txn(r)
+    s.printer.txn(s.ask("KV/Txn", request, rpc_pb2.TxnResponse, limited=False))
