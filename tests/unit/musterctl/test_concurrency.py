@@ -1,12 +1,17 @@
-"""Which signals end ``lock`` and ``elect`` while they tidy up."""
+"""Which signals end ``lock`` and ``elect`` while they tidy up, and what they say of a refused lease."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
+from typing import Any
 
+import grpc
 import pytest
 
+from tests.unit.library.scripted import scripted
 from tools.musterctl import concurrency
 from tools.musterctl.concurrency import Signals
 
@@ -37,3 +42,17 @@ def test_another_signal_ends_it(
             now = step
             signals._take(signal.SIGINT, None)
     assert ended == ([] if ends is None else [ends])
+
+
+@pytest.mark.parametrize("words", [["elect", "-l", "e"], ["elect", "e", "v"], ["lock", "e"]])
+def test_it_is_told_why_there_is_no_lease(words: list[str]) -> None:
+    text = "etcdserver: user name is empty"
+
+    def refuse(request: Any, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+
+    with scripted({"Lease/LeaseGrant": refuse}) as address:
+        line = [sys.executable, "-m", "tools.musterctl", "--endpoints", address, *words]
+        # a process of its own: it takes the signals
+        ended = subprocess.run(line, timeout=60, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: {text}\n")

@@ -105,12 +105,10 @@ def _observe(s: Setting, client: Client, name: bytes) -> None:
             sys.stdout.flush()
 
     try:
-        with Session(client, _TTL_S, signals):
+        with Session(client, _TTL_S, signals), contextlib.suppress(RequestError):
             signals.run(follow)
     except Interrupted:
         return
-    except RequestError:
-        pass
     raise Exit(1, "elect: observer lost")
 
 
