@@ -65,6 +65,22 @@ def test_a_refused_renewal_ends_where_etcdctls_does(
         assert (ended, len(asked), "Error" in said) == (0, 2, False)
 
 
+@pytest.mark.parametrize(("form", "last"), [
+    ("simple", "lease 000000000000001f expired or revoked.\n"), ("json", ""), ("fields", "")])
+def test_the_end_of_a_lease_is_a_line_for_people_alone(
+    form: str, last: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As in etcdctl: a reader of JSON fails at it."""
+    def renew(
+        requests: Iterator[pb.LeaseKeepAliveRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.LeaseKeepAliveResponse]:
+        yield pb.LeaseKeepAliveResponse(header=HEADER, ID=next(requests).ID, TTL=0)
+
+    with scripted({"Lease/LeaseKeepAlive": renew}) as address:
+        assert cli.run(["--endpoints", address, "lease", "keep-alive", "1f", "-w", form]) == 0
+    assert capfd.readouterr().out == last
+
+
 @pytest.mark.parametrize("words", [["--once"], []])
 def test_a_renewal_goes_on_from_a_learner_to_a_voter(
     words: list[str], capfd: pytest.CaptureFixture[str]

@@ -86,7 +86,8 @@ def keep_alive(invocation: Invocation) -> None:
                 lapse.in_s(answer.TTL)
                 s.printer.lease_keep_alive(answer)
                 sys.stdout.flush()
-    print(f"lease {lease:016x} expired or revoked.")
+    if s.printer.kind == "simple":
+        print(f"lease {lease:016x} expired or revoked.")
 
 
 class _Lapse:
