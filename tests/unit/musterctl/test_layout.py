@@ -37,3 +37,17 @@ def test_long_cells_are_broken_at_blanks() -> None:
         "| x | memberID:9245560133661801908 |",
         "|   |                alarm:NOSPACE |",
     ]
+
+
+def test_a_table_is_as_wide_as_its_cells_are_shown() -> None:
+    """Chinese, Japanese and Korean letters and emoji take two columns; accents of their own take none."""
+    assert grid(["NAME", "A"], [["\u8282\u70b91", "x"], ["\U0001f680", "y"], ["e\u0301\u200b", "z"]]) == (
+        "+-------+---+\n"
+        "| NAME  | A |\n"
+        "+-------+---+\n"
+        "| \u8282\u70b91 | x |\n"
+        "|    \U0001f680 | y |\n"
+        "|     e\u0301\u200b | z |\n"
+        "+-------+---+\n"
+    )
+    assert wrap("\u8282" * 8 + " " + "\u70b9" * 8) == ["\u8282" * 8, "\u70b9" * 8]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 _TAB = 8
 _WRAP_WIDTH = 30  # etcdctl's table library breaks longer cells, at spaces
+_NO_WIDTH = ("Cc", "Cf", "Me", "Mn")  # controls, joiners, accents of their own
 _TOO_LONG = 100_000  # cost of a line over the width: worse than any ragged edge
 
 
@@ -37,21 +39,28 @@ def align_tabs(source: str) -> str:
     return "\n".join(out)
 
 
+def _columns(text: str) -> int:
+    """How wide a terminal shows it."""
+    return sum(
+        1 + (unicodedata.east_asian_width(letter) in "WF")
+        for letter in text if unicodedata.category(letter) not in _NO_WIDTH)
+
+
 def wrap(cell: str, width: int = _WRAP_WIDTH) -> list[str]:
     """The cell's lines, broken at spaces with the least ragged right edge."""
-    if len(cell) <= width:
+    if _columns(cell) <= width:
         return [cell]
     words = cell.split()
-    width = max([width, *map(len, words)])
+    width = max([width, *map(_columns, words)])
     count = len(words)
     best = [0] * (count + 1)
     breaks = [count] * (count + 1)
     for first in range(count - 1, -1, -1):
-        if len(" ".join(words[first:])) <= width:
+        if _columns(" ".join(words[first:])) <= width:
             continue
         costs = []
         for after in range(first + 1, count):
-            length = len(" ".join(words[first:after]))
+            length = _columns(" ".join(words[first:after]))
             costs.append(((width - length) ** 2 + best[after] + (_TOO_LONG if length > width else 0), after))
         if costs:
             best[first], breaks[first] = min(costs)
@@ -67,7 +76,7 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     wrapped = [[wrap(cell) for cell in row] for row in rows]
     widths = [len(title) for title in header]
     for row in wrapped:
-        widths = [max([width, *map(len, cell)]) for width, cell in zip(widths, row, strict=True)]
+        widths = [max([width, *map(_columns, cell)]) for width, cell in zip(widths, row, strict=True)]
     rule = "+" + "+".join("-" * (width + 2) for width in widths) + "+\n"
     titles = []
     for title, width in zip(header, widths, strict=True):
@@ -76,10 +85,9 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     out = [rule, "| ", " | ".join(titles), " |\n", rule]
     for row in wrapped:
         for line in range(max(len(cell) for cell in row)):
+            texts = [cell[line] if line < len(cell) else "" for cell in row]
             parts = [
-                (cell[line] if line < len(cell) else "").rjust(width)
-                for cell, width in zip(row, widths, strict=True)
-            ]
+                " " * (width - _columns(text)) + text for text, width in zip(texts, widths, strict=True)]
             out += ["| ", " | ".join(parts), " |\n"]
     out.append(rule)
     return "".join(out)
