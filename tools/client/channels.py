@@ -23,6 +23,8 @@ LOOK_S = 0.2
 _TOLD_AFTER_S = 1.0  # of waiting without a time limit
 _TOLD_AGAIN_S = 30.0
 _EXPLAINED_IN_S = 1.0
+MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
+_GRPCS_S = 20.0  # gRPC's own limit, for which 0 stands
 MAX_REQUEST_BYTES = 2 * 1024 * 1024  # clientv3's default
 
 
@@ -53,6 +55,11 @@ class Config:
     max_recv_bytes: int = -1  # of an answer; -1: any
     token: str = ""  # of a user, instead of name and password
 
+    def limits(self) -> Limits:
+        """Of each connection."""
+        return Limits(
+            _limit_s(self.dial_timeout_ms), self.keepalive_ms / 1000, _limit_s(self.keepalive_timeout_ms))
+
     def target(self, endpoint: str) -> Target:
         """Where an endpoint is; its scheme decides about TLS, then the other flags."""
         endpoint = endpoint.strip()
@@ -69,6 +76,10 @@ class Config:
             tls = True
         files = Tls(self.cert, self.key, self.cacert, self.skip_verify) if tls else None
         return Target(endpoint, address.strip(), scheme in ("unix", "unixs"), files)
+
+
+def _limit_s(given_ms: int) -> float:
+    return given_ms / 1000 if given_ms > 0 else _GRPCS_S
 
 
 class Waiting:
@@ -169,8 +180,7 @@ class Channels:
 
 
 def _endpoint(config: Config, target: Target, files: Files | None) -> Endpoint:
-    limits = Limits(
-        config.dial_timeout_ms / 1000, config.keepalive_ms / 1000, config.keepalive_timeout_ms / 1000)
+    limits = config.limits()
     tls = None if target.tls is None else files
     if target.unix:
         return Endpoint(target.name, path=target.address, tls=tls, limits=limits)

@@ -22,7 +22,7 @@ from muster_client.wire.keeper import Keeper
 from muster_client.wire.renewing import Renewing
 from muster_client.wire.retries import TOO_MANY, Verdict, judge
 
-from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, Channels, Config, Waiting, say
+from tools.client.channels import LOOK_S, MAX_REQUEST_BYTES, MIN_KEEPALIVE_MS, Channels, Config, Waiting, say
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.global_flags import GLOBAL_FLAGS, take_environment
 from tools.musterctl.printing.printer import Printer, choose
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Message)
 Result = TypeVar("Result")
 
-_MIN_KEEPALIVE_MS = 10_000  # gRPC allows no client to ping more often
 _NS_PER_S = 1_000_000_000
 _FOREVER_S = 1e9
 _CONNECTED_IN_S = 1.0  # an endpoint that is up
@@ -147,9 +146,9 @@ def session(invocation: Invocation) -> Session:
         cacert=flags.string("cacert"),
         user=user,
         password=password,
-        keepalive_ms=max(_MIN_KEEPALIVE_MS, flags.number("keepalive-time") // 1_000_000),
+        keepalive_ms=max(MIN_KEEPALIVE_MS, flags.number("keepalive-time") // 1_000_000),
         keepalive_timeout_ms=flags.number("keepalive-timeout") // 1_000_000,
-        dial_timeout_ms=max(1, flags.number("dial-timeout") // 1_000_000),
+        dial_timeout_ms=flags.number("dial-timeout") // 1_000_000,
         debug=flags.switch("debug"),
         skip_verify=flags.switch("insecure-skip-tls-verify"),
         server_name="" if insecure else domain,

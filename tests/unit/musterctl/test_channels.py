@@ -39,6 +39,22 @@ def test_a_watch_at_an_endpoint_that_stands_still_ends() -> None:
             proxy.close()
 
 
+def test_an_endpoint_that_answers_pings_is_kept_where_they_have_no_time_limit() -> None:
+    """0 stands for gRPC's own limit."""
+    with scripted({"Watch/Watch": watched}) as address:
+        config = Config((address,), keepalive_ms=100, keepalive_timeout_ms=0)
+        client = Client(config, config.endpoints)
+        broken: list[MusterError] = []
+        try:
+            watch = client.raw().watch(pb.WatchCreateRequest(key=b"a"), on_again=broken.append)
+            client.run(watch.__aenter__())  # it is created
+            with pytest.raises(RequestError, match="context deadline exceeded"):
+                client.run(watch.next(), time.monotonic() + 1.0)
+        finally:
+            client.close()
+    assert broken == []
+
+
 @pytest.mark.parametrize(("code", "text"), [
     (grpc.StatusCode.UNAVAILABLE, ""),
     (grpc.StatusCode.FAILED_PRECONDITION, "etcdserver: rpc not supported for learner")])

@@ -387,6 +387,16 @@ def test_any_certificate_is_taken_where_none_is_checked() -> None:
                         client.unary("KV/Put", request, rpc_pb2.PutResponse, 1.0)
 
 
+@pytest.mark.parametrize("limit", ["0", "-1s"])
+def test_without_a_limit_for_connecting_it_connects_by_tls(limit: str) -> None:
+    held = trustme.CA().issue_cert("127.0.0.1")
+    chain = b"".join(blob.bytes() for blob in held.cert_chain_pems)
+    credentials = grpc.ssl_server_credentials([(held.private_key_pem.bytes(), chain)])
+    with answering({"KV/Put": lambda request, context: rpc_pb2.PutResponse()}, credentials) as address:
+        words = ["--insecure-transport=false", "--insecure-skip-tls-verify", f"--dial-timeout={limit}"]
+        assert cli.run(["--endpoints", address, *words, "--command-timeout=20s", "put", "a", "b"]) == 0
+
+
 def test_certificates_are_taken_from_a_pipe(tmp_path: Path) -> None:
     """As a shell gives one for ``<(command)``: it is read once, whatever the number of endpoints."""
     authority = trustme.CA()

@@ -82,7 +82,7 @@ class Registry:
         for endpoint in self._config.endpoints:
             try:
                 with contextlib.closing(Channels(self._config, (endpoint,))) as channels:
-                    if channels.first(time.monotonic() + self._config.dial_timeout_ms / 1000) is None:
+                    if channels.first(time.monotonic() + self._config.limits().dial_s) is None:
                         reasons.append(f"{endpoint}: no connection in time")
                         continue
                     caller = Caller(  # with a new token each time, as one may expire

@@ -203,6 +203,8 @@ def test_tls_is_spoken_where_it_is_wanted(tmp_path: Path) -> None:
         for endpoint, more in ((f"https://{at}", {"cacert": ca}), (at, {"cacert": ca}),
                                (at, {"insecure_transport": False, "skip_verify": True})):  # fmt: skip
             assert patient(endpoint, **more).get("_config/size").value == "5"
+        unlimited = Registry(Config((f"https://{at}",), cacert=ca, dial_timeout_ms=0), "t", PATIENT_MS)
+        assert unlimited.get("_config/size").value == "5"
         with pytest.raises(Unreachable):
             Registry(Config((f"https://{at}",), dial_timeout_ms=500), "t").get()
         with pytest.raises(Refused, match="no such file"):
@@ -247,3 +249,10 @@ def test_flags_that_do_not_go_together_are_refused(
     with pytest.raises(ConfigError) as failed:
         built(tmp_path, *flags)
     assert str(failed.value).startswith(reason)
+
+
+def test_pings_come_no_closer_than_grpc_allows(tmp_path: Path) -> None:
+    """The flag's default is 2 s, and a server may end connections of such clients."""
+    assert by_url._registry(built(tmp_path, TOKEN, ENDPOINTS))._config.keepalive_ms == 10_000
+    longer = built(tmp_path, TOKEN, ENDPOINTS, "--discovery-keepalive-time=1m")
+    assert by_url._registry(longer)._config.keepalive_ms == 60_000

@@ -62,6 +62,7 @@ def _directory(config: ServerConfig, own: str, log: Logger) -> Directory:
 
 def _registry(config: ServerConfig) -> Asked:
     # it loads the client library, which a supervisor needs for nothing else
+    from tools.client.channels import MIN_KEEPALIVE_MS
     from tools.client.channels import Config as Access
     from tools.muster.discovery.registry import Registry
 
@@ -74,7 +75,7 @@ def _registry(config: ServerConfig) -> Asked:
         cacert=values["discovery-cacert"],
         user=values["discovery-user"],
         password=values["discovery-password"],
-        keepalive_ms=values["discovery-keepalive-time"],
+        keepalive_ms=max(MIN_KEEPALIVE_MS, values["discovery-keepalive-time"]),
         keepalive_timeout_ms=values["discovery-keepalive-timeout"],
         dial_timeout_ms=values["discovery-dial-timeout"],
         skip_verify=values["discovery-insecure-skip-tls-verify"])
