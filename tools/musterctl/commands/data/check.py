@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import statistics
 import sys
 import threading
@@ -16,7 +17,7 @@ from muster_client.errors import MusterError
 from muster_client.pb import rpc_pb2
 
 from cluster.gotext import prefix_end, quote, raw
-from tools.musterctl.client import Client, Session, failing_with, failure_of, session
+from tools.musterctl.client import Client, RequestError, Session, failing_with, failure_of, session
 from tools.musterctl.command import Exit, Invocation
 
 T = TypeVar("T")
@@ -82,13 +83,22 @@ def verdict(load: Load, measured: Measured) -> tuple[list[str], bool]:
 
 
 def perf(invocation: Invocation) -> None:
+    """An interrupt ends the puts; what was measured until then is judged."""
     load = chosen(invocation, _LOADS)
     s = session(invocation)
     client, prefix = s.client(), invocation.flags.string("prefix")
     span = free_prefix(client, prefix)
-    measured = drive(client, load, raw(prefix), DURATION_S, _PUT_TIMEOUT_S)
-    with failing_with():
-        clean_up(invocation, s, client, span)
+    stopped = threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    measured = drive(client, load, raw(prefix), DURATION_S, _PUT_TIMEOUT_S, stopped)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends the process
+    try:
+        revision = delete(client, span)
+    except RequestError as error:
+        print(f"FAIL: Cleanup failed during key deletion: ERROR({error})")
+    else:
+        with failing_with():
+            tidy(invocation, s, client, revision)
     lines, passed = verdict(load, measured)
     print("\n".join(lines))
     if not passed:
@@ -116,12 +126,16 @@ def free_prefix(client: Client, prefix: str) -> tuple[bytes, bytes]:
     return key, end
 
 
-def clean_up(invocation: Invocation, s: Session, client: Client, span: tuple[bytes, bytes]) -> None:
-    """Delete the puts; compact and defragment, if the flags say so."""
+def delete(client: Client, span: tuple[bytes, bytes]) -> int:
+    """Delete the puts; the revision. RequestError."""
     deletion = rpc_pb2.DeleteRangeRequest(key=span[0], range_end=span[1])
     deleted = client.unary("KV/DeleteRange", deletion, rpc_pb2.DeleteRangeResponse, _CLEANUP_TIMEOUT_S)
+    return deleted.header.revision
+
+
+def tidy(invocation: Invocation, s: Session, client: Client, revision: int) -> None:
+    """Compact and defragment, if the flags say so. RequestError."""
     if invocation.flags.switch("auto-compact"):
-        revision = deleted.header.revision
         print(f"Compacting with revision {revision}")
         compact = rpc_pb2.CompactionRequest(revision=revision, physical=True)
         client.unary("KV/Compact", compact, rpc_pb2.CompactionResponse, _UPKEEP_TIMEOUT_S)
@@ -181,14 +195,19 @@ class Puts:
             print(file=sys.stdout, flush=True)
 
 
-def drive(client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float) -> Measured:
-    """Send puts at the load's rate for ``duration_s``. It takes at most ``put_timeout_s`` longer."""
+def drive(
+    client: Client, load: Load, prefix: bytes, duration_s: float, put_timeout_s: float,
+    stopped: threading.Event,
+) -> Measured:
+    """Send puts at the load's rate for ``duration_s``, or until it is stopped. It takes at most
+    ``put_timeout_s`` longer."""
     measured = Measured()
     puts = Puts(client, load.clients, put_timeout_s, measured.latencies_s.append)
     value = bytes(_VALUE_BYTES)
     start = time.monotonic()
     sent, shown = 0, -1
-    while (now := time.monotonic()) < start + duration_s:
+    # a signal's handler stops it: to wait for that event in its thread could block both
+    while not stopped.is_set() and (now := time.monotonic()) < start + duration_s:
         if int(now - start) != shown:
             shown = int(now - start)
             progress(shown, int(duration_s))

@@ -9,7 +9,7 @@ from cluster.gotext import raw
 from tools.client.channels import Config
 from tools.musterctl.client import Client, failing_with, session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.data.check import Puts, chosen, clean_up, free_prefix, progress
+from tools.musterctl.commands.data.check import Puts, chosen, delete, free_prefix, progress, tidy
 from tools.musterctl.pages import page
 
 _KEY_BYTES = _VALUE_BYTES = 512
@@ -49,7 +49,7 @@ def datascale(invocation: Invocation) -> None:
     errors = drive(client, load, raw(prefix))
     after = _memory_bytes(s.config)
     with failing_with():
-        clean_up(invocation, s, client, span)
+        tidy(invocation, s, client, delete(client, span))
     if not after:
         print("FAIL: Could not read process_resident_memory_bytes after the put operations.")
         raise Exit(1)
