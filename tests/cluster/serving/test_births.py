@@ -39,7 +39,7 @@ def musterctl(cluster: LocalCluster, *words: str) -> subprocess.CompletedProcess
 def _musterctl(endpoints: str, *words: str) -> subprocess.CompletedProcess[str]:
     return forks.run(
         [*forks.MUSTERCTL, f"--endpoints={endpoints}", *words], capture_output=True, text=True,
-        timeout=2 * LIMIT_S, cwd=ROOT, env=environment())
+        timeout=2 * LIMIT_S, cwd=ROOT, env={**environment(), "ETCDCTL_DIAL_TIMEOUT": "30s"})  # bounds logins
 
 
 def told(cluster: LocalCluster, *words: str) -> Any:

@@ -257,7 +257,8 @@ def test_a_user_is_passed_over_while_auth_is_off(
     three: LocalCluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As etcd's client does: "authentication is not enabled" is no reason to end."""
-    assert cli.run(["--endpoints", three.endpoints()[0], "--user", "root:secret", "put", "k", "v"]) == 0
+    line = ["--endpoints", three.endpoints()[0], "--user", "root:secret", "--dial-timeout=30s"]
+    assert cli.run([*line, "put", "k", "v"]) == 0
     assert capsys.readouterr().out == "OK\n"
 
 

@@ -42,6 +42,7 @@ class Shell:
         self._base, self._folder = hosts.base_port, folder
         self._env = {
             **environment(), "PATH": f"{_BIN}:{os.environ['PATH']}", "ETCDCTL_COMMAND_TIMEOUT": "30s",
+            "ETCDCTL_DIAL_TIMEOUT": "30s",  # bounds logins
             "ETCDCTL_ENDPOINTS": ",".join(hosts.endpoints()), "MUSTER_CPUS": "none", "MUSTER_FRONTS": "0",
         }  # fmt: skip
 

@@ -18,7 +18,7 @@ import pytest
 import trustme
 from muster_client.pb import rpc_pb2
 
-from tests.unit.library.scripted import scripted
+from tests.unit.library.scripted import say_nothing, scripted
 from tools.musterctl import cli, passwords
 from tools.musterctl.client import Client, Config, RequestError, told
 
@@ -108,11 +108,49 @@ def test_an_endpoint_that_takes_no_log_in_is_unhealthy_and_hides_no_other(
         "Auth/Authenticate": lambda request, context: rpc_pb2.AuthenticateResponse(token="t")}
     refusing = {"Auth/Authenticate": lambda request, context: context.abort(code, text)}
     with answering(methods) as well, answering(refusing) as address:
-        line = ["--endpoints", f"{well},{address}", "--user", "u:p", "endpoint", "health"]
-        assert cli.run(line) == 1
+        line = ["--endpoints", f"{well},{address}", "--user", "u:p", "--dial-timeout=30s"]
+        assert cli.run([*line, "endpoint", "health"]) == 1
     said = "".join(capfd.readouterr())
     assert f"{well} is healthy: " in said
     assert f"{address} is unhealthy: failed to commit proposal: {text}\nError: unhealthy cluster\n" in said
+
+
+@pytest.mark.parametrize("words", [
+    ["put", "a", "b"], ["lease", "list"], ["watch", "a"], ["user", "list"], ["snapshot", "save", "x"]])
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_login_has_the_time_for_connecting(
+    words: list[str], silent: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """As in clientv3, also where the command itself has no limit: nothing answers, or nothing is there."""
+    monkeypatch.chdir(tmp_path)
+
+    def log_in(request: Any, context: grpc.ServicerContext) -> None:
+        say_nothing(context)
+
+    with scripted({"Auth/Authenticate": log_in} if silent else {}) as address, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        endpoint = address if silent else f"127.0.0.1:{nobody.getsockname()[1]}"
+        began = time.monotonic()
+        line = ["--endpoints", endpoint, "--user=a:b", "--dial-timeout=500ms", "--command-timeout=20s"]
+        code = cli.run([*line, *words])
+    assert time.monotonic() - began < 10
+    assert code == (5 if words[0] == "snapshot" else 2)
+    assert capfd.readouterr().err.endswith("Error: context deadline exceeded\n")
+
+
+def test_an_endpoint_out_of_reach_hides_no_other_from_a_user(capfd: pytest.CaptureFixture[str]) -> None:
+    methods: dict[str, Callable[[Any, grpc.ServicerContext], Any]] = {
+        "Maintenance/Status": lambda request, context: rpc_pb2.StatusResponse(version="3.5.0"),
+        "Auth/Authenticate": lambda request, context: rpc_pb2.AuthenticateResponse(token="t")}
+    with answering(methods) as well, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        away = f"127.0.0.1:{nobody.getsockname()[1]}"
+        line = ["--endpoints", f"{away},{well}", "--user=u:p", "--dial-timeout=5s", "--command-timeout=5s"]
+        assert cli.run([*line, "endpoint", "status"]) == 1
+    out, said = capfd.readouterr()
+    assert out.startswith(f"{well}, ")
+    assert f"Failed to get the status of endpoint {away} (context deadline exceeded)\n" in said
 
 
 def test_a_request_over_two_mebibytes_is_not_sent() -> None:
@@ -292,7 +330,7 @@ def test_a_token_that_has_expired_is_fetched_anew_a_few_times(knows: bool, asked
         return rpc_pb2.PutResponse()
 
     with answering({"Auth/Authenticate": authenticate, "KV/Put": put}) as address:
-        config = replace(_CONFIG, user="u", password="p")
+        config = replace(_CONFIG, user="u", password="p", dial_timeout_ms=30_000)
         with contextlib.closing(Client(config, (address,))) as client:
             if knows:
                 client.unary("KV/Put", rpc_pb2.PutRequest(key=b"a"), rpc_pb2.PutResponse, 60.0)
