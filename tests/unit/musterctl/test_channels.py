@@ -50,6 +50,7 @@ def test_an_endpoint_that_answers_pings_is_kept_where_they_have_no_time_limit() 
             client.run(watch.__aenter__())  # it is created
             with pytest.raises(RequestError, match="context deadline exceeded"):
                 client.run(watch.next(), time.monotonic() + 1.0)
+            client.run(watch.close())
         finally:
             client.close()
     assert broken == []
