@@ -47,8 +47,8 @@ class ClientWatch:
 
 class Cohort:
     __slots__ = (
-        "_ids", "asking", "cursor", "filters", "fragment", "judged", "members", "sent", "shape", "shown",
-        "stream", "subscription",
+        "_ids", "asking", "cursor", "filters", "fragment", "judged", "members", "sent", "shape", "stream",
+        "subscription",
     )
 
     def __init__(self, stream: CohortStream, subscription: Subscription, cursor: int, filters: int,
@@ -62,7 +62,6 @@ class Cohort:
         self.members: dict[bytes, ClientWatch] = {}  # by the watch id's field, all of one length
         self._ids: tuple[bytes, ...] = ()  # the keys of members, made when they are needed
         self.sent = 0  # revision of the last events sent
-        self.shown = 0  # their headers have said so much, maybe beyond the events: none says less later
         self.asking = False  # reads history
         self.judged = stream.doubted  # since this change of users, or a later one, its user may watch
 
@@ -78,7 +77,6 @@ class Cohort:
         self.members.update(other.members)
         self._ids = ()
         self.sent = max(self.sent, other.sent)
-        self.shown = max(self.shown, other.shown)
         self.judged = max(self.judged, other.judged)  # of one user and range
 
     def remove(self, watch: ClientWatch) -> bool:
@@ -119,8 +117,8 @@ class Cohort:
             self.subscription.lag(self)
             return
         framed = batch.framed
-        if framed is None or self.fragment or revision < self.shown:
-            self._pass_on(revision, revision, [batch])
+        if framed is None or self.fragment:
+            self._pass_on(revision, [batch])
             return
         ids = self._ids or self._names()
         frames = framed.get((self.filters, ids))
@@ -133,22 +131,21 @@ class Cohort:
         else:
             self.cursor = revision
 
-    def caught_up(self, batches: list[Batch], complete_to: int, applied: int) -> None:
+    def caught_up(self, batches: list[Batch], complete_to: int) -> None:
         fresh = [found for one in batches if (found := one.between(self.cursor, one.last)) is not None]
         upto = max(self.cursor, complete_to)
         if fresh:
-            self._pass_on(upto, max(applied, fresh[-1].last), fresh)
+            self._pass_on(upto, fresh)
         else:
             self.cursor = upto
 
-    def _pass_on(self, revision: int, header_revision: int, batches: list[Batch]) -> None:
+    def _pass_on(self, revision: int, batches: list[Batch]) -> None:
         parts = [events for batch in batches if (events := batch.encoded(self.filters))]
         if not parts:
             self.cursor = revision
             return
         hub = self.stream.hub
-        self.shown = max(self.shown, header_revision)
-        header = hub.header(self.shown)
+        header = hub.header(revision)
         ids = self._ids or self._names()
         size = sum(map(len, parts))
         if (
@@ -211,7 +208,7 @@ class Cohort:
     def _leave_behind(self, ids: tuple[bytes, ...]) -> None:
         cursor = self.subscription.position(self)
         rest = Cohort(self.stream, self.subscription, cursor, self.filters, self.fragment, len(ids[0]))
-        rest.sent, rest.shown, rest.judged = self.sent, self.shown, self.judged
+        rest.sent, rest.judged = self.sent, self.judged
         for name in ids:
             rest.admit(self.members.pop(name))
         self._ids = ()

@@ -192,7 +192,7 @@ class WatchHub:
             return  # asked again once its user is judged
         before = cohort.cursor
         if gathered.applied:
-            cohort.caught_up(gathered.batches, gathered.next_revision - 1, gathered.applied)
+            cohort.caught_up(gathered.batches, gathered.next_revision - 1)
         if last.compacted and cohort.cursor + 1 < last.compacted:
             cohort.compacted(last.compacted)
         elif last.compacted or last.failed or cohort.cursor == before:

@@ -174,7 +174,6 @@ class WatchStream:
         id_field = watch_id_field(watch_id)
         cohort = Cohort(self, subscription, cursor, filters, request.fragment, len(id_field))
         cohort.admit(watch)
-        cohort.shown = revision
         self.send(self.hub.header(revision), id_field, CREATED)  # before any event of this id
         subscription.add(cohort)
 
@@ -204,8 +203,8 @@ class WatchStream:
             self.send(self.hub.header(revision), PROGRESS_ID)
 
     def _promised(self, watches: Iterable[ClientWatch], least: int = 0) -> int | None:
-        """The revision that all of these watches have reached. None if it is below ``least`` or below what
-        one was told, or if one is not synced."""
+        """The revision that all of these watches have reached. None if it is below ``least`` or below events
+        sent to one, or if one is not synced."""
         lowest = None
         if self.blocked:
             return None
@@ -217,7 +216,7 @@ class WatchStream:
             asked.add(cohort)
             through = cohort.subscription.through()
             # events from history may be ahead of what is emitted
-            if not cohort.synced or through < max(least, cohort.sent, cohort.shown):
+            if not cohort.synced or through < max(least, cohort.sent):
                 self._behind = watch.id
                 return None
             if lowest is None or through < lowest:
