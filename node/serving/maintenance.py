@@ -22,6 +22,7 @@ from node.storage import StateStore
 if TYPE_CHECKING:
     from cluster.raft import Raft
     from node.members.roster import Roster
+    from node.storage.state.slices.hashing import StateHash
 
 
 class MaintenanceNode(Protocol):
@@ -98,8 +99,11 @@ class Maintenance:
             raise EtcdError(errors.FUTURE_REV)
         if 0 < wanted < store.compact_revision:
             raise EtcdError(errors.COMPACTED)
+        # of what its client was judged by; more may be applied before it is done
+        return self._hashed_revision(link, rid, store.hash_kv(wanted), store.revision)
+
+    def _hashed_revision(self, link: FrontLink, rid: int, hashing: StateHash, shown: int) -> Slices:
         began = self._node.machine.perf_counter()
-        hashing, shown = store.hash_kv(wanted), store.revision  # more may be applied before it is done
         while not hashing.step(200):
             yield
         self.hash_revs.observe(self._node.machine.perf_counter() - began)
@@ -110,8 +114,10 @@ class Maintenance:
 
     def hash_all(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices:
         """Of all that is applied."""
+        return self._hashed_all(link, rid, self._store.hash_written(), self._store.revision)
+
+    def _hashed_all(self, link: FrontLink, rid: int, hashing: StateHash, shown: int) -> Slices:
         began = self._node.machine.perf_counter()
-        hashing, shown = self._store.hash_written(), self._store.revision
         while not hashing.step(200):
             yield
         self.hashes.observe(self._node.machine.perf_counter() - began)

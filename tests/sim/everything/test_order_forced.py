@@ -56,6 +56,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                                            " were made up had no revisions",
     ("moves births more", 1, 26112719001): "a node that began to lead went by the members of before its last"
                                            " run: after a forced start it took hosts of before in again",
+    ("moves births more", 2, 26113003006): "a hash began after its client was judged: a host that caught up"
+                                           " showed more than the users of then allowed",
     ("moves births more", 1, 26112803015): "a front that just began knew of one shard: it asked no other"
                                            " whether its client may renew a lease",
     ("moves more", 3, 26112911007): "the checker's: the host was the only member already, so nothing was"

@@ -489,3 +489,29 @@ def test_a_write_whose_long_answer_finds_no_room_is_not_told_that_it_was_not_don
     assert status == Status.ERROR
     assert EtcdError.decode(body).kind is errors.TIMEOUT
     assert replica.store.get(KEYS[0]) is None
+
+
+@pytest.mark.parametrize(("method", "answer"), [
+    (Method.HASH_KV, pb.HashKVResponse), (Method.HASH, pb.HashResponse)])
+def test_a_hash_is_of_the_state_that_its_client_was_judged_by(
+    replica: Replica, method: Method, answer: Any,
+) -> None:
+    """Users may be enabled before its first step."""
+    def asked(rid: int, revision: int = 0) -> None:
+        request = pb.HashKVRequest(revision=revision).SerializeToString()
+        replica.reads.submit(
+            replica.link, rid, 1000, READ.pack(0, 0) + request, replica.serve.reading(method), method)
+
+    asked(70)
+    if method == Method.HASH_KV:
+        asked(71, revision=2)  # it is refused now, though it could be read at its first step
+    replica.write(Method.PUT, pb.PutRequest(key=b"k", value=b"v"))
+    while replica.index < replica.raft.last:  # applied before the loop turns
+        replica.apply(replica.index + 1)
+    asked(72)
+    found = replica.settle()
+    before, after = (answer.FromString(found[rid][1][HEAD.size:]) for rid in (70, 72))
+    assert before.hash != after.hash
+    assert [HEAD.unpack_from(found[rid][1])[0] for rid in (70, 72)] == [1, 2]
+    if method == Method.HASH_KV:
+        assert EtcdError.decode(found[71][1]).kind is errors.FUTURE_REV
