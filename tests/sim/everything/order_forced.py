@@ -248,6 +248,9 @@ class Alone(Everything):
         replay.revoked_with.update(dict.fromkeys(range(2, replay.revision + 1), 0))  # nobody's here
         only = Configuration(frozenset({host}))
         there = {shard for shard, state in checker.owners.born.items() if state != State.DROPPED}
+        for shard in checker.committed.keys() - {*self.shards, *checker.owners.born}:
+            if (host, shard) not in self.logs:  # its birth is not kept: the next of this number is another
+                checker.committed[shard] = {}
         # the host may learn of a shard only now: its node has the voters of that birth, and never leads
         noted = self.supervisors.noted[host]
         groups.history = {shard: [only] for shard in self.shards} | {

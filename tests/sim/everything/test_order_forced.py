@@ -58,6 +58,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                                            " run: after a forced start it took hosts of before in again",
     ("moves births more", 2, 26113003006): "a hash began after its client was judged: a host that caught up"
                                            " showed more than the users of then allowed",
+    ("moves births real", 2, 26113003008): "the checker's: a shard was born anew whose former birth the host"
+                                           " that was left had not heard of",
     ("moves births more", 1, 26112803015): "a front that just began knew of one shard: it asked no other"
                                            " whether its client may renew a lease",
     ("moves more", 3, 26112911007): "the checker's: the host was the only member already, so nothing was"
