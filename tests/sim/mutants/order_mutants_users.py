@@ -263,7 +263,7 @@ MUTANTS = [
     Mutant(writes_of_other_shards_are_not_judged, 3, (ASKED, EFFECT)),
     Mutant(writes_over_shards_are_not_judged, 3, (ASKED, EFFECT)),
     Mutant(writes_over_shards_are_judged_ahead_only, 3, (ASKED, EFFECT)),
-    Mutant(what_has_no_name_is_not_judged, 1, (ASKED, EFFECT), first=28),
+    Mutant(what_has_no_name_is_not_judged, 1, (ASKED, EFFECT), first=8),
     Mutant(ranges_are_not_judged, 1, (ASKED,)),
     Mutant(serializable_ranges_are_not_judged, 1, (ASKED,)),
     Mutant(only_one_branch_is_judged, 1, (ASKED, EFFECT), first=2),
