@@ -16,6 +16,7 @@ from itertools import islice
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.features.v2.events import Brief, Event, Swept, concerns, decode_news, index_of
+from cluster.features.v2.history import KEPT
 from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.text import LONG_BYTES, in_steps
@@ -27,8 +28,9 @@ from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 
 _AT_ONCE = 200  # woken in a turn of the loop
 _AT_ONCE_BYTES = 524_288  # of their lines, likewise; the last one may go beyond it
-_MOST_DUE = 100  # events of a stream that wait for their turns, as in etcd; one more ends it. So many are
-# sorted in a turn of the loop: a stream alone does not end by one frame
+_MOST_DUE = 100  # events of a stream that wait for their turns, as in etcd; one more ends it
+_MOST_FRAMES = KEPT // 2  # that wait to be sorted; then streams end, while nodes still keep their next events
+_MOST_SORTED = 5000  # waiters of events, in a turn of a front that is behind: 10 ms
 _LOOKS_AT_ONCE = 2000  # look back again in one frame: some 20 ms of a node
 _PAUSE_S = 0.03  # before the next of these
 _FOLLOW, _LEAVE = b"\1", b"\0"
@@ -277,9 +279,11 @@ class Feed:
             self._wake()
 
     def _sort(self) -> None:
-        """Find who waits for the next events, in slices: one frame may be of thousands of waiters."""
-        frames, most = self._frames, len(self._firing) + _MOST_DUE
-        while frames and len(self._firing) < most:
+        """Find who waits for the next events. While few frames wait, it stops in time, so a burst ends no
+        stream. A front that is behind finds more than it sends, and streams end."""
+        frames, firing = self._frames, self._firing
+        most = len(firing) + _MOST_SORTED
+        while frames and len(firing) < (most if len(frames) > _MOST_FRAMES else _MOST_DUE):
             index, events = frames[0]
             if events is None:
                 self._anew()
