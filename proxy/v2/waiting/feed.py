@@ -37,8 +37,10 @@ _FOLLOW, _LEAVE = b"\1", b"\0"
 
 
 class Fired:
-    def __init__(self, row: bytes) -> None:
+    def __init__(self, row: bytes, asked: int = 0) -> None:
+        """``asked``: the look back of its waiter that found it; 0: it came as news, for all."""
         self._row = row
+        self.asked = asked
         self._parts: list[bytes] = []
         self.json = b""
 
@@ -261,11 +263,9 @@ class Feed:
             waiter.since = max(waiter.since, answer.index + 1)
             self._add(waiter)
             return
-        fired = Fired(answer.body)
+        fired = Fired(answer.body, asked)
         waiter.since = fired.event.index + 1
         self._in_turn(waiter, fired)
-        if waiter.stream and waiter.alive:
-            self._look_back(waiter)
 
     def _news(self, link: Link, body: bytes) -> None:
         if link is not self._link:
@@ -364,6 +364,8 @@ class Feed:
         except HANDLER_MISTAKES as error:  # of this client's answer alone
             faults.met("waking a wait for the v2 tree", error)
             self.cancel(waiter)
+        if fired is not None and fired.asked == waiter.asked and waiter.alive:
+            self._look_back(waiter)  # only now: answers may come faster than turns
 
     def _wake(self) -> None:
         self._scheduled = False

@@ -261,6 +261,30 @@ def test_streams_of_more_events_than_a_front_can_send_end_as_in_etcd(streams: in
         assert len(heard) >= 100
 
 
+def test_a_stream_that_catches_up_has_one_line_in_the_queue() -> None:
+    """It looked back again though its last line was not sent: the queue grew by a line for each answer."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    crowd(feed, router, False)
+    rows = events_of([b"%d" % number for number in range(50)])
+    router.v2_news(router.routes[0].replica, news(rows))
+    told: list[Any] = []
+    stream = feed.wait(b"/1/k", False, index_of(rows[0]), True, lambda _: None, told.append)
+    due = asked = 0
+    while router.soon or router.sent:
+        if router.sent:
+            since = looked(router, stream)
+            router.answer(stream, Answer(index_of(rows[-1]), b"".join(rows[since - index_of(rows[0]) :][:1])))
+            del router.sent[0]
+            asked += 1
+        due = max(due, stream.due)
+        if asked % 4 == 0 or not router.sent:  # answers come faster than turns
+            router.turn()
+    assert [fired.event.node.value for fired in told] == [b"%d" % number for number in range(50)]
+    assert due == 1
+    assert asked == 51
+
+
 def test_a_turn_sorts_few_events_of_a_frame() -> None:
     """With thousands of streams, one of a hundred events held the loop for a second."""
     router = Router()
