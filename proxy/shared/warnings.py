@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from time import monotonic
 
 import structlog
@@ -17,9 +18,9 @@ class Warnings:
     """Of one kind: many of one kind hide none of another."""
 
     def __init__(self) -> None:
-        self._repeats = Repeats()
+        self._repeats = defaultdict[str, Repeats](Repeats)
 
     def tell(self, event: str, **facts: str | int) -> None:
         told = {name: fact[:_MOST] if isinstance(fact, str) else fact for name, fact in facts.items()}
-        if self._repeats.news((event, *told.values()), monotonic()):
+        if self._repeats[event].news(tuple(told.values()), monotonic()):
             log.warning(event, **told)

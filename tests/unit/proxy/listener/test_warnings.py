@@ -69,3 +69,14 @@ def test_a_long_value_is_cut_and_a_cause_is_logged_once(monkeypatch: pytest.Monk
         for _ in range(3):
             warnings.tell("denied", host="a" * 5000)
     assert shown(lines) == [("a" * 256, "denied")] * 2
+
+
+def test_many_warnings_of_one_kind_hide_none_of_another() -> None:
+    """A guest's denied keys hid an attempt to guess a password."""
+    warnings = Warnings()
+    with capture_logs() as lines:
+        for number in range(100):
+            warnings.tell("denied", key=f"/{number}")
+        warnings.tell("incorrect password", user="root")
+    assert shown(lines)[-1] == ("root", "incorrect password")
+    assert len(lines) < 100
