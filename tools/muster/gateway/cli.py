@@ -86,10 +86,12 @@ def _refuse_itself(host: str, port: int, endpoints: list[Endpoint]) -> None:
     """ConfigError: each connection would make another one, until no descriptor is left."""
     listens = _looked_up(host)
     for one in endpoints:
+        if one.port != port:
+            continue  # a silent name server takes long for each name
         found = _looked_up(one.host)
         if not found:
             log.warning("failed to resolve endpoint host", endpoint=str(one))
-        for address in found if one.port == port else ():
+        for address in found:
             if address in listens or (host in ("", *EVERYWHERE) and _is_here(address)):
                 raise ConfigError(
                     f"SRV or endpoint ({one}->{address}:{port}) should not resolve to the gateway listen addr"
