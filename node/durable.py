@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+
+# open files or memory: any program of the machine may have used them up, for a moment
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:

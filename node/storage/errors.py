@@ -25,6 +25,7 @@ from typing import NoReturn
 
 from cluster import errors
 from cluster.errors import EtcdError
+from node.durable import SCARCE
 
 
 class StorageError(Exception):
@@ -73,8 +74,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def _is_scarce(error: BaseException) -> bool:
-    """Whether RocksDB lacked descriptors or memory: any program of the machine may have used them up."""
-    return any(os.strerror(code) in str(error) for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+    """Whether RocksDB lacked descriptors or memory."""
+    return any(os.strerror(code) in str(error) for code in SCARCE)
 
 
 class ApplyFailed(StorageError):

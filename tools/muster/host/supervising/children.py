@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from node.durable import SCARCE
 from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 from tools.muster.machine.process.handed import hand
 from tools.muster.machine.signals import IGNORED
@@ -29,6 +31,7 @@ from tools.muster.machine.signals import IGNORED
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.1, 5.0
 STEADY_S = 10.0  # a child that ran this long starts again at once, whatever its earlier crashes
 LONGEST_STATUS_LINE = 65_536
+_MAY_PASS = (*SCARCE, errno.EAGAIN)  # no process may be made, too
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,7 +56,7 @@ class ChildSpec:
 
 @dataclass(slots=True)
 class Child:
-    """``on_change(child, event)``: each status line, and the end of each run."""
+    """``on_change(child, event)``: each status line, each run's end, and a start that lacked something."""
 
     spec: ChildSpec
     on_change: Callable[[Child, dict[str, Any]], None]
@@ -105,19 +108,25 @@ class Child:
     async def _keep_running(self) -> None:
         while not self.stopping:
             began = time.monotonic()
-            code = await self._run_once()
+            try:
+                begun = self._begin()
+            except OSError as error:
+                if error.errno not in _MAY_PASS:
+                    raise
+                event: dict[str, Any] = {"event": "lacking", "error": str(error)}
+            else:
+                event = {"event": "exited", "code": await self._end_of(*begun)}
             ran_s = time.monotonic() - began
             if ran_s >= STEADY_S:
                 self._delay_s = 0.0
             self._delay_s = min(max(self._delay_s * 2, FIRST_DELAY_S), LONGEST_DELAY_S)
-            self.on_change(
-                self, {"event": "exited", "code": code, "ran_s": round(ran_s, 3), "again_in_s": self._delay_s}
-            )
-            if code in (FATAL_EXIT, REMOVED_EXIT) or self.stopping:
+            self.on_change(self, {**event, "ran_s": round(ran_s, 3), "again_in_s": self._delay_s})
+            if event.get("code") in (FATAL_EXIT, REMOVED_EXIT) or self.stopping:
                 return
             await asyncio.sleep(self._delay_s)  # the back-off itself, not a wait for a condition
 
-    async def _run_once(self) -> int:
+    def _begin(self) -> tuple[subprocess.Popen[bytes], int, int]:
+        """A new process, what can be read at its end, and its status pipe. OSError: there is none."""
         read_fd, write_fd = os.pipe()
         handed_fd = -1
         supervisor = os.getpid()
@@ -137,6 +146,9 @@ class Child:
             os.close(write_fd)
             if handed_fd >= 0:
                 os.close(handed_fd)
+        return process, pid_fd, read_fd
+
+    async def _end_of(self, process: subprocess.Popen[bytes], pid_fd: int, read_fd: int) -> int:
         self.pid, self.ready, self.state, self.fatal = process.pid, False, {}, ""
         self.starts += 1
         self._gone.clear()

@@ -200,6 +200,9 @@ class Supervisor:
             self._log.info("started", child=label, pid=child.pid, cpu=child.spec.cpu)
         elif kind == "exited":
             self._on_exit(child, event)
+        elif kind == "lacking":  # for a moment, maybe: the others go on
+            self._log.error("cannot start a child; trying again", child=label, error=event["error"],
+                            in_s=event["again_in_s"])
         elif kind == "failed":  # it cannot even be started
             self._log.error("cannot start a child; stopping this host", child=label, error=event["error"])
             self.stop(1)

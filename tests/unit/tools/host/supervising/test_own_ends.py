@@ -150,6 +150,34 @@ def test_a_host_ends_where_its_children_cannot_be_watched(tmp_path: Path, opened
     assert not any(Path("/proc", str(pid)).exists() for pid in opened)
 
 
+@pytest.mark.parametrize(("step", "code"), [
+    ("pipe", errno.ENFILE), ("pipe", errno.EAGAIN), ("memfd_create", errno.ENOMEM),
+    ("pidfd_open", errno.EMFILE)])
+def test_a_child_that_cannot_start_for_a_moment_starts_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+) -> None:
+    """Any program of the machine may have used up the files: the host ended, with all that ran well."""
+    host, real, lacking = Host(tmp_path, node_0=GOOD, node_1=GOOD), getattr(os, step), [True] * 2
+
+    def lacks(*given: Any) -> Any:
+        if lacking:
+            lacking.pop()
+            raise OSError(code, os.strerror(code))
+        return real(*given)
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.ready)
+        monkeypatch.setattr(os, step, lacks)
+        os.kill(host.pid(0), signal.SIGKILL)
+        await host.until(lambda: host.supervisor.children[0].starts == 2 and host.supervisor.ready)
+
+    assert host.run(scenario) == 0
+    told = host.log.all("cannot start a child; trying again")
+    assert [one["in_s"] for one in told] == [0.2, 0.4]
+    assert all(os.strerror(code) in one["error"] for one in told)
+    assert host.supervisor.children[1].starts == 1
+
+
 def test_local_hosts_end_where_they_cannot_be_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[int]
 ) -> None:
