@@ -99,7 +99,7 @@ class Keeping:
     # -- for the feed
 
     def records(self, shard: int, index: int) -> list[KeptRecord]:
-        """What is kept from this record on, as far as one file goes. Raises StorageCorruption."""
+        """What is kept from this record on, as far as one file goes. Raises StorageCorruption, Scarce."""
         for span in self._spans.get(shard, ()):
             if span.first <= index <= span.last:
                 return [record for record in self._files.read(span).records if record.last >= index]

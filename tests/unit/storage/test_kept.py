@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from cluster.order.log import Cut, encode_cut
 from cluster.order.passing import KeptRecord, Passing, Piece
 from node.storage import StorageCorruption, kept
-from node.storage.errors import SyncFailed
+from node.storage.errors import Scarce, SyncFailed
 from node.storage.kept import KeptFiles, pieces_of
 
 FOLD = b"\x01" * 8
@@ -111,3 +112,22 @@ def test_a_damaged_file_is_told(tmp_path: Path, damage: object) -> None:
         files.read(span)
     with pytest.raises(StorageCorruption, match="kept of the order"):
         KeptFiles(tmp_path / "kept").found()
+
+
+@pytest.mark.parametrize(("code", "kind"), [
+    (errno.EMFILE, Scarce), (errno.ENFILE, Scarce), (errno.EIO, StorageCorruption)])
+def test_a_lack_of_files_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[Exception]
+) -> None:
+    """The host of shard 0 stopped for good, as damaged."""
+    files = KeptFiles(tmp_path / "kept")
+    span = files.write(piece(1, 1, 9))
+
+    def failing(path: Path) -> bytes:
+        raise OSError(code, os.strerror(code), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(kind, match=os.strerror(code)):
+            files.read(span)
+    assert files.read(span) == piece(1, 1, 9)
