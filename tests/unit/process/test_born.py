@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -206,3 +209,21 @@ def test_what_older_versions_have_not_noted_is_read_from_the_order(
     else:
         with pytest.raises(ConfigError, match="shard-1 is not what member 1 wrote there"):
             bootstrap._check_seals(str(host), identity)
+
+
+@pytest.mark.parametrize("reading", ["read_text", "read_bytes"])  # the seal, the log's name
+def test_a_lack_of_files_is_no_lost_seal(host: Path, monkeypatch: pytest.MonkeyPatch, reading: str) -> None:
+    """Each start told the operator to remove a member that had lost nothing, and ended the host."""
+    node = folder(host, 0)
+    seal.seal(node, 99)
+    seal.begin(node, 99)
+    for part in seal.PARTS.values():
+        (node / part).parent.mkdir(exist_ok=True, parents=True)
+        (node / part).touch()
+    for code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
+        kind, error = seal.SealBroken if code == errno.EIO else OSError, OSError(code, os.strerror(code))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, reading, Mock(side_effect=error))
+            with pytest.raises(kind):
+                seal.check(node, 1, 99)
+    seal.check(node, 1, 99)

@@ -15,12 +15,11 @@ So each node's directory and its log have the same file with a random name. No o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from pathlib import Path
 
-from node.durable import write_whole
+from node.durable import SCARCE, write_whole
 
 FILE = "incarnation"
 NAME = "log-name"  # in a node's directory and in its log: the random name, and where the backup put that log
@@ -41,11 +40,15 @@ class SealBroken(Exception):
 
 
 def read(folder: str | Path) -> tuple[int, str]:
-    """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` without a readable seal."""
-    with contextlib.suppress(OSError, ValueError):
+    """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` without a readable seal. OSError: for lack of
+    files or memory it cannot be told now."""
+    try:
         words = Path(folder, FILE).read_text(encoding="utf-8").split(" ")
         if len(words) <= 2 and (state := "".join(words[1:]).strip()) in (NEW, BEGUN, OLD):
             return int(words[0], 16), state
+    except (OSError, ValueError) as e:
+        if isinstance(e, OSError) and e.errno in SCARCE:
+            raise
     return 0, OLD
 
 
@@ -57,7 +60,8 @@ def seal(folder: str | Path, incarnation: int) -> None:
 
 
 def check(folder: str | Path, member_id: int, incarnation: int) -> None:
-    """SealBroken unless a directory is this incarnation's and holds all that it ever held."""
+    """SealBroken unless a directory is this incarnation's and holds all that it ever held. OSError as of
+    :func:`read`."""
     sealed, state = read(folder)
     if sealed != incarnation:
         raise SealBroken(
@@ -113,10 +117,12 @@ def _elsewhere(folder: str | Path) -> str:
 
 
 def _name(folder: str | Path) -> bytes | None:
-    """None: it has none. SealBroken: it cannot be read."""
+    """None: it has none. SealBroken: it cannot be read. OSError as of :func:`read`."""
     try:
         return Path(folder, NAME).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as e:
+        if e.errno in SCARCE:
+            raise
         raise SealBroken(f"cannot read {folder}/{NAME}: {e.strerror}") from None
