@@ -44,10 +44,10 @@ def test_the_names_of_the_folders_outlast_a_power_cut(
     """A host without the log of its first start has lost its votes: it refuses to start again."""
     lasting: set[Path] = set()
     monkeypatch.setattr(wal_dir, "sync_directory", lambda path: lasting.update(path.iterdir()))
-    data_dir, logs = tmp_path / "data", tmp_path / "logs"
+    data_dir, logs = tmp_path / "data", tmp_path / "mount" / "logs"
     establish(data_dir, f"--wal-dir={logs}", "--shards=2")
     folders = {logs / "shard-0", logs / "shard-1"}
-    assert folders <= lasting
+    assert {*folders, logs, logs.parent} <= lasting
     lasting.clear()
     for folder in folders:
         folder.rmdir()
@@ -55,6 +55,10 @@ def test_the_names_of_the_folders_outlast_a_power_cut(
         (shard(data_dir, number) / "log").unlink()
     establish(data_dir, f"--wal-dir={logs}")
     assert folders <= lasting, "those that a later start makes"
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    begin_logs(str(tmp_path / "new" / "logs"), [restored])
+    assert {tmp_path / "new", tmp_path / "new" / "logs"} <= lasting
 
 
 def test_a_host_that_is_restored_begins_with_its_logs_there(tmp_path: Path) -> None:

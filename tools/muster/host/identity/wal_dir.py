@@ -49,8 +49,7 @@ def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
     for shard, folder in enumerate(folders) if wal_dir else ():
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         (folder / LOG).symlink_to(wanted)
-        wanted.mkdir(mode=0o700, parents=True)
-        sync_directory(wanted.parent)
+        _make(wanted, may_exist=False)
 
 
 def is_unused(wal_dir: str, folders: Iterable[Path]) -> bool:
@@ -108,10 +107,12 @@ def _is_wanting(log: Path, wanted: Path) -> bool:
     return True
 
 
-def _make(wanted: Path) -> None:
-    """Its name is to outlast a power cut: a log that is gone is never made anew."""
-    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
-    sync_directory(wanted.parent)
+def _make(wanted: Path, *, may_exist: bool = True) -> None:
+    """All names that this makes are to outlast a power cut: a log that is gone is never made anew."""
+    made = [wanted, *(parent for parent in wanted.parents if not parent.exists())]
+    wanted.mkdir(mode=0o700, parents=True, exist_ok=may_exist)
+    for path in made:
+        sync_directory(path.parent)
 
 
 def _check_empty(wanted: Path) -> None:
