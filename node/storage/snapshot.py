@@ -345,9 +345,9 @@ class SnapshotSink:
         del buffer[: 16 + length]
         try:
             fields = json.loads(header)
-            self.position = Position(*fields["position"])
+            self.position = Position(*map(int, fields["position"]))
             self._files = [(str(name), int(size)) for name, size in fields["files"]]
-        except (ValueError, TypeError, KeyError) as e:  # of another version
+        except (ValueError, TypeError, KeyError, OverflowError) as e:  # of another version
             raise SnapshotRefused(f"its header has another form: {e}") from e
         for name, _ in self._files:
             if "/" in name or name in ("", ".", ".."):

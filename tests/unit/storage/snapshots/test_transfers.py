@@ -342,7 +342,8 @@ def test_any_damaged_byte_is_refused(donor: StateStore, open_store: OpenStore, t
 
 @pytest.mark.parametrize("header", [
     {"position": [9, 9, 1, 9, 0, 0], "files": []}, {"files": []}, {"position": [9, 9, 1, 9, 0], "files": [1]},
-    {"position": [9, 9, 1, 9, 0], "files": [["a", 1, 2]]}, []])
+    {"position": [9, 9, 1, 9, 0], "files": [["a", 1, 2]]}, [], {"position": ["a", 9, 1, 9, 0], "files": []},
+    {"position": [9, 9, 1, 9, 0], "files": [["a", float("inf")]]}])
 def test_a_header_of_another_form_is_refused(open_store: OpenStore, header: object) -> None:
     """As a version to come may send: it ended the receiver, again and again."""
     sink = SnapshotSink(open_store().root)
