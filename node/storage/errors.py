@@ -43,7 +43,7 @@ class SyncFailed(StorageError):
 
 
 class Scarce(StorageError):
-    pass
+    """Each access of a disk may raise it, also where a text names other errors only."""
 
 
 class DirectoryLocked(StorageError):
