@@ -29,7 +29,7 @@ from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
 _AT_ONCE = 200  # woken in a turn of the loop
 _AT_ONCE_BYTES = 524_288  # of their lines, likewise; the last one may go beyond it
 _MOST_DUE = 100  # events of a stream that wait for their turns, as in etcd; one more ends it
-_MOST_FRAMES = KEPT // 2  # that wait to be sorted; then streams end, while nodes still keep their next events
+_MOST_BEHIND = KEPT // 2  # events to be sorted; then streams end, while nodes still keep their next events
 _MOST_SORTED = 5000  # waiters of events, in a turn of a front that is behind: 10 ms
 _LOOKS_AT_ONCE = 2000  # look back again in one frame: some 20 ms of a node
 _PAUSE_S = 0.03  # before the next of these
@@ -112,6 +112,7 @@ class Feed:
         # to be sorted: an index, and events up to it; None: there is a gap
         self._frames: deque[tuple[int, Iterator[tuple[bytes, Swept]] | None]] = deque()
         self._firing: deque[tuple[Waiter, Fired | None]] = deque()
+        self._news_due = 0  # of these, what came as news: lines of looks back hold no news back
         self._scheduled = self._pausing = False
 
     def shown(self, index: int) -> None:
@@ -279,11 +280,11 @@ class Feed:
             self._wake()
 
     def _sort(self) -> None:
-        """Find who waits for the next events. While few frames wait, it stops in time, so a burst ends no
+        """Find who waits for the next events. While few events wait, it stops in time, so a burst ends no
         stream. A front that is behind finds more than it sends, and streams end."""
-        frames, firing = self._frames, self._firing
-        most = len(firing) + _MOST_SORTED
-        while frames and len(firing) < (most if len(frames) > _MOST_FRAMES else _MOST_DUE):
+        frames, most = self._frames, self._news_due + _MOST_SORTED
+        while frames and self._news_due < (
+                most if frames[-1][0] - frames[0][0] > _MOST_BEHIND else _MOST_DUE):
             index, events = frames[0]
             if events is None:
                 self._anew()
@@ -346,6 +347,7 @@ class Feed:
 
     def _put(self, waiter: Waiter, fired: Fired | None) -> None:
         waiter.due += 1
+        self._news_due += _is_news(fired)
         self._firing.append((waiter, fired))
 
     def _made(self, waiter: Waiter, fired: Fired | None) -> bool:
@@ -375,6 +377,7 @@ class Feed:
                 break
             firing.popleft()
             waiter.due -= 1
+            self._news_due -= _is_news(fired)
             if waiter.alive:
                 self._fire(waiter, fired)
                 size += len(fired.json) if fired is not None else 0
@@ -388,3 +391,7 @@ class Feed:
         if not self._scheduled:
             self._scheduled = True
             self._router.loop.call_soon(self._wake)
+
+
+def _is_news(fired: Fired | None) -> bool:
+    return fired is None or not fired.asked

@@ -234,26 +234,29 @@ def test_streams_do_not_end_by_a_burst(streams: int, others: int, first: bytes) 
     assert most <= 1000 + WAITING, "the others wait unsorted"
 
 
+@pytest.mark.parametrize("at_once", [1, 10], ids=["", "ten in a frame"])
 @pytest.mark.parametrize("streams", [20, WAITING])
-def test_streams_of_more_events_than_a_front_can_send_end_as_in_etcd(streams: int) -> None:
+def test_streams_of_more_events_than_a_front_can_send_end_as_in_etcd(streams: int, at_once: int) -> None:
     """Their events queued without end. One that ends may ask again."""
     router = Router()
     feed = Feed(router)  # type: ignore[arg-type]
     waiters, told = crowd(feed, router, True)
     numbers = [b"%d" % number for number in range(1200)]
-    link, waited, queued = router.routes[0].replica, 0, 0
-    for come, row in enumerate(events_of(numbers)):
-        router.v2_news(link, news([row]))
+    rows, link, behind, queued = events_of(numbers), router.routes[0].replica, 0, 0
+    for come in range(0, len(rows), at_once):
+        router.v2_news(link, news(rows[come : come + at_once]))
         if not come:
             for waiter in waiters[streams:]:
                 feed.cancel(waiter)
-        if come % 30 == 29:
+        if come % 30 >= 30 - at_once:
             router.turn()
-            waited, queued = max(waited, len(feed._frames)), max(queued, len(feed._firing))
+            frames = feed._frames
+            behind = max(behind, frames[-1][0] - frames[0][0] if frames else 0)
+            queued = max(queued, len(feed._firing))
     while router.soon:
         router.turn()
     assert not feed._all
-    assert waited <= 600
+    assert behind <= 600
     assert queued <= 101 * WAITING
     for heard in told[:streams]:
         assert heard.pop() is None
@@ -484,3 +487,37 @@ def test_an_event_that_was_found_is_not_told_once_guests_may_see_nothing() -> No
             router.turn()
     assert (found.index, found.closed, found.told) == (9, True, b"")
     assert (b"short" in later.told, later.closed) == (True, False)
+
+
+def test_streams_that_catch_up_hold_no_news_back() -> None:
+    """Their lines kept the queue long, so no event was sorted until all of them had caught up."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    crowd(feed, router, False)  # 250 lines begin the queue
+    live: list[Any] = []
+    router.answer(feed.wait(b"/1/live", False, 1, False, lambda _: None, live.append), Answer(0, b""))
+    rows = events_of([b"%d" % number for number in range(100)])
+    first = index_of(rows[0])
+    streams = [feed.wait(b"/1/k", False, first, True, lambda _: None, lambda _: None) for _ in range(500)]
+    link = router.routes[0].replica
+    router.v2_news(link, news(rows))
+
+    def answer() -> None:
+        sent = [waiting for _, waiting in router.sent if waiting.context[0] in streams]
+        router.sent.clear()
+        for waiting in sent:
+            found = rows[waiting.context[0].since - first :][:1]
+            waiting.then(waiting, 0, bytes(HEAD.size) + Answer(index_of(rows[-1]), b"".join(found)).encode())
+
+    answer()
+    tree = Tree()
+    tree.index = index_of(rows[-1])
+    made = evaluate(tree, Write(Op.SET, KEYS + b"/live", b"1"))
+    (row,) = [row for name, row in made.rows if name[:1] == b"h"]
+    router.v2_news(link, encode_news(index_of(row), False, [(row, ())]))
+    turns = 0
+    while not live:
+        router.turn()
+        answer()
+        turns += 1
+    assert turns < 10
