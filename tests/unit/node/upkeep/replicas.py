@@ -97,7 +97,8 @@ class Replica:
             role=Role.FOLLOWER,
             position_at=lambda index: SnapshotPosition(index, 1, group),
         )
-        self.writes = SimpleNamespace(leader=SimpleNamespace(execute=self._log_alarm) if leads else None)
+        leader = SimpleNamespace(execute=self._log_alarm, view=SimpleNamespace(compact_revision=0))
+        self.writes = SimpleNamespace(leader=leader if leads else None)
         self.serve = SimpleNamespace(ranges=SimpleNamespace(count=0))
         self.slicer = SimpleNamespace(start=lambda slices: None)
         self.told: list[tuple[int, bytes, bytes]] = []
