@@ -35,7 +35,7 @@ def run(seed: int, shards: int, *ways: str) -> Counter[str]:
 @pytest.mark.longer
 @pytest.mark.timeout(seconds_for(seeds(1, soak=SEEDS)))
 @pytest.mark.parametrize(("ways", "shards", "first"), [
-    ("moves births more", 2, 22),  # keys move when the hosts die
+    ("moves births more", 2, 20),  # keys move when the hosts die
     *([("moves more", 3, 20), ("moves births more", 1, 20), ("moves births real", 2, 20)] if SOAK else []),
 ])
 def test_the_host_that_is_left_goes_on_and_moves_keys(ways: str, shards: int, first: int) -> None:
