@@ -73,9 +73,14 @@ def is_disk_full(error: BaseException) -> bool:
     return "No space left on device" in text or "Disk quota exceeded" in text
 
 
-def is_scarce(error: BaseException) -> bool:
+def _is_scarce(error: BaseException) -> bool:
     """Whether RocksDB, or the system, lacked descriptors or memory."""
     return any(os.strerror(code) in str(error) for code in SCARCE)
+
+
+def unreadable(error: BaseException) -> type[StorageError]:
+    """What an error at a read, or at opening, says: damage, but where files or memory lacked."""
+    return Scarce if _is_scarce(error) else StorageCorruption
 
 
 class ApplyFailed(StorageError):
@@ -122,8 +127,7 @@ def raise_read(error: Exception, path: str, doing: str) -> NoReturn:
         raise Replaced from error
     if is_disk_full(error):
         raise DiskFull(path, f"{doing}: {error}") from error
-    kind = Scarce if is_scarce(error) else StorageCorruption
-    raise kind(f"{path}: {doing}: {error}") from error
+    raise unreadable(error)(f"{path}: {doing}: {error}") from error
 
 
 def is_damage(error: BaseException) -> bool:
@@ -134,7 +138,7 @@ def is_damage(error: BaseException) -> bool:
 def raise_write(error: Exception, path: str, doing: str) -> NoReturn:
     """Turn RocksDB's error at a write into ours. From the moment that one of its compactions meets damage it
     refuses all of them, in each life."""
-    kind = StorageCorruption if is_damage(error) else Scarce if is_scarce(error) else SyncFailed
+    kind = StorageCorruption if is_damage(error) else Scarce if _is_scarce(error) else SyncFailed
     failed = kind(f"{path}: {doing} failed: {error}")
     failed.path = path
     raise failed from error
@@ -172,5 +176,4 @@ def raise_open(error: Exception, path: str) -> NoReturn:
         raise DirectoryLocked(f"{path} is in use by another process") from error
     if is_disk_full(error):
         raise DiskFull(path, text) from error
-    kind = Scarce if is_scarce(error) else StorageCorruption
-    raise kind(f"{path}: cannot be opened: {text}") from error
+    raise unreadable(error)(f"{path}: cannot be opened: {text}") from error

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from cluster.order.passing import KeptRecord, Piece
 from node.durable import sync_directory
-from node.storage.errors import Scarce, StorageCorruption, SyncFailed, is_scarce
+from node.storage.errors import SyncFailed, unreadable
 
 FOLDER = "kept"  # in the directory of node 0
 _HEAD = struct.Struct("<8sI")  # magic, CRC-32 of what follows
@@ -160,7 +160,6 @@ def _read(path: Path, made: Callable[[bytes], _T]) -> _T:
     try:
         return made(path.read_bytes())
     except (OSError, ValueError, struct.error) as e:
-        kind = Scarce if is_scarce(e) else StorageCorruption
-        raise kind(
+        raise unreadable(e)(
             f"{path}, what is kept of the order for a shard without a majority, cannot be read: {e}"
         ) from e
