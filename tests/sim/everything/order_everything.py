@@ -314,6 +314,7 @@ class Operator:
             ):
                 told.happens(None, lambda host=host: simulation.join(told, host))  # type: ignore[misc]
                 return
+        for host in table.hosts.values():  # one that was removed may lead on, and a new one has to find it
             if simulation.is_elsewhere(host) and self._random.random() < 0.3:
                 simulation.move(host)
                 return

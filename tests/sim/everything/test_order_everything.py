@@ -94,6 +94,8 @@ MENDED: dict[tuple[str, int, int], str] = {
                                            " its drop, which waited for that",
     ("moves births more", 3, 26112711003): "the checker's: a shard that forms takes in members that are"
                                            " learners once it serves",
+    ("moves births more real", 1, 26113007000): "the simulator's: nobody started a removed leader at its"
+                                                " new address, so a new host could not answer it",
     ("moves births more", 2, 47): "the checker's: a host without a shard's directory had nothing on it",
 }
 
