@@ -37,9 +37,11 @@ class _Methods(grpc.GenericRpcHandler):
 
 
 @contextlib.contextmanager
-def scripted(methods: dict[str, Answers]) -> Iterator[str]:
-    """Such a server's address; ``methods`` by their names, ``KV/Range``."""
-    server = grpc.server(ThreadPoolExecutor(16), handlers=[_Methods(methods)])
+def scripted(methods: dict[str, Answers], most_streams: int = 1 << 16) -> Iterator[str]:
+    """Such a server's address; ``methods`` by their names, ``KV/Range``. ``most_streams`` of a connection."""
+    server = grpc.server(
+        ThreadPoolExecutor(16), handlers=[_Methods(methods)],
+        options=[("grpc.max_concurrent_streams", most_streams)])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

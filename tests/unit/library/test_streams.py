@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from types import SimpleNamespace
 from typing import Any
 
@@ -187,6 +188,22 @@ def test_a_watch_that_does_not_begin_in_time_says_so() -> None:
             assert time.monotonic() - began < 3
 
     with scripted({"Watch/Watch": silent}) as address:
+        asyncio.run(main())
+
+
+def test_watches_leave_streams_of_the_connection_to_calls() -> None:
+    """The last one took the last stream: calls waited for one, and leases were lost."""
+    async def main() -> None:
+        async with m.Client(address, timeout=0.5) as client, AsyncExitStack() as watches:
+            for _ in range(4):
+                await watches.enter_async_context(client.watch("a", revision=1))
+            with pytest.raises(m.Unreachable, match="takes no more watches"):
+                await watches.enter_async_context(client.watch("a", revision=1))
+            await asyncio.gather(*(client.put("a", "b") for _ in range(8)))
+
+    answers: dict[str, Any] = {
+        "Watch/Watch": watched, "KV/Put": lambda request, context: pb.PutResponse(header=HEADER)}
+    with scripted(answers, most_streams=8) as address:
         asyncio.run(main())
 
 

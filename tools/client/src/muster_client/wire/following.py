@@ -128,6 +128,7 @@ class Following(Generic[Told]):
         self._origin = engine.Origin()  # of the stream
         self.endpoint = ""  # that serves it, or did last
         self._left = ""  # where a stream ended, until another endpoint had its turn
+        self._unsent: dict[str, str] = {}  # by endpoint: why no stream could begin
 
     async def _request(self) -> pb.WatchCreateRequest:
         """For the next stream. Broken, MusterError."""
@@ -154,7 +155,7 @@ class Following(Generic[Told]):
                 await self._read_whole(self._establish(deadline))
         except TimeoutError:
             await self.close()
-            raise Unreachable(self._caller.connections.reasons()) from None
+            raise Unreachable(self._caller.connections.reasons() | self._unsent) from None
 
     async def wait(self) -> None:
         """Until there are events, or it is closed. MusterError: it cannot go on."""
@@ -257,9 +258,11 @@ class Following(Generic[Told]):
             raise passing(error) from None
         try:
             call = self._caller.open(_WATCH, pb.WatchRequest(create_request=create), connection, token)
-        except CallError as error:  # it was lost meanwhile
+        except CallError as error:  # it was lost meanwhile, or takes no more watches
+            self._unsent[connection.name] = error.details
             raise _broken(error.code, error.details, connection.name) from None
         self._left = ""
+        self._unsent.pop(connection.name, None)
         stream = _Stream(call, connection.name, token)
         try:
             self._taken(await self._created(stream), token)

@@ -27,6 +27,7 @@ Done = Callable[[CallError | None, bytes], None]  # None: it ended well, with th
 PING_S, PONG_S = 10.0, 5.0  # etcd's servers end connections that ping more often than every 5 s
 _REPLENISH = 1 << 28  # of the connection's window, which holds nobody back: each stream has its own
 _ODD_HEADERS = frames.PADDED | frames.PRIORITY_FLAG | frames.END_HEADERS
+_SPARE = 8  # streams that watches leave, which last: calls and renewals of leases would find none
 _NEVER = float("inf")
 _MALFORMED = "the answer is no message, or more than one"
 
@@ -119,6 +120,9 @@ class Connection(Sender[Call]):
             raise CallError(Code.UNAVAILABLE, NOT_SENT + self.lost)
         if len(self._calls) + len(self._streams) >= self._most_streams:
             raise CallError(Code.UNAVAILABLE, NOT_SENT + "the server takes no more calls of this connection")
+        if path.endswith("/Watch") \
+                and len(self._streams) >= self._most_streams - min(_SPARE, self._most_streams // 2):
+            raise CallError(Code.UNAVAILABLE, NOT_SENT + "it takes no more watches of this connection")
         number = self._begin(path, None, metadata)
         call = self._streams[number] = Call(self, number, self._initial_window, answer)
         self._flush_soon()
