@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import ssl
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from cluster import gotext
@@ -26,22 +29,50 @@ class Tls:
     unchecked: bool = False  # whatever the server's certificate
 
 
-class Files:
-    """TLS for the library, or for another ``protocol`` than HTTP/2, from files that are read once, as one may
-    be a pipe. Exit if one cannot be used: the endpoint would be blamed."""
+class Renewed:
+    """A context that is made anew once its files are renewed. What ``make`` raises at first is raised."""
+
+    def __init__(self, names: Sequence[str], make: Callable[[], ssl.SSLContext]) -> None:
+        self._names, self._make = [name for name in names if name], make
+        self._stamps = _stamps(self._names)
+        self._context = make()
+
+    def context(self) -> ssl.SSLContext:
+        """For the next connection."""
+        if (stamps := _stamps(self._names)) and stamps != self._stamps:
+            with contextlib.suppress(Exception):  # they do not fit together yet: those before serve
+                self._context, self._stamps = self._make(), stamps
+        return self._context
+
+
+def _stamps(names: Sequence[str]) -> list[tuple[int, ...]]:
+    """By which a file differs from the one before; none where one cannot be read again, as a pipe."""
+    try:
+        found = [os.stat(name) for name in names]
+    except OSError:
+        return []
+    if not all(stat.S_ISREG(one.st_mode) for one in found):
+        return []
+    return [(one.st_ino, one.st_size, one.st_mtime_ns) for one in found]
+
+
+class Files(Renewed):
+    """TLS for the library, or for another ``protocol`` than HTTP/2. Files are read once until they are
+    renewed, as one may be a pipe. Exit if one cannot be used: the endpoint would be blamed."""
 
     def __init__(self, tls: Tls, server_name: str = "", protocol: str = "h2") -> None:
         self.server_name = server_name
         if bool(tls.cert) != bool(tls.key):
             raise Exit(128, f"KeyFile and CertFile must both be present[key: {tls.key}, cert: {tls.cert}]")
-        contents = {name: _content(name) for name in (tls.cert, tls.key, tls.cacert) if name}
-        _check_pem(tls, contents)
-        self._context = _context(tls, contents)
-        self._context.set_alpn_protocols([protocol])
+        super().__init__((tls.cert, tls.key, tls.cacert), partial(_made, tls, protocol))
 
-    def context(self) -> ssl.SSLContext:
-        """For any connection."""
-        return self._context
+
+def _made(tls: Tls, protocol: str) -> ssl.SSLContext:
+    contents = {name: _content(name) for name in (tls.cert, tls.key, tls.cacert) if name}
+    _check_pem(tls, contents)
+    context = _context(tls, contents)
+    context.set_alpn_protocols([protocol])
+    return context
 
 
 def _content(name: str) -> bytes:

@@ -21,6 +21,7 @@ from cluster.settings import PeerTls
 from tests.authority import Authority
 from tools.client.channels import Config
 from tools.client.diagnose import explain
+from tools.client.files import Renewed
 from tools.muster.machine.zmtp.tls import PeerCredentials, asked_by_tls
 from tools.musterctl import pages
 from tools.musterctl.v2.exchange import Connections, Request, RequestError
@@ -81,7 +82,7 @@ def library_of_version_2(url: str, context: ssl.SSLContext, authority: Authority
 
 def version_2(url: str, context: ssl.SSLContext, authority: Authority) -> None:
     with contextlib.suppress(RequestError):
-        Connections(context).send(url, Request("GET", "/v2/keys/a"), 30, None)
+        Connections(Renewed((), lambda: context)).send(url, Request("GET", "/v2/keys/a"), 30, None)
 
 
 def diagnosis(url: str, context: ssl.SSLContext, authority: Authority) -> None:

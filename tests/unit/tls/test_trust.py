@@ -23,6 +23,7 @@ from cluster.settings import PeerTls
 from cluster.settings import Tls as ServerTls
 from proxy.grpc.registry import Registry
 from proxy.tls import Credentials
+from tests.authority import Authority, replace
 from tests.unit.grpc.harness import serving
 from tools.client import files
 from tools.muster import proxy_cli
@@ -51,14 +52,14 @@ CLIENTS: dict[str, Callable[[str], ssl.SSLContext | None]] = {
     "library": lambda ca: Tls(ca=ca).context(),
     "library, version 2": lambda ca: library_v2._context(Tls(ca=ca)),
     "musterctl": lambda ca: files.Files(files.Tls(cacert=ca)).context(),
-    "musterctl, version 2": lambda ca: musterctl_v2._tls("", "", ca),
+    "musterctl, version 2": lambda ca: musterctl_v2._context("", "", ca),
     "proxy": lambda ca: proxy_cli.Files(cacert=ca).context("https://localhost"),
     "bench": lambda ca: tls_context(cacert=ca),
 }
 
 
-def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """A handshake in memory. SSLError."""
+def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
+    """A handshake in memory: the number of the client's certificate. SSLError."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (client.wrap_bio(back, there, server_hostname="localhost"),
              server.wrap_bio(there, back, server_side=True))
@@ -70,6 +71,29 @@ def shake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
                 done.add(number)
             except ssl.SSLWantReadError:
                 pass
+    return str((sides[1].getpeercert() or {}).get("serialNumber", ""))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_new_certificate_of_a_user_is_shown_where_musterctl_dials_next(
+    version: int, tmp_path: Path
+) -> None:
+    """It showed the first one for ever, also once that was expired."""
+    authority = Authority(tmp_path)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served = authority.issue("server", "localhost")
+    server.load_cert_chain(served.cert, served.key)
+    server.load_verify_locations(authority.file)
+    server.verify_mode = ssl.CERT_REQUIRED
+    pair, other = authority.issue("me", "me"), authority.issue("other", "me")
+    names = str(pair.cert), str(pair.key), str(authority.file)
+    made = musterctl_v2._tls(*names) if version == 2 else files.Files(files.Tls(*names))
+    assert made is not None
+    assert int(shake(server, made.context()), 16) == (first := pair.serial)
+    replace(pair.key, other.key.read_bytes())
+    assert int(shake(server, made.context()), 16) == first  # half of a pair
+    replace(pair.cert, other.cert.read_bytes())
+    assert int(shake(server, made.context()), 16) == other.serial
 
 
 @pytest.mark.parametrize("name", CLIENTS)

@@ -16,6 +16,7 @@ import ssl
 import sys
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 from muster_client.wire.endpoints import trusting
 
 from cluster import gotext
-from tools.client.files import refused_pair
+from tools.client.files import Renewed, refused_pair
 from tools.musterctl import passwords
 from tools.musterctl.command import Exit
 from tools.musterctl.v2.exchange import Connections, DeadlineExceeded, Request, RequestError, Response
@@ -272,12 +273,16 @@ def _checked(endpoint: str) -> str:
     return url.rstrip("/")
 
 
-def _tls(cert: str, key: str, ca: str) -> ssl.SSLContext | None:
+def _tls(cert: str, key: str, ca: str) -> Renewed | None:
     """Credentials of https; None for none. Refused."""
     if not (cert or key or ca):
         return None
     if bool(cert) != bool(key):
         raise Refused(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    return Renewed((cert, key, ca), partial(_context, cert, key, ca))
+
+
+def _context(cert: str, key: str, ca: str) -> ssl.SSLContext:
     for name in (cert, key, ca):
         try:
             if name:

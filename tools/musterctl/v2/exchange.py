@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from muster_client.wire.endpoints import trusting
 
 from cluster import gotext
+from tools.client.files import Renewed
 from tools.muster.machine import silence
 
 _REDIRECTS = 10
@@ -89,7 +90,7 @@ class Response:
 class Connections:
     """Kept connections, one for each server."""
 
-    tls: ssl.SSLContext | None
+    tls: Renewed | None
     server_name: str = ""
     debug: bool = False
     sent: bool = False  # the last request, at least in part
@@ -188,7 +189,7 @@ class Connections:
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         silence.keep_alive(plain)  # a wait has no time limit, and its host may be gone
         if parts.scheme == "https":
-            context = self.tls or trusting("")
+            context = self.tls.context() if self.tls else trusting("")
             try:
                 name = (self.server_name or host).removesuffix(".")  # which no certificate has
                 connection.sock = context.wrap_socket(plain, server_hostname=name)
