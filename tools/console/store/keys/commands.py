@@ -21,10 +21,16 @@ def _literal(data: bytes) -> str:
 
 
 def etcdctl(endpoint: str, key: bytes, value: bytes | None = None) -> str:
-    """Read a key, or write it. Words that begin with a dash would be taken for flags."""
+    """Read a key, or write it. Words that begin with a dash would be taken for flags; none holds a zero byte,
+    so such a value is read from the standard input."""
+    if b"\0" in key:
+        return "# etcdctl takes no key with a zero byte"
     name, data = ("get", [key]) if value is None else ("put", [key, value])
+    before = ""
+    if value is not None and b"\0" in value:
+        data, before = [key], f"echo {base64.b64encode(value).decode()} | base64 -d | "
     dashes = ["--"] if any(one.startswith(b"-") for one in data) else []
-    return " ".join(["etcdctl --endpoints", shlex.quote(endpoint), name, *dashes, *map(_word, data)])
+    return before + " ".join(["etcdctl --endpoints", shlex.quote(endpoint), name, *dashes, *map(_word, data)])
 
 
 def curl(endpoint: str, key: bytes, value: bytes | None = None) -> str:
