@@ -206,7 +206,7 @@ class Client:
         self.maybe_done = False  # the last request of :meth:`unary`, by an attempt that failed
         self._token = config.token
         self._of_all = tuple(endpoints) == config.endpoints
-        self._logs_in = bool(config.user)  # it has not yet
+        self.logs_in = bool(config.user)  # it has not yet
 
     def unary(
         self, method: str, request: Message, response: type[R], timeout_s: float | None = None,
@@ -357,12 +357,12 @@ class Client:
         """Wait for an endpoint, and for the user's token. The first login has the time for connecting: as in
         etcdctl, there is no client without it."""
         self._unlimited, self._repeats = deadline is None, True
-        if self._logs_in and self._config.dial_timeout_ms > 0:
+        if self.logs_in and self._config.dial_timeout_ms > 0:
             most = time.monotonic() + self._config.dial_timeout_ms / 1000
             deadline = most if deadline is None else min(deadline, most)
         if self._channels.pick(deadline) is None:
             failure = _out_of_time()
-            raise Exit(2, str(failure)) if self._logs_in and self._of_all else failure
+            raise Exit(2, str(failure)) if self.logs_in and self._of_all else failure
         if not self._config.user:
             return
         until = time.monotonic() + _FOREVER_S if deadline is None else deadline
@@ -372,8 +372,9 @@ class Client:
             failure = self._failure(error, None, True)
             if failure.code is grpc.StatusCode.UNIMPLEMENTED:
                 raise Exit(1, "this server has no users: leave out --user and --password") from None
-            raise Exit(2, str(failure)) from None  # as etcdctl, which cannot connect then
-        self._token, self._logs_in = token, False
+            others = failure.code in _ENDPOINTS_FAULT and not self._of_all  # which may do better
+            raise (failure if others else Exit(2, str(failure))) from None  # as etcdctl, which cannot connect
+        self._token, self.logs_in = token, False
 
     def _waited(
         self, step: Coroutine[Any, Any, Result], deadline: float | None,

@@ -153,6 +153,34 @@ def test_an_endpoint_out_of_reach_hides_no_other_from_a_user(capfd: pytest.Captu
     assert f"Failed to get the status of endpoint {away} (context deadline exceeded)\n" in said
 
 
+@pytest.mark.parametrize(("command", "said", "words"), [
+    ("endpoint status", "Failed to get the status of endpoint {}", "{}, "),
+    ("endpoint hashkv", "Failed to get the hash of endpoint {}", "{}, "),
+    ("defrag", "Failed to defragment etcd member[{}]", "Finished defragmenting etcd member[{}]"),
+    ("endpoint health -w json", "unhealthy cluster", '"took":""'),
+])
+def test_an_endpoint_that_takes_no_login_hides_no_other(
+    command: str, said: str, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It ended the command, without its name: the others had no row, and were not defragmented."""
+    methods: dict[str, Callable[[Any, grpc.ServicerContext], Any]] = {
+        "Maintenance/Status": lambda request, context: rpc_pb2.StatusResponse(version="3.5.0"),
+        "Maintenance/HashKV": lambda request, context: rpc_pb2.HashKVResponse(),
+        "Maintenance/Defragment": lambda request, context: rpc_pb2.DefragmentResponse(),
+        "KV/Range": lambda request, context: rpc_pb2.RangeResponse(),
+        "Maintenance/Alarm": lambda request, context: rpc_pb2.AlarmResponse()}
+    takes = {**methods, "Auth/Authenticate": lambda request, context: rpc_pb2.AuthenticateResponse(token="t")}
+    hangs = {**methods, "Auth/Authenticate": lambda request, context: say_nothing(context)}
+    with scripted(takes) as well, scripted(hangs) as hung:
+        line = ["--endpoints", f"{hung},{well}", "--user=u:p", "--dial-timeout=1s", *command.split()]
+        assert cli.run(line) == 1
+        found, told = capfd.readouterr()
+        assert words.format(well) in found
+        assert said.format(hung) in told
+        line[1] = hung
+        assert cli.run(line) == (1 if "health" in command else 2)
+
+
 def test_a_request_over_two_mebibytes_is_not_sent() -> None:
     client = Client(_CONFIG, ("127.0.0.1:1",))
     request = rpc_pb2.PutRequest(key=b"k", value=bytes(2 * 1024 * 1024))

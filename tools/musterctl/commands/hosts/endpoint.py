@@ -60,8 +60,8 @@ def health(invocation: Invocation) -> None:
 def _probe(s: Session, endpoint: str) -> EndpointHealth:
     started = time.monotonic_ns()
     healthy, reason = True, ""
+    client = s.client(endpoint)
     try:
-        client = s.client(endpoint)
         request = rpc_pb2.RangeRequest(key=b"health")
         try:
             client.unary("KV/Range", request, rpc_pb2.RangeResponse, s.timeout_s, True)
@@ -73,7 +73,7 @@ def _probe(s: Session, endpoint: str) -> EndpointHealth:
         reason = _alarms(s, client)
         healthy = not reason
     except RequestError as error:
-        took = duration(time.monotonic_ns() - started)
+        took = "" if client.logs_in else duration(time.monotonic_ns() - started)  # as etcdctl
         healthy, reason = False, str(error)
     return EndpointHealth(endpoint, healthy, took, reason)
 
