@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
 import socket
 import ssl
 import threading
@@ -293,6 +294,24 @@ def test_a_wait_goes_on_however_often_its_connection_breaks(monkeypatch: pytest.
     with host(lambda asked: next(broken, (200, NODE))) as (url, seen):
         monkeypatch.setattr(asking, "time", SimpleNamespace(monotonic=lambda: 6.0 * len(seen)))
         assert Client(url, timeout=10).wait("/a", index=3).node.value == "1"
+
+
+def test_a_wait_leaves_a_host_that_stands_still(silent: str) -> None:
+    """It stayed there for ever, and missed all events."""
+    def slow(asked: object) -> Said:
+        time.sleep(0.6)
+        return 200, NODE
+
+    def waited(urls: list[str], timeout: float) -> v2.Result:
+        return asyncio.run(asyncio.wait_for(v2.Client(urls, timeout=timeout).wait("/a"), 10))
+
+    with host(lambda asked: (200, NODE)) as (good, _):
+        assert waited([silent, good], 1).node.value == "1"
+    with host(slow) as (url, seen):  # no wait: its head comes with its answer
+        assert Client(url, timeout=0.3).ask("GET", "/keys/a", timeout=math.inf).status == 200
+        assert len(seen) == 1
+    with pytest.raises(Unreachable, match="no answer in time"):
+        waited([silent], 0.3)
 
 
 @pytest.mark.parametrize("answer", [None, (200, BROKEN)])

@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -61,14 +61,15 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """``sent``: perhaps in part. ``waits``: its answer may take any time. ``from_now``: it waits for the next
-    event. ``since``: when its last attempt began to wait."""
+    """``sent``: perhaps in part. ``waits``: its answer may take any time; not the head of it, where it is
+    ``for_event``. ``from_now``: it waits for the next one. ``since``: when its last attempt began to wait."""
 
     method: str
     target: str
     headers: Sequence[tuple[str, str]]
     body: bytes
     waits: bool = False
+    for_event: bool = False
     sent: bool = False
     from_now: bool = False
     since: float = math.inf
@@ -88,8 +89,8 @@ class Request:
 
 
 async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
-    """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, and for all of
-    what can be tried again."""
+    """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, for the head of
+    a wait's answer, and for all of what else can be tried again."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     async with asyncio.timeout(share_s) as limit:
@@ -99,10 +100,16 @@ async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
             server_hostname=(tls.server_name or parts.hostname or "").removesuffix(".") if secure else None)
         _kept_alive(writer.get_extra_info("socket"))
         request.sent = True
-        if request.waits or request.method != "GET":
+        if request.method != "GET" or (request.waits and not request.for_event):
             limit.reschedule(None)
+
+        def begun(head: Answer) -> None:
+            request.begun(head)
+            if request.waits:
+                limit.reschedule(None)
+
         try:
-            return await _exchanged(request, reader, writer, [
+            return await _exchanged(begun, reader, writer, [
                 h11.Request(method=request.method, target=request.target, headers=[
                     ("Host", parts.netloc), ("Connection", "close"),
                     ("Content-Length", str(len(request.body))), *request.headers]),
@@ -136,7 +143,8 @@ def _kept_alive(connection: socket.socket) -> None:
 
 
 async def _exchanged(
-    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, events: Sequence[h11.Event]
+    begun: Callable[[Answer], None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
+    events: Sequence[h11.Event],
 ) -> Answer:
     state = h11.Connection(h11.CLIENT)
     for event in events:
@@ -151,7 +159,7 @@ async def _exchanged(
         elif isinstance(told, h11.Response):
             status = told.status_code
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
-            request.begun(Answer(status, headers, b""))
+            begun(Answer(status, headers, b""))
         elif isinstance(told, h11.Data):
             body += told.data
         elif isinstance(told, h11.EndOfMessage):
