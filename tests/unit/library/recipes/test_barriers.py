@@ -15,7 +15,7 @@ from muster_client import ops
 from muster_client.model import Found, KeyValue, TxnResult
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
-from muster_client.recipes import late
+from muster_client.recipes import barriers, late
 from muster_client.recipes.barriers import DoubleBarrier
 from muster_client.wire import engine
 
@@ -162,6 +162,29 @@ def test_a_barrier_is_opened_whose_holder_got_no_answer(answer: Any) -> None:
             closed, opened = line.asked
             assert line.deletes(b"l/1") == [opened]
             assert opened.compare[0].value == closed.success[0].request_put.value != b""
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+def test_a_barrier_is_opened_whose_holder_was_cancelled_before_it_was_closed(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its put was on its way to a slow leader: the look that tidied up found nothing, and nobody held it."""
+    monkeypatch.setattr(barriers, "_AGAIN_S", 0.1)
+    failed = pb.TxnResponse(header=pb.ResponseHeader(revision=9))
+    line = Line(None, failed, failed)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            closing = asyncio.create_task(client.barrier("l/1").hold())
+            await until(lambda: line.asked)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            await until(lambda: len(line.asked) == 4)
+            await asyncio.sleep(0.3)
+            assert line.deletes(b"l/1") == line.asked[1:4]
 
     with scripted(line.methods) as address:
         asyncio.run(main())

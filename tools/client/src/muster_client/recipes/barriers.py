@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,8 @@ from muster_client.wire import engine
 
 if TYPE_CHECKING:
     from muster_client.client import Client
+
+_LOOKS, _AGAIN_S = 3, 4.0  # for a put that was cancelled: a server gives it up within 7 s
 
 
 class Barrier:
@@ -53,10 +56,19 @@ class Barrier:
         self._token, self._origin = result.revision, engine.Origin()
         return self
 
-    async def _opened(self, own: bytes) -> None:
-        """Nobody else opens what this closed without an answer."""
-        await self._client.txn(
-            ops.when(ops.key(self.key).value == own).then(ops.delete(self.key)), repeatable=True)
+    async def _opened(self, own: bytes, looks: int = _LOOKS) -> None:
+        """Nobody else opens what this closed without an answer, perhaps only behind the first look."""
+        opened = False
+        try:
+            opened = bool(await self._client.txn(
+                ops.when(ops.key(self.key).value == own).then(ops.delete(self.key)), repeatable=True))
+        finally:
+            if not opened and looks > 1 and not engine.has_ended():
+                engine.submit(self._opened_later(own, looks - 1))
+
+    async def _opened_later(self, own: bytes, looks: int) -> None:
+        await asyncio.sleep(_AGAIN_S)
+        await self._opened(own, looks)
 
     async def release(self) -> None:
         """Open it, also where another closed it."""
