@@ -33,7 +33,8 @@ _SHELLS_SIGNAL = 128  # added to a signal's number
 def main() -> NoReturn:
     """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
     _begin_in_utf8()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     warnings.simplefilter("ignore", ResourceWarning)  # of such connections, in Python's development mode
     _open_streams()
     try:

@@ -133,6 +133,17 @@ def test_what_fails_elsewhere_is_no_failed_output() -> None:
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, b"TimeoutError")
 
 
+@pytest.mark.parametrize(("given", "code"), [("SIG_IGN", 7), ("default_int_handler", -signal.SIGINT)])
+def test_an_interrupt_that_the_parent_ignores_ends_nothing(given: str, code: int) -> None:
+    """A shell's script has its jobs in the background ignore it: Ctrl-C is meant for others."""
+    program = (
+        "import os, signal; from tools.musterctl import cli\n"
+        f"signal.signal(signal.SIGINT, signal.{given})\n"
+        "cli.run = lambda line: os.kill(os.getpid(), signal.SIGINT) or 7\n"
+        "cli.main()")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == code
+
+
 def test_connections_that_the_end_closes_are_no_warnings() -> None:
     """They were, after right output, where Python warns of everything."""
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -89,9 +89,9 @@ def perf(invocation: Invocation) -> None:
     client, prefix = s.client(), invocation.flags.string("prefix")
     span = free_prefix(client, prefix)
     stopped = threading.Event()
-    signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
     measured = drive(client, load, raw(prefix), DURATION_S, _PUT_TIMEOUT_S, stopped)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # another one ends the process
+    signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # another one ends the process
     try:
         revision = delete(client, span)
     except RequestError as error:
