@@ -63,6 +63,26 @@ def test_a_closed_client_fails_its_calls() -> None:
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_a_host_that_hashes_for_long_is_asked_once(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each attempt ended before it was done, and another one made it begin anew."""
+    monkeypatch.setattr(calls, "_ATTEMPT_S", 0.2)
+    asked: list[pb.HashKVRequest] = []
+
+    def hash_kv(request: pb.HashKVRequest, context: Context) -> pb.HashKVResponse:
+        asked.append(request)
+        time.sleep(0.7)
+        return pb.HashKVResponse(hash=5)
+
+    async def main() -> None:
+        async with m.Client([address, "127.0.0.1:1"] if named else address, timeout=0.1) as client:
+            found = await client.maintenance.hash_kv(address if named else "", timeout=1.2)
+            assert (found.hash, len(asked)) == (5, 1)
+
+    with scripted({"Maintenance/HashKV": hash_kv}) as address:
+        asyncio.run(main())
+
+
 def test_a_closed_client_fails_those_who_wait_for_its_login() -> None:
     logins: list[int] = []
 

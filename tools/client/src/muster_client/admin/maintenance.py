@@ -100,16 +100,25 @@ class Maintenance:
         await self._caller.unary(_DEFRAGMENT, pb.DefragmentRequest(), timeout=timeout, needs_leader=False,
                                  at=endpoint)
 
-    async def hash(self, endpoint: str = "") -> int:
+    async def hash(self, endpoint: str = "", *, timeout: float | None = None) -> int:
         """Of a host's whole file; only files of one kind of server are alike."""
-        return (await self._caller.unary(_HASH, pb.HashRequest(), needs_leader=False, at=endpoint)).hash
+        answer = await self._caller.unary(_HASH, pb.HashRequest(), timeout=timeout, needs_leader=False,
+                                          at=self._at(endpoint))
+        return answer.hash
 
-    async def hash_kv(self, endpoint: str = "", *, revision: int = 0) -> Hash:
+    async def hash_kv(
+        self, endpoint: str = "", *, revision: int = 0, timeout: float | None = None
+    ) -> Hash:
         """Of a host's keys up to a revision; 0: the latest."""
-        answer = await self._caller.unary(
-            _HASH_KV, pb.HashKVRequest(revision=revision), needs_leader=False, at=endpoint)
+        answer = await self._caller.unary(_HASH_KV, pb.HashKVRequest(revision=revision), timeout=timeout,
+                                          needs_leader=False, at=self._at(endpoint))
         return Hash(endpoint, answer.hash, answer.hash_revision or revision or answer.header.revision,
                     answer.compact_revision)
+
+    def _at(self, endpoint: str) -> str:
+        """A lone endpoint is named: one attempt there has the whole time."""
+        names = self._caller.connections.names
+        return endpoint or (names[0] if len(names) == 1 else "")
 
     async def move_leader(self, member: int) -> None:
         """Let another member lead. The leader must be among the endpoints: MusterError."""

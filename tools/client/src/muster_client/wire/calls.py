@@ -253,12 +253,12 @@ class Caller:
         on_send: Callable[[], None] | None = None, at: str = "",
     ) -> Answer:
         """The answer. MusterError: ``maybe_done`` says whether the request may have been done. From any loop.
-        ``on_send`` is called before each attempt. ``at``: only this endpoint is asked."""
+        ``on_send`` is called before each attempt. ``at``: only this endpoint is asked, for the whole time."""
         if self.guard is not None:
             self.guard(method.name, request)
         timeout_s = self.timeout_s if timeout is None else timeout
         how = _How(time.monotonic() + timeout_s, repeatable or method.repeatable, needs_leader, anonymous,
-                   on_send, at, self._attempt_s)
+                   on_send, at, timeout_s if at else self._attempt_s)
         if self._observer is not None:
             return await self._observed(self._observer, method, request, how)
         return await self._asked(method, request, how)
