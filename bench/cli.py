@@ -268,14 +268,16 @@ app.command("run", help="Run several tests one after the other, with the same op
 
 def _load_all(tests: Sequence[str], given: dict[str, Any]) -> None:
     """Make the runs, show them, and exit with one of the codes of ``app``'s epilog."""
+    results: list[dict[str, Any]] = []
     try:
         limits = outcome.thresholds(given["fail_if"])
         if given["save"] is not None:
             given["save"].open("a").close()  # what cannot be written is found out before the load
-        results = _runs(tests, given)
-        text = json.dumps(results[0] if len(results) == 1 else results) + "\n"
-        if given["save"] is not None:
-            given["save"].write_text(text, encoding="utf-8")
+        try:
+            _runs(tests, given, results)
+        finally:  # the next one may fail
+            if results:
+                _tell(results, given)
         met = [f"{limit.text}: {one['command']}, {one['settings']['clients']} clients"
                for one in results for limit in limits if limit.met(one)]
     except ValueError as error:
@@ -285,12 +287,19 @@ def _load_all(tests: Sequence[str], given: dict[str, Any]) -> None:
         raise typer.Exit(1) from None
     except asyncio.CancelledError:  # Ctrl-C before the first run, or twice
         raise typer.Exit(130) from None
-    if given["as_json"] or given["as_csv"]:
-        sys.stdout.write(text if given["as_json"] else outcome.table(results))
     for line in met:
         _errors.print(f"failed: {line}", style="red", markup=False)
     if code := _exit_code(results, met, any(limit.figure == "errors" for limit in limits)):
         raise typer.Exit(code)
+
+
+def _tell(results: Sequence[dict[str, Any]], given: dict[str, Any]) -> None:
+    """Where a file or a program wants them. OSError."""
+    text = json.dumps(results[0] if len(results) == 1 else results) + "\n"
+    if given["save"] is not None:
+        given["save"].write_text(text, encoding="utf-8")
+    if given["as_json"] or given["as_csv"]:
+        sys.stdout.write(text if given["as_json"] else outcome.table(results))
 
 
 def _exit_code(results: Sequence[dict[str, Any]], met: Sequence[str], errors_limited: bool) -> int:
@@ -301,20 +310,19 @@ def _exit_code(results: Sequence[dict[str, Any]], met: Sequence[str], errors_lim
     return int(not errors_limited and any(one["errors"] for one in results))
 
 
-def _runs(tests: Sequence[str], given: dict[str, Any]) -> list[dict[str, Any]]:
-    """A run of each test with each number of clients, shown as it ends. ValueError, RunError or OSError."""
+def _runs(tests: Sequence[str], given: dict[str, Any], results: list[dict[str, Any]]) -> None:
+    """A run of each test with each number of clients, shown as it ends and appended to the results.
+    ValueError, RunError or OSError."""
     if given["as_json"] and given["as_csv"]:
         raise ValueError("--json and --csv exclude each other")
     before = [(path, outcome.saved(path))
               for path in map(Path, given["against"].split(",")) if given["against"]]
     stages = [int(n) for n in given["stages"].split(",") if n] if given["stages"] else [given["clients"]]
-    results: list[dict[str, Any]] = []
     for name in tests:
         for clients in stages:
             if not results or not results[-1]["interrupted"]:
                 results.append(_one(name, COMMANDS[name], {**given, "clients": clients}))
                 _show(results[-1], given, before)
-    return results
 
 
 def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:

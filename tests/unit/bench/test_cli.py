@@ -375,6 +375,24 @@ def test_a_run_is_told_over_a_saved_one(etcd: System, tmp_path: Path) -> None:
     assert "has no put with 2 clients" in bench(*options, "--clients", "2", "--against", str(saved)).stdout
 
 
+def test_a_run_that_fails_takes_no_others_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file stayed empty, and nothing was printed, hours of runs or not."""
+    def one(name: str, command: cli.Command, given: dict[str, Any]) -> dict[str, Any]:
+        if given["clients"] > 1:
+            raise ConnectionRefusedError("a host was restarted")
+        return {"interrupted": False, "errors": {}}
+
+    monkeypatch.setattr(cli, "_one", one)
+    saved = tmp_path / "r.json"
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["put", "--stages", "1,100", "--json", "--save", str(saved)])
+    told = capsys.readouterr()
+    assert (ended.value.code, "a host was restarted" in told.err) == (1, True)
+    assert json.loads(told.out) == json.loads(saved.read_text()) == {"interrupted": False, "errors": {}}
+
+
 def test_what_cannot_be_saved_is_found_out_before_the_load(tmp_path: Path) -> None:
     done = bench("put", "--save", str(tmp_path / "nowhere" / "x"), "--endpoints", "127.0.0.1:1", code=1)
     assert "No such file or directory" in done.stderr
