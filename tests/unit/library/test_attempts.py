@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import math
 import pickle
 import threading
 import time
@@ -80,6 +81,17 @@ def test_a_host_that_hashes_for_long_is_asked_once(named: bool, monkeypatch: pyt
             assert (found.hash, len(asked)) == (5, 1)
 
     with scripted({"Maintenance/HashKV": hash_kv}) as address:
+        asyncio.run(main())
+
+
+def test_a_write_may_have_all_the_time() -> None:
+    """Its timeout could not be written into a header: OverflowError."""
+    async def main() -> None:
+        async with m.Client(address) as client:
+            assert (await client.put("a", "1", timeout=math.inf)).revision == 7
+
+    put = pb.PutResponse(header=pb.ResponseHeader(revision=7))
+    with scripted({"KV/Put": lambda request, context: put}) as address:
         asyncio.run(main())
 
 

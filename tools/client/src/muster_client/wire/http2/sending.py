@@ -68,7 +68,7 @@ class Sender(asyncio.Protocol, Generic[Stream]):
     def _begin(self, path: str, timeout_s: float | None, metadata: Metadata) -> int:
         """Send a call's headers; its stream."""
         # Tenths, upwards: few forms are to be kept, and this side ends the call in time by itself
-        tenths = 0 if timeout_s is None else max(1, math.ceil(timeout_s * 10))
+        tenths = 0 if timeout_s in (None, math.inf) else max(1, math.ceil(timeout_s * 10))
         head = self._heads.get((path, tenths, metadata)) or self._head(path, tenths, metadata)
         stream = self._next_id
         self._next_id += 2
