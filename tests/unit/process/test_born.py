@@ -80,7 +80,11 @@ def test_a_note_without_its_seal_is_an_emptied_disk(host: Path) -> None:
 def test_data_that_the_identity_does_not_name_is_refused(host: Path) -> None:
     seal.seal(folder(host, 1), 99)
     seal.begin(folder(host, 1), 99)
-    with pytest.raises(ConfigError, match="beside it does not name that"):
+    with pytest.raises(ConfigError, match=r"beside it does not name that: .* in its cluster$"):
+        born(host, []).make(1, VOTERS, [])
+    folder(host, 0).mkdir()
+    (folder(host, 0) / bootstrap.AGREED).touch()  # a host of before has followed fewer shards
+    with pytest.raises(ConfigError, match=r"cluster\. If .* too many --shards .*: remove that"):
         born(host, []).make(1, VOTERS, [])
 
 

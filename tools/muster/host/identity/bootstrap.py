@@ -260,6 +260,7 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
     """Take over the layout that the cluster agreed on, for which this host's nodes have refused to run.
 
     Nothing is lost: no node of this host served under the wrong layout, and its new nodes have never voted.
+    Nodes of shards that the cluster lacks have met only hosts like this one (``Origin.differs``).
     """
     other = _agreed_otherwise(data_dir, identity)
     if other is None:
@@ -271,6 +272,9 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
             raise ConfigError(
                 f"{folder} is in the way: this cluster has {shards} shards, this host was made with "
                 f"{identity.shard_count}")
+    for gone in identity.first:
+        if gone >= shards:  # a shard that is born may get its number
+            seal.empty(Path(shard_dir(data_dir, gone)), identity.incarnation)
     identity = replace(identity, shard_count=shards, placement_depth=depth)
     _seal(data_dir, identity)
     write_identity(path, identity)

@@ -47,9 +47,12 @@ class BornShards:
         if shard not in noted:
             state = seal.read(folder)[1]
             if state == seal.BEGUN:
+                followed = Path(bootstrap.shard_dir(self._data_dir, 0), bootstrap.AGREED).exists()
                 raise ConfigError(
                     f"{folder} holds a node's data, and identity.json beside it does not name that: restore "
-                    "the file, or replace this host in its cluster")
+                    "the file, or replace this host in its cluster" + (
+                        ". If a first start with too many --shards (or auto) has left it: remove that "
+                        "directory, and its log in --wal-dir" if followed else ""))
             seal.seal(folder, identity.incarnation)
             sync_directory(Path(folder).parent)
             bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})

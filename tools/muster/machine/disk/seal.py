@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 
-from node.durable import SCARCE, write_whole
+from node.durable import SCARCE, sync_directory, write_whole
 
 FILE = "incarnation"
 NAME = "log-name"  # in a node's directory and in its log: the random name, and where the backup put that log
@@ -85,6 +86,24 @@ def begin(folder: str | Path, incarnation: int) -> None:
     anything."""
     if read(folder) != (incarnation, BEGUN):
         write_whole(Path(folder, FILE), f"{incarnation:016x} {BEGUN}\n".encode())
+
+
+def empty(folder: Path, incarnation: int) -> None:
+    """Its node has served nobody: the next one begins anew. After a crash a second call does the rest.
+    OSError."""
+    write_whole(folder / FILE, f"{incarnation:016x} {NEW}\n".encode())
+    if (log := folder / LOG).is_symlink():  # --wal-dir
+        place = log.readlink()
+        if place.exists():
+            shutil.rmtree(place)
+            sync_directory(place.parent)
+        log.unlink()
+    for part in folder.iterdir():
+        if part.is_dir():
+            shutil.rmtree(part)
+        elif part.name != FILE:
+            part.unlink()
+    sync_directory(folder)
 
 
 def name_log(folder: Path, log: Path, place: Path) -> None:

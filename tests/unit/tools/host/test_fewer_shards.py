@@ -1,0 +1,51 @@
+"""A host that began with more shards than its cluster has."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.unit.tools.host.test_muster_bootstrap import establish
+from tools.muster.host.identity import bootstrap
+from tools.muster.machine.disk import seal
+
+
+@pytest.mark.parametrize("logs", ["", "logs"])
+@pytest.mark.parametrize("steps", [0, 1, 99])
+def test_what_a_host_that_follows_has_too_many_of_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, logs: str
+) -> None:
+    """A shard that was born under such a number ended the whole host, at each start. ``steps``: folders that
+    are removed before a first try crashes."""
+    flags = (f"--wal-dir={tmp_path / logs}",) if logs else ()
+    data_dir = tmp_path / "data"
+    establish(data_dir, "--shards=3", *flags)
+    folders = [data_dir / "member" / f"shard-{shard}" for shard in range(3)]
+    for folder in folders:
+        for part in seal.PARTS.values():
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            (folder / part).touch()
+        (folder / bootstrap.AGREED).write_text("1 2\n", encoding="utf-8")
+        seal.begin(folder, seal.read(folder)[0])
+
+    remove, left = shutil.rmtree, [0] * steps
+
+    def crashing(path: Path) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        remove(path)
+
+    with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", crashing)
+        establish(data_dir, *flags)
+    identity, _ = establish(data_dir, *flags)
+    assert identity.shard_count == 1
+    assert seal.read(folders[0])[1] == seal.BEGUN
+    for folder in folders[1:]:
+        assert [path.name for path in folder.iterdir()] == [seal.FILE]
+        assert seal.read(folder) == (identity.incarnation, seal.NEW)
+        assert not (tmp_path / "logs" / folder.name).exists()
