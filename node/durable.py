@@ -28,6 +28,15 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.fsync(fd)
 
 
+def make_folder(path: Path, *, may_exist: bool = True) -> None:
+    """Make a folder at this absolute path, and those above it, so that all their names outlast a power
+    cut."""
+    made = [path, *(parent for parent in path.parents if not parent.exists())]
+    path.mkdir(mode=0o700, parents=True, exist_ok=may_exist)
+    for one in made:
+        sync_directory(one.parent)
+
+
 def sync_directory(path: Path) -> None:
     """Make renames, new names and removals in a directory last."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -62,8 +62,10 @@ def test_a_restored_host_outlasts_a_crash_with_its_name(
         sync(fd)
 
     monkeypatch.setattr(os, "fsync", note)
-    assert origin(snapshot, tmp_path / "1")
-    assert synced[-3:] == [str(tmp_path / "1" / "restoring"), str(tmp_path / "1"), str(tmp_path)]
+    data_dir = tmp_path / "new" / "1"
+    assert origin(snapshot, data_dir)
+    assert synced[-3:] == [str(data_dir / "restoring"), str(data_dir), str(data_dir.parent)]
+    assert str(tmp_path) in synced, "it has the name of the directory above"
 
 
 @pytest.mark.parametrize("given", ["there", "link", ".", "there/"])

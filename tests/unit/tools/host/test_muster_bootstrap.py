@@ -442,6 +442,25 @@ def test_a_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
         bootstrap.prepare_data_dir(str(tmp_path / "file"))
 
 
+@pytest.mark.parametrize("there", ["", "new", "new/data"])
+def test_the_names_of_a_first_start_outlast_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    """A host that finds no directory begins as a new one: all three of a cluster would be empty."""
+    synced, sync = set[str](), os.fsync
+
+    def note(fd: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))
+        sync(fd)
+
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)  # by its user, maybe just now
+    data_dir = tmp_path / "new" / "data"
+    monkeypatch.setattr(os, "fsync", note)
+    establish(data_dir)
+    made = {data_dir / "member", data_dir, data_dir.parent, *([] if there else [tmp_path])}
+    assert {str(path) for path in made} <= synced
+
+
 def test_peer_keys_are_a_private_pair(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     peer_keys.generate(str(path))

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from node import durable
 from tests.unit.tools.host.test_muster_bootstrap import establish
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity import bootstrap, wal_dir
+from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.wal_dir import begin_logs, made_at, point_logs
 from tools.muster.machine.disk import seal
 
@@ -43,7 +44,7 @@ def test_the_names_of_the_folders_outlast_a_power_cut(
 ) -> None:
     """A host without the log of its first start has lost its votes: it refuses to start again."""
     lasting: set[Path] = set()
-    monkeypatch.setattr(wal_dir, "sync_directory", lambda path: lasting.update(path.iterdir()))
+    monkeypatch.setattr(durable, "sync_directory", lambda path: lasting.update(path.iterdir()))
     data_dir, logs = tmp_path / "data", tmp_path / "mount" / "logs"
     establish(data_dir, f"--wal-dir={logs}", "--shards=2")
     folders = {logs / "shard-0", logs / "shard-1"}

@@ -8,6 +8,7 @@ grows, and when shards are born or dropped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -23,7 +24,7 @@ from cluster.features import growth
 from cluster.members import identity as ids
 from cluster.members.origin import NEW, Origin
 from cluster.settings import Peer
-from node.durable import write_whole
+from node.durable import make_folder, sync_directory, write_whole
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, local_address
 from tools.muster.config.tls import UNLIKE
@@ -92,14 +93,15 @@ def prepare_data_dir(data_dir: str) -> list[str]:
             f"a restore into {data_dir} has not ended: run it again, or remove {restoring} for a new host")
     os.umask(0o077)
     try:
-        os.makedirs(data_dir, mode=0o700, exist_ok=True)
-        os.makedirs(member_dir(data_dir), mode=0o700, exist_ok=True)
+        make_folder(Path(os.path.abspath(member_dir(data_dir))))
         probe = os.path.join(data_dir, ".touch")
         with open(probe, "w", encoding="utf-8"):
             pass
         os.unlink(probe)
     except OSError as e:
         raise ConfigError(f"cannot access data directory: {e.strerror}: {data_dir}") from None
+    with contextlib.suppress(OSError):  # its user may have just made it, in a directory not to be read
+        sync_directory(Path(os.path.realpath(data_dir)).parent)
     return _open_to_others(data_dir)
 
 

@@ -20,7 +20,7 @@ from cluster.bolt import Database, InvalidDatabase
 from cluster.bolt.etcd import NoBackup, checked_size
 from cluster.bolt.status import check
 from node.backup.restore import Changed, Restored, restore
-from node.durable import sync_directory
+from node.durable import make_folder, sync_directory
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, UsageError, resolve
 from tools.muster.config.settings import build
@@ -114,7 +114,7 @@ def _alone(data_dir: Path, wal_dir: str) -> Iterator[Path]:
     aside, was_there = data_dir / RESTORING, data_dir.exists()
     mask = os.umask(0o077)
     try:
-        aside.mkdir(parents=True, exist_ok=True)
+        make_folder(Path(os.path.abspath(aside)))
         lock = DataDirLock(str(aside))
         try:
             if not lock.is_there():

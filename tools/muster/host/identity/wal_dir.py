@@ -1,7 +1,7 @@
 """``--wal-dir``: each node's ``log`` is a link to its folder there.
 
 The link lets later starts and tools find the log without the flag. Another directory is refused: a replica
-without its log has lost its votes (H10).
+without its log has lost its votes (H10), and a log that is gone is never made anew.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from node.durable import sync_directory
+from node.durable import make_folder, sync_directory
 from tools.muster.config.parse import ConfigError
 from tools.muster.machine.disk import seal
 
@@ -26,7 +26,7 @@ def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
     links = [(Path(folder, LOG), Path(os.path.abspath(wal_dir), Path(folder).name)) for folder in folders]
     try:
         for log, wanted in [link for link in links if _is_wanting(*link)]:
-            _make(wanted)
+            make_folder(wanted)
             log.symlink_to(wanted)
             sync_directory(log.parent)
     except OSError as e:
@@ -38,7 +38,7 @@ def begin_wal_dir(wal_dir: str, shards: int) -> None:
     for shard in range(shards if wal_dir else 0):
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         try:
-            _make(wanted)
+            make_folder(wanted)
             _check_empty(wanted)
         except OSError as e:
             raise _unusable(wal_dir, e) from None
@@ -49,7 +49,7 @@ def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
     for shard, folder in enumerate(folders) if wal_dir else ():
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         (folder / LOG).symlink_to(wanted)
-        _make(wanted, may_exist=False)
+        make_folder(wanted, may_exist=False)
 
 
 def is_unused(wal_dir: str, folders: Iterable[Path]) -> bool:
@@ -105,14 +105,6 @@ def _is_wanting(log: Path, wanted: Path) -> bool:
     except seal.SealBroken as e:
         raise ConfigError(str(e)) from None
     return True
-
-
-def _make(wanted: Path, *, may_exist: bool = True) -> None:
-    """All names that this makes are to outlast a power cut: a log that is gone is never made anew."""
-    made = [wanted, *(parent for parent in wanted.parents if not parent.exists())]
-    wanted.mkdir(mode=0o700, parents=True, exist_ok=may_exist)
-    for path in made:
-        sync_directory(path.parent)
 
 
 def _check_empty(wanted: Path) -> None:
