@@ -232,6 +232,7 @@ class Supervisor:
             return
         self._shards_event = event
         self._forming = set(event["forming"])
+        lacking = False
         for shard, voters in event["born"].items():
             if self.runs_node(int(shard)):
                 continue
@@ -245,11 +246,13 @@ class Supervisor:
             except OSError as error:  # a full disk, or no descriptors: the other shards go on
                 self._log.error("cannot make the directory of a shard that was born; trying again",
                                 shard=int(shard), error=str(error))
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._try_again, event)
+                lacking = True
                 continue
             child = Child(spec, self._on_change)
             self.children.append(child)
             child.start()
+        if lacking:
+            asyncio.get_running_loop().call_later(_AGAIN_S, self._try_again, event)
         for shard in event["dropped"]:
             if (dropped := self._node(shard)) is not None and shard not in self._dropping:
                 self._dropping.add(shard)

@@ -444,6 +444,25 @@ def test_a_directory_that_cannot_be_made_is_tried_again_and_ends_no_host(
     assert len(host.log.all("cannot make the directory of a shard that was born; trying again")) == 2
 
 
+def test_several_directories_that_cannot_be_made_are_tried_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each had a try of its own planned for all of them: a full disk kept a CPU busy by the logged errors."""
+    monkeypatch.setattr(supervisor, "_AGAIN_S", 0.0)
+    tries: list[object] = []
+    monkeypatch.setattr(Supervisor, "_try_again", lambda _, event: tries.append(event))
+    host = Host(tmp_path, node_0=GOOD)
+    host.full = 2
+    event = {"born": {"3": [1], "4": [1]}, "forming": [], "dropped": []}
+
+    async def scenario() -> None:
+        host.supervisor._follow_shards(event)
+        await asyncio.sleep(0.05)
+
+    assert host.run(scenario) == 0
+    assert (host.full, tries) == (0, [event])
+
+
 def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
     host = Host(tmp_path, node_0=GOOD, node_3=GOOD, front_0=GOOD)
 
