@@ -70,6 +70,36 @@ def test_a_seal_without_its_note_has_never_run(host: Path) -> None:
     assert made == [(1, VOTERS)]
 
 
+@pytest.mark.parametrize("code", [errno.ENFILE, errno.EIO])
+def test_an_identity_that_lacks_a_file_to_be_read_is_no_damaged_one(
+    host: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It ended the whole host, whose other shards go on where the next try finds one."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", Mock(side_effect=OSError(code, os.strerror(code))))
+        with pytest.raises(ConfigError if code == errno.EIO else OSError, match=os.strerror(code)):
+            born(host, []).make(1, VOTERS, [])
+    born(host, made := []).make(1, VOTERS, [])
+    assert made == [(1, VOTERS)]
+
+
+def test_a_log_that_has_no_room_yet_has_its_place_before_its_node_starts(host: Path) -> None:
+    """``--wal-dir``: a full disk there ended the whole host."""
+    seal.seal(folder(host, 0), 99)
+    (host / "logs").write_text("in the way")
+    config = Mock(data_dir=str(host), values={"wal-dir": str(host / "logs")})
+    placed: list[Path] = []
+    shards = BornShards(
+        str(host), str(host), lambda: bootstrap.place_all_logs(config),
+        lambda shard, voters, cpus: placed.append((folder(host, shard) / "log").readlink()) or Mock())
+    for _ in range(2):
+        with pytest.raises(NotADirectoryError):
+            shards.make(1, VOTERS, [])
+    (host / "logs").unlink()
+    shards.make(1, VOTERS, [])
+    assert placed == [host / "logs" / "shard-1"]
+
+
 def test_a_note_without_its_seal_is_an_emptied_disk(host: Path) -> None:
     born(host, []).make(1, VOTERS, [])
     (folder(host, 1) / seal.FILE).unlink()

@@ -24,13 +24,13 @@ from cluster.features import growth
 from cluster.members import identity as ids
 from cluster.members.origin import NEW, Origin
 from cluster.settings import Peer
-from node.durable import make_folder, sync_directory, write_whole
+from node.durable import SCARCE, make_folder, sync_directory, write_whole
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig, local_address
 from tools.muster.config.tls import UNLIKE
 from tools.muster.config.urls import in_url, parse_peer_url, resolved
 from tools.muster.host.identity import joining
-from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs
+from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs, told
 from tools.muster.machine.disk import seal
 
 # the second: of a host that joined; older versions must not take it for a founder. The third: of a host whose
@@ -137,11 +137,14 @@ def _identity_file(data_dir: str) -> Path:
 
 
 def known(data_dir: str) -> Identity:
-    """ConfigError: there is no identity, or it cannot be read."""
+    """ConfigError: there is no identity, or it cannot be read. OSError: not now, for lack of files or
+    memory."""
     path = _identity_file(data_dir)
     try:
         return _known(path, path.read_bytes())
     except OSError as e:
+        if e.errno in SCARCE:
+            raise
         raise ConfigError(f"{data_dir} holds no data of a host ({path}: {e.strerror})") from None
 
 
@@ -225,13 +228,15 @@ def note_dropped(data_dir: str, shards: Collection[int]) -> None:
         write_identity(_identity_file(data_dir), noted)
 
 
-def place_all_logs(config: ServerConfig) -> None:
-    """Where ``--wal-dir`` says, also of shards that were born. ConfigError."""
-    _place_logs(config, known(config.data_dir))
+def place_all_logs(config: ServerConfig, identity: Identity | None = None) -> None:
+    """Where ``--wal-dir`` says, also of shards that were born. ConfigError, OSError."""
+    shards = (identity or known(config.data_dir)).shards
+    place_logs(config.values["wal-dir"], [shard_dir(config.data_dir, shard) for shard in shards])
 
 
 def _place_logs(config: ServerConfig, identity: Identity) -> None:
-    place_logs(config.values["wal-dir"], [shard_dir(config.data_dir, shard) for shard in identity.shards])
+    with told(config.values["wal-dir"]):
+        place_all_logs(config, identity)
 
 
 def was_removed(data_dir: str) -> bool:

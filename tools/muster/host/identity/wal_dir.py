@@ -7,7 +7,8 @@ without its log has lost its votes (H10), and a log that is gone is never made a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from node.durable import make_folder, sync_directory
@@ -20,28 +21,23 @@ _WHOLE = "db/CURRENT"  # exists as long as the log does
 
 def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
     """Link the logs of these nodes' directories into ``wal_dir``, by the directories' names; "": leave them.
-    ConfigError: no link is made if one is refused."""
+    ConfigError: no link is made if one is refused. OSError."""
     if not wal_dir:
         return
     links = [(Path(folder, LOG), Path(os.path.abspath(wal_dir), Path(folder).name)) for folder in folders]
-    try:
-        for log, wanted in [link for link in links if _is_wanting(*link)]:
-            make_folder(wanted)
-            log.symlink_to(wanted)
-            sync_directory(log.parent)
-    except OSError as e:
-        raise _unusable(wal_dir, e) from None
+    for log, wanted in [link for link in links if _is_wanting(*link)]:
+        make_folder(wanted)
+        log.symlink_to(wanted)
+        sync_directory(log.parent)
 
 
 def begin_wal_dir(wal_dir: str, shards: int) -> None:
     """Make the folders of a new host's logs; "": none. ConfigError if that fails, or if one is not empty."""
     for shard in range(shards if wal_dir else 0):
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
-        try:
+        with told(wal_dir):
             make_folder(wanted)
             _check_empty(wanted)
-        except OSError as e:
-            raise _unusable(wal_dir, e) from None
 
 
 def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
@@ -112,5 +108,10 @@ def _check_empty(wanted: Path) -> None:
         raise ConfigError(f"{wanted} is not empty, and this host is new: is it another one's --wal-dir?")
 
 
-def _unusable(wal_dir: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot use --wal-dir={wal_dir}: {error.strerror}: {error.filename}")
+@contextmanager
+def told(wal_dir: str) -> Iterator[None]:
+    """An OSError becomes a ConfigError, which names the flag."""
+    try:
+        yield
+    except OSError as e:
+        raise ConfigError(f"cannot use --wal-dir={wal_dir}: {e.strerror}: {e.filename}") from None

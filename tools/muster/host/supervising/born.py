@@ -56,9 +56,9 @@ class BornShards:
             seal.seal(folder, identity.incarnation)
             sync_directory(Path(folder).parent)
             bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})
-            self._place_logs()
         else:
             seal.check(folder, identity.member_id, identity.incarnation)
+        self._place_logs()  # also where a try before this one noted it, and had no room for its log
         return self._spec(shard, noted.get(shard, voters), cpus)
 
     def drop(self, shard: int) -> None:
