@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from rocksdict import (
     WriteOptions,
 )
 
+from node.durable import SCARCE
 from node.storage.errors import LibraryRefused
 from node.storage.keys import KEYS_END, RUNS_END
 
@@ -142,7 +142,7 @@ def _flags_of_files(directory: Path) -> list[int]:
     """The flags with which this process opened the write-ahead files in a directory."""
     found = []
     for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # closed meanwhile by another thread
+        try:
             path = Path(os.readlink(f"/proc/self/fd/{fd}"))
             if path.suffix == ".log" and path.parent.samefile(directory):
                 found += [
@@ -150,6 +150,9 @@ def _flags_of_files(directory: Path) -> list[int]:
                     for line in Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
                     if line.startswith("flags:")
                 ]
+        except OSError as e:  # closed meanwhile by another thread, or this user may not look there
+            if e.errno in SCARCE:  # another start may find some
+                raise
     return [flags for flags in found if flags & os.O_ACCMODE != os.O_RDONLY]
 
 

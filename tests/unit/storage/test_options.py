@@ -3,9 +3,11 @@ loses anything."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rocksdict import DBRecoveryMode, Options, Rdict
@@ -68,6 +70,25 @@ def test_a_rocksdb_that_writes_to_the_end_of_its_file_is_refused(
     monkeypatch.setattr(options, "_flags_of_files", lambda directory: files)
     with pytest.raises(LibraryRefused, match="does not write its log at an offset of its own"):
         RaftLog.open(tmp_path, initial=CONFIGURATION)
+
+
+@pytest.mark.parametrize("code", [errno.ENFILE, errno.EACCES])
+def test_a_moment_without_files_does_not_blame_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """It stopped the host for good. A file that may not be looked at is passed over."""
+    read = Path.read_text
+
+    def lacking(path: Path, *args: Any, **keywords: Any) -> str:
+        if path.is_relative_to("/proc/self/fdinfo"):
+            raise OSError(code, os.strerror(code))
+        return read(path, *args, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", lacking)
+    with pytest.raises(OSError if code == errno.ENFILE else LibraryRefused, match=r"."):
+        RaftLog.open(tmp_path, initial=CONFIGURATION)
+    monkeypatch.undo()
+    RaftLog.open(tmp_path, initial=CONFIGURATION).close()
 
 
 def test_the_flags_of_open_files_are_found(tmp_path: Path) -> None:
