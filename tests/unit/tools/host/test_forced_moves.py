@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import structlog
 from cluster.placement.changes import shard_item
 from cluster.placement.table import State
 from node.backup.stopped.carrying import carry
+from node.storage import SyncFailed
 from node.storage.keys import range_rows
+from node.storage.state.moving import staging
 from tests.unit.backup.moving import BASE, KEYS, MOVES, copied, logged, moved, opened_state
 from tests.unit.backup.orders import OWN, PEERS
 from tools.muster.config.parse import ConfigError
@@ -31,7 +34,15 @@ def began(data_dir: Path) -> Identity:
     return identity
 
 
-def test_a_copy_that_is_further_on_than_what_is_kept_begins_again(tmp_path: Path) -> None:
+def full_disk(*_: object) -> Iterator[None]:
+    """What a removal of rows comes to there."""
+    yield
+    raise SyncFailed("IO error: No space left on device")
+
+
+def test_a_copy_that_is_further_on_than_what_is_kept_begins_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The target had copied what shard 1 had applied. Of that nothing else is left: neither the entry and the
     record, which were not synced, nor the source's state, which was not flushed."""
     order, entries = moved(1)
@@ -52,6 +63,10 @@ def test_a_copy_that_is_further_on_than_what_is_kept_begins_again(tmp_path: Path
             target.flush()
             assert target.staged is not None
             assert target.staged.whole
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "drop_span", full_disk)
+        with pytest.raises(ConfigError, match=r"cannot write: .*No space.* start again with the flag"):
+            forcing.force(str(tmp_path), began(tmp_path), structlog.get_logger())
     forcing.force(str(tmp_path), began(tmp_path), structlog.get_logger())
     with contextlib.closing(opened_state(folders[0], 0)) as target:
         assert target.staged is None

@@ -41,7 +41,7 @@ from node.backup.stopped.carrying import fold_of
 from node.durable import sync_directory
 from node.links.promises import NAME as PROMISES
 from node.replica.moving.moved import MovedKeys
-from node.storage import Position, RaftLog, StateStore, genesis
+from node.storage import NoRoom, Position, RaftLog, StateStore, genesis
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
 from node.storage.state.changes.above import drop_above
@@ -103,7 +103,7 @@ def force(data_dir: str, identity: Identity, log: Logger, *, alone: bool = False
             ) from None
         except (StorageError, NewerRecord) as e:
             raise ConfigError(f"--force-new-cluster cannot continue with this host: {e}") from None
-        except OSError as e:
+        except (OSError, NoRoom) as e:
             raise ConfigError(
                 f"--force-new-cluster: cannot write: {e}. Once it can, start again with the flag") from None
     # as etcd: the host may have been removed
