@@ -94,7 +94,7 @@ def test_no_host_begins_where_a_restore_has_not_ended(tmp_path: Path) -> None:
     """It would be an empty one, and the restore would find the directory taken."""
     aside = tmp_path / bootstrap.RESTORING
     aside.mkdir()
-    with pytest.raises(ConfigError, match=rf"a restore into {tmp_path} has not ended.* remove {aside}"):
+    with pytest.raises(ConfigError, match=rf"a restore into {tmp_path} has not ended.* empty that directory"):
         establish(tmp_path)
     assert list(tmp_path.iterdir()) == [aside]
     aside.rmdir()

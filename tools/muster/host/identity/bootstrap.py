@@ -87,10 +87,10 @@ def member_dir(data_dir: str) -> str:
 def prepare_data_dir(data_dir: str) -> list[str]:
     """Make the data directory, private to this user as all that the host's processes make. Returns warnings
     of paths with a looser mode. ConfigError if it cannot be used."""
-    restoring = os.path.join(data_dir, RESTORING)
-    if os.path.isdir(restoring) and not is_known(data_dir):
+    if os.path.isdir(os.path.join(data_dir, RESTORING)) and not is_known(data_dir):
         raise ConfigError(
-            f"a restore into {data_dir} has not ended: run it again, or remove {restoring} for a new host")
+            f"a restore into {data_dir} has not ended: run it again. For a new host, or if the restore "
+            "says that it is not empty, empty that directory first")
     os.umask(0o077)
     try:
         make_folder(Path(os.path.abspath(member_dir(data_dir))))
