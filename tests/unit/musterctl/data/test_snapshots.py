@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -61,6 +62,27 @@ def test_what_cannot_be_written_is_told_in_etcdctls_words(
     with scripted({"Maintenance/Snapshot": whole}) as address:
         assert cli.run(["--endpoints", address, "snapshot", "save", path]) == 5
     assert capsys.readouterr().err == f"Error: {said.format(path)}\n"
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (errno.EINVAL, 0), (errno.EACCES, 0), (errno.EIO, 5)])
+def test_the_name_of_a_snapshot_outlasts_a_power_cut_where_its_folder_can_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, ends: int
+) -> None:
+    synced, sync = list[str](), os.fsync
+
+    def note(fd: int) -> None:
+        name = os.readlink(f"/proc/self/fd/{fd}")
+        synced.append(name)
+        if name == str(tmp_path) and code:
+            raise OSError(code, os.strerror(code))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    saved = tmp_path / "saved.db"
+    with scripted({"Maintenance/Snapshot": whole}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", str(saved)]) == ends
+    assert synced == [f"{saved}.part", str(tmp_path)]
+    assert saved.read_bytes() == WHOLE
 
 
 def test_a_file_that_is_left_over_is_made_anew(tmp_path: Path) -> None:

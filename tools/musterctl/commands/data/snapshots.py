@@ -104,8 +104,8 @@ class Progress:
 
 
 def save(invocation: Invocation) -> None:
-    """Written as ``<file>.part``, synced, then renamed."""
-    from muster_client.admin.part import opened, placed
+    """Written as ``<file>.part``, synced, then renamed, which is synced, too."""
+    from muster_client.admin.part import lasting, opened, placed
 
     from tools.musterctl.client import RequestError, session
 
@@ -139,6 +139,7 @@ def save(invocation: Invocation) -> None:
             file.flush()
             os.fsync(file.fileno())
             placed(part, file.fileno(), path)
+        lasting(path)
     except (RequestError, Exit) as error:  # an Exit is a failed login: within etcdctl's command as well
         raise Exit(5, str(error)) from None
     except OSError as error:

@@ -8,6 +8,8 @@ import fcntl
 import os
 
 _TRIES = 20  # at a file that savers before this one leave; some file systems show another one each time
+# of a folder: it may not be read, or its file system has no such thing
+_NO_SYNC = (errno.EACCES, errno.EINVAL, errno.ENOTSUP)
 
 
 def opened(name: str | os.PathLike[str]) -> int:
@@ -34,6 +36,19 @@ def placed(name: str | os.PathLike[str], descriptor: int, path: str | os.PathLik
     if not _has(name, descriptor):
         raise OSError(errno.ESTALE, "it is another file now", os.fspath(name), None, os.fspath(path))
     os.replace(name, path)
+
+
+def lasting(path: str | os.PathLike[str]) -> None:
+    """Its new name outlasts a power cut, where its folder can be synced. OSError."""
+    try:
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def dropped(name: str | os.PathLike[str], descriptor: int) -> None:

@@ -98,11 +98,7 @@ class _Part:
             parting.placed(self._name, file.fileno(), self.path)
             self._file = None
             file.close()
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        parting.lasting(self.path)
 
     def drop(self) -> None:
         """Nothing is left of it, unless it has its name."""
