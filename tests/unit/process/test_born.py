@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_a_dropped_shard_leaves_nothing(host: Path) -> None:
     genesis.parent.rmdir()
     assert [path.name for path in (host / "member").iterdir() if path.is_dir()] == ["shard-2"]
     assert bootstrap.known(str(host)).shards == (0, 2)
+
+
+def test_a_drop_takes_no_file_for_a_directory(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forced start's file is the only copy of what it dropped."""
+    removed: list[Path] = []
+    kept = host / "member" / "dropped-1.jsonl"
+    kept.touch()
+    born(host, []).make(1, VOTERS, [])
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **_: removed.append(path))
+    born(host, []).drop(1)
+    finish_drops(str(host))
+    assert set(removed) == {host / "member" / "dropped-shard-1"}
 
 
 @pytest.mark.parametrize("noted", [True, False])

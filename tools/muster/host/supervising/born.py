@@ -25,6 +25,7 @@ from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.machine.disk import seal
 
 _DROPPED = "dropped-"  # before a directory's name: nothing in it is needed any more
+_LEFT = f"{_DROPPED}shard-*"  # not dropped-N.jsonl, a forced start's only copy of what it dropped
 
 Spec = Callable[[int, Sequence[int], Sequence[int]], ChildSpec]
 
@@ -84,7 +85,7 @@ def drop_files(data_dir: str, shard: int) -> None:
 def remove_dropped(data_dir: str) -> None:
     """Remove the directories of dropped shards, with their logs elsewhere, and their notes."""
     member = Path(bootstrap.member_dir(data_dir))
-    for aside in member.glob(f"{_DROPPED}*"):
+    for aside in member.glob(_LEFT):
         if (log := aside / "log").is_symlink():
             shutil.rmtree(os.readlink(log), ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -99,7 +100,7 @@ def finish_drops(data_dir: str) -> None:
     lacking = {
         folder.name: shard for shard in bootstrap.known(data_dir).shards
         if not (folder := Path(bootstrap.shard_dir(data_dir, shard))).exists()}
-    gone = {aside.name.removeprefix(_DROPPED) for aside in member.glob(f"{_DROPPED}*")}
+    gone = {aside.name.removeprefix(_DROPPED) for aside in member.glob(_LEFT)}
     if noted := [shard for name, shard in lacking.items() if name in gone]:
         bootstrap.note_dropped(data_dir, noted)
     if gone:
