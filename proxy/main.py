@@ -133,6 +133,8 @@ class Front:
             await self._serve()
 
     def _arrived(self) -> None:
+        if self.context.stopping:
+            return
         self._beginning = self._loop.create_task(self._serve())
         self._beginning.add_done_callback(_served)
 

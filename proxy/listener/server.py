@@ -117,6 +117,7 @@ class Server:
     async def stop(self, grace_s: float = 0.0, last: Callable[[], None] | None = None) -> None:
         """No new connections; GOAWAY; open calls finish within the grace; ``last`` answers the rest; all is
         closed."""
+        self._loop = asyncio.get_running_loop()  # it may never have listened
         self.stopping = True
         for listener in self._listeners:
             listener.close()

@@ -169,6 +169,22 @@ def test_a_front_that_joins_stops_before_it_serves_and_a_taken_port_ends_it(tmp_
     asyncio.run(scenario())
 
 
+def test_a_front_that_joins_and_never_serves_stops_in_order(tmp_path: Path) -> None:
+    """It has no client port yet. Its host may be stopped, or removed, before it has the cluster's data."""
+    async def scenario() -> None:
+        common = Common(
+            cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, peers=(),
+            run_dir=str(tmp_path))
+        settings = FrontSettings(common=common, index=0, listen=("http://127.0.0.1:1",), joining=True)
+        front = Front(settings, RealMachine(asyncio.get_running_loop(), common))
+        await front.start()
+        await front.stop()
+        front._arrived()
+        assert front._beginning is None, "the data has come too late"
+
+    asyncio.run(scenario())
+
+
 async def status(port: int, path: str) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
