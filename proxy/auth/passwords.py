@@ -19,6 +19,8 @@ import bcrypt
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import faults
+from proxy.threads import in_thread
 
 MOST_BYTES = 72  # of a password that count for bcrypt
 _MOST_WAITING = 1_000  # beyond it TooManyRequests for clients that have their part
@@ -112,9 +114,12 @@ class Passwords:
         def done(found: asyncio.Future[Any]) -> None:
             self._under_way -= 1
             self._begin()
-            job.then(job.failed if found.cancelled() or found.exception() is not None else found.result())
+            error = None if found.cancelled() else found.exception()
+            if error is not None:
+                faults.met("hashing a password", error)
+            job.then(job.failed if found.cancelled() or error is not None else found.result())
 
-        self._loop.run_in_executor(self._threads, job.work).add_done_callback(done)
+        in_thread(self._loop, self._threads, job.work).add_done_callback(done)
 
     def close(self) -> None:
         self._waiting.clear()

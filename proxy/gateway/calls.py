@@ -24,6 +24,7 @@ from proxy.grpc.inner import InnerCall, Served
 from proxy.grpc.timed_calls import Timing
 from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
+from proxy.threads import in_thread
 
 LARGE_BYTES = 16_384  # of a text whose requests are translated in a thread
 LARGE_ANSWER_BYTES = 65_536  # of an answer: this program has made it
@@ -57,8 +58,8 @@ class Room:
         if size <= large_bytes:
             then(guarded())
             return
-        self.loop.run_in_executor(self._pool, guarded).add_done_callback(
-            lambda done: None if done.cancelled() else then(done.result()))
+        in_thread(self.loop, self._pool, guarded).add_done_callback(
+            lambda done: None if done.cancelled() else then(done.exception() or done.result()))
 
 
 def requests_of(target: Target, text: bytes, end: bytes = b"") -> Iterator[bytes | None]:

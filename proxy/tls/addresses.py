@@ -44,6 +44,8 @@ async def by_name(certificate: Certificate, address: str, resolver: Names) -> st
         own = [name.removesuffix(".") for name in await resolver.of(address)]
     except OSError as error:
         failed = f" (lookup {address}: {error.strerror or error})"
+    except RuntimeError as error:  # no thread can be started
+        failed = f" (lookup {address}: {error})"
     if any(name in names or name.endswith(wild) for name in own):
         return ""
     for name in names:
@@ -51,6 +53,9 @@ async def by_name(certificate: Certificate, address: str, resolver: Names) -> st
             found = await resolver.addresses(name)
         except OSError:
             failed = f" (lookup {name}: no such host)"
+            continue
+        except RuntimeError as error:
+            failed = f" (lookup {name}: {error})"
             continue
         except ValueError:  # no name at all
             continue

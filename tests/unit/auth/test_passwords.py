@@ -11,6 +11,7 @@ import pytest
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.faults import faults
 from proxy.auth.passwords import Passwords
 from tests.unit.proxy.fakes import FakeCall
 
@@ -20,8 +21,13 @@ class Loop:
 
     def __init__(self) -> None:
         self.given: list[tuple[Callable[[], Any], Future[Any]]] = []
+        self.starts_none = False
+
+    create_future = Future[Any]
 
     def run_in_executor(self, threads: object, work: Callable[[], Any]) -> Future[Any]:
+        if self.starts_none:
+            raise RuntimeError("can't start new thread")
         found = Future[Any]()
         self.given.append((work, found))
         return found
@@ -146,6 +152,20 @@ def test_nothing_is_compared_for_who_is_gone(monkeypatch: pytest.MonkeyPatch) ->
     assert [right for _, right in asked.told].count(True) == 3
     assert len(asked.told) == 1001, "the others have failed: each is told"
     assert not asked.passwords._waiting
+
+
+def test_logins_go_on_once_threads_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that met the limit were never answered, and nobody logged in any more."""
+    asked = Asked(monkeypatch)
+    asked.loop.starts_none = True
+    assert asked.check(asking("a"))
+    assert asked.check(asking("b"))
+    assert asked.told == [("a", False), ("b", False)]
+    assert [str(error) for _, error in faults.take()] == ["can't start new thread"]
+    asked.loop.starts_none = False
+    assert asked.check(asking("c"))
+    asked.loop.work()
+    assert asked.told[-1] == ("c", True)
 
 
 def test_threads_compare_and_hash() -> None:

@@ -72,6 +72,20 @@ def test_names_that_hang_hold_up_no_other_work(monkeypatch: pytest.MonkeyPatch) 
     asyncio.run(scenario())
 
 
+def test_a_client_is_refused_where_no_thread_can_look_up_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the process."""
+
+    def start(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    refusal = 'tls: "127.0.0.1" does not match any of DNSNames [%s] (lookup %s'
+    assert asyncio.run(by_name(certificate(("*.a",)), NAME, NAMES)) == (
+        refusal % ('"*.a"', NAME) + ": can't start new thread)")
+    assert asyncio.run(by_name(certificate(("a.b",)), NAME, NAMES)) == (
+        refusal % ('"a.b"', "a.b") + ": can't start new thread)")
+
+
 def _answer(connection: http.client.HTTPSConnection) -> bytes:
     try:
         connection.request("GET", "/metrics")

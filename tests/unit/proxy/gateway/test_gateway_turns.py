@@ -115,6 +115,29 @@ async def _messages() -> None:
     await front.until(MANY + len(large) // len(CREATE))
 
 
+def test_a_thread_that_cannot_be_started_ends_its_request_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ended the process, where an answer was to be translated."""
+    asyncio.run(_without_threads(monkeypatch))
+
+
+async def _without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    front, told = Front(), list[Any]()
+    with monkeypatch.context() as limited:
+        limited.setattr("threading.Thread.start", start)
+        front.room.work(LARGE_BYTES + 1, lambda: "an answer", told.append)
+    async with asyncio.timeout(LIMIT_S):
+        while not told:
+            await asyncio.sleep(0)
+        assert isinstance(told.pop(), RuntimeError)
+        front.room.work(LARGE_BYTES + 1, lambda: "an answer", told.append)
+        while not told:
+            await asyncio.sleep(0)
+    assert told == ["an answer"]
+
+
 def test_a_body_with_very_many_requests_is_taken_in_turns() -> None:
     """40,000 watches in a body held the loop for 2 s."""
     asyncio.run(_body())
