@@ -16,6 +16,7 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from cluster.faults import HANDLER_MISTAKES, faults
+from proxy.metrics.scrapes import REST_S
 
 LIMIT_S = 0.5
 _MOST_BYTES = 4 << 20
@@ -50,7 +51,8 @@ class Siblings:
         self._own = own
         self._look = look
         self._server: asyncio.Server | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        self._waiting: list[Callable[[Iterable[Metric]], None]] = []  # for the next collection
+        self._gathering: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         if self._count > 1:
@@ -70,23 +72,35 @@ class Siblings:
             await writer.wait_closed()
 
     def gather(self, done: Callable[[Iterable[Metric]], None]) -> None:
-        """``done`` gets the figures of all fronts, labelled; those of a single front as they are."""
+        """``done`` gets the figures of all fronts, labelled; those of a single front as they are.
+        One collection at a time, and a rest behind it: what asks meanwhile shares the next one."""
         if self._count <= 1:
             done(self._own())
             return
-        task = asyncio.get_running_loop().create_task(self._gather(done))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+        self._waiting.append(done)
+        if self._gathering is None:
+            self._gathering = asyncio.get_running_loop().create_task(self._gather())
 
-    async def _gather(self, done: Callable[[Iterable[Metric]], None]) -> None:
+    async def _gather(self) -> None:
         others = [i for i in range(self._count) if i != self._index]
-        answers = await asyncio.gather(*[self._ask(i) for i in others])
-        found = {i: families for i, families in zip(others, answers, strict=True) if families is not None}
         try:
-            found[self._index] = encode(self._own())
-        except HANDLER_MISTAKES as error:
-            faults.met("counting for metrics", error)
-        done(labelled(found))
+            while self._waiting:
+                waiting, self._waiting = self._waiting, []
+                answers = await asyncio.gather(*[self._ask(i) for i in others])
+                found = {i: answer for i, answer in zip(others, answers, strict=True) if answer is not None}
+                try:
+                    found[self._index] = encode(self._own())
+                except HANDLER_MISTAKES as error:
+                    faults.met("counting for metrics", error)
+                families = list(labelled(found))
+                for done in waiting:
+                    try:
+                        done(families)
+                    except HANDLER_MISTAKES as error:
+                        faults.met("answering with all fronts' figures", error)
+                await asyncio.sleep(REST_S)
+        finally:
+            self._gathering = None
 
     async def _ask(self, index: int) -> Families | None:
         writer = None
@@ -105,8 +119,8 @@ class Siblings:
                 writer.close()
 
     def close(self) -> None:
-        for task in self._asking:
-            task.cancel()
+        if self._gathering is not None:
+            self._gathering.cancel()
         if self._server is not None:
             self._server.close()
             with contextlib.suppress(FileNotFoundError):

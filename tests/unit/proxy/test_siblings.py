@@ -50,6 +50,43 @@ def test_a_front_alone_needs_no_label_and_no_socket(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_those_that_ask_meanwhile_share_the_next_collection(tmp_path: Path) -> None:
+    """Any client may ask, by /v2/stats/store: 50 at once held a front for most of a second."""
+
+    async def scenario() -> None:
+        collected = [0, 0]
+
+        def own(index: int) -> list[Metric]:
+            collected[index] += 1
+            return figures(collected[index])
+
+        fronts = [Siblings(str(tmp_path), i, 2, lambda i=i: own(i), lambda: None) for i in (0, 1)]  # type: ignore[misc]
+        for front in fronts:
+            await front.start()
+        told: list[int] = []
+
+        def ask(name: int) -> None:
+            def done(families: Iterable[Metric]) -> None:
+                told.append(name)
+                assert set(seen(families).values()) == {1 + name // 50}, "what was before it asked is old"
+                if name < 50:
+                    ask(name + 50)
+
+            fronts[0].gather(done)
+
+        for name in range(50):
+            ask(name)
+        async with asyncio.timeout(60):
+            while len(told) < 100:
+                await asyncio.sleep(0.01)
+        assert told == list(range(100))
+        assert collected == [2, 2]
+        for front in fronts:
+            front.close()
+
+    asyncio.run(scenario())
+
+
 def test_fronts_that_are_gone_or_silent_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(siblings, "LIMIT_S", 1.0)
 
