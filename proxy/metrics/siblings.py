@@ -65,11 +65,13 @@ class Siblings:
         return f"{self._run_dir}/front-{index}.sock"
 
     async def _tell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             await asyncio.get_running_loop().run_in_executor(None, self._look)
             writer.write(json.dumps(encode(self._own())).encode())
+        except HANDLER_MISTAKES as error:
+            faults.met("counting for another front", error)
+        finally:
             writer.close()
-            await writer.wait_closed()
 
     def gather(self, done: Callable[[Iterable[Metric]], None]) -> None:
         """``done`` gets the figures of all fronts, labelled; those of a single front as they are.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from cluster.faults import faults
 from proxy.metrics import siblings
 from proxy.metrics.siblings import Siblings, encode, labelled
 
@@ -114,3 +117,23 @@ def test_fronts_that_are_gone_or_silent_are_left_out(tmp_path: Path, monkeypatch
         assert [p.name for p in tmp_path.iterdir() if p.name != "front-2.sock"] == []
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("failing", ["look", "own"])
+def test_a_front_that_cannot_count_ends_the_connection(tmp_path: Path, failing: str) -> None:
+    """Each scrape cost it a descriptor, for good, where it had none left to list them."""
+
+    def fail() -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scenario() -> None:
+        parts: dict[str, Any] = {"own": lambda: figures(1), "look": lambda: None, failing: fail}
+        front = Siblings(str(tmp_path), 1, 2, **parts)
+        await front.start()
+        reader, writer = await asyncio.open_unix_connection(str(tmp_path / "front-1.sock"))
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+        front.close()
+
+    asyncio.run(scenario())
+    assert len(faults.take()) == 1
