@@ -234,9 +234,9 @@ class Front:
         if self._beginning is not None:
             self._beginning.cancel()
         self.context.stop()
-        self.siblings.close()
         # by the server's own time limit each request is answered, but for long streams
         await self.server.stop(self.settings.common.limit_s, self.router.close)
+        self.siblings.close()  # it may have owed an answer
         if self.metrics_server is not None:
             await self.metrics_server.stop(0.0)
         if self.tracer is not None:

@@ -232,3 +232,23 @@ def test_statistics_of_version_2_cost_a_host_with_one_front_no_other_metrics(fro
         assert (traffic.gather == front.siblings.gather) == (fronts > 1)
 
     asyncio.run(scenario())
+
+
+def test_a_front_that_stops_still_asks_the_others_for_what_it_owes(tmp_path: Path) -> None:
+    """A request for their figures, under way then, was never answered."""
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        common = Common(
+            cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, peers=(),
+            run_dir=str(tmp_path))
+        front = Front(FrontSettings(common, 0, ("http://127.0.0.1:1",), fronts=2), RealMachine(loop, common))
+        told = loop.create_future()
+
+        async def answers_all(grace_s: float, last: object) -> None:
+            await asyncio.wait_for(told, 30)
+
+        front.siblings.gather(told.set_result)
+        front.server.stop = answers_all  # type: ignore[method-assign, assignment]
+        await front.stop()
+
+    asyncio.run(scenario())
