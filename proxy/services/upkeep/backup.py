@@ -162,19 +162,24 @@ class Snapshot:
             if shard == 0 or checkpoint.asked is not None:
                 continue
             route = router.routes[shard]
+            route.wanted.add(sending.member)
             link = route.links.get(sending.member)
             if link is None or not link.usable:
                 route.ensure(sending.member, now)
                 continue
+            route.wanted.discard(sending.member)
             checkpoint.asked = Waiting(
                 call, Method.SNAPSHOT, b"", shard, READ_ANY, now, router.limit_s, self._stats,
             ).calls(self._held, (sending, sending.attempt, shard), READ.pack(sending.index, 0))
             router.send(link, checkpoint.asked)
 
     def _release(self, sending: _Sending) -> None:
+        router = self._context.router
         for shard, checkpoint in list(sending.checkpoints.items()):
+            if (route := router.routes.get(shard)) is not None:  # others that want it say so again
+                route.wanted.discard(sending.member)
             if checkpoint.asked is not None:
-                self._context.router.cancel(checkpoint.asked)
+                router.cancel(checkpoint.asked)
                 sending.checkpoints[shard] = _Checkpoint()
 
     def _again(self, call: Call, sending: _Sending, why: str) -> None:

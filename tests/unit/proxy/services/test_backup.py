@@ -14,8 +14,8 @@ from cluster.placement.base import Base
 from cluster.placement.changes import take_shard
 from cluster.placement.table import Piece, State, Table
 from cluster.wire.messages import HEAD, READ, Method, Status
-from proxy.services.upkeep.backup import _HELD, _MOST_ATTEMPTS, _Sending
-from tests.unit.proxy.fakes import FakeCall, FakeNode
+from proxy.services.upkeep.backup import _HELD, _MOST_ATTEMPTS, Snapshot, _Sending
+from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.test_services import Served
 
 
@@ -138,6 +138,50 @@ def test_a_shard_that_comes_or_goes_before_the_file_is_made_begins_it_anew(backu
     assert backup.call.status is None
     assert (Method.CANCEL, second) in [(method, rid) for method, rid, _ in anew(backup, second)]
     building(backup, "checkpoint-3")
+
+
+def test_a_link_to_the_host_that_makes_it_is_kept_until_it_is_asked() -> None:
+    """Where host 1 lacks its node of shard 0, and host 3 leads shard 1. It was ended as unused, and the
+    backup failed after ten seconds."""
+    net = Net(shards=2)
+    for (shard, _), node in net.every.items():
+        node.leader = 3 if shard else 2
+    net.pass_time(12.3)  # unneeded links have ended
+    net.cut(1, 0)
+    net.pass_time(0.5)
+    handler, call = Snapshot(net.context, "etcdserverpb.Maintenance"), FakeCall()
+    handler.opened(call)
+    handler.message(call, b"")
+    held: set[tuple[int, int]] = set()
+    for _ in range(40):
+        net.pass_time(0.05)
+        for (shard, member), node in net.every.items():
+            for one in node.take() if node.alive else ():
+                if one.method == Method.READ_INDEX:
+                    node.index(one, 1)
+                elif one.method == Method.FACTS:
+                    node.ok(one)
+                elif one.method == Method.SNAPSHOT and len(one.body) <= READ.size:
+                    held.add((shard, member))
+                    node.answer(one.rid, Status.PARTIAL, _HELD.pack(5, 1, 0, member) + b"c")
+        net.run()
+    assert held == {(0, 2), (1, 2)}
+    assert call.context.built is not None
+    assert not any(route.wanted for route in net.router.routes.values())
+
+
+def test_a_backup_that_ends_wants_no_link() -> None:
+    net = Net(shards=2)
+    net.pass_time(0.3)
+    handler, call = Snapshot(net.context, "etcdserverpb.Maintenance"), FakeCall()
+    handler.opened(call)
+    handler.message(call, b"")
+    sending = call.context
+    sending.member = 9
+    handler._ask_others(call, sending)
+    assert net.router.routes[1].wanted == {9}
+    handler.cancelled(call)
+    assert not net.router.routes[1].wanted
 
 
 def test_a_failure_after_the_first_byte_ends_the_call(backup: Backup) -> None:
