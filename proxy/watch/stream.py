@@ -40,8 +40,9 @@ class Hub(Protocol):
 
 
 class WatchStream:
-    __slots__ = ("_asking", "_behind", "_compacted", "_deferred_bytes", "_last_start", "_next_id", "blocked",
-                 "call", "closed", "deferred", "doubted", "hub", "progress_at", "stats", "wary", "watches")
+    __slots__ = ("_asking", "_behind", "_compacted", "_deferred_bytes", "_last_start", "_next_id",
+                 "_next_resumed", "blocked", "call", "closed", "deferred", "doubted", "hub", "progress_at",
+                 "stats", "wary", "watches")
 
     def __init__(self, hub: Hub, call: Any, stats: MethodStats) -> None:
         self.hub = hub
@@ -57,6 +58,7 @@ class WatchStream:
         self._deferred_bytes = 0
         self._asking = False  # for permissions: later requests wait
         self._next_id = 0
+        self._next_resumed = 0  # the place of the cohort that goes on first at the next drain
         self._last_start = 0  # the highest revision that a watch began with
         self._behind = 0  # the watch that progress waited for last: it is asked first
         self._compacted: dict[int, bool] | None = None  # the last IDs that compactions ended
@@ -249,10 +251,13 @@ class WatchStream:
     def drained(self) -> None:
         if self.blocked and not self.closed and self.call.pending_bytes() <= self.call.backlog_bytes():
             self.blocked, self.wary = False, self.doubted > 0
-            for cohort in {watch.cohort: None for watch in self.watches.values()}:
-                if self.blocked:
-                    return
+            cohorts = list({watch.cohort: None for watch in self.watches.values()})
+            first = self._next_resumed % max(len(cohorts), 1)
+            for at, cohort in enumerate((*cohorts[first:], *cohorts[:first]), first + 1):
                 cohort.subscription.resume(cohort)
+                if self.blocked:
+                    self._next_resumed = at  # else a busy range would keep those behind it waiting
+                    return
 
     def doubt(self, change: int) -> None:
         """Users have changed: no watch gets anything before it is judged anew. 0: all have been."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.wire.messages import Method
+from cluster.wire.protobuf import key_value
 from proxy.watch import joining
 from tests.garbage import no_garbage
 from tests.tries import best_of_three
@@ -244,3 +245,38 @@ def test_streams_that_want_a_leader_end_some_in_each_turn_of_the_loop_and_stay_i
     router.leaderless_since = float("inf")
     world.settle()
     assert sum(client.call.closed for client in clients) == 800
+
+
+@pytest.mark.parametrize("busy_ranges", [1, 3])
+def test_a_busy_range_starves_no_watch_behind_it_on_its_stream(busy_ranges: int) -> None:
+    """Its client reads about as fast as these ranges change, somewhat behind."""
+    world = World()
+    client, store = Client(world), world.store
+    busy = [b"busy/%d" % i for i in range(busy_ranges)]
+    for key in (*busy, b"quiet"):
+        client.create(key)
+    world.settle()
+    client.call.reads = False
+
+    def change(count: int) -> None:
+        for _ in range(count):
+            for key in busy:
+                store.revision += 1
+                value = key_value(key, store.revision, store.revision, 1, bytes(65_536 // busy_ranges), 0)
+                store.events.append((store.revision, PUT, key, value))
+                world.settle()
+
+    change(50)  # a third of it fills the backlog, the rest waits
+    quiet = world.write((PUT, b"quiet"))
+    rounds = 0
+    while not client.events(busy_ranges):
+        rounds += 1
+        client.call.unread = 0
+        assert client.call.on_drain is not None
+        client.call.on_drain()
+        change(17)
+    assert rounds <= busy_ranges + 1
+    client.call.read_all()
+    assert client.events(busy_ranges) == [(quiet, PUT, b"quiet")]
+    for watch_id, key in enumerate(busy):
+        assert client.events(watch_id) == [(r, PUT, key) for r, _, k, _ in store.events if k == key]
