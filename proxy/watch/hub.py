@@ -159,8 +159,11 @@ class WatchHub:
     def fill(self, subscription: Subscription, part: Part) -> None:
         generation = part.generation
 
+        def wanted() -> bool:
+            return part.generation == generation
+
         def answer(found: Slice) -> None:
-            if part.generation != generation:
+            if not wanted():
                 return
             if found.compacted:
                 self._compacted(subscription, part, found.compacted)
@@ -168,8 +171,8 @@ class WatchHub:
                 part.filling = True  # until the tick asks again
                 self._stalled_parts[part] = generation
 
-        self.history.ask(subscription.key, subscription.range_end, subscription.prev_kv,
-                          subscription.client(), (part.shard,), part.position + 1, answer)
+        self.history.ask(
+            subscription, subscription.client(), (part.shard,), part.position + 1, answer, wanted)
 
     def _compacted(self, subscription: Subscription, part: Part, revision: int) -> None:
         """A gap was compacted: cohorts that need it end, the others go on from the compaction. None needs a

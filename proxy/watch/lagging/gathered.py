@@ -77,13 +77,15 @@ class CatchingUp:
         self._gathered = Gathered(cohort.stream.call, cohort.cursor + 1, slice_bytes)
 
     def ask(self) -> None:
-        subscription = self._subscription
-        self._history.ask(subscription.key, subscription.range_end, subscription.prev_kv, self._cohort.client,
-                          (), self._gathered.next_revision, self._answer)
+        self._history.ask(self._subscription, self._cohort.client, (), self._gathered.next_revision,
+                          self._answer, self._wanted)
+
+    def _wanted(self) -> bool:
+        return not self._cohort.synced  # it has not ended
 
     def _answer(self, found: Slice) -> None:
         cohort, gathered = self._cohort, self._gathered
-        wanted = not cohort.synced  # it has not ended
+        wanted = self._wanted()
         if found.batch is not None:
             found.batch.encoded(cohort.filters)  # in steps
         more = not (found.compacted or found.failed) and gathered.add(found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -21,6 +22,9 @@ _OPEN = 4  # slices of the same shards that are under way at once; the rest wait
 _IN_ALL = 16  # where that is reached, a set of shards still has one: hung ones leave others something
 # A client's next slice is read after one of each other client's. In bytes a slice has what a message may have
 _EVENTS = 200  # of a slice: its reading holds the loop
+# questions of clients that have gone which are given up in a turn, under 1 ms. The one behind them is asked:
+# once it is answered, the next ones are given up
+_DROPPED = 200
 
 
 @dataclass(slots=True)
@@ -32,15 +36,20 @@ class Slice:
     failed: bool = False  # time limit, lost link, or replica behind a known compaction: ask again later
 
 
-@dataclass(slots=True)
-class _Question:
+class Watched(Protocol):
     key: bytes
     range_end: bytes
     prev_kv: bool
+
+
+@dataclass(slots=True)
+class _Question:
+    watched: Watched
     client: Hashable
     shards: tuple[int, ...]  # empty: all that have owned a part of the range since
     from_revision: int
     then: Callable[[Slice], None]
+    wanted: Callable[[], bool]
     owners: tuple[int, ...] = ()  # that are asked, and have turns of their own
     open: int = 0
     next_revision: int = 1 << 62
@@ -63,9 +72,10 @@ class History:
         self._going_on = False
         self.slices = 0
 
-    def ask(self, key: bytes, range_end: bytes, prev_kv: bool, client: Hashable, shards: tuple[int, ...],
-            from_revision: int, then: Callable[[Slice], None]) -> None:
-        question = _Question(key, range_end, prev_kv, client, shards, from_revision, then)
+    def ask(self, watched: Watched, client: Hashable, shards: tuple[int, ...], from_revision: int,
+            then: Callable[[Slice], None], wanted: Callable[[], bool]) -> None:
+        """``wanted``: whether anybody still waits for it, as its turn comes. If not, it has failed."""
+        question = _Question(watched, client, shards, from_revision, then, wanted)
         question.owners = shards or self._owners(question)
         if self._turns[question.owners].enter(client, 1, question):
             self._start(question)
@@ -76,21 +86,23 @@ class History:
         question.open = len(question.owners)
         # below a known compaction no event is wanted, but the compaction's name
         events = 1 if question.from_revision < self._router.compacted else self.slice_events
+        watched = question.watched
         head = HISTORY_HEAD.pack(
-            question.from_revision, events, self._most_bytes, int(question.prev_kv), len(question.key))
+            question.from_revision, events, self._most_bytes, int(watched.prev_kv), len(watched.key))
         for shard in question.owners:
-            self._router.history(head + question.key + question.range_end, shard, self._answer, question)
+            self._router.history(head + watched.key + watched.range_end, shard, self._answer, question)
 
     def _owners(self, question: _Question) -> tuple[int, ...]:
         """By the newest table. Below its pruning a node may answer for the wrong owner: it only tells how far
         compaction is by now."""
         table, revision = self._placement.table, question.from_revision
+        key, range_end = question.watched.key, question.watched.range_end
         if revision < table.pruned:
             question.compacted = max(question.compacted, table.pruned)
             revision = table.pruned
         if not table.past:
-            return self._placement.shards_of(question.key, question.range_end)
-        return table.owners_since(question.key, question.range_end, revision)
+            return self._placement.shards_of(key, range_end)
+        return table.owners_since(key, range_end, revision)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         question: _Question = waiting.context
@@ -125,10 +137,15 @@ class History:
         recursion."""
         if self._going_on:
             return
-        self._going_on = True
+        self._going_on, left = True, _DROPPED
         try:
             while (question := self._next()) is not None:
-                self._start(question)
+                if left and not question.wanted():
+                    left -= 1
+                    self._turns[question.owners].leave(question.client, 1)
+                    question.then(Slice(None, 0, 0, failed=True))
+                else:
+                    self._start(question)
         finally:
             self._going_on = False
             for owners in [owners for owners, turns in self._turns.items() if not turns.used]:

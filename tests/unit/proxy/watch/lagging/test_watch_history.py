@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -15,9 +15,21 @@ from cluster.placement import Placement
 from cluster.wire.messages import HISTORY_ANSWER, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.routing.waiting import READ_ANY
-from proxy.watch.lagging.history import History, Slice
+from proxy.watch.lagging.history import _DROPPED, History, Slice
+from tests.unit.proxy.watch.watching import Client, World
 
 FAILED = EtcdError(errors.TOO_MANY_REQUESTS).encode()
+
+
+@dataclass
+class Watched:
+    range_end: bytes = b""
+    key: bytes = b"k"
+    prev_kv: bool = False
+
+
+def still() -> bool:
+    return True
 
 
 class Replicas:
@@ -45,7 +57,7 @@ def asked(count: int, then: Callable[[Slice], None]) -> Replicas:
     replicas = Replicas()
     history = History(replicas, Placement(1), 1 << 20)  # type: ignore[arg-type]  # what it needs of a router
     for number in range(count):
-        history.ask(b"k", b"", False, number, (0,), 1, then)
+        history.ask(Watched(), number, (0,), 1, then, still)
     return replicas
 
 
@@ -74,9 +86,9 @@ def test_what_is_asked_of_a_shard_that_gives_no_answer_makes_no_other_wait() -> 
     history = History(replicas, Placement(2), 1 << 20)  # type: ignore[arg-type]
     for shards in ((1,), (0, 1), (1, 2), (0, 1, 2), (1, 2, 3), (0, 1, 2, 3)):
         for number in range(8):
-            history.ask(b"k", b"l", False, number, shards, 1, found.append)
+            history.ask(Watched(b"l"), number, shards, 1, found.append, still)
     for number in range(2000):
-        history.ask(b"k", b"", False, number, (0,), 1, found.append)
+        history.ask(Watched(), number, (0,), 1, found.append, still)
         replicas.asked.pop().tell(Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0))
     assert [one.next_revision for one in found] == [5] * 2000
     assert len(replicas.asked) == 4 * (1 + 2 + 2 + 3) + 3 + 4, "16 in all, and one of each set beyond them"
@@ -96,7 +108,29 @@ def test_below_a_tables_pruning_the_newest_compaction_is_told(
     placement.replace(replace(placement.table, pruned=5, generation=1))
     replicas, found = Replicas(), list[Slice]()
     history = History(replicas, placement, 1 << 20)  # type: ignore[arg-type]
-    history.ask(b"k", b"", False, "a client", (), 3, found.append)
+    history.ask(Watched(), "a client", (), 3, found.append, still)
     for waiting in replicas.asked:
         waiting.tell(status, answer)
     assert [one.compacted for one in found] == [told]
+
+
+def test_what_nobody_waits_for_any_more_is_not_read() -> None:
+    """A client that came back, and asked again for 1,000 watches, waited for those of before."""
+    world = World()
+    for number in range(20):
+        world.write((0, b"k%d" % number))
+    hub, gone = world.net.context.hub, Client(world)
+    for number in range(1000):
+        gone.create(b"k%d" % number, start=2)
+    for _ in range(20):  # some have a part of it, and wait for their next turn
+        world.net.run()
+        for source in world.every.values():
+            source.serve()
+            source.send_late()
+    before = hub.history.slices
+    gone.leave()
+    world.settle()
+    assert hub.statistics()["watches"] == 0
+    assert hub.history.slices - before <= 2 * (1 + 1000 // _DROPPED)
+    assert gone.call.gathered == 0
+    assert not hub.history._turns
