@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.machine import Span
+from cluster.pacing.turns import Turns
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.go_json import ELEMENTS, Mistake, Values
@@ -37,6 +38,9 @@ _JSON = "application/json"
 _METADATA = ("Grpc-Metadata-Content-Type", "application/grpc")
 
 
+_Work = tuple[Callable[[], Any], Callable[[Any], None]]  # what is done in a thread, and what gets its result
+
+
 @dataclass(slots=True)
 class Room:
     loop: asyncio.AbstractEventLoop
@@ -44,10 +48,12 @@ class Room:
     max_message_bytes: int
     max_untaken_bytes: int
     _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
+    _turns: Turns[_Work] = field(default_factory=partial(Turns, _THREADS))
 
-    def work(self, size: int, step: Callable[[], Any], then: Callable[[Any], None],
+    def work(self, peer: str, size: int, step: Callable[[], Any], then: Callable[[Any], None],
              large_bytes: int = LARGE_BYTES) -> None:
-        """Run ``step`` on ``size`` bytes, here or in a thread; ``then`` gets its result or its exception."""
+        """Run ``step`` on ``size`` bytes, here or in a thread. There clients take turns, by their addresses.
+        ``then`` gets its result or its exception."""
 
         def guarded() -> Any:
             try:
@@ -58,8 +64,19 @@ class Room:
         if size <= large_bytes:
             then(guarded())
             return
-        in_thread(self.loop, self._pool, guarded).add_done_callback(
-            lambda done: None if done.cancelled() else then(done.exception() or done.result()))
+        client = peer.rpartition(":")[0]
+        if self._turns.enter(client, 1, (guarded, then)):
+            self._begin(client, guarded, then)
+
+    def _begin(self, client: Hashable, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        def done(found: asyncio.Future[Any]) -> None:
+            self._turns.leave(client, 1)
+            if (following := self._turns.next()) is not None:
+                self._begin(following[0], *following[2])
+            if not found.cancelled():
+                then(found.exception() or found.result())
+
+        in_thread(self.loop, self._pool, work).add_done_callback(done)
 
 
 def requests_of(target: Target, text: bytes, end: bytes = b"") -> Iterator[bytes | None]:
@@ -213,8 +230,8 @@ class GatewayCall(InnerCall):
             else:
                 until = until or perf_counter() + STEP_S
                 apart = asked.slow or self._size > LARGE_BYTES
-                self._room.work(self._size, partial(self._step, asked), partial(self._stepped, apart),
-                                0 if apart else LARGE_BYTES)
+                self._room.work(self.peer, self._size, partial(self._step, asked),
+                                partial(self._stepped, apart), 0 if apart else LARGE_BYTES)
                 if apart:
                     return
         self._room.loop.call_soon(self._again)
@@ -321,7 +338,7 @@ class GatewayCall(InnerCall):
 
     def _translate(self, message: bytes) -> None:
         size = len(message)
-        self._room.work(size, lambda: b"" if self.gone else self._line(message),
+        self._room.work(self.peer, size, lambda: b"" if self.gone else self._line(message),
                         lambda line: self._translated(line, size), LARGE_ANSWER_BYTES)
 
     def _line(self, message: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from typing import Any
 
@@ -127,15 +128,38 @@ async def _without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     front, told = Front(), list[Any]()
     with monkeypatch.context() as limited:
         limited.setattr("threading.Thread.start", start)
-        front.room.work(LARGE_BYTES + 1, lambda: "an answer", told.append)
+        front.room.work("a:1", LARGE_BYTES + 1, lambda: "an answer", told.append)
     async with asyncio.timeout(LIMIT_S):
         while not told:
             await asyncio.sleep(0)
         assert isinstance(told.pop(), RuntimeError)
-        front.room.work(LARGE_BYTES + 1, lambda: "an answer", told.append)
+        front.room.work("a:1", LARGE_BYTES + 1, lambda: "an answer", told.append)
         while not told:
             await asyncio.sleep(0)
     assert told == ["an answer"]
+
+
+def test_clients_take_turns_with_the_threads_of_large_messages() -> None:
+    """A put of 20 KB waited for all answers to another client's large ranges."""
+    asyncio.run(_clients_in_turn())
+
+
+async def _clients_in_turn() -> None:
+    front, told, goes_on = Front(), list[str](), threading.Event()
+
+    def work(client: str) -> None:
+        front.room.work(f"{client}:1", LARGE_BYTES + 1, lambda: goes_on.wait(LIMIT_S) and client, told.append)
+
+    for client in "a" * 50 + "b" * 3 + "c":
+        work(client)
+    goes_on.set()
+    async with asyncio.timeout(LIMIT_S):
+        while len(told) < 54:
+            await asyncio.sleep(0)
+    assert sorted(told[2:]) == sorted("a" * 48 + "bbbc"), "two were under way"
+    assert told.index("c") <= 6
+    assert [at for at, client in enumerate(told) if client == "b"][-1] <= 12
+    assert not front.room._turns.used
 
 
 def test_a_body_with_very_many_requests_is_taken_in_turns() -> None:
