@@ -482,7 +482,8 @@ class Router(Sending):
         for route in routes:
             route.close("shutting down")
         for _ in range(_LAST_WORDS):
-            for waiting in [waiting for route in routes for waiting in route.unsent()]:
+            reads = self.read_index.take(lambda read: True) + self.recent.take(lambda read: True)
+            for waiting in reads + [waiting for route in routes for waiting in route.unsent()]:
                 # what may be asked twice may have been sent once
                 self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL if waiting.rid else errors.STOPPED)
 

@@ -310,3 +310,22 @@ def test_a_replica_that_applies_slowly_stays_and_so_does_one_while_the_loop_of_i
     net.nodes[1].applied += 1
     net.pass_time(0.5)
     assert net.router.routes[0].replica is link is net.nodes[1].link
+
+
+def test_a_stop_without_a_leader_answers_every_read() -> None:
+    """From the fifth question for the index on, and those that wait for this host's replica, got none."""
+    net = Net().started(leader=2)
+    for node in net.every.values():
+        node.leader = 0
+        node.say_state()
+    net.run()
+    calls = [FakeCall() for _ in range(8)]
+    for call in calls[1:]:
+        net.router.get(call, b"\n\x01a", b"a", False, 0, MethodStats())
+        net.run()
+    net.router.recent.knows = False
+    net.router.get(calls[0], b"\n\x01a8\x01", b"a", True, 0, MethodStats())
+    net.run()
+    net.router.close()
+    net.run()
+    assert {call.status for call in calls} == {(14, "etcdserver: server stopped")}
