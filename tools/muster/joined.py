@@ -179,7 +179,12 @@ async def _run(node_settings: NodeSettings, front_settings: FrontSettings, place
     front = make_front(node, front_settings, machine)
     node.start()
     node.peers.round_trips.start()
-    await front.start()
+    starting = asyncio.ensure_future(front.start())  # which may compare data first
+    await asyncio.wait((starting, *stopping_or_draining), return_when=asyncio.FIRST_COMPLETED)
+    if starting.done():
+        starting.result()
+    else:
+        starting.cancel()
     turns.watch(loop)
     place.keep(loop)
     settle_memory()

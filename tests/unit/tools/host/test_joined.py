@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import pytest
 
@@ -19,9 +22,11 @@ from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from node.replica.roles.made import make_node
 from proxy.main import Front
 from tests.ports import free_ports
+from tools.muster import joined
 from tools.muster.joined import make_front
 from tools.muster.machine.disk.disks import NodesMachine
 from tools.muster.machine.real import RealMachine
+from tools.muster.processes.node import Fatal
 
 
 def free_port() -> int:
@@ -252,3 +257,44 @@ def test_a_front_that_stops_still_asks_the_others_for_what_it_owes(tmp_path: Pat
         await front.stop()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("ends", ["node", "supervisor"])
+def test_a_host_that_compares_its_data_before_it_serves_can_be_stopped(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That may take minutes, in which nobody looked: the supervisor killed node 0."""
+    told = list[str]()
+
+    async def compare() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(*((os.kill, os.getpid(), signal.SIGTERM) if ends == "supervisor"
+                         else (node.fatal.set_result, "its disk fails")))
+        await asyncio.Event().wait()
+
+    async def stop(name: str) -> None:
+        told.append(name)
+
+    node = SimpleNamespace(
+        start=lambda: None, stop=lambda: stop("node"), roster=SimpleNamespace(left=False),
+        peers=SimpleNamespace(round_trips=SimpleNamespace(start=lambda: None)))
+    common = Common(
+        cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, peers=(), run_dir="")
+    node.settings = NodeSettings(common=common, shard=0, data_dir=str(tmp_path))
+    front = SimpleNamespace(start=compare, stop=lambda: stop("front"))
+
+    async def scenario() -> None:
+        node.fatal = asyncio.get_running_loop().create_future()
+        place = SimpleNamespace(keep=lambda loop: None)
+        await asyncio.wait_for(joined._run(node.settings, cast(Any, None), cast(Any, place)), 30)
+
+    monkeypatch.setattr(joined, "sealed_node", lambda *given: node)
+    monkeypatch.setattr(joined, "make_front", lambda *given: front)
+    for name in ("NodesMachine", "RealMachine", "settle_memory", "give_back_freed", "turns"):
+        monkeypatch.setattr(joined, name, MagicMock())
+    if ends == "supervisor":
+        asyncio.run(scenario())
+        assert told == ["front", "node"]
+    else:
+        with pytest.raises(Fatal, match="its disk fails"):
+            asyncio.run(scenario())
