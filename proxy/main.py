@@ -90,9 +90,7 @@ class Front:
         register_shards(self.registry, self.context)
         if settings.gateway:
             room = Room(loop, self.server.memory, limits.max_message_bytes, limits.max_untaken_bytes)
-            named = settings.tls is not None and settings.tls.client_cert_auth
-            gateway = Gateway(self.registry, room, lambda: named and self.context.principals.enabled)
-            self.registry.http("/v3/", gateway.serve)
+            self.registry.http("/v3/", Gateway(self.registry, room).serve)
             self.registry.early = BOTH_WAYS
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))
         if settings.v2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 
 from proxy.gateway.calls import GatewayCall, Room
 from proxy.gateway.decode import check_binary_header
@@ -29,20 +28,14 @@ _PERMANENT = frozenset((
     "referer", "user-agent", "via", "warning",
 ))
 _PREFIX = "grpc-metadata-"
-_NAMED = "CommonName of client sending a request against gateway will be ignored and not used as expected"
 
 
 class Gateway:
-    def __init__(self, registry: Served, room: Room, by_certificate: Callable[[], bool]) -> None:
-        """``by_certificate``: whether clients are identified by certificates outside this gateway."""
+    def __init__(self, registry: Served, room: Room) -> None:
         self._registry = registry
         self._room = room
-        self._by_certificate = by_certificate
 
     def serve(self, request: HttpRequest) -> None:
-        if request.peer_name and self._by_certificate():
-            _refuse(request, 400, _NAMED)
-            return
         if wanted(request):
             self._converse(request)
             return

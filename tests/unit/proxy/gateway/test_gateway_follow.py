@@ -56,7 +56,7 @@ class Front:
         self.renewals = Renewals()
         registry = FilteredRegistry((), ())
         registry.stream(TARGETS[PATH].method, self.renewals)
-        registry.http("/v3/", Gateway(registry, room, lambda: False).serve)
+        registry.http("/v3/", Gateway(registry, room).serve)
         registry.early = BOTH_WAYS
         self.talk = Talk(registry, max_body_bytes=MAX_BODY_BYTES)
         self._fields = {} if timeout is None else {"grpc_timeout": timeout}
