@@ -36,7 +36,11 @@ class ErrorKind(NamedTuple):
     number: int  # u16 on the wire between processes
     code: int  # gRPC status code
     name: str  # the condition's short name
-    text: str  # etcd's message; may hold {placeholders} that EtcdError's text fills in
+    text: str  # etcd's message; may hold {placeholders}, which ``error`` fills in
+
+    def error(self, **values: object) -> EtcdError:
+        """With the values that its message holds."""
+        return EtcdError(self, self.text.format(**values))
 
 
 class EtcdError(Exception):

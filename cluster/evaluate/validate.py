@@ -55,7 +55,7 @@ def malformed(reason: str) -> EtcdError:
         return EtcdError(errors.TOO_MANY_OPS)
     # Go's words
     reason = "string field contains invalid UTF-8" if "UTF-8" in reason else "unexpected EOF"
-    return EtcdError(errors.MALFORMED_REQUEST, errors.MALFORMED_REQUEST.text.format(reason=reason))
+    return errors.MALFORMED_REQUEST.error(reason=reason)
 
 
 def check(method: int, body: bytes, max_txn_ops: int) -> None:

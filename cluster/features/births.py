@@ -28,8 +28,7 @@ class Facts(NamedTuple):
 def check_level(grown: Growth, needed: int = BIRTHS) -> None:
     """EtcdError: the cluster's data has not grown so far."""
     if grown.level < needed:
-        text = errors.SHARD_LEVEL.text.format(level=grown.level, needed=needed)
-        raise EtcdError(errors.SHARD_LEVEL, text)
+        raise errors.SHARD_LEVEL.error(level=grown.level, needed=needed)
 
 
 def check_add(hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
@@ -39,11 +38,11 @@ def check_add(hosts: Mapping[int, Host], table: Table, facts: Facts) -> None:
     unsure = [i for i in members_of(hosts) if facts.linked.get(i, 0) < BIRTHS_SINCE]
     if unsure:
         names = ", ".join(hosts[i].name or f"{i:x}" for i in unsure)
-        raise EtcdError(errors.SHARD_HOSTS_UNSURE, errors.SHARD_HOSTS_UNSURE.text.format(hosts=names))
+        raise errors.SHARD_HOSTS_UNSURE.error(hosts=names)
     if not facts.settled:  # G14
         raise EtcdError(errors.SHARD_HOSTS_CHANGE)
     if len(running(table)) >= MOST_SHARDS:
-        raise EtcdError(errors.SHARD_LIMIT, errors.SHARD_LIMIT.text.format(most=MOST_SHARDS))
+        raise errors.SHARD_LIMIT.error(most=MOST_SHARDS)
 
 
 def check_retire(grown: Growth, table: Table, shard: int, with_keys: bool) -> None:
@@ -53,19 +52,18 @@ def check_retire(grown: Growth, table: Table, shard: int, with_keys: bool) -> No
         raise EtcdError(errors.SHARD_STAYS)
     known = table.shards.get(shard)
     if known is None or known.state == State.DROPPED:
-        raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=shard))
+        raise errors.SHARD_UNKNOWN.error(shard=shard)
     move = table.move
     if known.state != State.SERVING or (move is not None and shard in (move.target, *move.sources)):
         raise going_on(shard, known.state)
     if table.owns_anything(shard):
         if not with_keys:
-            raise EtcdError(errors.SHARD_OWNS_KEYS, errors.SHARD_OWNS_KEYS.text.format(shard=shard))
+            raise errors.SHARD_OWNS_KEYS.error(shard=shard)
         check_level(grown, MOVES)
 
 
 def going_on(shard: int, state: State) -> EtcdError:
-    text = errors.SHARD_BUSY.text.format(shard=shard, state=_GOING_ON.get(state, "in a move"))
-    return EtcdError(errors.SHARD_BUSY, text)
+    return errors.SHARD_BUSY.error(shard=shard, state=_GOING_ON.get(state, "in a move"))
 
 
 def running(table: Table) -> list[int]:

@@ -22,7 +22,6 @@ from typing import NamedTuple
 from cluster import errors
 from cluster.effects.newer import NewerRecord
 from cluster.effects.records import GROWTH_LEVEL, ITEM, Item
-from cluster.errors import EtcdError
 from cluster.features.rows import Row
 from cluster.members.table import Host
 from cluster.version import MUSTER_VERSION
@@ -136,19 +135,19 @@ def check(grown: Growth, level: int, hosts: Mapping[int, Host], linked: Mapping[
     ``linked``: the version of its link, for each member that is connected, the leader's own too.
     """
     if level > LEVEL:
-        raise EtcdError(errors.GROWTH_UNKNOWN, errors.GROWTH_UNKNOWN.text.format(level=level, known=LEVEL))
+        raise errors.GROWTH_UNKNOWN.error(level=level, known=LEVEL)
     if level <= grown.level:
         return
     members = members_of(hosts)
     if lacking := grown.lacking(level, members):
         names = ", ".join(_name(hosts[i]) for i in lacking)
-        raise EtcdError(errors.GROWTH_TOO_SOON, errors.GROWTH_TOO_SOON.text.format(hosts=names, level=level))
+        raise errors.GROWTH_TOO_SOON.error(hosts=names, level=level)
     # a row stays when a host goes back to an older program
     if unsure := [i for i in members if linked.get(i, 0) < GROWTH_SINCE]:
         names = ", ".join(
             f"{_name(hosts[i])} ({f'speaks version {linked[i]}' if i in linked else 'not connected'})"
             for i in unsure)
-        raise EtcdError(errors.GROWTH_UNSURE, errors.GROWTH_UNSURE.text.format(hosts=names, level=level))
+        raise errors.GROWTH_UNSURE.error(hosts=names, level=level)
 
 
 def _name(host: Host) -> str:

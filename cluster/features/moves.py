@@ -95,7 +95,7 @@ def read_cancel(data: bytes) -> int:
 
 
 def refused(reason: str) -> EtcdError:
-    return EtcdError(errors.MOVE_REFUSED, errors.MOVE_REFUSED.text.format(reason=reason))
+    return errors.MOVE_REFUSED.error(reason=reason)
 
 
 def check_level(grown: Growth) -> None:
@@ -116,7 +116,7 @@ def check_move(table: Table, wish: Wish, revision: int) -> Move:
         raise refused(f"move {move.number} is under way: wait for its end, or cancel it")
     target = table.shards.get(wish.target)
     if target is None or target.state == State.DROPPED:
-        raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=wish.target))
+        raise errors.SHARD_UNKNOWN.error(shard=wish.target)
     if target.state != State.SERVING:
         raise going_on(wish.target, target.state)
     owners = table.owners_of(wish.start, wish.end)
@@ -156,4 +156,4 @@ def check_room(table: Table, spans: Collection[tuple[bytes, bytes]], room: Room)
 def check_cancel(table: Table, number: int) -> None:
     """EtcdError: no such move is under way."""
     if table.move is None or table.move.number != number:
-        raise EtcdError(errors.MOVE_UNKNOWN, errors.MOVE_UNKNOWN.text.format(move=number))
+        raise errors.MOVE_UNKNOWN.error(move=number)

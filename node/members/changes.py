@@ -265,7 +265,7 @@ class Changes:
     def _judged(self, wish: Wish, leader: Leader) -> Host:
         node = self._node
         if forming := leader.told.forming:  # G14: as logged
-            raise EtcdError(errors.SHARD_BUSY, errors.SHARD_BUSY.text.format(shard=forming, state="forming"))
+            raise errors.SHARD_BUSY.error(shard=forming, state="forming")
         settings, table = node.settings, node.roster.table
         election_ms = settings.common.election_timeout_ms
         facts = checks.Facts(

@@ -69,14 +69,13 @@ def _check(context: Context) -> None:
     """EtcdError: the leader's version knows no moves."""
     leader = context.router.routes[0].leader_link
     if leader is not None and leader.version < MOVES_SINCE:
-        text = errors.GROWTH_UNKNOWN.text.format(level=MOVES, known=MOVES - 1)
-        raise EtcdError(errors.GROWTH_UNKNOWN, text)
+        raise errors.GROWTH_UNKNOWN.error(level=MOVES, known=MOVES - 1)
 
 
 def _begin(context: Context, call: Call, start: bytes, end: bytes, target: int, stats: MethodStats) -> None:
     _check(context)
     if target >= BASE:
-        raise EtcdError(errors.SHARD_UNKNOWN, errors.SHARD_UNKNOWN.text.format(shard=target))
+        raise errors.SHARD_UNKNOWN.error(shard=target)
     wish = moves.Wish(start, end, target).encode()
     context.router.write(call, Method.SHARD_CHANGE, bytes((moves.MOVE,)) + wish, 0, stats)
 

@@ -35,8 +35,7 @@ def _enable_growth(context: Context) -> Serve:
     def enable_growth(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         leader = context.router.routes[0].leader_link
         if leader is not None and leader.version < GROWTH_SINCE:
-            text = errors.GROWTH_UNKNOWN.text.format(level=request.level or LEVEL, known=0)
-            raise EtcdError(errors.GROWTH_UNKNOWN, text)
+            raise errors.GROWTH_UNKNOWN.error(level=request.level or LEVEL, known=0)
         write(call, data, request, stats)
 
     return enable_growth
@@ -60,8 +59,7 @@ def _change_shard(context: Context, kind: int) -> Serve:
     def change_shard(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         leader = context.router.routes[0].leader_link
         if leader is not None and leader.version < BIRTHS_SINCE:
-            text = errors.GROWTH_UNKNOWN.text.format(level=BIRTHS, known=BIRTHS - 1)
-            raise EtcdError(errors.GROWTH_UNKNOWN, text)
+            raise errors.GROWTH_UNKNOWN.error(level=BIRTHS, known=BIRTHS - 1)
         write(call, data, request, stats)
 
     return change_shard

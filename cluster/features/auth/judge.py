@@ -63,8 +63,7 @@ def judge(state: AuthState, principal: Principal, method: int, body: bytes, leas
         parse, judged = needs
         judged(asked, parse(body))
     except DecodeError:
-        text = errors.MALFORMED_REQUEST.text.format(reason="unexpected EOF")
-        raise EtcdError(errors.MALFORMED_REQUEST, text) from None
+        raise errors.MALFORMED_REQUEST.error(reason="unexpected EOF") from None
 
 
 class _NoLeases:
