@@ -24,7 +24,7 @@ from proxy.grpc import wire
 from proxy.grpc.inner import InnerCall, Served
 from proxy.grpc.timed_calls import Timing
 from proxy.http.memory import TOO_MANY, Memory
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import JSON, HttpRequest
 from proxy.threads import in_thread
 
 LARGE_BYTES = 16_384  # of a text whose requests are translated in a thread
@@ -34,7 +34,6 @@ TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
 STEP_S = 0.002  # of a translation, and somewhat more:
 _UNTIMED = 8  # requests and stops between two looks at the clock
 _STOP_BYTES = 128 * ELEMENTS  # that a value takes between two stops
-_JSON = "application/json"
 _METADATA = ("Grpc-Metadata-Content-Type", "application/grpc")
 
 
@@ -310,7 +309,7 @@ class GatewayCall(InnerCall):
         if not self.gone:
             self._done()
             status, text = wire.UNKNOWN if self._target.kind == BOTH else wire.INVALID_ARGUMENT, mistake
-            self._request.respond(http_status(status), error(status, text).encode(), content_type=_JSON)
+            self._request.respond(http_status(status), error(status, text).encode(), content_type=JSON)
 
     def answered(self, message: bytes) -> None:
         self.gathered = 0
@@ -356,7 +355,7 @@ class GatewayCall(InnerCall):
         self._count()
         if self._target.kind == ONE:
             self._done()
-            self._request.respond(200, line, [_METADATA], _JSON)
+            self._request.respond(200, line, [_METADATA], JSON)
             return
         if not self.started_http:
             self._start(200, _METADATA)
@@ -372,7 +371,7 @@ class GatewayCall(InnerCall):
         if self._target.kind == ONE or (status == wire.DEADLINE_EXCEEDED and not self.started_http):
             headers = [_METADATA] if status == wire.OK else []
             request.respond(
-                http_status(status), error(status, message).encode() if status else b"{}", headers, _JSON)
+                http_status(status), error(status, message).encode() if status else b"{}", headers, JSON)
             return
         if not self.started_http:
             self._start(http_status(status))  # as in etcd: the call's own metadata comes with a message
@@ -382,7 +381,7 @@ class GatewayCall(InnerCall):
 
     def _start(self, status: int, *more: tuple[str, str]) -> None:
         self.started_http = True
-        self._request.start(status, [("content-type", _JSON), *more])
+        self._request.start(status, [("content-type", JSON), *more])
 
     def _fault(self, fault: Exception) -> None:
         """A bug in reading or writing JSON ends this request alone."""

@@ -13,7 +13,7 @@ from proxy.gateway.paths import TARGETS
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
-from proxy.http.requests import HttpRequest, canonical
+from proxy.http.requests import JSON, HttpRequest, canonical
 from proxy.http.upgrade import wanted
 
 _FORM = "application/x-www-form-urlencoded"
@@ -47,9 +47,9 @@ class Gateway:
             method = override.upper()
             request.body = b""  # a form's
         if target is None:
-            _refuse(request, 404, "Not Found")
+            request.error(404, b"Not Found\n")
         elif method != "POST":
-            _refuse(request, 405, "Method Not Allowed")
+            request.error(405, b"Method Not Allowed\n")
         else:
             text = request.headers.get("grpc-timeout", "")
             timeout_s = _timeout_s(text) if text else None
@@ -58,7 +58,7 @@ class Gateway:
                 mistake = f"invalid grpc-timeout: {text}"
             if mistake:
                 body = error(wire.INVALID_ARGUMENT, mistake).encode()
-                request.respond(http_status(wire.INVALID_ARGUMENT), body, content_type="application/json")
+                request.respond(http_status(wire.INVALID_ARGUMENT), body, content_type=JSON)
                 return
             metadata, limit_s = metadata_of(request), timeout_s or None
             if request.unfinished and not form:
@@ -74,7 +74,7 @@ class Gateway:
             return
         target = TARGETS.get(request.path)
         if target is None:
-            _refuse(talk, 404, "Not Found")
+            talk.error(404, b"Not Found\n")
         else:
             talk.call = TalkedCall(self._room, talk, target, metadata_of(talk), self._registry)
 
@@ -111,8 +111,3 @@ def _timeout_s(text: str) -> float | None:
     if unit is None or not _TIMEOUT.fullmatch(number):
         return None
     return ((int(number) * unit + (1 << 63)) % (1 << 64) - (1 << 63)) / 1e9
-
-
-def _refuse(request: HttpRequest, status: int, text: str) -> None:
-    headers = [("X-Content-Type-Options", "nosniff")]
-    request.respond(status, f"{text}\n".encode(), headers, "text/plain; charset=utf-8")

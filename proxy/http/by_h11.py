@@ -17,10 +17,19 @@ from cluster.faults import faults
 from proxy.http.http1_plain import TakenRequest, spelt
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
-from proxy.http.requests import Below, BrokenBody, Headers, HttpHandler, HttpRequest, Switched, canonical, cut
+from proxy.http.requests import (
+    Below,
+    BrokenBody,
+    Headers,
+    HttpHandler,
+    HttpRequest,
+    Switched,
+    canonical,
+    cut,
+    not_found,
+)
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
-TEXT = "text/plain; charset=utf-8"
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 _AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
 _PIECES = 16  # of a body that h11 reads in the time of a request
@@ -59,14 +68,6 @@ class Output(Below, Protocol):
 
     def recount(self) -> None:
         """Its connection holds less."""
-
-
-def serve(request: HttpRequest, handler: HttpHandler | None) -> None:
-    """Have a request answered; without a handler, with 404."""
-    if handler is None:
-        request.respond(404, b"404 page not found\n", [("x-content-type-options", "nosniff")], TEXT)
-    else:
-        request.serve(handler)
 
 
 class Http1Request(HttpRequest):
@@ -305,7 +306,7 @@ class ByH11:
         request.secure, request.peer_name = self.secure, self.peer_name
         self.request = request
         handler = self._find(path)
-        serve(request, handler)
+        request.serve(handler or not_found)
         if self._ended:
             self.end_wait()
         if self._switched is not None and (early := self._h11.trailing_data[0] + self._left()):

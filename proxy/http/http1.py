@@ -9,11 +9,11 @@ from __future__ import annotations
 import h11
 
 from cluster.faults import HANDLER_MISTAKES, faults
-from proxy.http.by_h11 import KB_BITS, LINE_ENDS, TEXT, ByH11, FindHandler, Output, serve
+from proxy.http.by_h11 import KB_BITS, LINE_ENDS, ByH11, FindHandler, Output
 from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakeWhole, begins_plain, take
 from proxy.http.http2 import Limits
 from proxy.http.memory import STEP_BYTES
-from proxy.http.requests import AtOnce, HttpRequest
+from proxy.http.requests import TEXT, AtOnce, HttpRequest, not_found
 
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms; a KB of one counts as one more
 _MOST_PIECES = 1000  # that wait behind an answer before they are joined
@@ -296,7 +296,7 @@ class Http1Connection(ByH11):
         handler = find_plain(plain) if find_plain is not None and self.peer_name is None else None
         if handler is None:
             handler = self._find(request.path)
-        serve(request, handler)
+        request.serve(handler or not_found)
 
     def send_end(self) -> None:
         self._let_go()

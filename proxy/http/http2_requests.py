@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.http.http2 import Connection, ErrorCode, HeaderBlock, Stream, encode_block
 from proxy.http.memory import SMALL_BYTES, TOO_MANY
-from proxy.http.requests import Headers, HttpRequest, cut
+from proxy.http.requests import TEXT, Headers, HttpRequest, cut
 
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
@@ -33,9 +33,7 @@ class HttpStream(Stream):
 
     def turned_away(self) -> None:
         self._drop_body()
-        Http2Request(self, b"").respond(
-            429, TOO_MANY.encode() + b"\n", content_type="text/plain; charset=utf-8"
-        )
+        Http2Request(self, b"").respond(429, TOO_MANY.encode() + b"\n", content_type=TEXT)
 
     def opened(self, ended: bool) -> None:
         if ended:
@@ -66,7 +64,7 @@ class HttpStream(Stream):
             request = Http2Request(self, b"")
             request.respond(
                 413, b"413 Request Entity Too Large: request body too large\n",
-                content_type="text/plain; charset=utf-8",
+                content_type=TEXT,
             )
         elif ended:
             whole = bytes(body)

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from cluster.faults import HANDLER_MISTAKES, faults
 
 Headers = Iterable[tuple[str, str]]
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 _MOST_PARAMETERS = 1000
 
 
@@ -102,6 +103,17 @@ class HttpRequest:
             self.write(body)
         self.end()
 
+    def error(self, status: int, body: bytes, headers: Headers = ()) -> None:
+        """As Go's ``http.Error`` answers."""
+        self.respond(status, body, [*headers, ("X-Content-Type-Options", "nosniff")], TEXT)
+
+    def allowed(self, *methods: str) -> bool:
+        """Whether the method is one of these; else it is answered 405."""
+        if self.method in methods:
+            return True
+        self.error(405, b"Method Not Allowed\n", [("Allow", ",".join(methods))])
+        return False
+
     def start(self, status: int, headers: Headers = ()) -> None:
         """Begins an answer of unknown length (chunked on HTTP/1.1)."""
         raise NotImplementedError
@@ -151,7 +163,7 @@ class HttpRequest:
         except HANDLER_MISTAKES as error:
             faults.met(f"serving {self.path}", error)
             if not self.started:
-                self.respond(500, b"Internal Server Error\n", content_type="text/plain; charset=utf-8")
+                self.respond(500, b"Internal Server Error\n", content_type=TEXT)
             elif not self.closed:
                 self.end()
 
@@ -159,6 +171,10 @@ class HttpRequest:
 HttpHandler = Callable[[HttpRequest], None]
 # (what was read, where a request of HTTP/1.1 begins) -> its answer, and its end; None: it goes the usual way
 AtOnce = Callable[[bytes, int], "tuple[bytes, int] | None"]
+
+
+def not_found(request: HttpRequest) -> None:
+    request.error(404, b"404 page not found\n")
 
 
 def parameters(request: HttpRequest) -> dict[str, list[str]]:

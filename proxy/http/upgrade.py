@@ -13,10 +13,9 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import generate_accept_token
 
-from proxy.http.requests import Below, Headers, HttpRequest
+from proxy.http.requests import Below, HttpRequest
 
 TURN_EVENTS = 32  # of one connection in a turn of the loop: each may be a watch
-_TEXT = "text/plain; charset=utf-8"
 
 
 def wanted(request: HttpRequest) -> bool:
@@ -50,8 +49,7 @@ def accept(request: HttpRequest, receive: Callable[[bytes], None]) -> WebSocket 
             return socket
         refused = 400  # HTTP/2, or HTTP/1.0
     reason = "Method Not Allowed\n" if refused == 405 else "Bad Request\n"
-    headers: Headers = [("Sec-Websocket-Version", "13"), ("X-Content-Type-Options", "nosniff")]
-    request.respond(refused, reason.encode(), headers, _TEXT)
+    request.error(refused, reason.encode(), [("Sec-Websocket-Version", "13")])
     return None
 
 

@@ -13,13 +13,12 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.version import CLUSTER_VERSION, ETCD_VERSION
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpHandler, HttpRequest, parameters
+from proxy.http.requests import JSON, TEXT, HttpHandler, HttpRequest, parameters
 from proxy.metrics.exposition import Metrics
 from proxy.routing.router import Waiting
 from proxy.shared.context import Context, Registry
 from proxy.shared.warnings import Warnings
 
-_TEXT = "text/plain; charset=utf-8"
 _ALARM_NAMES = {1: "NOSPACE", 2: "CORRUPT"}
 _JOINS = "this host joins: it does not have the cluster's data yet"
 
@@ -47,24 +46,14 @@ def register_http(
         registry.http("/debug/vars", lambda request: _debug_vars(request, context))
 
 
-def only_get(request: HttpRequest) -> bool:
-    """Answers 405 unless this is a GET."""
-    if request.method == "GET":
-        return True
-    request.respond(
-        405, b"Method Not Allowed\n", [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")], _TEXT
-    )
-    return False
-
-
 def _version(request: HttpRequest) -> None:
-    if only_get(request):
-        request.respond(200, orjson.dumps({"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION}), (),
-                        "application/json")
+    if request.allowed("GET"):
+        versions = {"etcdserver": ETCD_VERSION, "etcdcluster": CLUSTER_VERSION}
+        request.respond(200, orjson.dumps(versions), (), JSON)
 
 
 def _debug_vars(request: HttpRequest, context: Context) -> None:
-    if only_get(request):
+    if request.allowed("GET"):
         route = context.router.routes[0]
         own = context.common.member_id
         facts = {
@@ -177,7 +166,7 @@ class Health:
         context.on_tick.append(self._tick)
 
     def serve(self, request: HttpRequest) -> None:
-        if not only_get(request):
+        if not request.allowed("GET"):
             return
         asked = _Asked(request, self._loop.time())
         self._open.add(asked)
@@ -225,9 +214,9 @@ class Health:
             self._metrics.health_successes += 1
         if not request.closed:
             if reason:
-                request.respond(503, body + b"\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
+                request.error(503, body + b"\n")
             else:
-                request.respond(200, body, (), _TEXT)
+                request.respond(200, body, (), TEXT)
 
 
 class Probe:
@@ -243,14 +232,14 @@ class Probe:
             metrics.healthcheck(name, check, None)
 
     def serve(self, request: HttpRequest) -> None:
-        if only_get(request):
+        if request.allowed("GET"):
             query = parameters(request)
             excluded = set(query.get("exclude", ()))
             self._run(request, [n for n in self._listed if n not in excluded], "verbose" in query)
 
     def one(self, check: str) -> HttpHandler:
         def serve(request: HttpRequest) -> None:
-            if only_get(request):
+            if request.allowed("GET"):
                 self._run(request, [check], "verbose" in parameters(request))
 
         return serve
@@ -278,10 +267,10 @@ class Probe:
         if request.closed:
             return
         lines = [f"[-]{n} failed: {found[n]}\n" if found[n] else f"[+]{n} ok\n" for n in names]
-        headers = [("X-Content-Type-Options", "nosniff")]
         if failed:
-            request.respond(503, "".join([*lines, "\n"]).encode(), headers, _TEXT)
+            request.error(503, "".join([*lines, "\n"]).encode())
         else:
-            request.respond(200, ("".join(lines) if verbose else "").encode() + b"ok\n", headers, _TEXT)
+            body = ("".join(lines) if verbose else "").encode() + b"ok\n"
+            request.respond(200, body, [("X-Content-Type-Options", "nosniff")], TEXT)
 
 

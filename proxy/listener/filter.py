@@ -14,10 +14,9 @@ from cluster.errors import EtcdError
 from cluster.machine import Tracer
 from proxy.grpc.registry import Registry
 from proxy.grpc.timed_calls import Ended
-from proxy.http.requests import HttpHandler, HttpRequest
+from proxy.http.requests import TEXT, HttpHandler, HttpRequest, not_found
 from proxy.shared.warnings import Warnings
 
-_TEXT = "text/plain; charset=utf-8"
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
 _BRACKETED = re.compile(r"\[([^][]*:[^][]*)\]")
 _WITH_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):[^][:]*")
@@ -103,12 +102,10 @@ class FilteredRegistry(Registry):
         host = host_name(request.headers.get("host", ""))
         if self._refuses(host) and not request.secure:
             self._warnings.tell("rejecting HTTP request to prevent DNS rebinding attacks", host=host)
-            request.respond(
-                421, _UNKNOWN_HOST.format(host=host).encode(), [("X-Content-Type-Options", "nosniff")], _TEXT
-            )
+            request.error(421, _UNKNOWN_HOST.format(host=host).encode())
             return
         if request.peer_name and request.path.startswith("/v3/") and self.auth_enabled():
-            request.respond(400, _NAME_IGNORED, [("X-Content-Type-Options", "nosniff")], _TEXT)
+            request.error(400, _NAME_IGNORED)
             return
         answered = self.filtered(request)
         if request.method == "OPTIONS":
@@ -123,13 +120,9 @@ def refused_read_only(path: bytes, version: bytes = b"") -> EtcdError | None:
     return EtcdError(errors.UNKNOWN_METHOD, "this proxy is read-only: it serves the v2 API alone")
 
 
-def not_found(request: HttpRequest) -> None:
-    request.respond(404, b"404 page not found\n", [("X-Content-Type-Options", "nosniff")], _TEXT)
-
-
 def malformed(request: HttpRequest) -> None:
     """A path with a broken escape: Go's servers answer it before any handler."""
-    request.respond(400, b"400 Bad Request", [("Connection", "close")], _TEXT)
+    request.respond(400, b"400 Bad Request", [("Connection", "close")], TEXT)
 
 
 def decoded(path: str) -> str | None:

@@ -12,7 +12,7 @@ from time import perf_counter
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from cluster.histogram import Histogram, doubling
-from proxy.http.requests import BrokenBody, HttpHandler, HttpRequest
+from proxy.http.requests import JSON, TEXT, BrokenBody, HttpHandler, HttpRequest
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 
 _OWN = (OWN, "/metrics")  # of the proxy itself
@@ -52,13 +52,13 @@ class Proxied:
             lost = path.startswith("/v2/")
         if path in _OWN or path.startswith(_MUSTERS):
             if lost and path == OWN and method == "GET":
-                request.respond(200, NO_ENDPOINTS, content_type="text/plain; charset=utf-8")
+                request.respond(200, NO_ENDPOINTS, content_type=TEXT)
             else:
                 handler(request)
             return
         self._requests[_counts_as(method)] += 1
         if isinstance(request.body, BrokenBody):  # a member would take one that is no form
-            request.respond(500, _UNREAD % request.body.mistake.encode(), (), "application/json")
+            request.respond(500, _UNREAD % request.body.mistake.encode(), (), JSON)
         elif lost:
             self._lost(request, _counts_as(method))
         else:
@@ -73,10 +73,10 @@ class Proxied:
             self._aside_till = now + self._failure_wait_s
             self._dropped[method, "failed_sending_request"] += silent
             self._dropped[method, "failed_getting_response"] += 1
-            request.respond(502, _SILENT % silent, (), "application/json")
+            request.respond(502, _SILENT % silent, (), JSON)
         else:
             self._dropped[method, "zero_endpoints"] += 1
-            request.respond(503, NOBODY, (), "application/json")
+            request.respond(503, NOBODY, (), JSON)
 
     def handled(self, method: str, began: float, status: int) -> None:
         method = _counts_as(method)

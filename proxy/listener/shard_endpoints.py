@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import orjson
 
-from proxy.http.requests import HttpRequest
-from proxy.listener.endpoints import only_get
+from proxy.http.requests import JSON, HttpRequest
 from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.shared.context import Context, Registry
 
 LAYOUT_VERSION = 1
-_JSON = "application/json"
 
 
 def register(registry: Registry, context: Context) -> None:
     common = context.common
 
     def placement(request: HttpRequest) -> None:
-        if only_get(request):
+        if request.allowed("GET"):
             table = context.placement.table
             shown = table.settled or not context.principals.enabled
             request.respond(200, orjson.dumps({
                 "cluster_id": f"{common.cluster_id:x}", "member_id": f"{common.member_id:x}",
                 "shards": common.shard_count, "depth": common.placement_depth, "version": LAYOUT_VERSION,
                 "generation": table.generation, **({"table": table.encode().hex()} if shown else {}),
-            }), (), _JSON)
+            }), (), JSON)
 
     def shards(request: HttpRequest) -> None:
         def answer(found: list[ShardFacts]) -> None:
@@ -40,9 +38,9 @@ def register(registry: Registry, context: Context) -> None:
                 if context.principals.enabled:
                     found = [_without_keys(facts) for facts in found]
                 request.respond(200, orjson.dumps(
-                    {"member_id": f"{common.member_id:x}", "name": common.name, "shards": found}), (), _JSON)
+                    {"member_id": f"{common.member_id:x}", "name": common.name, "shards": found}), (), JSON)
 
-        if only_get(request):
+        if request.allowed("GET"):
             gather(context, answer)
 
     registry.http("/muster/placement", placement)

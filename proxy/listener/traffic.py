@@ -16,8 +16,7 @@ from proxy.grpc.registry import Registry, Route, is_grpc, not_grpc
 from proxy.http.http1_plain import FindPlain, TakeWhole
 from proxy.http.http2 import Connection, HeaderBlock, Stream
 from proxy.http.http2_requests import HttpStream
-from proxy.http.requests import AtOnce, HttpHandler
-from proxy.listener.filter import not_found
+from proxy.http.requests import AtOnce, HttpHandler, not_found
 
 ShortWays = tuple[AtOnce | None, FindPlain | None, TakeWhole | None]
 

@@ -9,11 +9,8 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.gateway.encode import text
-from proxy.http.requests import Headers, HttpRequest
+from proxy.http.requests import JSON, Headers, HttpRequest
 
-JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
-_NOSNIFF = ("X-Content-Type-Options", "nosniff")
 _NEVER_LOGGED = frozenset((errors.CONTEXT_DEADLINE_EXCEEDED.number, errors.DEADLINE_EXCEEDED.number))
 
 
@@ -38,14 +35,6 @@ class HttpCall:
     def finish(self, code: int, text: str) -> None:
         if not self.request.started:
             said(self.request, 500, "Internal Server Error")
-
-
-def allowed(request: HttpRequest, *methods: str) -> bool:
-    """Whether the method is one of these; else it is answered 405."""
-    if request.method in methods:
-        return True
-    request.respond(405, b"Method Not Allowed\n", [("Allow", ",".join(methods)), _NOSNIFF], TEXT)
-    return False
 
 
 def said(request: HttpRequest, status: int, message: str, headers: Headers = ()) -> None:

@@ -13,10 +13,10 @@ from cluster.features.v2.refusals import Code
 from cluster.features.v2.requests import PROVE, Answer, Op, Write
 from cluster.features.v2.tree import KEYS
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpHandler, HttpRequest, parameters
+from proxy.http.requests import TEXT, HttpHandler, HttpRequest, parameters
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import TEXT, HttpCall, allowed
+from proxy.v2.call import HttpCall
 from proxy.v2.request import PREFIX
 from proxy.v2.users.credentials import Credentials
 from proxy.v2.waiting.feed import Feed
@@ -42,17 +42,17 @@ class Directories:
         self._stats = MethodStats()
 
     def new(self, request: HttpRequest) -> None:
-        if not allowed(request, "GET", "PUT", "POST"):
+        if not request.allowed("GET", "PUT", "POST"):
             return
         text = parameters(request).get("size", [""])[0] or str(_SIZE)  # the first counts
         if not (text.isascii() and text.isdigit() and len(text) < 5 and 0 < int(text) <= _MOST):
-            self._refuse(request, 400, f"size must be a number of hosts, 1 to {_MOST}\n".encode())
+            request.error(400, f"size must be a number of hosts, 1 to {_MOST}\n".encode())
             return
         host = request.headers.get("host", "")
         if _HOST.fullmatch(host) is None:
-            self._refuse(request, 400, b"the request does not say which host it asks\n")
+            request.error(400, b"the request does not say which host it asks\n")
         elif self._context.principals.enabled:  # these users are none of version 2's
-            self._refuse(request, 401, _UNABLE)
+            request.error(401, _UNABLE)
         else:
             self._make(request, str(int(text)), host)
 
@@ -68,19 +68,16 @@ class Directories:
             if request.closed:
                 return
             if status != 0:
-                self._refuse(request, 503, _UNABLE)
+                request.error(503, _UNABLE)
                 return
             found = Answer.decode(body, HEAD.size)
             self._feed.shown(found.index)  # reads here find it
             if found.code:
-                self._refuse(request, 401 if found.code in _DENIED else 503, _UNABLE)
+                request.error(401 if found.code in _DENIED else 503, _UNABLE)
             else:
                 request.respond(200, url.encode(), content_type=TEXT)
 
         self._context.router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
-
-    def _refuse(self, request: HttpRequest, status: int, body: bytes) -> None:
-        request.respond(status, body, [("X-Content-Type-Options", "nosniff")], TEXT)
 
 
 def by_token(keys: HttpHandler) -> Callable[[str], HttpHandler | None]:

@@ -19,10 +19,10 @@ from cluster.features.v2.shown import short_json
 from cluster.features.v2.tree import KEYS
 from cluster.version import MADE
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import JSON, HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, HttpCall, InTurns, allowed, said, told
+from proxy.v2.call import HttpCall, InTurns, said, told
 from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic, totals
 from proxy.v2.users.credentials import Credentials
@@ -53,7 +53,7 @@ class Keys:
         context.principals.changed.append(self._guarded)
 
     def serve(self, request: HttpRequest) -> None:
-        if not allowed(request, "HEAD", "GET", "PUT", "POST", "DELETE"):
+        if not request.allowed("HEAD", "GET", "PUT", "POST", "DELETE"):
             return
         now_ns = self._now_ns()
         try:
@@ -126,7 +126,7 @@ class Keys:
             request.method == "HEAD" or not asked.quorum, self._stats, answer)
 
     def counts(self, request: HttpRequest) -> None:
-        if not allowed(request, "GET"):
+        if not request.allowed("GET"):
             return
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:

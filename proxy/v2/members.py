@@ -12,11 +12,11 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBERS_LAX, Method
 from proxy.gateway.encode import text
 from proxy.gateway.go_json import Mistake, is_text, kind_of, loads, whole_text
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import JSON, TEXT, HttpRequest
 from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, TEXT, HttpCall, allowed, said
+from proxy.v2.call import HttpCall, said
 from proxy.v2.users.auth import Auth
 
 PATH = "/v2/members"
@@ -38,7 +38,7 @@ class Members:
         self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
 
     def serve(self, request: HttpRequest) -> None:
-        if not allowed(request, "GET", "POST", "DELETE", "PUT"):
+        if not request.allowed("GET", "POST", "DELETE", "PUT"):
             return
         rest = request.path.removeprefix(PATH).removeprefix("/")
         if request.method == "GET":
@@ -53,8 +53,7 @@ class Members:
             if (urls := self._urls(request)) is not None:
                 self._change(request, MEMBER_ADD, rpc_pb2.MemberAddRequest(peerURLs=urls))
         elif not rest:
-            headers = [*self._headers, ("X-Content-Type-Options", "nosniff")]
-            request.respond(405, b"Method Not Allowed\n", headers, TEXT)
+            request.error(405, b"Method Not Allowed\n", self._headers)
         elif (member_id := _id(rest)) is None:
             said(request, 404, f"No such member: {rest}", self._headers)
         elif request.method == "DELETE":
@@ -63,12 +62,12 @@ class Members:
             self._change(request, MEMBER_UPDATE, rpc_pb2.MemberUpdateRequest(ID=member_id, peerURLs=urls))
 
     def machines(self, request: HttpRequest) -> None:
-        if allowed(request, "GET", "HEAD"):
+        if request.allowed("GET", "HEAD"):
             self._urls_as(request, ", ".join)
 
     def endpoints(self, request: HttpRequest) -> None:
         """``/v2/config/local/proxy``: client URLs of the members that a proxy serves."""
-        if allowed(request, "GET"):
+        if request.allowed("GET"):
             self._urls_as(request, lambda urls: f'{{"endpoints":{_list(urls)}}}\n')
 
     def _urls_as(self, request: HttpRequest, show: Callable[[list[str]], str]) -> None:

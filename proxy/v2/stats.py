@@ -13,10 +13,10 @@ import orjson
 from cluster.features.v2.text import moment
 from cluster.histogram import Histogram
 from cluster.wire.messages import HEAD, Method
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import JSON, HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, HttpCall, allowed, said
+from proxy.v2.call import HttpCall, said
 
 _STATES = {"leader": "StateLeader", "candidate": "StateCandidate", "pre_candidate": "StateCandidate"}
 
@@ -31,7 +31,7 @@ class Stats:
         self._stats = MethodStats()
 
     def itself(self, request: HttpRequest) -> None:
-        if allowed(request, "GET"):
+        if request.allowed("GET"):
             self._ask(request, Method.FACTS, lambda facts: self._itself(request, facts))
 
     def _itself(self, request: HttpRequest, facts: dict[str, Any]) -> None:
@@ -74,7 +74,7 @@ class Stats:
         return str(facts.get("host_name", known))  # a node of an older version does not tell
 
     def leader(self, request: HttpRequest) -> None:
-        if not allowed(request, "GET"):
+        if not request.allowed("GET"):
             return
 
         def with_facts(facts: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cluster.version import MADE
 from proxy.http.http1_plain import Plain, date
-from proxy.v2.call import JSON
+from proxy.http.requests import JSON
 
 _NS = 10**9
 _FORM = "application/x-www-form-urlencoded"

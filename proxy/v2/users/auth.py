@@ -14,10 +14,10 @@ from cluster.features.v2.user_changes import UserChange, UserOp, UserWish
 from cluster.features.v2.users import Show, What, message
 from cluster.wire.messages import HEAD, Method
 from proxy.auth.passwords import MOST_BYTES
-from proxy.http.requests import HttpRequest
+from proxy.http.requests import JSON, HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
-from proxy.v2.call import JSON, HttpCall, allowed
+from proxy.v2.call import HttpCall
 from proxy.v2.users.bodies import BadBody, role_of, user_of
 from proxy.v2.users.credentials import Credentials
 from proxy.v2.waiting.feed import Feed
@@ -39,7 +39,7 @@ class Auth:
         self._headers = [("X-Etcd-Cluster-Id", f"{context.common.cluster_id:x}")]
 
     def enable(self, request: HttpRequest) -> None:
-        if not allowed(request, "GET", "PUT", "DELETE"):
+        if not request.allowed("GET", "PUT", "DELETE"):
             return
         if request.method == "GET":
             self._show(request, What.ENABLED)
@@ -56,7 +56,7 @@ class Auth:
     def _serve(self, request: HttpRequest, everything: What, one: What, delete: UserOp,
                put: Callable[[HttpRequest, bytes], None]) -> None:
         name = self._name(request, everything)
-        if name is None or not allowed(request, "GET", "PUT", "DELETE"):
+        if name is None or not request.allowed("GET", "PUT", "DELETE"):
             return
         if request.method == "GET":
             self._show(request, one, name)
@@ -75,7 +75,7 @@ class Auth:
         pieces = posixpath.normpath(request.path.removeprefix(PREFIX)).split("/")
         name = pieces[-1].encode("utf-8", "surrogateescape")
         if len(pieces) == 2:
-            if allowed(request, "GET"):
+            if request.allowed("GET"):
                 self._show(request, everything)
         elif len(pieces) != 3 or len(name) > MOST_NAME_BYTES:
             request.respond(400, message("Invalid path"), (), JSON)

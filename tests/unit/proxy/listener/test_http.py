@@ -21,13 +21,11 @@ from proxy.metrics.scrapes import go_numbers
 from tests.unit.proxy.fakes import Net
 
 
-class Request:
+class Request(HttpRequest):
     """What an HTTP handler sees, answers recorded."""
 
     def __init__(self, path: str, method: str = "GET", query: str = "") -> None:
-        self.path, self.method, self.query = path, method, query
-        self.headers: dict[str, str] = {}
-        self.closed = False
+        super().__init__(method, path, query, {}, b"", "")
         self.answer: tuple[int, bytes] | None = None
         self.fields: dict[str, str] = {}
 
