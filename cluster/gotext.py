@@ -149,16 +149,6 @@ def _whole(digits: str, base: int = 10) -> int:
     return int(digits.lstrip("0")[:65] or "0", base)
 
 
-def parse_hex(value: str) -> int:
-    """Go's strconv.ParseUint, of base 16. GoError."""
-    if not value or value.strip("0123456789abcdefABCDEF"):
-        raise GoError(f"strconv.ParseUint: parsing {quote(value)}: invalid syntax")
-    number = int(value, 16)
-    if number >= 1 << 64:
-        raise GoError(f"strconv.ParseUint: parsing {quote(value)}: value out of range")
-    return number
-
-
 def parse_bool(value: str) -> bool:
     """``strconv.ParseBool``."""
     if value in ("1", "t", "T", "TRUE", "true", "True"):

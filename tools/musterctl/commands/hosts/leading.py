@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muster_client.pb import rpc_pb2
 
-from cluster.gotext import GoError, parse_hex
+from cluster.gotext import GoError, parse_uint
 from tools.musterctl.client import failing_with, session
 from tools.musterctl.command import Exit, Invocation
 
@@ -14,7 +14,7 @@ def move_leader(invocation: Invocation) -> None:
     if len(invocation.args) != 1:
         raise Exit(128, "move-leader command needs 1 argument")
     try:
-        target = parse_hex(invocation.args[0])
+        target = parse_uint(invocation.args[0], 16)
     except GoError as error:
         raise Exit(128, str(error)) from None
     s = session(invocation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muster_client.pb import rpc_pb2
 
-from cluster.gotext import GoError, parse_hex, quote
+from cluster.gotext import GoError, parse_uint, quote
 from cluster.members.urls import in_order
 from tools.musterctl.client import session
 from tools.musterctl.command import Exit, Invocation
@@ -15,7 +15,7 @@ def _member_id(invocation: Invocation) -> int:
     if len(invocation.args) != 1:
         raise Exit(128, "member ID is not provided")
     try:
-        return parse_hex(invocation.args[0])
+        return parse_uint(invocation.args[0], 16)
     except GoError as error:
         raise Exit(128, f"bad member ID arg ({error}), expecting ID in Hex") from None
 
