@@ -40,7 +40,6 @@ NOT_YET = "it has to be so for longer"
 class Told:
     """What has come of actions."""
 
-    begun: Counter[Kind] = field(default_factory=Counter)
     came: Counter[Came] = field(default_factory=Counter)
     last: str = ""  # what came of the last one
     stopped: str = ""  # why nothing is done any more
@@ -93,7 +92,6 @@ class Policy:
 
     def began(self, wished: Wish, facts: Facts) -> None:
         """The action is under way."""
-        self.told.begun[wished.kind] += 1
         self._refused = None
         self._foreseen = Foreseen.begin(wished, facts)
         if wished.kind == Kind.RETIRE:

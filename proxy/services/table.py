@@ -6,13 +6,10 @@ from proxy.services import auth, cluster, health, kv, shards, watch
 from proxy.services.concurrency import election, lock
 from proxy.services.leases import lease
 from proxy.services.upkeep import maintenance
-from proxy.services.watch import WatchService
 from proxy.shared.context import Context, Registry
 
 
-def register_all(registry: Registry, context: Context) -> WatchService:
+def register_all(registry: Registry, context: Context) -> None:
     """Methods that this version lacks answer UNIMPLEMENTED."""
-    service = watch.register(registry, context)
-    for module in (kv, lease, auth, cluster, maintenance, health, lock, election, shards):
+    for module in (watch, kv, lease, auth, cluster, maintenance, health, lock, election, shards):
         module.register(registry, context)
-    return service

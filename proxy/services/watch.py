@@ -12,10 +12,8 @@ from proxy.watch.stream import WatchStream
 SERVICE = "etcdserverpb.Watch"
 
 
-def register(registry: Registry, context: Context) -> WatchService:
-    service = WatchService(context)
-    registry.stream(f"/{SERVICE}/Watch", service)
-    return service
+def register(registry: Registry, context: Context) -> None:
+    registry.stream(f"/{SERVICE}/Watch", WatchService(context))
 
 
 class WatchService:

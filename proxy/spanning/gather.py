@@ -73,16 +73,14 @@ class Gather:
         self.revision = 0  # the request's own; 0: the latest
         self.serializable = serializable
 
-    def start(self, revision: int = 0) -> Gather:
+    def start(self, revision: int = 0) -> None:
         """Begin; ``revision`` is what the request names."""
         self._abandon()
         self.revision, self._order = revision, 0
-        router = self._router
         if not self.serializable:
-            router.index(self._indexed)
-            return self
-        self._wait_for(self._shards(0))
-        return self
+            self._router.index(self._indexed)
+        else:
+            self._wait_for(self._shards(0))
 
     def _wait_for(self, shards: tuple[int, ...]) -> None:
         self._router.recent.when_caught_up(shards, partial(self._serializable, shards))
