@@ -69,7 +69,7 @@ class RowMerge:
         return all(s.ended and not s.data for s in self._sources)
 
     def take(self, runs: list[bytes], most_bytes: int = _NO_LIMIT) -> int:
-        """Append the rows that are certainly next, about so many bytes at most. Returns how many."""
+        """Append the rows that are certainly next, about so many bytes at most. Returns their bytes."""
         heap: list[tuple[bytes, int]] = []
         for number, source in enumerate(self._sources):
             if source.data:
