@@ -52,11 +52,11 @@ from cluster.pb import kv_pb2
 from cluster.raft.types import EntryKind
 from node.durable import sync_directory
 from node.storage import RaftLog
+from node.storage.log.walk import walk
 
 Line = dict[str, Any]
 NAMED = 20  # keys that a message names
 _NAME = "dropped-{}.jsonl"
-_CHUNK_BYTES = 4 << 20
 _PUT_FIXED = PUT_HEAD.size - ITEM.size
 _PUTS = (Item.PUT, Item.PUT_NEW, Item.PUT_REF)
 
@@ -196,11 +196,8 @@ def _of_entries(
 
 
 def _entries(log: RaftLog, first: int) -> Iterator[tuple[int, int, bytes]]:
-    first = max(first, log.first_index())
-    while first <= log.last_index():
-        for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
-            yield entry.index, entry.kind, entry.data
-            first = entry.index + 1
+    for entry in walk(log, max(first, log.first_index())):
+        yield entry.index, entry.kind, entry.data
 
 
 # -- files

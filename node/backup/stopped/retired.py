@@ -10,9 +10,9 @@ from cluster.placement.changes import dropped_in
 from cluster.placement.table import State
 from cluster.raft import Configuration, EntryKind
 from node.storage import RaftLog, StateStore
+from node.storage.log.walk import walk
 
 _CACHE_BYTES = 1 << 20
-_CHUNK_BYTES = 4 << 20
 
 
 def dropped_by(first: Path) -> set[int]:
@@ -24,10 +24,7 @@ def dropped_by(first: Path) -> set[int]:
     found = set() if table is None else {
         shard for shard, known in table.shards.items() if known.state == State.DROPPED}
     with closing(RaftLog.open(first / "log", initial=Configuration(frozenset()))) as log:
-        at = max(at, log.first_index() - 1) + 1
-        while at <= log.last_index():
-            for entry in log.entries(at, log.last_index(), _CHUNK_BYTES):
-                at = entry.index + 1
-                if entry.kind == EntryKind.RECORD:
-                    found.update(dropped_in(sound(entry.data, Place.ORDER)))
+        for entry in walk(log, max(at + 1, log.first_index())):
+            if entry.kind == EntryKind.RECORD:
+                found.update(dropped_in(sound(entry.data, Place.ORDER)))
     return found

@@ -34,9 +34,9 @@ from node.backup.stopped.moving import pass_switches
 from node.backup.users import auth_in
 from node.storage import Position, RaftLog, StateStore, StorageCorruption
 from node.storage.kept import FOLDER, pieces_of
+from node.storage.log.walk import walk
 
 _CACHE_BYTES = 4 << 20
-_CHUNK_BYTES = 4 << 20
 _BUDGET_BYTES = 32 << 20  # of rows in memory
 _NEVER = 1 << 64  # the order log begins behind everything: it cannot be read
 
@@ -175,11 +175,8 @@ def _pass_switches(
 
 
 def _records(log: RaftLog, first: int) -> Iterator[tuple[int, bytes]]:
-    while first <= log.last_index():
-        for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
-            data = sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
-            yield entry.index, data
-            first = entry.index + 1
+    for entry in walk(log, first):
+        yield entry.index, sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
 
 
 def _absent(first: StateStore, here: Collection[int]) -> list[int]:

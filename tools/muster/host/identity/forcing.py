@@ -44,6 +44,7 @@ from node.replica.moving.moved import MovedKeys
 from node.storage import NoRoom, Position, RaftLog, StateStore, genesis
 from node.storage.errors import StorageCorruption, StorageError
 from node.storage.kept import FOLDER, pieces_of
+from node.storage.log.walk import walk
 from node.storage.state.changes.above import drop_above
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity.bootstrap import (
@@ -58,7 +59,6 @@ from tools.muster.host.supervising.born import drop_files
 from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.disk import seal
 
-_CHUNK_BYTES = 4 << 20
 _CACHE_BYTES = 1 << 20
 
 
@@ -327,10 +327,8 @@ def _planned(replicas: dict[int, _Replica], pieces: Callable[[int], Iterable[Pie
 
 
 def _records(log: RaftLog, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-    while first <= last:
-        for entry in log.entries(first, last, _CHUNK_BYTES):
-            yield entry.index, entry.data if entry.kind == EntryKind.RECORD else b""
-            first = entry.index + 1
+    for entry in walk(log, first, last):
+        yield entry.index, entry.data if entry.kind == EntryKind.RECORD else b""
 
 
 def _is_alone(log: RaftLog, only: Configuration) -> bool:
@@ -339,10 +337,7 @@ def _is_alone(log: RaftLog, only: Configuration) -> bool:
 
 def _configuration(log: RaftLog) -> Configuration:
     found = log.snapshot_position().configuration
-    first = log.first_index()
-    while first <= log.last_index():
-        for entry in log.entries(first, log.last_index(), _CHUNK_BYTES):
-            if entry.kind == EntryKind.CONFIG:
-                found = Configuration.decode(entry.data)
-            first = entry.index + 1
+    for entry in walk(log, log.first_index()):
+        if entry.kind == EntryKind.CONFIG:
+            found = Configuration.decode(entry.data)
     return found
