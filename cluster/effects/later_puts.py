@@ -20,11 +20,10 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from cluster.effects.records import ITEM, PUT_HEAD, PUTS_HEAD, Item, Puts
+from cluster.effects.records import ITEM, PUT_FIXED, PUT_HEAD, PUTS_HEAD, Item, Puts
 from cluster.wire.protobuf import varints
 
 _NEW = 0x80  # beside a key's length
-_FIXED = PUT_HEAD.size - ITEM.size
 
 
 class LaterPuts(NamedTuple):
@@ -85,4 +84,4 @@ def read(data: bytes, pos: int, end: int) -> LaterPuts:
 
 def single(kind: int, key: bytes, head: bytes, tail: bytes) -> bytes:
     """One such put as an item of its own: PUT, PUT_NEW or PUT_REF."""
-    return PUT_HEAD.pack(kind, _FIXED + len(head) + len(tail), len(key), len(head), 0) + head + tail
+    return PUT_HEAD.pack(kind, PUT_FIXED + len(head) + len(tail), len(key), len(head), 0) + head + tail

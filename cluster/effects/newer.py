@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.effects.records import Item
 
-_NEWEST = max(Item)
+NEWEST = max(Item)
 
 
 class NewerRecord(Exception):
@@ -17,7 +17,7 @@ class NewerRecord(Exception):
 
     @classmethod
     def kind(cls, kind: int) -> NewerRecord:
-        return cls(f"the log holds an item of kind {kind}, and this version knows none above {_NEWEST:d}")
+        return cls(f"the log holds an item of kind {kind}, and this version knows none above {NEWEST:d}")
 
     @classmethod
     def feature(cls, feature: int) -> NewerRecord:

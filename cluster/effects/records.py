@@ -26,7 +26,8 @@ from cluster.wire.protobuf import varint
 
 ITEM = struct.Struct("<BI")
 PUT_HEAD = struct.Struct("<BIIIq")  # kind, body length, key length, head length, lease
-_PUT_BODY_FIXED = PUT_HEAD.size - ITEM.size
+PUT_BODY = struct.Struct("<IIq")  # PUT_HEAD without ITEM: what its body begins with
+PUT_FIXED = PUT_BODY.size
 
 
 class Item(IntEnum):
@@ -104,7 +105,7 @@ def put(key: bytes, create_revision: int, version: int, value: bytes, lease: int
     if lease:
         tail += b"\x30" + varint(lease)
     head_len = len(head)
-    return PUT_HEAD.pack(kind, _PUT_BODY_FIXED + head_len + len(tail), key_len, head_len, lease) + head + tail
+    return PUT_HEAD.pack(kind, PUT_FIXED + head_len + len(tail), key_len, head_len, lease) + head + tail
 
 
 class Puts(NamedTuple):
@@ -274,14 +275,14 @@ def key_of(data: bytes, kind: int, pos: int, end: int) -> bytes:
     """The key of a put's or delete's body."""
     if kind == Item.DELETE:
         return data[pos:end]
-    (key_len, _, _) = _PUT_BODY.unpack_from(data, pos)
-    at = pos + _PUT_BODY.size + key_offset(key_len)
+    (key_len, _, _) = PUT_BODY.unpack_from(data, pos)
+    at = pos + PUT_FIXED + key_offset(key_len)
     return data[at : at + key_len]
 
 
 def read_put(data: bytes, kind: int, pos: int, end: int, mod_revision: bytes) -> tuple[bytes, bytes, int]:
     """``(key, KeyValue in wire form, lease)`` of a put's body; ``mod_revision``: as a varint."""
-    key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
+    key_len, head_len, lease = PUT_BODY.unpack_from(data, pos)
     pos += 16
     head_end = pos + head_len
     key_at = pos + (2 if key_len < 0x80 else key_offset(key_len))
@@ -298,12 +299,9 @@ def read_put_ref(
     data: bytes, pos: int, end: int, create: int, mod_revision: bytes
 ) -> tuple[bytes, bytes, int]:
     """As :func:`read_put`, of a PUT_REF whose creation is known."""
-    key_len, head_len, lease = _PUT_BODY.unpack_from(data, pos)
-    pos += _PUT_BODY.size
+    key_len, head_len, lease = PUT_BODY.unpack_from(data, pos)
+    pos += PUT_FIXED
     head_end = pos + head_len
     key_at = pos + key_offset(key_len)
     kv = b"".join((data[pos:head_end], b"\x10", varint(create), b"\x18", mod_revision, data[head_end:end]))
     return data[key_at : key_at + key_len], kv, lease
-
-
-_PUT_BODY = struct.Struct("<IIq")

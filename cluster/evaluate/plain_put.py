@@ -7,11 +7,8 @@ KeyValue. Whatever is odd about a request, say a length in more bytes than it ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from cluster.effects import records
-from cluster.evaluate.view import Current, Version, View
+from cluster.evaluate.view import Current, Version, View, version_of
 from cluster.wire.protobuf import varint
 
 Put = tuple[bytes, Version, tuple[bytes, ...]]  # key, what it is then, its item of the record in pieces
@@ -19,8 +16,7 @@ Put = tuple[bytes, Version, tuple[bytes, ...]]  # key, what it is then, its item
 _PUT, _PUT_NEW, _PUT_REF = map(int, (records.Item.PUT, records.Item.PUT_NEW, records.Item.PUT_REF))
 _PENDING = records.PENDING_REVISION
 _pack_put = records.PUT_HEAD.pack
-_FIXED = records.PUT_HEAD.size - records.ITEM.size
-_version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
+_FIXED = records.PUT_FIXED
 _LONGEST = 0x4000 + 2  # bytes behind the key: of a value's tag and length, and the value
 # how a value field that fills so many bytes begins: one look instead of five (0.1 us less)
 _beginnings: dict[int, bytes] = {0: b""}
@@ -76,14 +72,14 @@ def written(request: bytes, end: int, current: Current | Version | None, revisio
     head, value = request[:end], request[end + 1 :]
     if current is None:
         kv = b"".join((head, b"\x10", mod, b"\x18", mod, b"\x20\x01\x2a", value))
-        return _version((revision, revision, 1, 0, kv))
+        return version_of((revision, revision, 1, 0, kv))
     create, number = current[0], current[2] + 1
     version_field = _versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)
     if create < _PENDING:
         kv = b"".join((head, b"\x10", varint(create), b"\x18", mod, version_field, value))
     else:
         kv = b"".join((head, b"\x18", mod, version_field, value))
-    return _version((create, revision, number, 0, kv))
+    return version_of((create, revision, number, 0, kv))
 
 
 def pending(
@@ -92,11 +88,11 @@ def pending(
     """The key's version at a pending revision, the item's kind, and the KeyValue before and after its
     revisions, of a request with a value whose key ends at ``end``. The version has no KeyValue (D6)."""
     if current is None:
-        version = _version((revision, revision, 1, 0, b""))
+        version = version_of((revision, revision, 1, 0, b""))
         return version, _PUT_NEW, request[:end], b"\x20\x01\x2a" + request[end + 1 :]
     create, number = current[0], current[2] + 1
     tail = (_versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)) + request[end + 1 :]
-    version = _version((create, revision, number, 0, b""))
+    version = version_of((create, revision, number, 0, b""))
     if create < _PENDING:
         return version, _PUT, b"%b\x10%b" % (request[:end], varint(create)), tail
     return version, _PUT_REF, request[:end], tail

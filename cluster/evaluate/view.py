@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from cluster.evaluate.spans import Span
@@ -27,6 +28,10 @@ class Version(NamedTuple):
     version: int
     lease: int
     kv: bytes
+
+
+# at the cost of a tuple
+version_of: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
 
 
 class View(Protocol):

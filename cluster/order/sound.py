@@ -20,7 +20,7 @@ from functools import partial
 
 from google.protobuf.message import DecodeError
 
-from cluster.effects.newer import NewerRecord
+from cluster.effects.newer import NEWEST, NewerRecord
 from cluster.effects.records import (
     ALARM_BODY,
     BOOTSTRAP,
@@ -28,6 +28,8 @@ from cluster.effects.records import (
     ITEM,
     LEASE,
     LEASE_ID,
+    PUT_BODY,
+    PUT_FIXED,
     PUT_HEAD,
     PUTS_HEAD,
     RANGE_HEAD,
@@ -44,11 +46,8 @@ from cluster.order.log import CUT_SIZE, MULTI_HEAD, PART_HEAD, PARTICIPANT, PASS
 from cluster.pb import rpc_pb2
 from cluster.placement import changes
 
-_PUT_BODY = struct.Struct("<IIq")  # of PUT_HEAD, what belongs to the body: key length, head length, lease
-_PUT_LEAST = PUT_HEAD.size - ITEM.size
 _MOST_CHANGES = 1 << 31  # at one revision: their places are 32 bits wide on disk
 _MOST_SHARDS = 1 << 16  # their numbers are 16 bits wide in cuts
-_NEWEST = max(Item)
 
 
 class UnsoundItem(ValueError):
@@ -56,12 +55,12 @@ class UnsoundItem(ValueError):
 
 
 def _sound_put(data: bytes, pos: int, end: int) -> bool:
-    if end - pos <= _PUT_LEAST:
+    if end - pos <= PUT_FIXED:
         return False
-    key_len, head_len, _ = _PUT_BODY.unpack_from(data, pos)
+    key_len, head_len, _ = PUT_BODY.unpack_from(data, pos)
     return (
-        key_len > 0 and key_offset(key_len) + key_len <= head_len < end - pos - _PUT_LEAST
-        and data[pos + _PUT_LEAST] == 0x0A)
+        key_len > 0 and key_offset(key_len) + key_len <= head_len < end - pos - PUT_FIXED
+        and data[pos + PUT_FIXED] == 0x0A)
 
 
 def _sound_delete(data: bytes, pos: int, end: int) -> bool:
@@ -275,7 +274,7 @@ def _without_unsound(data: bytes, checks: dict[int, Check], start: int) -> bytes
             break
         kind, length = ITEM.unpack_from(data, pos)
         body = pos + ITEM.size
-        if kind > _NEWEST:
+        if kind > NEWEST:
             raise NewerRecord.kind(kind)
         if body + length > end:
             _met("cut short", kind, end - body)

@@ -8,14 +8,13 @@ from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.reading.rows import scan, some_rows
 from cluster.evaluate.spans import inverted
 from cluster.evaluate.steps import STEP_BYTES, Steps
-from cluster.evaluate.txns.plain_txn import RESULTS, value_of
-from cluster.evaluate.view import Current, View
+from cluster.evaluate.txns.plain_txn import ABSENT, RESULTS, value_of
+from cluster.evaluate.view import View
 from cluster.grain import GRAIN
 
 _VERSION, _CREATE, _MOD, VALUE, _LEASE = range(5)  # Compare.CompareTarget
 _TARGET_FIELD = ("version", "create_revision", "mod_revision", "value", "lease")
 _TARGET_AT = {_CREATE: 0, _MOD: 1, _VERSION: 2, _LEASE: 3}  # place in Current
-_ABSENT = Current(0, 0, 0, 0)
 RANGE_COST = 8  # of a range besides its rows, in rows
 _ROW_BYTES = 4096  # larger ones count as several: reading them takes as long
 
@@ -78,7 +77,7 @@ def holds(view: View, compare: Any, turn: Turn | None) -> Steps[bool]:
         return matches(compare.result, 0, 0)
     given = given_of(compare)
     if not range_end and target != VALUE:
-        return matches(compare.result, (view.current(key) or _ABSENT)[_TARGET_AT[target]], given)
+        return matches(compare.result, (view.current(key) or ABSENT)[_TARGET_AT[target]], given)
     if turn is not None and not range_end:
         return (yield from _value_holds(turn.value(view, key), compare))
     if turn is not None and not inverted((key, range_end)):

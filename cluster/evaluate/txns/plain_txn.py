@@ -18,7 +18,7 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import Fields, row_tags
-from cluster.evaluate.view import Current, Outcome, Version, View
+from cluster.evaluate.view import Current, Outcome, Version, View, version_of
 from cluster.wire.protobuf import read_varint, varint
 
 GET, PUT, DELETE = 0x0A, 0x12, 0x1A  # RequestOp's tags
@@ -35,7 +35,7 @@ Said = tuple[int, bytes | None, bytes, bytes]
 
 _TARGETS = (VERSION, CREATE, MOD, VALUE, LEASE)  # by Compare.CompareTarget
 _GIVEN = (0x20, 0x28, 0x30, 0x3A, 0x40)  # tag of the field that a target is compared with
-_ABSENT = Current(0, 0, 0, 0)
+ABSENT = Current(0, 0, 0, 0)
 # values of single keys that compares have read: so many are kept, one of them larger than that
 _KEPT, _KEPT_BYTES = 32, 32 << 10
 _FIELD_BYTES = 5  # of a compare, at least; an operation has seven
@@ -46,10 +46,9 @@ _ITEM_PUT, _ITEM_PUT_NEW, _ITEM_PUT_REF = map(
     int, (records.Item.PUT, records.Item.PUT_NEW, records.Item.PUT_REF)
 )
 _PENDING = records.PENDING_REVISION
-_PUT_FIXED = records.PUT_HEAD.size - records.ITEM.size
+_PUT_FIXED = records.PUT_FIXED
 _pack_put = records.PUT_HEAD.pack
 _SAID_PUT: Said = (PUT, None, b"", b"")
-_version: Callable[[tuple[int, int, int, int, bytes]], Version] = partial(tuple.__new__, Version)
 
 
 class Plain(NamedTuple):
@@ -291,7 +290,7 @@ def _holds(view: View, compare: Compare, values: dict[bytes, bytes | None]) -> b
         if stored is None:
             return False  # a missing key has no value to compare with, not even an unequal one
     else:
-        stored = (view.current(key) or _ABSENT)[at]
+        stored = (view.current(key) or ABSENT)[at]
     return bool(RESULTS[result](stored, given))
 
 
@@ -358,7 +357,7 @@ def run(view: View, plain: Plain, most_bytes: int = ANY_BYTES) -> tuple[Outcome,
             items.append(
                 _pack_put(item, _PUT_FIXED + head_len + len(tail), len(key), head_len, lease) + head + tail
             )
-            writes.append((key, _version((create, revision, version, lease, kv))))
+            writes.append((key, version_of((create, revision, version, lease, kv))))
             written[key] = own, kv, head, tail
             said.append(_SAID_PUT)
         elif kind == GET:

@@ -14,7 +14,7 @@ from typing import Any
 
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.steps import finish
-from cluster.evaluate.txns.compares import VALUE, Turn, given_of, holds, matches
+from cluster.evaluate.txns.compares import RANGE_COST, VALUE, Turn, given_of, holds, matches
 from cluster.evaluate.txns.range_compares import RangeCompares, is_of_range
 from cluster.evaluate.view import View
 from cluster.grain import GRAIN
@@ -23,14 +23,13 @@ from cluster.order.prepare import Grant
 from cluster.placement import Placement
 
 THERE, HOLDS = 1, 2  # bits of a verdict: the shard has keys of the range; the compare holds there
-_RANGE_COST = 8  # of a range besides its rows, in rows
 
 
 def are_many(compares: Iterable[Any], view: View) -> bool:
     left = GRAIN.turn_rows
     spans = Counter((compare.key, compare.range_end) for compare in compares if is_of_range(compare))
     for (key, end), times in spans.items():
-        left -= times * _RANGE_COST
+        left -= times * RANGE_COST
         # Blocked: the lock waits for what is pending, and the look comes after that
         with contextlib.suppress(Blocked):
             left -= times * view.count(key, end)

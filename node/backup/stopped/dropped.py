@@ -29,9 +29,8 @@ from google.protobuf.message import DecodeError
 
 from cluster.effects import later_puts
 from cluster.effects.records import (
-    ITEM,
     LEASE_ID,
-    PUT_HEAD,
+    PUT_FIXED,
     Item,
     items,
     read_delete_range,
@@ -57,7 +56,6 @@ from node.storage.log.walk import walk
 Line = dict[str, Any]
 NAMED = 20  # keys that a message names
 _NAME = "dropped-{}.jsonl"
-_PUT_FIXED = PUT_HEAD.size - ITEM.size
 _PUTS = (Item.PUT, Item.PUT_NEW, Item.PUT_REF)
 
 
@@ -112,7 +110,7 @@ def _lines(
     revision = before and before + 1
     for kind, at, to in items(data, pos, end):
         if kind in _PUTS:
-            yield _of_put(data[at + _PUT_FIXED : to], revision)
+            yield _of_put(data[at + PUT_FIXED : to], revision)
         elif kind in (Item.PUTS, Item.PUTS_LATER):
             for number, kv in enumerate(_kvs(data, kind, at, to)):
                 yield _of_put(kv, revision and revision + number)
