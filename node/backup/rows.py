@@ -40,7 +40,7 @@ class Checkpoint(StateRows):
 
     def __init__(self, path: Path, shard: int = 0) -> None:
         super().__init__(open_to_read(path, _CACHE_BYTES), str(path))
-        staged = Staged.of(self.meta(STAGING_ROW[1:].decode()))
+        staged = Staged.of(self.row(STAGING_ROW))
         self._owned = Owned.of(self.placement(), shard, None if staged is None else staged.span)
 
     def close(self) -> None:

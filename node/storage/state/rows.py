@@ -101,16 +101,20 @@ class StateRows:
         size = len(prefix)
         return ((row[size:], value) for row, value in self.rows(prefix, _after(prefix)))
 
+    def row(self, key: bytes) -> bytes | None:
+        """A row that is one of its kind, of those in ``node.storage.keys``."""
+        try:
+            return self.database.get(key)
+        except Exception as e:
+            raise_read(e, self.path, f"reading {key[1:].decode()}")
+
     def meta(self, name: str) -> bytes | None:
         """A row that an apply wrote as ``meta``."""
-        try:
-            return self.database.get(b"m" + name.encode())
-        except Exception as e:
-            raise_read(e, self.path, f"reading {name}")
+        return self.row(b"m" + name.encode())
 
     def bootstrap(self) -> tuple[int, int, int] | None:
         """Layout version, shard count, placement depth; None before the first record. Never changes after."""
-        if self._bootstrap is None and (row := self.meta("bootstrap")) is not None:
+        if self._bootstrap is None and (row := self.row(keys.BOOTSTRAP_ROW)) is not None:
             self._bootstrap = struct.unpack("<III", row)
         return self._bootstrap
 
@@ -124,7 +128,7 @@ class StateRows:
 
     def placement(self) -> Table | None:
         """Where keys live; None before the first record. NewerRecord."""
-        row, agreed = self.meta("placement"), self.bootstrap()
+        row, agreed = self.row(keys.PLACEMENT_ROW), self.bootstrap()
         if row is not None:
             if row[0] > FORM:
                 raise NewerRecord.table(row[0])
@@ -133,7 +137,7 @@ class StateRows:
 
     def growth(self) -> Growth:
         """The level of the data, and what members have said that they speak."""
-        row = self.meta("growth")
+        row = self.row(keys.GROWTH_ROW)
         return Growth(GROWTH_LEVEL.unpack(row)[0] if row else 0, self.feature_rows(RowsOf.VERSIONS))
 
     def incarnations(self) -> dict[int, int]:

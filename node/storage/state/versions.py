@@ -65,7 +65,7 @@ class Versions(StateRows):
         self.decoded = Decoded()
         self.cache.clear()
         # the copy of a move that has not switched; it is no part of the state yet
-        self.staged: Staged | None = Staged.of(self.meta(keys.STAGING_ROW[1:].decode()))
+        self.staged: Staged | None = Staged.of(self.row(keys.STAGING_ROW))
         # moves away from here, by number
         self.left: dict[int, Left] = {}
         with contextlib.suppress(NewerRecord):  # said where the table is asked for
@@ -74,7 +74,7 @@ class Versions(StateRows):
         #: G6: what is shown of the rows; None: all.
         self.owned: Owned | None = None
         self.show_owned()
-        above = self.meta(keys.ABOVE_ROW[1:].decode())
+        above = self.row(keys.ABOVE_ROW)
         self.above = int.from_bytes(above, "big") if above is not None else 0
 
     def show_owned(self) -> None:

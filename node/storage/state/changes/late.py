@@ -126,7 +126,7 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
         late[keys.GROWTH_ROW] = GROWTH_LEVEL.pack(level)
         out.grown.append((level, members, len(out.rows.get(RowsOf.VERSIONS, ()))))
     elif kind in changes.KINDS:
-        grown = keys.GROWTH_ROW in late or run.store.meta("growth") is not None
+        grown = keys.GROWTH_ROW in late or run.store.row(keys.GROWTH_ROW) is not None
         assert grown, f"G16: an item of kind {kind} before any growth"
         before = _table(run)
         if kind == Item.MOVED:
@@ -135,8 +135,9 @@ def late_item(run: Run, data: bytes, kind: int, pos: int, end: int) -> bool:
     elif kind == Item.INCARNATION:
         member_id, incarnation = INCARNATION.unpack_from(data, pos)
         # the first one counts for ever
-        if run.store.meta(f"incarnation/{member_id:x}") is None and member_id not in dict(out.incarnations):
-            late[keys.INCARNATION_PREFIX + b"%x" % member_id] = incarnation.to_bytes(8, "big")
+        row = keys.INCARNATION_PREFIX + b"%x" % member_id
+        if run.store.row(row) is None and member_id not in dict(out.incarnations):
+            late[row] = incarnation.to_bytes(8, "big")
             out.incarnations.append((member_id, incarnation))
     else:
         return False

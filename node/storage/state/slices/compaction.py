@@ -37,7 +37,7 @@ class Compaction:
 
     def __init__(self, store: Versions) -> None:
         self._store = store
-        row = store.meta(keys.COMPACTION_ROW[1:].decode())
+        row = store.row(keys.COMPACTION_ROW)
         # done: everything up to it is removed. target > done: a walk is under way and goes on at `next_run`.
         self._done: int
         self._target: int
