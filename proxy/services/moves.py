@@ -67,8 +67,7 @@ def part_from(table: Table, key: bytes) -> tuple[bytes, bytes]:
 
 def _check(context: Context) -> None:
     """EtcdError: the leader's version knows no moves."""
-    leader = context.router.routes[0].leader_link
-    if leader is not None and leader.version < MOVES_SINCE:
+    if context.leader_lacks(MOVES_SINCE):
         raise errors.GROWTH_UNKNOWN.error(level=MOVES, known=MOVES - 1)
 
 

@@ -33,8 +33,7 @@ def _enable_growth(context: Context) -> Serve:
     write = context.writing(Method.GROW)
 
     def enable_growth(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        leader = context.router.routes[0].leader_link
-        if leader is not None and leader.version < GROWTH_SINCE:
+        if context.leader_lacks(GROWTH_SINCE):
             raise errors.GROWTH_UNKNOWN.error(level=request.level or LEVEL, known=0)
         write(call, data, request, stats)
 
@@ -45,8 +44,7 @@ def _advice(context: Context) -> Serve:
     ask = context.writing(Method.ADVICE)  # it changes nothing, but only the leader knows
 
     def advice(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        leader = context.router.routes[0].leader_link
-        if leader is not None and leader.version < LOADS_SINCE:
+        if context.leader_lacks(LOADS_SINCE):
             raise EtcdError(errors.ADVICE_UNKNOWN)
         ask(call, data, request, stats)
 
@@ -57,8 +55,7 @@ def _change_shard(context: Context, kind: int) -> Serve:
     write = context.writing(Method.SHARD_CHANGE, bytes((kind,)))
 
     def change_shard(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        leader = context.router.routes[0].leader_link
-        if leader is not None and leader.version < BIRTHS_SINCE:
+        if context.leader_lacks(BIRTHS_SINCE):
             raise errors.GROWTH_UNKNOWN.error(level=BIRTHS, known=BIRTHS - 1)
         write(call, data, request, stats)
 

@@ -131,6 +131,11 @@ class Context:
             self.refuse(waiting.call, waiting.stats, EtcdError.decode(body))
         return status != Status.OK
 
+    def leader_lacks(self, since: int) -> bool:
+        """Whether shard 0's leader is known and speaks a version of links before this one."""
+        leader = self.router.routes[0].leader_link
+        return leader is not None and leader.version < since
+
     def writing(self, method: Method, head: bytes = b"") -> Serve:
         """Serves a method as a write of shard 0: ``head``, then the request as it came."""
 
