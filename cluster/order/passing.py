@@ -25,7 +25,6 @@ from cluster.order.log import (
     project,
 )
 
-PASSED_SINCE = 9  # version of links from which on records that are passed over may be fed
 RECORD_BYTES = 32  # what a kept record takes in a file besides its items
 _MOST_IN_LOG = 1 << 30
 

@@ -39,7 +39,6 @@ _PREPARE = struct.Struct("<QQQQQ")
 _U64 = struct.Struct("<Q")
 _NOTHING_ELSE = bytes(8)  # no compares, no leases
 _COUNT_AT = 32  # the number of touches
-PREPARE_SAYS_WHEN = 9  # version of links from which on a prepare says when it was sent
 _SENT_AT = 1 << 63  # a bit of that number: the order index at which it is sent follows
 _SWITCHES = 1 << 62  # a bit of that number: behind it follow a move, revision and keys of its base
 _SWITCH = struct.Struct("<QQQ")
@@ -160,7 +159,7 @@ class Prepare:
 
 
 def sent_at(body: bytes, order_index: int) -> bytes:
-    """A PREPARE with :attr:`Prepare.sent_at`: only on links of :data:`PREPARE_SAYS_WHEN`."""
+    """A PREPARE with :attr:`Prepare.sent_at`: only on links of PREPARE_SAYS_WHEN."""
     return _behind_head(body, _SENT_AT, _U64.pack(order_index))
 
 

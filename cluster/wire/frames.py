@@ -15,10 +15,12 @@ from enum import IntEnum
 LOWEST, HIGHEST = 7, 12  # versions that this program speaks
 ROWS_SINCE = 8  # the oldest version whose programs keep rows of features that they do not know
 PROMISES_SINCE = 9
-MOVES_SINCE = 12  # the oldest version whose nodes copy what moves
-BIRTHS_SINCE = 11  # the oldest version whose programs run nodes of shards that are born
-LOADS_SINCE = 12  # the oldest version that tells its load, for the policy of growth
+PASSED_SINCE = 9  # the oldest version that may be fed records that are passed over
+PREPARE_SAYS_WHEN = 9  # the oldest version whose prepares say when they were sent
 GROWTH_SINCE = 10  # the oldest version that knows of growth: a cluster that grew speaks no other
+BIRTHS_SINCE = 11  # the oldest version whose programs run nodes of shards that are born
+MOVES_SINCE = 12  # the oldest version whose nodes copy what moves
+LOADS_SINCE = 12  # the oldest version that tells its load, for the policy of growth
 
 
 class PeerKind(IntEnum):

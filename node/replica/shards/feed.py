@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Protocol
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.order.log import project
-from cluster.order.passing import PASSED_SINCE, KeptRecord
+from cluster.order.passing import KeptRecord
 from cluster.order.sound import Place, sound
 from cluster.raft import EntryKind
+from cluster.wire.frames import PASSED_SINCE
 from cluster.wire.messages import ALL_HASTE, FEED_ACK_BODY, FEED_BODY, FEED_HEAD, NO_HASTE, OWN_HASTE, Status
 from node.any_node import AnyNode
 from node.links.fronts import FrontLink

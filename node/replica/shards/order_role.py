@@ -20,7 +20,7 @@ from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, name
 from cluster.order.leading.queued import Report
 from cluster.order.leading.rights import KEYS_ELSEWHERE
 from cluster.order.log import Attempt, Change, Control
-from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Grant, decode_attempt, sent_at
+from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt, sent_at
 from cluster.order.sequencing.coordinator import Coordinator, Look, Wide
 from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Askable, Reports
@@ -29,6 +29,7 @@ from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Pace
 from cluster.placement import Placement, Table
 from cluster.raft import EntryKind, Role
+from cluster.wire.frames import PREPARE_SAYS_WHEN
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink, Tell
 from node.links.siblings import NodeLink

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from cluster.order.passing import PASSED_SINCE
+from cluster.wire.frames import PASSED_SINCE
 from node.any_node import AnyNode
 from node.upkeep.log.floors import FRAME, REPEAT_S, Floors
 

@@ -25,11 +25,11 @@ from cluster.order.following.reporting import Reporting
 from cluster.order.leading.attempts import Reading
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt
-from cluster.order.prepare import FATE, PREPARE_SAYS_WHEN, REPORT, Prepare, decode_attempt, encode_attempt
+from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_attempt
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.pacing.patience import HURRY_S
 from cluster.raft import Role
-from cluster.wire.frames import PeerKind
+from cluster.wire.frames import PREPARE_SAYS_WHEN, PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, Request
 from node.replica.moving.of_shard import ShardMoves

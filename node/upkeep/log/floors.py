@@ -19,8 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterable
 
-from cluster.order.passing import PASSED_SINCE
-from cluster.wire.frames import PeerKind
+from cluster.wire.frames import PASSED_SINCE, PeerKind
 
 FRAME = PeerKind.FLOORS.byte
 REPEAT_S = 2.0
