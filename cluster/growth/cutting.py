@@ -12,7 +12,7 @@ from cluster.gotext import prefix_end
 from cluster.growth.bounds import Bounds
 from cluster.growth.facts import Shard
 from cluster.growth.sample import MOST_KEY_BYTES, Span, Weighed
-from cluster.placement.table import BASE, END, Table, before, bounds
+from cluster.placement.table import BASE, END, Table, before, span_of
 
 _MOST_TRIED = 12  # spans that are looked at closely
 _MOST_ASKED = 100  # spans of one look whose owners, or bytes, are asked for: up to 50 us each
@@ -269,7 +269,7 @@ def _crossing(groups: Sequence[Weighed], start: bytes, end: bytes) -> float:
 
 def _inside(span: Span, start: bytes, end: bytes) -> bool | None:
     """None: in part."""
-    low, high = bounds(*span)
+    low, high = span_of(*span)
     if not (before(low, end) and before(start, high)):
         return False
     ends_inside = end == END or (high != END and high <= end)

@@ -80,7 +80,7 @@ def lower(a: bytes, b: bytes) -> bytes:
     return b if a == END else a if b == END else min(a, b)
 
 
-def bounds(key: bytes, range_end: bytes) -> tuple[bytes, bytes]:
+def span_of(key: bytes, range_end: bytes) -> tuple[bytes, bytes]:
     """Start and end of a span as etcd's API spells it: with an empty end it is the one key."""
     return key, range_end or key + b"\0"
 
@@ -90,7 +90,7 @@ def asked(key: bytes, range_end: bytes) -> tuple[bytes, bytes, bool]:
     the owner of its start answers."""
     if range_end and not before(key, range_end):
         range_end = b""
-    return (*bounds(key, range_end), not range_end)
+    return (*span_of(key, range_end), not range_end)
 
 
 def uncovered(pieces: Iterable[Piece], start: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -191,7 +191,7 @@ class Table:
 
     def owners_of(self, start: bytes, end: bytes) -> tuple[int, ...]:
         """As :meth:`owners`, of a span by its bounds: a single key has one."""
-        return self._shards(self._present(start, end), bounds(start, b"") == (start, end))
+        return self._shards(self._present(start, end), span_of(start, b"") == (start, end))
 
     def owners_at(self, key: bytes, range_end: bytes, revision: int) -> tuple[int, ...]:
         """Of a span at a revision. EtcdError: it is below the pruning."""
@@ -244,7 +244,7 @@ class Table:
 
     def base_shards(self, start: bytes, end: bytes) -> tuple[int, ...]:
         """Where the base places keys of a span, by its bounds: a single key has one shard."""
-        return self.base.shards_of(start, b"" if bounds(start, b"") == (start, end) else end)
+        return self.base.shards_of(start, b"" if span_of(start, b"") == (start, end) else end)
 
     def _check(self, revision: int) -> None:
         if revision < self.pruned:  # G2: another table of the same past may be pruned less

@@ -12,7 +12,7 @@ from cluster.features import moves
 from cluster.features.growth import MOVES
 from cluster.pb import shards_pb2
 from cluster.placement import Table
-from cluster.placement.table import BASE, END, Move, before, bounds, lower
+from cluster.placement.table import BASE, END, Move, before, lower, span_of
 from cluster.wire.frames import MOVES_SINCE
 from cluster.wire.messages import HEAD, READ, Method
 from proxy.routing.router import MethodStats, Waiting
@@ -83,7 +83,7 @@ def _move(context: Context) -> Serve:
     def move(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if not request.key:
             raise EtcdError(errors.EMPTY_KEY)
-        _begin(context, call, *bounds(request.key, request.range_end), request.target, stats)
+        _begin(context, call, *span_of(request.key, request.range_end), request.target, stats)
 
     return move
 

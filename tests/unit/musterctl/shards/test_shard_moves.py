@@ -15,7 +15,7 @@ from cluster.pb import shards_pb2
 from cluster.placement import Table
 from cluster.placement.base import Base
 from cluster.placement.changes import Moved, take_compact, take_move, take_moved, take_shard
-from cluster.placement.table import END, Move, State, bounds
+from cluster.placement.table import END, Move, State, span_of
 from proxy.services.moves import Ended, part_from
 from tools.musterctl import cli
 from tools.musterctl.client import Client, RequestError
@@ -55,7 +55,7 @@ class Cluster:
             raise RequestError(error.text, grpc.StatusCode.FAILED_PRECONDITION) from None
 
     def Move(self, request: Any) -> Any:
-        return self._begin(*bounds(request.key, request.range_end), request.target)
+        return self._begin(*span_of(request.key, request.range_end), request.target)
 
     def Split(self, request: Any) -> Any:
         return self._begin(*part_from(self.table, request.key), request.target)

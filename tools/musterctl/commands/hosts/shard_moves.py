@@ -12,7 +12,7 @@ import grpc
 from cluster.gotext import quote, raw, si_bytes, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
-from cluster.placement.table import bounds
+from cluster.placement.table import span_of
 from tools.musterctl.client import RequestError, Session
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.commands.hosts.shard import UNSURE, Facts, placement_at, session_of, show
@@ -123,7 +123,7 @@ class Following:
         self._seen = shards_pb2.Move()
         if span is not None:
             key, range_end, self._seen.target = span
-            self._seen.key, self._seen.range_end = bounds(key, range_end)
+            self._seen.key, self._seen.range_end = span_of(key, range_end)
 
     def until_it_ends(self, number: int) -> shards_pb2.Move:
         """The move, switched or cancelled."""
