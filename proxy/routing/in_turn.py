@@ -16,11 +16,9 @@ from typing import Any
 from cluster import errors
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.pacing.turns import NO_LIMIT, Turns
-from cluster.wire.messages import HEAD, Status
+from cluster.wire.messages import HEAD
 from proxy.routing.sending import Sending
-from proxy.routing.waiting import WRITE, MethodStats, Then, Waiting
-
-_PARTIAL, _OK = int(Status.PARTIAL), int(Status.OK)
+from proxy.routing.waiting import OK, PARTIAL, WRITE, MethodStats, Then, Waiting
 
 
 class WritesInTurn:
@@ -48,7 +46,7 @@ class WritesInTurn:
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         router = self._router
-        if status == _PARTIAL:
+        if status == PARTIAL:
             then = self._under_way[waiting][2]
             if then is not None:
                 then(waiting, status, body)
@@ -62,7 +60,7 @@ class WritesInTurn:
         self.go_on()
         if waiting.then is not None:
             waiting.then(waiting, status, body)
-        elif status != _OK:
+        elif status != OK:
             router.finish_error(waiting, body)
         else:
             parts = [*(waiting.pieces or ()), body]

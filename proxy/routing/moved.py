@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING
 
 from cluster import errors
 from cluster.placement import Table
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import Method
 from proxy.routing.links import Link
 from proxy.routing.routes import ShardRoute
-from proxy.routing.waiting import PartWaiting, Waiting
+from proxy.routing.waiting import MOVED, PartWaiting, Waiting
 
 if TYPE_CHECKING:
     from proxy.routing.router import Router
 
-_MOVED = int(Status.MOVED)
 
 
 class Moved:
@@ -108,7 +107,7 @@ class Moved:
         """A read was not sent, or not answered."""
         router = self._router
         if isinstance(waiting, PartWaiting):
-            waiting.tell(_MOVED, b"")
+            waiting.tell(MOVED, b"")
         elif waiting.call is not None and waiting.call.closed:
             router.gone(waiting)
         elif (anew := self.anew.get(waiting.method)) is not None and waiting.call is not None:

@@ -17,8 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from cluster.pacing.pace import Doubt
-from cluster.wire.messages import Status
-from proxy.routing.waiting import WRITE, Loop
+from proxy.routing.waiting import OK, WRITE, Loop
 
 Answers = list[tuple[int, int, bytes]]
 
@@ -26,7 +25,6 @@ BUSY = 16  # answers in a frame, and requests under way at another leader
 LONGEST_S = 0.02
 _GRACE_S = 0.001  # the loop's clock is as coarse
 _RISING, _FALLING = 0.4, 0.05
-_OK = int(Status.OK)
 
 
 class LeaderLink(Protocol):
@@ -75,7 +73,7 @@ class Rounds:
         now: Answers = []
         kept: Answers = []
         for answer in answers:
-            waiting = pending.get(answer[0]) if answer[1] == _OK else None
+            waiting = pending.get(answer[0]) if answer[1] == OK else None
             (now if waiting is None or waiting.route != WRITE else kept).append(answer)
         if kept:
             if not self._held:

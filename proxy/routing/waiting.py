@@ -9,9 +9,11 @@ from typing import Any, Protocol, Self
 from cluster import errors
 from cluster.errors import ErrorKind
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.wire.messages import READ, Method
+from cluster.wire.messages import READ, Method, Status
 
 WRITE, ASK, READ_ANY = 0, 1, 2  # routes: to the leader and never again (I23); to the leader; to a replica
+# what an answer may be, as it is compared in hot paths
+OK, PARTIAL, MOVED = map(int, (Status.OK, Status.PARTIAL, Status.MOVED))
 SERIALIZABLE = READ.pack(0, 0)  # what stands before a read of a replica as far as that is
 
 

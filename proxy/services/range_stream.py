@@ -17,6 +17,7 @@ from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.router import MethodStats, Waiting
+from proxy.routing.waiting import OK, PARTIAL
 from proxy.services.refusing import refuse_range, shards_shown
 from proxy.services.shares import Shares
 from proxy.shared.context import Call, Context
@@ -26,7 +27,6 @@ SERVICE = "etcdserverpb.KV"
 _CREDIT_BYTES = 256 * 1024  # reported in one record
 _PART_BYTES = 512 * 1024
 _LIMIT_S = 600.0  # without progress
-_OK, _PARTIAL = 0, 4
 
 
 class RangeStream:
@@ -118,14 +118,14 @@ class Passing:
 
     def answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, stats = self.call, self.stats
-        if status == _PARTIAL:
+        if status == PARTIAL:
             _set_going(waiting)
             self._waiting = waiting
             self._received += len(body)
             _send(call, body[HEAD.size :])
             stats.sent += 1
             self.pump()
-        elif status == _OK:
+        elif status == OK:
             self._waiting = None
             _send(call, self.context.router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
             call.finish()

@@ -28,9 +28,8 @@ from cluster.wire.messages import HASH_OF_NOTHING, HEAD, READ, READ_INDEX_ANSWER
 from cluster.wire.protobuf import read_varint
 from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
-from proxy.routing.waiting import PartWaiting
+from proxy.routing.waiting import MOVED, OK, PARTIAL, PartWaiting
 
-_OK, _PARTIAL, _MOVED = 0, 4, 19
 _TRIES = 5  # of a latest-read that meets compactions
 _BOUNDS = ("min_mod_revision", "max_mod_revision", "min_create_revision", "max_create_revision")
 # call, revision, term, the shards' responses after their headers: each as bytes, or as its pieces (InPieces)
@@ -129,7 +128,7 @@ class Gather:
         self._router.to_replica(waiting)
 
     def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
-        if status != _OK:
+        if status != OK:
             self._fail(EtcdError.decode(body))
             return
         order_index, latest, term = READ_INDEX_ANSWER.unpack(body)
@@ -178,18 +177,18 @@ class Gather:
         self._ends(waiting, status)
         tried, place, pieces = waiting.context
         gone = self._gone()
-        begins = status in (_OK, _PARTIAL) and not pieces and not gone
+        begins = status in (OK, PARTIAL) and not pieces and not gone
         if tried == self._tries and begins and self._is_behind(waiting, body):
             self._again()
         # of an attempt that was given up: at another revision than the others' (H16)
         if gone or tried != self._tries:
             self._drop(waiting, status)
             return
-        if status == _PARTIAL:
+        if status == PARTIAL:
             pieces.append(body if pieces else body[HEAD.size :])
             waiting.pieces = pieces  # if its link breaks now, all begins again
             return
-        if status != _OK:
+        if status != OK:
             self._missed(status, body)
             return
         pieces.append(body if pieces else body[HEAD.size :])
@@ -202,14 +201,14 @@ class Gather:
     def _ends(self, waiting: Waiting, status: int) -> None:
         """It is on its way no more, unless this is but a piece."""
         tried, place, _ = waiting.context
-        if status != _PARTIAL and tried == self._tries:
+        if status != PARTIAL and tried == self._tries:
             self._parts.pop(place, None)
 
     def _drop(self, waiting: Waiting, status: int) -> None:
         """Nobody wants this part any more, or any at all."""
         if self._call is None:
             self._abandon()  # they and this one refer to each other
-        if status == _PARTIAL:
+        if status == PARTIAL:
             self._router.cancel(waiting)
 
     def _gone(self) -> bool:
@@ -229,7 +228,7 @@ class Gather:
         return self.serializable and applied < self._order
 
     def _missed(self, status: int, body: bytes) -> None:
-        if status == _MOVED:  # by the newer table, which has come: no more often than one comes
+        if status == MOVED:  # by the newer table, which has come: no more often than one comes
             self._tries += 1
             self._most += 1
             self.start(self.revision)

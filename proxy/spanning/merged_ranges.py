@@ -15,10 +15,10 @@ from cluster.evaluate.reading.row_parts import read_part
 from cluster.placement import Placement
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.router import MethodStats, Router, Waiting
+from proxy.routing.waiting import OK, PARTIAL
 from proxy.spanning.gather import Gather, range_requests
 from proxy.spanning.row_merge import RowMerge
 
-_OK, _PARTIAL = 0, 4
 _RUNS = 1024  # are joined to one piece: short ones cost more to pass on than to copy
 Pieces = Callable[[Any, int, int, list[bytes]], None]  # call, revision, term, the response after its header
 
@@ -53,20 +53,20 @@ class RowGather(Gather):
         if self._gone() or tried != self._tries:
             self._drop(waiting, status)
             return
-        if status not in (_OK, _PARTIAL):
+        if status not in (OK, PARTIAL):
             self._missed(status, body)
             return
         if self._is_behind(waiting, body):  # nothing is passed on yet: all shards' first rows are needed
-            if status == _PARTIAL:
+            if status == PARTIAL:
                 self._router.cancel(waiting)
             self._again()
             return
         starts, count = read_part(body, HEAD.size)
         self._count += count
-        self._merge.add(place, body, starts, last=status == _OK)
-        if status == _PARTIAL:
+        self._merge.add(place, body, starts, last=status == OK)
+        if status == PARTIAL:
             waiting.pieces = []  # if its link breaks now, all begins again
-        self._came(waiting, place, status == _OK)
+        self._came(waiting, place, status == OK)
 
     def _came(self, waiting: Waiting, place: int, last: bool) -> None:
         raise NotImplementedError

@@ -15,14 +15,13 @@ from cluster import errors
 from cluster.errors import Code, EtcdError
 from cluster.features.auth.principal import Kind, Principal
 from cluster.features.auth.reads import RANGE, Show
-from cluster.wire.messages import READ, Method, Status
+from cluster.wire.messages import READ, Method
 from proxy.auth.shown import Shown
 from proxy.routing.router import READ_ANY, Router
-from proxy.routing.waiting import SERIALIZABLE, PartWaiting, Waiting
+from proxy.routing.waiting import MOVED, OK, SERIALIZABLE, PartWaiting, Waiting
 from proxy.watch.cohort import ClientWatch
 from proxy.watch.stream import Then, WatchStream
 
-_OK, _MOVED = int(Status.OK), int(Status.MOVED)
 _AGAIN_S = 1.0
 # After a change of users, until what is asked is answered: questions, and watches that they stand for
 _PORTION, _LOOKS = 200, 2_000
@@ -86,10 +85,10 @@ class Permissions:
             changes = self.changes  # it waited for all that this front has heard of
         # Keys moved before it was sent (users stay at shard 0). Or the node may not know yet what has
         # changed: `changed` asks only for watches that are there
-        if status == _MOVED or (status == _OK and is_new and changes != self.changes):
+        if status == MOVED or (status == OK and is_new and changes != self.changes):
             self._send(waiting.client, waiting.body, then, is_new, local, waiting.began)
             return
-        then(None if status == _OK else EtcdError.decode(body), changes)
+        then(None if status == OK else EtcdError.decode(body), changes)
 
     def changed(self) -> None:
         """Ask for all watches, portion by portion: 5,000 at once held up everything else for seconds. First

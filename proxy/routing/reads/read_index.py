@@ -14,16 +14,15 @@ from collections.abc import Callable, Iterator
 
 from cluster import errors
 from cluster.faults import HANDLER_MISTAKES, faults
-from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method, Status
+from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method
 from proxy.routing.links import Link, Near
 from proxy.routing.overdue import sweep_queue
 from proxy.routing.sending import Sending
-from proxy.routing.waiting import ASK, Waiting
+from proxy.routing.waiting import ASK, OK, Waiting
 
 _MOST_WAITING = 20_000  # reads
 _ROUNDS = 4  # questions under way at once; more reads wait for one of them to come back
 _SLOW_S = 0.5  # etcd's: it asks again then
-_OK = int(Status.OK)
 
 
 class ReadIndexRounds:
@@ -61,7 +60,7 @@ class ReadIndexRounds:
 
     def _indexed(self, question: Waiting, status: int, body: bytes) -> None:
         router, ready = self._router, None
-        if status == _OK:
+        if status == OK:
             order_index, _, _ = READ_INDEX_ANSWER.unpack(body)
             if any(read.key is not None and not read.shard for read in question.context):
                 # before this round ends: a table that comes by it takes reads from the round (G7)
@@ -70,7 +69,7 @@ class ReadIndexRounds:
         self.slow += router.loop.time() - question.started > _SLOW_S
         if self.waiting:
             router.schedule()
-        if status != _OK:
+        if status != OK:
             self.failed += 1
             for read in question.context:
                 router.finish_error(read, body)
@@ -89,7 +88,7 @@ class ReadIndexRounds:
                 faults.met("sending a read", error)
                 router.fail(read, errors.INTERNAL_FAULT)
         for read in told:  # last: the node may apply more for it, and a table come
-            read.tell(_OK, body)
+            read.tell(OK, body)
 
     def _near(self, order_index: int) -> tuple[Link, Near] | None:
         """Node 0, if it is in this process, and has this index once it has applied what is due."""

@@ -16,16 +16,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cluster import errors
-from cluster.wire.messages import READ_INDEX_ANSWER, Method, Status
+from cluster.wire.messages import READ_INDEX_ANSWER, Method
 from proxy.routing.links import Link
 from proxy.routing.sending import Sending
-from proxy.routing.waiting import Then, Waiting
+from proxy.routing.waiting import OK, Then, Waiting
 
 WAIT_S = 0.5
 # for an answer to how far the order is; at least an election timeout: hosts may start together
 ASK_S = 1.0
 START_S = 5.0  # for a replica that came up so lately, and has not had yet what was shown before
-_OK = int(Status.OK)
 _LIMIT = 20_000
 _REVISION = struct.Struct("<Q")
 
@@ -130,7 +129,7 @@ class RecentReads:
 
     def _heard(self, _: Waiting, status: int, body: bytes) -> None:
         self._asked = False
-        if status != _OK:
+        if status != OK:
             return
         _, latest, _ = READ_INDEX_ANSWER.unpack(body)
         self._learn(latest)

@@ -24,6 +24,7 @@ from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import READ_ANY, SERIALIZABLE, Waiting
+from proxy.routing.waiting import OK, PARTIAL
 from proxy.services.shares import ClientShares, Shares
 from proxy.shared.context import Call, Context
 
@@ -37,7 +38,6 @@ _LINK_LIMIT_S = 10.0  # until another host's nodes have links
 _MOST_ATTEMPTS = 10
 # a call that takes nothing for so long, or less than so much from then on, gives way to its client's next
 _SLOW_AFTER_S, _SLOW_BYTES_S = 10.0, 65_536
-_OK, _PARTIAL = 0, 4
 
 
 @dataclass(slots=True)
@@ -133,8 +133,8 @@ class Snapshot:
 
     def _held(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, (sending, attempt, shard) = waiting.call, waiting.context
-        if call.closed or attempt != sending.attempt or status != _PARTIAL:
-            if status == _PARTIAL:
+        if call.closed or attempt != sending.attempt or status != PARTIAL:
+            if status == PARTIAL:
                 self._context.router.cancel(waiting)
             elif not call.closed and attempt == sending.attempt:
                 if self._outdated(sending):
@@ -219,14 +219,14 @@ class Snapshot:
         call, sending = waiting.call, waiting.context
         if call.closed or waiting is not sending.built:
             return  # of an attempt that was given up
-        if status == _PARTIAL:
+        if status == PARTIAL:
             if self._making.pop(call, None) is not None:
                 self._release(sending)
             (remaining,) = _REMAINING.unpack_from(body)
             chunk = body[_REMAINING.size :]
             sending.received += len(chunk)
             sending.chunks.append((remaining, chunk))
-        elif status == _OK:
+        elif status == OK:
             sending.done = True
             self._clients.over(call)
         else:

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from cluster.features.v2.requests import answer_at, get_of, set_of
 from cluster.features.v2.tree import KEYS
 from cluster.pacing.resting import LARGE_BYTES
-from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
+from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method
 from proxy.http.http1_plain import Plain, PlainRequest
 from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.routing.router import READ_ANY, SERIALIZABLE, MethodStats, Waiting
+from proxy.routing.waiting import OK
 from proxy.shared.context import Context
 from proxy.v2.call import HttpCall
 from proxy.v2.form import unescaped
@@ -32,7 +33,6 @@ _WRITE = re.compile(rf"/v2/keys({PLAIN_KEY})")
 VALUE = b"value="
 _TTL = re.compile(rb"ttl=([0-9]{1,9})")
 _NS = 10**9
-_OK = int(Status.OK)
 
 
 class PlainRequests:
@@ -103,7 +103,7 @@ class PlainRequestCall(HttpCall):
 
     def answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         request = self.request
-        if status == _OK and not request.closed and not request.closes:
+        if status == OK and not request.closed and not request.closes:
             index, raft_index, code, _, created, text = answer_at(body, HEAD.size)
             if not code:
                 self.tell(index, raft_index, HEAD.unpack_from(body)[1], text, created=bool(created))
@@ -171,7 +171,7 @@ class PlainRead(PlainRequestCall):
 
     def _indexed(self, waiting: Waiting, status: int, body: bytes) -> None:
         """H2: the order's index after the read had come."""
-        if status != _OK:
+        if status != OK:
             self.answered(waiting, status, body)
             return
         order_index, _, _ = READ_INDEX_ANSWER.unpack(body)

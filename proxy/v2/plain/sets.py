@@ -9,10 +9,11 @@ import struct
 
 from cluster.features.v2.requests import set_of
 from cluster.features.v2.tree import KEYS
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import Method
 from proxy.http.http1_plain import TakenRequest, Taker
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import Waiting
+from proxy.routing.waiting import OK
 from proxy.v2.call import said
 from proxy.v2.plain.heads import Block
 from proxy.v2.plain.reads import MOST_PATH, PLAIN_KEY
@@ -21,7 +22,6 @@ from proxy.v2.plain.requests import VALUE, PlainRequests, form_of
 _LINE = re.compile(rf"PUT /v2/keys({PLAIN_KEY}) HTTP/1\.1\r\n".encode())
 _BLANK = b"\r\n\r\n"
 _NS = 10**9
-_OK = int(Status.OK)
 _V2_WRITE = int(Method.V2_WRITE)
 # revision, term; then an Answer: index, raft index, error code, action, whether the key is new
 _ANSWERED = struct.Struct("<QQQQHBB")
@@ -95,7 +95,7 @@ class TakenSet(TakenRequest):
 
     def _answered(self, waiting: Waiting, status: int, body: bytes) -> None:
         ways, owner = self._ways, self._owner
-        if status == _OK and not self.closed and not owner.closes:
+        if status == OK and not self.closed and not owner.closes:
             _, term, index, raft_index, code, _, created = _ANSWERED.unpack_from(body)
             if not code:
                 keys = ways.keys
