@@ -77,7 +77,7 @@ class WritesInTurn:
             while (found := self._turns.next()) is not None:
                 owner, size, waiting = found
                 self._begin(waiting, owner, size)
-                if waiting.call is not None and waiting.call.closed:
+                if waiting.left:
                     self._router.gone(waiting)
                 else:
                     self._go(waiting)
@@ -88,8 +88,8 @@ class WritesInTurn:
         """Every ``router.SWEEP_S``: drop what is overdue, or whose client has gone."""
         if not len(self._turns):
             return
-        for waiting in self._turns.drop(lambda one: _over(one, now)):
-            if waiting.call is not None and waiting.call.closed:
+        for waiting in self._turns.drop(lambda one: now - one.started > one.limit_s or one.left):
+            if waiting.left:
                 self._router.gone(waiting)
             else:  # never reached a leader's log
                 self._router.fail(waiting, errors.CONTEXT_DEADLINE_EXCEEDED)
@@ -132,8 +132,3 @@ class InTurn:
 
     def statistics(self) -> dict[str, int]:
         return {"large_writes_waiting": self.large.waiting, "range_compares_waiting": self.compares.waiting}
-
-
-def _over(waiting: Waiting, now: float) -> bool:
-    call = waiting.call
-    return now - waiting.started > waiting.limit_s or (call is not None and call.closed)

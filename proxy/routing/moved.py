@@ -72,7 +72,7 @@ class Moved:
         router = self._router
         if self._names_keys(waiting):
             self.ask(waiting)
-        elif waiting.call is not None and waiting.call.closed:
+        elif waiting.left:
             router.gone(waiting)
         else:
             router.to_leader(waiting)
@@ -108,7 +108,7 @@ class Moved:
         router = self._router
         if isinstance(waiting, PartWaiting):
             waiting.tell(MOVED, b"")
-        elif waiting.call is not None and waiting.call.closed:
+        elif waiting.left:
             router.gone(waiting)
         elif (anew := self.anew.get(waiting.method)) is not None and waiting.call is not None:
             with self.since(waiting.began):

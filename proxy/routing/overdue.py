@@ -44,7 +44,7 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
         del pending[waiting.rid]
         if waiting.route != WRITE:
             router.post(link, waiting.rid, Method.CANCEL, b"")
-        if waiting.call is not None and waiting.call.closed:
+        if waiting.left:
             router.gone(waiting)
         elif (
             waiting.route == WRITE
@@ -72,7 +72,7 @@ def moved_on(
     for waiting in pending:
         if waiting.route == WRITE or waiting.method in _OF_ONE_NODE or not waiting.begins_anew(now):
             router.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)
-        elif waiting.call is not None and waiting.call.closed:
+        elif waiting.left:
             router.gone(waiting)
         elif waiting.route == ASK:
             router.to_leader(waiting)
@@ -89,7 +89,7 @@ def resume(router: Sending, recent: RecentReads, route: ShardRoute) -> None:
     if route.leader_link is not None and route.queue:
         queue, route.queue = route.queue, deque()
         for waiting in queue:
-            if waiting.call is not None and waiting.call.closed:
+            if waiting.left:
                 router.gone(waiting)
             else:
                 router.to_leader(waiting)
@@ -107,7 +107,7 @@ def sweep_queue(router: Sending, queue: deque[Waiting], now: float) -> deque[Wai
     """Drop what is overdue of requests that were not sent; those that wait on."""
     kept: deque[Waiting] = deque()
     for waiting in queue:
-        if waiting.call is not None and waiting.call.closed:
+        if waiting.left:
             router.gone(waiting)
         elif now - waiting.started <= waiting.limit_s:
             kept.append(waiting)

@@ -119,7 +119,7 @@ class Sending:
             self.seek_own(lambda: (waiting.shard,), partial(self._send_own, waiting))
 
     def _send_own(self, waiting: Waiting) -> None:
-        if waiting.call is not None and waiting.call.closed:
+        if waiting.left:
             self.gone(waiting)
         elif (link := self.own_link(waiting.shard)) is None:
             self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL)

@@ -70,6 +70,11 @@ class Waiting:
     def client(self) -> Any:
         return self.call
 
+    @property
+    def left(self) -> bool:
+        """Its client has gone, or its call has ended otherwise."""
+        return self.call is not None and self.call.closed
+
     def tell(self, status: int, body: bytes) -> None:
         """Hand an answer to ``then``. A fault of this program there ends that call alone: the link serves
         others too."""
