@@ -166,7 +166,6 @@ def _range_over(context: Context, call: Call, request: Message, stats: MethodSta
 
 def _delete_range(context: Context) -> UnaryHandler:
     stats = context.method("unary", SERVICE, "DeleteRange")
-    limit = context.most_logged_bytes
 
     def delete_range(call: Call, data: bytes, stats: MethodStats = stats) -> None:
         stats.started += 1
@@ -176,8 +175,7 @@ def _delete_range(context: Context) -> UnaryHandler:
             request = validate.parse(rpc_pb2.DeleteRangeRequest.FromString, data)
             validate.check_delete_range(request)
             shards = context.placement.shards_of(request.key, request.range_end)
-            if len(data) > limit:
-                raise EtcdError(errors.REQUEST_TOO_LARGE)
+            context.check_size(data)
         except EtcdError as e:
             context.refuse(call, stats, e)
             return
@@ -195,7 +193,6 @@ def _is_compacted(error: bytes) -> bool:
 
 def _compact(context: Context) -> Serve:
     router = context.router
-    limit = context.most_logged_bytes
 
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         if status == Status.PARTIAL:
@@ -211,8 +208,7 @@ def _compact(context: Context) -> Serve:
         waiting.call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
 
     def compact(call: Call, data: bytes, request: Message, stats: MethodStats) -> None:
-        if len(data) > limit:
-            raise EtcdError(errors.REQUEST_TOO_LARGE)
+        context.check_size(data)
         router.write(call, Method.COMPACT, data, 0, stats, answered, request.revision)
 
     return compact
