@@ -10,6 +10,7 @@ neighbouring versions always work together.
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 
 LOWEST, HIGHEST = 7, 12  # versions that this program speaks
@@ -51,6 +52,10 @@ class PeerKind(IntEnum):
     def byte(self) -> bytes:
         """Its byte in a frame."""
         return bytes((self,))
+
+
+STATE_WANTED = PeerKind.STATE_WANTED.byte
+ORDER_INDEX = struct.Struct("<Q")  # follows it: how far the peer has applied the order
 
 
 #: What a peer sends after its hello.

@@ -147,6 +147,8 @@ PUT_ANSWER = struct.Struct("<QBIQQ")  # ANSWER and HEAD of a put without previou
 READ_INDEX_ANSWER = struct.Struct("<QQQ")  # order index, revision there, term
 # applied order index to wait for (0: serializable), revision to read at (0: latest)
 READ = struct.Struct("<QQ")
+# of what a backup holds: order index, revision, compact revision, member ID; its checkpoint's name follows
+HELD = struct.Struct("<QQQQ")
 LEASE_DUE = -1  # its time is over and its revocation on the way: only LEASE_KEEPALIVE waits for that
 HASH_OF_NOTHING = zlib.crc32(b"key")  # HASH_KV of a shard of which no version counts
 LONE_HEAD = struct.Struct("<H")  # shard

@@ -1,7 +1,7 @@
 """Backups for clients (decision 68): the whole store at one revision, streamed as the receiver takes it.
 
 A front asks in two steps. First every shard's node of a host holds a checkpoint: shard 0's, which decides the
-revision, then the others'. The answer is one PARTIAL record, :data:`HELD` and the checkpoint's name. Then
+revision, then the others'. The answer is one PARTIAL record, HELD and the checkpoint's name. Then
 node 0 starts a process (``node.backup.process``), which writes one file of them to a pipe, and passes it on:
 PARTIAL records ``remaining bytes u64 | chunk``, a window ahead of the front's acks (CREDIT), then OK.
 
@@ -18,7 +18,6 @@ import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 import threading
@@ -34,7 +33,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.histogram import CHECKPOINT_S, Histogram
 from cluster.settings import NodeSettings
-from cluster.wire.messages import HEAD, Status
+from cluster.wire.messages import HEAD, HELD, Status
 from node.backup.build import Job
 from node.backup.sorting import shrink
 from node.links.fronts import FrontLink
@@ -53,7 +52,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("backups")
 
-HELD = struct.Struct("<QQQQ")  # order index, revision, compact revision, member ID; then the name
 _WINDOW_BYTES = 512 * 1024
 _CHUNK_BYTES = 128 * 1024
 _CHUNK_EVERY_S = 0.001

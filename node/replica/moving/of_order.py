@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -18,7 +17,7 @@ from cluster.order.sound import Place, sound
 from cluster.placement import Table
 from cluster.placement.changes import dropped_in
 from cluster.raft import EntryKind, Role
-from cluster.wire.frames import PeerKind
+from cluster.wire.frames import ORDER_INDEX, STATE_WANTED
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
 from node.replica.moving.copying import Copying, CopyingNode
@@ -34,9 +33,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("move")
 
-_STATE_WANTED = PeerKind.STATE_WANTED.byte
 _LOOK_ENTRIES, _LOOK_BYTES = 4096, 2 << 20  # a turn's
-_ORDER_INDEX = struct.Struct("<Q")
 
 
 class OrderMovesNode(CopyingNode, Protocol):
@@ -68,7 +65,7 @@ class OrderMoves(Moves):
         self._handed = 0  # how often this node has given its leadership away for want of a copy
         node.clock.each_second(self.leaving.second)
         node.clock.each_second(self.second)
-        node.frames[_STATE_WANTED[0]] = self._state_wanted
+        node.frames[STATE_WANTED[0]] = self._state_wanted
         node.handlers[Method.COPIED] = lambda link, rid, timeout_ms, body: self._said(
             link.member_id, Copied.decode(body))
 
@@ -151,10 +148,10 @@ class OrderMoves(Moves):
                 raft.transfer_leadership(ready[self._handed % len(ready)])  # the first one may wait as well
                 self._handed += 1
         elif raft.leader_id:
-            self._node.peers.send(raft.leader_id, _STATE_WANTED, _ORDER_INDEX.pack(self._node.applied_index))
+            self._node.peers.send(raft.leader_id, STATE_WANTED, ORDER_INDEX.pack(self._node.applied_index))
 
     def _state_wanted(self, member_id: int, data: bytes) -> None:
-        if len(data) == _ORDER_INDEX.size and _ORDER_INDEX.unpack(data)[0] < self._node.applied_index:
+        if len(data) == ORDER_INDEX.size and ORDER_INDEX.unpack(data)[0] < self._node.applied_index:
             self._node.snapshots.send_to(member_id, 0)
 
     def promises(self, move: int) -> bool:

@@ -6,7 +6,6 @@ says which member leads shard 0, and how far that is.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,7 +16,7 @@ from cluster.order.following.source import FeedSource
 from cluster.order.log import cut_of
 from cluster.order.sound import Place, sound
 from cluster.raft import Role
-from cluster.wire.frames import PeerKind
+from cluster.wire.frames import ORDER_INDEX, STATE_WANTED
 from cluster.wire.messages import (
     ALL_HASTE,
     FEED_ACK_BODY,
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("shard")
 
 _ACK_EVERY = 200
-STATE_WANTED = PeerKind.STATE_WANTED.byte
-ORDER_INDEX = struct.Struct("<Q")
 
 
 class FeedEndNode(AnyNode, Protocol):

@@ -29,14 +29,14 @@ from cluster.order.prepare import FATE, REPORT, Prepare, decode_attempt, encode_
 from cluster.order.shown import ENOUGH, ShownRows, decode_ask
 from cluster.pacing.patience import HURRY_S
 from cluster.raft import Role
-from cluster.wire.frames import PREPARE_SAYS_WHEN, PeerKind
+from cluster.wire.frames import ORDER_INDEX, PREPARE_SAYS_WHEN, STATE_WANTED, PeerKind
 from cluster.wire.messages import HEAD, NO_HASTE, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, Request
 from node.replica.moving.of_shard import ShardMoves
 from node.replica.pacing.pauses import ReturningTimer
 from node.replica.roles.role import Body, Kinds, Owed
 from node.replica.shards.fates import Fates, FatesNode
-from node.replica.shards.feed_end import ORDER_INDEX, STATE_WANTED, FeedEnd, FeedEndNode
+from node.replica.shards.feed_end import FeedEnd, FeedEndNode
 from node.replica.shards.handover import HandOver, HandOverNode
 from node.replica.shards.linked import linked, load_fold, not_leader
 from node.slicing.slicer import Slices

@@ -19,7 +19,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import READ, Method
+from cluster.wire.messages import HELD, READ, Method
 from cluster.wire.protobuf import varint
 from proxy.routing.pieces import KEEP_S
 from proxy.routing.reads.applied import when_applied
@@ -30,7 +30,6 @@ from proxy.shared.context import Call, Context
 
 log = structlog.get_logger("backups")
 
-_HELD = struct.Struct("<QQQQ")  # node.serving.backups.HELD
 _REMAINING = struct.Struct("<Q")
 _CHUNK_BYTES = 32_768
 _LIMIT_S = 3600.0  # without progress
@@ -144,9 +143,9 @@ class Snapshot:
             return
         waiting.limit_s = _LIMIT_S
         checkpoint = sending.checkpoints[shard]
-        index, revision, checkpoint.compact_revision, member = _HELD.unpack_from(body)
+        index, revision, checkpoint.compact_revision, member = HELD.unpack_from(body)
         checkpoint.asked = waiting
-        checkpoint.name = body[_HELD.size :].decode()
+        checkpoint.name = body[HELD.size :].decode()
         if shard == 0:
             sending.index, sending.revision, sending.member = index, revision, member
         if self._outdated(sending):

@@ -7,9 +7,9 @@ from __future__ import annotations
 import re
 import struct
 
-from cluster.features.v2.requests import set_of
+from cluster.features.v2.requests import ANSWER, set_of
 from cluster.features.v2.tree import KEYS
-from cluster.wire.messages import Method
+from cluster.wire.messages import HEAD, Method
 from proxy.http.http1_plain import TakenRequest, Taker
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import Waiting
@@ -24,7 +24,7 @@ _BLANK = b"\r\n\r\n"
 _NS = 10**9
 _V2_WRITE = int(Method.V2_WRITE)
 # revision, term; then an Answer: index, raft index, error code, action, whether the key is new
-_ANSWERED = struct.Struct("<QQQQHBB")
+_ANSWERED = struct.Struct(HEAD.format + ANSWER.format[1:])
 
 
 class PlainSets:

@@ -15,11 +15,10 @@ from cluster.errors import EtcdError
 from cluster.features.auth.principal import SAID
 from cluster.features.auth.reads import Show
 from cluster.pb import rpc_pb2
-from cluster.wire.messages import HEAD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
+from cluster.wire.messages import HEAD, HELD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
 from cluster.wire.protobuf import varint
 from proxy.services.cluster import refused_at_learner
 from proxy.services.table import register_all
-from proxy.services.upkeep.backup import _HELD
 from tests.unit.proxy.fakes import FakeCall, Net, hand_in
 
 
@@ -504,7 +503,7 @@ def test_a_snapshot_is_followed_by_its_checksum_and_asked_for_as_the_client_take
     (hold,) = served.node.take()
     assert not hold.body[READ.size :]
     member = served.net.context.common.member_id
-    served.node.answer(hold.rid, Status.PARTIAL, _HELD.pack(5, 3, 0, member) + b"checkpoint-7")
+    served.node.answer(hold.rid, Status.PARTIAL, HELD.pack(5, 3, 0, member) + b"checkpoint-7")
     served.net.run()
     (request,) = served.node.take()
     assert request.body[READ.size :] == b'["checkpoint-7"]'

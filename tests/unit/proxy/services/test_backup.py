@@ -13,8 +13,8 @@ from cluster.pb import rpc_pb2
 from cluster.placement.base import Base
 from cluster.placement.changes import take_shard
 from cluster.placement.table import Piece, State, Table
-from cluster.wire.messages import HEAD, READ, Method, Status
-from proxy.services.upkeep.backup import _HELD, _MOST_ATTEMPTS, Snapshot, _Sending
+from cluster.wire.messages import HEAD, HELD, READ, Method, Status
+from proxy.services.upkeep.backup import _MOST_ATTEMPTS, Snapshot, _Sending
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.test_services import Served
 
@@ -38,7 +38,7 @@ class Backup:
 
     def held(self, rid: int, name: str) -> None:
         member = self.served.net.context.common.member_id
-        self.answer(rid, Status.PARTIAL, _HELD.pack(5, 3, 0, member) + name.encode())
+        self.answer(rid, Status.PARTIAL, HELD.pack(5, 3, 0, member) + name.encode())
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_a_link_to_the_host_that_makes_it_is_kept_until_it_is_asked() -> None:
                     node.ok(one)
                 elif one.method == Method.SNAPSHOT and len(one.body) <= READ.size:
                     held.add((shard, member))
-                    node.answer(one.rid, Status.PARTIAL, _HELD.pack(5, 1, 0, member) + b"c")
+                    node.answer(one.rid, Status.PARTIAL, HELD.pack(5, 1, 0, member) + b"c")
         net.run()
     assert held == {(0, 2), (1, 2)}
     assert call.context.built is not None
