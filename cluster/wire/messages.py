@@ -139,6 +139,8 @@ class Status(IntEnum):
     MOVED = 19  # certainly not logged; body: a newer table, which has other owners for what was asked
 
 
+OF_KEYS = frozenset(map(int, (Method.PUT, Method.DELETE_RANGE, Method.TXN)))  # writes of keys
+
 MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBER_PROMOTE = range(1, 5)  # kinds of MEMBERS
 MEMBERS_LAX = 0x80  # bit of a kind: the host that was asked has --strict-reconfig-check=false
 

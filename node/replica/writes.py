@@ -32,14 +32,13 @@ from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
 from cluster.placement.owned import Shown
 from cluster.raft import Raft
-from cluster.wire.messages import ANSWER, HEAD, LEADER, PUT_ANSWER, Method, Status
+from cluster.wire.messages import ANSWER, HEAD, LEADER, OF_KEYS, PUT_ANSWER, Method, Status
 from node.links.fronts import FrontLink, say_not_leader
 from node.storage import Prepared, PreparedPuts, PreparedRows
 
 _PUT, _V2_WRITE = int(Method.PUT), int(Method.V2_WRITE)
 _HEAD_BYTES = HEAD.size
 _MAX_UNCOMMITTED = 8  # entries on their way; while so many are, requests gather for a larger one
-_OF_KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 
 Request = tuple[FrontLink, int, int, bytes]  # its way back, rid, method
 Reply = tuple[FrontLink, int, bytes]  # its way back, rid, the encoded answer record
@@ -339,7 +338,7 @@ class Writes:
 
     def _check_own(self, method: int, body: bytes) -> None:
         """Elsewhere: it is another shard's by now (G7)."""
-        if self.lacks is not None and method in _OF_KEYS and self.lacks(method, body):
+        if self.lacks is not None and method in OF_KEYS and self.lacks(method, body):
             raise Elsewhere
 
     def _wait(self, later: tuple[int, FrontLink, int, int, bytes], looked: Ahead | None) -> int:

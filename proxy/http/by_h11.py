@@ -8,13 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 from enum import Enum
-from http import HTTPStatus
 from typing import Protocol
 
 import h11
 
 from cluster.faults import faults
-from proxy.http.http1_plain import TakenRequest, spelt
+from proxy.http.http1_plain import HEAD_END, TakenRequest, phrase, spelt
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
 from proxy.http.requests import (
@@ -41,7 +40,6 @@ _FIELDS_BITS = 4  # so many fields take as long as a request
 _MOST_FIELDS = 1000  # of a head; h11 takes 10 us for each
 LINE_ENDS = (b"\r", b"\n")  # behind a body, where they do not count (RFC 9112 section 2.2)
 _ABSOLUTE = re.compile(rb"(?i)https?://([^/?]*)(.*)")  # RFC 9112 section 3.2.2
-_HEAD_END = re.compile(rb"\n\r?\n")
 _CONTROL = re.compile(rb"[\0-\x08\x0a-\x1f\x7f]")
 # Go's words for what h11 says of a body
 _MISTAKES = {"closed connection": "unexpected EOF", "chunk header": "invalid byte in chunk length"}
@@ -187,7 +185,7 @@ class ByH11:
         """Whether h11 may look at the head that it was given, else the client is told: h11 bounds what comes
         in pieces alone, and reads a whole read's fields in one go."""
         head, most = self._h11.trailing_data[0], self._limits.max_http1_header_bytes
-        found = _HEAD_END.search(head, 0, most + 4)
+        found = HEAD_END.search(head, 0, most + 4)
         end = found.start() if found is not None else len(head)
         if end > most or head.count(b"\n", 0, end) > _MOST_FIELDS:
             return self._reject(431, "request head too large")
@@ -366,7 +364,7 @@ class ByH11:
         if self._h11.their_state is not _MIGHT_SWITCH:
             return False
         fields = [(field.encode("latin-1"), value.encode("latin-1")) for field, value in headers]
-        self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=_reason(101)))
+        self._send(h11.InformationalResponse(status_code=101, headers=fields, reason=phrase(101)))
         self._switched = to
         to.begin(self.output, self._limits.max_body_bytes, self._limits.max_unsent_bytes)
         return True
@@ -380,7 +378,7 @@ class ByH11:
         whole = any(name == b"Content-Length" for name, _ in fields)
         if self._old is Old.STAYS and (self._draining or not whole):
             self._old = Old.ENDS
-        self._send(h11.Response(status_code=status, headers=fields, reason=_reason(status)), held=whole)
+        self._send(h11.Response(status_code=status, headers=fields, reason=phrase(status)), held=whole)
 
     def send_chunk(self, chunk: bytes) -> None:
         self._send(h11.Data(data=chunk))
@@ -420,14 +418,14 @@ class ByH11:
         self._body = bytearray()
         self._old = self._old and Old.ENDS
         if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            body = f"{status} {_reason(status).decode()}: {text}\n".encode() if text else b""
+            body = f"{status} {phrase(status)}: {text}\n".encode() if text else b""
             self._send(
                 h11.Response(
                     status_code=status,
                     headers=[
                         (b"Content-Type", b"text/plain; charset=utf-8"), (b"Connection", b"close"),
                         (b"Content-Length", b"%d" % len(body))],
-                    reason=_reason(status),
+                    reason=phrase(status),
                 ), held=True)
             if self._head is None or self._head.method != b"HEAD":
                 self._send(h11.Data(data=body))
@@ -485,13 +483,6 @@ def _broken(text: str) -> BrokenBody:
     body = BrokenBody()
     body.mistake = next((mistake for word, mistake in _MISTAKES.items() if word in text), _MALFORMED)
     return body
-
-
-def _reason(status: int) -> bytes:
-    try:
-        return HTTPStatus(status).phrase.encode()
-    except ValueError:
-        return b""
 
 
 def _size_of(head: h11.Request) -> int:

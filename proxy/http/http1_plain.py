@@ -26,7 +26,7 @@ _HEAD = re.compile(
 _STARTS = (b"GET /", b"HEAD /", b"PUT /", b"POST /", b"DELETE /", b"OPTIONS /")
 _LONGEST = max(map(len, _STARTS))
 _BEGUN_BYTES = 2048  # a longer beginning is h11's, which knows when it is too long
-_BLANK = re.compile(rb"\n\r?\n")
+HEAD_END = re.compile(rb"\n\r?\n")
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _LENGTH = re.compile(r"[0-9]{1,9}")
 _OTHERS = frozenset(
@@ -80,7 +80,7 @@ def begins_plain(data: bytes, at: int) -> bool:
         return False
     head = data[at : at + _LONGEST]
     known = any(head.startswith(start) or start.startswith(head) for start in _STARTS)
-    return known and _BLANK.search(data, at) is None
+    return known and HEAD_END.search(data, at) is None
 
 
 def spelt(before: bytes, data: bytes) -> bytes:
@@ -255,12 +255,16 @@ class PlainRequest(HttpRequest):
 
 
 def _line(status: int) -> str:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
-    line = _lines[status] = f"HTTP/1.1 {status} {phrase}\r\n"
+    line = _lines[status] = f"HTTP/1.1 {status} {phrase(status)}\r\n"
     return line
+
+
+def phrase(status: int) -> str:
+    """What stands behind a status; nothing behind one that nobody named."""
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""
 
 
 def date(second: int) -> str:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from cluster.settings import FrontSettings
 from proxy.http.http2 import Limits
+from proxy.shared.context import RECEIVE_OVERHEAD_BYTES
 
-_RECEIVE_OVERHEAD_BYTES = 524_288
 _LEAST_BODY_BYTES = 12 << 20  # of a request over HTTP/1.1: a form of version 2 is refused from 10 MiB on
 _MOST_METRICS_CONNECTIONS = 256
 _GRPC_KEEPALIVE_MS = 7_200_000, 20_000  # which etcd leaves as they are where a flag is 0
@@ -19,7 +19,7 @@ def limits_of(settings: FrontSettings, descriptors: Callable[[], int]) -> Limits
     peers need some, whatever the settings say."""
     common = settings.common
     most, allowed = settings.max_client_connections, descriptors()
-    max_message_bytes = common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES
+    max_message_bytes = common.max_request_bytes + RECEIVE_OVERHEAD_BYTES
     keepalive_ms = settings.grpc_keepalive_interval_ms, settings.grpc_keepalive_timeout_ms
     if min(keepalive_ms) <= 0:
         keepalive_ms = _GRPC_KEEPALIVE_MS

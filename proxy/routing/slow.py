@@ -19,12 +19,12 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import LONE_HEAD, Method
 from proxy.routing.links import Link
 from proxy.routing.routes import ShardRoute
+from proxy.routing.sending import SWEEP_S
 from proxy.routing.waiting import Waiting
 
 log = structlog.get_logger("slow")
 
 LINES_PER_S = 20  # logged; more are counted
-_SWEEP_S = 0.05  # how often the router's sweep looks
 _MOST_OPEN = 10_000  # that are remembered until they end
 _KEY_BYTES = 128  # of a key that is logged
 
@@ -82,7 +82,7 @@ class SlowRequests:
     def __init__(self, limit_s: float) -> None:
         """``limit_s``: a request that takes longer is logged; 0: none is."""
         self.limit_s = limit_s
-        self.each = 0 < limit_s < _SWEEP_S  # every timed call is told to ``ended``
+        self.each = 0 < limit_s < SWEEP_S  # every timed call is told to ``ended``
         self._open: dict[int, tuple[Waiting, str, Link | None]] = {}  # by the identity of each
         self._lines = 0  # logged in the second that began at ``_second``
         self._more = 0

@@ -30,7 +30,7 @@ UnaryHandler = Callable[[Call, bytes], None]
 Serve = Callable[[Call, bytes, Any, MethodStats], None]  # a call, its request as it came, and as a message
 
 INNER = "inner"  # in the place of a gRPC type: what services call for their clients
-_RECEIVE_OVERHEAD_BYTES = 524_288  # of a message above max-request-bytes, as in etcd
+RECEIVE_OVERHEAD_BYTES = 524_288  # of a message above max-request-bytes, as in etcd
 # etcd measures the request in its log entry (v3_server.go, processInternalRaftRequestOnce): a header with an
 # ID (13 bytes, or 14, by the member's ID; without a user's name here), and the request's tag and size
 _HEADER_BYTES, _TAG_BYTES = 13, 1
@@ -50,7 +50,7 @@ class Context:
         common = settings.common
         self.most_logged_bytes = _most_logged_bytes(common.max_request_bytes)
         self.hub = WatchHub(router, self.placement, settings.watch_progress_notify_interval_ms / 1000,
-                            common.max_request_bytes + _RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
+                            common.max_request_bytes + RECEIVE_OVERHEAD_BYTES, settings.watch_merge_bytes)
         router.hub = self.hub
         self.principals = Principals(tokens_of(settings.auth_token, settings.auth_token_ttl_s))
         router.principals = self.principals

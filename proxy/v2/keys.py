@@ -31,7 +31,7 @@ from proxy.v2.waiting.waits import Waits
 
 _WRITES = frozenset(("PUT", "POST", "DELETE"))
 _LEAST_BYTES = 4 << 20  # of a value, whatever --max-request-bytes says; etcd's form has 10 MiB
-_MOST_PATH = 4096  # as etcd's request line; a deleted directory logs the paths of all below
+MOST_PATH = 4096  # as etcd's request line; a deleted directory logs the paths of all below
 _NAME_IN_ORDER = 21  # what a POST adds to the path: a slash and 20 digits
 
 
@@ -63,7 +63,7 @@ class Keys:
             return
         size = len(_bytes(asked.value)) + len(_bytes(asked.prev_value))
         length = len(asked.path) + (_NAME_IN_ORDER if request.method == "POST" else 0)
-        if size > max(self._context.common.max_request_bytes, _LEAST_BYTES) or length > _MOST_PATH:
+        if size > max(self._context.common.max_request_bytes, _LEAST_BYTES) or length > MOST_PATH:
             self._refused(request, V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text))
         elif self._context.principals.enabled:  # these users are none of version 2's
             self._refused(request, _nobody_may())

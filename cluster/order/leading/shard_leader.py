@@ -62,13 +62,13 @@ from cluster.pipeline.aside import Aside
 from cluster.pipeline.intake import Intake
 from cluster.pipeline.under_way import UnderWay
 from cluster.placement import Table
-from cluster.wire.messages import LEADER, Method, Status
+from cluster.wire.messages import LEADER, OF_KEYS, Method, Status
 
 T = TypeVar("T")
 
 # logged entries without a place in the order; Raft drops proposals beyond 64 MiB
 _MAX_UNORDERED, _MAX_UNORDERED_BYTES = 64, 32 << 20
-_METHODS, _PUT = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN)), int(Method.PUT)
+_PUT = int(Method.PUT)
 _NOTHING = Outcome(b"", False, b"", [], 0)
 PutAnswers = tuple[list[PendingPut], int]  # in order, the revision before the first
 
@@ -124,7 +124,7 @@ class ShardLeader(Generic[T]):
 
     def submit(self, token: T, method: int, body: bytes) -> None:
         """Take in one write; :meth:`take_answers` has its answer, now or later."""
-        if method & ~SAID not in _METHODS:  # not from a front: leases and the like go to the sequencer
+        if method & ~SAID not in OF_KEYS:  # not from a front: leases and the like go to the sequencer
             self._refuse(token, EtcdError(errors.UNKNOWN_METHOD))
         elif self._own is not None and self._own.lacks(method, body):
             self._elsewhere(token)

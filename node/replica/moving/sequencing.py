@@ -21,13 +21,12 @@ from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.reports import Reports
 from cluster.placement import Placement
 from cluster.raft import Raft
-from cluster.wire.messages import Method
+from cluster.wire.messages import OF_KEYS
 from node.links.fronts import FrontLink
 
 if TYPE_CHECKING:
     from node.replica.writes import Request, Writes
 
-_WRITES = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _WIDE_MS = 5000  # a write that waited here, and is another's by now
 
 
@@ -117,7 +116,7 @@ class Moves(ABC):
 
     def has_left(self, method: int, body: bytes) -> bool:
         """Whether a write is another shard's by now."""
-        return self._own is not None and method & ~SAID in _WRITES and self._own.lacks(method, body)
+        return self._own is not None and method & ~SAID in OF_KEYS and self._own.lacks(method, body)
 
     def sift(self) -> None:
         """Before queued writes are evaluated: what may wait, waits; what has left goes on."""
@@ -132,7 +131,7 @@ class Moves(ABC):
         kept: list[Request] = []
         for request in requests:
             link, rid, method, body = request
-            if method & ~SAID not in _WRITES:
+            if method & ~SAID not in OF_KEYS:
                 kept.append(request)
             elif hold is not None and hold.holds(*named(method, body)[1:]):
                 writes.held.append(request)

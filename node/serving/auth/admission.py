@@ -26,7 +26,7 @@ from cluster.features.auth.judge import JUDGED, judge, may_list
 from cluster.features.auth.principal import NOBODY, SAID, Kind, Principal, split
 from cluster.features.auth.reads import Show
 from cluster.settings import NodeSettings
-from cluster.wire.messages import Method
+from cluster.wire.messages import OF_KEYS, Method
 from node.kinds import METHOD, WRITES
 from node.links.fronts import FrontLink, Request
 from node.serving.auth.guard import Guard
@@ -63,7 +63,6 @@ _AT_LEADER = frozenset(
         Method.SHARD_CHANGE,
     )
 )
-_KEYS = frozenset((Method.PUT, Method.DELETE_RANGE, Method.TXN))
 _WRITES = _AT_LEADER | {Method.WIDE, Method.LONE}
 _ADMINISTRATION = frozenset((Method.TRANSFER_LEADER, Method.MEMBERS, Method.ADVICE))
 
@@ -134,7 +133,7 @@ class Admission:
                 node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:
             node.expiry.revoke(link, rid, timeout_ms, request, body[: len(body) - len(request)])
-        elif inner in (_AT_LEADER if node.settings.shard == 0 else _KEYS):
+        elif inner in (_AT_LEADER if node.settings.shard == 0 else OF_KEYS):
             node.uncounted.submit(link, rid, method, timeout_ms, body)
         elif inner in _AT_LEADER or inner in _ADMINISTRATION:
             leader = node.writes.leader

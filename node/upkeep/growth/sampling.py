@@ -11,7 +11,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.footprint import footprint
 from cluster.features.auth.principal import SAID, split
 from cluster.growth.sample import Sample
-from cluster.wire.messages import LONE_HEAD, READ, Method
+from cluster.wire.messages import LONE_HEAD, OF_KEYS, READ, Method
 from node.links.fronts import FrontLink, Request
 
 PassOn = Callable[[FrontLink, list[Request]], None]
@@ -20,7 +20,6 @@ _READ, _RANGE, _MORE_SPANS, _BYTES = 0.5, 2.0, 0.5, 8192
 _MOST_READ_BYTES = 64 << 10  # of a transaction; what is in a larger one is not looked at
 _READS = frozenset(map(int, (
     Method.RANGE, Method.RANGE_STREAM, Method.RANGE_ROWS, Method.STREAM_ROWS, Method.READ_TXN)))
-_WRITES = frozenset(map(int, (Method.PUT, Method.DELETE_RANGE, Method.TXN)))
 _NEVER = 1 << 62
 
 
@@ -68,7 +67,7 @@ class Sampling:
         elif method == Method.LONE:
             method, body = int(Method.PUT), body[LONE_HEAD.size :]
         reads = method in _READS
-        if not (reads or method in _WRITES) or (len(body) > _MOST_READ_BYTES and method != Method.PUT):
+        if not (reads or method in OF_KEYS) or (len(body) > _MOST_READ_BYTES and method != Method.PUT):
             return
         if method in (Method.RANGE_ROWS, Method.STREAM_ROWS):
             method = int(Method.RANGE)

@@ -19,11 +19,11 @@ from collections.abc import Callable
 from cluster.features.v2.tree import KEYS
 from proxy.http.http1_plain import take
 from proxy.shared.context import Context
+from proxy.v2.keys import MOST_PATH
 from proxy.v2.plain.heads import Heads
 from proxy.v2.traffic import Traffic
 from proxy.v2.waiting.feed import Feed
 
-MOST_PATH = 4096  # as proxy.v2.keys has it
 PLAIN_KEY = r"(?:/[0-9A-Za-z_~:@,=+$-][0-9A-Za-z_~:@,=+$.-]*)+"
 _LINE = re.compile(rf"GET /v2/keys({PLAIN_KEY})(?:\?quorum=false)? HTTP/1\.1\r\n".encode())
 _BLANK = b"\r\n\r\n"

@@ -24,9 +24,9 @@ from proxy.routing.waiting import OK
 from proxy.shared.context import Context
 from proxy.v2.call import HttpCall
 from proxy.v2.form import unescaped
-from proxy.v2.keys import Keys
+from proxy.v2.keys import MOST_PATH, Keys
 from proxy.v2.plain.heads import Block, Heads
-from proxy.v2.plain.reads import MOST_PATH, PLAIN_KEY
+from proxy.v2.plain.reads import PLAIN_KEY
 
 _READ = re.compile(rf"/v2/keys({PLAIN_KEY})(\?quorum=(?:true|false))?")
 _WRITE = re.compile(rf"/v2/keys({PLAIN_KEY})")

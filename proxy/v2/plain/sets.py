@@ -15,8 +15,9 @@ from proxy.http.requests import HttpRequest
 from proxy.routing.router import Waiting
 from proxy.routing.waiting import OK
 from proxy.v2.call import said
+from proxy.v2.keys import MOST_PATH
 from proxy.v2.plain.heads import Block
-from proxy.v2.plain.reads import MOST_PATH, PLAIN_KEY
+from proxy.v2.plain.reads import PLAIN_KEY
 from proxy.v2.plain.requests import VALUE, PlainRequests, form_of
 
 _LINE = re.compile(rf"PUT /v2/keys({PLAIN_KEY}) HTTP/1\.1\r\n".encode())
