@@ -196,6 +196,7 @@ class GatewayCall(InnerCall):
         self._unread = len(body)
         self._count()
         if len(body) > LARGE_ANSWER_BYTES and self._room.memory.crowded(self):
+            self._room.memory.refused += 1
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
             return
         self._ask(body)
@@ -256,6 +257,7 @@ class GatewayCall(InnerCall):
         self._count()
         value_bytes = 0 if self._asked is None else self._asked.value_bytes
         if value_bytes > LARGE_ANSWER_BYTES and self._room.memory.crowded(self):
+            self._room.memory.refused += 1
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         elif apart:  # it was in a thread: no loop waits for it
             self._again()

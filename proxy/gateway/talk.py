@@ -94,6 +94,7 @@ class TalkedCall(GatewayCall):
         self._unread += len(message)
         self._count()
         if self._unread > self._room.max_untaken_bytes or self._room.memory.crowded(self):
+            self._room.memory.refused += 1
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         elif not self._reading:
             self._reading = True

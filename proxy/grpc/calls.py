@@ -380,6 +380,7 @@ class Call(Stream):
             if connection.buffered > limits.max_buffered_bytes:
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MUCH)
             if len(buffer) > PATIENT_BYTES and connection.crowded:
+                connection.memory.refused += 1
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         except wire.Refused as refused:
             self._refuse(refused.status, refused.message)

@@ -61,6 +61,9 @@ class Output(Below, Protocol):
     def crowded(self) -> bool:
         """There is no room for what this client sends."""
 
+    def turned_away(self) -> None:
+        """A request is refused for lack of room."""
+
     def later(self) -> bool:
         """Whether the turn's time is spent: then ``go_on`` is called in another one."""
 
@@ -249,7 +252,7 @@ class ByH11:
                 if self._head is None or not cut(self._head.target):
                     return self._reject(413, "request body too large")
                 del self._body[most:]
-            return self._reject(429, TOO_MANY) if self.output.crowded else True
+            return self._turn_away() if self.output.crowded else True
         if isinstance(event, h11.EndOfMessage):
             self._dispatch()
             return True
@@ -263,7 +266,7 @@ class ByH11:
         if _size_of(head) > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
             return self._reject(431, "request head too large")
         if self.output.crowded:
-            return self._reject(429, TOO_MANY)
+            return self._turn_away()
         if not head.http_version.startswith(b"1."):
             return self._reject(505, "unsupported protocol version")
         if mistake := _mistake(head):
@@ -412,6 +415,10 @@ class ByH11:
         self._held = data if held else b""
         if data and not held:
             self.output.write(data)
+
+    def _turn_away(self) -> bool:
+        self.output.turned_away()
+        return self._reject(429, TOO_MANY)
 
     def _reject(self, status: int, text: str) -> bool:
         """The request cannot be read: say so and close. False."""

@@ -400,6 +400,9 @@ class ClientConnection(asyncio.Protocol):
     def crowded(self) -> bool:
         return self.server.memory.crowded(self)
 
+    def turned_away(self) -> None:
+        self.server.memory.refused += 1
+
     def _look_at_taken(self, now: float) -> None:
         """A client that takes no answers for long, and holds more than its share of a full memory, loses its
         connection. So does one that leaves the end of its last answer for as long as it may be idle."""

@@ -222,6 +222,18 @@ def test_a_large_request_of_a_crowded_connection_is_refused_before_it_is_whole()
     assert len(talk.parked) == 1, "those that were first are served"
 
 
+def test_a_stream_of_a_crowded_connection_is_refused_before_its_large_request_is_whole() -> None:
+    memory = Memory(150_000)
+    talk = Talk(memory=memory)
+    for stream_id in (1, 3):
+        talk.headers(stream_id, path="/a.B/Bidi")
+    upload(talk, 1, message(bytes(200_000))[:-1], end=False)
+    talk.take()
+    upload(talk, 3, message(bytes(200_000))[:-1], end=False)
+    assert talk.status(3) == (8, TOO_MANY)
+    assert memory.refused == 1, "metrics tell it"
+
+
 def test_open_streams_count() -> None:
     memory = Memory(100 * STREAM_BYTES)
     talk = Talk(memory=memory)
@@ -357,6 +369,7 @@ def test_a_body_of_http_1_for_which_there_is_no_room_is_refused() -> None:
                 sock.sendall(bytes(3_900_000))
             with contextlib.suppress(ConnectionError):
                 assert sock.recv(1000).startswith(b"HTTP/1.1 429 ")
+        assert running.call(running.server.statistics)["requests_refused"] == 1
         with connected(running) as sock:
             sock.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
             assert sock.recv(1000).endswith(b"100000")

@@ -49,6 +49,9 @@ class Output:
         """Nobody else wants a turn here, and no test sends so many requests."""
         raise AssertionError("more requests than a turn has")
 
+    def turned_away(self) -> None:
+        pass
+
     def later(self) -> bool:
         return False
 

@@ -44,6 +44,9 @@ class Output:
     def again(self) -> None:
         self.turns += 1
 
+    def turned_away(self) -> None:
+        pass
+
     def later(self) -> bool:
         return False
 

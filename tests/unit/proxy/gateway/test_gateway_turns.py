@@ -227,6 +227,7 @@ async def _counts() -> None:
             await asyncio.sleep(0.001)
     assert b"too many requests" in front.output.data
     assert (front.watches.got.total(), front.room.memory.used) == (0, 0)
+    assert front.room.memory.refused == 1
 
 
 def test_a_handler_is_told_that_a_request_was_too_large() -> None:
