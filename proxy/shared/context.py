@@ -125,8 +125,7 @@ class Context:
         call.finish(errors.Code.UNKNOWN, "EOF")
 
     def failed(self, waiting: Waiting, status: int, body: bytes) -> bool:
-        """Whether a node has answered with an error, which is then the call's answer, too; or the call has
-        ended."""
+        """Whether a node has answered with an error, which is then the call's answer, too."""
         if status != Status.OK:
             self.refuse(waiting.call, waiting.stats, EtcdError.decode(body))
         return status != Status.OK

@@ -15,7 +15,7 @@ _MOST = 256  # characters of a value that a client has chosen
 
 
 class Warnings:
-    """Of one kind: many of one kind hide none of another."""
+    """By their events: many of one hide none of another."""
 
     def __init__(self) -> None:
         self._repeats = defaultdict[str, Repeats](Repeats)
