@@ -41,7 +41,7 @@ class HostLook:
 
     def look(self, now_s: float) -> Host:
         """Since the look before; the first one knows of no free CPU."""
-        cpus, least = float(_online()), quota()
+        cpus, least = float(os.cpu_count() or 1), quota()
         idle_s = times[0] if (times := cpu_times()) is not None else 0.0
         used_s = 0.0 if least is None else _used_s(least.group / _USED)
         free = 0.0
@@ -52,10 +52,6 @@ class HostLook:
         self._before = now_s, idle_s, used_s
         cpus = cpus if least is None else min(cpus, least.cpus)
         return Host(cpus, min(free, cpus), _free_disk(self._path))
-
-
-def _online() -> int:
-    return os.cpu_count() or 1
 
 
 def _used_s(path: Path) -> float:
