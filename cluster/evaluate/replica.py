@@ -182,7 +182,7 @@ class Leader:
 
     def __init__(
         self, store: AppliedState, term: int, *, max_txn_ops: int, lessor: Lessor,
-        new_lease_id: Callable[[], int], late_answers: bool = False, auth: AuthState | None = None,
+        new_lease_id: Callable[[], int], late_answers: bool = True, auth: AuthState | None = None,
         copies: Copies = _NOTHING,
     ) -> None:
         """``late_answers``: outcomes may leave their answers for later (``Outcome.late``), and transactions

@@ -154,7 +154,7 @@ class Node:
             self.raft, self.store, self.dirty.add,
             lambda: Leader(
                 self.store, self.raft.term, max_txn_ops=common.max_txn_ops, lessor=self.lessor,
-                new_lease_id=new_lease_id, late_answers=True, auth=self.guard.copy(),
+                new_lease_id=new_lease_id, auth=self.guard.copy(),
                 copies=Copies(lambda: self.serve.v2.tree.copy(), self.upkeep.growing.told)),
             refusal=self.upkeep.quota.refusal, control_applied=self._control_applied, pace=self.pace,
             beside=Beside(self.past.answer, self.looking.start, self.past.shown))

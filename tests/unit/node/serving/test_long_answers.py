@@ -60,7 +60,7 @@ class Replica:
             self.store,
             lambda link: None,
             lambda: Leader(self.store, self.raft.term, max_txn_ops=128, lessor=Lessor(1000),
-                           new_lease_id=lambda: 7, late_answers=True),
+                           new_lease_id=lambda: 7),
             refusal=lambda method, body: None,
             control_applied=lambda link, record, physical: None,
             beside=Beside(self.past.answer, self.looking.start, self.past.shown),
@@ -215,7 +215,8 @@ def test_late_answers_say_what_answers_in_one_go_say(
     late = 0
     for _ in range(12):
         expected: dict[int, tuple[int, bytes]] = {}
-        plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7)
+        plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+                       late_answers=False)
         for _ in range(3):
             revision = replica.store.revision
             if rng.random() < 0.2:
@@ -427,7 +428,8 @@ def test_a_write_that_shows_many_rows_reads_none_of_them_in_its_turn(
     """50,000 rows held the loop for 0.12 s. They are read once the write is applied, as they were before it;
     what comes after it does not wait, a compaction neither."""
     fill(replica, 5000)
-    plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7)
+    plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+                       late_answers=False)
     expected = plain.execute(method, request_.SerializeToString())
     steps = watched_steps(monkeypatch)
     rid = replica.write(method, request_)

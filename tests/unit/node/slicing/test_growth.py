@@ -110,7 +110,7 @@ def test_a_leader_evaluates_and_applies_in_n_log_n_steps(
         while not store.counts.build_step():
             pass
         leader = Leader(
-            store, 1, max_txn_ops=1 << 20, lessor=Lessor(1000), new_lease_id=lambda: 7, late_answers=True
+            store, 1, max_txn_ops=1 << 20, lessor=Lessor(1000), new_lease_id=lambda: 7
         )
         before = pb.TxnRequest(
             success=[

@@ -93,7 +93,6 @@ class Run:
         self.store = Store()
         self.leader = Leader(
             self.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,  # type: ignore[arg-type]
-            late_answers=True,
         )
         self.logged: list[tuple[bytes, Any]] = []
         self.body = request.SerializeToString()
