@@ -288,8 +288,7 @@ class OrderRole(OwnLog):
     def _send_prepares(self, coordinator: Coordinator[Token], last: int) -> None:
         for message in coordinator.take_messages():
             member_id = self.reports.reporters.get(message.shard)
-            link = self.links.find(member_id, message.shard) if member_id is not None else None
-            if link is None:
+            if member_id is None or (link := self.links.find(member_id, message.shard)) is None:
                 continue
             if message.method == Method.PREPARE:
                 attempt = decode_attempt(message.body[:16])
