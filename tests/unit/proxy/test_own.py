@@ -120,7 +120,7 @@ def test_who_is_no_learner_is_known_of_the_own_node_alone() -> None:
 def statistics(net: Net, path: str) -> Request:
     request = Request(f"/v2/stats/{path}")
     stats = Stats(net.context)
-    (stats.leader if path == "leader" else stats.itself)(request)  # type: ignore[arg-type]
+    (stats.leader if path == "leader" else stats.itself)(request)
     net.run()
     return request
 

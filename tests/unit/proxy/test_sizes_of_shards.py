@@ -17,7 +17,7 @@ DISK, IN_USE = "etcd_mvcc_db_total_size_in_bytes", "etcd_mvcc_db_total_size_in_u
 
 def sizes(net: Net, metrics: Metrics) -> tuple[float, float]:
     request = Request("/metrics")
-    metrics.scrapes.serve(request)  # type: ignore[arg-type]
+    metrics.scrapes.serve(request)
     for _ in range(2):
         net.run()
         for (shard, _member), node in net.every.items():
