@@ -97,7 +97,8 @@ class FeedEnd:
         now, better, link = self._loop.time(), 0, self.link
         if link is not None and link.alive:
             home = self._role.links.get(self._node.settings.common.member_id, 0)
-            source.look(home.commit, home.applied, self._node.order_index, now)
+            source.look(link.commit, link.applied, now)
+            source.look_home(home.applied, self._node.order_index, now)
             better = source.better(link.member_id, bool(link.leader), members, self._does_well, now)
             if not better:
                 return
@@ -116,7 +117,7 @@ class FeedEnd:
         return [self._node.settings.common.member_id, *self._node.roster.others]
 
     def _does_well(self, member_id: int) -> bool:
-        """Whether a member's node 0 knows a sequencer, and has more than this host's one if that stands."""
+        """Whether a member's node 0 knows a sequencer, and has more than this node if this feed's stands."""
         known = self._role.links.get(member_id, 0)
         ahead = not self.source.stands or known.applied > self._node.order_index
         return known.up and known.leader > 0 and ahead

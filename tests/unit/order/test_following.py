@@ -86,53 +86,87 @@ def test_a_node_goes_home_once_its_node_0_has_known_a_sequencer_for_long_enough(
     assert source.better(THIRD, True, EVERYBODY, {OWN}.__contains__, 22.0) == OWN
 
 
-def look(source: FeedSource, at: float, commit: int, applied: int, order_index: int) -> None:
-    """For a second."""
+def test_another_hosts_feed_without_a_sequencer_is_left_as_well() -> None:
+    source = FeedSource(OWN, 1.0)
+    source.chosen(SECOND, EVERYBODY, 9.0)
+    for order_index, at in enumerate((10.0, 11.0), 101):
+        source.look_home(90, order_index, at)
+    assert source.better(SECOND, True, EVERYBODY, {OWN, THIRD}.__contains__, 19.9) == 0, "it is well"
+    assert source.better(SECOND, False, EVERYBODY, {OWN, THIRD}.__contains__, 21.8) == 0, "it may find one"
+    assert source.better(SECOND, False, EVERYBODY, {OWN}.__contains__, 21.9) == 0, "home is behind"
+    assert source.better(SECOND, False, EVERYBODY, {OWN, THIRD}.__contains__, 21.9) == THIRD
+
+
+def test_home_comes_first_when_another_hosts_feed_is_left() -> None:
+    source = FeedSource(OWN, 1.0)
+    source.chosen(SECOND, EVERYBODY, 10.0)
+    assert source.better(SECOND, True, EVERYBODY, {THIRD}.__contains__, 20.0) == 0
+    assert source.better(SECOND, False, EVERYBODY, NOBODY.__contains__, 22.0) == 0, "nobody does better"
+    assert source.better(SECOND, False, EVERYBODY, {OWN, THIRD}.__contains__, 22.1) == OWN
+
+
+def look(source: FeedSource, at: float, commit: int, applied: int) -> None:
+    """At this feed's node 0, for a second."""
     for beat in range(10):
-        source.look(commit, applied, order_index, at + beat / 10)
+        source.look(commit, applied, at + beat / 10)
 
 
 def test_a_feed_is_left_whose_node_0_applies_nothing_though_more_is_committed() -> None:
     source = FeedSource(OWN, 1.0)
     source.chosen(0, EVERYBODY, 10.0)
     for at in range(11, 16):
-        look(source, at, 100 + at, 90 + at, 90 + at)
+        look(source, at, 100 + at, 90 + at)
         assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, at) == 0, "it is behind, but moves"
     for at in range(16, 20):
-        look(source, at, 105, 105, 105)
+        look(source, at, 105, 105)
         assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, at) == 0, "there is no more"
-    look(source, 20.0, 106, 105, 105)
+    look(source, 20.0, 106, 105)
     assert source.stands
     assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, 20.9) == 0
-    look(source, 21.0, 106, 105, 105)
+    look(source, 21.0, 106, 105)
     assert source.better(OWN, True, EVERYBODY, NOBODY.__contains__, 21.9) == 0, "nobody has more"
     assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, 22.0) == 0
-    look(source, 22.0, 106, 105, 105)
-    look(source, 23.0, 106, 105, 105)
+    look(source, 22.0, 106, 105)
+    look(source, 23.0, 106, 105)
     assert source.better(OWN, True, EVERYBODY, {THIRD}.__contains__, 23.9) == THIRD
+
+
+def test_another_hosts_feed_is_left_as_well_if_its_node_0_applies_nothing() -> None:
+    source = FeedSource(OWN, 1.0)
+    source.chosen(SECOND, EVERYBODY, 10.0)
+    look(source, 10.0, 105, 105)
+    assert source.better(SECOND, True, EVERYBODY, {THIRD}.__contains__, 10.9) == 0, "there is no more"
+    look(source, 11.0, 106, 105)
+    look(source, 12.0, 106, 105)
+    assert source.better(SECOND, True, EVERYBODY, NOBODY.__contains__, 12.9) == 0, "nobody has more"
+    assert source.better(SECOND, True, EVERYBODY, {THIRD}.__contains__, 14.8) == 0
+    assert source.better(SECOND, True, EVERYBODY, {THIRD}.__contains__, 14.9) == THIRD
+    source.chosen(THIRD, EVERYBODY, 14.9)
+    source.look(106, 105, 15.0)
+    assert not source.stands, "it is looked at from now on"
 
 
 def test_a_pause_of_the_own_loop_is_no_standing_of_its_node_0() -> None:
     source = FeedSource(OWN, 1.0)
-    source.look(100, 90, 90, 10.0)
-    source.look(100, 90, 90, 13.0)
+    source.look(100, 90, 10.0)
+    source.look(100, 90, 13.0)
     assert not source.stands
-    look(source, 13.1, 100, 90, 90)
+    look(source, 13.1, 100, 90)
     assert source.stands
 
 
 def test_a_node_goes_home_once_its_node_0_is_level_with_it() -> None:
     source = FeedSource(OWN, 1.0)
-    source.look(106, 105, 105, 10.0)
+    source.look_home(105, 105, 10.0)
     source.chosen(THIRD, EVERYBODY, 10.0)
     home = (THIRD, True, EVERYBODY, {OWN}.__contains__)
     for tenth in range(101, 150):
-        source.look(800, 105 + (tenth - 100) * 5, 200 + tenth * 5, tenth / 10)  # it comes up slowly
+        source.look_home(105 + (tenth - 100) * 5, 200 + tenth * 5, tenth / 10)  # it comes up slowly
         assert source.better(*home, tenth / 10) == 0
     for tenth in range(150, 170):
-        source.look(1200, 195 + tenth * 5, 200 + tenth * 5, tenth / 10)  # as is said late
+        source.look_home(195 + tenth * 5, 200 + tenth * 5, tenth / 10)  # as is said late
         assert source.better(*home, tenth / 10) == 0
-    source.look(1200, 195 + 170 * 5, 200 + 170 * 5, 17.0)
+    source.look_home(195 + 170 * 5, 200 + 170 * 5, 17.0)
     assert source.better(*home, 17.0) == OWN
 
 
