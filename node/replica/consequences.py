@@ -118,6 +118,7 @@ class Consequences:
         node = self._node
         node.applies.abandon()
         node.take_position()
+        self.leader_changed()  # it may have been deposed in this turn: its batches meet the state (I23)
         node.serve.replaced()  # before reads that waited are judged
         if (table := node.store.placement()) is not None:
             node.reads.placed(table)

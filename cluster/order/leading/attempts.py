@@ -301,9 +301,6 @@ class Attempts(Generic[T]):
         for attempt in attempts:
             self.release(attempt)
 
-    def skipped_to(self, order_index: int) -> None:
-        self._since = max(order_index, self._since)
-
     def take_early(self) -> list[tuple[T, Prepare]]:
         """Prepares that came too early: :meth:`prepare` each of them again."""
         if self._view is None or not self._early:

@@ -442,9 +442,6 @@ class ShardLeader(Generic[T]):
         for token, prepare in self.attempts.take_early():
             self.prepare(token, prepare)
 
-    def skipped_to(self, order_index: int) -> None:
-        self.attempts.skipped_to(order_index)
-
     def take_answers(self) -> list[Answer]:
         """Answers that are due, but those of :meth:`take_puts`."""
         answers = self._answers[:]

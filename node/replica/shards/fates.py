@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from node.serving.txns.past import Past
     from node.storage import RaftLog
 
-NO_TERM = 0  # of an entry that this cut did not put in order
-
 
 class FatesNode(RoleNode, Protocol):
     log: RaftLog
@@ -51,7 +49,8 @@ class Fates:
         node = self._node
 
         def term_at(index: int) -> int:
-            return node.log.term(index) if index in before else NO_TERM
+            assert index in before, f"I23: entry {index} was in order before, and its fate was not told"
+            return node.log.term(index)
 
         for own, done in self._open.applied(cut.index, cut.term, term_at):
             if done:

@@ -452,7 +452,5 @@ class ShardRole:
         node = self.node
         self.placing = Placing(self.settings.shard, load_fold(self.store), self.raft.log_entries)
         self.fates.skipped_to(node.applied_index)
-        if self.leading is not None:
-            self.leading.skipped_to(node.order_index)
         self.moves.replaced()
         self.feed.replaced()

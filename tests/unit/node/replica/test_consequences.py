@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from unittest.mock import MagicMock
 
+from cluster.features.lessor import Lessor
 from cluster.raft import Role
 from node.replica.consequences import Consequences
 from node.storage.state.changes.run import Applied
@@ -19,3 +20,13 @@ def test_a_node_leads_by_the_members_that_its_last_run_says() -> None:
     node.roster.changes.leading.side_effect = lambda: said.append("leads")
     Consequences(node).applied([(8, 2, b""), (9, 3, b"")], Applied(7, hosts=[b"a host"]))
     assert said == ["rows", "leads"]
+
+
+def test_a_sequencer_that_was_deposed_in_this_turn_takes_over_the_leases_of_a_state() -> None:
+    lessor = Lessor(1000)
+    lessor.promote(0)
+    node = MagicMock(lessor=lessor, applied_index=9)
+    node.raft.role, node.raft.announced_index = Role.FOLLOWER, 9
+    node.store.leases.return_value = [(7, 60, 0)]
+    Consequences(node).replaced()
+    assert (lessor.primary, lessor.unordered()) == (False, [7])

@@ -6,20 +6,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from cluster.effects import records
 from cluster.members.table import Table
 from cluster.order.leading.queued import Report
+from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut, encode_cut, entry
 from cluster.pacing.late_feed import MOST_CHANGES
 from cluster.pacing.pace import Pace
+from cluster.placement.owned import Shown
 from cluster.raft import Entry, EntryKind, Role
 from cluster.settings import Common, NodeSettings, Peer
-from cluster.wire.messages import Method
+from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink
 from node.replica.applying import Applies
+from node.replica.consequences import Consequences
 from node.replica.roles.role import Kinds
 from node.replica.server import Node
 from node.replica.shards.shard_role import ShardRole
@@ -182,3 +186,28 @@ def test_a_leader_that_was_deposed_in_this_turn_of_the_loop_reports_nothing(stor
         replica.raft.term = term
         replica.role._report(force=True)
     assert said == [Method.REPORT]
+
+
+def test_i23_a_state_that_is_installed_in_this_turn_leaves_the_fate_of_what_it_logged_unknown(
+    store: StateStore,
+) -> None:
+    """The state has all of it in order. Called lost, it would be sent again, and happen twice."""
+    replica, told = Replica(store), list[int]()
+    link: Any = SimpleNamespace(answer=lambda rid, status, body: told.append(status))
+    batch = ShardBatch(1)
+    batch.take([((link, 1), b"k", records.Item.PUT_NEW, b"", b"")])
+    role: Any = replica.role
+    role.leading = SimpleNamespace(
+        term=1, resign=lambda: ([], [(8, batch)]), take_puts=list, take_answers=list)
+    role.feed.subscribe = lambda: None
+    node: Any = MagicMock(role=role, raft=replica.raft, applied_index=9, order_index=9)
+    node.writes.leader = None
+    other: Any = replica
+    other.applied_index, other.mark_dirty = 9, lambda link: None
+    other.past = SimpleNamespace(shown=lambda: Shown(None))
+    other.raft.term, other.raft.is_leader, other.raft.leader_id = 2, False, 2
+    other.log = SimpleNamespace(term=lambda index: 1)
+    Consequences(node).replaced()
+    role.leader_changed()  # the tick in which Raft tells of it
+    role.fates.decide(Cut(10, 2, 9), {10: 9})
+    assert told == [Status.UNKNOWN]

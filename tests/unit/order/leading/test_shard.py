@@ -344,10 +344,3 @@ def test_h5_sent_again_it_locks() -> None:
     shard.prepare("late", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)], sent_at=9))
     assert [(token, status) for token, status, _ in answers(shard)] == [
         ("again", Status.OK), ("late", Status.OK)]
-
-
-def test_h5_nor_does_one_from_before_a_state_was_installed() -> None:
-    shard = leader(since=10)
-    shard.skipped_to(20)
-    shard.prepare("late", Prepare(Attempt(2, 1), 0, 1, [Touch(b"k", b"", write=True)], sent_at=19))
-    assert [status for _, status, _ in answers(shard)] == [Status.LOCKED]
