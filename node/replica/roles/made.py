@@ -52,8 +52,8 @@ def _orders_from_here(node: Node, kinds: Kinds) -> None:
     hand_over(node.writes, role)
     log.info("this node now orders all shards' writes: shards may be added", shard=0,
              applied=node.applied_index)
-    if node.raft.commit_index > node.applied_index:
-        node.gathering.take(node.raft.commit_index)
+    if node.raft.announced_index > node.applied_index:
+        node.gathering.take(node.raft.announced_index)
     node.wake()
 
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from unittest.mock import MagicMock
 
+import pytest
+
 from cluster.features.lessor import Lessor
 from cluster.raft import Role
 from node.replica.consequences import Consequences
+from node.replica.roles import made
+from node.replica.roles.role import Kinds
 from node.storage.state.changes.run import Applied
+from tests.unit.proxy.fakes import ManualLoop
 
 
 def test_a_node_leads_by_the_members_that_its_last_run_says() -> None:
@@ -30,3 +35,14 @@ def test_a_sequencer_that_was_deposed_in_this_turn_takes_over_the_leases_of_a_st
     node.store.leases.return_value = [(7, 60, 0)]
     Consequences(node).replaced()
     assert (lessor.primary, lessor.unordered()) == (False, [7])
+
+
+def test_h10_the_role_of_grown_data_applies_nothing_that_this_disk_may_not_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A leader says more as committed than its follower has synced; the state is never ahead of the log."""
+    monkeypatch.setattr(made, "OrderRole", MagicMock())
+    node = MagicMock(loop=ManualLoop(), applied_index=3)
+    node.raft.announced_index, node.raft.commit_index = 4, 6
+    made._orders_from_here(node, Kinds())
+    node.role.apply.assert_called_once_with(4)
