@@ -160,6 +160,20 @@ def test_pages_of_design_name_code_that_is_there() -> None:
     ]
 
 
+_SHOWN = re.compile(r"(?m)^\|[A-Z]+\d.*\|([^|\n]*)\|$")  # the last column of a table of rules
+
+
+def test_what_shows_an_invariant_is_there() -> None:
+    """A mutant that has gone shows nothing."""
+    tests = list((ROOT / "tests").rglob("*.py"))
+    functions = [re.findall(r"def (\w+)", path.read_text(encoding="utf-8")) for path in tests]
+    there = {path.stem for path in tests}.union(classes(), *functions)
+    page = (ROOT / "docs" / "design" / "invariants.md").read_text(encoding="utf-8")
+    named = [name for shown in _SHOWN.findall(page) for name in re.findall(r"`(\w+)`", shown)]
+    assert len(named) > 100
+    assert not [name for name in named if name not in there]
+
+
 _CODE_BLOCK = re.compile(r"(?ms)^```.*?^```")
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
