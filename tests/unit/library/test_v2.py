@@ -22,7 +22,7 @@ from muster_client.v2 import http
 from muster_client.v2.sync import Client
 
 from tests.authority import Authority
-from tests.unit.v2.host import BROKEN, Said, host
+from tests.unit.v2.host import BROKEN, Asked, Said, host
 
 NODE = {"action": "get", "node": {"key": "/a", "value": "1"}}
 
@@ -296,22 +296,45 @@ def test_a_wait_goes_on_however_often_its_connection_breaks(monkeypatch: pytest.
         assert Client(url, timeout=10).wait("/a", index=3).node.value == "1"
 
 
-def test_a_wait_leaves_a_host_that_stands_still(silent: str) -> None:
+def test_a_wait_leaves_a_host_that_stands_still(silent: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It stayed there for ever, and missed all events."""
-    def slow(asked: object) -> Said:
-        time.sleep(0.6)
-        return 200, NODE
+    monkeypatch.setattr(http, "_LOOKS_S", 0.1)
 
     def waited(urls: list[str], timeout: float) -> v2.Result:
         return asyncio.run(asyncio.wait_for(v2.Client(urls, timeout=timeout).wait("/a"), 10))
 
-    with host(lambda asked: (200, NODE)) as (good, _):
+    def begin_and_stop(listener: socket.socket) -> None:
+        stopped, _ = listener.accept()
+        stopped.sendall(b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 7\r\nContent-Length: 9\r\n\r\n")
+        ended.wait()
+        stopped.close()
+
+    with host(lambda asked: (200, NODE)) as (good, seen):
         assert waited([silent, good], 1).node.value == "1"
-    with host(slow) as (url, seen):  # no wait: its head comes with its answer
-        assert Client(url, timeout=0.3).ask("GET", "/keys/a", timeout=math.inf).status == 200
-        assert len(seen) == 1
+        ended = threading.Event()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            stopping = threading.Thread(target=begin_and_stop, args=(listener,))
+            stopping.start()
+            try:
+                assert waited([f"127.0.0.1:{listener.getsockname()[1]}", good], 1).node.value == "1"
+            finally:
+                ended.set()
+                stopping.join()
+        assert seen[-1].line.endswith("&waitIndex=8")
     with pytest.raises(Unreachable, match="no answer in time"):
         waited([silent], 0.3)
+
+
+@pytest.mark.parametrize("query", [{"wait": True}, {}])
+def test_an_answer_whose_head_comes_late_is_waited_for(query: dict[str, bool]) -> None:
+    """A proxy of etcd's, or one that collects answers, sends a wait's head with the event."""
+    def slow(asked: Asked) -> Said:
+        time.sleep(0 if asked.line == "GET /version" else 1.5)
+        return 200, NODE
+
+    with host(slow) as (url, seen):
+        assert Client(url, timeout=1).ask("GET", "/keys/a", query=query, timeout=math.inf).status == 200
+        assert sum(asked.line != "GET /version" for asked in seen) == 1
 
 
 @pytest.mark.parametrize("answer", [None, (200, BROKEN)])

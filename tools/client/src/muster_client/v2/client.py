@@ -88,13 +88,12 @@ class Client:
         ``body``: of JSON. ``timeout``: seconds, None: the client's, inf: none. Unreachable, DeadlineExceeded.
         """
         limit = self._timeout if timeout is None else timeout
-        query = query or {}
-        given, wait = _encoded(query), bool(query.get("wait"))
+        given = _encoded(query)
         request = Request(
             method, f"/v2{quote(path)}?{given}".rstrip("?"),
             [*self._headers, ("Content-Type", _FORM if body is None else "application/json")],
             _encoded(form).encode() if body is None else json.dumps(body).encode(), waits=limit == math.inf,
-            for_event=wait, from_now=wait and not query.get("waitIndex"))
+            from_now=bool(query and query.get("wait") and not query.get("waitIndex")))
         try:
             async with asyncio.timeout(None if request.waits else limit):
                 return await self._tried(

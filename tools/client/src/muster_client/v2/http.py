@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -23,6 +23,7 @@ from muster_client.wire.endpoints import Tls
 
 _READ_BYTES = 65536
 _LIVED_S = 1.0  # a wait that breaks sooner is as one that could not begin
+_LOOKS_S = 60.0  # behind a wait that has begun: as long as a host may be gone, see _kept_alive
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +62,14 @@ class Answer:
 
 @dataclass(slots=True)
 class Request:
-    """``sent``: perhaps in part. ``waits``: its answer may take any time; not the head of it, where it is
-    ``for_event``. ``from_now``: it waits for the next one. ``since``: when its last attempt began to wait."""
+    """``sent``: perhaps in part. ``waits``: its answer may take any time. ``from_now``: it waits for the next
+    event. ``since``: when its last attempt began to wait."""
 
     method: str
     target: str
     headers: Sequence[tuple[str, str]]
     body: bytes
     waits: bool = False
-    for_event: bool = False
     sent: bool = False
     from_now: bool = False
     since: float = math.inf
@@ -89,8 +89,8 @@ class Request:
 
 
 async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
-    """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, for the head of
-    a wait's answer, and for all of what else can be tried again."""
+    """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, and for all of
+    what can be tried again; a read that waits ends where the host stands still, too."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     async with asyncio.timeout(share_s) as limit:
@@ -100,24 +100,37 @@ async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
             server_hostname=(tls.server_name or parts.hostname or "").removesuffix(".") if secure else None)
         _kept_alive(writer.get_extra_info("socket"))
         request.sent = True
-        if request.method != "GET" or (request.waits and not request.for_event):
+        looking = None
+        if request.waits or request.method != "GET":
             limit.reschedule(None)
-
-        def begun(head: Answer) -> None:
-            request.begun(head)
-            if request.waits:
-                limit.reschedule(None)
-
+            if request.method == "GET":
+                looking = asyncio.create_task(_look(url, request, tls, share_s / 2, limit))
         try:
-            return await _exchanged(begun, reader, writer, [
+            return await _exchanged(request, reader, writer, [
                 h11.Request(method=request.method, target=request.target, headers=[
                     ("Host", parts.netloc), ("Connection", "close"),
                     ("Content-Length", str(len(request.body))), *request.headers]),
                 *([h11.Data(data=request.body)] if request.body else []), h11.EndOfMessage()])
         finally:
+            if looking is not None:
+                looking.cancel()
             writer.transport.abort()  # TLS would wait for the server's farewell
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+async def _look(url: str, request: Request, tls: Tls, share_s: float, limit: asyncio.Timeout) -> None:
+    """End a wait whose host answers nothing else, either: its kernel takes connections. That the head of the
+    answer has not come says little: a proxy may keep it until there is an event."""
+    while True:
+        await asyncio.sleep(share_s if request.since == math.inf else _LOOKS_S)
+        try:
+            await asked(url, Request("GET", "/version", (), b""), tls, share_s)
+        except TimeoutError:
+            limit.reschedule(0)
+            return
+        except (OSError, h11.RemoteProtocolError):
+            continue  # the wait's own connection tells whether that ends it
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
@@ -143,8 +156,7 @@ def _kept_alive(connection: socket.socket) -> None:
 
 
 async def _exchanged(
-    begun: Callable[[Answer], None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
-    events: Sequence[h11.Event],
+    request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, events: Sequence[h11.Event]
 ) -> Answer:
     state = h11.Connection(h11.CLIENT)
     for event in events:
@@ -159,7 +171,7 @@ async def _exchanged(
         elif isinstance(told, h11.Response):
             status = told.status_code
             headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in told.headers}
-            begun(Answer(status, headers, b""))
+            request.begun(Answer(status, headers, b""))
         elif isinstance(told, h11.Data):
             body += told.data
         elif isinstance(told, h11.EndOfMessage):
