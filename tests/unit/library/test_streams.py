@@ -194,7 +194,7 @@ def test_a_watch_that_does_not_begin_in_time_says_so() -> None:
 def test_watches_leave_streams_of_the_connection_to_calls() -> None:
     """The last one took the last stream: calls waited for one, and leases were lost."""
     async def main() -> None:
-        async with m.Client(address, timeout=0.5) as client, AsyncExitStack() as watches:
+        async with m.Client(address, timeout=2) as client, AsyncExitStack() as watches:
             for _ in range(4):
                 await watches.enter_async_context(client.watch("a", revision=1))
             with pytest.raises(m.Unreachable, match="takes no more watches"):

@@ -90,6 +90,28 @@ def test_calls_wait_for_others_to_end() -> None:
     run(main)
 
 
+def test_calls_leave_streams_to_renewals_of_leases() -> None:
+    """One that was free went to the next call: renewals, which wait for none, were refused."""
+    async def main() -> None:
+        held: list[int] = []
+
+        def on(server: Server, event: Any) -> None:
+            if isinstance(event, h2.events.StreamEnded):
+                held.append(event.stream_id)
+
+        settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 8}
+        async with connected(on, settings) as (line, server):
+            asking = [asyncio.create_task(asked(line, b"%d" % n)) for n in range(12)]
+            for _ in range(12):
+                await server.until(lambda: held)
+                server.answer(held.pop(0), b"")
+                server.flush()
+                line.stream(PATH, None, ()).cancel()
+            assert await asyncio.gather(*asking) == [b""] * 12
+
+    run(main)
+
+
 def test_what_waits_is_not_sent_once_it_is_cancelled_or_cannot_be() -> None:
     async def main() -> None:
         paths: list[str] = []

@@ -84,7 +84,7 @@ class Connection(Sender[Call]):
         deadline = _NEVER if timeout_s is None else self._loop.time() + timeout_s
         size = PREFIX.size + len(body)
         if (size > self._quick or size > self._window or self._unsent or self.lost
-                or len(self._calls) + len(self._streams) >= self._most_streams):
+                or len(self._calls) + len(self._streams) >= self._most_calls):
             return self._unary_slowly(_Waiting(path, body, deadline, metadata, done))
         stream = self._begin(path, timeout_s, metadata)
         self._window -= size
@@ -103,7 +103,7 @@ class Connection(Sender[Call]):
             return 0
         if call.deadline < self._sweep_at:
             self._sweep_by(call.deadline)
-        if len(self._calls) + len(self._streams) >= self._most_streams:
+        if len(self._calls) + len(self._streams) >= self._most_calls:
             self._waiting.append(call)
             return call
         timeout_s = None if call.deadline == _NEVER else max(0.0, call.deadline - self._loop.time())
@@ -367,7 +367,7 @@ class Connection(Sender[Call]):
 
     def _admit(self) -> None:
         while self._waiting and not self.lost \
-                and len(self._calls) + len(self._streams) < self._most_streams:
+                and len(self._calls) + len(self._streams) < self._most_calls:
             call = self._waiting.popleft()
             try:
                 self._unary_slowly(call)

@@ -13,6 +13,7 @@ from muster_client.wire.http2.frames import DATA, HEAD, HEADERS, WORD
 Metadata = tuple[tuple[str, str], ...]
 LAST_STREAM = frames.MAX_WINDOW - 10_000_000  # well before the numbers of streams end
 _MOST_HEADS = 256
+_RENEWALS = 2  # streams that calls leave to renewals of leases: these wait for none
 
 
 class Outbound:
@@ -47,7 +48,7 @@ class Sender(asyncio.Protocol, Generic[Stream]):
         self.ready: asyncio.Future[None] = self._loop.create_future()  # the server's settings have come
         self._calls: dict[int, Any] = {}
         self._streams: dict[int, Stream] = {}
-        self._most_streams = 1 << 32
+        self._most_streams = self._most_calls = 1 << 32  # and how many of them while a call begins
         self._heads: dict[tuple[str, int, Metadata], tuple[bytes, bytes]] = {}
         self._out: list[bytes] = []
         self._flushes = False  # soon, or at the end of what is read
@@ -118,7 +119,7 @@ class Sender(asyncio.Protocol, Generic[Stream]):
             return
         for key, value in frames.SETTING.iter_unpack(payload):
             if key == frames.MAX_CONCURRENT_STREAMS:
-                self._most_streams = value
+                self._most_streams, self._most_calls = value, value - min(_RENEWALS, value // 4)
             elif key == frames.MAX_FRAME_SIZE:
                 self._max_frame = value
             elif key == frames.INITIAL_WINDOW_SIZE:
