@@ -207,6 +207,18 @@ def test_watches_leave_streams_of_the_connection_to_calls() -> None:
         asyncio.run(main())
 
 
+def test_a_watch_leaves_an_endpoint_that_takes_no_more() -> None:
+    """Where endpoints are taken in order, it asked the first one for ever."""
+    async def main() -> None:
+        async with m.Client([first, second], timeout=5) as client, AsyncExitStack() as watches:
+            client._caller.connections._in_order = True
+            for _ in range(6):
+                await watches.enter_async_context(client.watch("a", revision=1))
+
+    with scripted({"Watch/Watch": watched}, 8) as first, scripted({"Watch/Watch": watched}, 8) as second:
+        asyncio.run(main())
+
+
 def test_a_closed_client_ends_its_watches() -> None:
     async def main() -> None:
         client = m.Client(address)

@@ -259,7 +259,7 @@ class Following(Generic[Told]):
         try:
             call = self._caller.open(_WATCH, pb.WatchRequest(create_request=create), connection, token)
         except CallError as error:  # it was lost meanwhile, or takes no more watches
-            self._unsent[connection.name] = error.details
+            self._unsent[connection.name], self._left = error.details, connection.name
             raise _broken(error.code, error.details, connection.name) from None
         self._left = ""
         self._unsent.pop(connection.name, None)
