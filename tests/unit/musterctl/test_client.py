@@ -181,6 +181,19 @@ def test_an_endpoint_that_takes_no_login_hides_no_other(
         assert cli.run(line) == (1 if "health" in command else 2)
 
 
+def test_move_leader_ends_where_an_endpoint_takes_no_login(capfd: pytest.CaptureFixture[str]) -> None:
+    """With 2, as etcdctl, which cannot connect there, among several endpoints, too."""
+    hangs = {"Auth/Authenticate": lambda request, context: say_nothing(context)}
+    refuses = {
+        "Auth/Authenticate": lambda request, context: rpc_pb2.AuthenticateResponse(token="t"),
+        "Maintenance/Status": lambda request, context: context.abort(grpc.StatusCode.UNAVAILABLE, "no")}
+    with scripted(hangs) as hung, scripted(refuses) as other:
+        for first, second, code in ((hung, other, 2), (other, hung, 1)):
+            line = ["--endpoints", f"{first},{second}", "--user=u:p", "--dial-timeout=1s",
+                    "--command-timeout=1s", "move-leader", "1"]
+            assert (cli.run(line), capfd.readouterr().out) == (code, "")
+
+
 def test_a_request_over_two_mebibytes_is_not_sent() -> None:
     client = Client(_CONFIG, ("127.0.0.1:1",))
     request = rpc_pb2.PutRequest(key=b"k", value=bytes(2 * 1024 * 1024))

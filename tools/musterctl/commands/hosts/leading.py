@@ -5,7 +5,7 @@ from __future__ import annotations
 from muster_client.pb import rpc_pb2
 
 from cluster.gotext import GoError, parse_uint
-from tools.musterctl.client import failing_with, session
+from tools.musterctl.client import RequestError, failing_with, session
 from tools.musterctl.command import Exit, Invocation
 
 
@@ -20,10 +20,12 @@ def move_leader(invocation: Invocation) -> None:
     s = session(invocation)
     for endpoint in s.config.endpoints:
         client = s.client(endpoint)
-        with failing_with():
+        try:
             status = client.unary(
                 "Maintenance/Status", rpc_pb2.StatusRequest(), rpc_pb2.StatusResponse, s.timeout_s
             )
+        except RequestError as error:  # etcdctl cannot connect where there is no login
+            raise Exit(2 if client.logs_in else 1, str(error)) from None
         if status.header.member_id != status.leader:
             continue
         with failing_with():
