@@ -3,7 +3,7 @@ their IDs say: their states differ below the log that they would share.
 
 A hello between replicas carries the sender's origin, which is compared before any frame of Raft is taken. A
 directory that an older version made has none, and goes with any. Directories that began with nothing go with
-each other in shard 0: the order's first record says how their store is laid out.
+each other: the order's first record says how their store is laid out.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class Origin:
     def encode(self) -> bytes:
         return _FRAME.pack(_MARK, self.backup, self.shards, self.depth)
 
-    def differs(self, other: Origin, shard: int = 0) -> bool:
-        """Whether these two must not be replicas of this shard's group. From that of shard 0 a host learns
-        its cluster's layout: until then its other nodes must not vote, for it may empty them then (H10)."""
-        return self != other and (shard > 0 or (self.backup, other.backup) != (0, 0))
+    def differs(self, other: Origin) -> bool:
+        """Whether these two must not be replicas of one group."""
+        return self != other and (self.backup, other.backup) != (0, 0)
 
     def __str__(self) -> str:
-        began = f"restored from backup {self.backup:016x} to" if self.backup else "made new with"
-        return f"{began} --shards={self.shards} --shard-depth={self.depth}"
+        if not self.backup:
+            return "made new"
+        return f"restored from backup {self.backup:016x} to --shards={self.shards} --shard-depth={self.depth}"

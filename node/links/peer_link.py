@@ -18,9 +18,8 @@ HINTS = {
     REFUSED_UNKNOWN: "compare --initial-cluster of both hosts",
     REFUSED_SHARD: "hosts of older versions take a port for each shard, from the peer port on: compare the "
                    "peer URLs in --initial-cluster",
-    REFUSED_ORIGIN: "all hosts of a cluster need the same --shards, and to be restored from the same backup "
-                    "file, if any: remove the data directory of one that was restored otherwise, and restore "
-                    "it once more",
+    REFUSED_ORIGIN: "restore all hosts of a cluster from the same backup file, with the same --shards: "
+                    "remove the data directory of the one that differs, and restore it once more",
     REFUSED_MEANT: "another member is at that address: compare the members' peer URLs, and what their "
                    "names resolve to",
 }

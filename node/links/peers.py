@@ -270,7 +270,7 @@ class Peers:
         """The origin that stands before a hello, if it is not this host's."""
         for part in parts:
             other = Origin.decode(part)
-            if other is not None and self._origin is not None and self._origin.differs(other, self._shard):
+            if other is not None and self._origin is not None and self._origin.differs(other):
                 return other
         return None
 

@@ -35,6 +35,7 @@ class Growing:
         self._node = node
         self._shard = settings.shard
         self._own_id = settings.common.member_id
+        self._layout = settings.common.shard_count, settings.common.placement_depth
         self._store = store
         self._raft = raft
         self._status = status
@@ -44,8 +45,13 @@ class Growing:
     # -- what hosts speak
 
     def say(self) -> None:
-        """Have the leader log what this program speaks; repeated until it is applied here."""
+        """Have the leader log what this program speaks; repeated until it is applied here.
+
+        A host that has not taken the layout says nothing. It may have nodes to empty, whose numbers shards
+        get that are born (H10)."""
         if self._shard or self.growth.spoken.get(self._own_id) == growth.OWN:
+            return
+        if (self._store.bootstrap() or ())[1:] != self._layout:
             return
         node, leader_id = self._node, self._raft.leader_id
         if node.writes.leader is not None:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster.members import meant
-from cluster.members.origin import NEW, Origin
+from cluster.members.origin import Origin
 from cluster.repeats import Repeats
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.frames import LOWEST
@@ -62,7 +62,7 @@ class Socket:
 class Port(Socket):
     """The peer port of member 1, which knows member 2, and what comes of it."""
 
-    def __init__(self, shard: int = 0, origin: str = "a") -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.frames: list[bytes] = []
         self.fronts: list[bytes] = []
@@ -82,8 +82,8 @@ class Port(Socket):
         accepting: Any = SimpleNamespace(
             accept=lambda member_id, said: said == self.heard and not self.remembered.append(member_id),
             heard=lambda member_id: self.heard)
-        common = Common(CLUSTER, 1, "h1", OWN.shards, OWN.depth, (), "/nowhere", origin=origin)
-        settings = NodeSettings(common, shard, "/nowhere", "127.0.0.1", 2380, incarnation=1)
+        common = Common(CLUSTER, 1, "h1", OWN.shards, OWN.depth, (), "/nowhere", origin="a")
+        settings = NodeSettings(common, 0, "/nowhere", "127.0.0.1", 2380, incarnation=1)
         self.peers = Peers(
             machine, settings, roster=roster, incarnations=accepting,
             on_frame=lambda member_id, kind, data: self.frames.append(data), on_front=self._front,
@@ -116,8 +116,8 @@ def port() -> Port:
     return Port()
 
 
-def hello(cluster_id: int, member_id: int = 2, shard: int = 0) -> bytes:
-    return b"H" + HELLO.pack(LOWEST, cluster_id, member_id, 7, shard)
+def hello(cluster_id: int, member_id: int = 2) -> bytes:
+    return b"H" + HELLO.pack(LOWEST, cluster_id, member_id, 7, 0)
 
 
 def refused(port: Port) -> list[bytes]:
@@ -218,21 +218,6 @@ def test_a_member_whose_data_began_otherwise_is_refused_by_name_and_forgotten(po
     port.receive([b"peer", OWN.encode(), hello(CLUSTER)])  # it was restored once more
     port.receive([b"peer", b"Ra vote"])
     assert (port.frames, port.trusted, port.remembered) == ([b"a vote"] * 2, [b"peer"], [2])
-
-
-@pytest.mark.parametrize("shard", [0, 1])
-def test_nodes_of_hosts_with_other_shards_meet_in_the_order_only(shard: int) -> None:
-    """Such a host empties what it has too much of, once it knows: it must not have voted there (H10)."""
-    port = Port(shard, NEW)
-    other = Origin(0, 4, 1)
-    with capture_logs() as logged:
-        port.receive([b"peer", other.encode(), hello(CLUSTER, shard=shard)])
-        port.receive([b"peer", b"Ra vote"])
-    assert port.remembered == [2][shard:]
-    assert port.frames == [b"a vote"][shard:]
-    assert [line["reason"] for line in logged] == [
-        f"the hosts began with different data: h2 was {other}, h1 was {Origin(0, OWN.shards, OWN.depth)}"
-    ][:shard]
 
 
 def test_a_member_whose_hello_says_less_than_it_acknowledged_is_told_what_that_was(port: Port) -> None:

@@ -267,7 +267,7 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
     """Take over the layout that the cluster agreed on, for which this host's nodes have refused to run.
 
     Nothing is lost: no node of this host served under the wrong layout, and its new nodes have never voted.
-    Nodes of shards that the cluster lacks have met only hosts like this one (``Origin.differs``).
+    No shard is born before all hosts have taken the layout (``Growing.say``).
     """
     other = _agreed_otherwise(data_dir, identity)
     if other is None:

@@ -27,10 +27,13 @@ from cluster.wire.messages import Method
 from node.storage import StateStore
 from node.upkeep.group.growing import Growing
 
+LAYOUT = 2, 1  # shards and depth
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[StateStore]:
     store = StateStore.open(tmp_path)
+    store.apply([(1, 1, records.bootstrap(1, *LAYOUT))])
     yield store
     store.close()
 
@@ -56,7 +59,7 @@ class Host:
             fronts=SimpleNamespace(refuse_below=self.refused.append),
             roster=SimpleNamespace(others=[2, 3], table=SimpleNamespace(
                 members=list(self.hosts.values()), hosts=self.hosts)))
-        settings = NodeSettings(Common(1, 1, "h1", 2, 1, (), "/nowhere"), shard, "/nowhere", "h", 1)
+        settings = NodeSettings(Common(1, 1, "h1", *LAYOUT, (), "/nowhere"), shard, "/nowhere", "h", 1)
         raft: Any = SimpleNamespace(leader_id=1 if leads else 2)
         status: Any = SimpleNamespace(say=lambda event, **facts: self.told.append((event, facts)))
         self.room = Room()
@@ -96,6 +99,21 @@ def test_a_follower_says_it_to_a_leader_that_knows_of_it_until_it_is_applied(sto
     host.apply(said(1))
     host.growing.say()
     assert len(host.sent) == 1
+
+
+@pytest.mark.parametrize("leads", [True, False])
+@pytest.mark.parametrize(("applied", "says"), [((), False), ((3, 1), False), ((2, 2), False), (LAYOUT, True)])
+def test_a_host_that_has_not_taken_the_layout_says_nothing(
+    tmp_path: Path, leads: bool, applied: tuple[int, ...], says: bool
+) -> None:
+    """It may have nodes to empty yet. No shard is born whose votes these have given (H10)."""
+    store = StateStore.open(tmp_path)
+    if applied:
+        store.apply([(1, 1, records.bootstrap(1, *applied))])
+    host = Host(store, leads=leads)
+    host.growing.say()
+    assert bool(host.sealed() if leads else host.sent) == says
+    store.close()
 
 
 def test_nodes_of_other_shards_say_nothing(store: StateStore) -> None:
