@@ -111,11 +111,15 @@ def test_a_note_without_its_seal_is_an_emptied_disk(host: Path) -> None:
 def test_data_that_the_identity_does_not_name_is_refused(host: Path) -> None:
     seal.seal(folder(host, 1), 99)
     seal.begin(folder(host, 1), 99)
-    with pytest.raises(ConfigError, match=r"beside it does not name that: .* in its cluster$"):
+    lost = r"beside it does not name that: .* in its cluster$"
+    with pytest.raises(ConfigError, match=lost):
         born(host, []).make(1, VOTERS, [])
     folder(host, 0).mkdir()
-    (folder(host, 0) / bootstrap.AGREED).touch()  # a host of before has followed fewer shards
+    (folder(host, 0) / bootstrap.AGREED).touch()  # a host of before has taken a layout
     with pytest.raises(ConfigError, match=r"cluster\. If .* too many --shards .*: remove that"):
+        born(host, []).make(1, VOTERS, [])
+    (folder(host, 0) / bootstrap.FOLLOWED).touch()  # such a host has emptied all that it had too many of
+    with pytest.raises(ConfigError, match=lost):
         born(host, []).make(1, VOTERS, [])
 
 

@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.unit.tools.host.test_muster_bootstrap import establish
+from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap
 from tools.muster.machine.disk import seal
+
+
+def begin(folder: Path) -> None:
+    for part in seal.PARTS.values():
+        (folder / part).parent.mkdir(parents=True, exist_ok=True)
+        (folder / part).touch()
+    seal.begin(folder, seal.read(folder)[0])
 
 
 @pytest.mark.parametrize("logs", ["", "logs"])
@@ -25,11 +33,8 @@ def test_what_a_host_that_follows_has_too_many_of_is_empty(
     establish(data_dir, "--shards=3", *flags)
     folders = [data_dir / "member" / f"shard-{shard}" for shard in range(3)]
     for folder in folders:
-        for part in seal.PARTS.values():
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            (folder / part).touch()
         (folder / bootstrap.AGREED).write_text("1 2\n", encoding="utf-8")
-        seal.begin(folder, seal.read(folder)[0])
+        begin(folder)
 
     remove, left = shutil.rmtree, [0] * steps
 
@@ -49,3 +54,19 @@ def test_what_a_host_that_follows_has_too_many_of_is_empty(
         assert [path.name for path in folder.iterdir()] == [seal.FILE]
         assert seal.read(folder) == (identity.incarnation, seal.NEW)
         assert not (tmp_path / "logs" / folder.name).exists()
+
+
+def test_an_identity_of_before_the_layout_was_taken_empties_nothing(tmp_path: Path) -> None:
+    """A shard was born meanwhile: its replica came back without its votes (H10)."""
+    identity, _ = establish(tmp_path, "--shards=2")
+    path, folder = tmp_path / "member" / "identity.json", tmp_path / "member" / "shard-1"
+    old = path.read_bytes()
+    (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("1 2\n", encoding="utf-8")
+    establish(tmp_path)
+    begin(folder)
+    bootstrap.note_born(str(tmp_path), {1: (identity.member_id,)})
+    path.write_bytes(old)
+    with pytest.raises(ConfigError, match="is older than data beside it: restore a later one, or"):
+        establish(tmp_path)
+    seal.check(folder, identity.member_id, identity.incarnation)
+    assert seal.read(folder)[1] == seal.BEGUN

@@ -42,6 +42,7 @@ RESTORING = "restoring"  # in the data directory: what a restore has made so far
 REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
 # in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
 AGREED = "agreed"
+FOLLOWED = "followed"  # in node 0's directory: this host has taken these; no cluster's layout changes later
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
     ("initial-advertise-peer-urls", "forgot to set --initial-advertise-peer-urls flag?"))
@@ -148,9 +149,7 @@ def known(data_dir: str) -> Identity:
         raise ConfigError(f"{data_dir} holds no data of a host ({path}: {e.strerror})") from None
 
 
-def establish(
-    config: ServerConfig, tell: Callable[[str], None] = joining.untold
-) -> tuple[Identity, bool]:
+def establish(config: ServerConfig, tell: Callable[[str], None] = joining.untold) -> tuple[Identity, bool]:
     """This host's identity, and whether it is new: then nothing is written before :func:`keep`. Call with the
     data directory locked. ``tell``: of :func:`joining.join`."""
     path = _identity_file(config.data_dir)
@@ -269,22 +268,25 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
     Nothing is lost: no node of this host served under the wrong layout, and its new nodes have never voted.
     No shard is born before all hosts have taken the layout (``Growing.say``).
     """
-    other = _agreed_otherwise(data_dir, identity)
-    if other is None:
+    if (other := _agreed_otherwise(data_dir, identity)) is None:
         return identity
-    shards, depth = other
+    (shards, depth), followed = other, Path(shard_dir(data_dir, 0), FOLLOWED)
     for new in range(identity.shard_count, shards):
         folder = Path(shard_dir(data_dir, new))
         if folder.exists() and not _is_of_a_first_start(folder):
             raise ConfigError(
                 f"{folder} is in the way: this cluster has {shards} shards, this host was made with "
                 f"{identity.shard_count}")
-    for gone in identity.first:
-        if gone >= shards:  # a shard that is born may get its number
-            seal.empty(Path(shard_dir(data_dir, gone)), identity.incarnation)
+    gone = [shard for shard in identity.first if shard >= shards]
+    if gone and followed.exists():  # shards that were born may be there
+        raise ConfigError(
+            f"{path} is older than data beside it: restore a later one, or replace this host in its cluster")
+    for shard in gone:  # one that is born may get its number
+        seal.empty(Path(shard_dir(data_dir, shard)), identity.incarnation)
     identity = replace(identity, shard_count=shards, placement_depth=depth)
     _seal(data_dir, identity)
     write_identity(path, identity)
+    write_whole(followed, b"")
     return identity
 
 
@@ -423,8 +425,7 @@ def _known(path: Path, found: bytes) -> Identity:
         raw = json.loads(found)
         form = raw["format"]
         if form not in FORMATS:
-            raise ConfigError(
-                f"{path} has format {form}; this muster knows {', '.join(map(str, FORMATS))}")
+            raise ConfigError(f"{path} has format {form}; this muster knows {', '.join(map(str, FORMATS))}")
         level = raw["growth"] if form >= GROWN_FORMAT else 0
         if level > growth.LEVEL:
             raise ConfigError(str(NewerRecord.level(level, growth.LEVEL)))

@@ -48,12 +48,13 @@ class BornShards:
         if shard not in noted:
             state = seal.read(folder)[1]
             if state == seal.BEGUN:
-                followed = Path(bootstrap.shard_dir(self._data_dir, 0), bootstrap.AGREED).exists()
+                first = Path(bootstrap.shard_dir(self._data_dir, 0))
+                kept = (first / bootstrap.AGREED).exists() and not (first / bootstrap.FOLLOWED).exists()
                 raise ConfigError(
                     f"{folder} holds a node's data, and identity.json beside it does not name that: restore "
                     "the file, or replace this host in its cluster" + (
                         ". If a first start with too many --shards (or auto) has left it: remove that "
-                        "directory, and its log in --wal-dir" if followed else ""))
+                        "directory, and its log in --wal-dir" if kept else ""))
             seal.seal(folder, identity.incarnation)
             sync_directory(Path(folder).parent)
             bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})
