@@ -68,7 +68,7 @@ def test_a_restored_host_outlasts_a_crash_with_its_name(
     assert str(tmp_path) in synced, "it has the name of the directory above"
 
 
-@pytest.mark.parametrize("given", ["there", "link", ".", "there/"])
+@pytest.mark.parametrize("given", ["there", "link", ".", "there/", "aside/link/../there"])
 def test_a_directory_that_is_there_stays_the_one_that_it_is(
         open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
     """It may be a mount point, or in a directory that the user may not write."""
@@ -77,6 +77,8 @@ def test_a_directory_that_is_there_stays_the_one_that_it_is(
     snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
     there.mkdir(mode=0o750)
     (tmp_path / "link").symlink_to("there")
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "link").symlink_to(there)
     (there / "restoring" / "member").mkdir(parents=True)  # of a restore that was killed
     monkeypatch.chdir(there if given == "." else tmp_path)
     before, beside = there.stat(), set(tmp_path.iterdir())
@@ -84,6 +86,7 @@ def test_a_directory_that_is_there_stays_the_one_that_it_is(
     assert [path.name for path in there.iterdir()] == ["member"]
     assert (there.stat().st_ino, there.stat().st_mode) == (before.st_ino, before.st_mode)
     assert set(tmp_path.iterdir()) == beside
+    assert [path.name for path in (tmp_path / "aside").iterdir()] == ["link"]
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -438,8 +438,19 @@ def test_a_run_directory_that_is_a_link_is_not_trusted(
 
 def test_a_data_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(ConfigError, match="cannot access data directory"):
-        bootstrap.prepare_data_dir(str(tmp_path / "file"))
+    (tmp_path / "link").symlink_to(tmp_path / "disk")  # which may be mounted later
+    for name in ("file", "link"):
+        with pytest.raises(ConfigError, match="cannot access data directory"):
+            bootstrap.prepare_data_dir(str(tmp_path / name))
+
+
+def test_a_data_directory_behind_a_link_is_where_the_system_finds_it(tmp_path: Path) -> None:
+    """``..`` is that of the link's target. Another directory was made, and left there."""
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "deep")
+    bootstrap.prepare_data_dir(f"{tmp_path}/link/../data")
+    assert (tmp_path / "disk" / "data" / "member").is_dir()
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize("there", ["", "new", "new/data"])

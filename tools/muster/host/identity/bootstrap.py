@@ -94,7 +94,7 @@ def prepare_data_dir(data_dir: str) -> list[str]:
             "says that it is not empty, empty that directory first")
     os.umask(0o077)
     try:
-        make_folder(Path(os.path.abspath(member_dir(data_dir))))
+        make_folder(Path(member_dir(data_dir)).absolute())
         probe = os.path.join(data_dir, ".touch")
         with open(probe, "w", encoding="utf-8"):
             pass

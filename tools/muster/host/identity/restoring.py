@@ -92,7 +92,7 @@ def restore_host(
                 point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
             _move_up(aside)
-    sync_directory(Path(os.path.abspath(data_dir)).parent)
+    sync_directory(data_dir.absolute().parent)
     return restored
 
 
@@ -114,7 +114,7 @@ def _alone(data_dir: Path, wal_dir: str) -> Iterator[Path]:
     aside, was_there = data_dir / RESTORING, data_dir.exists()
     mask = os.umask(0o077)
     try:
-        make_folder(Path(os.path.abspath(aside)))
+        make_folder(aside.absolute())
         lock = DataDirLock(str(aside))
         try:
             if not lock.is_there():
