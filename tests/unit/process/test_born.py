@@ -139,6 +139,19 @@ def test_a_dropped_shard_leaves_nothing(host: Path) -> None:
     assert bootstrap.known(str(host)).shards == (0, 2)
 
 
+def test_a_drop_takes_the_log_that_its_link_names(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a link that an operator made, a relative one was taken from the working directory."""
+    born(host, []).make(1, VOTERS, [])
+    (host / "member" / "log-1").mkdir()
+    (folder(host, 1) / "log").symlink_to("../log-1")
+    (host / "here").mkdir()
+    (host / "log-1").mkdir()
+    monkeypatch.chdir(host / "here")
+    born(host, []).drop(1)
+    assert (host / "log-1").exists()
+    assert not (host / "member" / "log-1").exists()
+
+
 def test_a_drop_takes_no_file_for_a_directory(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forced start's file is the only copy of what it dropped."""
     removed: list[Path] = []

@@ -70,3 +70,20 @@ def test_an_identity_of_before_the_layout_was_taken_empties_nothing(tmp_path: Pa
         establish(tmp_path)
     seal.check(folder, identity.member_id, identity.incarnation)
     assert seal.read(folder)[1] == seal.BEGUN
+
+
+@pytest.mark.parametrize("moved", ["state", "log"])
+def test_what_an_operator_has_moved_is_found_from_any_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str
+) -> None:
+    """It was looked for in the working directory, or ended each start of the host."""
+    (disk := tmp_path / "data" / "disk").mkdir(parents=True)
+    (folder := tmp_path / "data" / "shard-1").mkdir()
+    (other := tmp_path / "other" / "disk").mkdir(parents=True)
+    (folder / moved).symlink_to("../disk")
+    (tmp_path / "other" / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "other" / "here")
+    seal.empty(folder, 7)
+    assert [path.name for path in folder.iterdir()] == [seal.FILE]
+    assert other.exists()
+    assert disk.exists() == (moved == "state"), "its owner may have put there more than that"

@@ -88,7 +88,7 @@ def remove_dropped(data_dir: str) -> None:
     member = Path(bootstrap.member_dir(data_dir))
     for aside in member.glob(_LEFT):
         if (log := aside / "log").is_symlink():
-            shutil.rmtree(os.readlink(log), ignore_errors=True)
+            shutil.rmtree(log.resolve(), ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
 
 

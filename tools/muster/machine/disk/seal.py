@@ -93,13 +93,13 @@ def empty(folder: Path, incarnation: int) -> None:
     OSError."""
     write_whole(folder / FILE, f"{incarnation:016x} {NEW}\n".encode())
     if (log := folder / LOG).is_symlink():  # --wal-dir
-        place = log.readlink()
+        place = log.resolve()  # it may be relative, as an operator made it
         if place.exists():
             shutil.rmtree(place)
             sync_directory(place.parent)
         log.unlink()
     for part in folder.iterdir():
-        if part.is_dir():
+        if part.is_dir() and not part.is_symlink():
             shutil.rmtree(part)
         elif part.name != FILE:
             part.unlink()
