@@ -66,7 +66,7 @@ def test_what_cannot_be_written_is_told_in_etcdctls_words(
 
 @pytest.mark.parametrize(("code", "ends"), [(0, 0), (errno.EINVAL, 0), (errno.EACCES, 0), (errno.EIO, 5)])
 def test_the_name_of_a_snapshot_outlasts_a_power_cut_where_its_folder_can_be_synced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, ends: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], code: int, ends: int
 ) -> None:
     synced, sync = list[str](), os.fsync
 
@@ -83,6 +83,29 @@ def test_the_name_of_a_snapshot_outlasts_a_power_cut_where_its_folder_can_be_syn
         assert cli.run(["--endpoints", address, "snapshot", "save", str(saved)]) == ends
     assert synced == [f"{saved}.part", str(tmp_path)]
     assert saved.read_bytes() == WHOLE
+    told = f"Error: {saved} is saved, and a power cut may undo that: input/output error\n"
+    assert capsys.readouterr().err == (told if ends else "")
+
+
+@pytest.mark.parametrize("given", ["link/../saved.db", "saved.db"])
+def test_a_snapshots_folder_is_synced_where_the_system_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """``..`` is that of a link's target. Where that was no folder, the command failed."""
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "link").symlink_to(tmp_path / "disk" / "deep")
+    monkeypatch.chdir(tmp_path / "aside")
+    synced, sync = list[str](), os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with scripted({"Maintenance/Snapshot": whole}) as address:
+        assert cli.run(["--endpoints", address, "snapshot", "save", given]) == 0
+    assert synced[-1] == str(tmp_path / ("disk" if "link" in given else "aside"))
 
 
 def test_a_file_that_is_left_over_is_made_anew(tmp_path: Path) -> None:

@@ -139,13 +139,17 @@ def save(invocation: Invocation) -> None:
             file.flush()
             os.fsync(file.fileno())
             placed(part, file.fileno(), path)
-        lasting(path)
     except (RequestError, Exit) as error:  # an Exit is a failed login: within etcdctl's command as well
         raise Exit(5, str(error)) from None
     except OSError as error:
         raise Exit(5, _unwritten(error, part, path)) from None
     finally:
         progress.end()
+    try:
+        lasting(path)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise Exit(5, f"{path} is saved, and a power cut may undo that: {reason}") from None
     print(f"Snapshot saved at {path}")
     if server_version:
         print(f"Server version {server_version}")

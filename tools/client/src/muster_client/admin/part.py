@@ -41,7 +41,7 @@ def placed(name: str | os.PathLike[str], descriptor: int, path: str | os.PathLik
 def lasting(path: str | os.PathLike[str]) -> None:
     """Its new name outlasts a power cut, where its folder can be synced. OSError."""
     try:
-        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY)
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
