@@ -30,7 +30,7 @@ TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
 PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for lack of room
-PLAIN_SHIFT = 12  # a unit of work (``proxy.http.http2.connection``) unpacks some 4 kB
+PLAIN_SHIFT = 9  # a unit of work (``proxy.http.http2.connection``) unpacks and parses 512 B of small fields
 BACKLOG_BYTES = 1 << 20  # what may wait for a stream's client
 # a client's own clock ends a call by so much before its deadline here comes, or by so much of its timeout:
 # libraries round that up
