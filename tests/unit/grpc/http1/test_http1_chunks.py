@@ -44,6 +44,29 @@ def test_a_body_of_small_chunks_is_read_in_many_turns() -> None:
     assert answered[0].body == b"a" * CHUNKS
 
 
+def test_a_long_trailer_is_refused_and_short_ones_cost_by_their_fields() -> None:
+    """64 KB of them held the loop for 0.15 s, and nothing counted them."""
+    for trailer in (b"a:\r\n" * 16_000, b"a:" + b"b" * 9000 + b"\r\n"):
+        for at in (1, len(HEAD) - 2, len(HEAD) + 3):  # what is behind it comes in a read of its own
+            answered: list[HttpRequest] = []
+            output = Turns()
+            http = connection(output, answered)
+            sent = HEAD + b"0\r\n" + trailer + b"\r\n"
+            http.receive(sent[:at], 0.0)
+            http.receive(sent[at:], 0.0)
+            assert not answered
+            assert output.closed
+            assert b"400 Bad Request: http: suspiciously long trailer" in output.data
+    answered, output = [], Turns()
+    http = connection(output, answered)
+    http.receive((HEAD + b"0\r\n" + b"a:\r\n" * 900 + b"\r\n") * 8, 0.0)
+    for number in range(1, 9):
+        assert len(answered) == number
+        answered[-1].respond(200)
+        http.go_on()
+    assert output.wanted >= 7
+
+
 def test_what_comes_in_drips_behind_a_request_is_not_moved_for_each_of_them() -> None:
     answered: list[HttpRequest] = []
     output = Output()
