@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cluster import errors
 from cluster.features.rows import Row
 from cluster.features.v2.events import Action, Event, Shown
 from cluster.features.v2.refusals import Code, V2Error
@@ -33,6 +34,7 @@ LONG_PAST_NS = 946_684_800 * 10**9  # what is set to expire before 2000 never do
 _READ_ONLY = frozenset((b"/", KEYS))
 # a directory with more nodes, or bytes of their paths, is large: the rows of what it held go later
 _MOST_AT_ONCE, _MOST_BYTES_AT_ONCE = 256, 256 << 10
+_MOST_MADE_BYTES = 512 << 10  # of paths of directories that a write makes: 4 KB asked for 10 MB of rows
 
 
 @dataclass(slots=True, frozen=True)
@@ -187,7 +189,7 @@ def _made(tree: Tree, write: Write, path: bytes, value: bytes, action: Action, b
     rows: list[Row] = []
     *above, last = path.split(b"/")[1:]
     node: Node | None = tree.root
-    at = b""
+    at, size = b"", 0
     for name in above:
         at += b"/" + name
         if node is not None:
@@ -195,8 +197,11 @@ def _made(tree: Tree, write: Write, path: bytes, value: bytes, action: Action, b
             node = node.children.get(name)
         if node is None:
             rows.append(node_row(at, True, index, index, 0, b""))
+            size += len(at)
         elif node.children is None:
             raise V2Error(Code.NOT_DIR, at, tree.index)
+    if size > _MOST_MADE_BYTES:
+        raise V2Error(Code.RAFT_INTERNAL, errors.REQUEST_TOO_LARGE.text)
     there = None if node is None or node.children is None else node.children.get(last)
     if there is not None and action == Action.CREATE:
         raise V2Error(Code.NODE_EXIST, path, tree.index)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cluster.faults import faults
 from cluster.features.rows import Row
-from cluster.features.v2 import history
+from cluster.features.v2 import changes, history
 from cluster.features.v2.changes import Change, evaluate, expire
 from cluster.features.v2.events import Brief, Event, concerns, decode_news, encode_news
 from cluster.features.v2.history import MOST_BYTES
@@ -160,7 +160,21 @@ def test_who_waits_is_woken_as_by_etcd() -> None:
     assert not concerns(b"/1/a", False, Brief(9, b"/1/a", True, False), False)  # a refresh
 
 
-def test_a_tree_of_any_depth_is_read_and_swept() -> None:
+def test_a_write_makes_directories_of_a_bounded_size() -> None:
+    """4 KB asked for 4 MB of rows, or 10 MB with long characters: more than an entry of the log has."""
+    tree = Tree()
+    done(tree, Write(Op.SET, b"/1/d" + b"/a" * 700, b"v"))
+    longer = b"/1/e" + "/\U0001f600".encode() * 700
+    for path in (b"/1/e" + b"/a" * 2000, longer, b"/1/d" + b"/a" * 699 + b"/b" * 400):
+        with pytest.raises(V2Error, match=r"300 Raft Internal Error \(etcdserver: request is too large\)"):
+            evaluate(tree, Write(Op.SET, path, b"v"))
+    for depth in range(120, 2000, 120):  # step by step it may be as deep as a path is long
+        done(tree, Write(Op.SET, b"/1/e" + b"/a" * depth, directory=True))
+    done(tree, Write(Op.SET, b"/1/e" + b"/a" * 1999, b"v"))
+
+
+def test_a_tree_of_any_depth_is_read_and_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "_MOST_MADE_BYTES", 1 << 30)
     tree = Tree()
     deep = b"/1" + b"/x" * 5000
     done(tree, Write(Op.SET, deep, b"v"))
@@ -169,8 +183,9 @@ def test_a_tree_of_any_depth_is_read_and_swept() -> None:
     assert get_json(tree.find(KEYS), KEYS, True, True, 0) == b'{"action":"get","node":{"dir":true}}\n'
 
 
-def test_the_rows_of_a_deep_path_are_each_put_below_the_one_before() -> None:
+def test_the_rows_of_a_deep_path_are_each_put_below_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """4 KB in a request: a walk from the root for each row kept a replica's loop busy for 300 ms."""
+    monkeypatch.setattr(changes, "_MOST_MADE_BYTES", 1 << 30)
     rows = evaluate(Tree(), Write(Op.SET, b"/1/d" + b"/x" * 2000, b"v")).rows
     tree, began = Tree(), time.process_time()
     tree.take(rows)
