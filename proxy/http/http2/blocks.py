@@ -36,7 +36,8 @@ _STATIC_NAME = {field[0]: index for index, field in reversed(list(enumerate(STAT
 
 TABLE_LIMIT = 4096  # SETTINGS_HEADER_TABLE_SIZE; we leave it at its initial value
 _FIELD_OVERHEAD = 32  # RFC 7541 section 4.1
-_CACHED_BYTES = 32_768  # decoded, of one connection's cached blocks; as many of their bases
+_CACHED_BYTES = 32_768  # of memory, of one connection's cached blocks; as many of their bases
+_BLOCK_BYTES = 600  # what a block takes beside its fields
 _VOLATILE = b"grpc-timeout"
 _MAX_STRINGS = 4096  # remembered Huffman strings, all connections
 _MAX_INT_OCTETS = 5
@@ -217,11 +218,12 @@ class HeaderDecoder:
         if changed:
             self.cache.clear()
             self._cached_bytes = 0
-        elif size <= _CACHED_BYTES >> 2:
-            self._cached_bytes += size + len(block)
+        elif size <= _CACHED_BYTES >> 2 and not decoded.fault:
+            weight = decoded.weight + len(block) + _BLOCK_BYTES
+            self._cached_bytes += weight
             if self._cached_bytes > _CACHED_BYTES:
                 self.cache.clear()
-                self._cached_bytes = size + len(block)
+                self._cached_bytes = weight
             self.cache[block] = decoded
         return decoded
 
@@ -240,10 +242,11 @@ class HeaderDecoder:
                 return None
             if base.size > _CACHED_BYTES >> 2:
                 return None
-            self._bases_bytes += base.size
+            weight = base.weight + _BLOCK_BYTES
+            self._bases_bytes += weight
             if self._bases_bytes > _CACHED_BYTES:
                 self._bases.clear()
-                self._bases_bytes = base.size
+                self._bases_bytes = weight
             self._bases[key] = base
         return HeaderBlock.variant(base, fields, size, value)
 

@@ -410,3 +410,18 @@ def test_cached_header_blocks_are_bounded_by_what_they_decode_to() -> None:
         decoder.decode(b"\x83\x86\x04\x05/%04d\xbe" % number)  # POST, http, a path of its own, that field
         largest = max(largest, decoder._cached_bytes + decoder._bases_bytes)
     assert 8_000 < largest <= 65_536
+
+
+def test_cached_header_blocks_are_bounded_by_the_memory_that_they_take() -> None:
+    """Their own size alone counted: 19 kB that a client sent held 500 kB, which no limit saw."""
+    decoder = HeaderDecoder(65_536)
+    for number in range(800):
+        assert decoder.decode(b"\x00\x01a\x04%04d" % number).fault, "it names no method"
+        assert not decoder.decode(b"\x83\x86\x04\x05/%04d" % number).fault
+        # its last field goes into the table
+        assert not decoder.decode(b"\x83\x86\x04\x05/%04d\x40\x0cgrpc-timeout\x021S" % number).fault
+        assert len(decoder._bases) <= 40
+    for number in range(800):
+        decoder.decode(b"\x00\x01a\x04%04d" % number)
+        decoder.decode(b"\x83\x86\x04\x05/%04d" % number)
+        assert len(decoder.cache) <= 40
