@@ -12,7 +12,7 @@ from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.http.by_h11 import KB_BITS, LINE_ENDS, ByH11, FindHandler, Output
 from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakeWhole, begins_plain, take
 from proxy.http.http2 import Limits
-from proxy.http.memory import STEP_BYTES
+from proxy.http.memory import FIELD_BYTES, HEAD_BYTES, STEP_BYTES
 from proxy.http.requests import TEXT, AtOnce, HttpRequest, not_found
 
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms; a KB of one counts as one more
@@ -163,9 +163,11 @@ class Http1Connection(ByH11):
 
     @property
     def unfinished(self) -> int:
-        """Bytes of bodies, of a request that has not all come or is not answered."""
-        request = self.request
-        return len(self._body) + (len(request.body) if isinstance(request, HttpRequest) else 0)
+        """Bytes of a request that has not all come, or is not answered. Of small heads none."""
+        request, head, size = self.request, self._head, len(self._body)
+        if head is not None and self._head_bytes > HEAD_BYTES:
+            size += self._head_bytes + len(head.headers) * FIELD_BYTES
+        return size + (len(request.body) if isinstance(request, HttpRequest) else 0)
 
     @property
     def idle(self) -> bool:

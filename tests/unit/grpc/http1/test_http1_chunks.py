@@ -103,3 +103,15 @@ def test_a_body_of_http_1_counts_no_more_once_its_request_is_answered(field: byt
         assert running.call(lambda: memory.used) > 1_000_000 - STEP_BYTES
         assert running.call(answer) < STEP_BYTES
         wait_for(lambda: (memory.used, memory.holders) == (0, 0))
+
+
+def test_a_large_head_counts_while_its_body_is_awaited() -> None:
+    """57 kB that a client sent held 230 kB, and none of it counted."""
+    answered: list[HttpRequest] = []
+    http = connection(Output(), answered)
+    head = b"".join(b"h%d: %s\r\n" % (number, b"v" * 50) for number in range(990))
+    http.receive(b"PUT /x HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n" + head + b"\r\n", 0.0)
+    assert 150_000 < http.unfinished + http.backlog < 250_000
+    http.receive(b"ab", 0.0)
+    assert len(answered) == 1
+    assert http.unfinished == 2
