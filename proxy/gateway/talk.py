@@ -15,6 +15,8 @@ from proxy.http.memory import TOO_MANY
 from proxy.http.requests import Headers, HttpRequest
 from proxy.http.upgrade import WebSocket, accept
 
+_MESSAGE_BYTES = 64  # that an unread message takes beside its text
+
 
 class Conversation(HttpRequest):
     """A request by WebSocket. Each line of its answer is a message; status and fields are dropped."""
@@ -91,7 +93,7 @@ class TalkedCall(GatewayCall):
         if self._deaf or self.gone or self.closed:
             return
         self._inbox.append(message)
-        self._unread += len(message)
+        self._unread += len(message) + _MESSAGE_BYTES
         self._count()
         if self._unread > self._room.max_untaken_bytes or self._room.memory.crowded(self):
             self._room.memory.refused += 1
@@ -107,6 +109,7 @@ class TalkedCall(GatewayCall):
         if not self._inbox:
             self._reading = False
             return False
+        self._unread -= _MESSAGE_BYTES
         self._ask(self._inbox.popleft(), self._END)
         return True
 

@@ -15,6 +15,7 @@ from proxy.gateway.calls import Room
 from proxy.gateway.follow import Objects
 from proxy.gateway.paths import BOTH_WAYS, TARGETS
 from proxy.gateway.serve import Gateway
+from proxy.gateway.talk import TalkedCall
 from proxy.http.http2 import frames as f
 from proxy.http.memory import Memory
 from proxy.listener.filter import FilteredRegistry
@@ -169,6 +170,21 @@ async def test_a_mistake_before_any_request_is_the_answer(front: Front) -> None:
     assert front.answers()[::2] == ("500", True)
     front.say('{"ID":"5"}', end=True)
     assert front.renewals.heard == []
+
+
+def test_requests_that_wait_count_by_the_memory_that_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their text alone counted: 32 MiB of two bytes each, as a client may leave there, held 900 MB."""
+    monkeypatch.setattr(TalkedCall, "_waits", lambda self: True)
+    asyncio.run(_many_wait())
+
+
+async def _many_wait() -> None:
+    front = Front(None)
+    for _ in range(1000):
+        front.say("{}")
+    assert 60_000 < front.memory.used < 80_000
+    front.leave()
+    assert front.memory.used == 0
 
 
 def test_a_deadline_before_any_answer_is_told_as_that_of_a_call_with_one() -> None:
