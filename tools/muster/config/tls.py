@@ -64,7 +64,7 @@ def peer_tls_of(
     other. A proxy has no ``listen``. With --peer-auto-tls the files are yet to come."""
     warnings: list[str] = []
     cert, key, auto = values["peer-cert-file"], values["peer-key-file"], values["peer-auto-tls"]
-    if auto and cert:
+    if auto and (cert or key):
         warnings.append("ignoring peer auto TLS since certs given")
         auto = False
     _check_pair(values["peer-client-cert-file"], values["peer-client-key-file"])
@@ -90,7 +90,7 @@ def peer_tls_of(
     if not (cert and key):
         raise ConfigError(
             f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}] (--peer-key-file and "
-            "--peer-cert-file)")
+            "--peer-cert-file; a key of muster peer-keys goes with http peer URLs)")
     warnings += _unasked(values, "peer", "peer-")
     return PeerTls(
         cert_file=_absolute(cert),
