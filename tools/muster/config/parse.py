@@ -223,8 +223,8 @@ def _from_environ(result: Values, table: Mapping[str, Flag], environ: Mapping[st
             flag = known.get(variable[len(prefix) :])
             if flag is None:
                 if variable not in ("ETCD_VERSION", *_OWN_VARIABLES):
-                    result.warnings.append(
-                        f"unrecognized environment variable {variable}={environ[variable]}")
+                    # etcd logs its value, too, which may be a password of an image's own script
+                    result.warnings.append(f"unrecognized environment variable {variable}")
             elif not result.is_set(flag.name):  # the command line wins, then MUSTER_*
                 _set(result, flag, environ[variable], "environment", ConfigError, variable)
                 result.variables[flag.name] = variable
