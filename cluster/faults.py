@@ -31,7 +31,7 @@ R = TypeVar("R")
 class Faults:
     def __init__(self) -> None:
         self.count = 0
-        self._places: set[tuple[str, type[BaseException], int]] = set()
+        self._places: set[tuple[str, type[BaseException], str, int]] = set()
         self._kept: list[tuple[str, BaseException]] = []
         self.heard: Callable[[str, BaseException], None] = _nobody  # called at once, too
 
@@ -39,7 +39,9 @@ class Faults:
         """``error`` ended a request. ``where``: what was being done."""
         self.count += 1
         self.heard(where, error)
-        place = (where, type(error), _line(error))
+        file, line = _line(error)
+        # ``where`` may name a client's path: the same fault by many paths would leave no room for others
+        place = (where.partition(" ")[0] if line else where, type(error), file, line)
         if place not in self._places and len(self._places) < _MAX_PLACES and len(self._kept) < _MAX_KEPT:
             self._places.add(place)
             self._kept.append((where, error))
@@ -92,8 +94,8 @@ def whole(change: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-def _line(error: BaseException) -> int:
+def _line(error: BaseException) -> tuple[str, int]:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return trace.tb_lineno if trace is not None else 0
+    return (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else ("", 0)

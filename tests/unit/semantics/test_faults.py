@@ -74,3 +74,19 @@ def test_a_place_is_kept_once_and_what_waits_to_be_logged_is_bounded() -> None:
     assert found.take() == []
     found.met("place 0", ValueError())
     assert found.take() == []
+
+
+def test_one_fault_is_one_place_by_whatever_path_a_client_meets_it() -> None:
+    """256 paths filled all places: no later fault of that process had its stack in the log."""
+    found = Faults()
+    for number in range(1000):
+        try:
+            int("x")
+        except ValueError as error:
+            found.met(f"serving /v2/keys/{number}", error)
+        found.take()
+    try:
+        [][0]
+    except IndexError as error:
+        found.met("serving /v2/keys/a", error)
+    assert len(found.take()) == 1
