@@ -83,7 +83,7 @@ class Passwords:
         self._run(asks, compare, then, False)
 
     def _run(self, asks: Asks, work: Callable[[], T], then: Callable[[T], None], failed: T) -> None:
-        client = _client_of(asks.peer)
+        client = owner_of(asks.peer)
         jobs = self._waiting.get(client, deque())
         clients = len(self._waiting) + (not jobs)
         if self._jobs >= _MOST_WAITING and len(jobs) >= max(_MOST_WAITING // clients, 1):
@@ -128,7 +128,7 @@ class Passwords:
             self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _client_of(peer: str) -> str:
+def owner_of(peer: str) -> str:
     """``peer``: an address and a port, or ``@`` and a number by a Unix socket."""
     address = peer.rpartition(":")[0]
     if ":" not in address:

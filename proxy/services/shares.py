@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from proxy.auth.passwords import owner_of
+
 _LOOK_S = 1.0
 
 
@@ -67,7 +69,7 @@ def _open(call: Any) -> bool:
 
 
 def client_of(call: Any) -> str:
-    """The user, or the address. All clients of Unix sockets without a user are one."""
+    """The user, or the owner of the address. All clients of Unix sockets without a user are one."""
     principal = call.principal
     user = principal.user() if principal is not None else ""
-    return f"user {user}" if user else call.peer.rpartition(":")[0]
+    return f"user {user}" if user else owner_of(call.peer)

@@ -88,6 +88,14 @@ def test_a_client_with_many_connections_has_one_share() -> None:
     assert taken(shares, many[5], many[6]) == [True, False]
 
 
+def test_a_network_of_ipv6_is_one_client_as_it_is_for_passwords() -> None:
+    shares = shares_of(2)
+    assert taken(shares, *(Connection(f"2001:db8::{n}:5000") for n in range(1, 4))) == [True, True, False]
+    assert taken(shares, Connection("2001:db8:0:1::1:5000")) == [True]
+    mapped = Connection("::ffff:10.0.0.1:5000"), Connection("10.0.0.1:5000"), Connection("10.0.0.1:5001")
+    assert taken(shares, *mapped) == [True, True, False]
+
+
 def test_a_users_share_is_his_wherever_he_comes_from() -> None:
     shares = shares_of(2)
     many = [Connection(f"10.0.0.{n}:1", "root") for n in range(4)]
