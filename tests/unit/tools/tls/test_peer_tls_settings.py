@@ -59,8 +59,8 @@ def test_over_http_files_are_passed_over_with_a_warning() -> None:
         (SECURE, "(https peer URLs want --peer-cert-file and --peer-key-file, or --peer-auto-tls)"),
         ((*SECURE, "--peer-key-file=/k"), "KeyFile and CertFile must both be present[key: /k, cert: ]"),
         ((*SECURE, "--peer-key-file=/k", "--peer-auto-tls"),
-         "KeyFile and CertFile must both be present[key: /k, cert: ] (--peer-key-file and --peer-cert-file; a "
-         "key of muster peer-keys goes with http peer URLs)"),
+         "KeyFile and CertFile must both be present[key: /k, cert: ] (--peer-key-file and --peer-cert-file; "
+         "a key of muster peer-keys goes with http peer URLs)"),
         ((*SECURE, "--peer-cert-file=/c"), "KeyFile and CertFile must both be present[key: , cert: /c]"),
         ((*SECURE, *PAIR, "--peer-client-cert-file=/x"),
          "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /x]"),
