@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
-from enum import Enum
 from typing import Protocol
 
 import h11
 
 from cluster.faults import faults
+from proxy.http.http1_old import Old, by_old, old
 from proxy.http.http1_plain import HEAD_END, TakenRequest, phrase, spelt
 from proxy.http.http2 import Limits
 from proxy.http.memory import TOO_MANY
@@ -47,7 +47,6 @@ _TRAILER = "http: suspiciously long trailer after chunked body"
 _MISTAKES = {"closed connection": "unexpected EOF", "chunk header": "invalid byte in chunk length",
              _TRAILER: _TRAILER}
 _MALFORMED = "malformed chunked encoding"
-_CONNECTION = re.compile(rb"(?i)\r\nconnection:[^\r]*")
 FindHandler = Callable[[str], "HttpHandler | None"]
 
 
@@ -270,7 +269,7 @@ class ByH11:
         return event is h11.NEED_DATA and self._give_some()  # or PAUSED
 
     def _begun_by(self, head: h11.Request) -> bool:
-        self._head, self._old = head, _old(head)  # what is refused is answered by them, too
+        self._head, self._old = head, old(head)  # what is refused is answered by them, too
         self._head_bytes = _size_of(head)
         if self._head_bytes > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
             return self._reject(431, "request head too large")
@@ -415,7 +414,7 @@ class ByH11:
         try:
             data = self._h11.send(event) or b""
             if self._old is not None and isinstance(event, h11.Response):
-                data = _by_old(data, self._old)
+                data = by_old(data, self._old)
             data = self._held + data
         except h11.LocalProtocolError as error:  # of this program: it ends a connection
             faults.met("answering over HTTP/1.1", RuntimeError(f"HTTP/1.1 has no place for this: {error}"))
@@ -448,29 +447,6 @@ class ByH11:
             self._send(h11.EndOfMessage())
         self.output.close(half=True)
         return False
-
-
-class Old(Enum):
-    """How a request of HTTP/1.0 is answered, as by Go; ``h11`` answers by 1.1 and ends the connection."""
-
-    ENDS = "by 1.0, and the connection ends"
-    STAYS = "by 1.0, and the connection stays"
-
-
-def _old(head: h11.Request) -> Old | None:
-    if head.http_version != b"1.0":
-        return None
-    wanted = b",".join(value for name, value in head.headers if name == b"connection").lower()
-    tokens = {token.strip() for token in wanted.split(b",")}
-    return Old.STAYS if b"keep-alive" in tokens and b"close" not in tokens else Old.ENDS
-
-
-def _by_old(answer: bytes, how: Old) -> bytes:
-    """A head that ``h11`` has written, for a client of HTTP/1.0."""
-    line, blank, rest = answer.partition(b" ")
-    head, end, body = _CONNECTION.sub(b"", rest).partition(b"\r\n\r\n")
-    stays = b"\r\nConnection: keep-alive" if how is Old.STAYS else b""
-    return line.replace(b"HTTP/1.1", b"HTTP/1.0") + blank + head + stays + end + body
 
 
 def _expects_less(head: h11.Request) -> bool:
