@@ -95,8 +95,9 @@ class TalkedCall(GatewayCall):
         self._inbox.append(message)
         self._unread += len(message) + _MESSAGE_BYTES
         self._count()
-        if self._unread > self._room.max_untaken_bytes or self._room.memory.crowded(self):
-            self._room.memory.refused += 1
+        crowded = self._room.memory.crowded(self)
+        if crowded or self._unread > self._room.max_untaken_bytes:
+            self._room.memory.refused += crowded
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         elif not self._reading:
             self._reading = True

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from proxy.routing.router import Router
 
 
-
 class Moved:
     def __init__(self, router: Router) -> None:
         self._router = router

@@ -230,6 +230,34 @@ async def _counts() -> None:
     assert front.room.memory.refused == 1
 
 
+def test_bodies_and_messages_that_find_no_room_are_counted() -> None:
+    asyncio.run(_without_room())
+
+
+async def _without_room() -> None:
+    front = Front(memory_bytes=1 << 10)
+    front.post(b" " * 65_537)
+    assert b"too many requests" in front.output.data
+    assert front.room.memory.refused == 1
+    front, client = Front(memory_bytes=1 << 10), Connection(ConnectionType.CLIENT)
+    front.http1.receive(ASK, 0.0)
+    front.http1.receive(client.send(TextMessage(data=" " * 2048)), 0.0)
+    assert front.room.memory.refused == 1
+
+
+def test_messages_beyond_their_own_bound_lack_no_memory() -> None:
+    asyncio.run(_beyond_its_bound())
+
+
+async def _beyond_its_bound() -> None:
+    front, client = Front(), Connection(ConnectionType.CLIENT)
+    front.room.max_untaken_bytes = 1 << 10
+    front.http1.receive(ASK, 0.0)
+    front.http1.receive(client.send(TextMessage(data=" " * 2048)), 0.0)
+    assert b"too many requests" in front.output.data
+    assert front.room.memory.refused == 0
+
+
 def test_a_handler_is_told_that_a_request_was_too_large() -> None:
     """Its watches stayed."""
     asyncio.run(_too_large())
