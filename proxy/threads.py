@@ -14,9 +14,11 @@ def in_thread(
     loop: asyncio.AbstractEventLoop, threads: Executor | None, work: Callable[[], T]
 ) -> asyncio.Future[T]:
     """``loop.run_in_executor``, but a thread that cannot be started fails this work alone, not its caller."""
+    kept = [work]
     try:
-        return loop.run_in_executor(threads, work)
+        return loop.run_in_executor(threads, lambda: kept.pop()())
     except RuntimeError as error:
+        kept.clear()  # it is queued all the same: its next thread finds nothing
         failed: asyncio.Future[T] = loop.create_future()
-        failed.set_exception(error)
+        failed.set_exception(error.with_traceback(None))  # that would hold this frame, and so itself
         return failed
