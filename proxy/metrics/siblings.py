@@ -1,7 +1,7 @@
 """The other fronts of this host: the kernel decides which one a scraper reaches, and that one asks the
 others. Each serves its figures at ``front-<index>.sock`` in the run directory (one JSON array, then the end
 of the stream). Counters start again with their process: the label ``front`` keeps ``sum(rate(...))`` right. A
-front that does not answer in time is left out.
+front that does not answer in time is left out. If an answer has another form, all others are.
 """
 
 from __future__ import annotations
@@ -94,7 +94,11 @@ class Siblings:
                     found[self._index] = encode(self._own())
                 except HANDLER_MISTAKES as error:
                     faults.met("counting for metrics", error)
-                families = list(labelled(found))
+                try:
+                    families = list(labelled(found))
+                except HANDLER_MISTAKES as error:  # a sibling may run another program version
+                    faults.met("counting for metrics", error)
+                    families = list(labelled({i: own for i, own in found.items() if i == self._index}))
                 for done in waiting:
                     try:
                         done(families)

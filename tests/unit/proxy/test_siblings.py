@@ -119,6 +119,26 @@ def test_fronts_that_are_gone_or_silent_are_left_out(tmp_path: Path, monkeypatch
     asyncio.run(scenario())
 
 
+def test_a_front_whose_figures_have_another_form_is_left_out(tmp_path: Path) -> None:
+    """Another program version may run there, after an upgrade: its figures ended the process that asked."""
+
+    async def scenario() -> None:
+        async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'[["puts", "Puts.", "counter", [], "more"]]')
+            writer.close()
+
+        server = await asyncio.start_unix_server(other, tmp_path / "front-1.sock")
+        front = Siblings(str(tmp_path), 0, 2, lambda: figures(1), lambda: None)
+        done: asyncio.Future[dict[tuple[str, ...], float]] = asyncio.get_running_loop().create_future()
+        front.gather(lambda families: done.set_result(seen(families)))
+        assert await asyncio.wait_for(done, 30) == {("puts_total", "code=OK", "front=0"): 1}
+        front.close()
+        server.close()
+
+    asyncio.run(scenario())
+    assert len(faults.take()) == 1
+
+
 @pytest.mark.parametrize("failing", ["look", "own"])
 def test_a_front_that_cannot_count_ends_the_connection(tmp_path: Path, failing: str) -> None:
     """Each scrape cost it a descriptor, for good, where it had none left to list them."""
