@@ -482,8 +482,8 @@ class Router(Sending):
         for route in routes:
             route.close("shutting down")
         for _ in range(_LAST_WORDS):
-            reads = self.read_index.take(lambda read: True) + self.recent.take(lambda read: True)
-            for waiting in reads + [waiting for route in routes for waiting in route.unsent()]:
+            self.recent.close()
+            for waiting in [*self.read_index.take(lambda _: True), *(w for r in routes for w in r.unsent())]:
                 # what may be asked twice may have been sent once
                 self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL if waiting.rid else errors.STOPPED)
 

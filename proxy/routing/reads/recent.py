@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import NamedTuple
 
 from cluster import errors
@@ -205,6 +206,15 @@ class RecentReads:
                 self._lack += 1
             else:
                 self._behind.append(entry)
+
+    def close(self) -> None:
+        """Nothing comes any more: what waits goes on, and fails for want of a replica."""
+        behind = [*self._behind, *chain.from_iterable(self._lacking.values())]
+        self._behind.clear()
+        self._lacking.clear()
+        self._lack = 0
+        for entry in behind:
+            entry.then()
 
     def _lacks(self, shards: tuple[int, ...]) -> bool:
         routes = self._router.routes

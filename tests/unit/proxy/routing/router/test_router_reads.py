@@ -6,10 +6,12 @@ import pytest
 
 from cluster import errors
 from cluster.faults import faults
+from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import header_prefix, response_header
 from proxy.routing.reads import read_index, recent
 from proxy.routing.router import MethodStats, Waiting
+from proxy.services import kv
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.router.asking import read
 
@@ -329,3 +331,26 @@ def test_a_stop_without_a_leader_answers_every_read() -> None:
     net.router.close()
     net.run()
     assert {call.status for call in calls} == {(14, "etcdserver: server stopped")}
+
+
+@pytest.mark.parametrize("waits_for", ["the order", "the replicas", "a replica that is gone"])
+def test_a_stop_answers_serializable_reads_of_one_shard_and_of_several(waits_for: str) -> None:
+    net = Net(shards=2).started(leader=2)
+    for node in net.every.values():
+        node.leader = 0
+        node.say_state()
+        if node.shard and waits_for == "a replica that is gone":
+            net.cut(node.member, node.shard)
+    net.run()
+    net.router.recent.knows = waits_for != "the order"
+    if waits_for == "the replicas":
+        net.router.highest = 10_000
+    calls = [FakeCall(), FakeCall()]
+    for call, last in zip(calls, (b"", b"\0"), strict=True):
+        asked = rpc_pb2.RangeRequest(key=b"\0", range_end=last, serializable=True)
+        kv._range(net.context)(call, asked.SerializeToString())
+        net.run()
+    net.pass_time(0.1)
+    net.router.close()
+    net.run()
+    assert [call.status and call.status[0] for call in calls] == [14, 14]
