@@ -30,6 +30,7 @@ from proxy.threads import in_thread
 LARGE_BYTES = 16_384  # of a text whose requests are translated in a thread
 LARGE_ANSWER_BYTES = 65_536  # of an answer: this program has made it
 _THREADS = 2  # of their own: an addresses' look-up waits for none of them
+_TURN_BYTES = 1 << 20  # given to them at once, some 0.1 s: what comes next waits so long
 TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
 STEP_S = 0.002  # of a translation, and somewhat more:
 _UNTIMED = 8  # requests and stops between two looks at the clock
@@ -47,7 +48,7 @@ class Room:
     max_message_bytes: int
     max_untaken_bytes: int
     _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
-    _turns: Turns[_Work] = field(default_factory=partial(Turns, _THREADS))
+    _turns: Turns[_Work] = field(default_factory=partial(Turns, _TURN_BYTES))
 
     def work(self, peer: str, size: int, step: Callable[[], Any], then: Callable[[Any], None],
              large_bytes: int = LARGE_BYTES) -> None:
@@ -64,14 +65,17 @@ class Room:
             then(guarded())
             return
         client = peer.rpartition(":")[0]
-        if self._turns.enter(client, 1, (guarded, then)):
-            self._begin(client, guarded, then)
+        size = min(size, _TURN_BYTES // _THREADS)  # each thread has one of the large ones
+        if self._turns.enter(client, size, (guarded, then)):
+            self._begin(client, size, (guarded, then))
 
-    def _begin(self, client: Hashable, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+    def _begin(self, client: Hashable, size: int, item: _Work) -> None:
+        work, then = item
+
         def done(found: asyncio.Future[Any]) -> None:
-            self._turns.leave(client, 1)
-            if (following := self._turns.next()) is not None:
-                self._begin(following[0], *following[2])
+            self._turns.leave(client, size)
+            while (following := self._turns.next()) is not None:
+                self._begin(*following)
             if not found.cancelled():
                 then(found.exception() or found.result())
 

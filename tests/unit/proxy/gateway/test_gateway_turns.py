@@ -148,17 +148,35 @@ async def _clients_in_turn() -> None:
     front, told, goes_on = Front(), list[str](), threading.Event()
 
     def work(client: str) -> None:
-        front.room.work(f"{client}:1", LARGE_BYTES + 1, lambda: goes_on.wait(LIMIT_S) and client, told.append)
+        front.room.work(f"{client}:1", 4 << 20, lambda: goes_on.wait(LIMIT_S) and client, told.append)
 
     for client in "a" * 50 + "b" * 3 + "c":
         work(client)
+    assert len(front.room._turns) == 52, "two are under way"
     goes_on.set()
     async with asyncio.timeout(LIMIT_S):
         while len(told) < 54:
             await asyncio.sleep(0)
-    assert sorted(told[2:]) == sorted("a" * 48 + "bbbc"), "two were under way"
+    assert sorted(told[2:]) == sorted("a" * 48 + "bbbc")
     assert told.index("c") <= 6
     assert [at for at, client in enumerate(told) if client == "b"][-1] <= 12
+    assert not front.room._turns.used
+
+
+def test_threads_translate_many_small_texts_between_two_turns_of_the_loop() -> None:
+    """They did two, and waited: a busy front took a tenth of the puts of 20 KB that it had taken."""
+    asyncio.run(_many_in_a_turn())
+
+
+async def _many_in_a_turn() -> None:
+    front, done, told = Front(), threading.Semaphore(0), list[None]()
+    for client in range(40):
+        front.room.work(f"{client}:1", 20_000, done.release, told.append)
+    assert [done.acquire(timeout=LIMIT_S) for _ in range(40)] == [True] * 40
+    assert told == [], "the loop had no turn meanwhile"
+    async with asyncio.timeout(LIMIT_S):
+        while len(told) < 40:
+            await asyncio.sleep(0)
     assert not front.room._turns.used
 
 
