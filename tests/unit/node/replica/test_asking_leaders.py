@@ -12,6 +12,7 @@ from node.replica.shards.feed_end import FeedEnd
 from node.replica.shards.order_role import OrderRole
 
 OWN, GONE = 1, 2
+SECOND, THIRD = 2, 3
 
 
 def test_a_follower_asks_the_one_that_is_named_next() -> None:
@@ -90,3 +91,47 @@ def test_while_members_change_or_keys_move_a_node_is_in_haste() -> None:
     assert feed.haste() == ALL_HASTE
     role.members_change, feed.switches = False, lambda: True
     assert feed.haste() == ALL_HASTE, "keys move from here or to here"
+
+
+def node_0(member: int, leader: int, commit: int, applied: int) -> Any:
+    """A link to it."""
+    return SimpleNamespace(
+        member_id=member, alive=True, up=True, leader=leader, commit=commit, applied=applied,
+        drop=lambda reason: None, request=lambda *_, **__: None)
+
+
+def feed_of(links: dict[int, Any]) -> FeedEnd:
+    """At record 105, with the second host's feed. Each look takes a second."""
+    times = iter(range(1000))
+    node = SimpleNamespace(
+        settings=SimpleNamespace(shard=1, common=SimpleNamespace(member_id=OWN, election_timeout_ms=4000)),
+        loop=SimpleNamespace(time=lambda: next(times)), order_index=105, wake=lambda: None,
+        roster=SimpleNamespace(others=[SECOND, THIRD]))
+    feed = FeedEnd(cast(Any, SimpleNamespace(node=node, links=SimpleNamespace(get=lambda m, shard: links[m]))))
+    feed.link = links[SECOND]
+    return feed
+
+
+def test_a_node_leaves_another_hosts_feed_that_stands() -> None:
+    links = {OWN: node_0(OWN, 3, 5, 5), SECOND: node_0(SECOND, 3, 106, 105), THIRD: node_0(THIRD, 3, 106, 105)}
+    feed = feed_of(links)
+    for _ in range(40):
+        feed.subscribe()
+    assert feed.link is links[SECOND], "nobody has more"
+    links[THIRD].applied = 106
+    for _ in range(20):
+        feed.subscribe()
+    assert feed.link is links[THIRD]
+
+
+def test_a_node_goes_to_no_feed_that_is_behind_it() -> None:
+    """One that passed an old goal of its own host's feeds nothing until it has caught up."""
+    links = {OWN: node_0(OWN, 0, 5, 5), SECOND: node_0(SECOND, 0, 105, 105), THIRD: node_0(THIRD, 3, 106, 50)}
+    feed = feed_of(links)
+    for _ in range(40):
+        feed.subscribe()
+    assert feed.link is links[SECOND]
+    links[THIRD].applied = 105
+    for _ in range(20):
+        feed.subscribe()
+    assert feed.link is links[THIRD]
