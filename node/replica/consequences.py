@@ -134,6 +134,8 @@ class Consequences:
         node.role.replaced()
         if node.standing.ready:
             node.upkeep.begin()
+        if (agreed := node.store.bootstrap()) is not None:
+            node.upkeep.agreed.check_bootstrap(agreed)
         node.upkeep.agreed.incarnations(node.store.incarnations().items())
         node.reads.waiting.release(node.order_index, node.loop.time())
         if node.raft.announced_index > node.applied_index:

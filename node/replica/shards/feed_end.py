@@ -117,8 +117,8 @@ class FeedEnd:
         return [self._node.settings.common.member_id, *self._node.roster.others]
 
     def _does_well(self, member_id: int) -> bool:
-        """Whether a member's node 0 knows a sequencer, and may have what comes next here: more, where this feed
-        stands. While this feed does well, home alone is asked about, and how level it is tells that."""
+        """Whether a member's node 0 knows a sequencer, and may have what comes next here: it does, where this
+        feed stands. While this feed does well, home alone is asked about, and how level it is tells that."""
         known, link, stands = self._role.links.get(member_id, 0), self.link, self.source.stands
         well = link is not None and link.leader > 0 and not stands
         return known.up and known.leader > 0 and (well or known.applied >= self._node.order_index + stands)

@@ -306,7 +306,10 @@ def test_a_wait_leaves_a_host_that_stands_still(silent: str, monkeypatch: pytest
     def begin_and_stop(listener: socket.socket) -> None:
         stopped, _ = listener.accept()
         stopped.sendall(b"HTTP/1.1 200 OK\r\nX-Etcd-Index: 7\r\nContent-Length: 9\r\n\r\n")
+        asks, _ = listener.accept()  # it is looked at, and does well the first time
+        asks.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
         ended.wait()
+        asks.close()
         stopped.close()
 
     with host(lambda asked: (200, NODE)) as (good, seen):

@@ -115,10 +115,10 @@ def test_data_that_the_identity_does_not_name_is_refused(host: Path) -> None:
     with pytest.raises(ConfigError, match=lost):
         born(host, []).make(1, VOTERS, [])
     folder(host, 0).mkdir()
-    (folder(host, 0) / bootstrap.AGREED).touch()  # a host of before has taken a layout
+    (folder(host, 0) / bootstrap.FOLLOWED).write_bytes(bootstrap.KEPT)  # a host of before has taken a layout
     with pytest.raises(ConfigError, match=r"cluster\. If .* too many --shards .*: remove that"):
         born(host, []).make(1, VOTERS, [])
-    (folder(host, 0) / bootstrap.FOLLOWED).touch()  # such a host has emptied all that it had too many of
+    (folder(host, 0) / bootstrap.FOLLOWED).write_bytes(b"")  # such a host has emptied all
     with pytest.raises(ConfigError, match=lost):
         born(host, []).make(1, VOTERS, [])
 

@@ -107,13 +107,14 @@ def feed_of(links: dict[int, Any]) -> FeedEnd:
         settings=SimpleNamespace(shard=1, common=SimpleNamespace(member_id=OWN, election_timeout_ms=4000)),
         loop=SimpleNamespace(time=lambda: next(times)), order_index=105, wake=lambda: None,
         roster=SimpleNamespace(others=[SECOND, THIRD]))
-    feed = FeedEnd(cast(Any, SimpleNamespace(node=node, links=SimpleNamespace(get=lambda m, shard: links[m]))))
+    role = SimpleNamespace(node=node, links=SimpleNamespace(get=lambda member, shard: links[member]))
+    feed = FeedEnd(cast(Any, role))
     feed.link = links[SECOND]
     return feed
 
 
 def test_a_node_leaves_another_hosts_feed_that_stands() -> None:
-    links = {OWN: node_0(OWN, 3, 5, 5), SECOND: node_0(SECOND, 3, 106, 105), THIRD: node_0(THIRD, 3, 106, 105)}
+    links = {OWN: node_0(OWN, 3, 5, 5)} | {member: node_0(member, 3, 106, 105) for member in (SECOND, THIRD)}
     feed = feed_of(links)
     for _ in range(40):
         feed.subscribe()

@@ -37,6 +37,15 @@ def test_a_sequencer_that_was_deposed_in_this_turn_takes_over_the_leases_of_a_st
     assert (lessor.primary, lessor.unordered()) == (False, [7])
 
 
+def test_a_layout_that_comes_with_a_state_is_compared() -> None:
+    """A host with another one served nobody until it was started again."""
+    node = MagicMock(applied_index=9)
+    node.raft.announced_index = 9
+    node.store.bootstrap.return_value = (1, 4, 2)
+    Consequences(node).replaced()
+    node.upkeep.agreed.check_bootstrap.assert_called_once_with((1, 4, 2))
+
+
 def test_h10_the_role_of_grown_data_applies_nothing_that_this_disk_may_not_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

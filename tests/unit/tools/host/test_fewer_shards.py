@@ -56,17 +56,21 @@ def test_what_a_host_that_follows_has_too_many_of_is_empty(
         assert not (tmp_path / "logs" / folder.name).exists()
 
 
-def test_an_identity_of_before_the_layout_was_taken_empties_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ["this", "an older one"])
+def test_an_identity_of_before_the_layout_was_taken_empties_nothing(tmp_path: Path, release: str) -> None:
     """A shard was born meanwhile: its replica came back without its votes (H10)."""
     identity, _ = establish(tmp_path, "--shards=2")
     path, folder = tmp_path / "member" / "identity.json", tmp_path / "member" / "shard-1"
     old = path.read_bytes()
     (tmp_path / "member" / "shard-0" / bootstrap.AGREED).write_text("1 2\n", encoding="utf-8")
     establish(tmp_path)
+    if release != "this":  # it left no mark; the next start does
+        (tmp_path / "member" / "shard-0" / bootstrap.FOLLOWED).unlink()
+        establish(tmp_path)
     begin(folder)
     bootstrap.note_born(str(tmp_path), {1: (identity.member_id,)})
     path.write_bytes(old)
-    with pytest.raises(ConfigError, match="is older than data beside it: restore a later one, or"):
+    with pytest.raises(ConfigError, match="older than data beside it: restore a later one, or replace this host"):
         establish(tmp_path)
     seal.check(folder, identity.member_id, identity.incarnation)
     assert seal.read(folder)[1] == seal.BEGUN

@@ -42,6 +42,7 @@ RESTORING = "restoring"  # in the data directory: what a restore has made so far
 REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
 # in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
 AGREED = "agreed"
+KEPT = b"kept\n"  # in FOLLOWED: the host of an older release emptied nothing
 FOLLOWED = "followed"  # in node 0's directory: this host has taken these; no cluster's layout changes later
 HINTS = (
     ("initial-cluster", "forgot to set --initial-cluster flag?"),
@@ -268,19 +269,19 @@ def _follow_agreed(data_dir: str, path: Path, identity: Identity) -> Identity:
     Nothing is lost: no node of this host served under the wrong layout, and its new nodes have never voted.
     No shard is born before all hosts have taken the layout (``Growing.say``).
     """
+    followed = Path(shard_dir(data_dir, 0), FOLLOWED)
     if (other := _agreed_otherwise(data_dir, identity)) is None:
+        if followed.with_name(AGREED).exists() and not followed.exists():
+            write_whole(followed, KEPT)
         return identity
-    (shards, depth), followed = other, Path(shard_dir(data_dir, 0), FOLLOWED)
+    shards, depth = other
     for new in range(identity.shard_count, shards):
-        folder = Path(shard_dir(data_dir, new))
-        if folder.exists() and not _is_of_a_first_start(folder):
-            raise ConfigError(
-                f"{folder} is in the way: this cluster has {shards} shards, this host was made with "
-                f"{identity.shard_count}")
+        if (folder := Path(shard_dir(data_dir, new))).exists() and not _is_of_a_first_start(folder):
+            raise ConfigError(f"{folder} is in the way: this cluster has {shards} shards, this host was made "
+                              f"with {identity.shard_count}")
     gone = [shard for shard in identity.first if shard >= shards]
     if gone and followed.exists():  # shards that were born may be there
-        raise ConfigError(
-            f"{path} is older than data beside it: restore a later one, or replace this host in its cluster")
+        raise ConfigError(f"{path} is older than data beside it: restore a later one, or replace this host")
     for shard in gone:  # one that is born may get its number
         seal.empty(Path(shard_dir(data_dir, shard)), identity.incarnation)
     identity = replace(identity, shard_count=shards, placement_depth=depth)

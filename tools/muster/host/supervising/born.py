@@ -49,7 +49,8 @@ class BornShards:
             state = seal.read(folder)[1]
             if state == seal.BEGUN:
                 first = Path(bootstrap.shard_dir(self._data_dir, 0))
-                kept = (first / bootstrap.AGREED).exists() and not (first / bootstrap.FOLLOWED).exists()
+                mark = first / bootstrap.FOLLOWED
+                kept = mark.exists() and mark.read_bytes() == bootstrap.KEPT
                 raise ConfigError(
                     f"{folder} holds a node's data, and identity.json beside it does not name that: restore "
                     "the file, or replace this host in its cluster" + (

@@ -122,10 +122,12 @@ async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
 async def _look(url: str, request: Request, tls: Tls, share_s: float, limit: asyncio.Timeout) -> None:
     """End a wait whose host answers nothing else, either: its kernel takes connections. That the head of the
     answer has not come says little: a proxy may keep it until there is an event."""
+    began = time.monotonic()
     while True:
-        await asyncio.sleep(share_s if request.since == math.inf else _LOOKS_S)
+        await asyncio.sleep(share_s)
         try:
             await asked(url, Request("GET", "/version", (), b""), tls, share_s)
+            request.since, share_s = min(request.since, began), _LOOKS_S
         except TimeoutError:
             limit.reschedule(0)
             return

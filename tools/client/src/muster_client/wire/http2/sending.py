@@ -119,7 +119,7 @@ class Sender(asyncio.Protocol, Generic[Stream]):
             return
         for key, value in frames.SETTING.iter_unpack(payload):
             if key == frames.MAX_CONCURRENT_STREAMS:
-                self._most_streams, self._most_calls = value, value - min(_RENEWALS, value // 4)
+                self._most_streams, self._most_calls = value, value - min(_RENEWALS, value // 8)
             elif key == frames.MAX_FRAME_SIZE:
                 self._max_frame = value
             elif key == frames.INITIAL_WINDOW_SIZE:
