@@ -15,7 +15,7 @@ from cluster.faults import faults
 from proxy.http.http1_old import Old, by_old, old
 from proxy.http.http1_plain import HEAD_END, TakenRequest, phrase, spelt
 from proxy.http.http2 import Limits
-from proxy.http.memory import TOO_MANY
+from proxy.http.memory import FIELD_BYTES, HEAD_BYTES, TOO_MANY
 from proxy.http.requests import (
     Below,
     BrokenBody,
@@ -132,6 +132,7 @@ class ByH11:
         self._h11 = self._fresh()
         self._old: Old | None = None  # of the request that is answered
         self._head: h11.Request | None = None
+        self._head_bytes = 0  # what a large head takes, until its request is answered
         self._held = b""  # a head whose body follows at once, and goes with it
         self._body = bytearray()  # one object, however small the chunks
         self._pieces = 0  # of bodies
@@ -270,8 +271,9 @@ class ByH11:
 
     def _begun_by(self, head: h11.Request) -> bool:
         self._head, self._old = head, old(head)  # what is refused is answered by them, too
-        self._head_bytes = _size_of(head)
-        if self._head_bytes > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
+        size = _size_of(head)
+        self._head_bytes = size + len(head.headers) * FIELD_BYTES if size > HEAD_BYTES else 0
+        if size > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
             return self._reject(431, "request head too large")
         if self.output.crowded:
             return self._turn_away()

@@ -12,13 +12,14 @@ from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.http.by_h11 import KB_BITS, LINE_ENDS, ByH11, FindHandler, Output
 from proxy.http.http1_plain import FindPlain, Plain, PlainRequest, TakeWhole, begins_plain, take
 from proxy.http.http2 import Limits
-from proxy.http.memory import FIELD_BYTES, HEAD_BYTES, STEP_BYTES
+from proxy.http.memory import HEAD_BYTES, STEP_BYTES
 from proxy.http.requests import TEXT, AtOnce, HttpRequest, not_found
 
 TURN_REQUESTS = 16  # of one connection in a turn of the loop, some 2 ms; a KB of one counts as one more
 _MOST_PIECES = 1000  # that wait behind an answer before they are joined
 TURN_BYTES = 65_536  # of answers at once, likewise; the last one may go beyond it
 FULL_BYTES = 262_144  # read behind an answer that has not begun; less is moved as often as is simple
+_PLAIN_HELD = 3  # bytes that a plain request takes for each of its head: the text, and its fields
 _PUT = b"P"[0]
 _OVER = (h11.ERROR, h11.MUST_CLOSE, h11.CLOSED)
 
@@ -164,10 +165,9 @@ class Http1Connection(ByH11):
     @property
     def unfinished(self) -> int:
         """Bytes of a request that has not all come, or is not answered. Of small heads none."""
-        request, head, size = self.request, self._head, len(self._body)
-        if head is not None and self._head_bytes > HEAD_BYTES:
-            size += self._head_bytes + len(head.headers) * FIELD_BYTES
-        return size + (len(request.body) if isinstance(request, HttpRequest) else 0)
+        request = self.request
+        body = len(request.body) if isinstance(request, HttpRequest) else len(self._body)
+        return body + (0 if request is None and self._head is None else self._head_bytes)
 
     @property
     def idle(self) -> bool:
@@ -286,7 +286,10 @@ class Http1Connection(ByH11):
         return not (self._given or self._ended) and begins_plain(self._raw, self._at)
 
     def _serve_plain(self, plain: Plain) -> None:
-        self._served += 1 + (plain.end - self._at >> KB_BITS)
+        size = plain.end - self._at
+        self._served += 1 + (size >> KB_BITS)
+        head_bytes = size - len(plain.body)
+        self._head_bytes = _PLAIN_HELD * head_bytes if head_bytes > HEAD_BYTES else 0
         self._half_since = 0.0
         self._at = plain.end
         if 2 * plain.end >= len(self._raw):  # many small requests are not moved for each of them
@@ -305,9 +308,10 @@ class Http1Connection(ByH11):
         super().send_end()
 
     def _let_go(self) -> None:
-        """Of a request that is answered: its body counts no more."""
+        """Of a request that is answered: it counts no more."""
         request, self.request = self.request, None
-        if isinstance(request, HttpRequest) and len(request.body) >= STEP_BYTES:
+        head_bytes, self._head_bytes = self._head_bytes, 0
+        if isinstance(request, HttpRequest) and len(request.body) + head_bytes >= STEP_BYTES:
             self.output.recount()
 
     # -- the answer to a plain request
