@@ -117,9 +117,10 @@ class ByH11:
     """What a connection has read and not looked at, and its requests that are not plain."""
 
     __slots__ = (
-        "_at", "_body", "_draining", "_ended", "_find", "_given", "_h11", "_half_since", "_handed", "_head",
-        "_head_bytes", "_held", "_last", "_limits", "_more", "_old", "_peer", "_pieces", "_raw", "_served",
-        "_switched", "_untaken", "last_active", "now", "output", "peer_name", "request", "secure", "untaken",
+        "_at", "_body", "_chunked", "_draining", "_ended", "_find", "_given", "_h11", "_half_since",
+        "_handed", "_head", "_head_bytes", "_held", "_last", "_limits", "_more", "_old", "_peer", "_pieces",
+        "_raw", "_served", "_switched", "_untaken", "last_active", "now", "output", "peer_name", "request",
+        "secure", "untaken",
     )  # fmt: skip
 
     def __init__(self, find: FindHandler, limits: Limits, output: Output, peer: str, now: float) -> None:
@@ -132,6 +133,7 @@ class ByH11:
         self._h11 = self._fresh()
         self._old: Old | None = None  # of the request that is answered
         self._head: h11.Request | None = None
+        self._chunked = False  # its body is
         self._head_bytes = 0  # what a large head takes, until its request is answered
         self._held = b""  # a head whose body follows at once, and goes with it
         self._body = bytearray()  # one object, however small the chunks
@@ -204,8 +206,7 @@ class ByH11:
         raw, at = self._raw, self._at
         if not raw:
             return False
-        chunked = self._head is None or any(name == b"transfer-encoding" for name, _ in self._head.headers)
-        most = _GIVEN_BYTES if chunked else _GIVEN_BODY_BYTES
+        most = _GIVEN_BYTES if self._head is None or self._chunked else _GIVEN_BODY_BYTES
         data = raw[at : at + most]
         self._at += len(data)
         if 2 * self._at >= len(raw):  # as in ``Http1Connection._serve_plain``
@@ -275,6 +276,7 @@ class ByH11:
         self._head_bytes = size + len(head.headers) * FIELD_BYTES if size > HEAD_BYTES else 0
         if size > self._limits.max_http1_header_bytes:  # h11 bounds what comes in pieces
             return self._reject(431, "request head too large")
+        self._chunked = any(name == b"transfer-encoding" for name, _ in head.headers)
         if self.output.crowded:
             return self._turn_away()
         if not head.http_version.startswith(b"1."):
