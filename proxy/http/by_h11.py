@@ -412,7 +412,7 @@ class ByH11:
                 self._take_back(held)
             self._go_behind()
         else:
-            self.output.close(half=self._h11.their_state is h11.ERROR)
+            self.output.close(half=self._h11.their_state in (h11.ERROR, h11.SEND_BODY))
 
     def _send(self, event: h11.Event, held: bool = False) -> None:
         try:

@@ -17,6 +17,18 @@ FORM = HOST + b"Content-Type: application/x-www-form-urlencoded\r\n"
 CHUNKED = b"PUT /v2/keys/k HTTP/1.1\r\n" + FORM + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
+class Halves(Output):
+    """Notes which side closes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.halves: list[bool] = []
+
+    def close(self, *, half: bool = False) -> None:
+        self.closed = True
+        self.halves.append(half)
+
+
 def answered(data: bytes, ends: bool = False) -> bytes:
     def serve(request: HttpRequest) -> None:
         request.respond(200, b"ok")
@@ -92,6 +104,16 @@ def test_a_form_that_nobody_can_read_is_refused_in_words_of_version_2(data: byte
     assert orjson.loads(body) == {
         "errorCode": 210, "message": "Invalid POST form", "cause": cause, "index": 0}
     assert host.output.closed
+
+
+@pytest.mark.parametrize("rest", [b"zz\r\n", b"0\r\n" + b"a:\r\n" * 5000 + b"\r\n"], ids=["chunk", "trailer"])
+def test_an_answer_to_a_body_that_nobody_can_read_is_not_lost(rest: bytes) -> None:
+    """The connection was reset behind a long trailer, while its client was sending yet."""
+    host = Host()
+    host.output = host.connection.output = Halves()
+    host.connection.receive(CHUNKED + rest, 0.0)
+    assert bytes(host.output.data).startswith(b"HTTP/1.1 400 ")
+    assert host.output.halves == [True]
 
 
 def test_other_paths_answer_in_plain_words() -> None:
