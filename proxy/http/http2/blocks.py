@@ -37,7 +37,8 @@ _STATIC_NAME = {field[0]: index for index, field in reversed(list(enumerate(STAT
 TABLE_LIMIT = 4096  # SETTINGS_HEADER_TABLE_SIZE; we leave it at its initial value
 _FIELD_OVERHEAD = 32  # RFC 7541 section 4.1
 _CACHED_BYTES = 32_768  # of memory, of one connection's cached blocks; as many of their bases
-_BLOCK_BYTES = 600  # what a block takes beside its fields
+_BLOCK_BYTES = 300  # what a block takes beside its fields
+_SHARED_BYTES = 48  # what a field takes of its list and its dict
 _VOLATILE = b"grpc-timeout"
 _MAX_STRINGS = 4096  # remembered Huffman strings, all connections
 _MAX_INT_OCTETS = 5
@@ -209,7 +210,7 @@ class HeaderDecoder:
         if found is not None:
             return found
         try:
-            fields, size, changed, inserted = self._decode(block)
+            fields, size, changed, inserted, own = self._decode(block)
         except (IndexError, ValueError, HPACKDecodingError):
             raise ConnectionFault(ErrorCode.COMPRESSION_ERROR, "broken header block") from None
         decoded = (self._variant(fields, size, inserted) if inserted >= 0 else None) or HeaderBlock(
@@ -218,8 +219,10 @@ class HeaderDecoder:
         if changed:
             self.cache.clear()
             self._cached_bytes = 0
-        elif size <= _CACHED_BYTES >> 2 and not decoded.fault:
-            weight = decoded.weight + len(block) + _BLOCK_BYTES
+        elif size <= _CACHED_BYTES >> 2:
+            # other fields are shared with the table; values of a repeated name are joined
+            own += size if len(dict(fields)) < len(fields) else 0
+            weight = own + len(fields) * _SHARED_BYTES + len(block) + _BLOCK_BYTES
             self._cached_bytes += weight
             if self._cached_bytes > _CACHED_BYTES:
                 self.cache.clear()
@@ -250,13 +253,14 @@ class HeaderDecoder:
             self._bases[key] = base
         return HeaderBlock.variant(base, fields, size, value)
 
-    def _decode(self, block: bytes) -> tuple[list[Field], int, bool, int]:
-        """Fields, their size, whether the table changed, and the last inserted field's place (-1: none)."""
+    def _decode(self, block: bytes) -> tuple[list[Field], int, bool, int, int]:
+        """Fields, their size, whether the table changed, the last inserted field's place (-1: none), and what
+        memory literals take."""
         table = self._table
         fields: list[Field] = []
         append = fields.append
         changed, inserted = False, -1
-        size, pos, end = 0, 0, len(block)
+        size, own, pos, end = 0, 0, 0, len(block)
         while pos < end:
             octet = block[pos]
             if octet & 0x80:  # indexed field
@@ -294,6 +298,7 @@ class HeaderDecoder:
                 field = (name, value)
                 field_size = len(name) + len(value) + _FIELD_OVERHEAD
                 size += field_size
+                own += field_size + FIELD_BYTES
                 if insert:
                     changed = True
                     inserted = len(fields)
@@ -304,7 +309,7 @@ class HeaderDecoder:
             if size > self._cap:
                 raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "header list too large")
             append(field)
-        return fields, size, changed, inserted
+        return fields, size, changed, inserted, own
 
     def _evict(self, room: int) -> None:
         """Make room for an entry of that size (section 4.4); a larger one than the table empties it."""
