@@ -26,12 +26,13 @@ HANDLER_MISTAKES = (*MISTAKES, OSError, EtcdError)
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Line = tuple[str, int]  # a file, and a line of it
 
 
 class Faults:
     def __init__(self) -> None:
         self.count = 0
-        self._places: set[tuple[str, type[BaseException], str, int]] = set()
+        self._places: set[tuple[str, type[BaseException], tuple[Line, ...]]] = set()
         self._kept: list[tuple[str, BaseException]] = []
         self.heard: Callable[[str, BaseException], None] = _nobody  # called at once, too
 
@@ -39,9 +40,9 @@ class Faults:
         """``error`` ended a request. ``where``: what was being done."""
         self.count += 1
         self.heard(where, error)
-        file, line = _line(error)
+        lines = _lines(error)
         # ``where`` may name a client's path: the same fault by many paths would leave no room for others
-        place = (where.partition(" ")[0] if line else where, type(error), file, line)
+        place = (where.partition(" ")[0] if lines else where, type(error), lines)
         if place not in self._places and len(self._places) < _MAX_PLACES and len(self._kept) < _MAX_KEPT:
             self._places.add(place)
             self._kept.append((where, error))
@@ -94,8 +95,13 @@ def whole(change: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-def _line(error: BaseException) -> tuple[str, int]:
+def _lines(error: BaseException) -> tuple[Line, ...]:
+    """The handler's, below the frame that caught ``error``, and the one that raised it: several handlers may
+    share that."""
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
+    if trace is None:
+        return ()
+    handler = trace = trace.tb_next or trace
+    while trace.tb_next is not None:
         trace = trace.tb_next
-    return (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else ("", 0)
+    return tuple((one.tb_frame.f_code.co_filename, one.tb_lineno) for one in (handler, trace))
