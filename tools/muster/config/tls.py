@@ -64,9 +64,9 @@ def peer_tls_of(
     other. A proxy has no ``listen``. With --peer-auto-tls the files are yet to come."""
     warnings: list[str] = []
     cert, key, auto = values["peer-cert-file"], values["peer-key-file"], values["peer-auto-tls"]
-    if auto and (cert or key):
+    if auto and cert:
         warnings.append("ignoring peer auto TLS since certs given")
-        auto = False
+    auto = auto and not (cert or key)
     _check_pair(values["peer-client-cert-file"], values["peer-client-key-file"])
     names, hosts = values["peer-cert-allowed-cn"], values["peer-cert-allowed-hostname"]
     _check_allowed(names, hosts)

@@ -52,6 +52,13 @@ def test_over_http_files_are_passed_over_with_a_warning() -> None:
     )
 
 
+def test_a_key_of_peer_keys_over_http_goes_without_a_warning_of_certificates() -> None:
+    """There are none: "ignoring peer auto TLS since certs given" was said to a good set of flags."""
+    assert build("--peer-key-file=/k", "--peer-auto-tls").warnings == ()
+    assert build(*SECURE, *PAIR, "--peer-auto-tls").warnings[0].startswith("ignoring peer auto TLS")
+    assert build(*PAIR, "--peer-auto-tls").warnings[0].startswith("ignoring peer auto TLS")
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [
