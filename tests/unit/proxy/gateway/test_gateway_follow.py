@@ -187,6 +187,18 @@ async def _many_wait() -> None:
     assert front.memory.used == 0
 
 
+def test_requests_that_were_taken_count_no_more() -> None:
+    asyncio.run(_many_taken())
+
+
+async def _many_taken() -> None:
+    front = Front(None)
+    for number in range(1000):
+        front.say("{}")
+        assert front.memory.used == 0, number
+    front.leave()
+
+
 def test_a_deadline_before_any_answer_is_told_as_that_of_a_call_with_one() -> None:
     asyncio.run(_late())
 
