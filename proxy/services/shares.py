@@ -1,6 +1,7 @@
 """A client's share of what a node has few of, such as the snapshots that it makes at once. A connection has a
 share. Clients have one, too, over all of their connections (decision 82): a client is a user, or else an
-address. Calls of the JSON gateway each stand alone, and have the latter only."""
+address; of IPv6, its network of 64 bits. Calls of the JSON gateway each stand alone, and have the latter
+only."""
 
 from __future__ import annotations
 
