@@ -70,7 +70,7 @@ def test_an_identity_of_before_the_layout_was_taken_empties_nothing(tmp_path: Pa
     begin(folder)
     bootstrap.note_born(str(tmp_path), {1: (identity.member_id,)})
     path.write_bytes(old)
-    with pytest.raises(ConfigError, match="older than data beside it: .* or replace this host"):
+    with pytest.raises(ConfigError, match=r"older than data beside it: .* or replace this host"):
         establish(tmp_path)
     seal.check(folder, identity.member_id, identity.incarnation)
     assert seal.read(folder)[1] == seal.BEGUN
