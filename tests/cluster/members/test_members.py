@@ -4,6 +4,7 @@ acknowledged is lost, and every step's duration is printed."""
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +217,8 @@ def test_a_host_that_joins_shows_nothing_before_it_has_all_that_was_there(
         hosts.start(1)
         shows_all(hosts, written.header.revision)
         hosts.votes(1)
+        noted = tmp_path / "h1" / "member" / "identity.json"  # by its supervisor, once a front has told it
+        until(lambda: not json.loads(noted.read_text(encoding="utf-8")).get("joining"), LIMIT_S)
         for host in (0, 1):
             hosts.running[host].kill()
             hosts.running[host].wait(30)
