@@ -84,21 +84,10 @@ class Siblings:
             self._gathering = asyncio.get_running_loop().create_task(self._gather())
 
     async def _gather(self) -> None:
-        others = [i for i in range(self._count) if i != self._index]
         try:
             while self._waiting:
                 waiting, self._waiting = self._waiting, []
-                answers = await asyncio.gather(*[self._ask(i) for i in others])
-                found = {i: answer for i, answer in zip(others, answers, strict=True) if answer is not None}
-                try:
-                    found[self._index] = encode(self._own())
-                except HANDLER_MISTAKES as error:
-                    faults.met("counting for metrics", error)
-                try:
-                    families = list(labelled(found))
-                except HANDLER_MISTAKES as error:  # a sibling may run another program version
-                    faults.met("counting for metrics", error)
-                    families = list(labelled({i: own for i, own in found.items() if i == self._index}))
+                families = await self._collected()
                 for done in waiting:
                     try:
                         done(families)
@@ -107,6 +96,21 @@ class Siblings:
                 await asyncio.sleep(REST_S)
         finally:
             self._gathering = None
+
+    async def _collected(self) -> list[Metric]:
+        others = [i for i in range(self._count) if i != self._index]
+        answers = await asyncio.gather(*[self._ask(i) for i in others])
+        found = {i: answer for i, answer in zip(others, answers, strict=True) if answer is not None}
+        own: dict[int, Families] = {}
+        try:
+            own = {self._index: encode(self._own())}
+        except HANDLER_MISTAKES as error:
+            faults.met("counting for metrics", error)
+        try:
+            return list(labelled(found | own))
+        except HANDLER_MISTAKES as error:  # a sibling may run another program version
+            faults.met("counting for metrics", error)
+            return list(labelled(own))
 
     async def _ask(self, index: int) -> Families | None:
         writer = None
