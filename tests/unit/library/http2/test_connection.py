@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -67,16 +68,20 @@ def test_a_large_request_keeps_to_the_windows(window: int) -> None:
     run(main)
 
 
+def holding(held: list[int]) -> Callable[[Server, Any], None]:
+    """Requests that have come wait there for an answer."""
+    def on(server: Server, event: Any) -> None:
+        if isinstance(event, h2.events.StreamEnded):
+            held.append(event.stream_id)
+
+    return on
+
+
 def test_calls_wait_for_others_to_end() -> None:
     async def main() -> None:
         held: list[int] = []
-
-        def on(server: Server, event: Any) -> None:
-            if isinstance(event, h2.events.StreamEnded):
-                held.append(event.stream_id)
-
         settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 2}
-        async with connected(on, settings) as (line, server):
+        async with connected(holding(held), settings) as (line, server):
             asking = [asyncio.create_task(asked(line, b"%d" % n)) for n in range(3)]
             await server.until(lambda: len(held) == 2)
             with pytest.raises(CallError, match=f"UNAVAILABLE: {NOT_SENT}"):
@@ -94,13 +99,8 @@ def test_calls_leave_streams_to_renewals_of_leases() -> None:
     """One that was free went to the next call: renewals, which wait for none, were refused."""
     async def main() -> None:
         held: list[int] = []
-
-        def on(server: Server, event: Any) -> None:
-            if isinstance(event, h2.events.StreamEnded):
-                held.append(event.stream_id)
-
         settings = {h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 8}
-        async with connected(on, settings) as (line, server):
+        async with connected(holding(held), settings) as (line, server):
             asking = [asyncio.create_task(asked(line, b"%d" % n)) for n in range(12)]
             for _ in range(12):
                 await server.until(lambda: held)
