@@ -41,6 +41,15 @@ class Footprint:
             self._single = not any(end for _, end in self.reads) and not any(end for _, end in self.writes)
         return self._single
 
+    @property
+    def only_written(self) -> bytes | None:
+        """The key that it writes, where it touches nothing else."""
+        if self.leases or not self.writes:
+            return None
+        first = self.writes[0]
+        alone = not first[1] and all(span == first for span in (*self.writes, *self.reads))
+        return first[0] if alone else None
+
     def shards(self, placement: Placement) -> tuple[int, ...]:
         """The shards that hold any of it, ascending."""
         if placement.shards == 1:

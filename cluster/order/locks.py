@@ -20,12 +20,14 @@ P = TypeVar("P")
 
 
 class Queued(Generic[P]):
-    """A prepare (``attempt``) or a waiting request. ``payload`` is the owner's."""
+    """A prepare (``attempt``) or a waiting request. ``payload`` is the owner's. ``key``: the one key that a
+    request touches, and writes."""
 
-    __slots__ = ("active", "attempt", "footprint", "payload")
+    __slots__ = ("active", "attempt", "footprint", "key", "payload")
 
     def __init__(self, footprint: Footprint, payload: P, attempt: Attempt | None = None) -> None:
         self.footprint = footprint
+        self.key = footprint.only_written if attempt is None else None
         self.payload = payload
         self.attempt = attempt
         self.active = False
@@ -142,7 +144,10 @@ class LockTable(Generic[P]):
 
     def _pass(self, looks: bool) -> Iterator[tuple[Queued[P], bool]]:
         before = Overlaps()
+        written: set[bytes] = set()  # keys of requests in it: later ones of such a key wait, and add nothing
         for entry in tuple(self._entries):
+            if entry.key in written:
+                continue
             fresh = looks and not entry.active and not before.meets(entry.footprint)
             if fresh:
                 entry.active = True
@@ -151,6 +156,8 @@ class LockTable(Generic[P]):
                 yield entry, fresh
             if looks and self._waiting and entry in self._entries:
                 before.add(entry.footprint)
+                if entry.key is not None:
+                    written.add(entry.key)
 
     def _check(self, entry: Queued[P]) -> None:
         own = Overlaps()
