@@ -159,12 +159,12 @@ class Roster:
         if told is None or running.cluster_id != self._node.settings.common.cluster_id:
             return
         try:
-            urls = tuple(sorted(checked_urls(told.peer_urls)))
-        except EtcdError:
+            host = replace(told, peer_urls=tuple(sorted(checked_urls(told.peer_urls))))
+            Host.decode(host.encode())  # fronts are to read it
+        except (EtcdError, ValueError):
             return
         known = self.table.hosts.get(member_id)
-        if known is None or tuple(sorted(known.peer_urls)) != urls:
-            host = Host(member_id, told.name, urls, told.learner)
+        if known is None or tuple(sorted(known.peer_urls)) != host.peer_urls:
             before = self._told.get(member_id)
             if before is None or before[0] != host:  # else its turns go on
                 self._told[member_id] = host, self._node.loop.time()
@@ -235,15 +235,16 @@ class Roster:
 
     def _follow_links(self) -> None:
         """This host's fronts look for members where links of this node stand, for the row of a member that
-        has moved may be long in coming. Other fronts have links to several hosts, each as far as it is."""
+        was added or has moved may be long in coming. Other fronts have links to several hosts, each as far
+        as it is."""
         node, elsewhere = self._node, dict[int, Host]()
         for member_id, link in node.peers.links.items() if self._running else ():
-            host = self.table.hosts.get(member_id)
-            if host is None or link.trouble()[0]:
+            listed = member_id in self.table.hosts
+            if link.trouble()[0] or not (listed or member_id in self._told):
                 continue
-            listed = self.table.peer(member_id)
-            if (link.peer.host, link.peer.port) in listed.addresses:  # fronts try them all
-                self._told.pop(member_id, None)
+            host = self.table.hosts[member_id] if listed else self._told[member_id][0]
+            if listed and (link.peer.host, link.peer.port) in self.table.peer(member_id).addresses:
+                self._told.pop(member_id, None)  # fronts try them all
             else:
                 elsewhere[member_id] = replace(host, peer_urls=Host.of(link.peer).peer_urls)
         if node.settings.shard == 0 and elsewhere != self._elsewhere:

@@ -212,6 +212,52 @@ def test_fronts_of_this_host_look_for_a_member_where_the_link_to_it_stands() -> 
     assert (front.port, front.told) == (9999, 5)
 
 
+def test_fronts_of_this_host_reach_a_member_that_was_added_meanwhile() -> None:
+    """It may lead before its row comes. Where it is not reached, it may be no member, or none any more."""
+    node = Node(shard=0)
+    roster, front = running(node), Front(node)
+    roster.told(NEW, described(m3="http://10.0.0.1:2383"))
+    link = node.links[NEW] = PeerLink(roster.reachable()[NEW], stands=False)
+    roster.second()
+    assert not front.told
+    link.stands = True
+    roster.second()
+    assert (front.members.peer(NEW).port, front.port) == (2383, 2382)
+    late, other = Front(node), Front(node, local=False)
+    for greeted in (late, other):
+        roster.greet(greeted)
+    assert NEW in late.members.hosts
+    assert not other.told
+    roster.told(NEW, described(m3="http://10.0.0.1:9999"))  # it has moved
+    roster.second()
+    assert front.members.peer(NEW).port == 2383, "it has not been restarted there yet"
+    link.stands = False
+    roster.second()
+    assert NEW not in front.members.hosts
+    node.links[NEW] = PeerLink(roster.reachable()[NEW])
+    roster.second()
+    assert front.members.peer(NEW).port == 9999
+    roster.second()
+    assert (front.told, late.told) == (3, 3), "only what is news"
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_the_row_of_an_added_member_takes_the_place_of_what_it_told(removed: bool) -> None:
+    """One that was removed since may lead until its group has let it go."""
+    node = Node(shard=0)
+    roster, front = running(node), Front(node)
+    roster.told(NEW, described(m3="http://10.0.0.1:2383"))
+    link = node.links[NEW] = PeerLink(roster.reachable()[NEW])
+    roster.second()
+    row = Host(NEW, "", ("http://10.0.0.1:2384",), learner=True, removed=removed)
+    roster.table.take([row.encode()])
+    assert front.members.hosts[NEW] == Host(NEW, "", ("http://10.0.0.1:2383",), True, removed)
+    link.stands = False
+    roster.second()
+    assert front.members.hosts[NEW] == row
+    assert roster.peer(NEW) == row.peer, "what it told is forgotten"
+
+
 def test_nobody_but_fronts_of_this_host_is_told() -> None:
     """A proxy has links to hosts that are behind and to others: it would go back and forth."""
     node = Node(shard=0)
@@ -271,7 +317,7 @@ def test_a_removed_member_stays_removed_for_fronts_wherever_it_is() -> None:
     roster.second()
     assert front.port == 9999
     assert front.members.removed(OTHER)
-    assert NEW not in front.members.hosts, "the table alone says which hosts are members"
+    assert NEW not in front.members.hosts, "neither the table nor it itself says that it is a member"
 
 
 def test_a_removed_member_tells_where_it_is_until_its_group_has_let_it_go() -> None:
@@ -291,12 +337,19 @@ def test_a_removed_member_tells_where_it_is_until_its_group_has_let_it_go() -> N
     "odd",
     [b"", b"{}", b"[" * 100_000, described(8, m3="http://10.0.0.1:2383"), b'{"cluster_id": "zz"}',
      b'{"cluster_id": "7", "shards": Infinity}', described(m2="http://10.0.0.1:2383"),
-     described(m3="no URL"), described(m3="http://a\0b:1"), described(m3="http://a:1/x")],
+     described(m3="no URL"), described(m3="http://a\0b:1"), described(m3="http://a:1/x"),
+     described(m3="http://\ud800:1"), described(m3="http://a:1").replace(b'name": "', b'name": "\\ud800')],
 )  # fmt: skip
 def test_an_answer_that_cannot_be_read_or_does_not_name_its_sender_is_passed_over(
     roster: Roster, odd: bytes
 ) -> None:
     roster.told(NEW, odd)
+    assert ports(roster) == {OTHER: 2382}
+
+
+def test_nobody_is_told_of_as_a_member(roster: Roster) -> None:
+    """Whoever says hello may name member 0, which stands for none. Fronts would not read its row."""
+    roster.told(0, described(m0="http://10.0.0.1:2383"))
     assert ports(roster) == {OTHER: 2382}
 
 
