@@ -1,20 +1,23 @@
 """What ends a link on which nothing passes: the options of its socket, a dial's limit, heartbeats that are
-answered."""
+answered, a look for a reset that the loop has not told of."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 import time
 from typing import Any
 
 import pytest
+import uvloop
 import zmq
 
 import tools.muster.machine.zmtp.dealer
 import tools.muster.machine.zmtp.router
 from tests.unit.zmtp.test_sockets import free_port, run, until
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
+from tools.muster.machine.zmtp.codec import GREETING, frame_head, ready
 from tools.muster.machine.zmtp.stream import Stream
 
 
@@ -78,6 +81,31 @@ def test_a_dial_that_hangs_is_given_up_and_made_anew() -> None:
         assert took_s < 9.5  # two dials without ``silence_s`` take 10 s
 
     run(scenario)
+
+
+def test_a_reset_behind_the_last_message_ends_the_connection(
+    guarded: list[socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop tells of both once, and a router that only listens sends nothing that would show the reset."""
+    monkeypatch.setattr(tools.muster.machine.zmtp.router, "_LOOK_S", 0.05)
+
+    async def scenario() -> None:
+        came: list[list[bytes]] = []
+        gone: list[bytes] = []
+        router = Router(
+            asyncio.get_running_loop(), f"tcp://127.0.0.1:{free_port()}", came.append, LinkOptions(3),
+            gone=gone.append)
+        with socket.create_connection(("127.0.0.1", router.port)) as partner:
+            partner.send(GREETING + ready(b"DEALER", b"d") + frame_head(5, False) + b"first")
+            await until(lambda: came)
+            partner.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            partner.send(frame_head(4, False) + b"last")
+        await until(lambda: gone, 5.0)
+        assert came == [[b"d", b"first"], [b"d", b"last"]]
+        assert [s.fileno() for s in guarded] == [-1]
+        router.close()
+
+    uvloop.run(scenario())
 
 
 def test_heartbeats_of_libzmq_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:

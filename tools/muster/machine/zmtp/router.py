@@ -40,6 +40,8 @@ from tools.muster.machine.zmtp.tls import Handshake, PeerCredentials, Steps, Tls
 
 log = structlog.get_logger("zmtp")
 
+_LOOK_S = 30.0  # between looks for connections that were reset without a word of the loop
+
 
 class Router:
     """At ``handed://PATH`` a host's peer port hands connections on (``port``). Others are bound here.
@@ -79,6 +81,7 @@ class Router:
         else:
             self._bound = Bound(endpoint, own_user=options.own_user)
             self._source = Acceptor(loop, self._bound.sockets, lambda sock, _: self._accepted(sock))
+        self._looks = loop.call_later(_LOOK_S, self._look)
 
     @property
     def port(self) -> int:
@@ -208,6 +211,12 @@ class Router:
         if self._complaints.news((host, reason), self._loop.time()):
             log.warning(what, **fields(address, reason, tls=self._options.tls is not None))
 
+    def _look(self) -> None:
+        """A router that only listens does not learn by sending that a connection was reset."""
+        self._looks = self._loop.call_later(_LOOK_S, self._look)
+        for stream in tuple(self._streams.values()):
+            stream.look()
+
     def _forget(self, stream: Stream) -> None:
         self._shaking.discard(stream)
         if (timer := self._strangers.pop(stream, None)) is not None:
@@ -224,6 +233,7 @@ class Router:
         if self.closed:
             return
         self.closed = True
+        self._looks.cancel()
         self._source.close()
         if self._bound is not None:
             self._bound.close()

@@ -160,7 +160,7 @@ class Stream:
         return self._put(b"".join([seal(codec.MORE * (at < last), part) for at, part in enumerate(parts)]))
 
     def look(self) -> None:
-        """Read what came before this stream was made."""
+        """Read what the loop does not tell of: what came before this stream was made, or a reset."""
         if not self.closed:
             self._readable()
 
@@ -221,7 +221,7 @@ class Stream:
             if not self._take(data):
                 return
             # uvloop reports an error once, with what came before it. Before the handshake is over nothing is
-            # sent that would show the error
+            # sent that would show the error; a router that only listens looks for it
             if len(data) < _READ_BYTES and self.ready:
                 return
 
