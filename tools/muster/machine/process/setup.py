@@ -13,7 +13,8 @@ from tools.muster.machine.process.status import StatusPipe
 
 # Few cycles and many short-lived objects: collect the young seldom, the old almost never. Of the middle no
 # more than what lived through one collection: a million watches' objects at once held the loop for 0.24 s.
-_YOUNG, _MIDDLE, _OLD = 50_000, 0, 1000
+# 4,000 clients' puts leave fewer young ones: nothing is collected while they come.
+_YOUNG, _MIDDLE, _OLD = 20_000, 0, 2500
 
 
 def hold_memory(common: Common, log: Any) -> None:
