@@ -344,6 +344,14 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
         ("quota-backend-bytes: 1e9", "quota-backend-bytes", 1_000_000_000),
         ("watch-progress-notify-interval: 6e+11", "watch-progress-notify-interval", 600_000),
         ("watch-progress-notify-interval: 5000000000.0", "watch-progress-notify-interval", 5000),
+        ("heartbeat-interval: +0b11", "heartbeat-interval", 3),
+        ("heartbeat-interval: 1_000", "heartbeat-interval", 1000),
+        ("watch-progress-notify-interval: 1_000_000_000", "watch-progress-notify-interval", 1000),
+        ("unsafe-no-fsync: On", "unsafe-no-fsync", True),
+        ("pre-vote: n", "pre-vote", False),
+        ("feature-gates: {LeaseCheckpoint: off}", "feature-gates", "LeaseCheckpoint=false"),
+        ("growth: off", "growth", "off"),
+        ("proxy: on", "proxy", "on"),
         ("discovery-fallback: exit", "discovery-fallback", "exit"),
         ("Client-Transport-Security: {Cert-File: /c}", "cert-file", "/c"),
         ("Feature-Gates: {LeaseCheckpoint: true}", "feature-gates", "LeaseCheckpoint=true"),
@@ -369,9 +377,23 @@ def test_a_file_that_cannot_be(tmp_path: Path, text: str) -> None:
     assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("text", ["2024-02-30", "2024-01-01T10:00:00Z", "1:02", "12:30", "190:20:30.15"])
-def test_a_date_or_a_time_in_a_file_is_text(tmp_path: Path, text: str) -> None:
-    assert in_file(tmp_path, f"initial-cluster-token: {text}")["initial-cluster-token"] == text
+@pytest.mark.parametrize(
+    "text",
+    ["0123", "0x10", "1.10", "1_000", "on", "no", "=", "2024-02-30", "2024-01-01T10:00:00Z", "1:02"],
+)
+def test_a_text_in_a_file_is_as_it_is_written(tmp_path: Path, text: str) -> None:
+    """Hosts that have their cluster's token from files and from flags got other IDs."""
+    for key in ("initial-cluster-token", "name", "wal-dir"):
+        assert in_file(tmp_path, f"{key}: {text}")[key] == text
+    assert in_file(tmp_path, f"log-outputs: [{text}]")["log-outputs"] == (text,)
+    document = f"discovery-config: {{client: {{auth: {{password: {text}}}}}}}"
+    assert in_file(tmp_path, document)["discovery-password"] == text
+
+
+def test_null_in_a_file_is_no_value(tmp_path: Path) -> None:
+    for text in ("", "~", "null"):
+        assert not in_file(tmp_path, f"name: {text}").is_set("name")
+    assert in_file(tmp_path, 'name: "null"')["name"] == "null"
 
 
 @pytest.mark.parametrize("text", [",", "http://a:1,", ",http://a:1"])

@@ -7,8 +7,8 @@ flags.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,16 +57,12 @@ class ConfigError(Exception):
     """A wrong setting: exit code 1."""
 
 
-_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-
-
 class _Loader(yaml.SafeLoader):
-    """A date is text, as at etcd, and so is ``1:02``, which YAML 1.1 takes for 62."""
+    """A scalar is text as it is written: ``0123`` and ``1.10`` may be names. Only null is none."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, re.compile(f"(?!.*:){pattern.pattern}", pattern.flags) if tag in _NUMBERS else pattern)
-            for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -325,14 +321,6 @@ def _unknown_keys(
 
 def _file_text(flag: Flag, node: Any, path: str) -> str:
     """A file's value as on the command line."""
-    if isinstance(node, bool):
-        return "true" if node else "false"
-    if flag.kind in (*NUMBERS, Kind.DURATION) and not isinstance(node, (list, dict)):
-        whole = _whole(node)
-        node = node if whole is None else whole
-        if flag.kind is Kind.DURATION and isinstance(node, int):
-            return f"{node}ns"  # etcd's file format: bare numbers are nanoseconds
-        return str(node)
     if isinstance(node, list):
         if flag.kind is not Kind.LIST:
             raise ConfigError(f"key {flag.name} in {path}: a list is not possible here")
@@ -340,17 +328,29 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
     if isinstance(node, dict):
         if flag.name != "feature-gates":
             raise ConfigError(f"key {flag.name} in {path}: a map is not possible here")
-        return ",".join(f"{k}={str(v).lower()}" for k, v in node.items())
-    return str(node)
+        return ",".join(f"{k}={_truth(str(v))}" for k, v in node.items())
+    text = str(node)
+    if flag.kind is Kind.BOOL:
+        return _truth(text)
+    return _numeral(text, flag.kind) if flag.kind in (*NUMBERS, Kind.DURATION) else text
 
 
-def _whole(node: Any) -> int | None:
-    """An integer as charts write it: 8.589934592e+09. YAML 1.1 takes 1e9 for text."""
-    try:
-        value = float(node) if isinstance(node, (float, str)) and "e" in str(node).lower() else node
-        return int(value) if isinstance(value, float) and value.is_integer() else None
-    except ValueError:
-        return None
+def _truth(text: str) -> str:
+    """A boolean in Go's words, of YAML 1.1's."""
+    word = text.lower()
+    return "true" if word in ("y", "yes", "on") else "false" if word in ("n", "no", "off") else text
+
+
+def _numeral(text: str, kind: Kind) -> str:
+    """A number as Go reads it. Charts write integers with an exponent: 8.589934592e+09."""
+    text = text.removeprefix("+")
+    with suppress(ValueError):
+        if "." in text or "e" in text.lower():
+            value = float(text)
+            text = str(int(value)) if value.is_integer() else text
+        if kind is Kind.DURATION:
+            return f"{number(text, Kind.INT)}ns"  # etcd's file format: bare numbers are nanoseconds
+    return text
 
 
 def _resolve_aliases(result: Values, table: Mapping[str, Flag]) -> None:
