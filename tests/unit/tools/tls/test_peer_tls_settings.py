@@ -119,6 +119,13 @@ def test_a_host_is_restored_to_https_urls_before_it_has_certificates() -> None:
         identity_of(build(*mixed.arguments()))
 
 
+@pytest.mark.parametrize("url", ["unix://a:1", "UNIX://a:1", "HTTPS://127.0.0.1:2380"])
+def test_a_host_is_restored_to_urls_of_every_scheme(url: str) -> None:
+    """It was said to listen by http for peers, unlike its cluster."""
+    new = NewHost("x", "d", f"x={url}", "t", url, 1, 0)
+    assert identity_of(build(*new.arguments())).peers[0].name == "x"
+
+
 def test_a_proxy_looks_at_the_members_urls_alone() -> None:
     """It listens for no peers: the default --listen-peer-urls, by http, kept it from starting."""
     proxy = ("--proxy=on", *PAIR, "--peer-trusted-ca-file=/ca")

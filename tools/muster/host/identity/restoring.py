@@ -56,8 +56,11 @@ class NewHost:
             f"--name={self.name}", f"--data-dir={self.data_dir}", f"--initial-cluster={self.initial_cluster}",
             f"--initial-cluster-token={self.initial_cluster_token}", f"--shards={self.shards}",
             f"--initial-advertise-peer-urls={self.initial_advertise_peer_urls}"]
-        if self.initial_advertise_peer_urls.startswith("https:"):  # its certificate is not known yet
+        scheme = self.initial_advertise_peer_urls.partition(":")[0].lower()
+        if scheme == "https":  # its certificate is not known yet
             given += ["--listen-peer-urls=https://localhost:2380", "--peer-auto-tls"]
+        elif scheme == "unix":
+            given.append(f"--listen-peer-urls={self.initial_advertise_peer_urls}")
         return [*given, f"--shard-depth={self.shard_depth}"] if self.shard_depth else given
 
 
