@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from cluster.endpoints import HANDED, UNIX, handed_endpoint, older_endpoint, peer_endpoint
 from tools.muster.config.parse import ConfigError
 from tools.muster.config.settings import ServerConfig
-from tools.muster.config.urls import Url, in_url, resolved
+from tools.muster.config.urls import LONGEST_SOCKET_PATH, Url, in_url, resolved
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.everywhere import EVERYWHERE, knows_ipv6
@@ -62,12 +62,18 @@ def bind_address(url: Url) -> str:
     if url.host.startswith(UNIX):
         return url.host
     if url.is_unix:
-        return os.path.abspath(url.host)
+        return _socket_path(url.host)
     try:
         found = resolved(url)
     except OSError:
         raise ConfigError(f"cannot resolve the host of {url.text}") from None
     return "0.0.0.0" if found == "::" and not knows_ipv6() else found
+
+
+def _socket_path(path: str) -> str:
+    """It in full, or from the working directory where the kernel takes no path of that length."""
+    whole = os.path.abspath(path)
+    return whole if len(os.fsencode(whole)) <= LONGEST_SOCKET_PATH else os.path.join(os.curdir, path)
 
 
 def client_address(url: Url, among: Iterable[Url]) -> str:
@@ -133,7 +139,7 @@ def _endpoint(peer: Url) -> str:
 
 def _at_endpoint(endpoint: str, asked_by: str) -> Listener:
     transport, host, port = split(endpoint)
-    return Listener(os.path.abspath(host) if transport == "ipc" else host, port, asked_by)
+    return Listener(_socket_path(host) if transport == "ipc" else host, port, asked_by)
 
 
 def door(

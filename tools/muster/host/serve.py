@@ -424,7 +424,7 @@ def _of_front(config: ServerConfig, urls: Sequence[Url], index: int) -> tuple[st
 def _to_bind(url: Url, among: Sequence[Url]) -> str:
     """A listen URL with its name resolved; without a host: of IPv6 and IPv4."""
     if url.is_unix:
-        return f"{url.scheme}://{os.path.abspath(url.host)}"
+        return f"{url.scheme}://{ports.bind_address(url)}"
     return f"{url.scheme}://{in_url(ports.client_address(url, among))}:{url.port}"
 
 

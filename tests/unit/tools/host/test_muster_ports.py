@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -132,6 +133,26 @@ def test_a_family_stays_with_a_url_that_names_it(
     ports.compare(settings, 1)
     urls = ports.client_urls(settings)
     assert [ports.client_address(url, urls) for url in settings.listen_client] == hosts
+
+
+@pytest.mark.parametrize("depth", [1, 60])
+def test_a_relative_socket_is_bound_in_a_long_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """A long one ended the start with "input/output error": the kernel takes no such path in full."""
+    here = tmp_path.joinpath("d" * depth, "d" * depth)
+    here.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    settings = built("--listen-client-urls=unix://s:1", "--listen-peer-urls=unix://p:1",
+                     "--initial-advertise-peer-urls=unix://p:1", "--port-wait=0s")
+    ports.check(settings, bootstrap.identity_of(settings), structlog.get_logger("test"))
+    clients, peers = ports.listeners(settings, 1)
+    assert [os.path.abspath(one.host) for one in (clients, peers)] == [str(here / "s:1"), str(here / "p:1")]
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(clients.host)
+        held.listen(1)
+        with pytest.raises(ConfigError, match=r"listen unix .*s:1: bind: address already in use"):
+            ports.check(settings, None, structlog.get_logger("test"))
 
 
 @pytest.mark.parametrize(("listen", "near"), [
