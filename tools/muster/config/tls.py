@@ -26,14 +26,11 @@ def tls_of(
     if auto and (cert or key):
         warnings.append("ignoring client auto TLS since certs given")
         auto = False
-    _check_pair(values["client-cert-file"], values["client-key-file"])
     wanted = _versions_and_ciphers(values, warnings)
-    names, hosts = values["client-cert-allowed-cn"], values["client-cert-allowed-hostname"]
-    _check_allowed(names, hosts)
     has_certificate = bool(cert or key or auto)
     for url in client_urls:
         if not url.startswith(_SECURE):
-            warnings += _ignored(url, has_certificate, values, "client-cert-auth")
+            warnings += _ignored(url, has_certificate, values, "")
         elif not has_certificate:
             raise ConfigError(
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url "
@@ -44,6 +41,9 @@ def tls_of(
         return None, warnings
     if not auto and not (cert and key):
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    _check_pair(values["client-cert-file"], values["client-key-file"])
+    names, hosts = values["client-cert-allowed-cn"], values["client-cert-allowed-hostname"]
+    _check_allowed(names, hosts)
     warnings += _unasked(values, "client", "")
     return Tls(
         cert_file=_absolute(cert),
@@ -67,15 +67,16 @@ def peer_tls_of(
     if auto and cert:
         warnings.append("ignoring peer auto TLS since certs given")
     auto = auto and not (cert or key)
-    _check_pair(values["peer-client-cert-file"], values["peer-client-key-file"])
     names, hosts = values["peer-cert-allowed-cn"], values["peer-cert-allowed-hostname"]
-    _check_allowed(names, hosts)
     if cert and not key:
         raise ConfigError(f"KeyFile and CertFile must both be present[key: {key}, cert: {cert}]")
+    if cert:  # etcd looks at them for http URLs, too
+        _check_pair(values["peer-client-cert-file"], values["peer-client-key-file"])
+        _check_allowed(names, hosts)
     secure = [url.startswith("https:") for url in (*listen, *named)]
     if not any(secure):
         for url in listen:
-            warnings += _ignored(url, bool(cert), values, "peer-client-cert-auth")
+            warnings += _ignored(url, bool(cert), values, "peer-")
         return None, warnings
     if not all(secure):
         raise ConfigError(UNLIKE)
@@ -131,12 +132,15 @@ def _unasked(values: Values, whose: str, prefix: str) -> list[str]:
         "asked for a certificate"]
 
 
-def _ignored(url: str, has_certificate: bool, values: Values, auth: str) -> list[str]:
+def _ignored(url: str, has_certificate: bool, values: Values, prefix: str) -> list[str]:
     """Warnings of what an http URL ignores."""
     warnings = []
+    auth, authorities = f"{prefix}client-cert-auth", f"{prefix}trusted-ca-file"
     if has_certificate:
         warnings.append(
             f"scheme is HTTP while key and cert files are present; ignoring key and cert files: {url}")
+    elif values[authorities]:
+        warnings.append(f"scheme is HTTP while --{authorities} is given; ignoring it for this URL: {url}")
     if values[auth]:
         warnings.append(
             f"scheme is HTTP while --{auth} is enabled; ignoring client cert auth for this URL: {url}")

@@ -97,6 +97,17 @@ def test_without_an_https_url_there_is_no_tls_and_a_warning_says_so() -> None:
     )
 
 
+@pytest.mark.parametrize("own", ["", "peer-"])
+def test_over_http_settings_of_tls_end_no_start(own: str) -> None:
+    """etcd looks at them with a certificate alone. It says nothing of authorities that nobody asks."""
+    whose = own or "client-"
+    build(f"--{own}client-cert-file=/c")
+    build(f"--{whose}cert-allowed-cn=a", f"--{whose}cert-allowed-hostname=b")
+    url = f"http://localhost:{2380 if own else 2379}"
+    (told,) = build(f"--{own}trusted-ca-file=/ca").warnings
+    assert told == f"scheme is HTTP while --{own}trusted-ca-file is given; ignoring it for this URL: {url}"
+
+
 def test_http_alone_may_speak_tls() -> None:
     found = build(*PAIR, "--listen-client-http-urls=https://127.0.0.1:2377,http://127.0.0.1:2376")
     assert (found.tls, found.warnings[0]) == (
@@ -151,7 +162,7 @@ def test_metrics_alone_may_speak_tls() -> None:
             'AllowedCN and AllowedHostname are mutually exclusive (cn="a", hostname="b")',
         ),
         (
-            ("--client-cert-file=/c",),
+            (*SECURE, *PAIR, "--client-cert-file=/c"),
             "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: /c]",
         ),
         (("--initial-advertise-peer-urls=https://127.0.0.1:2380",), "some peer URLs differ"),
