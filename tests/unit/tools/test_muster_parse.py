@@ -480,6 +480,12 @@ def test_the_keys_of_etcds_sample_file_are_all_known(tmp_path: Path) -> None:
     assert in_file(tmp_path, text).warnings == []
 
 
+def test_a_section_without_settings_is_no_unknown_key(tmp_path: Path) -> None:
+    """etcd's sample has its settings behind comment signs."""
+    text = "client-transport-security:\n  # cert-file: c\ndiscovery-config: {client: }\n"
+    assert in_file(tmp_path, text).warnings == []
+
+
 def test_what_stands_beside_a_file_is_ignored_with_a_line_for_each(tmp_path: Path) -> None:
     values = in_file(
         tmp_path, "name: a", "--name=b", "--election-timeout=2000", ETCD_DATA_DIR="d", ETCD_UNKNOWN="x",

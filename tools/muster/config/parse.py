@@ -312,8 +312,8 @@ def _unknown_keys(
         key = (*above, str(step))
         if key in known:
             continue
-        if isinstance(node, dict) and any(path[: len(key)] == key for path in known):
-            found += _unknown_keys(node, known, key)
+        if isinstance(node, dict | None) and any(path[: len(key)] == key for path in known):
+            found += _unknown_keys(node or {}, known, key)
         else:
             found.append(key)
     return found
