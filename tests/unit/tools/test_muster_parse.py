@@ -486,6 +486,13 @@ def test_a_section_without_settings_is_no_unknown_key(tmp_path: Path) -> None:
     assert in_file(tmp_path, text).warnings == []
 
 
+def test_the_first_document_of_a_file_counts(tmp_path: Path) -> None:
+    values = in_file(tmp_path, "---\nname: a\n---\nname: b\n")
+    assert (values["name"], values.warnings) == (
+        "a", [f"only the first document of {tmp_path / 'muster.yaml'} counts"])
+    assert in_file(tmp_path, "name: a\n---\n").warnings == []
+
+
 def test_what_stands_beside_a_file_is_ignored_with_a_line_for_each(tmp_path: Path) -> None:
     values = in_file(
         tmp_path, "name: a", "--name=b", "--election-timeout=2000", ETCD_DATA_DIR="d", ETCD_UNKNOWN="x",

@@ -245,7 +245,7 @@ def _is_packaged(result: Values, variable: str, text: str) -> bool:
 def _from_file(table: Mapping[str, Flag], path: str) -> Values:
     try:
         with open(path, encoding="utf-8") as f:
-            document = yaml.load(f, _Loader)
+            document, *more = [*yaml.load_all(f, _Loader)] or [None]
     except OSError as e:
         raise ConfigError(f"cannot read --config-file {path}: {e.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
@@ -271,6 +271,8 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         )
     result.sources["config-file"] = "flag"
     result.values["config-file"] = path
+    if any(more):
+        result.warnings.append(f"only the first document of {path} counts")
     # etcd ignores unknown keys silently; a setting without effect gets a warning
     result.warnings += [
         f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)
