@@ -207,6 +207,11 @@ def test_some_choices_are_looked_at_behind_the_command_line(argument: str, messa
         parse(argument)
 
 
+def test_a_free_list_that_muster_has_not_ends_no_start() -> None:
+    """etcd takes any text, too: what it does not know is its default."""
+    assert any("freelist" in line for line in config.build(parse("--backend-bbolt-freelist-type=x")).warnings)
+
+
 @pytest.mark.parametrize("name", ["force", "snapshot", "vv", "cluster-active-size"])
 def test_flags_that_are_ignored_need_no_value(name: str) -> None:
     assert parse(f"--{name}", "--name=a").warnings == [f'deprecated command line flag "{name}" ignored']

@@ -140,7 +140,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "swapped out; needs an unlimited RLIMIT_MEMLOCK"),
         Flag("quota-backend-bytes", N, "0",
              "size quota of the store; 0: 2147483648, negative: off; above 8 GiB warns"),
-        Flag("backend-bbolt-freelist-type", E, "map", "free list of bbolt", NO, choices=("array", "map")),
+        Flag("backend-bbolt-freelist-type", S, "map", "free list of bbolt: array or map", NO),
         Flag("backend-batch-interval", D, "0s", "longest time between commits of the backend", NO),
         Flag("backend-batch-limit", N, "0", "operations between commits of the backend", NO),
         Flag("max-txn-ops", U, "128", "operations in a transaction"),
