@@ -290,7 +290,7 @@ class ByH11:
             return self._reject(400, "the target is no path")
         if not _expects_less(head):
             return self._reject(417, "")
-        if self._h11.they_are_waiting_for_100_continue:
+        if self._h11.they_are_waiting_for_100_continue and (self._chunked or _announces_bytes(head)):
             self._send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue"))
         return True
 
@@ -457,6 +457,10 @@ def _expects_less(head: h11.Request) -> bool:
     """Whether a request expects "100 Continue" at most."""
     expected = next((value for name, value in head.headers if name == b"expect"), b"")
     return not expected or b"100-continue" in (word.strip() for word in expected.lower().split(b","))
+
+
+def _announces_bytes(head: h11.Request) -> bool:
+    return any(name == b"content-length" and int(value) > 0 for name, value in head.headers)
 
 
 def _mistake(head: h11.Request) -> str:

@@ -102,6 +102,17 @@ def test_a_head_of_many_fields_within_its_size_is_read() -> None:
     assert output.data.count(b"HTTP/1.1 200") == 1
 
 
+@pytest.mark.parametrize(("field", "asked"), [
+    (b"", 0), (b"Content-Length: 0\r\n", 0), (b"Content-Length: 1\r\n", 1),
+    (b"Transfer-Encoding: chunked\r\n", 1)])
+def test_a_body_that_there_is_none_of_is_not_asked_for(field: bytes, asked: int) -> None:
+    """A client that reads one answer took "100 Continue" for it."""
+    output = Output()
+    http = connection(output)
+    http.receive(b"GET /x HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n" + field + b"\r\n", 0.0)
+    assert (output.data.count(b"HTTP/1.1 100"), output.data.count(b"HTTP/1.1 200")) == (asked, 1 - asked)
+
+
 def test_a_large_head_that_comes_in_pieces_is_read_to_its_end() -> None:
     """Nothing was read on behind its first 256 KiB, though no request waited."""
     output = Output()
