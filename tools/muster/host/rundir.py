@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from tools.muster.config.parse import ConfigError
+from tools.muster.config.urls import LONGEST_SOCKET_PATH
 
-LONGEST_SOCKET_PATH = 107
 LONGEST_SOCKET_NAME = "/front-999-0.sock"  # room for all names of sockets
 POINTER = "run-dir"
 OWNER = "data-dir"  # in a short run directory: whose it is

@@ -268,13 +268,12 @@ def _common(
         own_user_peers=config.own_user_peers,
         alone=config.alone,
         curve_key_file=os.path.abspath(config.peer_key_file) if config.peer_key_file else "",
-        log_outputs=tuple(
-            "stderr" if o in ("default", "systemd/journal") else o for o in config.values["log-outputs"]
-        ),
         cpu=cpu,
         cpu_lets_go=pinning.lets_go(config.cpus),
         status_fd=status_fd,
-        **_as_given(config, "max-request-bytes", "max-txn-ops", "log-level", "log-format", "memory-mlock"),
+        **_as_given(
+            config, "max-request-bytes", "max-txn-ops", "log-outputs", "log-level", "log-format",
+            "memory-mlock"),
         **_as_given(config, "heartbeat-interval", "election-timeout", "client-stall-timeout", unit="_ms"))
 
 
