@@ -89,7 +89,8 @@ class Front:
         register_http(self.registry, self.context, self.metrics)
         register_shards(self.registry, self.context)
         if settings.gateway:
-            room = Room(loop, self.server.memory, limits.max_message_bytes, limits.max_untaken_bytes)
+            room = Room(loop, self.server.memory, limits.max_message_bytes, limits.max_untaken_bytes,
+                        self.server.backlog)
             self.registry.http("/v3/", Gateway(self.registry, room).serve)
             self.registry.early = BOTH_WAYS
             self.registry.http("/v3", lambda request: redirect(request, "/v3/"))

@@ -23,6 +23,7 @@ from proxy.gateway.paths import BOTH, ONE, Target
 from proxy.grpc import wire
 from proxy.grpc.inner import InnerCall, Served
 from proxy.grpc.timed_calls import Timing
+from proxy.http.backlog import Backlog
 from proxy.http.memory import TOO_MANY, Memory
 from proxy.http.requests import JSON, HttpRequest
 from proxy.threads import in_thread
@@ -47,6 +48,7 @@ class Room:
     memory: Memory
     max_message_bytes: int
     max_untaken_bytes: int
+    backlog: Backlog  # all calls share its turns
     _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
     _turns: Turns[_Work] = field(default_factory=partial(Turns, _TURN_BYTES))
 
@@ -132,8 +134,8 @@ class GatewayCall(InnerCall):
 
     __slots__ = (
         "_asked", "_began", "_begun", "_busy", "_deaf", "_going_on", "_queue", "_queued", "_registry",
-        "_request", "_room", "_size", "_span", "_status", "_target", "_timer", "_timing", "_unread",
-        "counted", "gone", "started_http",
+        "_request", "_room", "_size", "_span", "_status", "_target", "_timer", "_timing", "_turns",
+        "_unread", "counted", "gone", "started_http",
     )
 
     def __init__(self, room: Room, request: HttpRequest, target: Target, metadata: dict[bytes, bytes],
@@ -153,6 +155,7 @@ class GatewayCall(InnerCall):
         self._queued = 0  # bytes of them
         self._busy = False
         self._going_on: Callable[[], None] | None = None  # once the client has taken what it asked for
+        self._turns = 0  # had in succession, about (``proxy.http.backlog``)
         self._status: tuple[int, str] | None = None  # how the call ended
         self.counted = 0
         self.gone = False  # answered, or the client has left
@@ -204,21 +207,32 @@ class GatewayCall(InnerCall):
             self.finish(wire.RESOURCE_EXHAUSTED, TOO_MANY)
             return
         self._ask(body)
-        self._go_on()
+        self._enter()
 
     def _ask(self, text: bytes, end: bytes = b"") -> None:
         self._asked, self._size = Asked(requests_of(self._target, text, end)), len(text)
 
+    def _enter(self) -> None:
+        """Go on in this turn of the loop, or where its time is spent in a later one."""
+        backlog = self._room.backlog
+        if backlog.spent(self._turns):
+            self._turns = backlog.add(self._again, self._turns)
+        else:
+            self._again()
+
     def _go_on(self) -> None:
         """Translate requests and make them, as far as a turn allows: 40,000 watches in a body held the loop
         for 2 s."""
-        until = 0.0
+        backlog, taken = self._room.backlog, False
         for _ in range(TURN_REQUESTS):
             if self._deaf or self.gone or self.closed or self._waits():
                 return
+            if taken and backlog.over():
+                break
             asked = self._asked
             if asked is not None and asked.found:
                 self._take(asked.found.popleft())
+                taken = True
             elif asked is not None and asked.mistake is not None:
                 self._deaf = True
                 if self._begun:
@@ -229,16 +243,13 @@ class GatewayCall(InnerCall):
                 self._asked = None
                 if not self._next():
                     return
-            elif until and perf_counter() >= until:
-                break
             else:
-                until = until or perf_counter() + STEP_S
                 apart = asked.slow or self._size > LARGE_BYTES
                 self._room.work(self.peer, self._size, partial(self._step, asked),
                                 partial(self._stepped, apart), 0 if apart else LARGE_BYTES)
                 if apart:
                     return
-        self._room.loop.call_soon(self._again)
+        self._turns = backlog.again(self._again, self._turns)
 
     def _again(self) -> None:
         try:
@@ -263,8 +274,8 @@ class GatewayCall(InnerCall):
         if value_bytes > LARGE_ANSWER_BYTES and self._room.memory.crowded(self):
             self._room.memory.refused += 1
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
-        elif apart:  # it was in a thread: no loop waits for it
-            self._again()
+        elif apart:
+            self._enter()
 
     def _next(self) -> bool:
         """Whether there is a further text."""
@@ -336,10 +347,22 @@ class GatewayCall(InnerCall):
                 message = self._queue.popleft()
                 self._busy = True
                 self._translate(message)
+                if self._queue and not self._busy and self._room.backlog.over():
+                    self._busy = True
+                    self._turns = self._room.backlog.again(self._pump_on, self._turns)
             elif self._status is not None:
                 self._end(*self._status)
             else:
                 return
+
+    def _pump_on(self) -> None:
+        """Others have waited, for their turn or for a thread."""
+        self._busy = False
+        try:
+            self._pump()
+            self._drained()  # a socket that has taken all at once does not tell
+        except HANDLER_MISTAKES as error:
+            self._fault(error)
 
     def _translate(self, message: bytes) -> None:
         size = len(message)
@@ -367,8 +390,7 @@ class GatewayCall(InnerCall):
             self._start(200, _METADATA)
         self._request.write(line)
         if size > LARGE_ANSWER_BYTES:  # it was in a thread: no loop waits for it
-            self._pump()
-            self._drained()  # a socket that has taken all at once does not tell
+            self._pump_on()
 
     def _end(self, status: int, message: str) -> None:
         self._done()
@@ -427,7 +449,7 @@ class GatewayCall(InnerCall):
             self._guarded(self.on_drain)
         if self._going_on is not None and self.pending_bytes() <= self.backlog_bytes():
             go_on, self._going_on = self._going_on, None
-            self._room.loop.call_soon(go_on)
+            self._turns = self._room.backlog.again(go_on, self._turns)
 
     def pending_bytes(self) -> int:
         return self._queued + self._request.pending_bytes()

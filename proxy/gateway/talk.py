@@ -101,7 +101,7 @@ class TalkedCall(GatewayCall):
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         elif not self._reading:
             self._reading = True
-            self._go_on()
+            self._enter()
 
     def _next(self) -> bool:
         self._unread -= self._size
@@ -109,6 +109,7 @@ class TalkedCall(GatewayCall):
         self._count()
         if not self._inbox:
             self._reading = False
+            self._turns >>= 1
             return False
         self._unread -= _MESSAGE_BYTES
         self._ask(self._inbox.popleft(), self._END)

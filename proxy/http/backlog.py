@@ -1,9 +1,9 @@
 """Connections with more to do than they have had in this turn of the loop: some of them go on in each turn.
 
-A connection gives way after some 1 ms. Connections, streams' messages and HTTP/1.1 requests that wait share a
-turn's time, first come, first served; a client that has sent little is answered as it is read. Unshared,
-forty connections made a turn of 80 ms and a put's p99 330 ms; 256 that created ten watches each held the loop
-for 100 ms; 10,000 HTTP/1.1 requests at once made a turn of half a second.
+A connection gives way after some 1 ms. Connections, streams' messages, the gateway's calls and HTTP/1.1
+requests that wait share a turn's time, first come, first served; a client that has sent little is answered as
+it is read. Unshared, forty connections made a turn of 80 ms and a put's p99 330 ms; 256 that created ten
+watches each held the loop for 100 ms; 10,000 HTTP/1.1 requests at once made a turn of half a second.
 
 Connections that stopped in the middle share less of a turn than waiting ones, since a request of another
 client takes several turns. One that comes back turn after turn is *loud*; loud ones share least. A turn

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,10 +15,12 @@ from wsproto.events import TextMessage
 
 from cluster.errors import Code
 from cluster.faults import faults
-from proxy.gateway.calls import LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
+from cluster.pb import rpc_pb2
+from proxy.gateway.calls import LARGE_ANSWER_BYTES, LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
 from proxy.gateway.paths import TARGETS
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc.registry import Registry
+from proxy.http.backlog import AGAIN_S, LOUD_S, LOUD_TURNS, SHARED_S, Backlog
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import Limits
 from proxy.http.memory import Memory
@@ -28,6 +32,9 @@ from tests.unit.grpc.http1.test_websocket import ASK, Output
 WATCH = TARGETS["/v3/watch"]
 CREATE = '{"create_request":{"key":"YQ=="}}'
 MANY = 2000
+TAKE_S = AGAIN_S / 10  # of a request
+# in a turn of the loop: as they come, behind that, in the middle and by loud ones; the last may go beyond it
+MOST = (2 * SHARED_S + AGAIN_S + LOUD_S) / TAKE_S + 4
 LIMIT_S = 30.0
 
 
@@ -37,16 +44,18 @@ class Watches:
     def __init__(self) -> None:
         self.got: Counter[int] = Counter()
         self.turn = 0
-        self.ended = False
+        self.now = 0.0  # stands still but for requests that are taken
+        self.ended = 0
         self.cancelled_with: list[int | None] = []
 
     def opened(self, call: Any) -> None: ...
 
     def message(self, call: Any, data: bytes) -> None:
         self.got[self.turn] += 1
+        self.now += TAKE_S
 
     def half_closed(self, call: Any) -> None:
-        self.ended = True
+        self.ended += 1
 
     def cancelled(self, call: Any) -> None:
         self.cancelled_with.append(ended_with(call, 0.0))
@@ -61,12 +70,17 @@ class Front:
         self.begun = 0  # requests that were begun to be translated
         self.faults: list[Any] = []
         self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
-        self.room = Room(self.loop, Memory(memory_bytes), 1 << 20, 8 << 20)
         self.watches = Watches()
+        self.backlog = Backlog(self.loop.call_soon, self.loop.call_later, lambda: self.watches.now)
+        self.room = Room(self.loop, Memory(memory_bytes), 1 << 20, 8 << 20, self.backlog)
         self.told: list[tuple[str, str, float]] = []  # unary calls that have ended
         self.registry = Registry(timed=True, slow=lambda *call: self.told.append(call))
         self.registry.stream(WATCH.method, self.watches)
         self.output = Output()
+        self.connect()
+
+    def connect(self) -> None:
+        """A client of its own."""
         limits = Limits(max_body_bytes=4 << 20)
         self.http1 = Http1Connection(lambda path: self.serve, limits, self.output, "peer", 0.0)
 
@@ -96,7 +110,7 @@ class Front:
                 if turns:
                     self.http1.go_on()
         assert not self.faults
-        assert max(self.watches.got.values()) <= 2 * TURN_REQUESTS
+        assert max(self.watches.got.values()) <= MOST
 
 
 def test_very_many_messages_behind_a_large_one_are_taken_in_turns() -> None:
@@ -192,6 +206,88 @@ async def _body() -> None:
     async with asyncio.timeout(LIMIT_S):  # a thread may look for another request yet
         while not front.watches.ended:
             await asyncio.sleep(0)
+
+
+def test_all_calls_share_a_turn() -> None:
+    """Fifty of them held the loop for 0.1 s in each turn."""
+    asyncio.run(_shared())
+
+
+async def _shared() -> None:
+    front, bodies = Front(), 50
+    for _ in range(bodies):
+        front.connect()
+        front.post((CREATE * 400).encode())
+    await front.until(400 * bodies)
+
+
+def test_answers_that_waited_for_a_thread_are_translated_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """17 of them held the loop for 45 ms."""
+    asyncio.run(_answers(monkeypatch))
+
+
+async def _answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    front, opened = Front(), list[Any]()
+
+    def encode(message: Any) -> str:
+        front.watches.message(None, b"")
+        return str(message.watch_id)
+
+    monkeypatch.setattr("proxy.gateway.calls.encode", encode)
+    front.watches.opened = opened.append  # type: ignore[method-assign]
+    front.post(b"{}")
+    (call,), count = opened, 200
+    front.watches.got.clear()
+    for number in range(count):
+        filler = b"x" * (0 if number else LARGE_ANSWER_BYTES)
+        call.send(rpc_pb2.WatchResponse(watch_id=number, cancel_reason=filler.decode()).SerializeToString())
+    call.finish()
+    await front.until(count)
+    assert [int(found) for found in re.findall(rb'"result":(\d+)', front.output.data)] == list(range(count))
+    assert call.gone
+
+
+def test_a_call_that_is_taken_in_very_many_turns_rests_while_others_ask() -> None:
+    asyncio.run(_rests())
+
+
+async def _rests() -> None:
+    front, rests = Front(), list[Callable[[], None]]()
+    front.backlog._later = lambda after_s, then: rests.append(then)
+    front.post((CREATE * TURN_REQUESTS * (LOUD_TURNS + 2)).encode())
+    while not rests:
+        front.backlog.heard = True
+        await front.until(front.watches.got.total() + 1)
+    taken = front.watches.got.total()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert front.watches.got.total() == taken
+    rests.pop()()
+    await front.until(taken + 1)
+
+
+def test_a_fault_in_a_calls_turn_leaves_the_others_theirs() -> None:
+    asyncio.run(_faulty())
+
+
+async def _faulty() -> None:
+    front, calls = Front(), list[Any]()
+    count = front.watches.message
+
+    def message(call: Any, data: bytes) -> None:
+        assert call is not calls[0] or front.watches.turn == 0
+        count(call, data)
+
+    front.watches.opened, front.watches.message = calls.append, message  # type: ignore[method-assign]
+    for _ in range(2):
+        front.connect()
+        front.post((CREATE * 5 * TURN_REQUESTS).encode())
+    front.watches.turn = 1
+    async with asyncio.timeout(LIMIT_S):
+        while not front.watches.ended:
+            await asyncio.sleep(0)
+    (fault,) = front.faults
+    assert isinstance(fault["exception"], AssertionError)
 
 
 @pytest.mark.parametrize(("large", "code"), [(True, Code.RESOURCE_EXHAUSTED), (False, Code.INTERNAL)])
