@@ -24,7 +24,7 @@ from cluster.features.v2.tree import AUTH, namespace
 from cluster.wire.messages import HEAD, Method
 from proxy.routing.links import Link
 from proxy.routing.reads.shared import Shared
-from proxy.routing.router import READ_ANY, SERIALIZABLE, Router, Waiting
+from proxy.routing.router import READ_ANY, SERIALIZABLE, SWEEP_S, Router, Waiting
 
 _AT_ONCE = 200  # woken in a turn of the loop
 _AT_ONCE_BYTES = 524_288  # of their lines, likewise; the last one may go beyond it
@@ -108,7 +108,7 @@ class Feed:
         self._all: dict[Waiter, None] = {}
         self._here: dict[bytes, dict[Waiter, None]] = {}  # by path: have looked back
         self._deep: dict[bytes, dict[Waiter, None]] = {}  # of these, recursive waits
-        self._again: dict[Waiter, None] = {}  # to look back, once there is a link
+        self._again: dict[Waiter, None] = {}  # to look back, once there is a link and no pause
         # to be sorted: an index, and events up to it; None: there is a gap
         self._frames: deque[tuple[int, Iterator[tuple[bytes, Swept]] | None]] = deque()
         self._firing: deque[tuple[Waiter, Fired | None]] = deque()
@@ -198,17 +198,24 @@ class Feed:
         self._deep.clear()
         self._again.update(self._all)
 
+    def _anew_soon(self) -> None:
+        """All look back in the next turn of the loop, or after a pause: users may change very often."""
+        self._anew()
+        if not self._pausing:
+            self._pausing = True
+            self._router.loop.call_soon(self._look_again)
+
     def tick(self, now: float) -> None:
         if not self._pausing:
             self._look_again()
 
     def _look_again(self) -> None:
         self._pausing = False
-        if not self._all or self._follow() is None:
+        if not self._all or self._follow() is None or not self._again:
             return
-        if len(self._again) > _LOOKS_AT_ONCE:  # the others later: all at once would hold a node
-            self._pausing = True
-            self._router.loop.call_later(_PAUSE_S, self._look_again)
+        self._pausing = True
+        pause_s = _PAUSE_S if len(self._again) > _LOOKS_AT_ONCE else SWEEP_S  # all at once would hold a node
+        self._router.loop.call_later(pause_s, self._look_again)
         for waiter in list(islice(self._again, _LOOKS_AT_ONCE)):
             if waiter.alive:
                 self._look_back(waiter)
@@ -287,7 +294,7 @@ class Feed:
                 most if frames[-1][0] - frames[0][0] > _MOST_BEHIND else _MOST_DUE):
             index, events = frames[0]
             if events is None:
-                self._anew()
+                self._anew_soon()
             elif (event := next(events, None)) is not None:
                 if self._sorted(*event):
                     continue
@@ -321,7 +328,7 @@ class Feed:
         for waiter in self._all:
             if waiter in self._here.get(waiter.path, ()):
                 waiter.since = max(waiter.since, index)
-        self._anew()
+        self._anew_soon()
 
     def _concerned(self, brief: Brief, swept: Iterable[bytes], again: bool) -> list[Waiter]:
         key = brief.key

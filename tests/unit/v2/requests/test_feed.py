@@ -83,7 +83,7 @@ def test_those_who_wait_look_back_in_turns_when_their_link_is_lost() -> None:
         if not router.later:
             break
         router.later.pop()()
-    assert rounds == [2000, 4000, 5000]
+    assert rounds == [2000, 4000, 5000, 5000]
     assert all(link is other for link, _ in router.sent)
     assert len({waiting.context[0] for _, waiting in router.sent}) == 5000
     assert router.posted[-1] == (other, Method.V2_FOLLOW, b"\1")
@@ -116,7 +116,7 @@ def test_all_are_judged_anew_when_users_change() -> None:
     ]
     router.v2_news(link, encode_news(tree.index + 1, False, events))
     assert [fired.event.node.value for fired in woken] == [b"1", b"1"]
-    feed.tick(1)
+    router.turn()
     scans = [Scan.decode(split_read(waiting.body)[2]) for _, waiting in router.sent]
     assert [(scan.who, scan.since) for scan in scans] == [(Who(b"a", 7), 7)] * 2 + [(Who(b"a", 7), 0)]
     denied = V2Error(Code.UNAUTHORIZED, b"Insufficient credentials")
@@ -124,6 +124,31 @@ def test_all_are_judged_anew_when_users_change() -> None:
     waiting.then(waiting, 0, bytes(HEAD.size) + Answer(0, denied.json(), denied.code).encode())
     assert woken[2:] == [None]  # that wait ends
     assert [waiter.alive for waiter in waiters] == [False, True, True]
+
+
+@pytest.mark.parametrize(("waits", "looks"), [(5000, 2000), (1000, 1000)])
+def test_changes_of_users_one_after_the_other_have_few_waits_look_back_in_between(
+    waits: int, looks: int
+) -> None:
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    for _ in range(waits):
+        feed.wait(b"/1/k", False, 5, False, lambda _: None, lambda _: None)
+    router.sent.clear()
+    tree, rounds = Tree(), []
+    for number in range(100):
+        rows = changed(tree, UserChange(UserOp.PUT_USER, b"%d" % number, UserWish("h").encode()).encode())[0]
+        tree.take(rows)
+        events = [row for name, row in rows if name[:1] == b"h" and row is not None]
+        router.v2_news(router.routes[0].replica, news(events))
+        router.turn()
+        feed.tick(number)
+        if number % 20 == 0:
+            rounds.append(len(router.sent))
+            (pause,) = router.later
+            router.later.clear()
+            pause()
+    assert rounds == [looks * pauses for pauses in (1, 2, 3, 4, 5)]
 
 
 WAITING = 250  # more than are woken in one turn
@@ -163,7 +188,7 @@ def test_a_look_back_does_not_overtake_an_event_that_waits_for_its_turn(stream: 
     router.v2_news(link, encode_news(1, False, [(first, ())]))
     assert told[-1] == [], "its turn is to come"
     router.v2_news(link, encode_news(2, True, []))  # the node had no room for the second event
-    feed.tick(1)
+    router.soon.pop()()  # all look back
     router.answer(waiters[-1], Answer(2, second))
     while router.soon:
         router.turn()
@@ -178,7 +203,7 @@ def test_a_wait_that_is_ended_has_its_events_first() -> None:
     link = router.routes[0].replica
     router.v2_news(link, encode_news(1, False, [(events_of([b"1"])[0], ())]))
     router.v2_news(link, encode_news(2, True, []))
-    feed.tick(1)
+    router.soon.pop()()  # all look back
     denied = V2Error(Code.UNAUTHORIZED, b"Insufficient credentials")
     for waiter in (waiters[-1], waiters[0]):
         router.answer(waiter, Answer(0, denied.json(), denied.code))
@@ -367,19 +392,19 @@ def test_a_wait_that_was_told_of_all_events_does_not_end_with_its_link() -> None
         taken = tree.take(evaluate(tree, Write(Op.SET, KEYS + b"/busy", b"1")).rows)
         router.v2_news(link, encode_news(tree.index, False, taken))
     router.v2_news(link, encode_news(12, True, []))  # the node had no room for some
-    feed.tick(1)
+    router.turn()
     assert looked(router) == 9
 
     router.answer(waiter, Answer(12, b""))
     link.closed = True
     router.routes[0].replica = link = router.link()
-    feed.tick(2)
+    router.later.pop()()  # the pause is over
     assert looked(router) == 13
     router.answer(waiter, Answer(7, b""))  # this node is behind the other
     late = feed.wait(KEYS + b"/quiet", False, 0, False, started.append, lambda fired: None)
     router.answer(late, Answer(7, b""))
     router.v2_news(link, encode_news(9, True, []))
-    feed.tick(3)
+    router.later.pop()()
     assert [looked(router, of) for of in (waiter, late)] == [13, 8]
 
 

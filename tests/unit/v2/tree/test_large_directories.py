@@ -370,7 +370,7 @@ def test_events_wait_for_those_before_them_and_a_lost_link_loses_none() -> None:
     ended = len(front.ended)
     assert 0 < ended < len(waited)
     front.router.v2_news(front.router.routes[0].replica, encode_news(index + 2, True, []))
-    front.feed.tick(1)
+    front.router.turn()
     assert looked(front.router) == index + 1, "the others find the directory's end in the past"
     assert len(front.router.sent) - len(waited) - 1 == len(waited) + 1 - ended
 
