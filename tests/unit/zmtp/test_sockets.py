@@ -219,14 +219,15 @@ def test_a_partner_that_reads_may_be_far_behind(endpoint: str, monkeypatch: pyte
 
 def test_who_speaks_something_else_is_dropped_and_told_in_the_log_once(endpoint: str) -> None:
     async def scenario() -> None:
-        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, LinkOptions(3))
+        router = Router(
+            asyncio.get_running_loop(), endpoint, lambda parts: None, LinkOptions(3), strangers=True)
         transport, _, place = endpoint.partition("://")
         for _ in range(3):
             if transport == "ipc":
                 reader, writer = await asyncio.open_unix_connection(place)
             else:
                 reader, writer = await asyncio.open_connection(*place.split(":"))
-            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            writer.write(b"SSH-2.0-OpenSSH_9.2\r\n")
             async with asyncio.timeout(20):
                 while await reader.read(1000):
                     pass
@@ -241,7 +242,8 @@ def test_who_speaks_something_else_is_dropped_and_told_in_the_log_once(endpoint:
 
 def test_a_client_with_curve_is_refused(context: zmq.Context[Any], endpoint: str) -> None:
     async def scenario() -> None:
-        router = Router(asyncio.get_running_loop(), endpoint, lambda parts: None, LinkOptions(3))
+        router = Router(
+            asyncio.get_running_loop(), endpoint, lambda parts: None, LinkOptions(3), strangers=True)
         partner = context.socket(zmq.DEALER)
         partner.linger = 0
         public, secret = zmq.curve_keypair()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -150,3 +152,24 @@ def test_of_too_many_strangers_the_first_goes_and_partners_come_and_stay(
         after.close()
 
     assert run(scenario) == ["too many connections without a hello"]
+
+
+def test_of_an_own_front_that_gave_up_nothing_is_told(tmp_path: Path) -> None:
+    """It gives a node that still starts a tenth of a second, and is no peer whose key could be wrong."""
+    path = tmp_path / "s"
+
+    async def main() -> None:
+        came: list[list[bytes]] = []
+        loop = asyncio.get_running_loop()
+        router = Router(loop, f"ipc://{path}", came.append, LinkOptions(3))
+        with socket.socket(socket.AF_UNIX) as front:
+            front.connect(str(path))
+        later = Dealer(loop, f"ipc://{path}", b"front", lambda parts: None, LinkOptions(3), redials=False)
+        await until(lambda: later.send([HELLO]))
+        await until(lambda: came)
+        router.close()
+        later.close()
+
+    with capture_logs() as logs:
+        asyncio.run(main())
+    assert logs == []

@@ -201,7 +201,7 @@ class Router:
     def _lost(self, stream: Stream, reason: str) -> None:
         shaking, stranger = stream in self._shaking, stream in self._strangers
         self._forget(stream)
-        if shaking or (stranger and reason != CLOSED):
+        if self._wary and (shaking or (stranger and reason != CLOSED)):  # an own front is no peer
             self._complain(stream.address, reason)
 
     def _complain(
