@@ -28,6 +28,7 @@ MOVE, CANCEL = 3, 4  # kinds of SHARD_CHANGE
 _MOVE = struct.Struct("<HI")
 _NUMBER = struct.Struct("<Q")
 MOST_KEY_BYTES = 64 << 10  # of either bound
+LATER = "if there is none yet, put a key first"  # the newest revision keeps its owners
 MOST_TABLE_BYTES = 1 << 20  # from there on no move begins: each node writes the table with each change of it
 
 
@@ -124,7 +125,7 @@ def check_move(table: Table, wish: Wish, revision: int) -> Move:
         raise refused(f"shard {wish.target} owns a part of the span already")
     if last := table.past_of(wish.target, wish.start, wish.end):
         raise refused(f"shard {wish.target} had a part of the span up to revision {last}: "
-                      f"compact a later revision first")
+                      f"compact a later one first ({LATER})")
     move = Move(table.last_move + 1, wish.start, wish.end, owners, wish.target)
     try:
         changed = take_move(table, move, revision)

@@ -294,7 +294,8 @@ def test_a_shards_spans_go_to_the_others_in_turn_and_it_ends(
     assert (code, out) == (0, "1, retiring\n")
     assert [(move.start, move.target) for move in cluster.begun] == [(b"a", 0), (b"c", 2), (b"e", 3)]
     last = max(past.last for past in cluster.table.past)
-    assert f"shard 1 owns no keys; it ends once revision {last + 1} or a later one is compacted" in err
+    assert (f"shard 1 owns no keys; it ends once revision {last + 1} or a later one is compacted "
+            "(if there is none yet, put a key first)") in err
     code, out, _ = run(capsys, "retire", "1", "-w", "simple")
     assert (code, out) == (0, "1, retiring\n"), "run again, it tells the same"
     cluster.change(take_compact, last + 1)
@@ -330,7 +331,8 @@ def test_a_shard_whose_keys_nobody_may_take_stays_as_it_is(
         assert "the keys from a to b cannot move: shard " in err
     cluster.change(take_shard, 2, State.RETIRING, 0, ())
     code, _, err = run(capsys, "retire", "1")
-    assert "shard 0 owned a part of them up to revision 1: compact a later one" in err
+    assert ("shard 0 owned a part of them up to revision 1: compact a later one "
+            "(if there is none yet, put a key first)") in err
     assert cluster.table.shards[1].state == State.SERVING
 
 

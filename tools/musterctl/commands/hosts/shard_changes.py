@@ -8,6 +8,7 @@ import time
 from itertools import count
 
 from cluster import errors
+from cluster.features import moves
 from cluster.gotext import quote, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
@@ -70,8 +71,8 @@ def retire(invocation: Invocation) -> None:
         s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
     state, past = State.RETIRING, _emptied(s, shard, to)
     if past:
-        print(f"shard {shard} owns no keys; it ends once revision {past + 1} or a later one is compacted",
-              file=sys.stderr)
+        print(f"shard {shard} owns no keys; it ends once revision {past + 1} or a later one is compacted "
+              f"({moves.LATER})", file=sys.stderr)
     elif not invocation.flags.switch("no-wait"):
         state = _wait(s, shard, (State.DROPPED,))
     _show(s, shard, state)
@@ -132,7 +133,9 @@ def _reason(table: Table, start: bytes, end: bytes, shard: int) -> str:
     if shard in table.owners_of(start, end):
         return f"shard {shard} owns a part of them"
     last = table.past_of(shard, start, end)
-    return f"shard {shard} owned a part of them up to revision {last}: compact a later one" if last else ""
+    if not last:
+        return ""
+    return f"shard {shard} owned a part of them up to revision {last}: compact a later one ({moves.LATER})"
 
 
 def _born(s: Session, shard: int) -> tuple[int, State]:
