@@ -38,7 +38,7 @@ class Cluster:
         self.looks = self.most_looks = 0
         self.most_looks = 2
         self.begun: list[Move] = []
-        self.failing: list[RequestError] = []  # answers to what begins a move
+        self.failing: list[RequestError] = []  # answers to what begins or cancels a move
         self.silent = 0  # looks without an answer
         self.remembers = True  # whether the host knows moves that ended
         self.lag_ms = 9  # of the second copy
@@ -70,6 +70,8 @@ class Cluster:
         return shards_pb2.MoveResponse(move=move.number)
 
     def CancelMove(self, request: Any) -> Any:
+        if self.failing:
+            raise self.failing.pop(0)
         moves.check_cancel(self.table, request.move)
         self.change(take_moved, Moved(request.move, False, 0, 0), self.revision)
         return shards_pb2.CancelMoveResponse(move=request.move)
@@ -200,7 +202,7 @@ def test_refusals_are_passed_on_and_lost_answers_say_where_to_look(
     cluster.failing = [RequestError("etcdserver: request timed out", grpc.StatusCode.UNAVAILABLE)]
     code, _, err = run(capsys, "move", "k", "--to", "1")
     assert code == 1
-    assert "if the move has begun, `shard moves` shows it" in err
+    assert "`shard moves` shows whether it happened" in err
     for words, text in (
         (("move", "k"), "needs --to"), (("move", "--to", "1"), "needs one argument as key"),
         (("split", "--to", "1"), "needs one argument as key"), (("moves", "x"), "accepts no arguments"),
@@ -216,7 +218,9 @@ def test_a_change_that_is_not_in_force_yet_is_waited_for(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.failing = [RequestError("ask again", grpc.StatusCode.ABORTED)] * 3
-    assert run(capsys, "move", "k", "--to", "1")[0] == 0
+    assert run(capsys, "move", "k", "--to", "1", "--no-wait")[0] == 0
+    cluster.failing = [RequestError("ask again", grpc.StatusCode.ABORTED)] * 3
+    assert run(capsys, "cancel", "1")[0] == 0
 
 
 def test_hosts_that_do_not_answer_for_a_while_are_waited_for(

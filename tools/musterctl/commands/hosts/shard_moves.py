@@ -6,8 +6,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from cluster.gotext import quote, raw, si_bytes, text
 from cluster.pb import shards_pb2
@@ -26,6 +28,7 @@ _SILENT_S = 30.0  # without an answer of any endpoint
 _AGAIN_S = 10.0  # while the leader has not applied an earlier change
 _MOST_SHARD = (1 << 16) - 1
 OVER = (shards_pb2.Move.SWITCHED, shards_pb2.Move.CANCELLED)
+R = TypeVar("R", bound=Message)
 
 
 def move(invocation: Invocation) -> None:
@@ -42,7 +45,8 @@ def split(invocation: Invocation) -> None:
     if len(invocation.args) != 1:
         raise Exit(128, "shard split command needs one argument as key")
     request = shards_pb2.SplitRequest(key=raw(invocation.args[0]), target=target)
-    _go(invocation, s, _begun(s, "Split", request), Following(s))
+    number = _asked(s, "Split", request, shards_pb2.MoveResponse).move
+    _go(invocation, s, number, Following(s))
 
 
 def cancel(invocation: Invocation) -> None:
@@ -52,8 +56,7 @@ def cancel(invocation: Invocation) -> None:
     s, number = session_of(invocation), int(invocation.args[0])
     if number >= 1 << 64:
         raise Exit(128, f"{number} is no number of a move")
-    request = shards_pb2.CancelMoveRequest(move=number)
-    s.ask("musterpb.Shards/CancelMove", request, shards_pb2.CancelMoveResponse)
+    _asked(s, "CancelMove", shards_pb2.CancelMoveRequest(move=number), shards_pb2.CancelMoveResponse)
     ended = Following(s).until_it_ends(number)
     _show(s, [ended])
     if ended.step != shards_pb2.Move.CANCELLED:
@@ -80,21 +83,22 @@ def target_of(flags: Flags, command: str) -> int:
 
 def begin(s: Session, key: bytes, range_end: bytes, target: int) -> int:
     """The number of a move that has begun."""
-    return _begun(s, "Move", shards_pb2.MoveRequest(key=key, range_end=range_end, target=target))
+    request = shards_pb2.MoveRequest(key=key, range_end=range_end, target=target)
+    return _asked(s, "Move", request, shards_pb2.MoveResponse).move
 
 
-def _begun(s: Session, method: str, request: shards_pb2.MoveRequest | shards_pb2.SplitRequest) -> int:
+def _asked(s: Session, method: str, request: Message, response: type[R]) -> R:
+    """The answer once an earlier change is in force."""
     client, until = s.client(), time.monotonic() + _AGAIN_S
     while True:
         try:
-            answer = client.unary(f"musterpb.Shards/{method}", request, shards_pb2.MoveResponse, s.timeout_s)
+            return client.unary(f"musterpb.Shards/{method}", request, response, s.timeout_s)
         except RequestError as error:
             if error.code is grpc.StatusCode.ABORTED and time.monotonic() < until:
                 time.sleep(_LOOK_S)
                 continue
-            unsure = "; if the move has begun, `shard moves` shows it" if error.code in UNSURE else ""
+            unsure = "; `shard moves` shows whether it happened" if error.code in UNSURE else ""
             raise Exit(1, f"{error}{unsure}") from None
-        return answer.move
 
 
 def _go(invocation: Invocation, s: Session, number: int, following: Following) -> None:
