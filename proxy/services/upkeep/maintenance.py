@@ -186,11 +186,12 @@ def _defragment(context: Context) -> Serve:
     def answered(waiting: Waiting, status: int, body: bytes) -> None:
         call: Call = waiting.context
         following = [shard for shard in placement.running if shard > waiting.shard]
-        if status == Status.OK and following:
+        done = status == Status.OK or waiting.shard not in placement.running  # it was dropped meanwhile
+        if done and following:
             ask(call, following[0], waiting.stats)
             return
         context.defragmenting.ends(call)
-        if status == Status.OK:
+        if done:
             waiting.stats.ok += 1
             if not call.closed:
                 call.reply(b"")  # no header, as etcd's

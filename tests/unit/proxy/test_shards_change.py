@@ -54,6 +54,28 @@ def retired() -> Table:
     return take_shard(take_shard(table, 1, State.RETIRING, 0, ()), 1, State.DROPPED, 0, ())
 
 
+def test_a_defragmentation_goes_on_behind_a_shard_that_is_dropped_meanwhile() -> None:
+    net = Net(shards=2)
+    net.every.update({(2, member): FakeNode(member, 2, leader=1) for member in (1, 2, 3)})
+    net.started()
+    methods = Methods()
+    register_all(methods, net.context)
+    serving = take_shard(Table.initial(Base(2, 2)), 2, State.FORMING, 2, (1, 2, 3))
+    tell(net, take_shard(serving, 2, State.SERVING, 0, ()))
+    call = FakeCall()
+    methods.handlers["Defragment"](call, b"")
+    for shard in (0, 1, 2):
+        net.pass_time(0.3)
+        (asked,) = net.every[shard, 1].take(Method.DEFRAGMENT)
+        assert call.status is None
+        if shard == 1:
+            tell(net, retired())
+        else:
+            net.every[shard, 1].ok(asked)
+        net.run()
+    assert call.replies == [b""]
+
+
 def test_what_came_before_the_first_table_for_a_shard_that_is_gone_waits_for_its_owner() -> None:
     """A front listens before its nodes have loaded. Such requests failed as if a leader had failed."""
     net = Net(shards=2)
