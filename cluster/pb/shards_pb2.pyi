@@ -115,7 +115,7 @@ class MovesResponse(_message.Message):
     def __init__(self, header: _Optional[_Union[_rpc_pb2.ResponseHeader, _Mapping]] = ..., moves: _Optional[_Iterable[_Union[Move, _Mapping]]] = ..., last_move: _Optional[int] = ..., table: _Optional[bytes] = ...) -> None: ...
 
 class Move(_message.Message):
-    __slots__ = ("move", "key", "range_end", "sources", "target", "step", "failed_switches", "copies")
+    __slots__ = ("move", "key", "range_end", "sources", "target", "step", "failed_switches", "copies", "waits_for")
     class Step(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNKNOWN: _ClassVar[Move.Step]
@@ -151,6 +151,7 @@ class Move(_message.Message):
     STEP_FIELD_NUMBER: _ClassVar[int]
     FAILED_SWITCHES_FIELD_NUMBER: _ClassVar[int]
     COPIES_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
     move: int
     key: bytes
     range_end: bytes
@@ -159,7 +160,8 @@ class Move(_message.Message):
     step: Move.Step
     failed_switches: int
     copies: _containers.RepeatedCompositeFieldContainer[Move.Copy]
-    def __init__(self, move: _Optional[int] = ..., key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., sources: _Optional[_Iterable[int]] = ..., target: _Optional[int] = ..., step: _Optional[_Union[Move.Step, str]] = ..., failed_switches: _Optional[int] = ..., copies: _Optional[_Iterable[_Union[Move.Copy, _Mapping]]] = ...) -> None: ...
+    waits_for: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, move: _Optional[int] = ..., key: _Optional[bytes] = ..., range_end: _Optional[bytes] = ..., sources: _Optional[_Iterable[int]] = ..., target: _Optional[int] = ..., step: _Optional[_Union[Move.Step, str]] = ..., failed_switches: _Optional[int] = ..., copies: _Optional[_Iterable[_Union[Move.Copy, _Mapping]]] = ..., waits_for: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class AdviceRequest(_message.Message):
     __slots__ = ()

@@ -140,6 +140,7 @@ def _tell(shown: Any, facts: dict[str, Any]) -> None:
         return
     shown.step = _STEPS.get(facts["step"], shards_pb2.Move.UNKNOWN)
     shown.failed_switches = facts["failed_switches"]
+    shown.waits_for.extend(int(member, 16) for member in facts.get("waits_for", ()))
     for member, copy in facts["hosts"].items():
         shown.copies.add(member=int(member, 16), keys=copy["keys"], bytes=copy["bytes"],
                          whole=copy["whole"], lag_ms=copy["lag_ms"])

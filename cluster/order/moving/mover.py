@@ -89,6 +89,7 @@ class Mover:
         self._heard: dict[int, _Heard] = {}
         self._number = 0  # of the move that this is about
         self._since_ms = 0
+        self._waits_for: list[int] = []  # hosts
         self.failed = 0  # switches of this move
         self._again_ms = 0
         self.step = Step.IDLE
@@ -124,9 +125,11 @@ class Mover:
         if move.number != self._number:
             self._number, self._since_ms, self.failed, self._again_ms = move.number, now_ms, 0, 0
             self.step = Step.COPYING
-        if self.step is Step.SWITCHING:
+        if self.step is Step.SWITCHING or now_ms < self._again_ms:
             return
-        if now_ms >= self._again_ms and self._ready(move, now_ms, hosts):
+        lacking = self._lacking(move, now_ms, hosts)
+        self._waits_for = sorted(lacking - {0})  # without those of shards that have no leader
+        if not lacking:
             self.step = Step.SWITCHING
             self._coordinator.switch(
                 Switch(move, self._copied, lambda done: self._ended(done, now_ms), countable=self._countable,
@@ -141,20 +144,26 @@ class Mover:
         self.failed += 1
         self._again_ms, self.step = began_ms + pause_ms, Step.PAUSING
 
-    def _ready(self, move: Move, now_ms: int, hosts: Hosts) -> bool:
-        """Lag is looked at before anything is locked."""
+    def _lacking(self, move: Move, now_ms: int, hosts: Hosts) -> frozenset[int]:
+        """The hosts whose copies have to be closer. Lag is looked at before anything is locked."""
         close = {
             host for host, said in self._heard.items()
             if said.copied.move == move.number and said.copied.whole and said.copied.lag_ms < CLOSE_MS
             and now_ms - said.at_ms < _SAID_MS}
         if move.target == 0:  # an elected follower without the base would hold up the order
-            return hosts.voters <= close
+            return hosts.voters - close
         leaders = {hosts.leaders.get(shard, 0) for shard in (*move.sources, move.target)}
-        if (hosts.live & hosts.voters) | leaders <= close:
-            return True
+        lacking = ((hosts.live & hosts.voters) | leaders) - close
         patient = now_ms - self._since_ms < self._patience_ms
         majority = 2 * len(close & hosts.voters) > len(hosts.voters)
-        return not patient and majority and hosts.leaders.get(move.target, 0) in close
+        enough = not patient and majority and hosts.leaders.get(move.target, 0) in close
+        return frozenset() if enough else lacking
+
+    def late(self, now_ms: int) -> bool:
+        """Whether a move has waited for hosts for long."""
+        move = self._table.move
+        return (move is not None and move.number == self._number and bool(self._waits_for)
+                and now_ms - self._since_ms >= self._patience_ms)
 
     def starves(self, now_ms: int) -> int:
         """The move, if a host's copy waits for room; 0: none does."""
@@ -176,12 +185,14 @@ class Mover:
         if move is None:
             return {}
         heard = {host: said.copied for host, said in self._heard.items() if said.copied.move == move.number}
+        ours = move.number == self._number
         lags = {host: _told_lag(said.lag_ms) for host, said in heard.items()}
         return {
             "move": move.number, "start": move.start.hex(), "end": move.end.hex(),
             "sources": list(move.sources), "target": move.target,
-            "step": (self.step if move.number == self._number else Step.COPYING).value,
-            "failed_switches": self.failed if move.number == self._number else 0,
+            "step": (self.step if ours else Step.COPYING).value,
+            "failed_switches": self.failed if ours else 0,
+            "waits_for": [f"{host:x}" for host in self._waits_for] if ours else [],
             "hosts": {f"{host:x}": {"whole": said.whole, "keys": said.keys, "bytes": said.size,
                                     "lag_ms": lags[host]} for host, said in sorted(heard.items())}}
 

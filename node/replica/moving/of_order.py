@@ -17,6 +17,7 @@ from cluster.order.sound import Place, sound
 from cluster.placement import Table
 from cluster.placement.changes import dropped_in
 from cluster.raft import EntryKind, Role
+from cluster.repeats import Repeats
 from cluster.wire.frames import ORDER_INDEX, STATE_WANTED
 from cluster.wire.messages import Method
 from node.links.siblings import NodeLinks
@@ -62,6 +63,7 @@ class OrderMoves(Moves):
         self._drops: set[int] = set()  # shards whose drop is committed
         self._looked_at = 0  # the record up to which
         self.lacks = self.copying.lacks
+        self._late = Repeats()
         self._handed = 0  # how often this node has given its leadership away for want of a copy
         node.clock.each_second(self.leaving.second)
         node.clock.each_second(self.second)
@@ -75,6 +77,9 @@ class OrderMoves(Moves):
         node, mover, leader = self._node, self.mover, self._role.writes.leader
         if mover is None or leader is None or not node.raft.takes_proposals:  # I23
             return
+        if mover.late(node.now_ms()) and self._late.news("", node.now_ms() / 1000):
+            facts = mover.facts()
+            log.info("a move waits for the copies of hosts", move=facts["move"], hosts=facts["waits_for"])
         if not node.upkeep.quota.closed or not (number := mover.starves(node.now_ms())):
             return
         with suppress(EtcdError):  # then the next second

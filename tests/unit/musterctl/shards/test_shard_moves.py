@@ -42,6 +42,7 @@ class Cluster:
         self.silent = 0  # looks without an answer
         self.remembers = True  # whether the host knows moves that ended
         self.lag_ms = 9  # of the second copy
+        self.waits_for: list[int] = []
 
     def change(self, take: Callable[..., Table], *words: Any) -> None:
         older, self.table = self.table, take(self.table, *words)
@@ -96,6 +97,7 @@ class Cluster:
                 target=move.target, step=1)
             going_on.copies.add(member=1, keys=7, bytes=1000, lag_ms=3)
             going_on.copies.add(member=2, keys=5, bytes=2000, lag_ms=self.lag_ms)
+            going_on.waits_for.extend(self.waits_for)
         return answer
 
     def RetireShard(self, request: Any) -> Any:
@@ -134,7 +136,7 @@ def test_a_move_is_printed_once_it_has_switched(cluster: Cluster, capsys: pytest
     assert (code, err) == (0, "")
     assert json.loads(out) == [{
         "move": 1, "key": "/a/", "range_end": "/a0", "sources": [0], "target": 1, "step": "switched",
-        "keys": 0, "bytes": 0, "hosts": 0, "lag_ms": -1, "failed_switches": 0}]
+        "keys": 0, "bytes": 0, "hosts": 0, "lag_ms": -1, "failed_switches": 0, "waits_for": []}]
     assert cluster.begun == [Move(1, b"/a/", b"/a0", (0,), 1)]
 
 
@@ -270,6 +272,20 @@ def test_progress_stands_on_lines_where_no_terminal_shows_it(
     _, _, err = run(capsys, "move", "k", "--to", "1")
     assert "move 1 is copying for 0 s: 5 keys, 1.0 kB on 2 hosts, 9 ms behind\n" in err
     assert "\r" not in err
+
+
+def test_progress_names_the_hosts_that_a_move_waits_for_after_a_while(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_moves, "_TELL_S", 0.0)
+    cluster.waits_for = [0xAF, 3]
+    assert "waits for" not in run(capsys, "move", "k", "--to", "1")[2]
+    monkeypatch.setattr(shard_moves, "_WAITS_S", 0.0)
+    assert "9 ms behind; waits for the copies of af, 3\n" in run(capsys, "move", "l", "--to", "1")[2]
+    assert run(capsys, "move", "m", "--to", "1", "--no-wait")[0] == 0
+    code, out, _ = run(capsys, "moves", "-w", "json")
+    assert code == 0
+    assert [one["waits_for"] for one in json.loads(out)] == [[], [], ["af", "3"]]
 
 
 def test_a_terminal_has_one_line_of_progress(

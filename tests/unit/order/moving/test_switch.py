@@ -326,6 +326,29 @@ def test_facts_name_each_host_that_was_heard() -> None:
                               "4": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -2}}
 
 
+def test_hosts_that_a_move_waits_for_are_named() -> None:
+    machine = Machine()
+    machine.begin(target=0)
+    machine.hear(1, 2)
+    assert machine.run(0) is Step.COPYING
+    assert machine.mover.facts()["waits_for"] == ["3"], "it is down"
+    assert not machine.mover.late(PATIENCE_MS - 1)
+    assert machine.mover.late(PATIENCE_MS)
+    machine.hear(1, 2, 3, now_ms=PATIENCE_MS)
+    assert machine.run(PATIENCE_MS) is Step.SWITCHING
+    assert machine.mover.facts()["waits_for"] == []
+    assert not machine.mover.late(PATIENCE_MS)
+
+
+def test_a_shard_without_a_leader_is_no_host_that_a_move_waits_for() -> None:
+    machine = Machine()
+    machine.begin()
+    machine.hear(1, 2, 3)
+    machine.mover.run(0, Hosts(ALL, ALL, {0: 1, 1: 1}))
+    assert machine.mover.step is Step.COPYING
+    assert machine.mover.facts()["waits_for"] == []
+
+
 def test_a_move_starves_while_a_copy_says_that_it_waits_for_room() -> None:
     machine = Machine()
     assert not machine.mover.starves(0)

@@ -131,13 +131,15 @@ def test_moves_are_told_from_the_table_and_the_leaders_facts(served: Placed) -> 
     served.end(switched=False)
     served.begin(3, b"e", END)
     copy = {"whole": True, "keys": 5, "bytes": 70, "lag_ms": 3}
-    answer = served.listed({"move": 3, "step": "pausing", "failed_switches": 2, "hosts": {"ff": copy}})
+    answer = served.listed({"move": 3, "step": "pausing", "failed_switches": 2, "hosts": {"ff": copy},
+                            "waits_for": ["ff", "1"]})
     first, second, third = answer.moves
     assert answer.last_move == 3
     assert [one.step for one in answer.moves] == [pb.Move.SWITCHED, pb.Move.CANCELLED, pb.Move.PAUSING]
     assert (first.move, first.key, first.range_end, first.sources, first.target) == (1, b"a", b"b", [0], 1)
     assert (second.copies, second.failed_switches) == ([], 0)
     assert (third.failed_switches, third.range_end) == (2, END)
+    assert third.waits_for == [255, 1]
     assert third.copies == [pb.Move.Copy(member=255, keys=5, bytes=70, whole=True, lag_ms=3)]
 
 

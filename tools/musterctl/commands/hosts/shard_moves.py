@@ -24,6 +24,7 @@ HEADER = ("MOVE", "KEY", "RANGE END", "FROM", "TO", "STEP", "KEYS", "SIZE", "LAG
 _LOOK_S = 0.1  # between two looks at a move
 _NO_ROOM = -2  # a lag: a copy waits for room on its host
 _TELL_S = 2.0  # between two lines of progress where no terminal shows them
+_WAITS_S = 10.0  # so long all hosts copy; then it is told which ones lack
 _SILENT_S = 30.0  # without an answer of any endpoint
 _AGAIN_S = 10.0  # while the leader has not applied an earlier change
 _MOST_SHARD = (1 << 16) - 1
@@ -185,6 +186,8 @@ class Following:
             told += f": {facts['keys']} keys, {si_bytes(facts['bytes'])} on {len(found.copies)} hosts"
             told += f", {facts['lag_ms']} ms behind" if facts["lag_ms"] >= 0 else ""
             told += ", and a host has no room for more: see its log" if facts["lag_ms"] == _NO_ROOM else ""
+        if facts["waits_for"] and now - self._began_s >= _WAITS_S:
+            told += f"; waits for the copies of {', '.join(facts['waits_for'])}"
         if found.failed_switches:
             told += f"; {found.failed_switches} switches failed"
         if self._on_terminal:
@@ -217,7 +220,7 @@ def _facts(found: shards_pb2.Move) -> Facts:
         "keys": min((copy.keys for copy in found.copies), default=0),
         "bytes": min((copy.bytes for copy in found.copies), default=0),
         "hosts": len(found.copies), "lag_ms": min(lags) if min(lags) < 0 else max(lags),
-        "failed_switches": found.failed_switches,
+        "failed_switches": found.failed_switches, "waits_for": [f"{host:x}" for host in found.waits_for],
     }
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster import errors
 from cluster.effects.newer import NewerRecord
@@ -15,6 +16,7 @@ from cluster.features.moves import CANCEL, cancel_body
 from cluster.placement.changes import shard_item
 from cluster.placement.table import State
 from cluster.raft import EntryKind, Role
+from cluster.repeats import Repeats
 from cluster.wire.messages import Method
 from node.replica.moving import of_order
 from node.replica.moving.of_order import OrderMoves
@@ -125,9 +127,12 @@ class Cancelling:
             raft=SimpleNamespace(takes_proposals=True), now_ms=lambda: 5, wake=self._wake,
             upkeep=SimpleNamespace(quota=SimpleNamespace(closed=True)))
         role: Any = SimpleNamespace(writes=SimpleNamespace(leader=SimpleNamespace(execute=self._execute)))
-        mover: Any = SimpleNamespace(starves=lambda now_ms: 7)
+        mover: Any = SimpleNamespace(
+            starves=lambda now_ms: 7, late=lambda now_ms: now_ms < 10,
+            facts=lambda: {"move": 7, "waits_for": ["2", "3"]})
         self.moves = OrderMoves.__new__(OrderMoves)
         self.moves._node, self.moves._role, self.moves.mover = node, role, mover
+        self.moves._late = Repeats()
 
     def _wake(self) -> None:
         self.woken += 1
@@ -161,3 +166,15 @@ def test_else_it_waits(change: Callable[[Any], None]) -> None:
     change(world.moves)
     world.moves.second()
     assert not world.executed
+
+
+def test_that_a_move_waits_for_hosts_is_told_once_a_minute() -> None:
+    world = Cancelling()
+    world.moves._node.upkeep.quota.closed = False  # type: ignore[attr-defined]
+    with capture_logs() as logs:
+        for _ in range(3):
+            world.moves.second()
+        world.moves._node.now_ms = lambda: 60_005  # type: ignore[method-assign]
+        world.moves.second()
+    assert logs == [{"event": "a move waits for the copies of hosts", "log_level": "info", "move": 7,
+                     "hosts": ["2", "3"]}]
