@@ -65,6 +65,8 @@ And where no step goes, on purpose as well:
 * ``--client-cert-allowed-cn`` and ``-hostname`` refuse everybody where no certificate is asked for, and
   ``--auto-tls`` keeps ``--client-cert-auth`` and ``--trusted-ca-file``; etcd passes over these;
 * ``--cipher-suites`` without the suites that Go's HTTP/2 wants is served; etcd ends at its start;
+* a TLS session is resumed with TLS 1.2 alone, at the front that made it, until a file of certificates
+  changes. etcd gives tickets, by which a client resumes though its signer is trusted no more;
 * ``--memory-mlock`` locks all memory of a host's processes, in etcd the map of the database alone;
 * ``etcd_mvcc_{put,delete,range,txn}_total`` count clients' requests, in etcd operations inside too;
 * a server that is stopped in order exits with 0; etcd ends itself by the signal.
