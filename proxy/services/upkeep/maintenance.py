@@ -247,8 +247,8 @@ class _Moving:
 
 
 class _MoveLeader:
-    """The leader of shard 0, asked at its own host, hands over; with ``--leader-placement`` the other shards'
-    leaders follow. The answer comes once this host knows the new leader."""
+    """The leader of shard 0, asked at its own host or by a proxy, hands over; with ``--leader-placement`` the
+    other shards' leaders follow. The answer comes once this front's node, or a proxy, knows of it."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -257,10 +257,10 @@ class _MoveLeader:
 
     def handle(self, call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         context = self._context
-        home = context.router.routes[0].home
-        if home is None or not context.router.has_leader:
+        own, home = context.common.member_id, context.router.routes[0].home
+        if not context.router.has_leader or (own and home is None):
             raise EtcdError(errors.NOT_LEADER)
-        target = request.targetID if home.leader == context.common.member_id else None
+        target = request.targetID if home is None or home.leader == own else None
         context.router.ask(
             call, Method.TRANSFER_LEADER, (target or _NOBODY).to_bytes(8, "little"), 0, stats,
             self._told, target)

@@ -39,10 +39,10 @@ class Methods:
 
 
 class Served:
-    """A front with its services, host 1's node leading."""
+    """A front with its services, host 1's node leading. ``own``: the front's host; a proxy's is 0."""
 
-    def __init__(self, leader: int = 1, shards: int = 1) -> None:
-        self.net = Net(shards=shards)
+    def __init__(self, leader: int = 1, shards: int = 1, own: int = 1) -> None:
+        self.net = Net(own=own, shards=shards)
         if leader:
             self.net.started(leader)
         if not leader:

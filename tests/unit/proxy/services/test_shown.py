@@ -324,6 +324,21 @@ def test_a_backup_whose_client_has_gone_is_not_begun_late() -> None:
     assert behind.served.count("etcdserverpb.Maintenance", "Snapshot", int(Code.CANCELED)) == 1
 
 
+def test_a_proxy_sends_the_wish_to_move_leadership_to_the_leader() -> None:
+    """It has no node that could lead, so who leads is asked, as for any other request."""
+    served = Served(leader=2, own=0)
+    net, leader = served.net, served.node
+    call = served.call("MoveLeader", pb.MoveLeaderRequest(targetID=3))
+    (asked,) = leader.take(Method.TRANSFER_LEADER)
+    assert int.from_bytes(asked.body, "little") == 3
+    leader.ok(asked)
+    net.pass_time(0.2)
+    assert call.status is None
+    net.lead(3, 2)
+    net.pass_time(0.2)
+    assert call.status == (0, "")
+
+
 def test_leadership_has_moved_once_this_hosts_node_knows() -> None:
     """A status right after it names the new leader."""
     served = Served()
