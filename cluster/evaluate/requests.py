@@ -15,8 +15,6 @@ from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import plain_put, validate
-from cluster.evaluate.reading.ranges import RangeRead
-from cluster.evaluate.reading.rows import read_all
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns import transactions as txn_eval
 from cluster.evaluate.txns.compares import Turn
@@ -77,23 +75,6 @@ def txn(view: View, request: bytes, max_ops: int, weigh: txn_eval.Weigh | None =
     message: Any = parse(pb.TxnRequest.FromString, request)
     validate.check_txn(message, max_ops)
     return txn_eval.txn(view, message, weigh, turn)
-
-
-def range_(view: View, request: bytes) -> bytes:
-    """RangeRequest, at once and whole: the response after its header."""
-    message: Any = parse(pb.RangeRequest.FromString, request)
-    validate.check_range(message)
-    if message.revision > 0:
-        check_revision(view, message.revision)
-    return read_all(view, RangeRead(message))
-
-
-def check_revision(view: View, revision: int) -> None:
-    """Whether the view can be read at ``revision``. EtcdError."""
-    if revision > view.revision:
-        raise EtcdError(errors.FUTURE_REV)
-    if revision < view.compact_revision:
-        raise EtcdError(errors.COMPACTED)
 
 
 @answered

@@ -16,7 +16,6 @@ from cluster.errors import EtcdError
 from cluster.evaluate.spans import Intervals
 from cluster.evaluate.steps import STEP_OPS, Steps, finish
 from cluster.pb import rpc_pb2 as pb
-from cluster.wire.messages import Method
 
 _SORT_ORDERS = 3  # NONE, ASCEND, DESCEND
 _SORT_TARGETS = 5  # KEY, VERSION, CREATE, MOD, VALUE
@@ -56,18 +55,6 @@ def malformed(reason: str) -> EtcdError:
     # Go's words
     reason = "string field contains invalid UTF-8" if "UTF-8" in reason else "unexpected EOF"
     return errors.MALFORMED_REQUEST.error(reason=reason)
-
-
-def check(method: int, body: bytes, max_txn_ops: int) -> None:
-    """Check one request's body by its method; methods without static rules pass. EtcdError."""
-    if method == Method.PUT:
-        check_put(parse(pb.PutRequest.FromString, body))
-    elif method in (Method.RANGE, Method.RANGE_STREAM):
-        check_range(parse(pb.RangeRequest.FromString, body))
-    elif method == Method.DELETE_RANGE:
-        check_delete_range(parse(pb.DeleteRangeRequest.FromString, body))
-    elif method in (Method.TXN, Method.READ_TXN):
-        check_txn(parse(pb.TxnRequest.FromString, body), max_txn_ops)
 
 
 def check_alarm(request: Message) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.evaluate.spans import inverted
-from cluster.evaluate.steps import STEP_BYTES, Steps, finish
+from cluster.evaluate.steps import STEP_BYTES, Steps
 from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Version, View
 
@@ -81,8 +81,3 @@ def range_pieces(view: View, read: RangeRead, left: list[int] | None = None) -> 
             yield
     yield from read.ending()
     return read.take_parts()
-
-
-def read_all(view: View, read: RangeRead) -> bytes:
-    """A Range's whole response after the header, at ``read.revision``."""
-    return b"".join(finish(range_pieces(view, read)))

@@ -12,11 +12,10 @@ import grpc
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate import validate
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
-from tests.unit.semantics.memory import MemoryShard
+from tests.unit.semantics.memory import MemoryShard, check_body
 
 from .steps import Step
 
@@ -161,7 +160,7 @@ class MemoryEndpoint:
                 return self._lease(step)
             body = step.request.SerializeToString()
             method = self._METHODS[step.rpc]
-            validate.check(method, body, 128)
+            check_body(method, body, 128)
             revision, tail = self.shard.execute(method, body)
             response = _UNARY[step.rpc][1].FromString(tail)
             response.header.revision = revision

@@ -7,13 +7,20 @@ It applies records as a replica does, so a test through it checks the items and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
+from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
-from cluster.evaluate.reading.ranges import Fields
+from cluster.evaluate import validate
+from cluster.evaluate.reading.ranges import Fields, RangeRead
+from cluster.evaluate.reading.rows import range_pieces
 from cluster.evaluate.spans import holds
-from cluster.evaluate.view import Current, Outcome
+from cluster.evaluate.steps import finish
+from cluster.evaluate.validate import parse
+from cluster.evaluate.view import Current, Outcome, View
+from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import tombstone, varint
 
@@ -70,7 +77,7 @@ class MemoryShard:
     def execute(self, method: int, body: bytes, max_ops: int = 128) -> tuple[int, bytes]:
         """Evaluate and apply: ``(header revision, response after the header)``. EtcdError."""
         if method == Method.RANGE:
-            return self.revision, evaluate.range_(self, body)
+            return self.revision, range_(self, body)
         if method == Method.PUT:
             outcome = evaluate.put(self, body)
         elif method == Method.DELETE_RANGE:
@@ -158,6 +165,34 @@ class MemoryShard:
                 assert not lease or lease in self.leases  # I15
                 self.history.setdefault(key, []).append((self.revision, kv))
                 self.events.append((self.revision, 0, key, kv))
+
+
+def read_all(view: View, read: RangeRead) -> bytes:
+    """A Range's whole response after the header, at ``read.revision``."""
+    return b"".join(finish(range_pieces(view, read)))
+
+
+def range_(view: View, request: bytes) -> bytes:
+    """RangeRequest, at once and whole: the response after its header. EtcdError."""
+    message: Any = parse(pb.RangeRequest.FromString, request)
+    validate.check_range(message)
+    if message.revision > view.revision:
+        raise EtcdError(errors.FUTURE_REV)
+    if 0 < message.revision < view.compact_revision:
+        raise EtcdError(errors.COMPACTED)
+    return read_all(view, RangeRead(message))
+
+
+def check_body(method: int, body: bytes, max_ops: int) -> None:
+    """What a front checks of a request's body. EtcdError."""
+    if method == Method.PUT:
+        validate.check_put(parse(pb.PutRequest.FromString, body))
+    elif method == Method.RANGE:
+        validate.check_range(parse(pb.RangeRequest.FromString, body))
+    elif method == Method.DELETE_RANGE:
+        validate.check_delete_range(parse(pb.DeleteRangeRequest.FromString, body))
+    elif method == Method.TXN:
+        validate.check_txn(parse(pb.TxnRequest.FromString, body), max_ops)
 
 
 def refusal(call: Callable[[], object]) -> EtcdError:

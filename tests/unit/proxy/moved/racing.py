@@ -11,7 +11,6 @@ from typing import Any
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import RangeRead
-from cluster.evaluate.reading.rows import read_all
 from cluster.evaluate.view import Current
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Table
@@ -24,7 +23,7 @@ from node.serving.reads import Reads
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request
 from tests.unit.proxy.test_services import Methods
-from tests.unit.semantics.memory import MemoryShard
+from tests.unit.semantics.memory import MemoryShard, read_all
 from tools.muster.joined import NearNode
 
 SHARDS = 3

@@ -12,7 +12,6 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import RangeRead
-from cluster.evaluate.reading.rows import read_all
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import READ, Method, Status
@@ -20,7 +19,7 @@ from proxy.services.table import register_all
 from proxy.spanning.range_txns import RangeTxn
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.test_services import Methods
-from tests.unit.semantics.memory import MemoryShard
+from tests.unit.semantics.memory import MemoryShard, read_all
 
 SHARDS = 3
 PLACEMENT = Placement(SHARDS, 2)

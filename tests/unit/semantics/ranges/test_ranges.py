@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import errors
-from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import (
     Fields,
     RangeRead,
@@ -20,7 +19,7 @@ from cluster.evaluate.reading.ranges import (
 from cluster.pb import kv_pb2
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.protobuf import key_value
-from tests.unit.semantics.memory import MemoryShard, refusal
+from tests.unit.semantics.memory import MemoryShard, range_, refusal
 from tests.unit.semantics.model import Model
 
 Row = tuple[bytes, bytes]
@@ -178,14 +177,14 @@ def test_ranges_are_refused_in_etcds_order(fields: dict[str, Any], kind: errors.
     shard = MemoryShard()
     shard.revision, shard.compact_revision = 11, 5
     body = pb.RangeRequest(**fields).SerializeToString()
-    assert refusal(lambda: evaluate.range_(shard, body)).kind == kind
+    assert refusal(lambda: range_(shard, body)).kind == kind
 
 
 @pytest.mark.parametrize("revision", [-1, 0, 5, 11])
 def test_revisions_from_the_compacted_one_on_can_be_read(revision: int) -> None:
     shard = MemoryShard()
     shard.revision, shard.compact_revision = 11, 5
-    assert evaluate.range_(shard, pb.RangeRequest(key=b"k", revision=revision).SerializeToString()) == b""
+    assert range_(shard, pb.RangeRequest(key=b"k", revision=revision).SerializeToString()) == b""
 
 
 def test_bytes_that_are_no_range_are_refused() -> None:

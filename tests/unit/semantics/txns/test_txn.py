@@ -14,7 +14,7 @@ from cluster.grain import GRAIN
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
-from tests.unit.semantics.memory import MemoryShard, refusal
+from tests.unit.semantics.memory import MemoryShard, check_body, refusal
 
 PAUSE = (b"", b"")
 
@@ -113,10 +113,10 @@ def test_transactions_are_nested_as_deep_as_an_answer_can_be_read(depth: int, re
         response = b"\x22" + varint(len(answer)) + answer
         answer = b"\x1a" + varint(len(response)) + response
     if refused:
-        error = refusal(lambda: validate.check(Method.TXN, body, 128))
+        error = refusal(lambda: check_body(Method.TXN, body, 128))
         assert error.kind == errors.TOO_MANY_OPS
     else:
-        validate.check(Method.TXN, body, 128)
+        check_body(Method.TXN, body, 128)
         pb.TxnResponse.FromString(answer)
 
 
@@ -326,10 +326,10 @@ def test_one_change_is_logged_as_itself() -> None:
 def test_bodies_that_are_no_message_are_refused() -> None:
     for method in (Method.PUT, Method.RANGE, Method.DELETE_RANGE, Method.TXN):
         assert (
-            refusal(lambda method=method: validate.check(method, b"\xff", 128)).kind
+            refusal(lambda method=method: check_body(method, b"\xff", 128)).kind
             == errors.MALFORMED_REQUEST
         )  # type: ignore[misc]
-    validate.check(Method.COMPACT, b"", 128)
+    check_body(Method.COMPACT, b"", 128)
 
 
 @pytest.mark.parametrize(
