@@ -109,8 +109,6 @@ MESSAGE_TOO_LARGE = _kind(
 LEASE_NOT_FOUND = _kind(20, Code.NOT_FOUND, "LeaseNotFound", "etcdserver: requested lease not found")
 LEASE_EXIST = _kind(21, Code.FAILED_PRECONDITION, "LeaseExist", "etcdserver: lease already exists")
 LEASE_TTL_TOO_LARGE = _kind(22, Code.OUT_OF_RANGE, "LeaseTTLTooLarge", "etcdserver: too large lease TTL")
-NOT_PRIMARY_LESSOR = _kind(23, Code.UNKNOWN, "NotPrimaryLessor", "not a primary lessor")
-REQUEST_CANCELLED = _kind(24, Code.UNKNOWN, "RequestCancelled", "etcdserver: request cancelled")
 
 # Watch
 WATCH_CANCELED = _kind(30, Code.CANCELED, "WatchCanceled", "etcdserver: watch canceled")
@@ -132,8 +130,6 @@ LEARNER_NOT_READY = _kind(
 TOO_MANY_LEARNERS = _kind(
     47, Code.FAILED_PRECONDITION, "TooManyLearners", "etcdserver: too many learner members in cluster")
 UNHEALTHY = _kind(48, Code.UNAVAILABLE, "Unhealthy", "etcdserver: unhealthy cluster")
-CLUSTER_ID_MISMATCH = _kind(
-    49, Code.FAILED_PRECONDITION, "ClusterIDMismatch", "etcdserver: cluster ID mismatch")
 NOT_SUPPORTED_FOR_LEARNER = _kind(
     50, Code.FAILED_PRECONDITION, "NotSupportedForLearner", "etcdserver: rpc not supported for learner")
 # what an etcd before 3.6 says: its clients ask another host then
@@ -150,9 +146,6 @@ LEADER_TRANSFER_TIMEOUT = _kind(
 # muster's own
 UNKNOWN_ALARM = _kind(70, Code.INVALID_ARGUMENT, "UnknownAlarm", "etcdserver: unknown alarm request")
 CORRUPT = _kind(63, Code.DATA_LOSS, "Corrupt", "etcdserver: corrupt cluster")
-CLUSTER_VERSION_UNAVAILABLE = _kind(
-    64, Code.FAILED_PRECONDITION, "ClusterVersionUnavailable",
-    "etcdserver: cluster version not found during downgrade")
 WRONG_DOWNGRADE_VERSION_FORMAT = _kind(
     65, Code.INVALID_ARGUMENT, "WrongDowngradeVersionFormat",
     "etcdserver: wrong downgrade target version format")
@@ -170,26 +163,14 @@ BACKUP_UNFIT = _kind(71, Code.UNAVAILABLE, "BackupUnfit", "a backup could not be
 
 # Availability
 NO_LEADER = _kind(80, Code.UNAVAILABLE, "NoLeader", "etcdserver: no leader")
-LEADER_CHANGED = _kind(81, Code.UNAVAILABLE, "LeaderChanged", "etcdserver: leader changed")
-NOT_CAPABLE = _kind(82, Code.FAILED_PRECONDITION, "NotCapable", "etcdserver: not capable")
 STOPPED = _kind(83, Code.UNAVAILABLE, "Stopped", "etcdserver: server stopped")
 TIMEOUT = _kind(84, Code.UNAVAILABLE, "Timeout", "etcdserver: request timed out")
 TIMEOUT_DUE_TO_LEADER_FAIL = _kind(
     85, Code.UNAVAILABLE, "TimeoutDueToLeaderFail",
     "etcdserver: request timed out, possibly due to previous leader failure")
-TIMEOUT_DUE_TO_CONNECTION_LOST = _kind(
-    86, Code.UNAVAILABLE, "TimeoutDueToConnectionLost",
-    "etcdserver: request timed out, possibly due to connection lost")
-TIMEOUT_WAIT_APPLIED_INDEX = _kind(
-    87, Code.UNAVAILABLE, "TimeoutWaitAppliedIndex",
-    "etcdserver: request timed out, waiting for the applied index took too long")
 CONTEXT_DEADLINE_EXCEEDED = _kind(
     88, Code.DEADLINE_EXCEEDED, "ContextDeadlineExceeded", "context deadline exceeded")
 CONTEXT_CANCELED = _kind(89, Code.CANCELED, "ContextCanceled", "context canceled")
-PROPOSAL_DROPPED = _kind(90, Code.UNKNOWN, "ProposalDropped", "raft proposal dropped")
-CANCELED = _kind(91, Code.CANCELED, "Canceled", "etcdserver: request canceled")
-DEADLINE_EXCEEDED = _kind(
-    92, Code.DEADLINE_EXCEEDED, "DeadlineExceeded", "etcdserver: context deadline exceeded")
 INVALID_CLIENT_API_VERSION = _kind(
     93, Code.INVALID_ARGUMENT, "InvalidClientAPIVersion", "etcdserver: invalid client api version")
 

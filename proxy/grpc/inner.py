@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cluster.errors import EtcdError
+from cluster.errors import UNKNOWN_METHOD, EtcdError
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.machine import Tracer
 from proxy.grpc import wire
@@ -93,7 +93,7 @@ class InnerCall:
             self.finish(refusal.code, refusal.text)
         elif handler is None:
             service, _, method = path[1:].partition("/")
-            self.finish(wire.UNIMPLEMENTED, f"unknown method {method} for service {service}")
+            self.finish(wire.UNIMPLEMENTED, UNKNOWN_METHOD.text.format(method=method, service=service))
         elif callable(handler):
             self._guarded(lambda: handler(self, request or b""))  # type: ignore[arg-type]
         else:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.errors import INVALID_CLIENT_API_VERSION, EtcdError
+from cluster.errors import INVALID_CLIENT_API_VERSION, UNKNOWN_METHOD, UNKNOWN_SERVICE, EtcdError
 from cluster.histogram import Histogram
 from cluster.machine import Tracer
 from proxy.grpc import wire
@@ -191,11 +191,10 @@ class Registry:
             if headers.path[:1] != b"/" or not slash:
                 return _refused(wire.UNIMPLEMENTED, f"malformed method name: {wire.quote(headers.path)}")
             if service in self._services:
-                return _refused(
-                    wire.UNIMPLEMENTED,
-                    f"unknown method {wire.text_of(method)} for service {wire.text_of(service)}",
-                )
-            return _refused(wire.UNIMPLEMENTED, f"unknown service {wire.text_of(service)}")
+                return _refused(wire.UNIMPLEMENTED, UNKNOWN_METHOD.text.format(
+                    method=wire.text_of(method), service=wire.text_of(service)))
+            return _refused(
+                wire.UNIMPLEMENTED, UNKNOWN_SERVICE.text.format(service=wire.text_of(service)))
         encoding = headers.field(b"grpc-encoding")
         if encoding not in (b"identity", b"gzip", b""):
             return _refused(

@@ -9,6 +9,7 @@ import zlib
 from struct import Struct
 from typing import Any
 
+from cluster.errors import MESSAGE_TOO_LARGE
 from proxy.http.http2 import encode_block
 from proxy.http.http2.frames import DATA, END_HEADERS, END_STREAM, HEADERS
 
@@ -100,7 +101,7 @@ def split_messages(buffer: bytearray, limit: int) -> list[bytes]:
 
 
 def too_large(size: int, limit: int) -> str:
-    return f"grpc: received message larger than max ({size} vs. {limit})"
+    return MESSAGE_TOO_LARGE.text.format(size=size, limit=limit)
 
 
 def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:

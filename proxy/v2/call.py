@@ -11,8 +11,6 @@ from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.gateway.encode import text
 from proxy.http.requests import JSON, Headers, HttpRequest
 
-_NEVER_LOGGED = frozenset((errors.CONTEXT_DEADLINE_EXCEEDED.number, errors.DEADLINE_EXCEEDED.number))
-
 
 class HttpCall:
     """What ``proxy.routing`` needs of a call. It has no user of version 3."""
@@ -96,4 +94,4 @@ class _Made:
 
 def told(error: EtcdError) -> str:
     """The text of a cluster's error; version 2 has no clients' deadlines."""
-    return errors.TIMEOUT.text if error.kind.number in _NEVER_LOGGED else error.text
+    return errors.TIMEOUT.text if error.kind is errors.CONTEXT_DEADLINE_EXCEEDED else error.text
