@@ -37,6 +37,8 @@ And where no step goes, on purpose as well:
   shards. ``X-Raft-Term`` of version 2 is one more than ``raft_term`` of version 3;
 * a new tree of version 2 begins at index 4 with any number of hosts, in etcd at 2n+2; starts and changes of
   members take no index;
+* the JSON gateway reads a number or an enum's name out of a string as JSON unescapes it, so ``"\\u0031"`` is
+  1; etcd takes what stands between the quotes as it is, and refuses that;
 * an alarm or a permission whose type has no name is refused; etcd keeps it, or its process ends;
 * a role has one permission for a range: granting it again changes its type. etcd looks at the first
   permission with that key alone, so it may add the range once more, and keep the stronger type;
