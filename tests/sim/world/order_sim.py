@@ -429,6 +429,8 @@ class Simulation(World):
             process = self.nodes.get((host, shard))
             if not (process is not None and process.alive) and host not in self.ended:
                 self.start_node(host, shard)
+            if host not in self.hosts:
+                return  # as it started it heard that it was removed
         if not self.fronts[host].alive and host not in self.ended:
             self.start_front(host)
 
