@@ -86,13 +86,14 @@ def pending(
     request: bytes, end: int, current: Current | Version | None, revision: int
 ) -> tuple[Version, int, bytes, bytes]:
     """The key's version at a pending revision, the item's kind, and the KeyValue before and after its
-    revisions, of a request with a value whose key ends at ``end``. The version has no KeyValue (D6)."""
+    revisions, of a request with a value whose key ends at ``end``. The version has the latter part alone:
+    see ``cluster.order.leading.bound``."""
     if current is None:
-        version = version_of((revision, revision, 1, 0, b""))
-        return version, _PUT_NEW, request[:end], b"\x20\x01\x2a" + request[end + 1 :]
+        tail = b"\x20\x01\x2a" + request[end + 1 :]
+        return version_of((revision, revision, 1, 0, tail)), _PUT_NEW, request[:end], tail
     create, number = current[0], current[2] + 1
     tail = (_versions[number] if number < 1024 else b"\x20%b\x2a" % varint(number)) + request[end + 1 :]
-    version = version_of((create, revision, number, 0, b""))
+    version = version_of((create, revision, number, 0, tail))
     if create < _PENDING:
         return version, _PUT, b"%b\x10%b" % (request[:end], varint(create)), tail
     return version, _PUT_REF, request[:end], tail

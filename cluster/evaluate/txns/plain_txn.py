@@ -35,6 +35,7 @@ Said = tuple[int, bytes | None, bytes, bytes]
 
 _TARGETS = (VERSION, CREATE, MOD, VALUE, LEASE)  # by Compare.CompareTarget
 _GIVEN = (0x20, 0x28, 0x30, 0x3A, 0x40)  # tag of the field that a target is compared with
+Known = Callable[[bytes | None], bytes | None]
 ABSENT = Current(0, 0, 0, 0)
 # values of single keys that compares have read: so many are kept, one of them larger than that
 _KEPT, _KEPT_BYTES = 32, 32 << 10
@@ -327,9 +328,11 @@ def _branch(view: View, plain: Plain) -> tuple[bool, list[Op]]:
 ANY_BYTES = 1 << 62
 
 
-def run(view: View, plain: Plain, most_bytes: int = ANY_BYTES) -> tuple[Outcome, Callable[[int], bytes]]:
+def run(
+    view: View, plain: Plain, most_bytes: int = ANY_BYTES, known: Known | None = None,
+) -> tuple[Outcome, Callable[[int], bytes]]:
     """What it does, but for the outcome's tail, and how to make that out of the revision before it.
-    EtcdError, and Large: its gets show more than ``most_bytes``."""
+    EtcdError, and Large: its gets show more than ``most_bytes``. ``known``: see :func:`answer`."""
     succeeded, ops = _branch(view, plain)
     items: list[bytes] = []
     writes: list[tuple[bytes, Version | None]] = []
@@ -343,13 +346,15 @@ def run(view: View, plain: Plain, most_bytes: int = ANY_BYTES) -> tuple[Outcome,
             current = view.current(key)
             if current is None:
                 item, create, version, own = _ITEM_PUT_NEW, revision, 1, _OWN_NEW
-                tail = b"\x20\x01" + value
+                created, tail = b"", b"\x20\x01" + value
             else:
                 item, create, version, own = _ITEM_PUT_REF, current[0], current[2] + 1, _OWN
                 tail = b"\x20" + varint(version) + value
+                created = b"\x10" + varint(create)
                 if create < _PENDING:
                     item = _ITEM_PUT
-                    head += b"\x10" + varint(create)
+                    head += created
+                    created = b""
             if lease:
                 tail += b"\x30" + varint(lease)
             kv = _own_kv(own, head, mod, tail)
@@ -358,7 +363,7 @@ def run(view: View, plain: Plain, most_bytes: int = ANY_BYTES) -> tuple[Outcome,
                 _pack_put(item, _PUT_FIXED + head_len + len(tail), len(key), head_len, lease) + head + tail
             )
             writes.append((key, version_of((create, revision, version, lease, kv))))
-            written[key] = own, kv, head, tail
+            written[key] = own, kv, head + created, tail
             said.append(_SAID_PUT)
         elif kind == GET:
             if lease:  # a revision: the state before the transaction
@@ -376,7 +381,7 @@ def run(view: View, plain: Plain, most_bytes: int = ANY_BYTES) -> tuple[Outcome,
             said.append((DELETE, b"\x10\x01", b"", b""))
         else:
             said.append((DELETE, None, b"", b""))
-    late = partial(answer, succeeded, said, revision)
+    late = partial(answer, succeeded, said, revision, known=known)
     if not items:
         return Outcome(b"", False, b"", writes, revision - 1), late
     return Outcome(items[0] if len(items) == 1 else records.txn(items), True, b"", writes, revision), late
@@ -386,9 +391,11 @@ def _own_kv(own: int, head: bytes, mod: bytes, tail: bytes) -> bytes:
     return b"%b\x18%b%b" % (head, mod, tail) if own == _OWN else b"%b\x10%b\x18%b%b" % (head, mod, mod, tail)
 
 
-def answer(succeeded: bool, said: list[Said], evaluated_at: int, before: int) -> bytes:
+def answer(
+    succeeded: bool, said: list[Said], evaluated_at: int, before: int, known: Known | None = None,
+) -> bytes:
     """The TxnResponse after its header, once the revision ``before`` the transaction is known. It was
-    evaluated as if its own were ``evaluated_at``."""
+    evaluated as if its own were ``evaluated_at``. ``known``: of a row with pending revisions."""
     parts: list[bytes] = [b"\x10\x01"] if succeeded else []
     own_header = _header(before + 1)
     # what an operation's own header says: the transaction's revision once it has changed something
@@ -407,6 +414,8 @@ def answer(succeeded: bool, said: list[Said], evaluated_at: int, before: int) ->
         else:
             if kind != GET and before + 1 != evaluated_at:
                 kv = _own_kv(kind, head, varint(before + 1), tail)
+            if known is not None:
+                kv = known(kv)
             if kv is None:
                 parts.append(b"\x1a%b\x0a%b%b" % (_SMALL[len(header) + 2], _SMALL[len(header)], header))
             else:

@@ -9,16 +9,22 @@ from typing import Any
 
 from cluster.effects.records import PENDING_REVISION
 from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
+from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Intervals, Span
 from cluster.evaluate.txns.plain_txn import GET, MOD, PUT, Plain
 from cluster.evaluate.view import Current, Version
+from cluster.order.leading.bound import Bound, pending_row
 from cluster.order.prepare import Row
 
 _CREATE, _MOD = 1, 2  # Compare.CompareTarget
 
 
 class Blocked(Exception):
-    """It must show or compare what is pending: run it again once that is applied."""
+    """It must compare what is pending, or the like: run it again once that is applied."""
+
+
+class ShowsPending(Blocked):
+    """It shows what is pending: run it on :class:`Rows`, or on a :class:`Recorder`."""
 
 
 class Elsewhere(Exception):
@@ -33,22 +39,46 @@ class PendingOverlay(Overlay):
         self.revision = PENDING_REVISION  # counts up: different pending effects stay different
 
     def get(self, key: bytes) -> bytes | None:
-        """The live key's KeyValue; Blocked if it is pending."""
+        """The live key's KeyValue; ShowsPending if it is pending."""
         pending = self._writes.get(key)
         if pending is None:
             return self._applied(key)
         if pending[1] is None:
             return None
-        raise Blocked
+        raise ShowsPending
+
+    def row(self, key: bytes) -> bytes | None:
+        """As :meth:`get`; what is pending has its pending revisions."""
+        pending = self._writes.get(key)
+        if pending is None:
+            return self._applied(key)
+        if pending[1] is None:
+            return None
+        row = pending_row(key, pending[1])
+        self.read += len(row)
+        return row
+
+    def rows(self, start: bytes, end: bytes) -> Iterator[Row]:
+        """As :meth:`scan` of what is live; what is pending has its pending revisions."""
+        rows, keys = self._rows(start, end), self.written_in((start, end))
+        if not keys:
+            return rows
+        writes = self._writes
+
+        def written(key: bytes) -> Version | None:
+            version = writes[key][1]
+            return None if version is None else version._replace(kv=pending_row(key, version))
+
+        return merged(rows, keys, written)
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
-        """Live rows of a range; Blocked if any of it is pending, Elsewhere above the applied revision."""
+        """Live rows of a range; ShowsPending if any is pending, Elsewhere above the applied revision."""
         if revision:
             if revision > self._store.revision:
                 raise Elsewhere
             return self._store.scan(start, end, revision, LOOK)
         if self.touches(start, end):
-            raise Blocked
+            raise ShowsPending
         return self._store.scan(start, end, 0, LOOK)
 
     def changing(self, span: Span) -> Sequence[bytes]:
@@ -84,6 +114,18 @@ class PendingOverlay(Overlay):
         return True
 
 
+class Rows:
+    """The same state; rows that are pending have their pending revisions."""
+
+    __slots__ = (
+        "compact_revision", "count", "current", "get", "lease_exists", "lease_keys", "revision", "scan")
+
+    def __init__(self, base: PendingOverlay) -> None:
+        self.revision, self.compact_revision = base.revision, base.compact_revision
+        self.current, self.get, self.scan, self.count = base.current, base.row, base.scan, base.count
+        self.lease_exists, self.lease_keys = base.lease_exists, base.lease_keys
+
+
 class Recorder:
     """Records what a transaction read, so that its answer can be made again at known revisions."""
 
@@ -108,13 +150,15 @@ class Recorder:
 
     def get(self, key: bytes) -> bytes | None:
         if key not in self._gets and self._base is not None:
-            self._gets[key] = self._base.get(key)
+            self._gets[key] = self._base.row(key)
         return self._gets[key]
 
     def scan(self, start: bytes, end: bytes, revision: int = 0) -> Iterator[Row]:
         wanted = (start, end, revision)
         if wanted not in self._scans and self._base is not None:
-            self._scans[wanted] = [], self._base.scan(start, end, revision)
+            base = self._base
+            rows = base.scan(start, end, revision) if revision else base.rows(start, end)
+            self._scans[wanted] = [], rows
         return _recorded(*self._scans[wanted])
 
     def count(self, start: bytes, end: bytes) -> int:
@@ -130,9 +174,14 @@ class Recorder:
     def lease_keys(self, lease: int) -> list[bytes]:
         raise NotImplementedError("a transaction revokes no lease")
 
-    def replay(self, revision: int) -> Recorder:
+    def replay(self, revision: int, bound: Bound) -> Recorder:
+        """The same at known revisions; its own is the one after ``revision``."""
         self._base = None
-        self._scans = {wanted: (rows, iter(())) for wanted, (rows, _) in self._scans.items()}
+        row = bound.row
+        self._currents = {key: bound.current(current) for key, current in self._currents.items()}
+        self._gets = {key: row(kv) for key, kv in self._gets.items()}
+        self._scans = {wanted: ([(key, row(kv) or b"") for key, kv in rows], iter(()))
+                       for wanted, (rows, _) in self._scans.items()}
         self.revision = revision
         return self
 
@@ -149,34 +198,24 @@ def _recorded(rows: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
         at += 1
 
 
-def shows_rows(request: Any) -> bool:
-    for op in (*request.success, *request.failure):
-        kind = op.WhichOneof("request")
-        if kind == "request_range" or (kind == "request_put" and op.request_put.prev_kv) or (
-            kind == "request_delete_range" and op.request_delete_range.prev_kv
-        ) or (kind == "request_txn" and shows_rows(op.request_txn)):
-            return True
-    return False
-
-
-def check_plain(view: PendingOverlay, plain: Plain) -> None:
-    """As :func:`check_undecidable`, of a transaction of single keys."""
+def check_plain(view: PendingOverlay, plain: Plain) -> bool:
+    """As :func:`check_undecidable`, of a transaction of single keys; whether it may read back a put of
+    its own to a pending key."""
     applied = view.applied.revision
     for key, at, _, given in plain.compare:
         if at <= MOD and given > applied and view.touches(key, b""):  # type: ignore[operator]  # a number
             raise Blocked
     ops = plain.success + plain.failure
-    if any(op[0] == GET for op in ops):
-        for op in ops:
-            if op[0] == PUT and view.touches(op[1], b""):
-                raise Blocked
-            if op[4] > applied and op[0] == GET:
-                raise Elsewhere
+    if not any(op[0] == GET for op in ops):
+        return False
+    if any(op[4] > applied and op[0] == GET for op in ops):
+        raise Elsewhere
+    return any(op[0] == PUT and view.touches(op[1], b"") for op in ops)
 
 
-def check_undecidable(view: PendingOverlay, request: Any, shows: bool) -> None:
+def check_undecidable(view: PendingOverlay, request: Any) -> None:
     """Blocked for what a pending revision leaves open, Elsewhere for a range above the applied one, also an
-    empty one, which nothing reads. ``shows``: whether its answer can hold KeyValues."""
+    empty one, which nothing reads."""
     applied = view.applied.revision
     for compare in request.compare:
         given = compare.mod_revision if compare.target == _MOD else (
@@ -185,9 +224,13 @@ def check_undecidable(view: PendingOverlay, request: Any, shows: bool) -> None:
             raise Blocked
     for op in (*request.success, *request.failure):
         kind = op.WhichOneof("request")
-        if kind == "request_put" and shows and view.touches(op.request_put.key, b""):
-            raise Blocked  # a row read back would show a pending creation
-        if kind == "request_range" and op.request_range.revision > applied:
-            raise Elsewhere
-        if kind == "request_txn":
-            check_undecidable(view, op.request_txn, shows)
+        if kind == "request_range":
+            range_ = op.request_range
+            if range_.revision > applied:
+                raise Elsewhere
+            given = max(range_.min_mod_revision, range_.max_mod_revision,
+                        range_.min_create_revision, range_.max_create_revision)
+            if given > applied and view.touches(range_.key, range_.range_end):
+                raise Blocked  # it may pass over rows that it takes now
+        elif kind == "request_txn":
+            check_undecidable(view, op.request_txn)

@@ -16,6 +16,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Late
 from cluster.faults import MISTAKES, faults
+from cluster.order.leading.bound import Bound
 from cluster.placement.owned import Shown
 from cluster.wire.messages import HEAD, Status
 
@@ -49,11 +50,14 @@ class Reply(NamedTuple):
 
 class ShardBatch:
     __slots__ = (
-        "changes", "index", "items", "keys", "later", "number", "puts", "replies", "shown", "size", "term",
+        "bound", "changes", "index", "items", "keys", "later", "number", "pending", "puts", "replies",
+        "shown", "size", "term",
     )
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, pending: int, bound: Bound) -> None:
         self.number = number
+        self.pending = pending  # the revision before it, as it is evaluated
+        self.bound = bound  # of its leader
         self.index = self.term = 0  # of the entry, once it is logged
         self.items: list[bytes] = []
         self.size = 0  # bytes of its items, roughly
@@ -108,6 +112,7 @@ class ShardBatch:
         return [reply.token for reply in self.replies] if self.puts is None else [put[0] for put in self.puts]
 
     def answers(self, base: int, term: int) -> list[Answer]:
+        self.bound.bind(self.pending, base)
         if self.puts is None:
             return [reply.bind(base, term, self.shown) for reply in self.replies]
         puts = enumerate(self.puts, base + 1)

@@ -4,7 +4,7 @@ What is logged here gets its revision when a cut of the order log covers it. Unt
 *pending*: larger than any applied one, and otherwise unknown (D6). So requests are of three kinds:
 
 * most are decided at once; their answers are bound to revisions when their entry is applied;
-* those that must show or compare a pending revision wait in the lock table until it is applied (H14);
+* those that must compare a pending revision wait in the lock table until it is applied (H14);
 * those that need the whole store (an unknown lease, a revision above the applied one, a put under a lease
   where users are enabled) go to the sequencer (review (b), Negative knowledge), and come back by ``prepare``.
 
@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 
 from cluster import errors
 from cluster.effects.later_puts import LaterPuts
+from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.footprint import Footprint, footprint, shows_the_past
@@ -38,6 +39,7 @@ from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
 from cluster.grain import GRAIN
 from cluster.order.leading.attempts import Attempts, Reading, Unlooking
+from cluster.order.leading.bound import Bound
 from cluster.order.leading.drafts import ShardDraft, draft_of
 from cluster.order.leading.own_keys import OwnKeys
 from cluster.order.leading.pending import (
@@ -45,9 +47,10 @@ from cluster.order.leading.pending import (
     Elsewhere,
     PendingOverlay,
     Recorder,
+    Rows,
+    ShowsPending,
     check_plain,
     check_undecidable,
-    shows_rows,
 )
 from cluster.order.leading.queued import Preparing, Report, Waiting
 from cluster.order.leading.rights import Rights
@@ -98,7 +101,8 @@ class ShardLeader(Generic[T]):
         self._table: LockTable[Waiting[T] | Preparing[T]] = LockTable()
         self._held_up = False  # requests of the table that may go on found the entry full, or no room to log
         self.view: PendingOverlay
-        self._open = ShardBatch(1)
+        self._bound = Bound(_MAX_UNORDERED + 2)
+        self._open = ShardBatch(1, PENDING_REVISION, self._bound)
         self._most_read = MAX_ENTRY_BYTES  # of ``view.read`` in this turn: what is read holds it
         self._applied_batch = 0
         # logged, and without a place in the order
@@ -258,7 +262,7 @@ class ShardLeader(Generic[T]):
         try:
             self._rights.judge(who, method, body)
             if method == Method.PUT:
-                outcome = evaluate.put(view, body)
+                outcome, late = self._put(body)
             elif method == Method.DELETE_RANGE:
                 outcome = evaluate.delete_range(view, body, self._store.live_count)
             elif looked is None and (looked := draft_of(view, body, self._max_txn_ops)) is not None:
@@ -308,6 +312,13 @@ class ShardLeader(Generic[T]):
         if queued is not None:
             self._table.remove(queued)
 
+    def _put(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes] | None]:
+        with suppress(ShowsPending):
+            return evaluate.put(self.view, body), None
+        recorder = Recorder(self.view)
+        outcome = evaluate.put(recorder, body)
+        return outcome, lambda revision: evaluate.put(recorder.replay(revision, self._bound), body).tail
+
     @answered
     def _txn(self, body: bytes, looked: Ahead | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
         drafts = looked is None
@@ -319,11 +330,14 @@ class ShardLeader(Generic[T]):
             looked = None
         plain = plain_txn.read(body)
         if plain is not None and plain.ops() <= self._max_txn_ops:
-            check_plain(self.view, plain)
+            shows = check_plain(self.view, plain)
             with suppress(plain_txn.Large):
-                return plain_txn.run(self.view, plain, GRAIN.late_bytes)
+                if not shows:
+                    with suppress(ShowsPending):
+                        return plain_txn.run(self.view, plain, GRAIN.late_bytes)
+                return plain_txn.run(Rows(self.view), plain, GRAIN.late_bytes, self._bound.row)
         request = pb.TxnRequest.FromString(body)
-        check_undecidable(self.view, request, shows_rows(request))
+        check_undecidable(self.view, request)
         if looked is not None:
             looked.look_again(self.view, self._store)
         # what it shows of the past is read now: a compaction may come before it in the order
@@ -332,9 +346,10 @@ class ShardLeader(Generic[T]):
         outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
         if outcome.late is not None:
             return outcome, None
-        ops = self._max_txn_ops
+        ops, bound = self._max_txn_ops, self._bound
         again = Turn(looked) if looked is not None else None
-        return outcome, lambda revision: evaluate.txn(recorder.replay(revision), body, ops, None, again).tail
+        return outcome, lambda revision: evaluate.txn(
+            recorder.replay(revision, bound), body, ops, None, again).tail
 
     def _refuse(self, token: T, error: EtcdError) -> None:
         self._answers.append((token, Status.ERROR, error.encode()))
@@ -403,7 +418,7 @@ class ShardLeader(Generic[T]):
         self._sealed.logged(index, self.term, self._open)
         self._counts.append((index, self._count))
         self.view.batch += 1
-        self._open = ShardBatch(self.view.batch)
+        self._open = ShardBatch(self.view.batch, self.view.revision, self._bound)
 
     def evaluated(self, index: int) -> LaterPuts | None:
         """What the entry there puts, if it is this leader's, not applied, and only lacks revisions."""
@@ -427,6 +442,7 @@ class ShardLeader(Generic[T]):
             self.view.forget(batch.number, batch.written(), [])
             self._applied_batch = batch.number
             if batch.puts is not None:
+                self._bound.bind(batch.pending, base)
                 self._put_answers.append((batch.puts, base))
             else:
                 self._answers += batch.answers(base, self.term)

@@ -19,6 +19,7 @@ from cluster.evaluate.txns.plain_txn import GET, Plain
 from cluster.evaluate.view import Outcome
 from cluster.order.leading import shard_leader
 from cluster.order.leading.attempts import Attempts
+from cluster.order.leading.bound import Bound
 from cluster.order.leading.pending import PendingOverlay
 from cluster.order.leading.shard_batch import Reply
 from cluster.order.leading.shard_leader import ShardLeader
@@ -242,6 +243,17 @@ def answers_are_not_made_again(patch: Patch) -> None:
     )
 
 
+def all_shown_is_of_one_cut(patch: Patch) -> None:
+    """D6: a pending revision becomes what the cut of its own entry gives."""
+    bind = Bound.bind
+
+    def first(self: Bound, pending: int, base: int) -> None:
+        if not self._runs:
+            bind(self, pending, base)
+
+    patch.setattr(Bound, "bind", first)
+
+
 def unchanged_answers_name_the_cuts_end(patch: Patch) -> None:
     """Review (b), header.revision: of a transaction that changed nothing it is the fold at its own place."""
     applied = ShardLeader.applied_entries
@@ -414,6 +426,7 @@ MUTANTS = [
         plan(mix={"txn": 20, "put": 4}, faults=("pause node", "transfer"), fault_every_s=0.1, clients=12),
     ),
     Mutant(answers_are_not_made_again, WRONG, plan(fault_every_s=9.0)),
+    Mutant(all_shown_is_of_one_cut, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0)),
     Mutant(unchanged_answers_name_the_cuts_end, WRONG, plan(mix={"txn": 20, "put": 6}, fault_every_s=9.0),
            first=2),
     Mutant(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cluster import errors
+from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
 from cluster.faults import faults
+from cluster.order.leading.bound import Bound
 from cluster.order.leading.shard_batch import Reply, ShardBatch
 from cluster.wire.messages import HEAD, Status
 
@@ -16,7 +18,7 @@ def test_it_is_answered_as_a_fault_and_the_others_as_they_are(error: Exception) 
     def late(before: int) -> bytes:
         raise error
 
-    batch = ShardBatch(1)
+    batch = ShardBatch(1, PENDING_REVISION, Bound(1))
     batch.mix()
     batch.replies += [
         Reply("first", 0, True, b"tail", None, None),

@@ -133,7 +133,7 @@ def test_many_ranges_are_deleted_ahead_of_the_turn(turns: Turns) -> None:
         assert len(looked) == times - GRAIN.turn_deletes
         if not looked:
             turns.leader.view = type(turns.leader.view)(turns.part)  # type: ignore[arg-type]
-            turns.leader._open = ShardBatch(1)
+            turns.leader._open = ShardBatch(1, turns.leader.view.revision, turns.leader._bound)
     ((_, _, draft),) = looked
     assert isinstance(draft, Draft)
     turns.work_off(draft)

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cluster import errors
+from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate import validate
@@ -248,6 +249,7 @@ def test_with_pending_revisions_too(seed: int) -> None:
         leader.serve()
         for body in bodies:
             leader.view.take(evaluate.put(leader.view, body))
+        leader._bound.bind(PENDING_REVISION, shard.revision)
         leaders.append(leader)
     for _ in range(6):
         body = a_txn(r).SerializeToString()
