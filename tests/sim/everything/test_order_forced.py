@@ -67,8 +67,8 @@ MENDED: dict[tuple[str, int, int], str] = {
     ("moves more", 3, 26112914015): "the checker's: a host that joined began with a state of before the"
                                     " start, whose members the start had replaced",
     ("moves more", 3, 26112914033): "the checker's: the same, with voters of before",
-    ("moves births more", 1, 26113012119): "the simulator's: a host that heard as it started that it was removed"
-                                           " started more nodes",
+    ("moves births more", 1, 26113012119): "the simulator's: a host that heard as it started that it was"
+                                           " removed started more nodes",
     ("moves births more", 1, 26112921011): "the checker's: the host learned of a new shard only after its"
                                            " start, with voters of before",
 }
