@@ -23,13 +23,13 @@ from proxy.http.requests import (
     HttpHandler,
     HttpRequest,
     Switched,
+    by_name,
     canonical,
     cut,
     not_found,
 )
 
 _MIGHT_SWITCH = h11.MIGHT_SWITCH_PROTOCOL  # type: ignore[attr-defined]  # documented, and not in __all__
-_FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 _AS_PYTHON = re.compile(r"bytearray\(b(.*)\)")  # how h11 quotes what it refuses
 _PIECES = 16  # of a body that h11 reads in the time of a request
 # to h11 at a time, the second of bodies with a length; a trailer has the first, as in Go: 6 us for each field
@@ -302,13 +302,7 @@ class ByH11:
         self._half_since = 0.0
         body, self._body = bytes(self._body) if broken is None else broken, bytearray()
         self._head = None
-        headers: dict[str, str] = {}
-        for raw_name, raw_value in head.headers:
-            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-            if name not in headers:
-                headers[name] = value
-            elif name not in _FIRST_COUNTS:
-                headers[name] += f", {value}"
+        headers = by_name(head.headers)
         target = head.target
         if (absolute := _ABSOLUTE.match(target)) is not None:
             if host := absolute[1].rpartition(b"@")[2]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxy.http.http2 import Connection, ErrorCode, HeaderBlock, Stream, encode_block
 from proxy.http.memory import SMALL_BYTES, TOO_MANY
-from proxy.http.requests import TEXT, Headers, HttpRequest, cut
+from proxy.http.requests import TEXT, Headers, HttpRequest, by_name, cut
 
 # Fields of HTTP/1.1 that must not appear in HTTP/2 (RFC 9113 section 8.2.2).
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"))
@@ -117,7 +117,7 @@ class Http2Request(HttpRequest):
 
     def __init__(self, stream: HttpStream, body: bytes) -> None:
         block = stream.headers
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in block.metadata.items()}
+        headers = by_name(block.fields)
         headers.setdefault("host", block.authority.decode("latin-1"))
         path, _, query = block.path.decode("latin-1").partition("?")
         owner: Any = stream.connection.owner

@@ -12,12 +12,26 @@ from cluster.faults import HANDLER_MISTAKES, faults
 Headers = Iterable[tuple[str, str]]
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 _MOST_PARAMETERS = 1000
+_FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 
 
 @lru_cache(256)
 def canonical(field: str) -> str:
     """A field's name as Go writes it over HTTP/1.1, Content-Length for one: scripts look for it so."""
     return "-".join(part.capitalize() for part in field.split("-"))
+
+
+def by_name(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Header fields as :class:`HttpRequest` has them. Pseudo-header fields of HTTP/2 are left out."""
+    found: dict[str, str] = {}
+    for raw_name, raw_value in fields:
+        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+        if name not in found:
+            if name[:1] != ":":
+                found[name] = value
+        elif name not in _FIRST_COUNTS:
+            found[name] += f", {value}"
+    return found
 
 
 def cut(target: bytes) -> bool:
@@ -66,7 +80,7 @@ class HttpRequest:
     ``write``..., ``end``, now or later.
 
     After ``closed`` everything written is dropped. ``headers`` has lower-case names; values of a repeated one
-    are joined by ", ". ``context`` is free for the handler.
+    are joined by ", ", or the first counts. ``context`` is free for the handler.
     """
 
     __slots__ = ("added", "body", "closed", "context", "half_closed", "headers", "method", "on_close",

@@ -286,6 +286,19 @@ def test_curl(running: Running, options: list[str]) -> None:
     assert done.stdout == b"POST /echo q 7 data", done
 
 
+@pytest.mark.skipif(CURL is None, reason="curl is not installed")
+@pytest.mark.parametrize("option", ["--http1.1", "--http2-prior-knowledge"])
+def test_of_fields_that_repeat_the_first_counts_as_in_go_or_they_are_joined(
+    service: Service, running: Running, option: str
+) -> None:
+    names = ("content-type", "authorization", "origin", "x-a")
+    service.registry.http("/fields", lambda request: request.respond(
+        200, ";".join(request.headers[name] for name in names).encode()))
+    sent = [word for name in names for value in "pq" for word in ("-H", f"{name}: {value}")]
+    command = [CURL or "", "-sS", "--max-time", "20", option, *sent, f"http://{running.address}/fields"]
+    assert subprocess.run(command, capture_output=True, check=True).stdout == b"p;p;p;p, q"
+
+
 # -- TLS
 
 

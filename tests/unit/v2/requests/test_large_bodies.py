@@ -125,7 +125,7 @@ def test_a_form_that_is_too_large_is_refused_in_words_of_version_2(chunked: bool
 def test_of_a_body_over_http2_that_is_too_long_for_a_form_the_rest_is_dropped() -> None:
     taken: list[HttpRequest] = []
     block: Any = SimpleNamespace(
-        method=b"PUT", path=b"/v2/keys/a", authority=b"", metadata={}, field=lambda _: b"",
+        method=b"PUT", path=b"/v2/keys/a", authority=b"", fields=[], field=lambda _: b"",
         route=SimpleNamespace(early=False, handler=taken.append))
     owner = SimpleNamespace(address="", secure=False, name=None)
     connection: Any = SimpleNamespace(
