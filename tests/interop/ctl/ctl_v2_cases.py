@@ -53,6 +53,8 @@ TWIN: dict[str, list[Run]] = {
             set a 7 --swap-with-index 1
             -o json set b 7 --swap-with-index 1
             set a 9 --ttl=-5
+            -o json update a 9 --ttl 10000000000
+            -o json mk --in-order --ttl 9223372036854775807 q 9
             -o extended get a
             update a 9
             -o json update a 9

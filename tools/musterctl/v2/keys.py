@@ -16,6 +16,7 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 NOT_A_FILE = 102
 _CLEARED = 401
 _UINT64 = (1 << 64) - 1
+_NS = 10**9
 
 
 class KeyRefused(Refused):
@@ -127,6 +128,13 @@ def _pairs(**values: str | None) -> str:
     )
 
 
+def _ttl(seconds: int) -> str | None:
+    """As etcdctl sends it, whose nanoseconds wrap at 64 bits; None: none. A host's wrap, too: there a key
+    could end at once."""
+    ns = (seconds * _NS + (1 << 63)) % (1 << 64) - (1 << 63)
+    return str(ns // _NS) if ns > 0 else None
+
+
 def _flag(value: bool) -> str:
     return "true" if value else "false"
 
@@ -151,13 +159,13 @@ class Keys:
             prevExist=None if exist is None else _flag(exist),
             prevValue=previous_value or None,
             prevIndex=str(previous_index & _UINT64) if previous_index else None)
-        form = _pairs(value=value, ttl=str(ttl) if ttl > 0 else None)
+        form = _pairs(value=value, ttl=_ttl(ttl))
         request = Request("PUT", _path(key), query, form.encode(), _FORM)
         return change(self._client.ask(request, once=exist is False))
 
     def create_in_order(self, directory: str, value: str, ttl: int = 0) -> Change:
         """Write a file whose name is the next index."""
-        form = _pairs(value=value, ttl=str(ttl) if ttl > 0 else None)
+        form = _pairs(value=value, ttl=_ttl(ttl))
         request = Request("POST", _path(directory), "", form.encode(), _FORM)
         return change(self._client.ask(request, sent_once=True))
 

@@ -31,6 +31,20 @@ def test_a_password_is_asked_for_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {asked.authorization for asked in seen} == {"Basic " + base64.b64encode(b"root:rp").decode()}
 
 
+@pytest.mark.parametrize(
+    ("ttl", "sent"),
+    [(0, 0), (-5, 0), (9_223_372_036, 9_223_372_036), (9_223_372_037, 0), ((1 << 63) - 1, 0),
+     (2 * 10**10, 1_553_255_926)],
+)
+def test_of_a_ttl_whose_nanoseconds_are_beyond_64_bits_goes_what_etcdctl_sends(ttl: int, sent: int) -> None:
+    """The host wraps as well: the key was gone at once, and its old value with it."""
+    with host(lambda asked: (200, SET)) as (url, seen):
+        keys = Keys(Client([url], Connections(None), 10, 10))
+        keys.put("/k", "v", ttl, True)
+        keys.create_in_order("/q", "v", ttl)
+    assert [asked.body for asked in seen] == [f"ttl={sent}&value=v" if sent else "value=v"] * 2
+
+
 @pytest.mark.parametrize("said", [None, (503, "")])
 def test_a_file_in_order_is_made_once(said: Said | None) -> None:
     """A host that has no leader keeps the request, and does it later: a job was in its queue three times."""
