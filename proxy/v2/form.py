@@ -68,16 +68,15 @@ def _values(data: bytes, found: dict[str, str]) -> BadForm | None:
 
 
 def _unescaped(data: bytes) -> str:
-    if b"+" in data:
-        data = data.replace(b"+", b" ")
+    octets = data.replace(b"+", b" ") if b"+" in data else data
     if b"%" in data:
-        octets = unescaped(data)
-        if octets is None:
+        found = unescaped(octets)
+        if found is None:
             broken = _ESCAPE.search(data)
             assert broken is not None
             raise BadForm(f"invalid URL escape {quote(data[broken.start() : broken.start() + 3])}")
-        data = octets
-    return text_of(data)
+        octets = found
+    return text_of(octets)
 
 
 def unescaped(data: bytes) -> bytes | None:

@@ -102,7 +102,8 @@ TIMED: list[Request] = [
 ]  # fmt: skip
 
 WRONG: list[Request] = [
-    get("/a?x=%zz"), get("/a?%"), put("/a", "a=%"), put("/a", "a;b=1"), get("/a?a=1;recursive=x"),
+    get("/a?x=%zz"), get("/a?%"), get("/a?x=+%+1"), put("/a", "a=%"), put("/a", "a;b=1"),
+    get("/a?a=1;recursive=x"),
     get("/a?prevIndex=x&waitIndex=y"), get("/a?waitIndex="), get("/a?waitIndex=-1"),
     get("/a?waitIndex=18446744073709551616"), get("/a?waitIndex=+1"),
     *(get(f"/a?{name}={value}")

@@ -26,6 +26,7 @@ def parsed(method: str, query: str = "", body: str = "", kind: str = FORM) -> Ke
     [
         ("GET", "x=%zz", "", 210, 'invalid URL escape "%zz"'),
         ("GET", "x=%z", "", 210, 'invalid URL escape "%z"'),
+        ("GET", "x=+%+1", "", 210, 'invalid URL escape "%+1"'),
         ("PUT", "recursive=x", "v=%", 210, 'invalid URL escape "%"'),
         ("GET", "prevIndex=x&waitIndex=x&recursive=x", "", 203, 'invalid value for "prevIndex"'),
         ("GET", "waitIndex=&recursive=x", "", 203, 'invalid value for "waitIndex"'),
