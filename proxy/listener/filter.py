@@ -6,7 +6,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from html import escape
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster import errors
@@ -20,6 +19,8 @@ from proxy.shared.warnings import Warnings
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
 _BRACKETED = re.compile(r"\[([^][]*:[^][]*)\]")
 _WITH_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):[^][:]*")
+_NOT_ASCII = re.compile(r"[^\0-\x7f]")
+_IN_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;"})
 _UNKNOWN_HOST = """
 etcd received your request, but the Host header was unrecognized.
 
@@ -137,11 +138,12 @@ def redirect(request: HttpRequest, path: str) -> None:
     """The same elsewhere: Go's servers send ``//a`` and ``/b/../a`` to ``/a``."""
     target = quote(path, safe="/$&+,:;=@", errors="surrogateescape")
     target += f"?{request.query}" if request.query else ""
+    location = ("Location", _NOT_ASCII.sub(lambda octet: f"%{ord(octet[0]):x}", target))
     if request.method in ("GET", "HEAD"):
-        body = f'<a href="{escape(target)}">Moved Permanently</a>.\n\n'.encode()
-        request.respond(301, body, [("Location", target)], "text/html; charset=utf-8")
+        body = f'<a href="{target.translate(_IN_HTML)}">Moved Permanently</a>.\n\n'.encode("latin-1")
+        request.respond(301, body, [location], "text/html; charset=utf-8")
     else:
-        request.respond(301, b"", [("Location", target)])
+        request.respond(301, b"", [location])
 
 
 def _cleaned(path: str) -> str:

@@ -15,7 +15,7 @@ from cluster.wire.messages import Method
 from proxy.grpc.registry import Clients, Registry
 from proxy.http.requests import HttpRequest
 from proxy.listener.endpoints import register_http
-from proxy.listener.filter import FilteredRegistry
+from proxy.listener.filter import FilteredRegistry, redirect
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.scrapes import go_numbers
 from tests.unit.proxy.fakes import Net
@@ -462,6 +462,14 @@ def test_cors_headers_go_to_allowed_origins_and_options_are_answered() -> None:
     one.http("/version", lambda request: request.respond(200))
     assert ask(one, "GET", "/version", origin="http://a").fields["Access-Control-Allow-Origin"] == "http://a"
     assert "Access-Control-Allow-Origin" not in ask(one, "GET", "/version", origin="http://b").fields
+
+
+def test_the_query_of_a_path_elsewhere_is_shown_as_by_go() -> None:
+    request = Seen("GET", "/a//b", {})
+    request.query = "x=\xe9<&'\""
+    redirect(request, "/a/b")
+    assert request.fields["Location"] == "/a/b?x=%e9<&'\""
+    assert request.text == b"<a href=\"/a/b?x=\xe9&lt;&amp;&#39;&#34;\">Moved Permanently</a>.\n\n"
 
 
 def test_an_unknown_host_is_refused_when_there_is_a_whitelist() -> None:
