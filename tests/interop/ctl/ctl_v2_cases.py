@@ -347,6 +347,9 @@ SHARED: dict[str, list[Run]] = {
             --endpoints http://127.0.0.1:1 member list
             --endpoints ftp://127.0.0.1:1 get k
             --endpoints {ep}/ get k
+            --endpoints {ep}?x get k
+            --endpoints {ep}/?x#y --no-sync ls /
+            --endpoints {ep}#y member list
             --endpoints http://[::1 get k
             --endpoints :2379 get k
             --endpoints http:// get k

@@ -254,10 +254,11 @@ def _endpoints(given: Values, domain: str, insecure: bool) -> list[str]:
 
 
 def _checked(endpoint: str) -> str:
-    """An endpoint as a URL; ``host:port`` means http, as in older builds of etcdctl. Refused."""
+    """An endpoint as a URL without its query; ``host:port`` means http, as in older builds of etcdctl.
+    Refused."""
     if endpoint.startswith(":"):
         raise Refused(f"parse {gotext.quote(endpoint)}: missing protocol scheme")
-    url = endpoint if "://" in endpoint else f"http://{endpoint}"
+    url = (endpoint if "://" in endpoint else f"http://{endpoint}").partition("#")[0].partition("?")[0]
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -57,6 +57,14 @@ def test_a_url_that_nobody_serves_is_asked_where_a_member_advertises_it(
     assert capsys.readouterr().out == out
 
 
+@pytest.mark.parametrize("more", ["?x", "/?x#y", "#y"])
+def test_an_endpoints_query_is_left_out(more: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with member("http://127.0.0.1:1") as url:
+        assert cli.run(["--api", "2", "--no-sync", "--endpoints", url + more, "get", "/a"]) == 0
+        assert cli.run(["--api", "2", "--no-sync", "--endpoints", url + more, "member", "list"]) == 0
+    assert capsys.readouterr().out.startswith("b\n1: name=a ")
+
+
 @pytest.mark.parametrize(("more", "code"), [((), 2), (("--no-sync",), 4)])
 def test_a_silent_server_is_given_up_by_the_limits_that_are_given(more: tuple[str, ...], code: int) -> None:
     """S0-066, with smaller limits."""
