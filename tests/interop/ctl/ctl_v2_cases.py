@@ -350,6 +350,7 @@ SHARED: dict[str, list[Run]] = {
             --endpoints {ep}?x get k
             --endpoints {ep}/?x#y --no-sync ls /
             --endpoints {ep}#y member list
+            member update ../x http://127.0.0.1:1
             --endpoints http://[::1 get k
             --endpoints :2379 get k
             --endpoints http:// get k

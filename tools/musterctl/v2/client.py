@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from muster_client.wire.endpoints import trusting
 
 from cluster import gotext
+from proxy.gateway.go_json import Mistake, loads
 from tools.client.files import Renewed, refused_pair
 from tools.musterctl import passwords
 from tools.musterctl.command import Exit
@@ -167,16 +168,13 @@ def expect(answer: Response, *statuses: int) -> None:
 
 def parsed(body: bytes) -> dict[str, Any]:
     """A JSON object; Refused with Go's words otherwise."""
-    text = body.decode("utf-8", "replace")
     try:
-        value = json.loads(text)
-    except ValueError as error:
-        if not text.strip():
-            raise Refused("unexpected end of JSON input") from None
-        at = error.pos if isinstance(error, json.JSONDecodeError) else 0
-        if at >= len(text):
-            raise Refused("unexpected end of JSON input") from None
-        raise Refused(f"invalid character {text[at]!r} looking for beginning of value") from None
+        value = json.loads(body.decode("utf-8", "replace"))
+    except ValueError:
+        try:
+            value = loads(body.decode("latin-1"))
+        except Mistake as mistake:
+            raise Refused(str(mistake)) from None
     return value if isinstance(value, dict) else {}
 
 
