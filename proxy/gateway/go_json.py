@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from json.decoder import scanstring  # type: ignore[attr-defined]  # its stubs lack it
 from typing import Any, NoReturn
 
@@ -67,7 +67,31 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+def folded(name: str) -> str:
+    """A field's name, for Go takes it in any case."""
+    return name.lower().replace("\u017f", "s")
+
+
+def _struct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An object as Go reads it into a struct: names are folded, and of one that repeats the last counts, but
+    objects are read into the same one."""
+    found: dict[str, Any] = {}
+    _read_into(found, pairs)
+    return found
+
+
+def _read_into(found: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
+    for name, value in pairs:
+        held = found.get(name := folded(name))
+        if isinstance(held, dict) and isinstance(value, dict):
+            _read_into(held, value.items())
+        else:
+            found[name] = value
+
+
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
+_STRUCTS = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=_struct)
 
 
 class Values:
@@ -97,21 +121,22 @@ class Values:
         return value
 
 
-def _decoded(text: str, at: int) -> tuple[Any, int]:
-    value, end = _DECODER.raw_decode(text, at)
+def _decoded(text: str, at: int, decoder: json.JSONDecoder = _DECODER) -> tuple[Any, int]:
+    value, end = decoder.raw_decode(text, at)
     if isinstance(value, Number) and text[end : end + 1] in (".", "e", "E"):  # Python stops before it
         raise ValueError(value)
     return value, end
 
 
 def first(body: bytes) -> Any:
-    """The first value of a body, where nobody is told Go's error. EOFError: there is none; ValueError."""
+    """The first value of a body, of structs, where nobody is told Go's error. EOFError: there is none;
+    ValueError."""
     text = body.decode("utf-8", "replace")
     at = _end(_SPACE, text, 0)
     if at == len(text):
         raise EOFError
     try:
-        return _decoded(text, at)[0]
+        return _decoded(text, at, _STRUCTS)[0]
     except RecursionError as error:
         raise ValueError from error
 

@@ -11,7 +11,7 @@ from cluster.members.urls import in_order
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, MEMBER_ADD, MEMBER_REMOVE, MEMBER_UPDATE, MEMBERS_LAX, Method
 from proxy.gateway.encode import text
-from proxy.gateway.go_json import Mistake, is_text, kind_of, loads, whole_text
+from proxy.gateway.go_json import Mistake, folded, is_text, kind_of, loads, whole_text
 from proxy.http.requests import JSON, TEXT, HttpRequest
 from proxy.routing.reads.applied import when_applied
 from proxy.routing.router import MethodStats, Waiting
@@ -184,7 +184,7 @@ def peer_urls(body: bytes) -> list[str]:
         struct = 'value of type struct { PeerURLs []string "json:\\"peerURLs\\"" }'
         raise BadUrls(_UNREADABLE.format(kind_of(wish), struct))
     named = [
-        value for name, value in (wish or {}).items() if name.lower() == "peerurls" and value is not None
+        value for name, value in (wish or {}).items() if folded(name) == "peerurls" and value is not None
     ]
     found = named[-1] if named else []
     if not isinstance(found, list):

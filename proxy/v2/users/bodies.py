@@ -15,14 +15,14 @@ class BadBody(ValueError):
 
 def user_of(body: bytes) -> tuple[str, str, Names, Names, Names]:
     found = _first(body)
-    roles, grant, revoke = (_list(_field(found, name)) for name in ("roles", "grant", "revoke"))
-    return _text(_field(found, "user")), _text(_field(found, "password")), roles, grant, revoke
+    roles, grant, revoke = (_list(found.get(name)) for name in ("roles", "grant", "revoke"))
+    return _text(found.get("user")), _text(found.get("password")), roles, grant, revoke
 
 
 def role_of(body: bytes) -> tuple[str, RoleWish]:
     found = _first(body)
-    permissions, grant, revoke = (_permissions(_field(found, n)) for n in ("permissions", "grant", "revoke"))
-    return _text(_field(found, "role")), RoleWish(permissions or Permissions(), grant, revoke)
+    permissions, grant, revoke = (_permissions(found.get(n)) for n in ("permissions", "grant", "revoke"))
+    return _text(found.get("role")), RoleWish(permissions or Permissions(), grant, revoke)
 
 
 def _first(body: bytes) -> dict[str, Any]:
@@ -41,16 +41,11 @@ def _struct(found: Any) -> dict[str, Any]:
     return found
 
 
-def _field(found: dict[str, Any], name: str) -> Any:
-    values = [value for key, value in found.items() if key.lower() == name]
-    return values[-1] if values else None
-
-
 def _permissions(found: Any) -> Permissions | None:
     if found is None:
         return None
-    kv = _struct(_field(_struct(found), "kv"))
-    return Permissions(_list(_field(kv, "read")), _list(_field(kv, "write")))
+    kv = _struct(_struct(found).get("kv"))
+    return Permissions(_list(kv.get("read")), _list(kv.get("write")))
 
 
 def _list(found: Any) -> Names:

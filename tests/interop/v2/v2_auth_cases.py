@@ -82,6 +82,11 @@ BODIES: list[Request] = [
     user("x", roles=["a"], grant=["b"]), role("x", grant=kv(["/a"])), role("x", revoke=kv(["/a"])),
     role("x", permissions=kv(["/a"]), grant=kv(["/b"])), role("root"), role("root", grant=kv(["/b"])),
     delete("users/x"), delete("roles/x"), delete("roles/root"), delete("users/root"),
+    put("roles/y", '{"role":"x","role":"y","permissions":{"KV":{"read":["/a"]},"kv":{"write":["/b"]}},'
+                   '"Permi\\u017f\\u017fions":{"kv":{"read":["/c"]}}}'),
+    put("roles/y", '{"role":"y","grant":{"kv":{"read":["/a"]},"kv":{"read":["/d"]}},'
+                   '"grant":{"kv":{"write":["/e"]}}}'),
+    get("roles/y"), delete("roles/y"),
 ]  # fmt: skip
 
 USERS: list[Request] = [

@@ -14,6 +14,7 @@ import pytest
 from cluster.features.v2.requests import Who
 from cluster.features.v2.users import Permissions, fingerprint
 from proxy.http.requests import HttpRequest
+from proxy.v2.members import peer_urls
 from proxy.v2.users.bodies import BadBody, role_of, user_of
 from proxy.v2.users.credentials import Credentials, basic
 
@@ -109,6 +110,16 @@ def test_bodies_are_read_as_by_go() -> None:
         Permissions(),
         None,
     )
+
+
+def test_a_repeated_object_is_read_into_the_same_one_as_by_go() -> None:
+    body = b"""{"role":"q","role":"r","permissions":{"KV":{"read":["/a"]},"kv":{"write":["/b"]}},
+               "grant":{"kv":{"read":["/a"]}},"Gr\\u0041nt":{"kv":{"read":["/c"],"write":["/d"]}},
+               "Permi\\u017f\\u017fions":{"kv":{"read":["/e"]}}}"""
+    name, wish = role_of(body)
+    assert (name, wish.permissions, wish.grant) == (
+        "r", Permissions(("/e",), ("/b",)), Permissions(("/c",), ("/d",)))
+    assert peer_urls(b'{"peerUrl\\u017f":["http://a:1"]}') == ["http://a:1"]
 
 
 @pytest.mark.parametrize("seed", range(5))
