@@ -6,7 +6,7 @@ from typing import Any
 
 from muster_client import EVERYTHING, KeyRange, prefix
 
-from tools.console.store.access.model import ALL, Access, Kind, Permission, Role, Scope, User
+from tools.console.store.access.model import Access, Kind, Permission, Role, Scope, User
 from tools.console.store.v2.calls import Version2
 
 
@@ -96,7 +96,7 @@ def _wish(permission: Permission) -> dict[str, Any]:
 
 def pattern_of(keys: KeyRange) -> str:
     """Keys as version 2 writes them: ``/a``, or ``/a*`` for a prefix."""
-    if keys in ALL:
+    if keys == EVERYTHING:
         return "/*"
     text = keys.start.decode()
     return f"{text}*" if keys.end else text
@@ -104,8 +104,10 @@ def pattern_of(keys: KeyRange) -> str:
 
 def keys_of(pattern: str) -> KeyRange:
     """The keys of a pattern."""
-    if pattern in ("/*", "*"):
+    if pattern == "/*":
         return EVERYTHING
+    if pattern == "*":  # a permission of its own
+        return KeyRange(b"", b"\0")
     if pattern.endswith("*"):
         return prefix(pattern[:-1])
     return KeyRange(pattern.encode(), b"")
