@@ -2,7 +2,8 @@
 
 ``quote`` is ``%q``, ``unquote_prefix`` reads as ``Sscanf("%q")``, ``parse_int``, ``parse_bool`` and
 ``parse_duration_ns`` are ``strconv`` and ``time`` with their errors, ``duration`` is ``Duration.String``,
-``json_string`` is ``encoding/json``, ``tls_alert`` and ``tls_pair`` are ``crypto/tls``.
+``json_string`` is ``encoding/json``, ``clean_path`` is ``path``, ``tls_alert`` and ``tls_pair`` are
+``crypto/tls``.
 
 Text is ``str`` with undecodable bytes as surrogate escapes (:func:`text`, :func:`raw`): keys and values pass
 through unchanged.
@@ -280,6 +281,25 @@ def _shown(characters: str) -> list[tuple[bytes, bytes]]:
 
 _ESCAPED = _shown("\\" + "".join(map(chr, range(32))) + '"<>&')  # the backslash first: the others become some
 _LINE_ENDS = _shown("\u2028\u2029")
+
+
+def clean_path(path: str) -> str:
+    """``path.Clean`` of a path from the root. Python's own ends a path at NUL, before 3.11.5."""
+    if path[:1] == "/" and path[-1:] != "/" and "//" not in path and "/." not in path:
+        return path
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return f"/{'/'.join(parts)}"
+
+
+def canonical_path(path: str) -> str:
+    """The same, but a slash at its end stays."""
+    clean = clean_path(path)
+    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
 
 
 def prefix_end(prefix: bytes) -> bytes:

@@ -3,13 +3,13 @@ against DNS rebinding, CORS headers, OPTIONS, and 404."""
 
 from __future__ import annotations
 
-import posixpath
 import re
 from collections.abc import Callable
 from urllib.parse import quote, unquote_to_bytes
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.gotext import canonical_path
 from cluster.machine import Tracer
 from proxy.grpc.registry import Registry
 from proxy.grpc.timed_calls import Ended
@@ -63,7 +63,7 @@ class FilteredRegistry(Registry):
         plain = self.plain_path(path)
         if plain is None:
             return malformed
-        clean = _cleaned(plain)
+        clean = canonical_path(plain) if plain.startswith("/") else plain
         if clean != plain:
             return lambda request: self._filter(request, lambda answered: redirect(answered, clean))
         handler = super().find_http(plain) or not_found
@@ -144,13 +144,6 @@ def redirect(request: HttpRequest, path: str) -> None:
         request.respond(301, body, [location], "text/html; charset=utf-8")
     else:
         request.respond(301, b"", [location])
-
-
-def _cleaned(path: str) -> str:
-    if not path.startswith("/") or ("//" not in path and "/." not in path):
-        return path
-    clean = posixpath.normpath("/" + path.lstrip("/"))
-    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
 
 
 def host_name(host: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
 from dataclasses import dataclass
 
+from cluster.gotext import clean_path
 from proxy.v2.form import BadForm, form_of
 
 PREFIX = "/v2/keys"
@@ -91,18 +91,11 @@ def parse_key_request(method: str, path: str, query: str, body: bytes, content_t
         if ttl is None:
             raise BadRequest(REFRESH_TTL, "No TTL value set")
     return KeyRequest(
-        method=method, path=clean(path[len(PREFIX) :]), value=value, directory=directory,
+        method=method, path=clean_path(path[len(PREFIX) :]), value=value, directory=directory,
         prev_value=prev_value or "", prev_index=prev_index, prev_exist=prev_exist, refresh=refresh,
         expiration_ns=0 if ttl is None else _signed(now_ns + _signed(ttl * _SECOND_NS)),
         wait=wait and not quorum,  # such a request reads, at every etcd
         since=since, recursive=recursive, sort=sort, quorum=quorum, stream=stream, no_value=no_value)
-
-
-def clean(path: str) -> str:
-    """A key without empty and dotted parts, with one "/" before it."""
-    if path[:1] == "/" and path[-1:] != "/" and "//" not in path and "/." not in path:
-        return path
-    return posixpath.normpath("/" + path.lstrip("/")) if path.strip("/") else "/"
 
 
 def _number(form: dict[str, str], name: str) -> int:

@@ -3,7 +3,6 @@ them (``cluster.features.v2``)."""
 
 from __future__ import annotations
 
-import posixpath
 import time
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from cluster.errors import EtcdError
 from cluster.features.v2.requests import MOST_NAME_BYTES, PROVE, Answer, Kind, Who, read_body
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish
 from cluster.features.v2.users import Show, What, message
+from cluster.gotext import clean_path
 from cluster.wire.messages import HEAD, Method
 from proxy.auth.passwords import MOST_BYTES
 from proxy.http.requests import JSON, HttpRequest
@@ -72,7 +72,7 @@ class Auth:
             put(request, name)
 
     def _name(self, request: HttpRequest, everything: What) -> bytes | None:
-        pieces = posixpath.normpath(request.path.removeprefix(PREFIX)).split("/")
+        pieces = clean_path(request.path.removeprefix(PREFIX)).split("/")
         name = pieces[-1].encode("utf-8", "surrogateescape")
         if len(pieces) == 2:
             if request.allowed("GET"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from random import Random
 
 import pytest
@@ -203,6 +204,22 @@ def test_long_json_strings_are_escaped_as_short_ones(seed: int) -> None:
     value = b"".join(chance.choices(pieces, k=5000))
     whole = "".join(gotext.json_string(char)[1:-1] for char in gotext.text(value))
     assert gotext.json_string(gotext.text(value)) == f'"{whole}"'
+
+
+@pytest.mark.parametrize(("path", "canonical"), [
+    ("a", "/a"), ("/a/", "/a/"), ("//a/./b/../c", "/a/c"), ("/", "/"), ("", "/"), ("/..", "/"), ("//", "/"),
+    ("/a/.", "/a"), ("/.b//", "/.b/"), ("/a\0b/./", "/a\0b/"),
+])  # fmt: skip
+def test_a_path_has_no_empty_and_dotted_parts(path: str, canonical: str) -> None:
+    assert gotext.canonical_path(path) == canonical
+    assert gotext.clean_path(path) == (canonical.rstrip("/") or "/")
+
+
+def test_paths_are_cleaned_as_by_python_where_it_is_right() -> None:
+    chance = Random(1)
+    for _ in range(5000):
+        path = "".join(chance.choices(("/", ".", "..", "a", "/a"), k=chance.randint(0, 9)))
+        assert gotext.clean_path(path) == posixpath.normpath("/" + path.lstrip("/"))
 
 
 def test_openssls_reasons_are_told_in_the_words_of_gos_tls() -> None:

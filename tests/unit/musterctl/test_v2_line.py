@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tools.musterctl.v2.commands import backup
-from tools.musterctl.v2.keys import canonical
 from tools.musterctl.v2.line import LineError, Option, options_first, parse
 
 TTL = Option(("ttl",), "int", "", "0")
@@ -69,14 +68,6 @@ def test_a_wrong_line_is_told_in_gos_words(words: str, message: str) -> None:
 def test_a_list_grows_with_every_option() -> None:
     values, rest = parse(OPTIONS, ["--roles", "a", "--roles=b,c", "u"])
     assert (values.strings("roles"), rest) == (["a", "b,c"], ["u"])
-
-
-@pytest.mark.parametrize(
-    ("path", "clean"),
-    [("a", "/a"), ("/a/", "/a/"), ("//a/./b/../c", "/a/c"), ("/", "/"), ("", "/"), ("/..", "/"), ("//", "/")],
-)
-def test_paths_are_cleaned(path: str, clean: str) -> None:
-    assert canonical(path) == clean
 
 
 _INTERRUPTED_WHILE_IT_PRINTS = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -85,12 +84,6 @@ def _text(value: object) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def canonical(path: str) -> str:
-    """A path from the root without empty or dotted parts; a slash at its end stays."""
-    clean = posixpath.normpath("/" + path.lstrip("/"))
-    return f"{clean}/" if path.endswith("/") and clean != "/" else clean
-
-
 def change(answer: Response) -> Change:
     """An answer's content. Refused."""
     if answer.status not in (200, 201):
@@ -116,7 +109,7 @@ def change(answer: Response) -> Change:
 
 def _path(key: str) -> str:
     key = key if not key or key.startswith("/") else f"/{key}"
-    return quote(gotext.raw(canonical(f"/v2/keys{key}")), safe="/$&+,:;=@")
+    return quote(gotext.raw(gotext.canonical_path(f"/v2/keys{key}")), safe="/$&+,:;=@")
 
 
 def _pairs(**values: str | None) -> str:

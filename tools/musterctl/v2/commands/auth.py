@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from cluster.gotext import json_string, raw
+from cluster.gotext import canonical_path, json_string, raw
 from tools.musterctl.v2.client import (
     Client,
     Refused,
@@ -19,7 +19,6 @@ from tools.musterctl.v2.client import (
     tell_endpoints,
 )
 from tools.musterctl.v2.exchange import Request, RequestError, Response
-from tools.musterctl.v2.keys import canonical
 from tools.musterctl.v2.start import Run
 
 _JSON = {"Content-Type": "application/json"}
@@ -230,8 +229,8 @@ def _permit(run: Run, verb: str) -> None:
     path = run.options.string("path")
     if not path:
         refuse("No path specified; please use `--path`")
-    if canonical(path) != path:
-        refuse(f"Not canonical path; please use `--path={canonical(path)}`")
+    if canonical_path(path) != path:
+        refuse(f"Not canonical path; please use `--path={canonical_path(path)}`")
     read, write, both = (run.options.switch(name) for name in ("read", "write", "readwrite"))
     if read + write + both != 1:
         refuse("Please specify exactly one of --read, --write or --readwrite")
