@@ -8,12 +8,12 @@ import re
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from google.protobuf.descriptor import FieldDescriptor
+
+from cluster.gotext import json_string
 
 Message = Any  # generated classes are made at run time
 
-_HTML = {ord("<"): "\\u003c", ord(">"): "\\u003e", ord("&"): "\\u0026", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _LARGE = frozenset((FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64))
 
@@ -28,10 +28,7 @@ def encode(message: Message) -> str:
 
 def text(value: str) -> str:
     """A string, as Go's encoder writes it: safe inside HTML. Surrogates stand for bytes outside UTF-8."""
-    try:
-        return orjson.dumps(value).decode().translate(_HTML)
-    except orjson.JSONEncodeError:
-        return "\\ufffd".join(text(part)[1:-1] for part in _SURROGATES.split(value)).join('""')
+    return json_string(_SURROGATES.sub("\udcff", value))
 
 
 def http_status(code: int) -> int:

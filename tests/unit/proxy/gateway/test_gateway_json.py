@@ -80,6 +80,12 @@ def test_bytes_of_a_path_that_are_not_utf8_are_written_as_go_writes_them() -> No
     """``DELETE /v2/members/%ff`` met a fault, and was answered 500."""
     path = b"no \xff <\xc3\xa9\xc3>".decode("utf-8", "surrogateescape")
     assert go_text(path) == '"no \\ufffd \\u003cé\\ufffd\\u003e"'
+    assert go_text("é\ud800\udfff") == '"é\\ufffd\\ufffd"'
+
+
+def test_control_characters_are_written_as_by_the_go_of_etcd() -> None:
+    """Later ones write ``\\b`` and ``\\f``."""
+    assert go_text('\b\f\n\r\t\0\x1f\x7f\\b"') == r'"\u0008\u000c\n\r\t\u0000\u001f' + '\x7f\\\\b\\""'
 
 
 @given(st.text(max_size=40))
