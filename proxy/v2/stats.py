@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from cluster.features.v2.text import moment
+from cluster.gotext import duration
 from cluster.histogram import Histogram
 from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import JSON, HttpRequest
@@ -130,20 +131,3 @@ def spread(observed: dict[str, Any], mean_ms: float) -> dict[str, float]:
         "minimum": min(least, mean_ms),
         "maximum": max(most, mean_ms),
     }
-
-
-def duration(ns: int) -> str:
-    if ns < 1_000_000_000:
-        for unit, size in (("ms", 1_000_000), ("µs", 1_000), ("ns", 1)):
-            if ns >= size:
-                return _decimal(ns, size) + unit
-        return "0s"
-    minutes, rest = divmod(ns, 60_000_000_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}h" if hours else ""
-    return text + (f"{minutes}m" if minutes or hours else "") + _decimal(rest, 1_000_000_000) + "s"
-
-
-def _decimal(value: int, unit: int) -> str:
-    whole, rest = divmod(value, unit)
-    return str(whole) if not rest else f"{whole}.{rest:0{len(str(unit)) - 1}d}".rstrip("0")
