@@ -23,7 +23,7 @@ from proxy.http.requests import JSON, HttpRequest
 from proxy.routing.router import MethodStats, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import HttpCall, InTurns, said, told
-from proxy.v2.request import BadRequest, KeyRequest, parse_key_request
+from proxy.v2.request import KeyRequest, parse_key_request
 from proxy.v2.traffic import Traffic, totals
 from proxy.v2.users.credentials import Credentials
 from proxy.v2.waiting.feed import Feed
@@ -58,8 +58,8 @@ class Keys:
         now_ns = self._now_ns()
         try:
             asked = _parsed(request, now_ns)
-        except BadRequest as wrong:
-            self._refused(request, V2Error(wrong.code, wrong.cause.encode("utf-8", "surrogateescape")))
+        except V2Error as wrong:
+            self._refused(request, wrong)
             return
         size = len(_bytes(asked.value)) + len(_bytes(asked.prev_value))
         length = len(asked.path) + (_NAME_IN_ORDER if request.method == "POST" else 0)

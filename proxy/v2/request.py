@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from cluster.features.v2.refusals import Code, V2Error
 from cluster.gotext import clean_path
 from proxy.v2.form import BadForm, form_of
 
 PREFIX = "/v2/keys"
-
-# etcd's error codes
-PREV_VALUE_REQUIRED, TTL_NAN, INDEX_NAN, INVALID_FIELD, INVALID_FORM, REFRESH_VALUE, REFRESH_TTL = (
-    201, 202, 203, 209, 210, 211, 212,
-)
 
 _BOOLS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
@@ -22,13 +18,6 @@ _BOOLS = {
 _DIGITS = re.compile(r"[0-9]+")
 _SECOND_NS = 1_000_000_000
 _HALF, _WHOLE = 1 << 63, 1 << 64
-
-
-class BadRequest(ValueError):
-    def __init__(self, code: int, cause: str) -> None:
-        super().__init__(cause)
-        self.code = code
-        self.cause = cause
 
 
 @dataclass(slots=True)
@@ -56,13 +45,14 @@ class KeyRequest:
 
 def parse_key_request(method: str, path: str, query: str, body: bytes, content_type: str,
                       now_ns: int) -> KeyRequest:
-    """``path`` is decoded, with ``/v2/keys``; ``query`` as it came. BadRequest for what etcd refuses."""
+    """``path`` is decoded, with ``/v2/keys``; ``query`` as it came. V2Error for what etcd refuses."""
     try:
         form = form_of(method, query, body, content_type)
     except BadForm as error:
-        raise BadRequest(INVALID_FORM, str(error.args[0])) from None
+        cause = str(error.args[0]).encode("utf-8", "surrogateescape")
+        raise V2Error(Code.INVALID_FORM, cause) from None
     if not path.startswith(PREFIX):
-        raise BadRequest(INVALID_FORM, "incorrect key prefix")
+        raise V2Error(Code.INVALID_FORM, "incorrect key prefix")
     prev_index = _number(form, "prevIndex")
     since = _number(form, "waitIndex")
     recursive = _flag(form, "recursive")
@@ -72,24 +62,24 @@ def parse_key_request(method: str, path: str, query: str, body: bytes, content_t
     quorum = _flag(form, "quorum")
     stream = _flag(form, "stream")
     if wait and method != "GET":
-        raise BadRequest(INVALID_FIELD, '"wait" can only be used with GET requests')
+        raise V2Error(Code.INVALID_FIELD, '"wait" can only be used with GET requests')
     prev_value = form.get("prevValue")
     if prev_value == "":
-        raise BadRequest(PREV_VALUE_REQUIRED, '"prevValue" cannot be empty')
+        raise V2Error(Code.PREV_VALUE_REQUIRED, '"prevValue" cannot be empty')
     no_value = _flag(form, "noValueOnSuccess")
     ttl: int | None = None
     if form.get("ttl"):
         ttl = _unsigned(form["ttl"])
         if ttl is None:
-            raise BadRequest(TTL_NAN, 'invalid value for "ttl"')
+            raise V2Error(Code.TTL_NAN, 'invalid value for "ttl"')
     value = form.get("value", "")
     prev_exist = _maybe(form, "prevExist", "prevExist")
     refresh = _maybe(form, "refresh", "refresh")
     if refresh:
         if value:
-            raise BadRequest(REFRESH_VALUE, "A value was provided on a refresh")
+            raise V2Error(Code.REFRESH_VALUE, "A value was provided on a refresh")
         if ttl is None:
-            raise BadRequest(REFRESH_TTL, "No TTL value set")
+            raise V2Error(Code.REFRESH_TTL_REQUIRED, "No TTL value set")
     return KeyRequest(
         method=method, path=clean_path(path[len(PREFIX) :]), value=value, directory=directory,
         prev_value=prev_value or "", prev_index=prev_index, prev_exist=prev_exist, refresh=refresh,
@@ -103,7 +93,7 @@ def _number(form: dict[str, str], name: str) -> int:
         return 0
     found = _unsigned(form[name])
     if found is None:
-        raise BadRequest(INDEX_NAN, f'invalid value for "{name}"')
+        raise V2Error(Code.INDEX_NAN, f'invalid value for "{name}"')
     return found
 
 
@@ -124,7 +114,7 @@ def _maybe(form: dict[str, str], name: str, shown: str) -> bool | None:
         return None
     found = _BOOLS.get(form[name])
     if found is None:
-        raise BadRequest(INVALID_FIELD, f"invalid value for {shown}")
+        raise V2Error(Code.INVALID_FIELD, f"invalid value for {shown}")
     return found
 
 

@@ -34,8 +34,6 @@ class Code(IntEnum):
     REFRESH_VALUE = 211, "Value provided on refresh"
     REFRESH_TTL_REQUIRED = 212, "A TTL must be provided on refresh"
     RAFT_INTERNAL = 300, "Raft Internal Error", 500
-    LEADER_ELECT = 301, "During Leader Election", 500
-    WATCHER_CLEARED = 400, "watcher is cleared due to etcd recovery"
     EVENT_INDEX_CLEARED = 401, "The event in requested index is outdated and cleared"
 
 
