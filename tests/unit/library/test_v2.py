@@ -48,6 +48,19 @@ def test_a_whole_answer() -> None:
                         ("POST /v2/keys/q?prevExist=true", form, "value=1+%26+%C3%A4&dir=false", ada)]
 
 
+def test_a_ttl_that_hosts_take_for_one_in_the_past_is_refused() -> None:
+    """Their nanoseconds wrap at 64 bits: the key was gone at once."""
+    with host(lambda asked: (200, NODE)) as (url, seen):
+        client = Client(url)
+        for write in (client.set, client.append):
+            with pytest.raises(ValueError, match="136 years"):
+                write("/a", "1", ttl=10**10)
+        with pytest.raises(ValueError, match="136 years"):
+            client.refresh("/a", 10**10)
+        client.set("/a", "1", ttl=1 << 32)
+    assert [asked.body for asked in seen] == ["value=1&ttl=4294967296"]
+
+
 @pytest.mark.parametrize(("said", "kind", "text", "code", "maybe_done"), [
     ((401, {"errorCode": 110, "message": "No", "cause": "a guest"}), v2.Unauthorized, "No (a guest)", 110,
      False),

@@ -24,6 +24,7 @@ from muster_client.wire.endpoints import Tls
 
 TIMEOUT_S = 30.0
 _FORM = "application/x-www-form-urlencoded"
+_MOST_TTL_S = 1 << 32
 Given = Mapping[str, str | int | bool | None]  # None is left out
 
 
@@ -112,8 +113,8 @@ class Client:
         self, key: str, value: str | None, *, ttl: int | None = None, directory: bool = False,
         exists: bool | None = None, previous_value: str | None = None, previous_index: int = 0,
     ) -> Result:
-        """Write a key, or make a directory, for ``ttl`` seconds. ``exists``: only if it is there, or not;
-        ``previous_…``: only if it is so. CompareFailed, NodeExists, KeyNotFound."""
+        """Write a key, or make a directory, for ``ttl`` seconds, 2^32 at most. ``exists``: only if it is
+        there, or not; ``previous_…``: only if it is so. CompareFailed, NodeExists, KeyNotFound."""
         return await self._call("PUT", key, {
             "prevExist": exists, "prevValue": previous_value, "prevIndex": previous_index or None},
             {"value": value, "ttl": ttl, "dir": directory or None})
@@ -182,6 +183,8 @@ class Client:
     async def _call(
         self, method: str, key: str, query: Given, form: Given | None = None, timeout: float | None = None
     ) -> Result:
+        if form is not None and int(form.get("ttl") or 0) > _MOST_TTL_S:
+            raise ValueError("a ttl of more than 136 years, which hosts may take for one in the past")
         path = posixpath.normpath(f"/{key.lstrip('/')}")  # hosts answer 301 to others
         return _result(await self.ask(method, f"/keys{path}", query=query, form=form, timeout=timeout))
 
