@@ -68,16 +68,16 @@ class UnderWay(Generic[E]):
             passed = [own for own in entries if own.index <= index]
             for own in passed:
                 decided.append((own, own.term == (term if term_at is None else term_at(own.index))))
-            self._drop(passed)
+            self.drop(passed)
         return decided
 
     def skipped_to(self, index: int) -> list[E]:
         """A snapshot replaced all up to there: these fates stay unknown; no client may ask again (I23)."""
         passed = [entry for entry in self.entries if entry.index <= index]
-        self._drop(passed)
+        self.drop(passed)
         return passed
 
-    def _drop(self, passed: list[E]) -> None:
+    def drop(self, passed: list[E]) -> None:
         for entry in passed:
             self.entries.remove(entry)
             self.bytes -= entry.size

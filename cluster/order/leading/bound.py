@@ -19,7 +19,8 @@ class Bound:
     __slots__ = ("_runs",)
 
     def __init__(self, kept: int) -> None:
-        """``kept``: how many batches may be without a place in the order."""
+        """``kept``: how many batches may be without a place in the order. What is shown is not older: see
+        ``PendingOverlay.applied_batch``."""
         # the pending revision before a batch, and what is added to those behind it; the newest last
         self._runs: deque[tuple[int, int]] = deque(maxlen=kept)
 
@@ -42,9 +43,9 @@ class Bound:
         return Current(self.known(current[0]), self.known(current[1]), current[2], current[3])
 
     def row(self, kv: bytes | None) -> bytes | None:
-        """The KeyValue of a live key with known revisions."""
-        if kv is None:
-            return None
+        """The KeyValue of a live key with known revisions. What is none, or a scan's PAUSE, stays."""
+        if not kv:
+            return kv
         key_end, create, mod, at = _revisions(kv)
         if max(create, mod) < PENDING_REVISION:
             return kv

@@ -4,7 +4,7 @@ answer is made again once they are known. What cannot be decided is an exception
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from cluster.effects.records import PENDING_REVISION
@@ -12,7 +12,7 @@ from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
 from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Intervals, Span
 from cluster.evaluate.txns.plain_txn import GET, MOD, PUT, Plain
-from cluster.evaluate.view import Current, Version
+from cluster.evaluate.view import Current, Version, version_of
 from cluster.order.leading.bound import Bound, pending_row
 from cluster.order.prepare import Row
 
@@ -67,7 +67,11 @@ class PendingOverlay(Overlay):
 
         def written(key: bytes) -> Version | None:
             version = writes[key][1]
-            return None if version is None else version._replace(kv=pending_row(key, version))
+            if version is None:
+                return None
+            row = pending_row(key, version)
+            self.read += len(row)
+            return version_of((*version[:4], row))
 
         return merged(rows, keys, written)
 
@@ -92,6 +96,10 @@ class PendingOverlay(Overlay):
             raise Blocked
         return self._store.live_count(start, end)
 
+    def weigh(self, start: bytes, end: bytes) -> int:
+        """How many keys a range has, about."""
+        return self._store.live_count(start, end) + len(self.written_in((start, end)))
+
     def settled(self, around: Span | None, spans: Intervals) -> None:
         """As of :class:`Overlay`; but Blocked, not NotYet."""
         if self._deletes(around, spans):
@@ -106,6 +114,21 @@ class PendingOverlay(Overlay):
         if end == b"":
             return start in writes
         return bool(self.written_in((start, end)))
+
+    def applied_batch(self, batch: int, keys: Iterable[bytes], last: int, bound: Bound) -> None:
+        """As :meth:`forget`; ``last``: the pending revision of its last change. A key that a later batch wrote,
+        too, has a known creation from now on: however long it is hot, nothing old is asked of ``bound``."""
+        writes = self._writes
+        for key in keys:
+            pending = writes.get(key)
+            if pending is None:
+                continue
+            number, version = pending
+            if number <= batch:
+                del writes[key]
+            elif version is not None and PENDING_REVISION < version[0] <= last:
+                writes[key] = number, version_of((bound.known(version[0]), *version[1:]))
+        self.forget(batch, (), ())
 
     def lease_exists(self, lease: int) -> bool:
         """True is safe, as a revoke locks every shard. Elsewhere: a missing lease may be unknown here."""
@@ -130,7 +153,8 @@ class Recorder:
     """Records what a transaction read, so that its answer can be made again at known revisions."""
 
     __slots__ = (
-        "_base", "_counts", "_currents", "_gets", "_leases", "_scans", "compact_revision", "revision")
+        "_base", "_counts", "_currents", "_gets", "_leases", "_pending", "_scans", "compact_revision",
+        "revision")
 
     def __init__(self, base: PendingOverlay) -> None:
         self._base: PendingOverlay | None = base
@@ -139,6 +163,7 @@ class Recorder:
         self._counts: dict[tuple[bytes, bytes], int] = {}
         # what was read of each so far, and the rest
         self._scans: dict[tuple[bytes, bytes, int], tuple[list[Row], Iterator[Row]]] = {}
+        self._pending: set[tuple[bytes, bytes, int]] = set()  # of these, those with rows that are pending
         self._leases: dict[int, bool] = {}
         self.revision = base.revision
         self.compact_revision = base.compact_revision
@@ -157,8 +182,11 @@ class Recorder:
         wanted = (start, end, revision)
         if wanted not in self._scans and self._base is not None:
             base = self._base
-            rows = base.scan(start, end, revision) if revision else base.rows(start, end)
-            self._scans[wanted] = [], rows
+            if not revision and base.touches(start, end):
+                self._pending.add(wanted)
+                self._scans[wanted] = [], base.rows(start, end)
+            else:
+                self._scans[wanted] = [], base.scan(start, end, revision)
         return _recorded(*self._scans[wanted])
 
     def count(self, start: bytes, end: bytes) -> int:
@@ -180,8 +208,10 @@ class Recorder:
         row = bound.row
         self._currents = {key: bound.current(current) for key, current in self._currents.items()}
         self._gets = {key: row(kv) for key, kv in self._gets.items()}
-        self._scans = {wanted: ([(key, row(kv) or b"") for key, kv in rows], iter(()))
-                       for wanted, (rows, _) in self._scans.items()}
+        for wanted in self._pending:
+            rows, _ = self._scans[wanted]
+            rows[:] = [(key, row(kv) or b"") for key, kv in rows]
+        self._scans = {wanted: (rows, iter(())) for wanted, (rows, _) in self._scans.items()}
         self.revision = revision
         return self
 

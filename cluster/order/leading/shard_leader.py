@@ -33,7 +33,7 @@ from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.txns.range_compares import RangeCompares
-from cluster.evaluate.view import Outcome
+from cluster.evaluate.view import Outcome, View
 from cluster.faults import answered, whole
 from cluster.features.auth.principal import SAID, Principal, named
 from cluster.features.auth.state import AuthState
@@ -262,9 +262,10 @@ class ShardLeader(Generic[T]):
         try:
             self._rights.judge(who, method, body)
             if method == Method.PUT:
-                outcome, late = self._put(body)
+                outcome, late = self._shown(lambda shown: evaluate.put(shown, body))
             elif method == Method.DELETE_RANGE:
-                outcome = evaluate.delete_range(view, body, self._store.live_count)
+                outcome, late = self._shown(
+                    lambda shown: evaluate.delete_range(shown, body, self._store.live_count))
             elif looked is None and (looked := draft_of(view, body, self._max_txn_ops)) is not None:
                 raise Unlooked
             else:
@@ -312,12 +313,11 @@ class ShardLeader(Generic[T]):
         if queued is not None:
             self._table.remove(queued)
 
-    def _put(self, body: bytes) -> tuple[Outcome, Callable[[int], bytes] | None]:
+    def _shown(self, run: Callable[[View], Outcome]) -> tuple[Outcome, Callable[[int], bytes] | None]:
         with suppress(ShowsPending):
-            return evaluate.put(self.view, body), None
-        recorder = Recorder(self.view)
-        outcome = evaluate.put(recorder, body)
-        return outcome, lambda revision: evaluate.put(recorder.replay(revision, self._bound), body).tail
+            return run(self.view), None
+        recorder, bound = Recorder(self.view), self._bound
+        return run(recorder), lambda revision: run(recorder.replay(revision, bound)).tail
 
     @answered
     def _txn(self, body: bytes, looked: Ahead | None = None) -> tuple[Outcome, Callable[[int], bytes] | None]:
@@ -341,7 +341,7 @@ class ShardLeader(Generic[T]):
         if looked is not None:
             looked.look_again(self.view, self._store)
         # what it shows of the past is read now: a compaction may come before it in the order
-        weigh = None if finish(shows_the_past(request)) else self._store.live_count
+        weigh = None if finish(shows_the_past(request)) else self.view.weigh
         turn, recorder = Turn(looked, drafts and weigh is not None), Recorder(self.view)
         outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
         if outcome.late is not None:
@@ -439,10 +439,10 @@ class ShardLeader(Generic[T]):
         """A cut of this term was applied; ``base``: the revision before its first entry of this leader."""
         for batch, done in self._sealed.applied(last_index, self.term):
             assert done, "Raft: a leader's log holds all that it logged up to there"
-            self.view.forget(batch.number, batch.written(), [])
+            self._bound.bind(batch.pending, base)
+            self.view.applied_batch(batch.number, batch.written(), batch.pending + batch.grown, self._bound)
             self._applied_batch = batch.number
             if batch.puts is not None:
-                self._bound.bind(batch.pending, base)
                 self._put_answers.append((batch.puts, base))
             else:
                 self._answers += batch.answers(base, self.term)

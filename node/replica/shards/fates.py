@@ -64,7 +64,12 @@ class Fates:
     def skipped_to(self, applied: int) -> None:
         """A snapshot replaced everything up to ``applied``, and does not show whether a batch was
         committed: the answer is "unknown", not "resend" (I23)."""
-        for batch in self._open.skipped_to(applied):
+        passed = self._open.skipped_to(applied)
+        leaders = {batch.bound for batch in passed}
+        # what later ones of the same leaders show may be of these
+        later = [batch for batch in self._open.entries if batch.bound in leaders]
+        self._open.drop(later)
+        for batch in passed + later:
             for link, rid in batch.owed():
                 link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
                 self._node.mark_dirty(link)

@@ -8,6 +8,7 @@ from typing import Any
 from cluster.effects import records
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Late
+from cluster.order.leading.bound import Bound
 from cluster.order.leading.shard_batch import Reply, ShardBatch
 from cluster.order.log import Cut
 from cluster.placement.base import Base
@@ -29,7 +30,7 @@ class Link:
 
 
 def batch_of(link: Link, rid: int) -> ShardBatch:
-    batch = ShardBatch(1)
+    batch = ShardBatch(1, records.PENDING_REVISION, Bound(1))
     batch.take([((link, rid), b"k%d" % rid, records.Item.PUT_NEW, b"", b"")])
     return batch
 
@@ -85,7 +86,7 @@ def test_g6_a_late_answer_shows_what_a_switch_that_is_applied_with_it_takes() ->
     link, node = Link(), FakeNode(OWN)
     due: list[DueAnswer] = []
     node.past.deliver = lambda link, rid, status, body, term: due.append(body)
-    batch = ShardBatch(1)
+    batch = ShardBatch(1, records.PENDING_REVISION, Bound(1))
     batch.mix()
     batch.replies.append(Reply((link, 1), 0, False, Late(lambda view: iter(())), None, None))  # type: ignore[arg-type, return-value]
     fates = Fates(node)  # type: ignore[arg-type]
@@ -95,3 +96,19 @@ def test_g6_a_late_answer_shows_what_a_switch_that_is_applied_with_it_takes() ->
     assert switched.shows(b"k", 20)
     assert not switched.shows(b"k", 21)
     assert [(one.before, one.revision, one.shown) for one in due] == [(20, 20, Shown(None))]
+
+
+def test_what_later_ones_show_of_skipped_ones_stays_unknown() -> None:
+    """A snapshot does not tell at which revisions it put what it skips: later answers showed wrong ones."""
+    link, node, bound = Link(), FakeNode(OWN), Bound(3)
+    batches = [ShardBatch(number, records.PENDING_REVISION + number, bound) for number in range(2)]
+    batches[0].take([((link, 1), b"k", records.Item.PUT_NEW, b"", b"")])
+    batches[1].mix()
+    batches[1].replies.append(Reply((link, 2), 0, False, b"", lambda before: b"", None))
+    fates = Fates(node)  # type: ignore[arg-type]
+    for index, batch in enumerate([*batches, batch_of(link, 3)], 8):
+        fates.keep(index, OWN, batch)
+    fates.skipped_to(8)
+    assert link.told == [(1, Status.UNKNOWN), (2, Status.UNKNOWN)]
+    fates.decide(Cut(10, NEW, 9), dict.fromkeys(range(11), 40))
+    assert link.told[2:] == [(3, Status.OK)]

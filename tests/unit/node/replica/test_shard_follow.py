@@ -12,6 +12,7 @@ import pytest
 
 from cluster.effects import records
 from cluster.members.table import Table
+from cluster.order.leading.bound import Bound
 from cluster.order.leading.queued import Report
 from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut, encode_cut, entry
@@ -194,7 +195,7 @@ def test_i23_a_state_that_is_installed_in_this_turn_leaves_the_fate_of_what_it_l
     """The state has all of it in order. Called lost, it would be sent again, and happen twice."""
     replica, told = Replica(store), list[int]()
     link: Any = SimpleNamespace(answer=lambda rid, status, body: told.append(status))
-    batch = ShardBatch(1)
+    batch = ShardBatch(1, records.PENDING_REVISION, Bound(1))
     batch.take([((link, 1), b"k", records.Item.PUT_NEW, b"", b"")])
     role: Any = replica.role
     role.leading = SimpleNamespace(

@@ -10,7 +10,8 @@ import pytest
 
 from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
-from cluster.evaluate.view import Current, Version
+from cluster.evaluate.view import Current, Late, Version
+from cluster.grain import GRAIN
 from cluster.order.leading.bound import Bound, pending_row
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.pacing.pace import Pace
@@ -21,6 +22,7 @@ from tests.unit.semantics.memory import MemoryShard
 
 KEYS = [b"a", b"b", b"c", b"d"]
 TERM = 3
+PAUSE = (b"", b"")
 
 
 def test_a_pending_revision_becomes_what_its_batch_was_given() -> None:
@@ -83,7 +85,12 @@ class Store:
     def scan(
         self, start: bytes, end: bytes, revision: int = 0, look: int = 0
     ) -> Iterator[tuple[bytes, bytes]]:
-        return self._model.scan(start, end, revision)
+        for number, row in enumerate(self._model.scan(start, end, revision)):
+            if look and number % 2:
+                yield PAUSE
+            yield row
+        if look:
+            yield PAUSE
 
 
 class World:
@@ -102,7 +109,7 @@ class World:
         self.logged: list[list[int]] = []
         self.expected: dict[int, bytes] = {}
         self.answered: dict[int, bytes] = {}
-        self.elsewhere: set[int] = set()
+        self.elsewhere: set[int] = set()  # or given up
 
     def submit(self, method: Method, request: Any) -> None:
         body = request.SerializeToString()
@@ -111,6 +118,9 @@ class World:
 
     def log(self) -> None:
         self.leader.run()
+        for token, _, _ in self.leader.take_unlooked():  # of ranges that it compares
+            self.leader.resume(token, None)
+            self.elsewhere.add(token)
         if self.leader.dirty:
             batch = self.leader._open
             self.index += 1
@@ -162,6 +172,40 @@ def test_transactions_that_show_one_key_go_into_one_entry() -> None:
     rows = [last.responses[at].response_range.kvs[0] for at in (0, 2)]
     assert [(kv.create_revision, kv.mod_revision, kv.version, kv.value) for kv in rows] == [
         (11, 59, 49, b"48"), (11, 60, 50, b"49")]
+
+
+def test_a_key_may_be_hot_for_as_long_as_it_likes() -> None:
+    """Its creation stayed pending while each entry came before the one in front of it was in order."""
+    world = World()
+    for number in range(200):
+        world.submit(Method.TXN, hot(b"%d" % number))
+        world.log()
+        if number:
+            world.cut(1, 1)
+    world.cut(1, 1)
+    assert world.answered == world.expected
+    assert len(world.answered) == 200
+
+
+def test_many_pending_rows_are_shown_late() -> None:
+    """100 transactions that showed 5,000 rows that were pending took a turn of seconds."""
+    world = World()
+    for number in range(GRAIN.late_rows + 1):
+        world.submit(Method.PUT, pb.PutRequest(key=b"a%d" % number, value=b"v"))
+    shown = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", range_end=b"b"))
+    world.submit(Method.TXN, pb.TxnRequest(success=[shown]))
+    world.log()
+    assert isinstance(world.leader._sealed.entries[-1].replies[-1].tail, Late)
+
+
+def test_a_delete_shows_the_pending_row_before_it() -> None:
+    world = World()
+    world.submit(Method.PUT, pb.PutRequest(key=b"a", value=b"v"))
+    world.submit(Method.DELETE_RANGE, pb.DeleteRangeRequest(key=b"a", prev_kv=True))
+    world.log()
+    assert world.logged == [[0, 1]]
+    world.cut(1, 2)
+    assert world.answered == world.expected
 
 
 def test_a_put_shows_the_pending_row_before_it() -> None:
