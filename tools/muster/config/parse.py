@@ -67,6 +67,18 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
+class _Quoted(str):
+    """A scalar in quotes: for a duration it is no bare number."""
+
+
+def _text(loader: _Loader, node: Any) -> str:
+    text = str(loader.construct_scalar(node))
+    return _Quoted(text) if node.style else text
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
+
+
 @dataclass(slots=True)
 class Values:
     """Values by flag name; ``sources``: where each given one came from."""
@@ -334,7 +346,12 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
     text = str(node)
     if flag.kind is Kind.BOOL:
         return _truth(text)
-    return _numeral(text, flag.kind) if flag.kind in (*NUMBERS, Kind.DURATION) else text
+    if flag.kind in NUMBERS:
+        return _numeral(text)
+    if flag.kind is Kind.DURATION and not isinstance(node, _Quoted):
+        with suppress(ValueError):
+            return f"{number(_numeral(text), Kind.INT)}ns"  # etcd's file format: bare numbers are nanoseconds
+    return text
 
 
 def _truth(text: str) -> str:
@@ -343,15 +360,12 @@ def _truth(text: str) -> str:
     return "true" if word in ("y", "yes", "on") else "false" if word in ("n", "no", "off") else text
 
 
-def _numeral(text: str, kind: Kind) -> str:
+def _numeral(text: str) -> str:
     """A number as Go reads it. Charts write integers with an exponent: 8.589934592e+09."""
     text = text.removeprefix("+")
-    with suppress(ValueError):
-        if "." in text or "e" in text.lower():
-            value = float(text)
-            text = str(int(value)) if value.is_integer() else text
-        if kind is Kind.DURATION:
-            return f"{number(text, Kind.INT)}ns"  # etcd's file format: bare numbers are nanoseconds
+    with suppress(ValueError):  # float reads no other base: the e of 0xe is a digit
+        if ("." in text or "e" in text.lower()) and (value := float(text)).is_integer():
+            return str(int(value))
     return text
 
 
