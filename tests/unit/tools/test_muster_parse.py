@@ -498,6 +498,10 @@ def test_the_first_document_of_a_file_counts(tmp_path: Path) -> None:
     assert (values["name"], values.warnings) == (
         "a", [f"only the first document of {tmp_path / 'muster.yaml'} counts"])
     assert in_file(tmp_path, "name: a\n---\n").warnings == []
+    for other in ("---\n[b", "...\nname: [", "---\nname: !host b", "---\n" + 3000 * "["):
+        values = in_file(tmp_path, f"name: a\n{other}\n")
+        assert (values["name"], len(values.warnings)) == ("a", 1), "nobody reads it"
+    assert in_file(tmp_path, "---\n---\nname: b\n")["name"] == "default"
 
 
 def test_what_stands_beside_a_file_is_ignored_with_a_line_for_each(tmp_path: Path) -> None:

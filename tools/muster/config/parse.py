@@ -7,7 +7,7 @@ flags.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -257,7 +257,9 @@ def _is_packaged(result: Values, variable: str, text: str) -> bool:
 def _from_file(table: Mapping[str, Flag], path: str) -> Values:
     try:
         with open(path, encoding="utf-8") as f:
-            document, *more = [*yaml.load_all(f, _Loader)] or [None]
+            documents = yaml.load_all(f, _Loader)
+            document = next(documents, None)
+            more = _is_more(documents)
     except OSError as e:
         raise ConfigError(f"cannot read --config-file {path}: {e.strerror}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as e:
@@ -283,13 +285,21 @@ def _from_file(table: Mapping[str, Flag], path: str) -> Values:
         )
     result.sources["config-file"] = "flag"
     result.values["config-file"] = path
-    if any(more):
+    if more:
         result.warnings.append(f"only the first document of {path} counts")
     # etcd ignores unknown keys silently; a setting without effect gets a warning
     result.warnings += [
         f"unrecognized key {'.'.join(key)} in {path}" for key in _unknown_keys(document, known)
     ]
     return result
+
+
+def _is_more(documents: Iterator[Any]) -> bool:
+    """Whether anything stands in one of these documents, be it none of YAML: etcd does not read them."""
+    try:
+        return any(documents)
+    except Exception:
+        return True
 
 
 def _in_small_letters(
