@@ -401,6 +401,8 @@ def test_null_in_a_file_is_no_value(tmp_path: Path) -> None:
     for text in ("", "~", "null"):
         assert not in_file(tmp_path, f"name: {text}").is_set("name")
     assert in_file(tmp_path, 'name: "null"')["name"] == "null"
+    assert in_file(tmp_path, "log-outputs: [stdout, ~]")["log-outputs"] == ("stdout",)
+    assert in_file(tmp_path, "log-outputs:\n  -")["log-outputs"] == ("default",)
 
 
 @pytest.mark.parametrize("text", [",", "http://a:1,", ",http://a:1"])

@@ -348,7 +348,7 @@ def _file_text(flag: Flag, node: Any, path: str) -> str:
     if isinstance(node, list):
         if flag.kind is not Kind.LIST:
             raise ConfigError(f"key {flag.name} in {path}: a list is not possible here")
-        return ",".join(str(part) for part in node)
+        return ",".join(str(part) for part in node if part is not None)
     if isinstance(node, dict):
         if flag.name != "feature-gates":
             raise ConfigError(f"key {flag.name} in {path}: a map is not possible here")
