@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import math
+import posixpath
 import socket
 import ssl
 import threading
@@ -59,6 +60,19 @@ def test_a_ttl_that_hosts_take_for_one_in_the_past_is_refused() -> None:
             client.refresh("/a", 10**10)
         client.set("/a", "1", ttl=1 << 32)
     assert [asked.body for asked in seen] == ["value=1&ttl=4294967296"]
+
+
+def test_a_key_has_no_empty_and_dotted_parts_and_nul_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``normpath`` before Python 3.11.5 it does: another directory was deleted."""
+    normpath = posixpath.normpath
+    monkeypatch.setattr(posixpath, "normpath", lambda path: normpath(path.partition("\0")[0]))
+    keys = ("/dir\0x/", "a", "//a/./b/../c", "/", "", "/..", "../.b/", "/%00ä")
+    with host(lambda asked: (200, NODE)) as (url, seen):
+        client = Client(url)
+        for key in keys:
+            client.delete(key)
+    assert [asked.line.removeprefix("DELETE /v2/keys") for asked in seen] == [
+        "/dir%00x", "/a", "/a/c", "/", "/", "/", "/.b", "/%2500%C3%A4"]
 
 
 @pytest.mark.parametrize(("said", "kind", "text", "code", "maybe_done"), [

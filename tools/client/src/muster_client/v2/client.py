@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import h11
 
@@ -185,7 +185,8 @@ class Client:
     ) -> Result:
         if form is not None and int(form.get("ttl") or 0) > _MOST_TTL_S:
             raise ValueError("a ttl of more than 136 years, which hosts may take for one in the past")
-        path = posixpath.normpath(f"/{key.lstrip('/')}")  # hosts answer 301 to others
+        # hosts answer 301 to others; escaped, for NUL ends a path there before Python 3.11.5
+        path = unquote(posixpath.normpath(quote(f"/{key.lstrip('/')}")))
         return _result(await self.ask(method, f"/keys{path}", query=query, form=form, timeout=timeout))
 
     async def _tried(self, request: Request, share_s: float) -> Answer:
