@@ -72,26 +72,16 @@ def folded(name: str) -> str:
     return name.lower().replace("\u017f", "s")
 
 
-def _struct(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """An object as Go reads it into a struct: names are folded, and of one that repeats the last counts, but
-    objects are read into the same one."""
-    found: dict[str, Any] = {}
-    _read_into(found, pairs)
-    return found
+class Fields(list[tuple[str, Any]]):
+    """An object: its fields as they come, repeated ones too. Names are folded."""
 
-
-def _read_into(found: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> None:
-    for name, value in pairs:
-        held = found.get(name := folded(name))
-        if isinstance(held, dict) and isinstance(value, dict):
-            _read_into(held, value.items())
-        else:
-            found[name] = value
+    def __init__(self, pairs: Iterable[tuple[str, Any]] = ()) -> None:
+        super().__init__((folded(name), value) for name, value in pairs)
 
 
 _DECODER = json.JSONDecoder(parse_int=Number, parse_float=Number, parse_constant=_no_constant)
-_STRUCTS = json.JSONDecoder(
-    parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=_struct)
+_IN_FIELDS = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=_no_constant, object_pairs_hook=Fields)
 
 
 class Values:
@@ -129,14 +119,14 @@ def _decoded(text: str, at: int, decoder: json.JSONDecoder = _DECODER) -> tuple[
 
 
 def first(body: bytes) -> Any:
-    """The first value of a body, of structs, where nobody is told Go's error. EOFError: there is none;
-    ValueError."""
+    """The first value of a body, its objects as :class:`Fields`, where nobody is told Go's error. EOFError:
+    there is none; ValueError."""
     text = body.decode("utf-8", "replace")
     at = _end(_SPACE, text, 0)
     if at == len(text):
         raise EOFError
     try:
-        return _decoded(text, at, _STRUCTS)[0]
+        return _decoded(text, at, _IN_FIELDS)[0]
     except RecursionError as error:
         raise ValueError from error
 

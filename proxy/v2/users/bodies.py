@@ -1,12 +1,14 @@
-"""The bodies of ``/v2/auth``, as Go's ``encoding/json`` reads them into etcd's structs."""
+"""The bodies of ``/v2/auth``, as Go's ``encoding/json`` reads them into etcd's structs: field by field, so
+that an object which comes twice is read into the same one."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from cluster.features.v2.user_changes import RoleWish
 from cluster.features.v2.users import Names, Permissions
-from proxy.gateway.go_json import first, is_text, whole_text
+from proxy.gateway.go_json import Fields, first, is_text, whole_text
 
 
 class BadBody(ValueError):
@@ -14,52 +16,71 @@ class BadBody(ValueError):
 
 
 def user_of(body: bytes) -> tuple[str, str, Names, Names, Names]:
-    found = _first(body)
-    roles, grant, revoke = (_list(found.get(name)) for name in ("roles", "grant", "revoke"))
-    return _text(found.get("user")), _text(found.get("password")), roles, grant, revoke
+    user = password = ""
+    lists: dict[str, Names] = {"roles": None, "grant": None, "revoke": None}
+    for name, value in _first(body):
+        if name == "user":
+            user = _text(value, user)
+        elif name == "password":
+            password = _text(value, password)
+        elif name in lists:
+            lists[name] = _list(value)
+    return user, password, lists["roles"], lists["grant"], lists["revoke"]
 
 
 def role_of(body: bytes) -> tuple[str, RoleWish]:
-    found = _first(body)
-    permissions, grant, revoke = (_permissions(found.get(n)) for n in ("permissions", "grant", "revoke"))
-    return _text(found.get("role")), RoleWish(permissions or Permissions(), grant, revoke)
+    role, permissions = "", Permissions()
+    pointers: dict[str, Permissions | None] = {"grant": None, "revoke": None}
+    for name, value in _first(body):
+        if name == "role":
+            role = _text(value, role)
+        elif name == "permissions":
+            permissions = _permissions(value, permissions)
+        elif name in pointers:
+            held = pointers[name] or Permissions()
+            pointers[name] = None if value is None else _permissions(value, held)
+    return role, RoleWish(permissions, pointers["grant"], pointers["revoke"])
 
 
-def _first(body: bytes) -> dict[str, Any]:
+def _first(body: bytes) -> Fields:
     try:
         found = first(body)
     except (ValueError, EOFError):
         raise BadBody from None
-    return _struct(found)
+    return _fields(found)
 
 
-def _struct(found: Any) -> dict[str, Any]:
+def _fields(found: Any) -> Fields:
+    """None leaves a struct as it is."""
     if found is None:
-        return {}
-    if not isinstance(found, dict):
+        return Fields()
+    if not isinstance(found, Fields):
         raise BadBody
     return found
 
 
-def _permissions(found: Any) -> Permissions | None:
-    if found is None:
-        return None
-    kv = _struct(_struct(found).get("kv"))
-    return Permissions(_list(kv.get("read")), _list(kv.get("write")))
+def _permissions(found: Any, held: Permissions) -> Permissions:
+    for name, kv in _fields(found):
+        if name != "kv":
+            continue
+        for kind, names in _fields(kv):
+            if kind in ("read", "write"):
+                held = replace(held, **{kind: _list(names)})
+    return held
 
 
 def _list(found: Any) -> Names:
     if found is None:
         return None
-    if not isinstance(found, list):
+    if isinstance(found, Fields) or not isinstance(found, list):
         raise BadBody
     return tuple(_text(each) for each in found)
 
 
-def _text(found: Any) -> str:
-    """A string; half a character of UTF-16 is replaced, as in Go."""
+def _text(found: Any, held: str = "") -> str:
+    """A string; None leaves the one before. Half a character of UTF-16 is replaced, as in Go."""
     if found is None:
-        return ""
+        return held
     if not is_text(found):
         raise BadBody
     return whole_text(found)

@@ -119,7 +119,26 @@ def test_a_repeated_object_is_read_into_the_same_one_as_by_go() -> None:
     name, wish = role_of(body)
     assert (name, wish.permissions, wish.grant) == (
         "r", Permissions(("/e",), ("/b",)), Permissions(("/c",), ("/d",)))
+    name, wish = role_of(b'''{"role":"r","role":null,
+        "permissions":{"kv":{"read":["/a"],"write":["/b"],"write":null},"kv":null},"permissions":null,
+        "grant":{"kv":{"read":["/a"]}},"grant":null,
+        "revoke":{"kv":{"read":["/a"]}},"revoke":null,"revoke":{"kv":{"write":["/c"]}}}''')
+    assert (name, wish.permissions, wish.grant, wish.revoke) == (
+        "r", Permissions(("/a",)), None, Permissions(None, ("/c",))), "null leaves a struct and a string"
+    assert user_of(b'{"user":"a","password":"p","user":null,"password":null,"roles":["r"],"roles":null}') == (
+        "a", "p", None, None, None)
     assert peer_urls(b'{"peerUrl\\u017f":["http://a:1"]}') == ["http://a:1"]
+
+
+@pytest.mark.parametrize("body", [
+    b'{"role":5,"role":"r","user":5,"user":"r"}', b'{"grant":7,"grant":null}',
+    b'{"permissions":{"kv":3},"permissions":{"kv":{}},"roles":{},"roles":[]}',
+    b'{"permissions":[],"permissions":{},"revoke":{},"revoke":null}',
+])  # fmt: skip
+def test_of_what_repeats_each_value_has_to_be_of_its_kind(body: bytes) -> None:
+    for read in (user_of, role_of):
+        with pytest.raises(BadBody):
+            read(body)
 
 
 @pytest.mark.parametrize("seed", range(5))
