@@ -360,6 +360,8 @@ class GatewayCall(InnerCall):
         self._busy = False
         try:
             self._pump()
+            if not self._queue and self._asked is None:
+                self._turns >>= 1
             self._drained()  # a socket that has taken all at once does not tell
         except HANDLER_MISTAKES as error:
             self._fault(error)

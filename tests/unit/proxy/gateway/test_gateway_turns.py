@@ -247,6 +247,31 @@ async def _answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call.gone
 
 
+def test_a_call_whose_answers_come_in_bursts_is_not_loud_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncio.run(_bursts(monkeypatch))
+
+
+async def _bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    front, opened = Front(), list[Any]()
+
+    def encode(message: Any) -> str:
+        front.watches.message(None, b"")
+        return "0"
+
+    monkeypatch.setattr("proxy.gateway.calls.encode", encode)
+    front.watches.opened = opened.append  # type: ignore[method-assign]
+    front.post(b"{}")
+    (call,) = opened
+    large = rpc_pb2.WatchResponse(cancel_reason="x" * LARGE_ANSWER_BYTES).SerializeToString()
+    for burst in range(1, 2 * LOUD_TURNS):
+        for message in (large, *[b""] * 30):
+            call.send(message)
+        await front.until(1 + 31 * burst)
+        while call.pending_bytes() or call._busy:
+            await asyncio.sleep(0)
+    assert call._turns < LOUD_TURNS
+
+
 def test_a_call_that_is_taken_in_very_many_turns_rests_while_others_ask() -> None:
     asyncio.run(_rests())
 
