@@ -34,7 +34,7 @@ CREATE = '{"create_request":{"key":"YQ=="}}'
 MANY = 2000
 TAKE_S = AGAIN_S / 10  # of a request
 # in a turn of the loop: as they come, behind that, in the middle and by loud ones; the last may go beyond it
-MOST = (2 * SHARED_S + AGAIN_S + LOUD_S) / TAKE_S + 4
+MOST = round((2 * SHARED_S + AGAIN_S + LOUD_S) / TAKE_S) + 4
 LIMIT_S = 30.0
 
 
