@@ -116,8 +116,8 @@ class PendingOverlay(Overlay):
         return bool(self.written_in((start, end)))
 
     def applied_batch(self, batch: int, keys: Iterable[bytes], last: int, bound: Bound) -> None:
-        """As :meth:`forget`; ``last``: the pending revision of its last change. A key that a later batch wrote
-        has a known creation from now on: however long it is hot, nothing old is asked of ``bound``."""
+        """As :meth:`forget`; ``last``: the pending revision of its last change. A key that a later batch
+        wrote has a known creation from now on: however long it is hot, nothing old is asked of ``bound``."""
         writes = self._writes
         for key in keys:
             pending = writes.get(key)
