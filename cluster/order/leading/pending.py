@@ -41,11 +41,9 @@ class PendingOverlay(Overlay):
     def get(self, key: bytes) -> bytes | None:
         """The live key's KeyValue; ShowsPending if it is pending."""
         pending = self._writes.get(key)
-        if pending is None:
-            return self._applied(key)
-        if pending[1] is None:
-            return None
-        raise ShowsPending
+        if pending is not None and pending[1] is not None:
+            raise ShowsPending
+        return self.row(key)
 
     def row(self, key: bytes) -> bytes | None:
         """As :meth:`get`; what is pending has its pending revisions."""
