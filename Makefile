@@ -94,7 +94,7 @@ TOLD := .soak.log
 soak: export MUSTER_SOAK := 1
 # where its seeds begin: each soak simulates others, and this one again with the number it printed
 soak: export MUSTER_SOAK_FIRST := $(or $(MUSTER_SOAK_FIRST),$(shell date +%y%m%d%H)000)
-soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for ten minutes at a time, a million keys (three hours on two CPUs; MUSTER_SOAK_TIMES=3 simulates three times as many)
+soak: $(STAMP)  ## the long runs: thousands of simulated clusters, kills and cut networks for minutes at a time, a million keys (an hour and more on two CPUs; with MUSTER_SOAK_TIMES=3 three times as many seeds and minutes)
 	@echo "seeds from MUSTER_SOAK_FIRST=$(MUSTER_SOAK_FIRST)"
 ifeq ($(TESTS),tests)
 	# In parts as by `make test`. What starts hosts waits for most of its minutes, so three tests run side by side;

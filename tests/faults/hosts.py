@@ -22,7 +22,6 @@ from tools.muster.local import layout
 SHARDS = int(os.environ.get("MUSTER_TEST_SHARDS", "1"))
 until = functools.partial(until_looking, look_s=0.01)  # often, since what is watched here is short
 ELECTION_TIMEOUT_S = 1.0  # the server's default, which these tests use
-SOAK = bool(os.environ.get("MUSTER_SOAK"))
 
 
 class Hosts:

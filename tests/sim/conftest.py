@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from tests.sim.world.seeds import SOAK, dealt
+from tests.sim.world.seeds import dealt
+from tests.soaking import SOAK
 
 # dozens of seeds in one test, of 3 to 10 s of a CPU each
 _LONG = tuple(f"tests/sim/{folder}/" for folder in ("births", "everything", "moves"))

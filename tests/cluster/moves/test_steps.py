@@ -44,9 +44,10 @@ from tests.cluster.moves.moving import (
     standing,
     whole,
 )
-from tests.cluster.serving.test_births import CALM, HOSTS, SOAK, Load
+from tests.cluster.serving.test_births import CALM, HOSTS, Load
 from tests.cluster.serving.test_shards import unary
 from tests.faults.hosts import Log
+from tests.soaking import SOAK
 
 pytestmark = pytest.mark.timeout(3600 if SOAK else 900)
 

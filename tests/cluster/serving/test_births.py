@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -21,14 +20,14 @@ from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, environment, local_cluster, until
 from tests.cluster.members.hosts import Hosts
 from tests.cluster.serving.test_shards import scraped, unary
+from tests.soaking import SOAK, often
 
 HOSTS = 3
 # nobody is elected because the machine is busy
 CALM = ("--heartbeat-interval=100", "--election-timeout=2500")
-SOAK = os.environ.get("MUSTER_SOAK") == "1"
 ROOT = Path(__file__).parents[3]
-ROUNDS = 20 if SOAK else 1
-# of a host with up to 21 nodes, where three tests share two CPUs
+ROUNDS = often(1, 7)
+# of a host with up to 11 nodes, where three tests share two CPUs
 STARTS_S = 240 if SOAK else LIMIT_S
 
 

@@ -35,11 +35,12 @@ from tests.faults.attacking.bystander import Bystander, Turn
 from tests.faults.attacking.raw import gentle
 from tests.faults.hosts import Hosts
 from tests.faults.shards import keys_of
+from tests.soaking import SOAK
 from tests.tries import TRIES
 
 SHARDS = 2
 FLOOR_S = 0.1
-TURNS = int(os.environ.get("MUSTER_ATTACK_TURNS", "5" if os.environ.get("MUSTER_SOAK") else "2"))
+TURNS = int(os.environ.get("MUSTER_ATTACK_TURNS", "3" if SOAK else "2"))
 TURN_S = 1.5  # a turn with the attack takes as long as the attack, if that is longer
 AFTER_S = 0.4  # 32 requests
 MEMORY_LIMIT_S = 60.0

@@ -7,7 +7,6 @@ are on the way (decision 52).
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -20,12 +19,13 @@ from tests.cluster.local_cluster import until
 from tests.faults.attacking.beside import BOTH_FRONTS, FLOOR_S, TURN_S, Attacked, attacked
 from tests.faults.attacking.raw import Raw, message
 from tests.faults.attacking.rows import LARGE, LARGE_END
+from tests.soaking import SOAK
 
 pytestmark = pytest.mark.timeout(300)
 HELD_BYTES = 64 << 20
 MOST_BYTES = 3 * HELD_BYTES
 HOLD_S = 1.0
-CALLS = 300_000 if os.environ.get("MUSTER_SOAK") else 60_000
+CALLS = 300_000 if SOAK else 60_000
 _PUT, _RANGE = "/etcdserverpb.KV/Put", "/etcdserverpb.KV/Range"
 _LARGE_ROWS = pb.RangeRequest(key=LARGE, range_end=LARGE_END).SerializeToString()
 

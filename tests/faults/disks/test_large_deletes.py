@@ -11,7 +11,8 @@ import pytest
 
 from bench.client import Client, Endpoint, RpcError
 from cluster.pb import rpc_pb2 as pb
-from tests.faults.hosts import SHARDS, SOAK, Hosts, three_hosts
+from tests.faults.hosts import SHARDS, Hosts, three_hosts
+from tests.soaking import SOAK
 
 KV = "/etcdserverpb.KV/"
 _PER_TXN = 128

@@ -16,7 +16,8 @@ from bench.client import Client, Endpoint
 from bench.client.errors import RpcError
 from cluster.pb import rpc_pb2
 from tests.cluster.local_cluster import ROOT, environment, local_cluster
-from tests.faults.hosts import SHARDS, SOAK, Hosts
+from tests.faults.hosts import SHARDS, Hosts
+from tests.soaking import SOAK
 
 VALUE_BYTES = 256
 # one directory, or where there are several shards a directory for each key, so that each shard has its part

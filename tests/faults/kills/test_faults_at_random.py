@@ -2,8 +2,7 @@
 under load from clients on every host: nothing acknowledged is lost, no answer is wrong, and all serve again
 within seconds.
 
-``MUSTER_SOAK=1`` does it for ten minutes, half of them with a peer key; it prints the longest stalls by kind
-of fault.
+A soak does it for four minutes, half of them with a peer key; it prints the longest stalls by kind of fault.
 """
 
 from __future__ import annotations
@@ -24,13 +23,14 @@ import psutil
 import pytest
 
 from tests.faults.asking import Asking, everybody_asking, longest, resumed
-from tests.faults.hosts import ELECTION_TIMEOUT_S, SOAK, aside, until
+from tests.faults.hosts import ELECTION_TIMEOUT_S, aside, until
 from tests.faults.load import Load
 from tests.faults.netns_hosts import NetHosts, clear_or_keyed
+from tests.soaking import SOAK, lasting
 from tools.muster.host import rundir
 
 SHARDS = 2
-RUN_S = float(os.environ.get("MUSTER_SOAK_S", "300"))  # of each soak; in CI every kind of fault comes once
+RUN_S = lasting(0, 120)  # in CI every kind of fault comes once
 PART_S = 60.0  # of a history that is checked at once
 FAULT_S = (0.5, 12.0) if SOAK else (3.0, 3.0)
 # of hosts that run; elections take one to two, on a busy machine longer

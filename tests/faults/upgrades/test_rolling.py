@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.local_cluster import local_cluster
-from tests.faults.hosts import SOAK, Hosts, aside
+from tests.faults.hosts import Hosts, aside
 from tests.faults.steady_clients import SteadyClients, summary
+from tests.soaking import often
 from tools.muster import peer_keys
 
-ROUNDS = 10 if SOAK else 2
+ROUNDS = often(2, 4)
 
 
 @pytest.mark.longer

@@ -18,9 +18,10 @@ import pytest
 from cluster.pb import rpc_pb2 as pb
 from tests import forks
 from tests.cluster.local_cluster import ROOT, environment, local_cluster
-from tests.faults.hosts import SOAK, Hosts, until
+from tests.faults.hosts import Hosts, until
+from tests.soaking import often
 
-ROUNDS = 10 if SOAK else 2
+ROUNDS = often(2, 4)
 TTL_S = 10
 PREFIX, PREFIX_END = b"/watched/", b"/watched0"
 LAST = b"/watched/last"

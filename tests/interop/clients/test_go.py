@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import signal
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from tests.interop.conftest import GO_VERSIONS as VERSIONS
 from tests.interop.hosts import APART, Hosts
 from tests.interop.toolchain import Program, checked, skip_without
+from tests.soaking import SOAK
 from tests.tries import TooSlow, best_of_three, within
 
 skip_without("go")
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 LIMIT_S = 60.0
 TTL_S = 5.0
 TICK_S = 1.5  # what a lease may take beyond its time: etcd looks twice a second, and then it must commit
-KEPT_ALIVE_S = 60.0 if os.environ.get("MUSTER_SOAK") else 6.0
+KEPT_ALIVE_S = 60.0 if SOAK else 6.0
 CHECKS = [
     "alarms", "compact", "election", "every-host-reads-what-was-written", "hash-kv", "lease", "lease-expires",
     "lease-keep-alive", "limits", "members", "mirror", "mutex", "mutex-of-a-dead-session", "namespace",

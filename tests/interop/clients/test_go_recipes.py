@@ -15,17 +15,18 @@ import pytest
 
 from cluster.placement import Placement
 from tests.cluster.local_cluster import local_cluster, shards_of_tests
-from tests.faults.hosts import SOAK, Hosts
+from tests.faults.hosts import Hosts
 from tests.faults.sharded.test_shards_kills import leader_of
 from tests.faults.shards import assert_equal_everywhere, clients
 from tests.interop.conftest import GO_VERSIONS
 from tests.interop.toolchain import Program, skip_without
+from tests.soaking import SOAK, lasting
 
 skip_without("go")
 pytestmark = [pytest.mark.interop, pytest.mark.longer, pytest.mark.timeout(1500)]
 
 SHARDS = shards_of_tests() if shards_of_tests() > 1 else 5
-RUN_S = 600.0 if SOAK else 15.0
+RUN_S = lasting(15, 200)
 
 
 @pytest.fixture(scope="module")

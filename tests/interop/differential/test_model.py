@@ -1,20 +1,20 @@
 """What ``cluster.evaluate.requests`` says a request does, against what etcd does; and etcd against itself."""
 
-import os
 from collections import Counter
 
 import pytest
 
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
+from tests.sim.world.seeds import seeds
+from tests.soaking import SOAK
 
 from .edges import edges
 from .endpoints import GrpcEndpoint, MemoryEndpoint
 from .runner import Difference, Pair
 from .steps import KEYS, Step
 
-SOAK = bool(os.environ.get("MUSTER_SOAK"))
-SEEDS = range(300) if SOAK else range(12)
+SEEDS = seeds(12, soak=100)
 STEPS = 200 if SOAK else 80
 
 

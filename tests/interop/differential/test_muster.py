@@ -12,16 +12,17 @@ from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import STEADY, local_cluster, shards_of_tests
 from tests.cluster.moves.churn import Churn
 from tests.faults.shards import Background
+from tests.sim.world.seeds import seeds
+from tests.soaking import SOAK
 
 from .edges import edges
 from .endpoints import Endpoint, GrpcEndpoint, Result
 from .runner import Pair
 from .steps import Step
 
-SOAK = bool(os.environ.get("MUSTER_SOAK"))
-SEEDS = range(200) if SOAK else range(8)
+SEEDS = seeds(8, soak=70)
 STEPS = 120 if SOAK else 60
-LIMIT_S = 1800 if SOAK else 900  # a soak's 24,000 calls share two CPUs with other tests and simulations
+LIMIT_S = 1800 if SOAK else 900  # a soak's 8,400 calls share two CPUs with other tests and simulations
 
 
 def reads_locally(step: Step) -> bool:

@@ -17,8 +17,8 @@ from tests.cluster.local_cluster import local_cluster
 from tests.interop.hosts import EtcdProcesses, Hosts, MusterProcesses, serving
 from tests.interop.toolchain import CACHE, CI, call, unavailable
 from tests.ports import free_base_port
+from tests.soaking import SOAK
 
-SOAK = bool(os.environ.get("MUSTER_SOAK"))
 _USUAL = "muster-1,muster-3,etcd,etcd-3.7" if SOAK else "muster-1,muster-3,etcd"
 SERVERS = os.environ.get("MUSTER_LIBRARY_SERVERS", _USUAL).split(",")
 VERSION = "v3.7.1"

@@ -16,9 +16,9 @@ import muster_client as m
 import pytest
 
 from tests.interop.hosts import Hosts
-from tests.interop.library.conftest import SOAK
 from tests.interop.library.cutting import cutting
 from tests.ports import free_ports
+from tests.soaking import SOAK
 
 ETCDCTL = Path(sys.executable).parent / "etcdctl"
 Run = Callable[[Coroutine[Any, Any, None]], None]

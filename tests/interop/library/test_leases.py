@@ -18,7 +18,7 @@ import pytest
 
 from cluster.pb import lock_pb2
 from tests.interop.hosts import Hosts
-from tests.interop.library.conftest import SOAK
+from tests.soaking import SOAK
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 ETCDCTL = Path(sys.executable).parent / "etcdctl"

@@ -13,8 +13,8 @@ import pytest
 from muster_client import sync
 
 from tests.interop.hosts import Hosts
-from tests.interop.library.conftest import SOAK
 from tests.interop.library.cutting import cutting
+from tests.soaking import SOAK
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 EVENTS, KILLS = (100_000, 10) if SOAK else (10_000, 2)

@@ -14,7 +14,7 @@ from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import failed_once, seconds_for, seeds
 
-SEEDS = seeds(3, soak=50, first=13)  # much is born in these three
+SEEDS = seeds(3, soak=17, first=13)  # much is born in these three
 COMPACTED = {**MIX, "compact": 4, "watch": 2}
 PLANS: dict[str, dict[str, Any]] = {
     "births": {"shards": 2},

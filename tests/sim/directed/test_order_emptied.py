@@ -12,7 +12,7 @@ from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(6, soak=130)
+SEEDS = seeds(6, soak=44)
 CUT_AT, EMPTIED_AT, END = 1.5, 2.5, 6.0
 FAULTS = (
     "empty host", "empty host", "empty host", "kill leader", "transfer", "restart", "restart", "isolate",

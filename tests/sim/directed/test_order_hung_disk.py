@@ -18,7 +18,7 @@ from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(3, soak=60)
+SEEDS = seeds(3, soak=20)
 FAULTS = (
     "hung disk", "hung disk", "hung disk", "transfer", "kill leader", "restart", "isolate", "heal", "heal")
 BEGINS_AT, ENDS_AT, END = 2.0, 9.0, 11.0

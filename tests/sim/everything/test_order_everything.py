@@ -12,10 +12,11 @@ import pytest
 from tests.sim.everything.order_everything import Everything, plan_for
 from tests.sim.mutants import order_mutants_everything
 from tests.sim.world.order_world import Violation
-from tests.sim.world.seeds import SOAK, failed_once, seconds_for, seeds
+from tests.sim.world.seeds import failed_once, seconds_for, seeds
+from tests.soaking import SOAK
 
-SEEDS = seeds(6, soak=100, first=20)  # in these hosts are removed, in each way
-MOVING_SEEDS = 20  # of each way in a soak; in CI one
+SEEDS = seeds(6, soak=34, first=20)  # in these hosts are removed, in each way
+MOVING_SEEDS = 10  # of each way in a soak; in CI one
 
 
 def run(seed: int, shards: int, *ways: str) -> Counter[str]:

@@ -9,7 +9,8 @@ import pytest
 from cluster.order.salvage import CannotBeKept
 from tests.sim.everything.order_everything import plan_for
 from tests.sim.everything.order_forced import Alone, crash, force
-from tests.sim.world.seeds import SOAK, failed_once, seconds_for, seeds
+from tests.sim.world.seeds import failed_once, seconds_for, seeds
+from tests.soaking import SOAK
 
 SEEDS = 20  # of each way in a soak; in CI one
 

@@ -15,8 +15,8 @@ from tests.sim.world.order_plan import FAULTS, MIX, Plan
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import failed_once, seconds_for, seeds
 
-SEEDS = seeds(3, soak=50, first=4)  # much moves in these three
-MIXED_SEEDS = seeds(3, soak=50, first=12)  # in a third of all nothing moves
+SEEDS = seeds(3, soak=17, first=4)  # much moves in these three
+MIXED_SEEDS = seeds(3, soak=17, first=12)  # in a third of all nothing moves
 PLANS: dict[str, dict[str, Any]] = {
     "grow": {"mix": COMPACTED, "targets": (1, 2)},
     "grow_hard": {"mix": COMPACTED, "faults": FAULTS, "fault_every_s": 0.5, "snapshot_count": 60,

@@ -13,9 +13,10 @@ from tests.sim.moves.order_mutants_moves import COMPACTED, moves
 from tests.sim.plans.test_order_users import MIX_OF_USERS
 from tests.sim.world.order_plan import FAULTS, MIX, Plan
 from tests.sim.world.order_sim import Simulation
-from tests.sim.world.seeds import SOAK, failed_once, seconds_for, seeds
+from tests.sim.world.seeds import failed_once, seconds_for, seeds
+from tests.soaking import SOAK
 
-SEEDS = seeds(2, soak=50, first=4)
+SEEDS = seeds(2, soak=25, first=4)
 QUIET = {"put": 3, "delete": 1, "range": 4, "serializable": 3, "txn": 1, "wide": 1, "hash": 2, "watch": 1,
          "compact": 3}
 # a shard that had keys is dropped once their past is compacted: where little is written, that takes long

@@ -13,7 +13,7 @@ from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(3, soak=70)
+SEEDS = seeds(3, soak=24)
 PLAN = plan(grows=True, faults=CHANGES, fault_every_s=0.4, seconds=4.0)
 
 

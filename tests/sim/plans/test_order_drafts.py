@@ -25,7 +25,7 @@ from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import in_batches
 
 _FOR_OTHERS = 20  # steps
-_BATCHES = in_batches((2, 4), soak=(30, 4))
+_BATCHES = in_batches((2, 4), soak=(10, 4))
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import failed_once, in_batches, seconds_for, seeds
 
-_LEASE_SEEDS = seeds(4, soak=40)
+_LEASE_SEEDS = seeds(4, soak=14)
 
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", in_batches((3, 4), soak=(35, 16)))
+@pytest.mark.parametrize("batch", in_batches((3, 4), soak=(12, 16)))
 def test_nothing_is_lost_and_no_answer_is_wrong(batch: range) -> None:
     done: dict[str, int] = {}
     for seed in batch:

@@ -14,8 +14,8 @@ from tests.sim.world.order_plan import Plan, plan_of
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import in_batches, seconds_for, seeds
 
-_SEEDS = seeds(4, soak=40)
-_ENDS = seeds(3, soak=60, first=13)
+_SEEDS = seeds(4, soak=14)
+_ENDS = seeds(3, soak=20, first=13)
 
 
 def run(seed: int) -> dict[str, int]:
@@ -35,7 +35,7 @@ def run(seed: int) -> dict[str, int]:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", in_batches((2, 6), soak=(8, 16)))
+@pytest.mark.parametrize("batch", in_batches((2, 6), soak=(3, 16)))
 def test_deletes_logged_as_spans_are_what_deletes_of_their_keys_would_be(batch: range) -> None:
     done = [run(seed) for seed in batch]
     assert sum(d["spans"] for d in done) > 5  # it would prove nothing if none was logged

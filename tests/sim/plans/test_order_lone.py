@@ -11,7 +11,7 @@ from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(6, soak=100)
+SEEDS = seeds(6, soak=34)
 
 
 @pytest.mark.longer

@@ -14,7 +14,7 @@ from tests.sim.mutants.test_order_mutants import hunt
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(4, soak=100)
+SEEDS = seeds(4, soak=34)
 PLAN = plan(members=True, faults=CHANGES, fault_every_s=0.4, seconds=5.0)
 
 

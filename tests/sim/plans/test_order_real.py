@@ -22,13 +22,13 @@ from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import failed_once, in_batches, seconds_for, seeds
 
-LISTED_SEEDS = seeds(2, soak=40)
+LISTED_SEEDS = seeds(2, soak=14)
 LEASES = {"lease_put": 12, "delete": 6, "compact": 4, "grant": 1, "put": 2}
 
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", in_batches((2, 4), soak=(9, 16)))
+@pytest.mark.parametrize("batch", in_batches((2, 4), soak=(3, 16)))
 def test_every_row_on_every_disk_is_what_a_replay_of_the_order_gives(batch: range) -> None:
     done: dict[str, int] = {}
     for seed in batch:

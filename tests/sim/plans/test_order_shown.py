@@ -24,7 +24,7 @@ def run(seed: int) -> None:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", in_batches((2, 6), soak=(9, 24)))
+@pytest.mark.parametrize("batch", in_batches((2, 6), soak=(3, 24)))
 def test_rows_that_are_fetched_afterwards_are_those_of_before(
     batch: range, monkeypatch: pytest.MonkeyPatch
 ) -> None:

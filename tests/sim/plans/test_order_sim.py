@@ -27,7 +27,7 @@ def run(seed: int) -> tuple[dict[str, int], Counter[str]]:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", in_batches((_CI_SEEDS // 5, 5), soak=(35, 20)))
+@pytest.mark.parametrize("batch", in_batches((_CI_SEEDS // 5, 5), soak=(12, 20)))
 def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch: range) -> None:
     done: dict[str, int] = {}
     for seed in batch:
@@ -40,7 +40,7 @@ def test_every_answer_and_every_watch_is_what_a_replay_of_the_order_gives(batch:
 
 @pytest.mark.longer
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("batch", in_batches((1, 5), soak=(10, 20)))
+@pytest.mark.parametrize("batch", in_batches((1, 5), soak=(4, 20)))
 def test_the_same_where_entries_and_records_wait_for_nobody(batch: range) -> None:
     for seed in batch:
         plan = plan_of(seed)

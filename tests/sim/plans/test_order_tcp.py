@@ -13,7 +13,7 @@ from tests.sim.world.order_plan import HARD_FAULTS
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(3, soak=40)
+SEEDS = seeds(3, soak=14)
 CUT_AT, SILENT_S = 1.5, 8.0
 SOON_S = 2.5  # an election, and dials
 CUTS = (

@@ -13,7 +13,7 @@ from tests.sim.world.order_sim import Simulation
 from tests.sim.world.order_world import Violation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS, LEASE_SEEDS = seeds(8, soak=100), seeds(4, soak=40)
+SEEDS, LEASE_SEEDS = seeds(8, soak=34), seeds(4, soak=14)
 MIX_OF_USERS = {
     **{name: weight for name, weight in MIX.items() if name not in ("watch", "progress")},
     "lease_put": 4,

@@ -19,7 +19,7 @@ from tests.sim.world.order_world import Process
 from tests.sim.world.seeds import seconds_for, seeds
 from tests.unit.v2.tree.random_writes import WRAPS_S
 
-SEEDS = seeds(8, soak=70)
+SEEDS = seeds(8, soak=24)
 SETTLED_S = 2.0  # a front whose link broke in the last faults follows another, and all its waits look back
 
 

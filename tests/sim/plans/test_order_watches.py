@@ -17,7 +17,7 @@ from tests.sim.world.order_plan import MIX, Plan
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import seconds_for, seeds
 
-SEEDS = seeds(3, soak=70)
+SEEDS = seeds(3, soak=24)
 # links end and are made anew; nodes die, and others' are asked until they are back
 ROOM_BYTES = (0, 700, 1 << 26)  # by host
 TROUBLE = {

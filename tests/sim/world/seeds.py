@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-SOAK = os.environ.get("MUSTER_SOAK") == "1"
+from tests.soaking import SOAK, TIMES
+
 FIRST = int(os.environ.get("MUSTER_SOAK_FIRST", "0"))
-TIMES = int(os.environ.get("MUSTER_SOAK_TIMES", "1"))  # a soak takes so many times as many seeds
 _SEED_S = 10.0
 
 T = TypeVar("T")

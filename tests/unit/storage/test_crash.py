@@ -19,11 +19,12 @@ from cluster.grain import GRAIN
 from cluster.raft.types import Entry, HardState, SnapshotPosition
 from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed
 from node.storage.log import mark
+from tests.soaking import SOAK
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import history
 from tests.unit.storage.workload import CONFIGURATION, open_both, replay, stream
 
-SEEDS = range(7, 27 if os.environ.get("MUSTER_SOAK") else 8)
+SEEDS = range(7, 27 if SOAK else 8)
 ROUNDS = 6
 
 

@@ -24,11 +24,12 @@ from cluster.raft.types import Configuration, Entry, HardState
 from node.storage import RaftLog, StateStore, StorageCorruption
 from node.storage.defragment import Defragmenting
 from node.storage.errors import Scarce, raise_open, raise_read, raise_write
+from tests.soaking import SOAK
 from tests.unit.storage.conftest import OpenStore
 from tests.unit.storage.state.stores import damage_table, do, history, with_many_tables
 from tests.unit.storage.workload import CONFIGURATION, stream
 
-FLIPS = 60 if os.environ.get("MUSTER_SOAK") else 12
+FLIPS = 60 if SOAK else 12
 # Files that carry nothing which is served: RocksDB's own diary, its lock, and the options, which we give
 # anew.
 UNREAD = ("LOG", "LOCK", "OPTIONS")

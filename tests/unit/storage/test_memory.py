@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SOAK = bool(os.environ.get("MUSTER_SOAK"))
+from tests.soaking import SOAK
+
 KEYS = 1_000_000 if SOAK else 60_000
 LIMIT_MB = 400 if SOAK else 250
 

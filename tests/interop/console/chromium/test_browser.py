@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,12 +18,12 @@ from tests.cluster.local_cluster import local_cluster, until
 from tests.interop.console.chromium.browser import PROGRAMS, Browser, browser, served
 from tests.interop.console.chromium.stores import READER, Store, plain_etcd, secured
 from tests.interop.toolchain import skip_without
+from tests.soaking import SOAK
 from tools.console.store.keys.history import oldest_revision
 
 skip_without(*PROGRAMS)
 
 T = TypeVar("T")
-SOAK = os.environ.get("MUSTER_SOAK") == "1"
 
 # Labels that a person who does not see the page needs, and contrast: what axe looks for first
 UNLABELLED = """
