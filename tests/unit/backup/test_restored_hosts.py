@@ -226,3 +226,17 @@ def test_a_directory_without_an_origin_is_known_and_one_with_a_damaged_one_is_no
     del told["origin"]
     path.write_text(json.dumps(told))
     assert bootstrap.known(str(tmp_path / "1")).origin == ""
+
+
+def test_a_directory_is_restored_into_in_one_that_may_not_be_read(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store()
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+
+    def refuse(path: Path) -> None:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(restoring, "sync_directory", refuse)
+    assert origin(snapshot, tmp_path / "1")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from unittest.mock import Mock
 
 import pytest
 
@@ -165,3 +167,31 @@ def test_a_name_that_cannot_be_read_refuses(host: Path, tmp_path: Path) -> None:
     assert "lacks its file log-name" in refused(node, tmp_path / "L")
     (tmp_path / "L/shard-0/log-name").mkdir()
     assert "cannot read" in refused(node, tmp_path / "L")
+
+
+def test_a_directory_that_may_not_be_read_is_told_in_one_line(
+        host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(Exit):
+        copied(tmp_path)
+    assert "host/member/snap: permission denied" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_with_the_backups_directory(
+        host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Said) -> None:
+    monkeypatch.setattr(backup, "_copy", Mock(side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    with pytest.raises(Exit):
+        copied(tmp_path)
+    assert f"write {tmp_path}/to: no space left on device" in capsys.readouterr().err
+
+
+def test_transfers_that_a_killed_host_left_are_not_copied(host: Path, tmp_path: Path) -> None:
+    for left in ("outgoing/1", "state/incoming-7-0"):
+        (host / left).mkdir(parents=True)
+        (host / left / "file").write_text("a whole state")
+    node = copied(tmp_path)
+    assert (node / "state").is_dir()
+    assert not [path for path in node.rglob("*") if path.is_file() and path.read_text() == "a whole state"]

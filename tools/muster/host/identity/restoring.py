@@ -12,7 +12,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
@@ -95,7 +95,8 @@ def restore_host(
                 point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
             _move_up(aside)
-    sync_directory(data_dir.absolute().parent)
+    with suppress(OSError):  # a directory of one's own may stand in one not to be read
+        sync_directory(data_dir.absolute().parent)
     return restored
 
 

@@ -41,15 +41,14 @@ class SealBroken(Exception):
 
 
 def read(folder: str | Path) -> tuple[int, str]:
-    """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` without a readable seal. OSError: for lack of
-    files or memory it cannot be told now."""
+    """``(incarnation, NEW or BEGUN or OLD)``; ``(0, OLD)`` without a seal, or with one that is no
+    seal. OSError: it cannot be told."""
     try:
         words = Path(folder, FILE).read_text(encoding="utf-8").split(" ")
         if len(words) <= 2 and (state := "".join(words[1:]).strip()) in (NEW, BEGUN, OLD):
             return int(words[0], 16), state
-    except (OSError, ValueError) as e:
-        if isinstance(e, OSError) and e.errno in SCARCE:
-            raise
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
     return 0, OLD
 
 
@@ -61,9 +60,12 @@ def seal(folder: str | Path, incarnation: int) -> None:
 
 
 def check(folder: str | Path, member_id: int, incarnation: int) -> None:
-    """SealBroken unless a directory is this incarnation's and holds all that it ever held. OSError as of
-    :func:`read`."""
-    sealed, state = read(folder)
+    """SealBroken unless a directory is this incarnation's and holds all that it ever held. OSError: for
+    lack of files or memory it cannot be told now."""
+    try:
+        sealed, state = read(folder)
+    except OSError as e:
+        raise _unreadable(folder, FILE, e) from None
     if sealed != incarnation:
         raise SealBroken(
             f"{folder} is not what member {member_id:x} wrote there (its seal, {FILE}, is missing, damaged "
@@ -136,12 +138,14 @@ def _elsewhere(folder: str | Path) -> str:
 
 
 def _name(folder: str | Path) -> bytes | None:
-    """None: it has none. SealBroken: it cannot be read. OSError as of :func:`read`."""
+    """None: it has none. SealBroken: it cannot be read. OSError as of :func:`check`."""
     try:
         return Path(folder, NAME).read_bytes()
     except FileNotFoundError:
         return None
     except OSError as e:
-        if e.errno in SCARCE:
-            raise
-        raise SealBroken(f"cannot read {folder}/{NAME}: {e.strerror}") from None
+        raise _unreadable(folder, NAME, e) from None
+
+
+def _unreadable(folder: str | Path, file: str, error: OSError) -> Exception:
+    return error if error.errno in SCARCE else SealBroken(f"cannot read {folder}/{file}: {error.strerror}")

@@ -40,11 +40,11 @@ def backup(run: Run) -> None:
     wal_dir = Path(run.options.string("backup-wal-dir")) if run.options.string("backup-wal-dir") else None
     if not run.options.string("backup-dir"):
         refuse("--backup-dir is required: the directory for the copy")
-    if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
-        refuse(
-            f"{data_dir} belongs to an etcd: use etcdctl snapshot save, then musterctl snapshot restore, "
-            "or musterctl import while it runs")
     try:
+        if all((data_dir / "member" / name).is_dir() for name in _OF_ETCD):
+            refuse(
+                f"{data_dir} belongs to an etcd: use etcdctl snapshot save, then musterctl snapshot restore, "
+                "or musterctl import while it runs")
         (data_dir / "member" / "identity.json").read_bytes()
         if run.options.string("wal-dir"):
             os.listdir(run.options.string("wal-dir"))  # the data directory knows where its logs are
@@ -53,7 +53,8 @@ def backup(run: Run) -> None:
     except shutil.Error as error:
         refuse("; ".join(reason for *_, reason in error.args[0][:3]))
     except OSError as error:
-        refuse(f"open {error.filename}: {(error.strerror or '').lower()}")
+        what = f"open {error.filename}" if error.filename else f"write {backup_dir}"  # a write names no file
+        refuse(f"{what}: {(error.strerror or '').lower()}")
 
 
 def _check_places(data_dir: Path, backup_dir: Path, wal_dir: Path | None) -> None:
@@ -103,7 +104,8 @@ def _of_files(data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
 
     _check_logs(data_dir)
     aside = _aside(backup_dir)
-    left_out = shutil.ignore_patterns(LOCK, "backups")
+    # transfers that a killed host has left are whole states, which its next start removes
+    left_out = shutil.ignore_patterns(LOCK, "backups", "outgoing", "*incoming-*")
     try:
         # links of --wal-dir are followed: the copy has its logs inside
         shutil.copytree(data_dir / "member", aside / "data" / "member", ignore=left_out)
