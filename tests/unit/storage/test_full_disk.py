@@ -112,7 +112,7 @@ def test_what_a_disk_has_no_room_for_is_not_defragmented_and_flushes_go_on(small
         store.compaction_step(1_000_000)
     store.flush()
     full = store.size_bytes()
-    assert room(store.database) < full / 2, "what deletions drop does not count"
+    assert room(store.database) < 0.6 * full, "half of what deletions drop does not count"
     store.defragment()
     assert store.size_bytes() < full / 2
     store.close()
