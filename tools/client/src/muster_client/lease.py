@@ -125,7 +125,7 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._origin.is_parent:  # else that keeps it
-            await self.revoke()
+            await leaves(self.revoke(), error)
 
 
 async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: float | None) -> Lease:
@@ -238,6 +238,12 @@ async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
     """Run what tidies up; it goes on where its caller is cancelled. Its failure is told to the log alone:
     what it leaves ends with a lease, if it has one."""
     await asyncio.shield(asyncio.ensure_future(_tidied(step)))
+
+
+async def leaves(step: Coroutine[Any, Any, None], error: BaseException | None) -> None:
+    """Run what gives up what a block held. An error that ended the block, perhaps a cancellation, goes on: a
+    failure of this is told to the log alone then."""
+    await (step if error is None else to_its_end(step))
 
 
 async def whole(step: Coroutine[Any, Any, Result]) -> Result:

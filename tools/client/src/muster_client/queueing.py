@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, MusterError, NotHeld
-from muster_client.lease import Lease, unless_lost
+from muster_client.lease import Lease, leaves, unless_lost
 from muster_client.model import KeyValue, TxnResult, kv_of
 from muster_client.ranges import Text
 from muster_client.recipes import late
@@ -293,7 +293,7 @@ class Lock(Place):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._origin.is_parent:  # else that stands in line
-            await self.release()
+            await leaves(self.release(), error)
 
 
 class Leadership(Place):
@@ -332,7 +332,7 @@ class Leadership(Place):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._origin.is_parent:  # else that stands in line
-            await self.resign()
+            await leaves(self.resign(), error)
 
 
 async def is_lost(leadership: Leadership) -> bool:

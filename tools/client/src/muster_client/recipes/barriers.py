@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, NotHeld, Taken
-from muster_client.lease import Lease, to_its_end, unless_lost, whole
+from muster_client.lease import Lease, leaves, to_its_end, unless_lost, whole
 from muster_client.model import KeyValue
 from muster_client.ranges import Text
 from muster_client.recipes import late
@@ -95,7 +95,7 @@ class Barrier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if not self._origin.is_parent:
-            await whole(self.release())
+            await leaves(whole(self.release()), error)
 
 
 class DoubleBarrier:

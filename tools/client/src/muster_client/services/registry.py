@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, PermissionDenied, Removed
-from muster_client.lease import Lease, to_its_end, whole
+from muster_client.lease import Lease, leaves, to_its_end, whole
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Snapshot, Watch
@@ -277,4 +277,4 @@ class Registration:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lease is None or not self._lease._origin.is_parent:
-            await self.unregister()
+            await leaves(self.unregister(), error)
