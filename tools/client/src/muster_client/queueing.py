@@ -244,7 +244,7 @@ class Place:
         if self._given is None:
             await lease.revoke()  # and with it the key
             return
-        with late.leaving(lease, key):
+        with late.leaving(self._client, lease, key):
             await self._left(lease, key)
 
     async def _left(self, lease: Lease, key: bytes) -> None:

@@ -46,10 +46,16 @@ async def deleted(client: Client, key: bytes) -> int:
             return result.revision
 
 
+def _name(client: Client, key: bytes) -> bytes:
+    """Of the key in the whole store: namespaces share leases."""
+    space = client._caller.space
+    return key if space is None else space.begin + key
+
+
 async def left(client: Client, lease: Lease, key: bytes, created: int, *, unsure: bool) -> None:
     """The owner leaves. ``created``: the revision of its key, 0: not known; ``unsure``: a put of it may yet
     be done. MusterError: it is deleted later."""
-    unsure = unsure or key in lease.late
+    unsure = unsure or _name(client, key) in lease.late
     revision = 0
     try:
         if unsure:
@@ -65,25 +71,27 @@ async def left(client: Client, lease: Lease, key: bytes, created: int, *, unsure
 
 
 @contextlib.contextmanager
-def leaving(lease: Lease, key: bytes) -> Iterator[None]:
+def leaving(client: Client, lease: Lease, key: bytes) -> Iterator[None]:
     """In the block the owner leaves, perhaps behind its caller, which may stand in line again meanwhile."""
     ended = Future[None]()
-    lease.leaving.append((key, ended))
+    one = (_name(client, key), ended)
+    lease.leaving.append(one)
     try:
         yield
     finally:
-        lease.leaving.remove((key, ended))
+        lease.leaving.remove(one)
         ended.set_result(None)
 
 
 async def stands(client: Client, lease: Lease, key: bytes) -> None:
     """The owner stands in line again: what comes from now on is its own, whichever put it was."""
-    while named := [ended for name, ended in lease.leaving if name == key]:
+    own = _name(client, key)
+    while named := [ended for name, ended in lease.leaving if name == own]:
         for ended in named:
             await asyncio.shield(asyncio.wrap_future(ended))
-    if (waiting := lease.late.get(key)) is not None:
-        with leaving(lease, key):  # others of this name stand behind it: their keys are not meant
-            lease.late[key] = None
+    if (waiting := lease.late.get(own)) is not None:
+        with leaving(client, lease, key):  # others of this name stand behind it: their keys are not meant
+            lease.late[own] = None
             waiting.cancel()
             try:
                 await engine.run(asyncio.sleep(0))  # behind the cancellation: it sees no other key
@@ -95,9 +103,10 @@ async def stands(client: Client, lease: Lease, key: bytes) -> None:
 
 def _expect(client: Client, lease: Lease, key: bytes, revision: int) -> None:
     """Delete the key should it come behind a revision; 0: it may be there."""
-    waiting = lease.late.get(key)
+    own = _name(client, key)
+    waiting = lease.late.get(own)
     if (waiting is None or waiting.done()) and not engine.has_ended():
-        lease.late[key] = engine.submit(_waited(client, lease, key, revision))
+        lease.late[own] = engine.submit(_waited(client, lease, key, revision))
 
 
 async def _waited(client: Client, lease: Lease, key: bytes, revision: int) -> None:
