@@ -106,13 +106,14 @@ class Session:
         self._ttl_s = ttl_s
         # Chosen here: a grant whose answer was not waited for can be revoked
         self._id = secrets.randbits(62) + 1
+        self._asked = False  # for the lease, perhaps
         self._lease: Lease | None = None
 
     def __enter__(self) -> Session:
         try:
             self.signals.run(self._grant)
         except BaseException as error:
-            if not isinstance(error, RequestError) or error.code in _PERHAPS_DONE:
+            if self._asked and (not isinstance(error, RequestError) or error.code in _PERHAPS_DONE):
                 self._revoke()
             raise
         return self
@@ -123,7 +124,8 @@ class Session:
         self._revoke()
 
     def _grant(self) -> None:
-        self._library = self.client.library()
+        self._library = self.client.library()  # behind the wait for an endpoint
+        self._asked = True
         self._lease = self.client.run(
             self._library.lease(self._ttl_s, id=self._id, timeout=_GRANTED_IN_S))
 

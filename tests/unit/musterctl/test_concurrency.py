@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
+from unittest.mock import Mock
 
 import grpc
 import pytest
 
 from tests.unit.library.scripted import scripted
 from tools.musterctl import concurrency
-from tools.musterctl.concurrency import Signals
+from tools.musterctl.client import Client
+from tools.musterctl.concurrency import Interrupted, Session, Signals
 
 TIDY = "tidy"
 
@@ -56,3 +58,23 @@ def test_it_is_told_why_there_is_no_lease(words: list[str]) -> None:
         # a process of its own: it takes the signals
         ended = subprocess.run(line, timeout=60, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"Error: {text}\n")
+
+
+@pytest.mark.parametrize("connected", [False, True])
+def test_a_lease_is_revoked_only_where_it_may_have_been_asked_for(connected: bool) -> None:
+    """Without any endpoint an interrupt ends it at once; else the grant may be on its way."""
+    asked: list[str] = []
+
+    def unary(method: str, *_: object, **__: object) -> None:
+        asked.append(method)
+
+    def interrupted(*_: object) -> NoReturn:
+        raise Interrupted
+
+    client = Mock(spec=Client, unary=unary, run=interrupted)
+    if not connected:
+        client.library = interrupted  # which waits for an endpoint
+    signals = Mock(spec=Signals, run=lambda step: step())
+    with pytest.raises(Interrupted), Session(client, 10, signals):
+        pass
+    assert asked == (["Lease/LeaseRevoke"] if connected else [])
