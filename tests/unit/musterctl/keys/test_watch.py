@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO
 
 import grpc
@@ -77,6 +79,31 @@ def test_what_ends_a_watch_ends_the_interactive_one(form: str, out: str, code: i
             assert process.wait(30) == code
             assert process.stderr.read() == said
         finally:
+            process.kill()
+            process.communicate()
+
+
+def test_a_command_of_one_watch_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """In interactive mode each has a thread of its own. The command ends once the other watch was shown."""
+    ends = tmp_path / "ends"
+    os.mkfifo(ends)
+    with scripted({"Watch/Watch": one_event}) as address:
+        process = watching(address, "-i")
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(b"watch a -- cat %s\n" % bytes(ends))
+            process.stdin.flush()
+            assert [process.stdout.readline() for _ in range(3)] == [b"PUT\n", b"a\n", b"\n"]
+            process.stdin.write(b"watch b\n")
+            process.stdin.flush()
+            ready, _, _ = select.select([process.stdout], [], [], 30)
+            assert ready, "nothing of the other watch was shown"
+            assert [process.stdout.readline() for _ in range(3)] == [b"PUT\n", b"b\n", b"\n"]
+            ends.write_bytes(b"ended\n")
+            assert process.stdout.readline() == b"ended\n"
+        finally:
+            os.close(os.open(ends, os.O_RDWR))  # a command that still waits for it ends
             process.kill()
             process.communicate()
 

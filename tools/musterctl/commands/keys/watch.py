@@ -110,10 +110,8 @@ def _show(s: Session, client: Client, watch: Answers, command: list[str], lock: 
                     print(f"progress notify: {response.header.revision}")
                 s.printer.watch(_ENDED if response.created and response.canceled else response)
                 sys.stdout.flush()
-                if command:
-                    for event in response.events:
-                        _execute(
-                            command, response.header.revision, event.type == 1, event.kv.key, event.kv.value)
+            for event in response.events if command else ():
+                _execute(command, response.header.revision, event.type == 1, event.kv.key, event.kv.value)
     except RequestError as error:
         with lock:
             print(f"watch was canceled ({error})", file=sys.stderr)
