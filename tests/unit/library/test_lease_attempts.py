@@ -109,8 +109,7 @@ class Renewed:
             return pb.LeaseKeepAliveResponse(ID=1, TTL=_TTL_S)
 
         return SimpleNamespace(
-            send=lambda request: self._asked.append(begun), close_send=lambda: None, read=read,
-            cancel=lambda: None)
+            send=lambda request: self._asked.append(begun), read=read, cancel=lambda: None)
 
 
 @pytest.mark.parametrize(("endpoints", "grant_s", "took_s"), [
@@ -188,6 +187,30 @@ def test_a_lease_is_renewed_once_by_whom_it_is_asked_for() -> None:
             assert asked == [7] * 4
 
     with scripted({"Lease/LeaseKeepAlive": keep_alive}) as address:
+        asyncio.run(main())
+
+
+def test_a_renewal_stays_open_until_it_is_answered() -> None:
+    """Etcd's grpc-proxy drops it once its client has said that it sends no more."""
+    def proxied(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        request, ended = next(requests), threading.Event()
+
+        def follow() -> None:
+            with contextlib.suppress(Exception):  # of a call that was cancelled
+                for _ in requests:
+                    pass
+            ended.set()
+
+        threading.Thread(target=follow, daemon=True).start()
+        if ended.wait(0.2):  # so long an answer takes
+            context.abort(Code.CANCELLED, "context canceled")
+        yield pb.LeaseKeepAliveResponse(ID=request.ID, TTL=9)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            await client.renew(7, timeout=2)
+
+    with scripted({"Lease/LeaseKeepAlive": proxied}) as address:
         asyncio.run(main())
 
 

@@ -226,7 +226,6 @@ class Keeper:
                     avoid.clear()
                 sent = self._clock()
                 call = self._caller.open(KEEP_ALIVE, pb.LeaseKeepAliveRequest(ID=id), connection, token)
-                call.close_send()
                 slow = asyncio.get_running_loop().call_later(slow_s, connection.suspect)
                 answer = await call.read()
             if answer is None:
