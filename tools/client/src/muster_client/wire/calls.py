@@ -29,7 +29,7 @@ from muster_client.wire.http2 import call as http2_call
 from muster_client.wire.http2 import connection as http2
 from muster_client.wire.http2.answers import CallError
 from muster_client.wire.http2.sending import Metadata
-from muster_client.wire.retries import STALE_TOKEN, Verdict, judge
+from muster_client.wire.retries import Verdict, judge
 from muster_client.wire.spaces import Space
 
 Answer = TypeVar("Answer")
@@ -435,10 +435,6 @@ class Caller:
             if error.message != _NOT_ENABLED:
                 raise
             self._open = True
-
-    def stale(self, text: str) -> bool:
-        """Whether a text that ended a watch names the token."""
-        return any(text.endswith(stale) for stale in STALE_TOKEN)
 
     async def close(self) -> None:
         """End all connections, and what waits for them. From any loop."""
