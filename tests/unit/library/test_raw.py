@@ -173,6 +173,7 @@ def test_what_is_raised_before_the_next_stream_ends_the_watch() -> None:
 @pytest.mark.parametrize(("reason", "streams"), [
     ("etcdserver: invalid auth token", 2),
     ("rpc error: code = PermissionDenied desc = etcdserver: permission denied", 2),
+    ("etcdserver: permission denied", 2),
     ("etcdserver: mvcc: other", 1)])
 def test_a_refusal_for_the_token_is_answered_by_another_token(reason: str, streams: int) -> None:
     """Etcd 3.4 and 3.5 say of stale tokens that nothing is permitted. All else is the reader's to judge."""

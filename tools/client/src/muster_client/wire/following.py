@@ -76,7 +76,8 @@ def _broken(code: grpc.StatusCode, details: str, endpoint: str = "") -> Exceptio
     if judge(code, details) is Verdict.STALE_TOKEN:
         return Broken(error, stale=True)
     if code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED,
-                grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED):
+                grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNAUTHENTICATED) \
+            or isinstance(error, PermissionDenied):
         return error
     return Broken(error)
 
@@ -98,6 +99,8 @@ def raise_refusal(answer: pb.WatchResponse) -> None:
         raise Compacted(reason)
     if reason.startswith("mvcc: "):
         raise ServerError(grpc.StatusCode.INVALID_ARGUMENT, reason)
+    if reason.startswith("etcdserver: "):  # of etcd's grpc-proxy, which names no code
+        raise _broken(grpc.StatusCode.UNAVAILABLE, reason)
     raise Broken(MusterError(reason or "the server ended it"))
 
 
