@@ -1,4 +1,4 @@
-"""What is told of a watch that no endpoint serves."""
+"""What is told of a watch, or a renewal, that no endpoint serves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import muster_client as m
 import pytest
 from muster_client.pb import rpc_pb2 as pb
 
-from tests.unit.library.scripted import say_nothing, scripted
+from tests.unit.library.scripted import Code, refusing, say_nothing, scripted
 
 Requests = Iterator[pb.WatchRequest]
 Told = Iterator[pb.WatchResponse]
@@ -44,4 +44,20 @@ def test_a_refusal_in_the_words_of_a_grpc_proxy_is_taken_by_its_words() -> None:
 
     logins: list[str] = []
     with scripted({"Watch/Watch": watch, "Auth/Authenticate": login}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("text", ["etcdserver: no leader", "etcdserver: too many requests"])
+def test_what_endpoints_say_until_the_end_of_the_time_is_told(text: str) -> None:
+    """As of other calls; not that the endpoint gives no answer."""
+    async def main() -> None:
+        async with m.Client(address, timeout=0.5) as client:
+            with pytest.raises(m.Unavailable, match=text) as watched:
+                await client.watch("a", revision=1).__aenter__()
+            with pytest.raises(m.Unavailable, match=text) as renewed:
+                await client.renew(7)
+        assert watched.value.endpoint == renewed.value.endpoint == address
+
+    refuse = refusing(Code.UNAVAILABLE, text)
+    with scripted({"Watch/Watch": refuse, "Lease/LeaseKeepAlive": refuse}) as address:
         asyncio.run(main())

@@ -132,6 +132,7 @@ class Following(Generic[Told]):
         self.endpoint = ""  # that serves it, or did last
         self._left = ""  # where a stream ended, until another endpoint had its turn
         self._unsent: dict[str, str] = {}  # by endpoint: why no stream could begin
+        self._met: MusterError | None = None  # by the last attempt at one
 
     async def _request(self) -> pb.WatchCreateRequest:
         """For the next stream. Broken, MusterError."""
@@ -150,7 +151,7 @@ class Following(Generic[Told]):
         raise error
 
     async def establish(self) -> None:
-        """A stream that serves. Unreachable after the client's time."""
+        """A stream that serves. After the client's time what an endpoint said last, or Unreachable."""
         self._own()
         deadline = time.monotonic() + self._caller.timeout_s
         try:
@@ -158,7 +159,10 @@ class Following(Generic[Told]):
                 await self._read_whole(self._establish(deadline))
         except TimeoutError:
             await self.close()
-            raise Unreachable(self._caller.connections.reasons() | self._unsent) from None
+            connections, met = self._caller.connections, self._met
+            if isinstance(met, ServerError) and met.endpoint not in self._unsent and connections.others(()):
+                raise met from None
+            raise Unreachable(connections.reasons() | self._unsent) from None
 
     async def wait(self) -> None:
         """Until there are events, or it is closed. MusterError: it cannot go on."""
@@ -246,6 +250,7 @@ class Following(Generic[Told]):
                 self._stream = await self._opened(deadline)
                 self._ask_progress(self._stream)
             except Broken as broken:
+                self._met = broken.error
                 await self._mend(broken)
             except Compacted as error:
                 await self._compacted(error)

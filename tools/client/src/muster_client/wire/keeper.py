@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 
 import grpc
 
-from muster_client.errors import DeadlineExceeded, MusterError, Unreachable, of_status
+from muster_client.errors import DeadlineExceeded, MusterError, ServerError, Unreachable, of_status
 from muster_client.pb import rpc_pb2 as pb
 from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
@@ -123,15 +123,25 @@ class Keeper:
         self, id: int, timeout_s: float, on_again: OnAgain | None = None
     ) -> pb.LeaseKeepAliveResponse:
         """Renew any lease once; TTL 0: there is none. MusterError. In the engine's loop."""
+        met: MusterError | None = None
+
+        def again(error: MusterError) -> None:
+            nonlocal met
+            met = error
+            if on_again is not None:
+                on_again(error)
+
         try:
             async with asyncio.timeout(timeout_s):
-                lone = self.renewals(id, on_again, limit_s=min(_ATTEMPT_S, timeout_s / _ENDPOINTS))
+                lone = self.renewals(id, again, limit_s=min(_ATTEMPT_S, timeout_s / _ENDPOINTS))
                 async with contextlib.aclosing(lone):
                     return await anext(lone)
         except TimeoutError:
             connections = self._caller.connections
             if not connections.others(()):
                 raise Unreachable(connections.reasons(), maybe_done=True) from None
+            if isinstance(met, ServerError):
+                raise met from None
             raise DeadlineExceeded("no answer in time", maybe_done=True) from None
 
     async def renewals(
