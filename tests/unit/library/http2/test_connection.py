@@ -13,7 +13,9 @@ import h2.connection
 import h2.events
 import h2.settings
 import pytest
+from muster_client import Client
 from muster_client.pb import rpc_pb2 as pb
+from muster_client.wire import connections
 from muster_client.wire.http2 import connection as module
 from muster_client.wire.http2 import frames
 from muster_client.wire.http2.answers import NOT_SENT, CallError
@@ -35,6 +37,7 @@ from tests.unit.library.http2.servers import (
     run,
     saying,
 )
+from tests.unit.library.scripted import until
 
 
 def test_calls_at_once_get_their_own_answers() -> None:
@@ -212,6 +215,51 @@ def test_what_a_server_that_goes_away_has_not_seen_is_told_so() -> None:
                 line.stream(PATH, pb.PutResponse, ())
 
     run(main)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_the_next_connection_waits_only_behind_one_that_served_nothing(
+    serves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However short it was: proxies end each in order, behind so many calls."""
+    pauses: list[int] = []
+
+    def pause(failures: int) -> float:
+        pauses.append(failures)
+        return 0.0
+
+    def goes_away(server: Server, event: Any) -> None:
+        if serves and isinstance(event, h2.events.StreamEnded):
+            server.answer(event.stream_id, b"")
+        elif serves or not isinstance(event, h2.events.SettingsAcknowledged):
+            return
+        server.flush()
+        assert server.writer is not None  # by hand, as above
+        server.writer.write(frames.frame(frames.GOAWAY, 0, 0, struct.pack(">II", 1 if serves else 0, 0)))
+
+    servers: list[Server] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        servers.append(Server(goes_away, {}))
+        await servers[-1].serve(reader, writer)
+
+    async def main() -> None:
+        listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        async with listener, Client(f"127.0.0.1:{port}", timeout=LIMIT_S) as client:
+            if serves:
+                for _ in range(5):
+                    await client.put("a", "b")
+            else:
+                asking = asyncio.create_task(client.put("a", "b"))
+                await until(lambda: len(pauses) > 3)
+                asking.cancel()
+        for server in servers:
+            await server.ended.wait()
+
+    monkeypatch.setattr(connections, "pause_s", pause)
+    run(main)
+    assert pauses[:4] == ([] if serves else [1, 2, 3, 4])
 
 
 def test_statuses_and_other_answers() -> None:

@@ -176,7 +176,7 @@ class Connections:
         self._followers = [asyncio.create_task(self._follow(one)) for one in self._opened]
 
     async def _follow(self, one: Connection) -> None:
-        """Connect, and connect again: at once where it was lost, then with longer and longer pauses."""
+        """Connect, and connect again: at once behind one that served or lasted, else with longer pauses."""
         failures = 0
         while True:
             lost = asyncio.Event()
@@ -198,7 +198,7 @@ class Connections:
             one.line, one.trouble = None, line.lost
             self._changes(one)
             await self._tell()
-            if time.monotonic() - began > _LONGEST_PAUSE_S:
+            if line.served or time.monotonic() - began > _LONGEST_PAUSE_S:
                 failures = 0
             elif failures:
                 await asyncio.sleep(pause_s(failures))  # it takes connections, and ends them

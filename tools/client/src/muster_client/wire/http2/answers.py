@@ -58,6 +58,7 @@ class Blocks:
     def __init__(self) -> None:
         self._decoder = Decoder()
         self.cache: dict[bytes, Block] = {}
+        self.served = False  # one was gRPC's
 
     def read(self, data: bytes) -> Block:
         """HeaderError."""
@@ -65,6 +66,7 @@ class Blocks:
             return found
         before = self._decoder.changes
         block = _judged(dict(self._decoder.decode(data)))
+        self.served = self.served or block.refused is None
         if self._decoder.changes != before:
             self.cache.clear()
         else:

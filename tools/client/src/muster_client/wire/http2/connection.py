@@ -74,6 +74,11 @@ class Connection(Sender[Call]):
         self._sweep_at = _NEVER
         self._sweeps: asyncio.TimerHandle | None = None
 
+    @property
+    def served(self) -> bool:
+        """Whether the server has answered a call."""
+        return self._blocks.served
+
     # -- calls
 
     def unary(
