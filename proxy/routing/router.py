@@ -467,7 +467,7 @@ class Router(Sending):
         for route in self.routes.values():
             if (replica := route.replica) is not None:
                 known = max(known, replica.revision, replica.near.revision if replica.near is not None else 0)
-        return max(known, self.shared.revision) if known and self.shared is not None else known
+        return known and max(known, self.shown)
 
     @property
     def term(self) -> int:

@@ -277,6 +277,11 @@ class Sending:
             self.shared.show(revision)
 
     @property
+    def shown(self) -> int:
+        """The highest revision that this host's fronts have shown."""
+        return self.highest if self.shared is None else max(self.highest, self.shared.revision)
+
+    @property
     def compacted(self) -> int:
         """The highest compaction that this host's fronts have acknowledged, or refused as done: so much is
         compacted at least."""

@@ -1,6 +1,6 @@
 """Answers to progress requests: how far every watch of a stream is; and periodic progress.
 
-An answer is not below what this front had told any client when the request came: a client often asks to see
+An answer is not below what this host had told any client when the request came: a client often asks to see
 that revision reached (Kubernetes, before it lists from its cache). It waits for the nodes' watermarks: a node
 with subscriptions applies at once. Requests of one stream share a look, and each has an answer, as in etcd.
 """
@@ -31,7 +31,7 @@ class ProgressRequests:
         owed = self._due.setdefault(stream, deque())
         if len(owed) == _MOST_ANSWERS:
             owed.pop()
-        owed.append(self._router.highest)
+        owed.append(self._router.shown)
         self.look()
 
     def look(self) -> None:

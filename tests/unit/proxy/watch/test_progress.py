@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.routing.reads.shared import Shared
 from proxy.watch.cohort import Cohort
 from proxy.watch.progress import ProgressRequests
 from proxy.watch.stream import WatchStream
@@ -61,6 +62,24 @@ def test_progress_is_not_older_than_what_this_front_told_anyone_before(shards: i
     *events, progress = client.fresh()
     assert sorted((r.watch_id, r.header.revision) for r in events) == [(0, revision), (1, revision)]
     assert (progress.watch_id, progress.header.revision) == (-1, revision)
+
+
+def test_progress_is_not_older_than_what_another_front_of_the_host_told_anyone_before() -> None:
+    page, world = bytearray(48), World()
+    world.net.router.shared, other = Shared(page, 0, 2), Shared(page, 1, 2)
+    client = Client(world)
+    client.create(b"k")
+    world.settle()
+    revision = world.store.write((PUT, b"k"))
+    other.show(revision)
+    client.fresh()
+    client.ask_progress()
+    world.net.run()
+    assert client.fresh() == []
+    world.settle()
+    event, progress = client.fresh()
+    assert (event.watch_id, progress.watch_id) == (0, -1)
+    assert event.header.revision == progress.header.revision == revision
 
 
 @pytest.mark.parametrize("asked", [2, 10, 200, 10_000])
