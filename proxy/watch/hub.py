@@ -13,6 +13,7 @@ from cluster.placement.table import END, Piece, asked
 from cluster.wire.messages import Status
 from cluster.wire.protobuf import response_header
 from proxy.routing.links import Link
+from proxy.routing.reads.recent import START_S
 from proxy.routing.router import Router
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import batch_of_record, is_part
@@ -51,6 +52,8 @@ class WatchHub:
         self._ending = Ending(router)
         self.permissions = Permissions(router, self.streams)
         self.may_watch = self.permissions.may_watch
+        self._begun = False  # this front takes watches
+        self._waits_till = 0.0  # until then at most it waits to know how far the order is
         self._resuming: dict[WatchStream, None] = {}  # with requests that waited
         self._resumes = False  # in the next turn
         self._merging: dict[Subscription, None] = {}  # their events wait for several shards' watermarks
@@ -76,8 +79,25 @@ class WatchHub:
         return self._header
 
     def store_revision(self) -> int:
-        """R0 for a watch from "now"; 0 before any node has been heard."""
-        return self._router.store_revision()
+        """R0 for a watch from "now"; 0 before any node has been heard, and until :meth:`_begins`."""
+        revision = self._router.store_revision()
+        return revision if self._begun or (revision and self._begins()) else 0
+
+    def _begins(self) -> bool:
+        """Whether this front knows how far the order was as it started (decision 83): its replica may not
+        have that yet, and a watch from "now" on would be sent the past. After START_S it goes without."""
+        if not self._waits_till:
+            self._waits_till = self._router.loop.time() + START_S
+            self._wait()
+        return self._begun
+
+    def _wait(self) -> None:
+        router = self._router
+        self._begun = router.recent.knows or router.loop.time() >= self._waits_till
+        if self._begun:
+            self._resume_all()
+        else:
+            router.recent.when_caught_up((), self._wait)  # of no shard: once that is known, or after WAIT_S
 
     def open(self, stream: WatchStream) -> None:
         self.streams[stream] = None
@@ -212,6 +232,9 @@ class WatchHub:
                 if other is not link:
                     self._joining.move(link.shard, other.parts.values())
         self._joining.go_on(link.shard)
+        self._resume_all()
+
+    def _resume_all(self) -> None:
         for stream in self.streams:
             if stream.deferred and self.store_revision():
                 self.resume_later(stream)

@@ -3,9 +3,9 @@ shown as the read came, for a while at most: a replica that is cut off still ser
 asked to hurry, by CATCH_UP: records come late where no client waits (``node.replica.shards.feed``).
 
 Nor does a restart take a host back (decision 83). A front asks once how far the order is before its first
-serializable read. Without an answer, as without a majority, it goes by the own host's node 0, which starts
-with all that it had applied (I25). A replica that has just started reads its log, and is waited for longer
-while its shard has a leader or it still comes nearer.
+serializable read or watch. Without an answer, as without a majority, it goes by the own host's node 0, which
+starts with all that it had applied (I25). A replica that has just started reads its log, and is waited for
+longer while its shard has a leader or it still comes nearer.
 """
 
 from __future__ import annotations
