@@ -17,7 +17,7 @@ from itertools import islice
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.features.v2.events import Brief, Event, Swept, concerns, decode_news, index_of
 from cluster.features.v2.history import KEPT
-from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body
+from cluster.features.v2.requests import Answer, Kind, Scan, Who, read_body, split_read
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.text import LONG_BYTES, in_steps
 from cluster.features.v2.tree import AUTH, namespace
@@ -263,6 +263,8 @@ class Feed:
                 waiter.start(answer)
             return
         if not waiter.since:
+            # a replica that lags answers without what this host had shown: to the client, that is past
+            answer.index = max(answer.index, split_read(waiting.body)[1])
             waiter.since = answer.index + 1
         waiter.start(answer)
         if not waiter.alive:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
 from cluster.faults import faults
@@ -405,7 +406,7 @@ def test_a_wait_that_was_told_of_all_events_does_not_end_with_its_link() -> None
     router.answer(late, Answer(7, b""))
     router.v2_news(link, encode_news(9, True, []))
     router.later.pop()()
-    assert [looked(router, of) for of in (waiter, late)] == [13, 8]
+    assert [looked(router, of) for of in (waiter, late)] == [13, 13], "what this host has shown is past"
 
 
 def looked(router: Router, waiter: Waiter | None = None) -> int:
@@ -495,6 +496,25 @@ def test_a_wait_that_ends_before_it_began_has_no_index() -> None:
         waits.add(half_closed, b"/1/k", False, False, 0, half_closed.begin, None, False)
     assert len(waits) == 1
     assert late.index == 0
+
+
+def test_a_wait_for_the_next_event_begins_behind_what_its_host_has_shown() -> None:
+    """A host that lagged by more than a node's patience told a client of its own set, as news."""
+    router = Router()
+    feed = Feed(router)  # type: ignore[arg-type]
+    waits, next_one, third = Waits(feed, 10, 1 << 20), Poll(), Poll()
+    rows = events_of([b"%d" % number for number in range(6)])
+    feed.shown(index_of(rows[4]))
+    waits.add(next_one, b"/1/k", False, False, 0, next_one.begin, None, False)
+    waits.add(third, b"/1/k", False, False, index_of(rows[2]), third.begin, None, False)
+    for _, waiting in router.sent:
+        assert waiting.then is not None
+        waiting.then(waiting, 0, bytes(HEAD.size) + Answer(index_of(rows[1]), b"").encode())
+    assert (next_one.index, third.index) == (index_of(rows[4]), index_of(rows[1]))
+    router.v2_news(router.routes[0].replica, news(rows[2:]))
+    while router.soon:
+        router.turn()
+    assert [orjson.loads(poll.told)["node"]["value"] for poll in (next_one, third)] == ["5", "2"]
 
 
 def test_an_event_that_was_found_is_not_told_once_guests_may_see_nothing() -> None:
