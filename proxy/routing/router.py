@@ -170,7 +170,7 @@ class Router(Sending):
             link, generation = self.routes[shard].replica, self.moved.generation
             near = link.near if link is not None else None
             # monotone; to tell its revision, the node applies what is due, and a table may come by it (G7)
-            recent = near is not None and near.revision >= self.highest and self.recent.knows
+            recent = near is not None and near.revision >= self.highest and self.recent.stands(link)
             anew = generation != self.moved.generation
             if link is not None and near is not None and recent and not anew and not near.guarded:
                 self.get_near(link, near, call, key, stats)

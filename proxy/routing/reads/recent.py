@@ -17,10 +17,10 @@ from itertools import chain
 from typing import NamedTuple
 
 from cluster import errors
-from cluster.wire.messages import READ_INDEX_ANSWER, Method
+from cluster.wire.messages import READ, READ_INDEX_ANSWER, Method
 from proxy.routing.links import Link
 from proxy.routing.sending import Sending
-from proxy.routing.waiting import OK, Then, Waiting
+from proxy.routing.waiting import OK, READ_ANY, Then, Waiting
 
 WAIT_S = 0.5
 # for an answer to how far the order is; at least an election timeout: hosts may start together
@@ -45,6 +45,8 @@ class RecentReads:
         self._asked = False  # a question about it is under way
         self._asked_at: float | None = None  # the first one
         self._learned = 0  # what that told: reads that came before need it, too
+        self._order = 0  # the index, likewise: changes of version 2 and of users take no revision
+        self._asked_of: Link | None = None  # shard 0's replica, whether it has applied that
         self._elsewhere = 0  # the highest revision that fronts of this host had shown as the last read came
         self._router = router
         self._index = index
@@ -124,6 +126,9 @@ class RecentReads:
                 if link.hurried < needed:
                     link.hurried = self.highest
                     router.post(link, 0, Method.CATCH_UP, _REVISION.pack(link.hurried))
+            elif not shard and link.applied < self._order:
+                behind = True
+                self._ask(link)
             elif not link.settled:
                 link.settled = link.revision >= self.highest
         return not behind
@@ -132,12 +137,35 @@ class RecentReads:
         self._asked = False
         if status != OK:
             return
-        _, latest, _ = READ_INDEX_ANSWER.unpack(body)
-        self._learn(latest)
+        order_index, latest, _ = READ_INDEX_ANSWER.unpack(body)
+        self._learn(order_index, latest)
         self.release()
 
-    def _learn(self, revision: int) -> None:
+    def _ask(self, link: Link) -> None:
+        """Whether shard 0's replica has applied what was in order: once, as its next STATE may come late."""
+        if link is self._asked_of:
+            return
+        self._asked_of = link
+        router = self._router
+        # FACTS are not judged: this front may not have heard yet that there are users
+        facts = Waiting(
+            None, Method.FACTS, b"", 0, READ_ANY, router.loop.time(), router.limit_s, router.quiet)
+        facts.pieces = []  # it ends with the link
+        router.send(link, facts.calls(self._applied, (link, self._order), READ.pack(self._order, 0)))
+
+    def _applied(self, waiting: Waiting, status: int, _: bytes) -> None:
+        link, order_index = waiting.context
+        if status == OK and link.applied < order_index:
+            link.applied = order_index
+            self.release()
+
+    def stands(self, link: Link | None) -> bool:
+        """Whether the answer is known, and shard 0's replica has all that was in order."""
+        return self.knows and link is not None and link.applied >= self._order
+
+    def _learn(self, order_index: int, revision: int) -> None:
         self.knows = True
+        self._order = max(self._order, order_index)
         self._learned = max(self._learned, revision)
         self._router.knows_of(revision)
 
@@ -146,7 +174,7 @@ class RecentReads:
         own = self._router.routes[0].home
         if (self._asked_at is not None and now - self._asked_at >= max(ASK_S, self._router.election_s)
                 and own is not None and own.applied >= own.began):
-            self._learn(own.revision)
+            self._learn(own.applied, own.revision)
 
     def _patient(self, behind: _Behind, now: float) -> bool:
         for shard in behind.shards:

@@ -66,7 +66,7 @@ class PlainReads:
             or self._principals.enabled
             or near.revision < router.highest  # monotone; it may apply what enables users
             or near.guarded
-            or not router.recent.knows
+            or not router.recent.stands(link)
             or begin - at > MOST_PATH
         ):
             return None

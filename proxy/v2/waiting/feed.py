@@ -131,9 +131,17 @@ class Feed:
         called once: with the answer that has the tree's index, or a refusal, which ends the wait, or None: it
         is unknown. ``woken`` then gets the events; None ends the wait, as further events are unknown."""
         waiter = Waiter(path, recursive, since, stream, started, woken, who, slash)
-        self._all[waiter] = None
-        self._look_back(waiter)
+        router = self._router
+        if since or router.recent.stands(router.routes[0].replica):
+            self._begin(waiter)
+        else:  # a replica of a host that has just started lacks what is past
+            router.recent.when_caught_up((0,), lambda: self._begin(waiter))
         return waiter
+
+    def _begin(self, waiter: Waiter) -> None:
+        if waiter.alive:
+            self._all[waiter] = None
+            self._look_back(waiter)
 
     def cancel(self, waiter: Waiter) -> None:
         if waiter.alive:
@@ -147,7 +155,7 @@ class Feed:
     def hurry(self, waiter: Waiter) -> None:
         """Its client has ended its side before it began: it has what a look back on its way brings."""
         waiter.hasty = True
-        if waiter in self._again:
+        if waiter in self._again or not waiter.asked:
             self._later(waiter)
 
     def _later(self, waiter: Waiter) -> None:

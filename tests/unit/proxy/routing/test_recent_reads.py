@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from cluster.wire.messages import Method
+from cluster.features.v2.requests import Kind, read_body
+from cluster.wire.messages import READ, Method
 from proxy.routing.reads import recent
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.router.asking import put, read
@@ -84,7 +87,9 @@ def test_a_front_that_has_just_started_asks_how_far_the_order_is_before_a_serial
     net.nodes[2].index(question, 9, 50)
     net.run()
     assert net.nodes[1].take(Method.RANGE) == []  # the replica is not there yet
+    net.nodes[1].applied = 9
     net.nodes[1].watermark(50)
+    net.nodes[1].say_state()
     net.run()
     for served in net.nodes[1].take(Method.RANGE):
         net.nodes[1].ok(served, 50)
@@ -93,6 +98,73 @@ def test_a_front_that_has_just_started_asks_how_far_the_order_is_before_a_serial
     read(net, serializable=True)
     net.run()
     assert net.nodes[2].take(Method.READ_INDEX) == []  # once
+
+
+V2_GET = read_body(Kind.GET, 0, b"")
+
+
+def lagging(index: int) -> Net:
+    """A front that has just learned that the order is at this index: its replica has all keys of version 3,
+    but not all that is applied; a read of version 2 waits."""
+    net = Net().started(leader=2)
+    net.router.recent.knows = False
+    net.nodes[1].applied = 5
+    net.pass_time(0.3)
+    net.router.read(FakeCall(), Method.V2_READ, V2_GET, 0, True, net.router.quiet)
+    net.run()
+    (question,) = net.nodes[2].take(Method.READ_INDEX)
+    net.nodes[2].index(question, index)
+    net.run()
+    return net
+
+
+def test_a_read_waits_for_changes_that_take_no_revision() -> None:
+    """As those of version 2 and of users: after a restart a key of version 2 was not found."""
+    net = lagging(5000)
+    assert net.nodes[1].take(Method.V2_READ) == []
+    link = net.nodes[1].link
+    assert link is not None
+    link.near = SimpleNamespace(revision=1, guarded=False, generation=0)  # type: ignore[assignment]
+    net.router.get(FakeCall(), b"", b"k", True, 0, net.router.quiet)
+    net.run()
+    assert net.nodes[1].take(Method.RANGE) == [], "the replica may lack users who guard this key"
+    (asked,) = net.nodes[1].take(Method.FACTS)
+    assert READ.unpack_from(asked.body) == (5000, 0)
+    net.nodes[1].ok(asked)
+    net.run()
+    assert [request.method for request in net.nodes[1].take()] == [Method.V2_READ, Method.RANGE]
+    net.router.read(FakeCall(), Method.V2_READ, V2_GET, 0, True, net.router.quiet)
+    net.run()
+    assert [request.method for request in net.nodes[1].take()] == [Method.V2_READ]
+
+
+def test_what_the_replica_says_of_itself_shows_that_it_has_them() -> None:
+    net = lagging(5000)
+    net.nodes[1].applied = 5000
+    net.nodes[1].say_state()
+    net.run()
+    assert len(net.nodes[1].take(Method.V2_READ)) == 1
+
+
+def test_a_replica_that_has_applied_all_is_asked_nothing_first() -> None:
+    assert [request.method for request in lagging(5).nodes[1].take()] == [Method.V2_READ]
+
+
+def test_a_replica_that_never_gets_them_is_served_in_the_end() -> None:
+    net = lagging(5000)
+    net.pass_time(recent.START_S - 1)
+    assert net.nodes[1].take(Method.V2_READ) == []
+    net.pass_time(1.0)
+    assert len(net.nodes[1].take(Method.V2_READ)) == 1
+
+
+def test_another_replica_is_asked_anew() -> None:
+    net = lagging(5000)
+    net.cut(1)
+    net.nodes[1].up = True
+    net.pass_time(0.5)
+    assert len(net.nodes[1].take(Method.FACTS)) == 1
+    assert net.nodes[1].take(Method.V2_READ) == []
 
 
 def test_a_read_waits_for_what_was_shown_before_it_came() -> None:

@@ -18,12 +18,13 @@ from cluster.features.v2.requests import Answer, Op, Scan, Who, Write, split_rea
 from cluster.features.v2.text import LONG_BYTES
 from cluster.features.v2.tree import KEYS, Tree
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
-from cluster.wire.messages import HEAD, Method
+from cluster.wire.messages import HEAD, READ, Method
 from proxy.http.requests import HttpRequest
 from proxy.routing.router import Waiting
 from proxy.v2.waiting.feed import Feed, Fired, Waiter
 from proxy.v2.waiting.waits import Waits
 from tests.garbage import no_garbage
+from tests.unit.proxy.fakes import Net
 
 
 class Router:
@@ -35,6 +36,7 @@ class Router:
 
     def __init__(self) -> None:
         self.routes = [SimpleNamespace(replica=self.link())]
+        self.recent = SimpleNamespace(stands=lambda link: True)
         self.later: list[Callable[[], object]] = []
         self.soon: list[Callable[[], object]] = []
         self.loop = SimpleNamespace(
@@ -515,6 +517,37 @@ def test_a_wait_for_the_next_event_begins_behind_what_its_host_has_shown() -> No
     while router.soon:
         router.turn()
     assert [orjson.loads(poll.told)["node"]["value"] for poll in (next_one, third)] == ["5", "2"]
+
+
+def test_a_wait_for_the_next_event_is_begun_once_the_replica_has_what_was_in_order() -> None:
+    """A host that had just started told of what was before its start, as its log was read."""
+    net = Net().started(leader=2)
+    net.router.recent.knows = False
+    feed, node = Feed(net.router), net.nodes[1]
+    waits, (now, gone, third, ended) = Waits(feed, 10, 1 << 20), [Poll() for _ in range(4)]
+    for poll, since in ((now, 0), (gone, 0), (third, 7)):
+        waits.add(poll, b"/1/k", False, False, since, poll.begin, None, False)
+    ended.half_closed = True
+    waits.add(ended, b"/1/k", False, False, 0, ended.begin, None, False)
+    assert (ended.index, ended.closed) == (0, True), "nothing is waited for"
+    gone.closed = True
+    assert gone.on_close is not None
+    gone.on_close(gone)
+    feed.tick(1)  # all look back once a node is followed
+    net.run()
+    (asked,) = node.take(Method.V2_READ)
+    assert Scan.decode(split_read(asked.body[READ.size :])[2]).since == 7
+    (question,) = net.nodes[2].take(Method.READ_INDEX)
+    net.nodes[2].index(question, 5000)
+    net.run()
+    assert node.take(Method.V2_READ) == []
+    node.applied = 5000
+    node.say_state()
+    net.run()
+    (asked,) = node.take(Method.V2_READ)
+    node.ok(asked, tail=Answer(9, b"").encode())
+    net.run()
+    assert now.index == 9
 
 
 def test_an_event_that_was_found_is_not_told_once_guests_may_see_nothing() -> None:

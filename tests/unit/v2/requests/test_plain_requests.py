@@ -287,6 +287,19 @@ def test_the_first_read_of_a_front_asks_how_far_the_order_is() -> None:
     host.net.run()
     (question,) = host.net.nodes[1].take()
     assert (question.method, host.near.files, host.output.data) == (Method.READ_INDEX, 0, b"")
+    host.net.nodes[1].index(question, 60)
+    host.net.run()
+    (lacking,) = host.net.nodes[1].take()
+    outputs = [host.output]
+    host.connect()
+    outputs.append(host.output)
+    assert host.get("/k") == b"", "the node has not applied so much"
+    host.net.nodes[1].ok(lacking)
+    host.pump()
+    assert all(b'"value":"b"' in output.data for output in outputs)
+    assert host.near.files == 0
+    assert host.get("/k")
+    assert host.near.files == 1
 
 
 def test_a_host_that_is_cut_off_from_the_leader_asks_where_that_can_be_reached() -> None:
