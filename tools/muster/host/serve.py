@@ -385,7 +385,7 @@ def _front_settings(
         gateway=config.values["enable-grpc-gateway"],
         v2=config.values["enable-v2"],
         read_only=member_id == 0 and config.values["proxy"] == "readonly",
-        max_v2_waits=config.values["max-v2-waits"] // max(config.fronts, 1),
+        max_v2_waits=_of_a_front(config, config.values["max-v2-waits"]),
         timed_calls=config.values["metrics"] == "extensive",
         # one process serves them
         listen_metrics=_of_front(config, config.listen_metrics, index) if index == 0 else (),
@@ -427,8 +427,8 @@ def _to_bind(url: Url, among: Sequence[Url]) -> str:
     return f"{url.scheme}://{in_url(ports.client_address(url, among))}:{url.port}"
 
 
-def _of_a_front(config: ServerConfig, connections: int) -> int:
-    return connections if connections == AUTO else -(-connections // max(config.fronts, 1))
+def _of_a_front(config: ServerConfig, most: int) -> int:
+    return most if most == AUTO else -(-most // max(config.fronts, 1))
 
 
 def _memory_of_a_front(config: ServerConfig) -> int:

@@ -123,6 +123,13 @@ def test_a_clients_share_is_divided_among_a_hosts_fronts(fronts: int, snapshots:
         assert settings.max_client_snapshots == snapshots
 
 
+@pytest.mark.parametrize(("most", "of_each"), [(0, 0), (3, 1), (4, 1), (5, 2)])
+def test_each_front_of_a_host_that_takes_few_v2_waits_takes_one(most: int, of_each: int) -> None:
+    """Where these were fewer than fronts, all were refused."""
+    texts = told("front", 1, "--fronts=4", f"--max-v2-waits={most}")
+    assert [loads(FrontSettings, text).max_v2_waits for text in texts] == [of_each] * 4
+
+
 @pytest.mark.parametrize(
     ("shards", "args", "write_buffer_bytes", "block_cache_bytes", "range_cache_bytes"),
     [
