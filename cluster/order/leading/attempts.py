@@ -15,6 +15,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate.footprint import Footprint
 from cluster.evaluate.overlay import AppliedState
 from cluster.evaluate.replica import Ahead
+from cluster.evaluate.spans import Span
 from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns.compares import Turn, Unlooked
 from cluster.evaluate.txns.range_compares import RangeCompares
@@ -80,7 +81,8 @@ class Attempts(Generic[T]):
         self._floor = Attempt(0, 0)
         # whether this replica's copy of a move is so far
         self.copied: Callable[[Base], bool] = lambda base: False
-        self.countable: Callable[[], bool] = lambda: True  # whether keys are counted without walking them
+        # whether to count the keys of these spans is to walk very many, as after a start
+        self.uncounted: Callable[[list[Span]], bool] = lambda spans: False
         self.sequencer_term = 0  # newest term of an order record applied here
         self.order_index = order_index  # applied
         self._since = order_index  # multis up to there are not known here
@@ -110,6 +112,8 @@ class Attempts(Generic[T]):
         if self._may_have_ended(prepare):
             self._answers.append((token, Status.LOCKED, encode_attempt(attempt)))
             return False
+        if self.uncounted(prepare.counted()):
+            return False  # nothing is locked for it here: it is sent again
         looks = attempt in self._ahead
         if looks or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, view)):
             if not looks:
@@ -275,7 +279,7 @@ class Attempts(Generic[T]):
         assert base is not None
         if base.revision and not self.copied(base):
             return False
-        if prepare.touches and not self.countable():
+        if self.uncounted(prepare.counted()):  # anew, behind another switch
             return False
         counts = {at: store.live_count(t.key, t.range_end) for at, t in enumerate(prepare.touches)}
         rows: list[list[Row]] = [[] for _ in counts]

@@ -52,7 +52,7 @@ class ShardMoves:
     def lead(self, leading: ShardLeader[Any]) -> None:
         """This replica begins to lead."""
         leading.attempts.copied = self.copying.copied
-        leading.attempts.countable = lambda: self._node.store.counts.ready
+        leading.attempts.uncounted = self._node.store.uncounted
         self.place(self._node.store.placement())
 
     def replaced(self) -> None:

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from node.links.peers import Peers
     from node.replica.applying import Applies
     from node.serving.confirm import Confirmations
+    from node.serving.txns.uncounted import Uncounted
     from node.serving.watch.watches import WatchSource
     from node.upkeep.log.snapshots import Snapshots
 
@@ -64,6 +65,7 @@ Token = tuple[FrontLink, int]
 class OrderNode(RoleNode, OwnLogNode, FeedsNode, KeepingNode, Protocol):
     pace: Pace
     confirmations: Confirmations
+    uncounted: Uncounted
     watches: WatchSource
     applies: Applies
     peers: Peers
@@ -122,8 +124,7 @@ class OrderRole(OwnLog):
             Method.FEED: lambda link, rid, timeout_ms, body: self.feeds.subscribe(link, rid, body),
             Method.FEED_ACK: lambda link, rid, timeout_ms, body: self._acknowledged(link, body),
             Method.LONE: self._lone,
-            Method.WIDE: lambda link, rid, timeout_ms, body: self.wide(
-                link, rid, body[0], timeout_ms, body[1:]),
+            Method.WIDE: lambda link, rid, *asked: node.uncounted.submit(link, rid, Method.WIDE, *asked),
             Method.QUERY: lambda link, rid, timeout_ms, body: self._query(link, rid, body),
         })
 
@@ -377,8 +378,7 @@ class OrderRole(OwnLog):
             self.node.applies.run(
                 self.store.apply_changes_slices(
                     changes, (index, index, term, fold.revision), want_events=self.node.watches.active,
-                    meta={FOLD: fold.encode()}),
-                partial(self._applied_run, run))
+                    meta={FOLD: fold.encode()}), partial(self._applied_run, run))
 
     def _applied_run(self, run: list[tuple[int, int, bytes]], applied: Applied) -> None:
         self._place(applied.placement)

@@ -128,7 +128,7 @@ class Admission:
             node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.WIDE or inner == Method.LONE:
             if node.settings.shard == 0 and node.role.links is not None:
-                node.role.submit(link, rid, method, timeout_ms, body)
+                node.uncounted.submit(link, rid, method, timeout_ms, body)
             else:  # refused there
                 node.take_requests(link, [(rid, inner, timeout_ms, request)])
         elif inner == Method.LEASE_REVOKE and node.settings.shard == 0:

@@ -2,8 +2,10 @@
 
 To evaluate them is to count their ranges, and that would walk over all of these in one turn of the leader. So
 they wait until these are counted, and one piece of work for all of them counts along. Ranges of few keys are
-walked, and those that are counted by now do not wait. A node that is to end and whose place nobody takes goes
-on counting for a while (``node.replica.leaving``). Then it refuses them: they were never logged.
+walked, and those that are counted by now do not wait. Those over several shards wait at the sequencer's node
+for shard 0's keys; the other shards' leaders take none that they would have to count
+(``cluster.order.leading.attempts``). A node that is to end and whose place nobody takes goes on counting for
+a while (``node.replica.leaving``). Then it refuses them: they were never logged.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ class UncountedNode(Protocol):
     reads: Reads
     left: bool
 
+    def now_ms(self) -> int: ...
     def wake(self) -> None: ...
     def mark_dirty(self, link: FrontLink) -> None: ...
 
@@ -50,7 +53,7 @@ class Waiting(NamedTuple):
     link: FrontLink
     rid: int
     method: int
-    timeout_ms: int
+    until_ms: int
     body: bytes
     ranges: list[Span]  # what is counted last comes first
 
@@ -86,7 +89,7 @@ class Uncounted:
             return
         if len(self) >= _MOST or self._bytes + len(body) > _MOST_BYTES:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
-        self._waiting.append(Waiting(link, rid, method, timeout_ms, body, ranges))
+        self._waiting.append(Waiting(link, rid, method, node.now_ms() + timeout_ms, body, ranges))
         self._bytes += len(body)
         if not self._counting:
             self._counting = True
@@ -135,11 +138,11 @@ class Uncounted:
         awaited = waiting.link.awaits(waiting.rid) and node.raft.is_leader
         return awaited and not all(knows(*span) for span in waiting.ranges)
 
-    def _pass_on(self, link: FrontLink, rid: int, method: int, timeout_ms: int, body: bytes) -> None:
+    def _pass_on(self, link: FrontLink, rid: int, method: int, until_ms: int, body: bytes) -> None:
         if not link.awaits(rid):
             return
         try:
-            self._node.role.submit(link, rid, method, timeout_ms, body)
+            self._node.role.submit(link, rid, method, max(until_ms - self._node.now_ms(), 0), body)
         except EtcdError as e:
             self._node.reads.refuse(link, rid, e)
         except MISTAKES as error:  # the others go on
@@ -151,6 +154,8 @@ class Uncounted:
 def _ranges(method: int, body: bytes) -> list[Span]:
     """What a request counts."""
     _, method, body = named(method, body)
+    if method == Method.WIDE:
+        method, body = body[0], body[1:]
     if method not in _METHODS:
         return []
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,7 @@ from cluster.effects import records
 from cluster.effects.later_puts import LaterPuts
 from cluster.effects.records import items
 from cluster.evaluate.reading.ranges import Fields, is_creation
+from cluster.evaluate.spans import Span
 from cluster.evaluate.view import Current
 from cluster.features import rows
 from cluster.features.auth.permissions import Ranges
@@ -247,6 +248,9 @@ class Store:
     def shown(self, start: bytes, end: bytes) -> list[tuple[bytes, bytes]]:
         """G6: the keys of a range that are shown now, live or not."""
         return [(key, b"") for key in self._span(start, end) if owns(self._now, key, None)]
+
+    def uncounted(self, spans: Iterable[Span]) -> bool:
+        return False
 
     def live_count(self, start: bytes, end: bytes) -> int:
         return sum(1 for _ in self.scan(start, end))

@@ -12,9 +12,13 @@ import pytest
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.features.auth.principal import NOBODY, SAID
+from cluster.order.leading.shard_leader import ShardLeader, Start
+from cluster.order.log import Attempt
+from cluster.order.prepare import Base, Grant, Prepare, Touch
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink
+from node.serving.auth.admission import Admission
 from node.serving.txns import uncounted
 from node.serving.txns.uncounted import Uncounted
 from node.slicing import slicer
@@ -22,7 +26,10 @@ from node.slicing.slicer import Slicer
 from node.storage.state import versions
 from node.storage.state.counts import KeyCounts
 from node.storage.state.reads import count_rows
+from tests.unit.node.replica.moving.test_of_shard import moves
+from tests.unit.node.replica.test_controls import Sequencer
 from tests.unit.node.serving.test_long_answers import Replica
+from tests.unit.order.stores import answers
 
 MANY, FEW_ROWS = 3_000, 1_024  # keys
 
@@ -40,10 +47,14 @@ class Started(Replica):
         super().settle()
         self.store.counts = KeyCounts(self.store)
         self.left = False
+        self.now = 0
         self.submitted: list[int] = []
         self.role: Any = SimpleNamespace(submit=self._submit)
         self.slicer = Slicer(self.loop)
         self.uncounted = Uncounted(self)
+
+    def now_ms(self) -> int:
+        return self.now
 
     def wake(self) -> None: ...
     def mark_dirty(self, link: FrontLink) -> None: ...
@@ -244,3 +255,64 @@ def test_once_all_is_counted_the_role_takes_all(started: Started) -> None:
     while not started.store.counts.build_step():
         pass
     assert started.uncounted.taker([request]) is started.role
+
+
+@pytest.mark.parametrize("said", [False, True])
+def test_one_over_shards_waits_before_it_is_coordinated(
+    started: Started, monkeypatch: pytest.MonkeyPatch, said: bool
+) -> None:
+    """The sequencer counted in a turn what shard 0 has of it."""
+    coordinated: list[tuple[int, ...]] = []
+    started.role = role = Sequencer()
+    monkeypatch.setattr(role, "wide", lambda link, *asked: coordinated.append(asked[:3]))
+    node: Any = role.node
+    node.uncounted, node.role, node.settings = started.uncounted, role, SimpleNamespace(shard=0, growth="off")
+    admission = Admission(node)
+
+    def ask(rid: int, request: Any) -> None:
+        body = bytes((Method.DELETE_RANGE,)) + request.SerializeToString()
+        if said:
+            assert admission.take(started.link, rid, Method.WIDE | SAID, 1000, NOBODY.encode() + body)
+        else:
+            node.handlers.update.call_args.args[0][Method.WIDE](started.link, rid, 1000, body)
+
+    ask(1, ALL)
+    ask(2, FEW)
+    assert coordinated == [(2, Method.DELETE_RANGE, 1000)]
+    started.now += 400
+    while len(started.uncounted):
+        started.loop.turn()
+    assert coordinated[1:] == [(1, Method.DELETE_RANGE, 600)], "its deadline stays"
+
+
+COUNTED: list[dict[str, Any]] = [
+    {"touches": [Touch(b"k", b"l", write=True, count=True)]},
+    {"touches": [Touch(b"k", b"l", write=True, shown=True)]},
+    {"compares": [pb.Compare(key=b"k", range_end=b"l", target="CREATE", result="GREATER")]},
+]
+
+
+@pytest.mark.parametrize("asks", COUNTED)
+def test_a_leader_locks_nothing_that_it_would_have_to_count(started: Started, asks: dict[str, Any]) -> None:
+    """It was counted in one turn, and again for the next attempt. The sequencer asks again and again."""
+    leading: ShardLeader[str] = ShardLeader(started.store, 1, 3, Start(5, 0, 0), max_txn_ops=128)
+    role: Any = moves(leading)
+    role._node, role.copying = started, SimpleNamespace(copied=None, placed=lambda table: None)
+    role.lead(leading)
+    leading.applied_record(1, 2, [])
+    leading.serve()
+    few = Prepare(Attempt(2, 1), 0, 1, [Touch(FEW.key, FEW.range_end, write=True, count=True)])
+    many, switch = Prepare(Attempt(2, 2), 0, 1, **asks), Prepare(Attempt(2, 3), 0, 1, **asks, base=Base(1))
+    for prepare in (few, many, switch):
+        leading.prepare(f"{prepare.attempt.number}", prepare)
+    assert [token for token, _, _ in answers(leading)] == ["1"]
+    assert leading.undecided() == [few.attempt]
+    leading.release(few.attempt)
+    while not started.store.counts.build_step():
+        pass
+    leading.prepare("2", many)
+    if "compares" in asks:  # they are looked at ahead
+        assert [attempt for _, attempt, _ in leading.take_unlooked()] == [many.attempt]
+    else:
+        (_, status, body), = answers(leading)
+        assert (status, Grant.decode(body, 1).counts) == (Status.OK, {0: MANY})
