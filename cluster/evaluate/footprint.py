@@ -18,11 +18,9 @@ from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.validate import parse
 from cluster.faults import answered
 from cluster.pb import rpc_pb2 as pb
-from cluster.placement import Placement
 from cluster.wire.messages import Method
 
 _FEW, _MANY_PAIRS = 16, 1000  # of spans: then sorting is quicker than to compare each with each
-LEASE_SHARD = 0  # the registry of leases lives with the order log
 
 
 @dataclass(slots=True)
@@ -49,15 +47,6 @@ class Footprint:
         first = self.writes[0]
         alone = not first[1] and all(span == first for span in (*self.writes, *self.reads))
         return first[0] if alone else None
-
-    def shards(self, placement: Placement) -> tuple[int, ...]:
-        """The shards that hold any of it, ascending."""
-        if placement.shards == 1:
-            return (0,)
-        found = {LEASE_SHARD} if self.leases else set()
-        for key, end in (*self.reads, *self.writes):
-            found.update(placement.shards_of(key, end))
-        return tuple(sorted(found))
 
     def conflicts(self, other: Footprint) -> bool:
         """Whether the order of the two matters. ``cluster.order.overlaps`` compares with many."""

@@ -1,4 +1,4 @@
-"""Footprints: what conflicts must be found; which shards a request needs."""
+"""Footprints: what conflicts must be found."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +12,6 @@ from cluster.evaluate.footprint import (
     overlap,
 )
 from cluster.pb import rpc_pb2 as pb
-from cluster.placement import Placement
 from cluster.wire.messages import Method
 
 from .memory import refusal
@@ -59,10 +58,6 @@ def test_both_branches_and_nested_transactions_count() -> None:
     assert found == Footprint(
         reads=[(b"/a/b/c", b"/a/b/d"), (b"/x/y/r", b"")],
         writes=[(b"/a/b/p", b""), (b"/a/b/", b"/a/b0")], leases={7})
-    placement = Placement(16)
-    assert found.shards(placement) == tuple(
-        sorted({0, placement.shard_of(b"/a/b/c"), placement.shard_of(b"/x/y/r")}))
-    assert found.shards(Placement(1)) == (0,)
 
 
 def test_every_method() -> None:
