@@ -210,7 +210,7 @@ class WatchSource:
                 if sub.prev_kv:
                     if with_prev is None:
                         created = kind == PUT and is_creation(kv)
-                        prev = b"" if created else self._store.previous(key, revision) or b""
+                        prev = b"" if created else self._store.previous(key, revision, kept=True) or b""
                         field = event_field(kind, kv, prev)
                         with_prev = (revision, EVENT.pack(revision, kind, place, len(field)), field)
                     event = with_prev

@@ -162,9 +162,10 @@ class Versions(StateRows):
         """G6: the parts of a range that count at a revision (0: the latest)."""
         return [(start, end)] if self.owned is None else self.owned.shown(start, end, max(revision, 0))
 
-    def previous(self, key: bytes, revision: int) -> bytes | None:
-        """The KeyValue that a key had just before ``revision``; None: it had none, or it is compacted."""
-        if revision - 1 < self.position.compact_revision:
+    def previous(self, key: bytes, revision: int, kept: bool = False) -> bytes | None:
+        """The KeyValue that a key had just before ``revision``; None: it had none, or it is compacted.
+        ``kept``: a change of this turn. A compaction that was applied with it has removed nothing yet."""
+        if not kept and revision - 1 < self.position.compact_revision:
             return None
         return self._live(key, revision - 1)
 

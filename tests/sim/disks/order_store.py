@@ -219,8 +219,9 @@ class Store:
         f = Fields(kv)
         return Current(f.create, f.mod, f.version, f.lease)
 
-    def previous(self, key: bytes, revision: int) -> bytes | None:
-        return None if revision - 1 < self.compact_revision else self._live(key, revision - 1)
+    def previous(self, key: bytes, revision: int, kept: bool = False) -> bytes | None:
+        known = kept or revision - 1 >= self.compact_revision
+        return self._live(key, revision - 1) if known else None
 
     def _span(self, start: bytes, end: bytes) -> list[bytes]:
         keys = self._now.keys

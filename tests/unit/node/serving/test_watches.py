@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+from cluster.effects import records
 from cluster.wire import frames, messages
 from cluster.wire.events import EVENTS_HEAD, MORE_EVENTS
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.wire.protobuf import key_value, tombstone
 from node.links.fronts import FrontLink, Fronts
 from node.serving.watch.watches import WatchSource
+from node.storage import StateStore
 from tests.events import read
 from tests.tries import best_of_three
 from tests.unit.turns import short_turns
@@ -20,19 +24,19 @@ class Store:
     revision = 5
     compact_revision = 2
 
-    def previous(self, key: bytes, revision: int) -> bytes | None:
+    def previous(self, key: bytes, revision: int, kept: bool) -> bytes | None:
         return key_value(key, 2, 2, 1, b"before", 0)
 
 
 class Source:
     """A watch source with two fronts."""
 
-    def __init__(self) -> None:
+    def __init__(self, store: Any = None) -> None:
         self.frames: list[bytes] = []
         self.links = [FrontLink(b"%d" % i, self._send, b"", i) for i in range(2)]
         self.work: deque[Iterator[None]] = deque()
         self.caught_up = 0
-        self.source = WatchSource(Store(), lambda link: None, self.work.append, self._catch_up)
+        self.source = WatchSource(store or Store(), lambda link: None, self.work.append, self._catch_up)
 
     def _catch_up(self) -> None:
         self.caught_up += 1
@@ -124,6 +128,19 @@ def test_only_those_that_want_it_get_the_previous_value() -> None:
     (_, _, with_prev), (_, _, plain) = source.answers()
     assert read(with_prev)[0][1].prev_kv.value == b"before"
     assert not read(plain)[0][1].HasField("prev_kv")
+
+
+def test_a_compaction_takes_nothing_from_the_events_of_its_own_run(tmp_path: Path) -> None:
+    store = StateStore.open(tmp_path)
+    source = Source(store)
+    source.subscribe(1, b"k", prev=True)
+    source.answers()
+    run = [records.put(b"k", 0, 1, b"1", 0), records.put(b"k", 2, 2, b"2", 0), records.compact(3)]
+    applied = store.apply([(at, 1, item) for at, item in enumerate(run, 1)], want_events=True)
+    source.source.emit(applied.events)
+    ((_, _, body),) = source.answers()
+    assert [event.prev_kv.value for _, event in read(body)] == [b"", b"1"]
+    store.close()
 
 
 def test_who_has_ended_or_gone_gets_nothing() -> None:
