@@ -20,9 +20,9 @@ Then = Callable[[Sequence[EtcdError | None]], None]  # what becomes of each rang
 _COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is still answered
 TOGETHER = 200  # requests whose permissions are asked for together, or that are taken in one turn
 # of requests that wait: beyond so many its client is not asked for more. Beyond the others its stream ends:
-# only compressed requests, or JSON, bring so much unasked
+# only compressed or very large requests, or JSON, bring so much unasked
 _PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 2 << 20
-_EACH = 64  # bytes that one takes besides its own
+_EACH = 5  # bytes that one takes in a window besides its own
 _LITTLE_BYTES = 16_384  # less than any backlog, so that none is worked out for most events
 _MOST_FILTERS = 256  # of a watch. Two kinds exist: 2 kB of gzip named two million, which took 0.3 s
 
