@@ -87,9 +87,9 @@ class Link:
 
     __slots__ = (
         "_end", "_moved_at", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit",
-        "greeted", "hurried", "leader", "leaving", "left", "member_id", "near", "next_rid", "outbox", "parts",
-        "pending", "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds", "session",
-        "settled", "shard", "stands_s", "term", "trouble", "unseen", "up", "up_at", "watermark",
+        "greeted", "hurried", "leader", "leaving", "left", "member_id", "members", "near", "next_rid",
+        "outbox", "parts", "pending", "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds",
+        "session", "settled", "shard", "stands_s", "term", "trouble", "unseen", "up", "up_at", "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -123,6 +123,7 @@ class Link:
         self.applied = 0
         # for how long it has applied nothing of what is committed, or known no leader, by its last STATE
         self.stands_s = self._moved_at = 0.0
+        self.members = b""  # as the node has told them last
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
         self.hurried = 0  # the revision that the node was asked to catch up to

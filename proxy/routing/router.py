@@ -23,11 +23,12 @@ import structlog
 
 from cluster import errors
 from cluster.features.auth.principal import read_news
-from cluster.members.table import Table, decode_all
+from cluster.members.table import Table
 from cluster.pacing.resting import LARGE_BYTES
 from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, Method, Status
+from proxy.routing.following import Following
 from proxy.routing.in_turn import InTurn
 from proxy.routing.links import ASTRAY, REFUSED, Link, Subscriber
 from proxy.routing.moved import Moved
@@ -80,6 +81,7 @@ class Router(Sending):
         # by shard; those of the table of placement (follow_shards)
         self.routes = {shard: self._route(shard, members) for shard in range(common.shard_count)}
         self.reach = Reach(common.peers)
+        self.following = Following(self)
         self._refusals = Repeats()
         self.hub: Subscriber | None = None
         self.in_turn = InTurn(self, large_write_window_bytes, range_compares)
@@ -344,7 +346,7 @@ class Router(Sending):
             link.leave()
             self.stir()
         elif status == _MEMBERS:
-            self._follow(link, body)
+            self.following.told(link, body)
         elif status == _PLACEMENT:
             try:
                 self.placed(body)
@@ -365,17 +367,6 @@ class Router(Sending):
         if self.hub is not None:
             self.hub.watermark(link)
 
-    def _follow(self, link: Link, body: bytes) -> None:
-        own = self.common.member_id
-        if link.shard or (own and link.member_id != own):
-            return
-        self.members.follow(decode_all(body))
-        self.learner = self.members.learner(own)
-        peers = self.members.peers
-        self.reach.follow(peers)
-        for route in self.routes.values():
-            route.follow(p.member_id for p in peers)
-
     # -- links
 
     def link_up(self, link: Link) -> None:
@@ -392,6 +383,7 @@ class Router(Sending):
     def link_state(self, link: Link) -> None:
         route = self.routes[link.shard]
         route.choose(self.loop.time())
+        self.following.look(link)
         if not link.shard:
             self._header_key = (-1, -1)  # shard 0 may be in another term
         resume(self, self.recent, route)

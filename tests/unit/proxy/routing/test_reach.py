@@ -161,7 +161,7 @@ def test_another_shards_node_gets_no_requests_and_is_told_of_once() -> None:
     astray = net.nodes[1]
     astray.shard, astray.leader = 2, 1
     members: list[bytes] = []
-    net.router._follow = lambda link, body: members.append(body)  # type: ignore[method-assign]
+    net.router.following.told = lambda link, body: members.append(body)  # type: ignore[method-assign]
     dialled: list[object] = []
     with capture_logs() as logged:
         for _ in range(30):
