@@ -33,8 +33,9 @@ class Placed:
     control: bool = False  # whether a control record is among it, which every leader confirms
     changes: list[tuple[int, bytes, int, int]] = field(default_factory=list)
     evaluated: dict[int, LaterPuts] = field(default_factory=dict)  # by places in ``changes``
-    # what leaders must hear, in order: order index and term, cuts, attempts
-    heard: list[tuple[int, int, list[Entries], list[Attempt]]] = field(default_factory=list)
+    # what leaders must hear, in order: cuts; of each record, order index and term, and attempts
+    cuts: list[Entries] = field(default_factory=list)
+    records: list[tuple[int, int, list[Attempt]]] = field(default_factory=list)
     before: dict[int, int] = field(default_factory=dict)  # entry -> revision before it
 
 
@@ -51,11 +52,10 @@ class Placing:
         placed = Placed(index, term)
         changes = placed.changes
         for order_index, order_term, projection in run:
-            cuts: list[Entries] = []
             attempts: list[Attempt] = []
             for step in take(projection, shard):
                 if isinstance(step, Entries):
-                    cuts.append(step)
+                    placed.cuts.append(step)
                     self._place(step, placed, leading)
                 elif isinstance(step, Change):
                     if step.items:
@@ -66,7 +66,7 @@ class Placing:
                     assert isinstance(step, Control)
                     changes.append((step.revision, step.item, 0, -1))
                     placed.control = True
-            placed.heard.append((order_index, order_term, cuts, attempts))
+            placed.records.append((order_index, order_term, attempts))
         return placed
 
     def _place(self, step: Entries, placed: Placed, leading: Evaluated | None) -> None:

@@ -14,7 +14,7 @@ Nothing is evaluated before :meth:`ShardLeader.serve` (I8).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -448,11 +448,14 @@ class ShardLeader(Generic[T]):
                 self._answers += batch.answers(base, self.term)
             base += batch.grown
 
-    def applied_record(self, order_index: int, order_term: int, attempts: list[Attempt]) -> None:
-        self._rights.applied(self._begun, self._applied_batch, self.attempts.order_index)
+    def applied_records(self, records: Iterable[tuple[int, int, list[Attempt]]]) -> None:
+        """Records were applied together, and :meth:`applied_entries` has told of all their cuts. What waits
+        goes on only now: before, the store showed revisions that were still pending here (D6)."""
+        for order_index, order_term, attempts in records:
+            self._rights.applied(self._begun, self._applied_batch, self.attempts.order_index)
+            self.attempts.applied_record(order_index, order_term, attempts)
         if self.serving:
             self.view.compact_revision = self._store.compact_revision
-        self.attempts.applied_record(order_index, order_term, attempts)
         if len(self._table):
             self._advance()
         for token, prepare in self.attempts.take_early():

@@ -319,20 +319,18 @@ class ShardRole:
 
     def _tell(self, placed: Placed) -> None:
         leading = self.leading
-        for order_index, order_term, cuts, attempts in placed.heard:
-            for step in cuts:
-                self.fates.decide(step.cut, placed.before)
-                if leading is None or step.cut.term != leading.term:
-                    continue
-                if leading.serving:
-                    leading.applied_entries(step.cut.index, step.revision)
-                else:
-                    leading.serve()
-                    self.node.standing.say_state()
-                    self.node.standing.leads()
-            if leading is not None:
-                leading.applied_record(order_index, order_term, attempts)
+        for step in placed.cuts:  # all of them first: what waits compares with what the store shows
+            self.fates.decide(step.cut, placed.before)
+            if leading is None or step.cut.term != leading.term:
+                continue
+            if leading.serving:
+                leading.applied_entries(step.cut.index, step.revision)
+            else:
+                leading.serve()
+                self.node.standing.say_state()
+                self.node.standing.leads()
         if leading is not None:
+            leading.applied_records(placed.records)
             self.returning.answered(self._drain(leading), leading.queued)
 
     def _state_wanted(self, member_id: int, data: bytes) -> None:

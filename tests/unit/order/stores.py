@@ -49,7 +49,7 @@ def leader(pace: Pace | None = None, *, leases: bool = False, since: int = 0) ->
     ``since``: the order index before it."""
     found: ShardLeader[str] = ShardLeader(
         EmptyStore(leases=leases), 1, 3, Start(5, 0, since), max_txn_ops=128, pace=pace)
-    found.applied_record(since + 1, 2, [])
+    found.applied_records([(since + 1, 2, [])])
     found.serve()
     return found
 

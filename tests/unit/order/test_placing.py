@@ -56,8 +56,8 @@ def test_a_cut_puts_entries_in_order_behind_what_is_in_order(group: Group) -> No
         (1, put(b"a")), (2, put(b"b") + put(b"c"))]
     assert (placed.index, placed.term, placing.fold.revision) == (3, 1, 4)
     assert placed.before == {1: 1, 2: 1, 3: 2}
-    heard = [(index, [step.cut.index for step in cuts]) for index, _, cuts, _ in placed.heard]
-    assert heard == [(7, [2]), (8, [3])]
+    assert [step.cut.index for step in placed.cuts] == [2, 3]
+    assert placed.records == [(7, 1, []), (8, 1, [])]
     placed = placing.take([(9, 1, cut(5, 2, 4))], placed.index, placed.term, None)
     assert [(before, data[at:]) for before, data, at, _ in placed.changes] == [(4, put(b"d"))]
     assert (placed.index, placed.term) == (5, 2)
@@ -75,7 +75,7 @@ def test_a_multi_stands_between_entries_and_is_heard_of(group: Group) -> None:
     placing = Placing(SHARD, Fold(), group.entries)
     placed = placing.take([(7, 1, cut(2, 1, 1) + multi)], 0, 0, None)
     assert [before for before, *_ in placed.changes] == [1, 2]
-    assert [attempts for *_, attempts in placed.heard] == [[attempt]]
+    assert placed.records == [(7, 1, [attempt])]
     assert not placed.control
 
 

@@ -15,13 +15,16 @@ from cluster.members.table import Table
 from cluster.order.leading.bound import Bound
 from cluster.order.leading.queued import Report
 from cluster.order.leading.shard_batch import ShardBatch
-from cluster.order.log import Cut, encode_cut, entry
+from cluster.order.leading.shard_leader import ShardLeader, Start
+from cluster.order.log import Attempt, Cut, Multi, encode_cut, encode_multi, entry
+from cluster.order.prepare import Prepare, Touch
 from cluster.pacing.late_feed import MOST_CHANGES
 from cluster.pacing.pace import Pace
+from cluster.pb import rpc_pb2 as pb
 from cluster.placement.owned import Shown
 from cluster.raft import Entry, EntryKind, Role
 from cluster.settings import Common, NodeSettings, Peer
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import HEAD, Method, Status
 from node.links.fronts import FrontLink
 from node.replica.applying import Applies
 from node.replica.consequences import Consequences
@@ -60,11 +63,15 @@ class Group:
         self.readies: list[int] = []  # what the next ones announce
         self.announced_index = 10
 
+        self.logged: dict[int, bytes] = {}  # what is there instead
+
     def log_entries(self, first: int, last: int) -> list[Entry]:
-        data = [b"" if i == 1 else records.put(b"key %d" % i, 0, 1, b"v", 0) for i in range(first, last + 1)]
-        return [
-            Entry(first + i, 1, EntryKind.RECORD, entry(first + i - 1, item)) for i, item in enumerate(data)
-        ]
+        return [Entry(i, 1, EntryKind.RECORD, self.logged.get(i) or self._put(i))
+                for i in range(first, last + 1)]
+
+    def _put(self, index: int) -> bytes:
+        item = b"" if index == 1 else records.put(b"key %d" % index, 0, 1, b"v", 0)
+        return entry(index - 1, item)
 
     def applied(self, index: int) -> None:
         pass
@@ -98,12 +105,17 @@ class Replica:
         table = Table(common.peers)
         self.roster = SimpleNamespace(table=table, peer=table.peer, others=[])
         self.clock = SimpleNamespace(each_heartbeat=lambda call: None, each_second=lambda call: None)
-        self.reads, self.standing = SimpleNamespace(waiting=[]), SimpleNamespace(ready=True)
+        self.reads = SimpleNamespace(waiting=[])
+        self.standing = SimpleNamespace(ready=True, say_state=lambda: None, leads=lambda: None)
+        self.answered: dict[int, bytes] = {}  # of transactions
+        self.past = SimpleNamespace(
+            deliver=lambda link, rid, status, body, term: self.answered.update({rid: body}))
+        self.dirty: set[Any] = set()
         self.stopping = False
         self.frames: dict[int, Any] = {}
         self.handlers: dict[int, Any] = {}
         self.applied_index = self.order_index = self.wanted_revision = self._requests_in_tick = 0
-        self.hurried_until = 0.0
+        self.hurried_until, self.last_index = 0.0, 1
         node: Any = self
         self.role = ShardRole(node, Kinds())
         self.uncounted = SimpleNamespace(taker=lambda requests: self.role)
@@ -122,6 +134,16 @@ class Replica:
     def fed(self, order_index: int, entry_index: int, count: int | None = None) -> None:
         cut = Cut(entry_index, 1, entry_index - 1 if count is None else count)
         self.role.feed.queue.add((order_index, 1, encode_cut({SHARD: cut}), cut, 0))
+
+    def log(self) -> None:
+        """What it evaluates as its shard's leader becomes an entry, which others have, too."""
+        leading = self.role.leading
+        assert leading is not None
+        leading.run()
+        if leading.dirty:
+            self.last_index += 1
+            self.raft.logged[self.last_index] = leading.seal()
+            leading.logged(self.last_index)
 
     @property
     def at(self) -> tuple[int, bool]:
@@ -212,3 +234,37 @@ def test_i23_a_state_that_is_installed_in_this_turn_leaves_the_fate_of_what_it_l
     role.leader_changed()  # the tick in which Raft tells of it
     role.fates.decide(Cut(10, 2, 9), {10: 9})
     assert told == [Status.UNKNOWN]
+
+
+@pytest.mark.parametrize("result", ["EQUAL", "NOT_EQUAL", "GREATER", "LESS"])
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_waits_compares_revisions_that_were_all_told(
+    store: StateStore, result: str, plain: bool
+) -> None:
+    """A lock ends and a put is in order, applied together: the put was still pending where its revision was
+    compared, and that another host had shown it before."""
+    replica = Replica(store)
+    leading: ShardLeader[Any] = ShardLeader(
+        store, SHARD, 1, Start(1, 0), max_txn_ops=128, pace=Pace(full_requests=1))
+    replica.role.leading, attempt, link = leading, Attempt(1, 1), MagicMock()
+    replica.fed(1, 1)
+    replica.role._follow()
+    leading.prepare((link, 1), Prepare(attempt, 0, 1, [Touch(b"k", b"", write=True)], sent_at=1))
+    leading.submit((link, 2), Method.PUT, pb.PutRequest(key=b"j").SerializeToString())
+    replica.log()
+    asked = pb.TxnRequest(compare=[pb.Compare(key=b"j", target="MOD", result=result, mod_revision=3)])
+    asked.compare.add(key=b"k", target="VERSION", version=0)
+    if not plain:
+        asked.compare.add(key=b"j", range_end=b"k", target="CREATE", result=result, create_revision=3)
+    leading.submit((link, 3), Method.TXN, asked.SerializeToString())
+    replica.log()
+    assert leading.statistics()["locks"] == 2, "it waits for the lock"
+    replica.role.feed.queue.add((2, 1, encode_multi(Multi(attempt, 1, {SHARD: 1}, [])), None, 0))
+    replica.fed(3, 2, 1)
+    replica.role._follow()
+    assert (replica.order_index, store.revision) == (3, 3)
+    replica.log()
+    replica.fed(4, 3, 1)
+    replica.role._follow()
+    answer = pb.TxnResponse.FromString(replica.answered[3][HEAD.size :])
+    assert answer.succeeded is (result == "EQUAL")

@@ -130,7 +130,7 @@ class Store:
             leaders[shard] = ShardLeader(
                 self.parts[shard], shard, TERM,  # type: ignore[arg-type]
                 Start(5, 0), max_txn_ops=128)
-            leaders[shard].applied_record(1, 5, [])
+            leaders[shard].applied_records([(1, 5, [])])
             leaders[shard].serve()
             coordinator.leader_of(shard, TERM)
         outcomes: list[tuple[Outcome, Wide[str]]] = []

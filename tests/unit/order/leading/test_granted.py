@@ -224,7 +224,7 @@ def leader_of_many() -> tuple[ShardLeader[str], Prepare]:
         part.execute(Method.PUT, pb.PutRequest(key=b"k%03d" % at, value=b"v").SerializeToString())
     leader: ShardLeader[str] = ShardLeader(
         part, 1, TERM, Start(5, 0), max_txn_ops=128)  # type: ignore[arg-type]
-    leader.applied_record(1, 5, [])
+    leader.applied_records([(1, 5, [])])
     leader.serve()
     compare = pb.Compare(key=b"k", range_end=b"l", target=pb.Compare.VERSION, version=1)
     return leader, Prepare(Attempt(5, 1), 0, 1, compares=[compare])

@@ -19,7 +19,7 @@ class Crowded(EmptyStore):
 def is_late(shown: pb.RequestOp) -> bool:
     store: Any = Crowded()
     leader: ShardLeader[str] = ShardLeader(store, 1, 3, Start(5, 0), max_txn_ops=128)
-    leader.applied_record(1, 2, [])
+    leader.applied_records([(1, 2, [])])
     leader.serve()
     put = pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"v"))
     outcome, _ = leader._txn(pb.TxnRequest(success=[put, shown]).SerializeToString())

@@ -68,7 +68,7 @@ def singly(data: bytes) -> bytes:
 
 def serving(kind: type[ShardLeader[int]]) -> ShardLeader[int]:
     found = kind(Store(), 1, 3, Start(5, 0), max_txn_ops=128)
-    found.applied_record(1, 2, [])
+    found.applied_records([(1, 2, [])])
     found.serve()
     return found
 

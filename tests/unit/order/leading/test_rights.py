@@ -60,7 +60,7 @@ def test_a_change_counts_once_what_was_begun_before_is_in_order() -> None:
 def leader(users: AuthState) -> ShardLeader[str]:
     found: ShardLeader[str] = ShardLeader(
         EmptyStore(), 1, 3, Start(5, 0), max_txn_ops=128, users=lambda: users)
-    found.applied_record(1, 2, [])
+    found.applied_records([(1, 2, [])])
     found.serve()
     return found
 

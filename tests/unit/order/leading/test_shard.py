@@ -45,7 +45,7 @@ def rounds_until_a_swap_of_a_hot_key_is_answered() -> int:
             shard.seal()
             shard.logged(6 + i)
         shard.applied_entries(6 + i - 1, 7)  # the order is an entry behind
-        shard.applied_record(2 + i, 2, [])
+        shard.applied_records([(2 + i, 2, [])])
         answered += [token for token, _, _ in answers(shard)]
         if "swap" in answered:
             return i
@@ -117,7 +117,7 @@ def test_a_lock_waits_for_what_was_evaluated_before_it_even_if_that_changed_noth
     shard.logged(6)
     assert answers(shard) == []
     shard.applied_entries(6, 7)
-    shard.applied_record(2, 2, [])
+    shard.applied_records([(2, 2, [])])
     (reader, status, body), (sequencer, granted, _) = answers(shard)
     assert (reader, status, HEAD.unpack_from(body)) == ("reader", Status.OK, (7, 3))
     assert (sequencer, granted) == ("sequencer", Status.OK)
@@ -193,7 +193,7 @@ def test_what_a_lock_held_up_fills_no_larger_entries_than_what_is_queued() -> No
         assert index > applied, "nobody lets them go on"
         applied = index
         shard.applied_entries(index, 7)
-        shard.applied_record(1 + index, 2, [])
+        shard.applied_records([(1 + index, 2, [])])
         done += sum(status == Status.OK for token, status, _ in answers(shard) if token != "sequencer")
     assert max(entries) <= (6 << 20) + 1024
     assert done == 60

@@ -183,7 +183,7 @@ def test_it_waits_for_what_is_pending(turns: Turns) -> None:
     assert len(turns.leader._table) == 1
     turns.part.execute(Method.PUT, pb.PutRequest(key=b"t00000", value=b"v").SerializeToString())
     turns.leader.applied_entries(9, turns.part.revision - 1)
-    turns.leader.applied_record(2, 5, [])
+    turns.leader.applied_records([(2, 5, [])])
     ((_, _, again),) = turns.leader.take_unlooked()
     assert again is draft
     turns.work_off(draft)

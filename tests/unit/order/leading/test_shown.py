@@ -29,7 +29,7 @@ def part_of(keys: int) -> Part:
 def leader_of(part: Part) -> ShardLeader[str]:
     leader: ShardLeader[str] = ShardLeader(
         part, 1, 3, Start(5, 0), max_txn_ops=128)  # type: ignore[arg-type]
-    leader.applied_record(1, 5, [])
+    leader.applied_records([(1, 5, [])])
     leader.serve()
     return leader
 

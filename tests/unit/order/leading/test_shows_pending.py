@@ -102,7 +102,7 @@ class World:
         store: Any = Store(self.model)
         self.leader: ShardLeader[int] = ShardLeader(
             store, 1, TERM, Start(5, 0), max_txn_ops=128, pace=Pace(full_requests=1))
-        self.leader.applied_record(1, 2, [])
+        self.leader.applied_records([(1, 2, [])])
         self.leader.serve()
         self.bodies: list[tuple[Method, bytes]] = []
         self.index, self.record = 5, 1
@@ -141,7 +141,7 @@ class World:
                 self.expected[token] = error.encode()
         self.record += 1
         self.leader.applied_entries(self.index - len(self.logged), base)
-        self.leader.applied_record(self.record, 2, [])
+        self.leader.applied_records([(self.record, 2, [])])
         for puts, before in self.leader.take_puts():
             for revision, put in enumerate(puts, before + 1):
                 self.answered[put[0]] = HEAD.pack(revision, TERM)

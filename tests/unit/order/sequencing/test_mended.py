@@ -140,7 +140,7 @@ def test_a_revoke_whose_keys_turn_out_to_be_another_ones_lets_go() -> None:
     shard.prepare("other", Prepare(other, 0, 0, [Touch(b"k", b"", True)]))
     assert answers(shard) == []
     shard.applied_entries(6, 7)
-    shard.applied_record(2, 2, [])
+    shard.applied_records([(2, 2, [])])
     assert ("revoke", Status.LOCKED, encode_attempt(other)) in answers(shard)
     assert shard.undecided() == [other]
 
