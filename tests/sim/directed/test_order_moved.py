@@ -12,6 +12,8 @@ from cluster.members.table import Table
 from cluster.pb import rpc_pb2 as pb
 from cluster.settings import NodeSettings
 from cluster.wire.messages import MEMBER_ADD, MEMBER_UPDATE, MEMBERS_LAX, Method
+from proxy.routing.following import Following
+from proxy.routing.links import Link
 from proxy.routing.waiting import MethodStats
 from tests.sim.clients.order_clients import Operation
 from tests.sim.everything.order_everything import Everything
@@ -138,8 +140,14 @@ def test_a_front_of_a_host_that_is_behind_reaches_a_leader_that_has_moved_or_was
 
 @pytest.mark.parametrize("kind", [Moved, Added])
 def test_by_the_table_alone_it_would_not(kind: type[Moved], monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = Table.encode_all
+    listed, look = Table.encode_all, Following.look
     monkeypatch.setattr(Table, "encode_all", lambda self, elsewhere=None: listed(self))
+
+    def of_the_own_node(self: Following, link: Link) -> None:
+        if link.member_id == self._front.common.member_id:
+            look(self, link)
+
+    monkeypatch.setattr(Following, "look", of_the_own_node)  # others tell it, too, while that knows no leader
     simulation = kind(1)
     simulation.run_faults()
     early = [o for o in simulation.asked if o.asked_at < BACK_AT + BEHIND_S / 2]
