@@ -18,7 +18,7 @@ def left_bytes(database: Rdict, dropped: float) -> int:
     deletions: int = sum(file["num_deletions"] for file in files)
     rows: int = sum(file["num_entries"] for file in files) - deletions
     share = max(rows - deletions * dropped, 0) / max(rows, 1)
-    return int(_property(database, "total-sst-files-size") * share)
+    return int(sum(file["size"] for file in files) * share)
 
 
 def room(database: Rdict) -> int:

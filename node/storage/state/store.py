@@ -283,8 +283,9 @@ class StateStore(Versions):
 
     def size_in_use_bytes(self) -> int:
         """An estimate of the bytes that are live: the larger one of two. RocksDB's own passes over each file
-        that overlaps one below it, though its rows are others."""
-        files = self._property("rocksdb.total-sst-files-size")
+        that overlaps one below it, though its rows are others. Files that only a reader still has do not
+        count."""
+        files = self._property("rocksdb.live-sst-files-size")
         if files != self._left[0]:  # a look at all files takes 30 us for each
             self._left = files, left_bytes(self.database, 1.0)
         live = max(self._left[1], self._property("rocksdb.estimate-live-data-size"))

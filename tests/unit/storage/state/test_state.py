@@ -355,6 +355,22 @@ def test_what_was_never_deleted_is_all_in_use(tmp_path: Path) -> None:
     store.close()
 
 
+def test_what_only_a_reader_still_has_is_not_in_use(open_store: OpenStore) -> None:
+    """RocksDB's total has them beside those that a rewrite put in their place: all counted twice."""
+    store, chance = open_store(), random.Random(1)
+    for _ in range(2):
+        do(store, *(records.put(b"%d" % i, 0, 1, chance.randbytes(1000), 0) for i in range(500)))
+        store.flush()
+    rows = store.rows(b"", b"\xff")
+    next(rows)
+    before, asked = store.size_in_use_bytes(), room(store.database)
+    store.defragment()
+    assert store.size_bytes() > 1.9 * before, "the reader has the old files"
+    assert store.size_in_use_bytes() == pytest.approx(before, rel=0.05)
+    assert room(store.database) == pytest.approx(asked, rel=0.05)
+    assert sum(1 for _ in rows) >= 1000
+
+
 def test_what_is_left_beside_deleted_keys_needs_room(open_store: OpenStore) -> None:
     """A deleted key leaves two deletions, so half of the keys counted as all."""
     store, chance = open_store(), random.Random(1)
