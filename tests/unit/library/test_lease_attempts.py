@@ -109,7 +109,8 @@ class Renewed:
             return pb.LeaseKeepAliveResponse(ID=1, TTL=_TTL_S)
 
         return SimpleNamespace(
-            send=lambda request: self._asked.append(begun), read=read, cancel=lambda: None)
+            send=lambda request: self._asked.append(begun), read=read, close_send=lambda: None,
+            cancel=lambda: None)
 
 
 @pytest.mark.parametrize(("endpoints", "grant_s", "took_s"), [
@@ -211,6 +212,32 @@ def test_a_renewal_stays_open_until_it_is_answered() -> None:
             await client.renew(7, timeout=2)
 
     with scripted({"Lease/LeaseKeepAlive": proxied}) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_server_ends_what_it_has_answered(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Etcd counts a stream that its client cancels as Unavailable. One that it does not end is cancelled."""
+    told: list[str] = []
+
+    def keep_alive(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        context.add_callback(lambda: told.append("gone"))
+        yield pb.LeaseKeepAliveResponse(ID=next(requests).ID, TTL=9)
+        with contextlib.suppress(Exception):  # of a call that was cancelled
+            told.extend("more" for _ in requests)
+            told.append("no more")
+        if not ends:
+            say_nothing(context)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            await client.renew(7)
+            await until(lambda: "gone" in told)
+            assert not ends or told == ["no more", "gone"]
+
+    if not ends:
+        monkeypatch.setattr(keeper, "_ENDED_IN_S", 0.0)
+    with scripted({"Lease/LeaseKeepAlive": keep_alive}) as address:
         asyncio.run(main())
 
 

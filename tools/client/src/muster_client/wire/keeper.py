@@ -17,6 +17,7 @@ from muster_client.wire import engine
 from muster_client.wire.calls import Caller, Method
 from muster_client.wire.following import OnAgain
 from muster_client.wire.http2.answers import CallError
+from muster_client.wire.http2.call import Call
 from muster_client.wire.retries import is_stale, passes
 
 log = logging.getLogger("muster_client")
@@ -29,6 +30,7 @@ _LONGEST_S = 1.0
 _PAUSE_S = 0.1  # between attempts at a renewal that is asked for by its ID
 _LEAST_S = 1.0  # of such an attempt, whatever the time to live
 _LOGINS = 4
+_ENDED_IN_S = 5.0  # which a server has to end the stream of a renewal that it has answered
 
 
 def clock() -> float:
@@ -225,7 +227,7 @@ class Keeper:
     ) -> tuple[pb.LeaseKeepAliveResponse, float]:
         """The answer to one renewal, and when that was sent; others ask other endpoints first once it takes
         ``slow_s``. MusterError."""
-        connection, call, token, slow = None, None, "", None
+        connection, call, token, slow, answer = None, None, "", None, None
         error: MusterError
         try:
             async with asyncio.timeout(limit_s):
@@ -256,7 +258,7 @@ class Keeper:
             if slow is not None:
                 slow.cancel()
             if call is not None:
-                call.cancel()
+                _leave(call, answered=answer is not None)
         avoid.clear()
         connection.answered()
         return answer, sent
@@ -264,6 +266,15 @@ class Keeper:
     def _lose(self, kept: Kept, why: str) -> None:
         log.warning("lease %x is lost: %s", kept.id, why)
         kept.end(why)
+
+
+def _leave(call: Call, *, answered: bool) -> None:
+    """The server ends what it has answered: to its metrics a stream that is cancelled is a failure."""
+    if answered:
+        call.close_send()
+        asyncio.get_running_loop().call_later(_ENDED_IN_S, call.cancel)
+    else:
+        call.cancel()
 
 
 async def _end(asked: list[_Asked]) -> None:
