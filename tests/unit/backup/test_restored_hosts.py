@@ -240,3 +240,18 @@ def test_a_directory_is_restored_into_in_one_that_may_not_be_read(
 
     monkeypatch.setattr(restoring, "sync_directory", refuse)
     assert origin(snapshot, tmp_path / "1")
+
+
+def test_a_restore_that_may_not_last_fails(
+        open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store()
+    filled(store, 1, 20)
+    snapshot, _ = built(tmp_path / "out", [checkpoint(store, tmp_path)])
+
+    def fail(path: Path) -> None:
+        if path == tmp_path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(restoring, "sync_directory", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        origin(snapshot, tmp_path / "1")

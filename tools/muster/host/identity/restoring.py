@@ -95,7 +95,7 @@ def restore_host(
                 point_logs(new.wal_dir, folders)
             write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
             _move_up(aside)
-    with suppress(OSError):  # a directory of one's own may stand in one not to be read
+    with suppress(PermissionError):  # a directory of one's own may stand in one not to be read
         sync_directory(data_dir.absolute().parent)
     return restored
 
