@@ -3,7 +3,8 @@
 A host's front goes by its own node's, which also names members whose rows are long in coming there. While
 that node does not answer or is cut off, and at a machine without one, it goes by the lists of all nodes, but
 by none that is older than the last. A list is at least as new as what its node says that it has applied.
-That may come later than the list, so each is looked at again with each STATE.
+That may come later than the list, so each is looked at again with each STATE. Each is taken once: lists that
+are equally new may name a host differently, as nodes have different seeds.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Following:
         self._front = front
         self._list = b""  # the last one that was followed
         self._applied = 0  # by the nodes that have told it
+        self._taken: dict[int, bytes] = {}  # by member: its list, since the own node's counted last
 
     def told(self, link: Link, body: bytes) -> None:
         """MEMBERS has come."""
@@ -43,13 +45,16 @@ class Following:
         front = self._front
         own = front.common.member_id
         home = front.routes[0].links.get(own)
-        if home is not None and home.heard and home.leader:
-            counts = link is home
-        else:
-            counts = link.applied >= self._applied
+        by_own = home is not None and home.heard and home.leader
+        counts = link is home if by_own else link.applied >= self._applied
         if link.shard or not link.members or not counts:
             return
         self._applied = link.applied
+        if by_own:
+            self._taken.clear()
+        elif self._taken.get(link.member_id) == link.members:
+            return
+        self._taken[link.member_id] = link.members
         if link.members == self._list:
             return
         self._list = link.members

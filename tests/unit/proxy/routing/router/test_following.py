@@ -87,3 +87,21 @@ def test_a_list_counts_once_its_node_says_that_it_is_as_far() -> None:
     assert known(net) == [1, 2, 3, 4], "it has said 1 so far"
     net.pass_time(0.2)
     assert known(net) == [1, 2, 3, 4, 5]
+
+
+def test_two_lists_that_are_equally_new_do_not_take_turns() -> None:
+    """Each host names members as it was started with. With each STATE a proxy took the other one's list."""
+    net, names = front(own=0), list[str]()
+    hosts = net.router.members
+    hosts.subscribe(lambda: names.extend(host.name for host in hosts.members if host.member_id == 4))
+    for node, name in ((2, ""), (3, "new")):
+        net.nodes[node].applied = 9
+        net.nodes[node].say_state()
+        table = Table([*(Peer(m, f"h{m}", "127.0.0.1", m) for m in (1, 2, 3)), Peer(4, name, "127.0.0.1", 4)])
+        net.nodes[node].answer(0, Status.MEMBERS, table.encode_all())
+        net.run()
+    net.pass_time(2.0)
+    assert names == ["", "new"]
+    tells(net, 2, 1, 2, 3, 5, applied=10)
+    net.pass_time(0.2)
+    assert known(net) == [1, 2, 3, 5]
