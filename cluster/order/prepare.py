@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cluster.evaluate.footprint import Footprint
-from cluster.evaluate.spans import Span, inverted, merged
+from cluster.evaluate.spans import merged
 from cluster.order.log import Attempt
 from cluster.pb import rpc_pb2 as pb
 
@@ -103,14 +103,6 @@ class Prepare:
         found.reads.extend(merged([(compare.key, compare.range_end) for compare in self.compares]))
         found.leases.update(self.leases, self.named)
         return found
-
-    def counted(self) -> list[Span]:
-        """The ranges whose keys its grant counts."""
-        spans = [(touch.key, touch.range_end) for touch in self.touches
-                 if touch.range_end and (touch.count or (touch.shown and touch.write))]
-        if self.compares:
-            spans += merged([(compare.key, compare.range_end) for compare in self.compares])
-        return [span for span in spans if not inverted(span)]
 
     def encode(self) -> bytes:
         parts = [_PREPARE.pack(*self.attempt, self.floor, self.order_index, len(self.touches))]

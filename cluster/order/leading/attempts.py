@@ -112,8 +112,6 @@ class Attempts(Generic[T]):
         if self._may_have_ended(prepare):
             self._answers.append((token, Status.LOCKED, encode_attempt(attempt)))
             return False
-        if self.uncounted(prepare.counted()):
-            return False  # nothing is locked for it here: it is sent again
         looks = attempt in self._ahead
         if looks or (looked is None and len(self._ahead) < _MAX_EARLY and are_many(prepare.compares, view)):
             if not looks:
@@ -279,7 +277,7 @@ class Attempts(Generic[T]):
         assert base is not None
         if base.revision and not self.copied(base):
             return False
-        if self.uncounted(prepare.counted()):  # anew, behind another switch
+        if self.uncounted([(touch.key, touch.range_end) for touch in prepare.touches]):  # anew
             return False
         counts = {at: store.live_count(t.key, t.range_end) for at, t in enumerate(prepare.touches)}
         rows: list[list[Row]] = [[] for _ in counts]

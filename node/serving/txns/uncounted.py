@@ -3,9 +3,9 @@
 To evaluate them is to count their ranges, and that would walk over all of these in one turn of the leader. So
 they wait until these are counted, and one piece of work for all of them counts along. Ranges of few keys are
 walked, and those that are counted by now do not wait. Those over several shards wait at the sequencer's node
-for shard 0's keys; the other shards' leaders take none that they would have to count
-(``cluster.order.leading.attempts``). A node that is to end and whose place nobody takes goes on counting for
-a while (``node.replica.leaving``). Then it refuses them: they were never logged.
+for shard 0's keys. Another shard's leader counts its own in one turn: to refuse would leave the others'
+ranges locked. A node that is to end and whose place nobody takes goes on counting for a while
+(``node.replica.leaving``). Then it refuses them: they were never logged.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -43,7 +44,9 @@ class NodesMachine(RealMachine):
         return lambda: write(path, position, chain(rows, [fold]))
 
     def has_begun(self, folder: Path) -> bool:
-        return (folder / "state" / "current").exists() and seal.read(folder)[1] == seal.BEGUN
+        with suppress(OSError):
+            return (folder / "state" / "current").exists() and seal.read(folder)[1] == seal.BEGUN
+        return False  # it cannot be told now
 
     def open_kept(self, path: str) -> KeptFiles:
         return KeptFiles(path)

@@ -285,34 +285,20 @@ def test_one_over_shards_waits_before_it_is_coordinated(
     assert coordinated[1:] == [(1, Method.DELETE_RANGE, 600)], "its deadline stays"
 
 
-COUNTED: list[dict[str, Any]] = [
-    {"touches": [Touch(b"k", b"l", write=True, count=True)]},
-    {"touches": [Touch(b"k", b"l", write=True, shown=True)]},
-    {"compares": [pb.Compare(key=b"k", range_end=b"l", target="CREATE", result="GREATER")]},
-]
-
-
-@pytest.mark.parametrize("asks", COUNTED)
-def test_a_leader_locks_nothing_that_it_would_have_to_count(started: Started, asks: dict[str, Any]) -> None:
-    """It was counted in one turn, and again for the next attempt. The sequencer asks again and again."""
+def test_a_switch_is_not_granted_that_would_count_very_many(started: Started) -> None:
     leading: ShardLeader[str] = ShardLeader(started.store, 1, 3, Start(5, 0, 0), max_txn_ops=128)
     role: Any = moves(leading)
     role._node, role.copying = started, SimpleNamespace(copied=None, placed=lambda table: None)
     role.lead(leading)
-    leading.applied_record(1, 2, [])
+    leading.applied_records([(1, 2, [])])
     leading.serve()
-    few = Prepare(Attempt(2, 1), 0, 1, [Touch(FEW.key, FEW.range_end, write=True, count=True)])
-    many, switch = Prepare(Attempt(2, 2), 0, 1, **asks), Prepare(Attempt(2, 3), 0, 1, **asks, base=Base(1))
-    for prepare in (few, many, switch):
-        leading.prepare(f"{prepare.attempt.number}", prepare)
-    assert [token for token, _, _ in answers(leading)] == ["1"]
-    assert leading.undecided() == [few.attempt]
-    leading.release(few.attempt)
+    many = Touch(b"", b"\0", write=True, count=True)
+    for number, touch in enumerate((Touch(FEW.key, FEW.range_end, write=True, count=True), many)):
+        leading.prepare(f"{number}", Prepare(Attempt(2, number), 0, 1, [touch], base=Base(0)))
+        leading.release(Attempt(2, number))
+    assert [token for token, _, _ in answers(leading)] == ["0"]
     while not started.store.counts.build_step():
         pass
-    leading.prepare("2", many)
-    if "compares" in asks:  # they are looked at ahead
-        assert [attempt for _, attempt, _ in leading.take_unlooked()] == [many.attempt]
-    else:
-        (_, status, body), = answers(leading)
-        assert (status, Grant.decode(body, 1).counts) == (Status.OK, {0: MANY})
+    leading.prepare("2", Prepare(Attempt(2, 2), 0, 1, [many], base=Base(0)))
+    (_, status, body), = answers(leading)
+    assert (status, Grant.decode(body, 1).counts) == (Status.OK, {0: started.store.counts.keys()})
