@@ -206,7 +206,7 @@ def drops_at_its_revision(patch: Patch) -> None:
 
 
 MUTANTS = [
-    Mutant(tables_forget_the_past, WRONG, moves(mix=COMPACTED), first=34),
+    Mutant(tables_forget_the_past, ("I16 every event once", *WRONG), moves(mix=COMPACTED), first=34),
     Mutant(source_does_not_lock, ("G3", "G4", "G5"), busy(targets=(1, 2)), first=7),
     Mutant(grants_before_it_applied, ("G3", "G4", "G5", "I9 a grant"), busy(), first=1),
     Mutant(shard_0_holds_nothing, ("G3", "G4"), busy(targets=(1, 2)), first=15),

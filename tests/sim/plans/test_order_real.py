@@ -202,7 +202,7 @@ def nodes_die_in_an_apply(seed: int) -> Simulation:
     )
 
 
-@pytest.mark.parametrize("seed", [4, 10, 12, 14, 25, 34])
+@pytest.mark.parametrize("seed", [1, 4, 10, 12, 14, 25, 34])
 def test_half_of_an_apply_is_read_by_nobody(seed: int) -> None:
     """Serializable ranges at a node that died between two slices showed what its disk had of the rest."""
     assert nodes_die_in_an_apply(seed).run()["died in an apply"] > 1
@@ -211,5 +211,5 @@ def test_half_of_an_apply_is_read_by_nobody(seed: int) -> None:
 def test_if_the_next_process_did_not_know_of_it_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StateStore, "applying", property(lambda self: self.cache.suspended))
     with pytest.raises(Violation) as caught:
-        nodes_die_in_an_apply(12).run()
+        nodes_die_in_an_apply(1).run()
     assert caught.value.rule == "I22 a read is what the replay gives"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 
 from cluster.members import meant
-from tests.sim.directed.test_order_moved import BACK_AT, BEHIND_S, LEADS, MOVES, UPDATED_AT, Moved
+from tests.sim.directed.members.test_order_moved import BACK_AT, BEHIND_S, LEADS, MOVES, UPDATED_AT, Moved
 
 FOLLOWED_AT = UPDATED_AT + 1.0
 
