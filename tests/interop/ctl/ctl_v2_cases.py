@@ -348,7 +348,7 @@ SHARED: dict[str, list[Run]] = {
             --endpoints ftp://127.0.0.1:1 get k
             --endpoints {ep}/ get k
             --endpoints {ep}?x get k
-            --endpoints {ep}/?x#y --no-sync ls /
+            --endpoints {ep}/?x#y --no-sync get k
             --endpoints {ep}#y member list
             member update ../x http://127.0.0.1:1
             --endpoints http://[::1 get k
