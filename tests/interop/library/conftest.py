@@ -24,6 +24,7 @@ SERVERS = os.environ.get("MUSTER_LIBRARY_SERVERS", _USUAL).split(",")
 VERSION = "v3.7.1"
 NEWER = CACHE / "bench" / f"etcd-{VERSION}" / "etcd"
 BUILT_IN_S = 900.0  # with all downloads, beside other tests
+_STUCK_S = 3000.0 if SOAK else 220.0  # before pytest's own limit, which does not tell what a task waits for
 _directories = itertools.count()
 
 
@@ -72,8 +73,12 @@ def directory() -> str:
 def run(caplog: pytest.LogCaptureFixture) -> Callable[[Coroutine[Any, Any, None]], None]:
     """Run a test's coroutine; what a loop meets beside it is a failure."""
 
+    async def limited(main: Coroutine[Any, Any, None]) -> None:
+        async with asyncio.timeout(_STUCK_S):
+            await main
+
     def runs(main: Coroutine[Any, Any, None]) -> None:
-        asyncio.run(main)
+        asyncio.run(limited(main))
         assert not [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
     return runs
