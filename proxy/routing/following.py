@@ -42,12 +42,13 @@ class Following:
 
     def look(self, link: Link) -> None:
         """STATE has come, or another list."""
+        if link.shard or not link.members:
+            return
         front = self._front
         own = front.common.member_id
         home = front.routes[0].links.get(own)
         by_own = home is not None and home.heard and home.leader
-        counts = link is home if by_own else link.applied >= self._applied
-        if link.shard or not link.members or not counts:
+        if link is not home if by_own else link.applied < self._applied:
             return
         self._applied = link.applied
         if by_own:

@@ -277,7 +277,7 @@ class Attempts(Generic[T]):
         assert base is not None
         if base.revision and not self.copied(base):
             return False
-        if self.uncounted([(touch.key, touch.range_end) for touch in prepare.touches]):  # anew
+        if self.uncounted([(touch.key, touch.range_end) for touch in prepare.touches]):
             return False
         counts = {at: store.live_count(t.key, t.range_end) for at, t in enumerate(prepare.touches)}
         rows: list[list[Row]] = [[] for _ in counts]
