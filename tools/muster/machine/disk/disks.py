@@ -59,5 +59,5 @@ class NodesMachine(RealMachine):
 
     def remove_left_snapshots(self, folder: Path) -> None:
         SnapshotSink.remove_left(folder / "state")
-        for name in ("outgoing", "backups"):
+        for name in seal.TRANSFERS:
             SnapshotSource.remove_left(folder / name)

@@ -101,11 +101,12 @@ def _copy(run: Run, data_dir: Path, backup_dir: Path, wal_dir: Path | None) -> N
 
 def _of_files(data_dir: Path, backup_dir: Path, logs: Path | None) -> None:
     from tools.muster.host.identity.copies import LOCK, mark
+    from tools.muster.machine.disk.seal import TRANSFERS
 
     _check_logs(data_dir)
     aside = _aside(backup_dir)
     # transfers that a killed host has left are whole states, which its next start removes
-    left_out = shutil.ignore_patterns(LOCK, "backups", "outgoing", "*incoming-*")
+    left_out = shutil.ignore_patterns(LOCK, *TRANSFERS, "*incoming-*")
     try:
         # links of --wal-dir are followed: the copy has its logs inside
         shutil.copytree(data_dir / "member", aside / "data" / "member", ignore=left_out)
