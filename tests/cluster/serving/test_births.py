@@ -20,13 +20,13 @@ from tests import forks
 from tests.cluster.local_cluster import LIMIT_S, LocalCluster, environment, local_cluster, until
 from tests.cluster.members.hosts import Hosts
 from tests.cluster.serving.test_shards import scraped, unary
-from tests.soaking import SOAK, often
+from tests.soaking import SOAK, amount
 
 HOSTS = 3
 # nobody is elected because the machine is busy
 CALM = ("--heartbeat-interval=100", "--election-timeout=2500")
 ROOT = Path(__file__).parents[3]
-ROUNDS = often(1, 7)
+ROUNDS = amount(1, soak=7)
 # of a host with up to 11 nodes, where three tests share two CPUs
 STARTS_S = 240 if SOAK else LIMIT_S
 

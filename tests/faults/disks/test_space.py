@@ -20,14 +20,14 @@ from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import Hosts, stopped, until
 from tests.faults.shards import Client, clients, facts, keys_of, order_index
 from tests.small_disk import mounted
-from tests.soaking import lasting
+from tests.soaking import amount
 
 SHARDS = 2
 MIB = 1 << 20
 BOUND = 256 * MIB
 VALUE = os.urandom(MIB)
 NO_SPACE = "etcdserver: mvcc: database space exceeded"
-SECONDS = lasting(0, 200)  # at least
+SECONDS = amount(0.0, soak=200.0)  # at least
 ENOUGH = 9 * BOUND // 8  # written, which a log without an end would show
 TWICE = 2 * BOUND  # which one would show that is cut off once, or late
 SLOW_S = 180.0  # more, on a busy machine

@@ -35,12 +35,12 @@ from tests.cluster.local_cluster import STEADY, LocalCluster, alive, local_clust
 from tests.cluster.one_host import started
 from tests.faults.fuzz import connections, gateway, messages, peers
 from tests.faults.fuzz.births import Births
-from tests.soaking import lasting, often
+from tests.soaking import amount
 from tests.unit.odd_records import EXAMPLES
 from tools.muster.machine.zmtp.port.preamble import wants
 
 LIMIT_S = 20.0
-RUN_S = lasting(4, 100)
+RUN_S = amount(4.0, soak=100.0)
 LOOK_S = 2.0  # between two looks at the processes
 FEWEST = 6  # inputs of a kind, however busy the machine
 # in CI a new find would mark the wrong change (tests/conftest.py)
@@ -285,7 +285,7 @@ def test_a_store_whose_logs_hold_what_nobody_can_apply_starts_and_serves(tmp_pat
     r, port = Random(f"log/{SEED}"), 0
     print(f"seed {SEED}")
     data_dir, log = tmp_path / "h", tmp_path / "h.stderr"
-    for life in range(often(2, 7)):
+    for life in range(amount(2, soak=7)):
         with started(data_dir, port, shards) as host:
             port = host.port
             until(host.serves, LIMIT_S)

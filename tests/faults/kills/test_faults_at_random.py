@@ -26,11 +26,11 @@ from tests.faults.asking import Asking, everybody_asking, longest, resumed
 from tests.faults.hosts import ELECTION_TIMEOUT_S, aside, until
 from tests.faults.load import Load
 from tests.faults.netns_hosts import NetHosts, clear_or_keyed
-from tests.soaking import SOAK, lasting
+from tests.soaking import SOAK, amount
 from tools.muster.host import rundir
 
 SHARDS = 2
-RUN_S = lasting(0, 120)  # in CI every kind of fault comes once
+RUN_S = amount(0.0, soak=120.0)  # in CI every kind of fault comes once
 PART_S = 60.0  # of a history that is checked at once
 FAULT_S = (0.5, 12.0) if SOAK else (3.0, 3.0)
 # of hosts that run; elections take one to two, on a busy machine longer

@@ -16,7 +16,7 @@ import pytest
 from tests.faults.hosts import ELECTION_TIMEOUT_S, SHARDS, Hosts, aside, stopped, three_hosts, until
 from tests.faults.load import Load
 from tests.linearizability import Outcome
-from tests.soaking import SOAK, often
+from tests.soaking import SOAK, amount
 from tests.tries import best_of_three, within
 
 _TRY = itertools.count()  # each has keys of its own
@@ -168,7 +168,7 @@ def test_random_processes_are_killed_again_and_again(hosts: Hosts) -> None:
 @pytest.mark.timeout(1800)
 def test_random_processes_are_killed_for_minutes(hosts: Hosts) -> None:
     async def scenario() -> None:
-        for part in range(often(0, 7)):
+        for part in range(amount(0, soak=7)):
             await _random_kills(hosts, f"soak{part}", 30, 0.1)
 
     asyncio.run(scenario())

@@ -23,9 +23,9 @@ from tests.faults.load import Load
 from tests.faults.probes import Probes
 from tests.faults.sharded.test_shards_kills import SHARDS, leads_now, name_on_all_shards
 from tests.faults.shards import assert_equal_everywhere, clients
-from tests.soaking import SOAK, often
+from tests.soaking import SOAK, amount
 
-PARTS = often(1, 4)
+PARTS = amount(1, soak=4)
 TIMES = 2  # each node is killed in CI, in any order
 PART_S = 60.0  # of a history that is checked at once
 PAUSE_S = (0.2, 8.0) if SOAK else (0.1, 2.5)

@@ -25,13 +25,13 @@ from cluster.pb import rpc_pb2 as pb
 from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import Hosts, until
 from tests.faults.shards import Background, Client, assert_equal_everywhere, clients, keys_of
-from tests.soaking import lasting, often
+from tests.soaking import amount
 
 SHARDS = 5
 ACCOUNTS = [key for shard in range(SHARDS) for key in keys_of(shard, SHARDS, 3)]
 EACH = 100
 TOTAL = EACH * len(ACCOUNTS)
-RUN_S, MOST = lasting(12, 100), often(4_000, 10_000)
+RUN_S, MOST = amount(12.0, soak=100.0), amount(4_000, soak=10_000)
 READERS = 4  # of all the revisions, on each host
 
 pytestmark = [pytest.mark.longer, pytest.mark.timeout(900)]

@@ -16,10 +16,10 @@ import pytest
 from tests.cluster.local_cluster import local_cluster
 from tests.faults.hosts import Hosts, aside
 from tests.faults.steady_clients import SteadyClients, summary
-from tests.soaking import often
+from tests.soaking import amount
 from tools.muster import peer_keys
 
-ROUNDS = often(2, 4)
+ROUNDS = amount(2, soak=4)
 
 
 @pytest.mark.longer

@@ -19,9 +19,9 @@ from cluster.pb import rpc_pb2 as pb
 from tests import forks
 from tests.cluster.local_cluster import ROOT, environment, local_cluster
 from tests.faults.hosts import Hosts, until
-from tests.soaking import often
+from tests.soaking import amount
 
-ROUNDS = often(2, 4)
+ROUNDS = amount(2, soak=4)
 TTL_S = 10
 PREFIX, PREFIX_END = b"/watched/", b"/watched0"
 LAST = b"/watched/last"

@@ -21,13 +21,13 @@ from tests.faults.sharded.test_shards_kills import leader_of
 from tests.faults.shards import assert_equal_everywhere, clients
 from tests.interop.conftest import GO_VERSIONS
 from tests.interop.toolchain import Program, skip_without
-from tests.soaking import SOAK, lasting
+from tests.soaking import SOAK, amount
 
 skip_without("go")
 pytestmark = [pytest.mark.interop, pytest.mark.longer, pytest.mark.timeout(1500)]
 
 SHARDS = shards_of_tests() if shards_of_tests() > 1 else 5
-RUN_S = lasting(15, 200)
+RUN_S = amount(15.0, soak=200.0)
 
 
 @pytest.fixture(scope="module")
