@@ -1,11 +1,11 @@
 """Keys under a lease that stays, which may come late or go late: by a request that got no answer.
 
 Where an owner leaves, its key is deleted. If a put of it got no answer, that may be done behind the deletion,
-and would keep others out until the lease ends. So it is waited for, as long as the lease lives, and deleted
-again. A deletion that fails is tried again as long. If this process dies meanwhile, the lease ends.
+and would keep others out until the lease ends. So it is waited for, for minutes, and deleted again. A
+deletion that fails is tried again until the lease ends. If this process dies meanwhile, the lease ends.
 
-That such a put may come is remembered with the lease. An owner that stands in line again takes whatever comes
-for its own, and it is waited for once more when that owner leaves.
+That such a put may come is remembered with the lease as long. An owner that stands in line again takes
+whatever comes for its own, and it is waited for once more when that owner leaves.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("muster_client")
 _AGAIN_S = 1.0
+_COMES_IN_S = 300.0  # a put without an answer: servers give it 7 s, but systems send on for minutes
 
 
 async def deleted(client: Client, key: bytes) -> int:
@@ -114,6 +115,8 @@ async def _waited(client: Client, lease: Lease, key: bytes, revision: int) -> No
         await unless_lost(lease, _deleted(client, key, revision))
     except MusterError as error:
         log.info("stopped waiting for %r: %s", key, error)
+    else:  # before this is done: until then no other waits for it
+        lease.late.pop(_name(client, key), None)
 
 
 def _there(event: Event) -> tuple[KeyValue, ...]:
@@ -124,10 +127,14 @@ def _there(event: Event) -> tuple[KeyValue, ...]:
 
 
 async def _deleted(client: Client, key: bytes, revision: int) -> None:
+    over = False
     while True:
         try:
             revision = revision or await deleted(client, key)
-            async with client.watch(key, revision=revision + 1, snapshots=True) as watch:
+            if over:
+                return
+            watched = client.watch(key, revision=revision + 1, snapshots=True)
+            async with asyncio.timeout(_COMES_IN_S), watched as watch:
                 async for event in watch:
                     for kv in _there(event):
                         log.warning("%r was put too late and is deleted", key)
@@ -138,4 +145,6 @@ async def _deleted(client: Client, key: bytes, revision: int) -> None:
                 raise
             log.info("%r: not deleted yet: %s", key, error)
             revision = 0
+        except TimeoutError:
+            over, revision = True, 0
         await asyncio.sleep(_AGAIN_S)
