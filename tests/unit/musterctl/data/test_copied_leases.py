@@ -12,6 +12,7 @@ from muster_client.pb import kv_pb2, rpc_pb2
 
 from tests.unit.musterctl.data.clusters import LEASE, Code, Ending, Store, following, leased, renewed, until
 from tools.client.channels import Config
+from tools.musterctl.commands.data import copied_leases
 from tools.musterctl.commands.data import copier as copier_module
 from tools.musterctl.commands.data.copied_leases import Leases
 
@@ -134,6 +135,31 @@ def test_keys_of_a_lease_that_has_others_which_the_user_may_not_read_come_back(
         until(lambda: set(target.kvs) == {b"a", b"b", b"c"} and copier.is_whole)
         single = [(request.key, request.keys_only) for request in read]
         assert single == [(b"\0", True), (b"a\0", True), (b"b\0", True), (b"a", False), (b"b", False)]
+
+
+@pytest.mark.parametrize("refusal", [None, Code.PERMISSION_DENIED, Code.UNIMPLEMENTED])
+def test_a_lease_that_is_gone_at_the_source_is_kept_no_longer(
+    refusal: grpc.StatusCode | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the source does not list them: etcd wants permission to read all keys of all leases."""
+    monkeypatch.setattr(copied_leases, "_FORGET_EVERY_S", 0.05)
+    source, target = leased(a=b"1"), Store()
+    source.leases.add(8)
+
+    def listed(request: Any, context: grpc.ServicerContext) -> rpc_pb2.LeaseLeasesResponse:
+        context.abort(refusal, "etcdserver: permission denied")
+
+    own = {"Lease/LeaseLeases": listed} if refusal else {}
+    with source.served(own) as from_, target.served() as to:
+        origin, client = (Ending(Config((name,)), (name,)) for name in (from_, to))
+        leases = Leases(origin, client)
+        assert (leases.there(LEASE), leases.there(8)) == (LEASE, 8)
+        source.end_lease()
+        until(lambda: leases.granted == 1)
+        assert leases.there(8) == 8
+        assert not leases.there(LEASE)
+        client.close()
+        origin.close()
 
 
 def test_a_lease_whose_end_takes_a_while_is_not_asked_for_without_rest() -> None:

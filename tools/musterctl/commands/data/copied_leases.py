@@ -8,7 +8,7 @@ from collections import deque
 from contextlib import suppress
 
 from grpc import StatusCode
-from muster_client.errors import MusterError
+from muster_client.errors import MusterError, ServerError
 from muster_client.pb import rpc_pb2
 
 from tools.musterctl.client import Client, RequestError
@@ -16,6 +16,8 @@ from tools.musterctl.commands.data.telling import say
 
 _FORGET_EVERY_S = 10.0
 _LIMIT_S = 5.0
+_UNLISTED = (StatusCode.PERMISSION_DENIED, StatusCode.UNIMPLEMENTED)  # an etcd before 3.3 has no list
+_REST_S = 0.02  # between questions for each lease
 _SHORT_S = 60
 _ASKED, _TOLD = "Lease/LeaseTimeToLive", rpc_pb2.LeaseTimeToLiveResponse
 
@@ -100,11 +102,18 @@ class Leases:
                 await self._forget_gone()
 
     async def _forget_gone(self) -> None:
-        before = self._there.copy()
+        unlisted, rest_s = self._there.copy(), 0.0
         request, response = rpc_pb2.LeaseLeasesRequest(), rpc_pb2.LeaseLeasesResponse
-        listed = await wrap_future(self._source.start("Lease/LeaseLeases", request, response, _LIMIT_S))
-        for lease in before - {one.ID for one in listed.leases}:  # that endpoint may be behind
+        try:
+            listed = await wrap_future(self._source.start("Lease/LeaseLeases", request, response, _LIMIT_S))
+            unlisted -= {one.ID for one in listed.leases}
+        except ServerError as error:  # one may have keys that this user may not read: then each is asked for
+            if error.code not in _UNLISTED:
+                raise
+            rest_s = _REST_S
+        for lease in unlisted:  # the endpoint that listed may be behind
             asked = rpc_pb2.LeaseTimeToLiveRequest(ID=lease)
+            await asyncio.sleep(rest_s)
             if (await wrap_future(self._source.start(_ASKED, asked, _TOLD, _LIMIT_S))).TTL < 0:
                 self._there.discard(lease)
                 self._renewing.remove(lease)
