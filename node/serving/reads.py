@@ -137,10 +137,11 @@ class Reads:
         late = _Late(
             self, link, rid, method, revision, request, serve, self._loop.time() + timeout_ms / 1000,
             link.table, link.row)
-        self._late[link.identity, rid] = late
         if min_index <= self._applied_index():
             late()
-        elif not self.waiting.add(min_index, late.deadline, late):
+        elif self.waiting.add(min_index, late.deadline, late):
+            self._late[link.identity, rid] = late
+        else:
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def placed(self, table: Table) -> None:
@@ -172,8 +173,10 @@ class Reads:
 
     def serve_if_agreed(self, late: _Late) -> None:
         """G7: a read whose index is applied, unless its front sent it by a table with other owners."""
-        if not late.cancelled and self._agrees(late):
-            self._late.pop((late.link.identity, late.rid), None)
+        if late.cancelled:
+            return
+        self._late.pop((late.link.identity, late.rid), None)
+        if self._agrees(late):
             self._serve(late.link, late.rid, late.revision, late.request, late.serve)
 
     def _agrees(self, late: _Late) -> bool:
@@ -193,6 +196,7 @@ class Reads:
             self.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
         else:
             self._early.append(late)
+            self._late[link.identity, rid] = late
         return False
 
     @property

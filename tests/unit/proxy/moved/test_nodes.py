@@ -115,6 +115,30 @@ def test_a_read_by_a_newer_table_waits_until_that_is_applied(table: Table | None
     assert replica.served == [2, 1]
 
 
+@pytest.mark.parametrize("behind", [False, True], ids=["an entry is waited for", "a table is"])
+def test_a_read_that_is_refused_is_answered_once_and_kept_no_longer(behind: bool) -> None:
+    """A limit that holds back nothing is none."""
+    replica = Replica(None)
+    replica.reads.waiting.limit = 2
+    if behind:
+        replica.link.placed(MOVED.encode())
+    for rid in range(1, 5):
+        replica.read(b"k", rid=rid, index=0 if behind else 9)
+    assert [rid for rid, _, _ in replica.link.answers] == [3, 4]
+    assert len(replica.reads._late) == 2
+    replica.now = 2.0
+    replica.reads.sweep()
+    assert [rid for rid, _, _ in replica.link.answers] == [3, 4, 1, 2]
+
+
+def test_a_read_of_a_front_that_is_told_of_a_table_is_answered_once() -> None:
+    replica = Replica(MOVED)
+    replica.read(b"k")
+    replica.now = 2.0
+    replica.reads.sweep()
+    assert [status for _, status, _ in replica.link.answers] == [Status.MOVED]
+
+
 def other_history() -> Table:
     """What a forced start made of MOVED's generation, once it had dropped that change."""
     owner = FIRST.owner(b"x")
