@@ -133,10 +133,19 @@ class Dealer:
         for family in (socket.AF_INET, socket.AF_INET6):
             with contextlib.suppress(OSError, ValueError):  # the latter: not even a text of C's
                 socket.inet_pton(family, self._host)
-                self._connect_to(family, self._host)
-                return
+                break
+        else:
+            self._look_up()
+            return
+        self._connect_to(family, self._host)
+
+    def _look_up(self) -> None:
         if self._addresses is None:
-            self._addresses = self._options.look_ups.of(self._loop, self._host)
+            try:
+                self._addresses = self._options.look_ups.of(self._loop, self._host)
+            except RuntimeError as e:  # this process may have no more threads
+                self._connect_to_known(str(e))
+                return
             self._addresses.add_done_callback(self._looked_up)
         # the name server may be cut off too: the known addresses are tried meanwhile
         self._timer = self._loop.call_later(
@@ -177,11 +186,10 @@ class Dealer:
     def _connects(self, family: int, host: str, *, again: bool = True, checks: bool = False) -> bool:
         """Begin to connect. Without ``again`` an attempt that fails at once is undone: False. ``checks``: the
         other end has to be this user's."""
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        self._foreign = partial(owners.foreign, sock) if checks else None
-        sock.setblocking(False)
-        self._connecting = sock
         try:
+            sock = self._connecting = socket.socket(family, socket.SOCK_STREAM)
+            self._foreign = partial(owners.foreign, sock) if checks else None
+            sock.setblocking(False)
             local = self._options.local
             if local and family == (socket.AF_INET6 if ":" in local else socket.AF_INET):
                 sock.bind((local, 0))
