@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gzip
 import io
@@ -15,8 +16,9 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
+from tools.muster.config import rotation
 from tools.muster.config.parse import ConfigError
-from tools.muster.config.rotation import Rotator, rotate, rotation_of
+from tools.muster.config.rotation import Rotator, rotate, rotating, rotation_of
 from tools.muster.host import logs as supervisor_logs
 from tools.muster.machine import logs
 from tools.muster.machine.logfile import LogFile
@@ -290,3 +292,28 @@ def test_lumberjacks_defaults(tmp_path: Path) -> None:
     rotation = rotation_of([str(tmp_path / "l")], '{"maxsize": 0}')
     assert (rotation.max_bytes, rotation.max_backups, rotation.max_age_days) == (100 << 20, 0, 0)
     assert not rotation.compress
+
+
+def test_rotation_goes_on_once_there_are_threads_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended without a word: the log grew until the disk was full."""
+    monkeypatch.setattr(rotation, "_LOOK_S", 0.001)
+    looks, told, looked = list[float](), list[str](), asyncio.Event()
+
+    async def to_thread(look: object, at: float) -> str:
+        looks.append(at)
+        if len(looks) <= 3:
+            raise RuntimeError("can't start new thread")
+        looked.set()
+        return ""
+
+    monkeypatch.setattr(rotation.asyncio, "to_thread", to_thread)
+
+    async def work() -> int:
+        await asyncio.wait_for(looked.wait(), 10)
+        return 5
+
+    settings = rotation_of([str(tmp_path / "muster.log")], "{}")
+    assert asyncio.run(rotating(settings, told.append, work())) == 5
+    assert told == ["can't start new thread"]

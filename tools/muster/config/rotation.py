@@ -83,9 +83,13 @@ async def rotating(rotation: Rotation | None, failed: Callable[[str], object], w
 
 
 async def _keep_rotating(rotation: Rotation, failed: Callable[[str], object]) -> None:
-    rotator = Rotator(rotation)
+    rotator, threads = Rotator(rotation), True
     while True:
-        if told := await asyncio.to_thread(rotator.look, time.monotonic()):
+        try:
+            told, threads = await asyncio.to_thread(rotator.look, time.monotonic()), True
+        except RuntimeError as error:  # this process may have no more threads
+            told, threads = str(error) if threads else "", False
+        if told:
             failed(told)
         await asyncio.sleep(_LOOK_S)
 
