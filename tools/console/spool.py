@@ -84,6 +84,9 @@ class Spool:
         return Download(saved.path, lambda: self._remove(folder))
 
     def _own(self) -> Path:
+        if self._folder is not None and not _is_at(self._folder, self._lock):  # a cleaner of /tmp removed it
+            os.close(self._lock)
+            self._folder = None
         while self._folder is None:
             folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -105,6 +108,13 @@ class Spool:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         finally:
             self._count -= 1
+
+
+def _is_at(folder: Path, opened: int) -> bool:
+    """Whether the folder that was opened is the one there."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.lstat(folder), os.fstat(opened))
+    return False
 
 
 def _mebibytes(count: int) -> str:

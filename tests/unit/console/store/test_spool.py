@@ -84,6 +84,25 @@ def test_a_copy_goes_with_its_download(spool: Spool, tmp_path: Path) -> None:
     _run(steps)
 
 
+@pytest.mark.parametrize("by_another", [False, True])
+def test_a_folder_that_a_cleaner_of_temporary_files_removed_is_made_anew(
+    spool: Spool, tmp_path: Path, by_another: bool
+) -> None:
+    """A console runs for months. Whoever makes a folder of that name meanwhile gets no copy."""
+
+    async def steps() -> None:
+        await _sent(await spool.download(Store()))  # type: ignore[arg-type]
+        [folder] = tmp_path.iterdir()
+        folder.rename(tmp_path / "removed")
+        if by_another:
+            folder.mkdir()
+        download = await spool.download(Store())  # type: ignore[arg-type]
+        assert Path(download.path).parent.parent not in (folder, tmp_path / "removed")
+        assert await _sent(download) == WHOLE
+
+    _run(steps)
+
+
 def test_few_copies_lie_on_the_disk(spool: Spool, tmp_path: Path) -> None:
     async def steps() -> None:
         hold = asyncio.Event()
