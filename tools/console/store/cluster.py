@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from muster_client import Client, MusterError, Tls
@@ -76,14 +77,20 @@ class Hosts:
             self._clients[url] = client
         return self._clients[url]
 
+    async def keep(self, urls: Set[str]) -> None:
+        """End the connections to others: a client dials for ever."""
+        gone = [self._clients.pop(url) for url in self._clients.keys() - urls]
+        await asyncio.gather(*(client.close() for client in gone))
+
     async def close(self) -> None:
         """End all connections."""
-        await asyncio.gather(*(client.close() for client in self._clients.values()))
+        await self.keep(set())
 
 
 async def picture(client: Client, hosts: Hosts) -> Picture:
     """Members and their states; those that do not answer in two seconds say why."""
     listed = await raw.call(client, raw.MEMBERS, pb.MemberListRequest())
+    await hosts.keep({one.clientURLs[0] for one in listed.members if one.clientURLs})
     members = await asyncio.gather(*(_asked(one, hosts) for one in listed.members))
     return Picture(
         listed.header.cluster_id,
