@@ -122,7 +122,8 @@ class Credentials:
         self._revoked = revoked
         self._stamps = stamps
         newest = max((s[-1] for s in stamps if s is not None), default=0) / 1e9
-        self._look_again_at = time.monotonic() + _AGAIN_S if time.time() - newest < _SETTLED_S else 0.0
+        unsettled = abs(time.time() - newest) < _SETTLED_S  # another machine's clock may be ahead for long
+        self._look_again_at = time.monotonic() + _AGAIN_S if unsettled else 0.0
         self.made += 1
         return context
 

@@ -138,6 +138,17 @@ def test_what_is_written_twice_within_a_time_stamp_is_seen(
     assert credentials.context() is settled
 
 
+def test_files_from_the_future_are_read_once(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a machine whose clock is ahead, or of before this one's was put back: no session was resumed."""
+    pair = authority.issue("server", "127.0.0.1")
+    for path in (pair.cert, pair.key):
+        os.utime(path, (0, time.time() + 3600))
+    credentials = Credentials(settings(pair))
+    first, now = credentials.context(), time.monotonic()
+    monkeypatch.setattr("proxy.tls.contexts.time.monotonic", lambda: now + 5)
+    assert credentials.context() is first
+
+
 def test_a_client_needs_a_certificate_of_the_authority_where_one_is_asked_for(
     authority: Authority, tmp_path: Path
 ) -> None:
