@@ -124,6 +124,17 @@ def test_a_run_is_due_behind_whatever_moment(schedule: str, zone: str, day: tupl
         before = due
 
 
+@pytest.mark.parametrize(("ahead_s", "warns"), [(-1e6, False), (2.0, False), (7200.0, True)])
+def test_runs_that_wait_for_the_clock_of_another_program_are_told_of(
+    ahead_s: float, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A leader whose clock was ahead has run all until then. Nothing ran any more, and nothing said why."""
+    client: Any = SimpleNamespace()
+    cron = Cron(client, "/c", 60.0, client, 10, False, "UTC", lambda: 1.8e9)
+    cron._due(1.8e9 + ahead_s)
+    assert ["7200 s" in line and "/c/state" in line for line in caplog.messages] == [True] * warns
+
+
 @given(st.sampled_from(["*/7 2,3 * * *", "* * * * *", "0 3 1 * *", 0.3, 60.0, 86400 / 22]),
        st.floats(1.7e9, 1.9e9), st.floats(0, 1e8))  # fmt: skip
 def test_of_runs_that_were_missed_the_last_is_found_at_once(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("muster_client")
 _LONGEST_SLEEP_S = 10.0  # the clock may be set meanwhile
 _AGAIN_S = 1.0
+_AHEAD_S = 60.0  # by which programs' clocks hardly differ
 
 
 class Run:
@@ -111,7 +112,12 @@ class Cron:
 
     def _due(self, done: float) -> float:
         """When the next run is due, or was: without ``catch_up`` the last one of those that were missed."""
-        due = self._next(done)
+        due, ahead_s = self._next(done), done - self._now()
+        if ahead_s > _AHEAD_S:  # which clock is right is not known, and no run may come twice
+            log.warning(
+                "cron %r: its runs until %.0f s from now are over, by the clock of a leader before: none is "
+                "due until then. If that clock was wrong, delete %r and start this program again",
+                self._name, ahead_s, self._key)
         return due if self._catch_up else last(self._next, due, self._now())
 
     async def write(
