@@ -127,8 +127,8 @@ class Upkeep:
 
     def _compacted(self) -> None:
         self.counting.compacted()
-        # RocksDB takes its time to drop what was deleted, and puts wait for it
-        if self.quota.full or self.alarms.no_space:
+        # RocksDB takes its time to drop what was deleted: it counts for the quota, and puts may wait for it
+        if self.quota.full or self.alarms.no_space or self._store.much_removed(self.quota.scarce):
             self._give_back()
         elif self._store.buffers_removals:  # on a quiet store they would stay
             self.flushes.want()

@@ -294,9 +294,23 @@ class StateStore(Versions):
     @property
     def buffers_removals(self) -> bool:
         """Whether write buffers hold so many removed rows that a flush is worth it: reads pass over each."""
-        removals = [self._property(f"rocksdb.num-deletes-{which}") for which in (
-            "active-mem-table", "imm-mem-tables")]
-        return sum(removals) >= REMOVALS
+        return self._buffered_removals() >= REMOVALS
+
+    def _buffered_removals(self) -> int:
+        return sum(self._property(f"rocksdb.num-deletes-{which}") for which in (
+            "active-mem-table", "imm-mem-tables"))
+
+    def much_removed(self, scarce: bool) -> bool:
+        """Whether :meth:`defragment` gives much back of what compactions have removed since the last one:
+        half of the files, so that it writes no more than that, and a write buffer; a quarter of the files
+        where space is ``scarce``. What RocksDB has merged itself has left no deletions."""
+        files = self._property("rocksdb.live-sst-files-size")
+        least = max(files // 4, 1) if scarce else max(files // 2, self._sizes[1])
+        rows, size = self._compaction.removed_rows, self._compaction.removed_bytes
+        if size < least:
+            return False
+        deletions = sum(file["num_deletions"] for file in self.database.live_files())
+        return bool(size * min(deletions + self._buffered_removals(), rows) >= least * rows)
 
     @property
     def worth_rewriting(self) -> bool:
@@ -313,6 +327,8 @@ class StateStore(Versions):
         NoRoom where so many ``hosts`` may need more than the disk has, less ``spare_bytes``
         (``check_room``)."""
         with self.flushing:
+            # also where the disk has no room: the next compactions would find none again and again
+            self._compaction.removed_rows = self._compaction.removed_bytes = 0
             check_room(room(self.database), self.path, spare_bytes, hosts)
         self.flush()
         with self.flushing:

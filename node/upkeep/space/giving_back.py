@@ -1,4 +1,5 @@
-"""Gives freed space back to the file system while the store is short of it: RocksDB does so in its own time.
+"""Gives freed space back to the file system while the store is short of it, or where it is much: RocksDB does
+so in its own time.
 
 That is long work, in a thread of its own, so that flushes do not wait for it. One piece runs at a time, and
 takes a fifth of the time at most. Work that is wanted meanwhile is done once. What the disk lacks the room

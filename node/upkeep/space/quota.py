@@ -109,6 +109,11 @@ class Quota:
         """Whether data is refused, of whatever size."""
         return self.full or self._alarms.no_space or self._shortage.store > ENOUGH
 
+    @property
+    def scarce(self) -> bool:
+        """Whether three quarters are in use."""
+        return 0 < 3 * self.most <= 4 * self.in_use()
+
     # -- looks
 
     def in_use(self) -> int:

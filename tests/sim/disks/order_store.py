@@ -356,6 +356,9 @@ class Store:
     def bootstrap(self) -> tuple[int, int, int] | None:
         return self._now.layout
 
+    def much_removed(self, scarce: bool) -> bool:
+        return False
+
     def size_in_use_bytes(self) -> int:
         return 0
 

@@ -49,6 +49,8 @@ class Compaction:
         self._after = self._next_run  # where the chunk after it begins
         self._taking = False  # the chunk is not whole yet, nor sorted
         self._end = False  # there is none after it
+        # rows that have gone since the files were last rewritten, and their bytes
+        self.removed_rows = self.removed_bytes = 0
 
     @property
     def done(self) -> bool:
@@ -113,16 +115,20 @@ class Compaction:
             before = self._before(versions, prefix, own, last_own if key == last_key else b"")
             if before:
                 batch.delete(before)
+                self.removed_rows += 1
                 # a tombstone below the target went with its own change
                 if before[-1] != DELETE or before[-13:-5] == at_target:
                     removed += 1
                 if before[-1] != DELETE:
-                    self._drop_attachment(batch, key, versions.value())
+                    kv = versions.value()
+                    self.removed_bytes += len(before) + len(kv)
+                    self._drop_attachment(batch, key, kv)
             if kind == DELETE and revision < self._target:
                 # It may have gone in a walk that a restart repeats. A row before it tells that it has not.
                 # One that the last compaction kept has none before it.
                 removed += bool(before) or self._was_kept(versions, own, revision)
                 batch.delete(own)
+                self.removed_rows += 1
             last_key, last_own = key, own
             handled += 1
             if handled % GRAIN.compaction_check == 0 and self._store.clock_ns() >= deadline:

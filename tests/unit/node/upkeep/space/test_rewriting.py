@@ -204,6 +204,61 @@ def large_values_went(node: Replica) -> None:
     compact(node)
 
 
+def compacted(node: Replica) -> None:
+    """As a node does it, up to the newest revision."""
+    node.apply(records.compact(node.store.revision))
+    node.upkeep.compaction.due()
+    while node.loop.soon:
+        node.loop.soon.pop()()
+
+
+@pytest.mark.parametrize(("versions", "kept", "quota", "merged", "rewrites"), [
+    (30, 20, 0, False, True),
+    (6, 0, 0, False, False),  # less than a write buffer went
+    (30, 40, 0, False, False),  # less than half of the files
+    (30, 40, 9, False, True),  # while three quarters of the quota are in use, half is not needed,
+    (6, 10, 2, False, True),  # nor a write buffer
+    (30, 100, 16, False, False),
+    (30, 40, 10, False, False),
+    (30, 20, 0, True, False)])  # RocksDB has merged it
+def test_a_compaction_gives_back_what_much_of_the_files_is(
+    replica: Make, monkeypatch: pytest.MonkeyPatch, versions: int, kept: int, quota: int, merged: bool,
+    rewrites: bool
+) -> None:
+    """Few, large values that had gone counted for the quota until RocksDB merged that, or it was used up."""
+    node = replica(quota_backend_bytes=quota * 1_000_000)
+    store = node.store
+    done: list[int] = []
+    rewrite = store.defragment
+
+    def rewritten(spare_bytes: int, hosts: int) -> None:
+        done.append(hosts)
+        rewrite(spare_bytes, hosts)
+
+    monkeypatch.setattr(store, "defragment", rewritten)
+    monkeypatch.setattr(node.loop, "call_later", lambda after_s, call: node.loop.soon.append(call))
+    store.database.set_options({"disable_auto_compactions": "true"})  # what goes stays where it is
+    for n in range(kept):
+        node.apply(records.put(b"%d" % n, 0, 1, os.urandom(100_000), 0))
+    for _ in range(versions):
+        node.apply(records.put(b"big", 0, 1, os.urandom(100_000), 0))
+    store.flush()
+    if merged:
+        node.apply(records.compact(store.revision))
+        while not store.compaction_step(1_000_000):
+            pass
+        store.flush()
+        store.database.compact_range(None, None)
+    compacted(node)
+    assert len(done) == rewrites
+    if rewrites:
+        assert store.size_in_use_bytes() < (kept + 2) * 100_000
+    for _ in range(3):  # little goes with each of them
+        node.apply(records.put(b"big", 0, 1, b"", 0))
+        compacted(node)
+    assert len(done) == rewrites, "nothing else has gone since"
+
+
 def keys_moved_away(node: Replica) -> None:
     """One mark deletes all of them."""
     node.apply(b"".join(records.put(b"%03d" % i, 0, 1, os.urandom(1000), 0) for i in range(500)))
