@@ -6,6 +6,7 @@ import heapq
 from collections.abc import Callable
 from typing import Protocol
 
+_TOGETHER = 100  # calls that end in a turn of the loop, some 1 ms
 _GONE = 1024  # numbers of slots that are gone, kept beside as many as there are
 
 
@@ -66,17 +67,24 @@ class Deadlines:
         return slot
 
     def expire(self, now: float) -> None:
-        """End every call whose deadline has passed, and arm the next time."""
+        """End calls whose deadline has passed, some in each turn of the loop, and arm the next time."""
         self._armed = float("inf")
-        order = self._order
-        while order and order[0] * self.SLOT_S <= now:
-            slot = self._slots.pop(heapq.heappop(order), None)
-            for call in list(slot or ()):
-                call.expired()
+        order, left = self._order, _TOGETHER
+        while left and order and order[0] * self.SLOT_S <= now:
+            number = heapq.heappop(order)
+            slot = self._slots.get(number)
+            while left and slot:
+                left -= 1
+                slot.pop().expired()
+            if slot:
+                heapq.heappush(order, number)
+            else:
+                self._slots.pop(number, None)
         while order and order[0] not in self._slots:
             heapq.heappop(order)
         if order:
-            self._armed = max(order[0] * self.SLOT_S, now + self.SLOT_S)
+            when = order[0] * self.SLOT_S
+            self._armed = max(when, now + self.SLOT_S) if when > now else now
             self.arm(self._armed)
 
     def __len__(self) -> int:

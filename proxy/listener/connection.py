@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from cluster.faults import HANDLER_MISTAKES, faults
@@ -208,11 +209,17 @@ class ClientConnection(asyncio.Protocol):
         self.server.gone(self)
         if self.http2 is not None:
             self.http2.now = self.loop.time()
-            self.http2.lost()
+            self._end(self.http2)
         if self.http1 is not None:
             self.http1.lost()
             self.server.memory.count(self, 0)
         self.http2 = self.http1 = None  # they refer to this: all of it is freed at once
+
+    def _end(self, http2: Connection) -> None:
+        """End its streams, some in each turn of the loop."""
+        http2.lost()
+        if http2.streams:
+            self.turns = self.server.backlog.again(partial(self._end, http2), self.turns)
 
     def pause_writing(self) -> None:
         self.unwritable = True
@@ -302,6 +309,8 @@ class ClientConnection(asyncio.Protocol):
             if http2.failed:
                 self.server.backlog.turned_out()
             self.close(half=http2.drained)
+            if http2.streams:
+                self._end(http2)
 
     def _send(self, data: bytes) -> None:
         """Small data goes to the kernel at once. The transport gets the rest, and finds that a connection is

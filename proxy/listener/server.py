@@ -140,7 +140,7 @@ class Server:
             if not connection.hands_on:  # it closes behind that
                 connection.close(half=True)
         end = self._loop.time() + _LINGER_S
-        while self._connections and self._loop.time() < end:
+        while (self._connections or len(self.backlog)) and self._loop.time() < end:
             await asyncio.sleep(0.01)
         for connection in list(self._connections):
             connection.transport.abort()

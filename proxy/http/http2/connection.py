@@ -2,9 +2,10 @@
 
 The owner calls ``receive(data, now)`` with what it read. Whenever ``notify`` was called or ``receive``
 returned, it writes what ``take()`` returns until that is empty or ``writable`` is false. It calls
-``pause_writing`` and ``resume_writing`` as its socket fills and empties, ``tick(now)`` about once a second,
-and ``lost()`` when the socket is gone. It closes the socket once ``finished`` is true and everything is
-taken. No method raises on anything a peer can send.
+``pause_writing`` and ``resume_writing`` as its socket fills and empties, and ``tick(now)`` about once a
+second. It closes the socket once ``finished`` is true and everything is taken. Then, or when the socket is
+gone, it calls ``lost()``: again in later turns of the loop while ``streams`` has some. No method raises on
+anything a peer can send.
 
 Streams are made by ``open_stream(connection, id, headers)``; see ``stream`` for the callbacks.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from proxy.http.http2 import frames
 from proxy.http.http2.frames import ConnectionFault, ErrorCode, PartialBlock, StreamFault
@@ -11,6 +12,7 @@ from proxy.http.http2.outbound import Outbound
 from proxy.http.http2.stream import Stream
 from proxy.http.memory import HEAD_BYTES, Memory
 
+_TOGETHER = 100  # streams that end in a turn of the loop, with their connection
 _KEEPALIVE_PING = b"\0muster\0"
 DRAIN_PING = b"\0goaway\0"
 
@@ -112,26 +114,30 @@ class Ends(Outbound):
             self.lost("no SETTINGS in time")
 
     def lost(self, reason: str = "connection lost") -> None:
-        """Every open stream is cancelled."""
+        """Open streams are cancelled, of very many some: the owner calls again in later turns of the loop."""
         if not self.finished:
             self.finished = True
             self.reason = reason
-        self._cancel_all()
+        self._cancel_some()
 
     def _fail(self, code: ErrorCode, text: str) -> None:
         if not self._needs_preface:
             self.write(frames.goaway(self._last_id, code, text.encode()))
         self.finished = self.failed = True
         self.reason = text
-        self._cancel_all()
+        self._cancel_some()
 
-    def _cancel_all(self) -> None:
-        self.memory.count(self, 0)
-        for stream in list(self.streams.values()):
-            self.forget(stream, reset_by_us=None)
-            stream.cancelled(ErrorCode.CANCEL)
+    def _cancel_some(self) -> None:
         self._rest = b""
         self._block = self.held_back = None
+        for stream in list(islice(self.streams.values(), _TOGETHER)):
+            self.forget(stream, reset_by_us=None)
+            stream.cancelled(ErrorCode.CANCEL)
+        if self.streams:
+            self.pause_writing()  # what the others say meanwhile goes nowhere, and is counted
+            self.recount()
+        else:
+            self.memory.count(self, 0)
 
     def _finish_if_idle(self, reason: str) -> None:
         if self.draining and not self.streams and not self.finished:

@@ -152,7 +152,7 @@ class Outbound:
     def recount(self) -> None:
         size = (self.buffered + self.unanswered + self.waiting + self.gathered + self.queued + self.unsent
                 + self.heads + self.remembered + len(self.streams) * STREAM_BYTES)
-        if not -STEP_BYTES < size - self.counted < STEP_BYTES and not self.finished:
+        if not -STEP_BYTES < size - self.counted < STEP_BYTES and (self.streams or not self.finished):
             self.memory.count(self, size)
 
     @property

@@ -11,9 +11,12 @@ import grpc
 import hpack
 import pytest
 
+from proxy.grpc.calls import Call
+from proxy.grpc.registry import Registry
 from proxy.http.http2 import PREFACE
 from proxy.http.http2 import frames as f
-from tests.unit.grpc.harness import Running, Service, connected, same, serving, wait_for
+from tests.unit.grpc.calls.talking import REQUEST
+from tests.unit.grpc.harness import Echo, Running, Service, connected, same, serving, wait_for
 
 
 def test_stopping_answers_what_is_open_and_tells_clients_to_go(
@@ -148,3 +151,26 @@ def test_stopping_cuts_off_what_outlasts_the_grace(service: Service) -> None:
         assert isinstance(error, grpc.RpcError)
         assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert service.parked[0].closed
+
+
+def test_a_stop_waits_until_all_calls_of_a_lost_connection_have_ended() -> None:
+    class Stops(Echo):
+        """The server is told to stop as the first of them ends."""
+
+        def cancelled(self, call: Call) -> None:
+            super().cancelled(call)
+            if len(self.log) == count + 1:
+                asyncio.ensure_future(running.server.stop(0)).add_done_callback(
+                    lambda stopped: ended.append((self.log.count("cancelled"), running.server.memory.used)))
+
+    count, ended, stream, encoder = 1000, list[tuple[int, int]](), Stops(), hpack.Encoder()
+    registry = Registry()
+    registry.stream("/a.B/Bidi", stream)
+    with serving(registry) as running:
+        with connected(running) as sock:
+            fields = list((REQUEST | {":path": "/a.B/Bidi"}).items())
+            sock.sendall(PREFACE + f.settings_frame({}) + b"".join(
+                f.header_frames(2 * number + 1, encoder.encode(fields), False) for number in range(count)))
+            wait_for(lambda: len(stream.log) == count)
+        wait_for(lambda: len(ended) == 1)
+    assert ended == [(count, 0)]

@@ -11,6 +11,7 @@ from cluster.errors import CONTEXT_CANCELED, CONTEXT_DEADLINE_EXCEEDED, ErrorKin
 from proxy.grpc.kinds import ASKED_BYTES
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
+from proxy.http.memory import STREAM_BYTES, Memory
 from proxy.listener.connection import ClientConnection
 from proxy.routing.waiting import why_ended
 from tests.unit.grpc.calls.talking import REQUEST, Talk, message
@@ -110,6 +111,49 @@ def test_a_client_that_goes_away_reaches_every_handler(talk: Talk, how: str) -> 
     talk.parked[0].finish(2, "late")
     talk.stream.calls[0].send(b"late")
     assert not talk.server.streams
+
+
+def many_streams(talk: Talk, count: int, **fields: str) -> None:
+    for number in range(count):
+        talk.headers(2 * number + 3, path="/a.B/Bidi", **fields)
+    talk.take()
+    talk.stream.heard.clear()
+
+
+def test_very_many_calls_that_end_at_one_deadline_end_in_turns(talk: Talk) -> None:
+    """40,000 of one connection ended in one turn of the loop, 0.35 s."""
+    talk.headers(1, path="/a.B/Bidi", grpc_timeout="3S")
+    many_streams(talk, 201, grpc_timeout="1S")
+    heard = []
+    for now in (102, 102.01):
+        talk.deadlines.expire(now)
+        heard.append(len(talk.stream.heard))
+        assert talk.armed[-1] == now  # the next turn
+    [left] = [call for call in talk.stream.calls[1:] if not call.closed]
+    left.finish()  # answered meanwhile
+    talk.deadlines.expire(102.02)
+    assert (heard, len(talk.stream.heard), talk.armed[-1]) == ([100, 200], 200, pytest.approx(103, abs=0.011))
+    assert (list(talk.server.streams), len(talk.deadlines)) == ([1], 1)
+
+
+@pytest.mark.parametrize("how", ["lost", "breach"])
+def test_very_many_calls_of_a_connection_that_ends_end_in_turns(how: str) -> None:
+    """Each counts until it has ended. 40,000 ended in one turn of the loop, 0.1 s."""
+    memory = Memory(1 << 30)
+    talk = Talk(memory=memory)
+    many_streams(talk, 250)
+    heard = []
+    if how == "breach":
+        talk.server.receive(f.frame(f.PING, 0, 0, b""), 100.0)
+        heard.append((len(talk.stream.heard), memory.used // STREAM_BYTES))
+        assert [frame.kind for frame in talk.take()] == [f.GOAWAY]
+    while talk.server.streams:
+        talk.server.lost()
+        heard.append((len(talk.stream.heard), memory.used // STREAM_BYTES))
+        for call in talk.stream.calls:
+            call.send(b"nobody reads it")
+        assert f.DATA not in [frame.kind for frame in talk.take()]
+    assert heard == [(100, 150), (200, 50), (250, 0)]
 
 
 def test_a_stream_that_asks_on_and_takes_no_answer_is_reset() -> None:
