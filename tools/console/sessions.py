@@ -9,10 +9,21 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from weakref import WeakValueDictionary
 
 import grpc
-from muster_client import AuthenticationFailed, Client, MusterError, PermissionDenied, Tls, Unavailable
+from muster_client import (
+    AuthenticationFailed,
+    Client,
+    MusterError,
+    PermissionDenied,
+    ServerError,
+    Tls,
+    Unavailable,
+)
 
+from proxy.auth.passwords import owner_of
+from proxy.http.memory import TOO_MANY
 from proxy.tls.certified import Certificate
 from tools.console.certificates import Certificates, Pair
 from tools.console.spool import Spool
@@ -31,7 +42,8 @@ MOST = 1000  # sessions; the one idle for longest ends then
 _TICKET_S = 30.0
 _SWEEP_S = 60.0
 _GUESSES = 4  # log-ins that are asked of the cluster at a time: each costs it a slow hash
-_GUESS_S = 1.0  # until the next one may be tried, where a password was wrong
+_GUESS_S = 1.0  # until a client may try the next one in that one's place, where a password was wrong
+_MOST_WAITING = 100  # log-ins of a client
 COOKIE = "muster-console"
 _NO_USER = "etcdserver: user name is empty"
 _UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -107,6 +119,14 @@ class _Session:
     pages: set[Callable[[], None]] = field(default_factory=set)
 
 
+class _Client(asyncio.Semaphore):
+    """An address of browsers: it has as many log-ins under way at a time as all have at the cluster."""
+
+    def __init__(self) -> None:
+        super().__init__(_GUESSES)
+        self.log_ins = 0
+
+
 @dataclass(slots=True)
 class Sessions:
     """Users that are logged in, by the secret in each browser's cookie."""
@@ -119,6 +139,7 @@ class Sessions:
     _nobody: Identity | None = None
     _own: Identity | None = None
     _guesses: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_GUESSES))
+    _clients: WeakValueDictionary[str, _Client] = field(default_factory=WeakValueDictionary)
     spool: Spool = field(default_factory=Spool)
     recorder: Recorder = field(init=False)
 
@@ -178,20 +199,27 @@ class Sessions:
             asks = not self.may_act_as_nobody
         return None if asks else self.nobody
 
-    async def log_in(self, user: str, password: str) -> str:
+    async def log_in(self, user: str, password: str, address: str = "") -> str:
         """A ticket for one session, if the cluster knows the name and the password. AuthenticationFailed,
-        MusterError."""
+        after a while: a client that guesses gets so many answers in a second, whatever the number of its
+        pages, and keeps no other one waiting. MusterError."""
         if not user:
             raise AuthenticationFailed(_UNAUTHENTICATED, _NO_USER)
         await self.end_old()
-        async with self._guesses:
-            identity = Identity(self.target, self.recorder, user, password)
-            try:
-                await self._known(identity)
-            except BaseException:
-                await identity.close()
-                raise
-        return self._ticket(identity)
+        client = self._clients.setdefault(owner_of(f"{address}:"), _Client())
+        if client.log_ins >= _MOST_WAITING:
+            raise ServerError(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
+        client.log_ins += 1
+        try:
+            async with client:
+                try:
+                    async with self._guesses:
+                        return self._ticket(await self._known(user, password))
+                except AuthenticationFailed:
+                    await asyncio.sleep(self.guess_s)
+                    raise
+        finally:
+            client.log_ins -= 1
 
     def _ticket(self, identity: Identity, ends_at: float = math.inf) -> str:
         ticket = secrets.token_urlsafe(32)
@@ -223,16 +251,16 @@ class Sessions:
                 raise
         return self._ticket(identity, self.now_s() + shown[0].ends - time.time())
 
-    async def _known(self, identity: Identity) -> None:
-        """Whether the cluster knows name and password. AuthenticationFailed, after a while: a client
-        that guesses gets so many answers in a second, whatever the number of its pages."""
+    async def _known(self, user: str, password: str) -> Identity:
+        """A user whose name and password the cluster knows. AuthenticationFailed, MusterError."""
+        identity = Identity(self.target, self.recorder, user, password)
         try:
-            await identity.client.count(b"\0", timeout=5.0)
-        except PermissionDenied:
-            pass  # of that key: the user is known
-        except AuthenticationFailed:
-            await asyncio.sleep(self.guess_s)
+            with suppress(PermissionDenied):  # of that key: the user is known
+                await identity.client.count(b"\0", timeout=5.0)
+        except BaseException:
+            await identity.close()
             raise
+        return identity
 
     async def redeem(self, ticket: str) -> str | None:
         """The secret of the session of a ticket, which is void from then on."""

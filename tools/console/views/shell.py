@@ -94,12 +94,14 @@ def login_page(sessions: Sessions, request: Request, known: str, *, by_certifica
     by that alone if ``by_certificate``."""
     words = words_of(request)
     _head(words, look_of(request))
-    path = path_of(request)
+    path, address = path_of(request), request.client.host if request.client else ""
 
     async def enter() -> None:
+        if not sign_in.enabled:  # a key that is held down
+            return
         sign_in.disable()
         try:
-            ticket = await sessions.log_in(user.value or "", password.value or "")
+            ticket = await sessions.log_in(user.value or "", password.value or "", address)
         except AuthenticationFailed:
             problem.set_text(words("login.wrong"))
         except MusterError as error:

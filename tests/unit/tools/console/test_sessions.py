@@ -9,11 +9,14 @@ from typing import Any
 import grpc
 import pytest
 from fastapi import FastAPI
-from muster_client import PermissionDenied, Tls, Unavailable
+from muster_client import AuthenticationFailed, PermissionDenied, Tls, Unavailable
+from nicegui import ui
+from nicegui.testing import UserInteraction, user_simulation
 
 from tools.console import sessions as module
 from tools.console.app import add_doors
 from tools.console.sessions import COOKIE, Sessions, Target, _Session
+from tools.console.views.shell import login_page
 
 
 def _sessions(closed: list[str]) -> Sessions:
@@ -138,5 +141,66 @@ def test_pages_of_before_the_users_end_though_nobody_comes(monkeypatch: pytest.M
             await closed.wait()
         sweep.cancel()
         assert (sessions._nobody, answers) == (None, [])
+
+    asyncio.run(run())
+
+
+def test_who_guesses_passwords_keeps_nobody_else_from_logging_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 wrong passwords kept everybody out for ten seconds."""
+
+    async def run() -> None:
+        asked: list[str] = []
+
+        def identity(target: Target, recorder: object, user: str, password: str) -> Any:
+            async def count(*_: object, **__: object) -> int:
+                asked.append(user)
+                if password == "wrong":
+                    raise AuthenticationFailed(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+                return 0
+
+            return SimpleNamespace(client=SimpleNamespace(count=count), close=lambda: asyncio.sleep(0))
+
+        monkeypatch.setattr(module, "Identity", identity)
+        sessions = Sessions(Target(("localhost:1",)), guess_s=3600.0)
+        guesses = [asyncio.create_task(sessions.log_in("guess", "wrong", "192.0.2.1")) for _ in range(102)]
+        async with asyncio.timeout(60):
+            done, waiting = await asyncio.wait(guesses, return_when=asyncio.FIRST_COMPLETED)
+            assert await sessions.log_in("ann", "right", "192.0.2.2") in sessions._tickets
+        assert (len(waiting), asked) == (100, [*["guess"] * 4, "ann"])
+        assert {str(one.exception()) for one in done} == {"etcdserver: too many requests"}
+        for one in waiting:
+            one.cancel()
+        await asyncio.wait(waiting)
+        assert await sessions.log_in("ann", "right", "192.0.2.1") in sessions._tickets
+
+    asyncio.run(run())
+
+
+def test_a_key_that_is_held_down_logs_in_once() -> None:
+    async def run() -> None:
+        asked: list[tuple[str, ...]] = []
+        answer = asyncio.Event()
+
+        async def log_in(*told: str) -> str:
+            asked.append(told)
+            await answer.wait()
+            raise AuthenticationFailed(grpc.StatusCode.INVALID_ARGUMENT, "wrong")
+
+        made: Any = SimpleNamespace(target=Target(("localhost:1",)), log_in=log_in)
+
+        def page() -> None:
+            login_page(made, ui.context.client.request, "ann", by_certificate=False)
+
+        async with user_simulation(page) as user:
+            await user.open("/")
+            [password] = [one for one in user.find(ui.input).elements if one.props.get("type") == "password"]
+            for _ in range(3):
+                UserInteraction(user, {password}, None).trigger("keydown.enter")
+            async with asyncio.timeout(60):
+                while not asked:
+                    await asyncio.sleep(0)
+            answer.set()
+            await user.should_see("The name or the password is wrong.")
+        assert asked == [("ann", "", "127.0.0.1")]
 
     asyncio.run(run())
