@@ -83,6 +83,7 @@ class Front:
             common.run_dir, settings.index, settings.fronts, self.metrics.own, self.metrics.look
         )
         self.metrics.in_thread = self.metrics.scrapes.in_thread = self._in_thread
+        self.metrics.scrapes.soon = loop.call_soon
         self.metrics.scrapes.rest = lambda then: loop.call_later(REST_S, then)
         self.metrics.scrapes.limit = lambda then: loop.call_later(LIMIT_S, then)
         self.metrics.gather = self.siblings.gather

@@ -10,9 +10,12 @@ tells it to those with the role root. ``GET /muster/shards``: ``{"member_id", "n
 
 from __future__ import annotations
 
+from collections import deque
+
 import orjson
 
 from proxy.http.requests import JSON, HttpRequest
+from proxy.metrics.scrapes import REST_S, in_turns
 from proxy.metrics.shard_facts import ShardFacts, gather
 from proxy.shared.context import Context, Registry
 
@@ -32,19 +35,43 @@ def register(registry: Registry, context: Context) -> None:
                 "generation": table.generation, **({"table": table.encode().hex()} if shown else {}),
             }), (), JSON)
 
-    def shards(request: HttpRequest) -> None:
-        def answer(found: list[ShardFacts]) -> None:
-            if not request.closed:
-                if context.principals.enabled:
-                    found = [_without_keys(facts) for facts in found]
-                request.respond(200, orjson.dumps(
-                    {"member_id": f"{common.member_id:x}", "name": common.name, "shards": found}), (), JSON)
-
-        if request.allowed("GET"):
-            gather(context, answer)
-
     registry.http("/muster/placement", placement)
-    registry.http("/muster/shards", shards)
+    registry.http("/muster/shards", _Shards(context).serve)
+
+
+class _Shards:
+    """GET /muster/shards of all clients: requests that come soon after others share the next answer. Each
+    takes 1 ms of this host's nodes, and any client may ask."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._waiting: list[HttpRequest] = []
+        self._rests = False
+
+    def serve(self, request: HttpRequest) -> None:
+        if request.allowed("GET"):
+            self._waiting.append(request)
+            if not self._rests:
+                self._begin()
+
+    def _begin(self) -> None:
+        requests, self._waiting = deque(self._waiting), []
+        self._rests = bool(requests)
+        if requests:
+            self._context.router.loop.call_later(REST_S, self._begin)
+            gather(self._context, lambda found: self._answer(requests, found))
+
+    def _answer(self, requests: deque[HttpRequest], found: list[ShardFacts]) -> None:
+        common = self._context.common
+        if self._context.principals.enabled:
+            found = [_without_keys(facts) for facts in found]
+        body = orjson.dumps({"member_id": f"{common.member_id:x}", "name": common.name, "shards": found})
+
+        def respond(request: HttpRequest) -> None:
+            if not request.closed:
+                request.respond(200, body, (), JSON)
+
+        in_turns(requests, respond, self._context.router.loop.call_soon, lambda: None)
 
 
 def _without_keys(facts: ShardFacts) -> ShardFacts:

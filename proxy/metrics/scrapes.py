@@ -6,8 +6,10 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -18,10 +20,16 @@ from proxy.http.requests import HttpRequest
 
 REST_S = 0.1
 LIMIT_S = 8.0  # a scraper waits for ten, as a rule
+_TOGETHER = 20  # requests that are answered in a turn of the loop, some 1 ms
 
 
 # Whichever later version is asked for. Each would be a form of its own, and there is no end of them
 _OPEN_METRICS = "application/openmetrics-text; version=1.0.0; escaping="
+
+
+T = TypeVar("T")
+Soon = Callable[[Callable[[], None]], object]
+_Encoder = Callable[[CollectorRegistry], bytes]
 
 
 class _Form(NamedTuple):
@@ -34,9 +42,9 @@ class _Form(NamedTuple):
 class _Round:
     """Requests that one collection answers."""
 
-    def __init__(self, requests: list[HttpRequest]) -> None:
-        self.requests = requests
-        self.forms: list[_Form] = []
+    def __init__(self) -> None:
+        self.requests: deque[tuple[HttpRequest, _Form]] = deque()
+        self.encoders: dict[_Form, _Encoder] = {}
         self.bodies: dict[_Form, bytes] = {}
         self.over = False
 
@@ -46,28 +54,29 @@ class Scrapes:
 
     def __init__(self, collect: Callable[[Callable[[Iterable[Metric]], None]], None]) -> None:
         self._collect = collect
-        self._waiting: list[HttpRequest] = []
+        self._waiting = _Round()
         self._busy = False
         # calls the first in a thread, then the second on the loop
         self.in_thread: Callable[[Callable[[], None], Callable[[], None]], None] = at_once
+        self.soon: Soon = lambda then: then()  # calls it in the next turn of the loop
         self.rest: Callable[[Callable[[], None]], object] = lambda then: then()  # calls it after REST_S
         self.limit: Callable[[Callable[[], None]], object] = lambda then: None  # calls it after LIMIT_S
 
     def serve(self, request: HttpRequest) -> None:
-        self._waiting.append(request)
+        encoder, content_type = _encoder(request.headers.get("accept", ""))
+        form = _Form(content_type, "gzip" in request.headers.get("accept-encoding", ""))
+        self._waiting.requests.append((request, form))
+        self._waiting.encoders[form] = encoder
         if not self._busy:
-            self._busy = True
             self._begin()
 
     def _begin(self) -> None:
-        requests, self._waiting = [one for one in self._waiting if not one.closed], []
-        if not requests:
-            self._busy = False
-            return
-        this = _Round(requests)
-        self.limit(lambda: self._answer(this))
-        self._step(this, lambda: self._collect(
-            lambda families: self._step(this, lambda: self._encode(this, list(families)))))
+        this, self._waiting = self._waiting, _Round()
+        self._busy = any(not request.closed for request, _ in this.requests)
+        if self._busy:
+            self.limit(lambda: self._answer(this))
+            self._step(this, lambda: self._collect(
+                lambda families: self._step(this, lambda: self._encode(this, list(families)))))
 
     def _step(self, this: _Round, work: Callable[[], None]) -> None:
         try:
@@ -77,17 +86,11 @@ class Scrapes:
             self._answer(this)
 
     def _encode(self, this: _Round, families: list[Metric]) -> None:
-        encoders: dict[_Form, Callable[[CollectorRegistry], bytes]] = {}
-        for request in this.requests:
-            encoder, content_type = _encoder(request.headers.get("accept", ""))
-            form = _Form(content_type, "gzip" in request.headers.get("accept-encoding", ""))
-            this.forms.append(form)
-            encoders[form] = encoder
         registry = CollectorRegistry()
         registry.register(_Collected(families))
 
         def encode() -> None:
-            for form, encoder in encoders.items():
+            for form, encoder in this.encoders.items():
                 if this.over:
                     return
                 text = encoder(registry)
@@ -100,20 +103,31 @@ class Scrapes:
         if this.over:
             return
         this.over = True
-        for number, request in enumerate(this.requests):
-            form = this.forms[number] if number < len(this.forms) else None
-            try:
-                _respond(request, form, None if form is None else this.bodies.get(form))
-            except HANDLER_MISTAKES as error:
-                faults.met("answering with metrics", error)
-        this.requests, this.forms, this.bodies = [], [], {}  # the timer of its limit holds it yet
-        self.rest(self._begin)
+
+        def answered() -> None:
+            this.encoders, this.bodies = {}, {}  # the timer of its limit holds it yet
+            self.rest(self._begin)
+
+        in_turns(this.requests, lambda one: _respond(*one, this.bodies.get(one[1])), self.soon, answered)
 
 
-def _respond(request: HttpRequest, form: _Form | None, body: bytes | None) -> None:
+def in_turns(waiting: deque[T], respond: Callable[[T], None], soon: Soon, then: Callable[[], None]) -> None:
+    """Answer requests, some in each turn of the loop: any client may ask a thousand times."""
+    for _ in range(min(len(waiting), _TOGETHER)):
+        try:
+            respond(waiting.popleft())
+        except HANDLER_MISTAKES as error:
+            faults.met("answering with metrics", error)
+    if waiting:
+        soon(lambda: in_turns(waiting, respond, soon, then))
+    else:
+        then()
+
+
+def _respond(request: HttpRequest, form: _Form, body: bytes | None) -> None:
     if request.closed:
         return
-    if form is None or body is None:
+    if body is None:
         request.respond(500, b"metrics cannot be collected now\n", (), "text/plain")
     else:
         fields = [("content-encoding", "gzip")] if form.zipped else []
@@ -138,7 +152,8 @@ def at_once(work: Callable[[], None], then: Callable[[], None]) -> None:
     then()
 
 
-def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+@lru_cache(64)
+def _encoder(accept: str) -> tuple[_Encoder, str]:
     """The exposition format that a scraper asks for, with its content type; plain text if prometheus_client
     cannot read the header."""
     try:

@@ -24,6 +24,8 @@ class Steps:
         self.rests: list[Callable[[], None]] = []
         self.scrapes = Scrapes(self.collections.append)
         self.scrapes.in_thread = lambda work, then: self.works.append((work, then))
+        self.soon: list[Callable[[], None]] = []
+        self.scrapes.soon = self.soon.append
         self.scrapes.rest = self.rests.append
         self.limits: list[Callable[[], None]] = []
         self.scrapes.limit = self.limits.append
@@ -80,8 +82,32 @@ def test_a_form_has_no_end_of_versions(kind: str) -> None:
     steps.end(1)
     steps.rests.pop()()
     steps.end(2)
+    while steps.soon:
+        steps.soon.pop()()
     assert len({one.fields["content-type"] for one in asked}) == 1
     assert len({id(one.answer[1]) for one in asked if one.answer is not None}) == 1
+
+
+def test_very_many_are_answered_in_turns_and_in_order() -> None:
+    """2,000 took 0.14 s of one turn of the loop."""
+    steps = Steps()
+    steps.ask()
+    asked = [steps.ask(f"text/plain; q=0.{at}") for at in range(50)]
+    steps.end(1)
+    steps.rests.pop()()
+    asked[3].closed = True
+    asked.append(steps.ask())  # the next one's
+    steps.end(2)
+    asked.pop(3)
+    answered = []
+    while True:
+        answered.append([one.answer is not None for one in asked].index(False))
+        assert sum(one.answer is not None for one in asked) == answered[-1]
+        if not steps.soon:
+            break
+        assert steps.rests == []
+        steps.soon.pop()()
+    assert (answered, len(steps.rests)) == ([19, 39, 49], 1)
 
 
 def test_nothing_more_is_encoded_for_a_collection_that_was_given_up() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -228,3 +229,26 @@ def test_bounds_of_what_moves_are_for_root_while_there_are_users(
     handlers["/muster/shards"](request)
     shown = json.loads(request.body)["shards"]
     assert shown == (facts if not users else [{**facts[0], "move": {"move": 1, "target": 1}}, facts[1]])
+
+
+def test_very_many_that_ask_for_shards_share_answers(served: Placed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """700 took 0.7 s of the nodes' time."""
+    gathers: list[Callable[[list[dict[str, Any]]], None]] = []
+    monkeypatch.setattr(shard_endpoints, "gather", lambda context, done: gathers.append(done))
+    handlers: dict[str, HttpHandler] = {}
+    shard_endpoints.register(cast(Any, SimpleNamespace(http=handlers.__setitem__)), served.net.context)
+    loop = served.net.loop
+    loop.later.clear()
+    asked = [Web() for _ in range(50)]
+    for request in asked:
+        handlers["/muster/shards"](request)
+    assert len(gathers) == 1, "the others could be told what was before they asked"
+    gathers.pop()([{"shard": 0, "up": False}])
+    assert [bool(one.body) for one in asked] == [True] + 49 * [False]
+    loop.later.pop()()
+    gathers.pop()([{"shard": 0, "up": True}])
+    assert [bool(one.body) for one in asked] == 21 * [True] + 29 * [False]
+    loop.run()
+    assert {one.body for one in asked[1:]} == {asked[1].body}
+    loop.later.pop()()
+    assert (gathers, loop.later) == ([], [])
