@@ -9,6 +9,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features import moves
+from cluster.features.auth.reads import Show
 from cluster.features.growth import MOVES
 from cluster.pb import shards_pb2
 from cluster.placement import Table
@@ -89,10 +90,23 @@ def _move(context: Context) -> Serve:
 
 
 def _split(context: Context) -> Serve:
+    def judged(waiting: Waiting, status: int, body: bytes) -> None:
+        if not context.failed(waiting, status, body):
+            context.refuse(waiting.call, waiting.stats, waiting.context)
+
     def split(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if not request.key:
             raise EtcdError(errors.EMPTY_KEY)
-        _begin(context, call, *part_from(context.placement.table, request.key), request.target, stats)
+        try:
+            span = part_from(context.placement.table, request.key)
+        except EtcdError as refusal:
+            if not context.principals.judged(call):
+                raise
+            # it tells where keys have moved: a node says first who may ask. A split needs the same permission
+            show = bytes((Show.STATUS,))
+            context.router.read(call, Method.AUTH_SHOW, show, 0, False, stats, judged, refusal)
+        else:
+            _begin(context, call, *span, request.target, stats)
 
     return split
 

@@ -9,7 +9,9 @@ from typing import Any, cast
 
 import pytest
 
+from cluster.errors import USER_EMPTY, EtcdError
 from cluster.features import moves
+from cluster.features.auth.reads import Show
 from cluster.pb import shards_pb2 as pb
 from cluster.placement import Table
 from cluster.placement.changes import Moved, take_move, take_moved, take_shard
@@ -93,6 +95,39 @@ def test_a_split_goes_by_the_table_of_this_front(served: Placed) -> None:
         served.call("Split", pb.SplitRequest(key=key, target=1))
         kind, body = served.wish()
         assert (kind, moves.Wish.decode(body)) == (moves.MOVE, (key, end, 1))
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_who_may_not_split_hears_nothing_of_where_keys_have_moved(
+    served: Placed, monkeypatch: pytest.MonkeyPatch, may: bool
+) -> None:
+    """Anybody found bounds of spans that have moved, which are parts of keys."""
+    refusal, denied = moves.refused("a split here would move keys of other shards"), EtcdError(USER_EMPTY)
+
+    def part_from(table: Table, key: bytes) -> None:
+        raise refusal
+
+    monkeypatch.setattr("proxy.services.moves.part_from", part_from)
+    served.net.router.principals.enabled = True
+    call = served.call("Split", pb.SplitRequest(key=b"/secret/", target=1))
+    assert call.status is None
+    (round_,) = served.node.take()
+    served.node.index(round_, 3)
+    served.net.run()
+    (asked,) = served.node.take()
+    assert (asked.method, asked.body[-1]) == (Method.AUTH_SHOW, Show.STATUS)
+    if may:
+        served.node.ok(asked)
+    else:
+        served.node.answer(asked.rid, Status.ERROR, denied.encode())
+    served.net.run()
+    error = refusal if may else denied
+    assert call.status == (error.code, error.text)
+    stats = served.net.context.method("unary", "musterpb.Shards", "Split")
+    assert (stats.ok, stats.codes) == (0, {error.code: 1})
+    served.net.router.principals.enabled = False
+    call = served.call("Split", pb.SplitRequest(key=b"/secret/", target=1))
+    assert call.status == (refusal.code, refusal.text)
 
 
 def test_a_move_is_cancelled_by_its_number(served: Placed) -> None:
