@@ -355,7 +355,7 @@ DIFFERENCES = {
     "KV/Range": "over several shards: one snapshot",
     "KV/RangeStream": "etcd 3.7's: ascending keys, no bounds on revisions",
     "KV/Compact": "acknowledged once every shard's leader has applied it; "
-                  "`physical`: and shard 0's has removed old data",
+                  "`physical`: the asked host has removed old data",
     "Watch/Watch": "[ends](../design/auth.md#watches) with its user's permission; one response may "
                    "hold several revisions, also of live events",
     "Lease/LeaseKeepAlive": "answered after the leader has asked a majority",

@@ -66,6 +66,7 @@ class Facts:
             "order_index": node.order_index,
             "revision": store.revision,
             "compact_revision": store.compact_revision,
+            "compacting": int(store.compacting),
             "keys": store.counts.keys(),
             "size_bytes": store.size_bytes(),
             "size_in_use_bytes": store.size_in_use_bytes(),

@@ -21,6 +21,7 @@ from cluster.pb import rpc_pb2
 from cluster.placement import Placement
 from cluster.wire.messages import HEAD, LONE_HEAD, Method, Status
 from proxy.grpc.registry import CLIENT_VERSION
+from proxy.routing.reads.applied import when_removed
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.cluster import not_for_learners
 from proxy.services.range_stream import SERVICE, RangeStream
@@ -198,18 +199,25 @@ def _compact(context: Context) -> Serve:
         if status == Status.PARTIAL:
             waiting.limit_s = _PHYSICAL_LIMIT_S
             return
-        # etcd's member has applied what it acknowledges, or what it refuses as compacted already; this host's
-        # replica may be behind
-        if status == Status.OK or (status == Status.ERROR and _is_compacted(body)):
-            router.show_compaction(waiting.context)
-        if context.failed(waiting, status, body):
-            return
-        waiting.stats.ok += 1
-        waiting.call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
+        # etcd's member has applied what it acknowledges, or what it refuses as compacted already, and with
+        # ``physical`` removed it; this host's replicas may be behind
+        request = waiting.context
+        done = status == Status.OK or (status == Status.ERROR and _is_compacted(body))
+        if done:
+            router.show_compaction(request.revision)
+        if done and request.physical:
+            when_removed(router, waiting.calls(lambda asked, *_: answer(asked, status, body)), router.routes)
+        else:
+            answer(waiting, status, body)
+
+    def answer(waiting: Waiting, status: int, body: bytes) -> None:
+        if not (context.failed(waiting, status, body) or context.given_up(waiting.call, waiting.stats)):
+            waiting.stats.ok += 1
+            waiting.call.reply(router.header(*HEAD.unpack_from(body)), body[HEAD.size :])
 
     def compact(call: Call, data: bytes, request: Message, stats: MethodStats) -> None:
         context.check_size(data)
-        router.write(call, Method.COMPACT, data, 0, stats, answered, request.revision)
+        router.write(call, Method.COMPACT, data, 0, stats, answered, request)
 
     return compact
 

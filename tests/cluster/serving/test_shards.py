@@ -274,6 +274,7 @@ def test_metrics_and_status_count_every_shard(three: LocalCluster) -> None:
         status = unary(channel, "Maintenance/Status", pb.StatusRequest(), pb.StatusResponse)
     assert status.raftIndex >= facts[0]["applied_index"]
     assert status.dbSize > max(f["size_bytes"] for f in facts)
+    assert [f["compacting"] for f in facts] == [0] * 3
     assert json.loads(get(three, "/muster/placement"))["shards"] == 3
 
 

@@ -456,20 +456,6 @@ def test_nothing_is_hashed_that_was_compacted_here() -> None:
     assert [r.method for r in served.node.take()] == [Method.HASH_KV]
 
 
-def test_a_physical_compaction_may_take_longer_than_a_request_once_it_is_in_order() -> None:
-    served = Served()
-    calls = [served.call("Compact", rpc_pb2.CompactionRequest(revision=5, physical=True)) for _ in range(2)]
-    ordered, _ = requests = served.node.take()
-    served.node.answer(ordered.rid, Status.PARTIAL, b"")
-    served.net.run()
-    served.net.pass_time(60)
-    assert [call.closed for call in calls] == [False, True]
-    assert calls[1].status == (errors.TIMEOUT.code, errors.TIMEOUT.text)
-    served.node.ok(requests[0], 7)
-    served.net.run()
-    assert rpc_pb2.CompactionResponse.FromString(calls[0].replies[0]).header.revision == 7
-
-
 def test_member_list_shows_no_revision() -> None:
     served = Served()
     call = served.call("MemberList", rpc_pb2.MemberListRequest())
