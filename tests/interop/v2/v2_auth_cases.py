@@ -90,6 +90,7 @@ BODIES: list[Request] = [
     put("roles/y", '{"role":"y","role":null,"permissions":{"kv":{"read":["/a"],"write":["/b"],"write":null},'
                    '"kv":null},"permissions":null,"grant":{"kv":{"read":["/c"]}},"grant":null}'),
     put("roles/y", '{"role":"y","revoke":null,"revoke":{"kv":{"read":["/a"]}}}'),
+    put("roles/y", '{"role":"y","grant":{"kv":{"write":["/f","/g"],"write":["/h"],"write":[null,null]}}}'),
     put("roles/y", '{"role":5,"role":"y"}'), put("roles/y", '{"role":"y","grant":7,"grant":null}'),
     get("roles/y"), delete("roles/y"),
 ]  # fmt: skip

@@ -130,6 +130,25 @@ def test_a_repeated_object_is_read_into_the_same_one_as_by_go() -> None:
     assert peer_urls(b'{"peerUrl\\u017f":["http://a:1"]}') == ["http://a:1"]
 
 
+@pytest.mark.parametrize(("lists", "roles"), [
+    ('["a","b"] [null]', "a"), ('["a","b"] ["c"] [null,null]', "cb"), ('["a"] [null,null]', ("a", "")),
+    ('["a"] ["b","c","d"] [null] [null,null,null,null]', ("b", "c", "d", "")),
+    ('["a","b"] [] [null]', ("",)), ('["a","b"] null [null]', ("",)), ('["a","b"] ["c",null]', "cb"),
+])  # fmt: skip
+def test_null_in_a_repeated_list_leaves_what_stands_there(lists: str, roles: tuple[str, ...]) -> None:
+    body = ",".join(f'"roles":{each}' for each in lists.split())
+    assert user_of(f'{{"user":"u",{body}}}'.encode())[2] == tuple(roles)
+    body = ",".join(f'"permissions":{{"kv":{{"read":{each}}}}}' for each in lists.split())
+    assert role_of(f'{{"role":"r",{body}}}'.encode())[1].permissions == Permissions(tuple(roles))
+
+
+def test_a_list_of_what_has_gone_leaves_nothing() -> None:
+    grants = ['{"kv":{"read":["a"]}}', 'null', '{"kv":{"read":[null]}}']
+    body = ",".join(f'"grant":{each}' for each in grants)
+    _, wish = role_of(f'{{"role":"r",{body}}}'.encode())
+    assert wish.grant == Permissions(("",))
+
+
 @pytest.mark.parametrize("body", [
     b'{"role":5,"role":"r","user":5,"user":"r"}', b'{"grant":7,"grant":null}',
     b'{"permissions":{"kv":3},"permissions":{"kv":{}},"roles":{},"roles":[]}',
