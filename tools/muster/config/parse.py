@@ -371,8 +371,10 @@ def _truth(text: str) -> str:
 
 
 def _numeral(text: str) -> str:
-    """A number as Go reads it. Charts write integers with an exponent: 8.589934592e+09."""
-    text = text.removeprefix("+")
+    """A number as Go reads it. Charts write integers with an exponent: 8.589934592e+09. A file's may have any
+    underscores behind its first character."""
+    if text[:1] in {*"+-0123456789"}:
+        text = text.removeprefix("+").replace("_", "")
     with suppress(ValueError):  # float reads no other base: the e of 0xe is a digit
         if ("." in text or "e" in text.lower()) and (value := float(text)).is_integer():
             return str(int(value))
