@@ -212,6 +212,11 @@ def test_a_free_list_that_muster_has_not_ends_no_start() -> None:
     assert any("freelist" in line for line in config.build(parse("--backend-bbolt-freelist-type=x")).warnings)
 
 
+def test_other_metrics_are_the_basic_ones(tmp_path: Path) -> None:
+    """As at etcd, where such a text ended muster's start."""
+    assert parse("--metrics=x")["metrics"] == in_file(tmp_path, "metrics: x")["metrics"] == "x"
+
+
 @pytest.mark.parametrize("name", ["force", "snapshot", "vv", "cluster-active-size"])
 def test_flags_that_are_ignored_need_no_value(name: str) -> None:
     assert parse(f"--{name}", "--name=a").warnings == [f'deprecated command line flag "{name}" ignored']

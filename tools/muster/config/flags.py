@@ -272,8 +272,7 @@ _GROUPS: dict[str, list[Flag]] = {
     ],
     "profiling, metrics, tracing": [
         Flag("enable-pprof", B, "false", "profiles of Go's runtime; use py-spy for muster", NO),
-        Flag("metrics", E, "basic", "extensive adds histograms of the duration of calls, by method",
-             choices=("basic", "extensive")),
+        Flag("metrics", S, "basic", "extensive adds histograms of the duration of calls, by method"),
         Flag("listen-metrics-urls", URLS, "", "more listeners for /metrics, /health, /livez, /readyz"),
         Flag("enable-distributed-tracing", B, "false",
              "send a span of each call to a collector of OpenTelemetry's; needs muster[tracing]"),
