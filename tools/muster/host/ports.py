@@ -36,11 +36,7 @@ class Listener:
     port: int
     asked_by: str
     shared: bool = False  # with a listener of another process that says so, too
-
-    @property
-    def is_unix(self) -> bool:
-        """``host`` is a Unix socket's path then."""
-        return self.port == 0 and "/" in self.host
+    is_unix: bool = False  # ``host`` is a Unix socket's path
 
     @property
     def address(self) -> str:
@@ -73,7 +69,7 @@ def bind_address(url: Url) -> str:
 def _socket_path(path: str) -> str:
     """It in full, or from the working directory where the kernel takes no path of that length."""
     whole = os.path.abspath(path)
-    return whole if len(os.fsencode(whole)) <= LONGEST_SOCKET_PATH else os.path.join(os.curdir, path)
+    return whole if len(os.fsencode(whole)) <= LONGEST_SOCKET_PATH else path
 
 
 def client_address(url: Url, among: Iterable[Url]) -> str:
@@ -125,7 +121,8 @@ def listeners(config: ServerConfig, shards: int) -> list[Listener]:
             ("listen-client-http-urls", config.listen_http),
             ("listen-metrics-urls", config.listen_metrics))
         for url in {(u.host, u.port): u for u in urls}.values()
-        for listener in (Listener(bind_address(url), url.port, f"--{flag}={url.text}", shared),)
+        for listener in (
+            Listener(bind_address(url), url.port, f"--{flag}={url.text}", shared, url.is_unix),)
         for one in ((listener,) if client_address(url, clients) else _both(listener))
     ]  # http and https may share an address
     for peer in config.listen_peer if shards else ():
@@ -139,7 +136,9 @@ def _endpoint(peer: Url) -> str:
 
 def _at_endpoint(endpoint: str, asked_by: str) -> Listener:
     transport, host, port = split(endpoint)
-    return Listener(_socket_path(host) if transport == "ipc" else host, port, asked_by)
+    if transport == "ipc":
+        return Listener(_socket_path(host), port, asked_by, is_unix=True)
+    return Listener(host, port, asked_by)
 
 
 def door(
@@ -283,7 +282,7 @@ def _unix_error(path: str) -> int:
             s.connect(path)
         return errno.EADDRINUSE
     except FileNotFoundError:
-        folder = os.path.dirname(path)
+        folder = os.path.dirname(path) or os.curdir
         return 0 if os.access(folder, os.W_OK | os.X_OK) else _reason(folder)
     except ConnectionRefusedError:
         return 0 if stat.S_ISSOCK(os.stat(path).st_mode) else errno.EADDRINUSE

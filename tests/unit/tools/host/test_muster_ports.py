@@ -135,19 +135,25 @@ def test_a_family_stays_with_a_url_that_names_it(
     assert [ports.client_address(url, urls) for url in settings.listen_client] == hosts
 
 
-@pytest.mark.parametrize("depth", [1, 60])
+@pytest.mark.parametrize(("depth", "name"), [(1, ""), (60, ""), (1, "n" * 104), (60, "n/" + "n" * 102)])
 def test_a_relative_socket_is_bound_in_a_long_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int, name: str
 ) -> None:
-    """A long one ended the start with "input/output error": the kernel takes no such path in full."""
+    """A long one ended the start with "input/output error": the kernel takes no such path in full. It takes
+    107 bytes."""
     here = tmp_path.joinpath("d" * depth, "d" * depth)
-    here.mkdir(parents=True)
+    here.joinpath(name).parent.mkdir(parents=True)
+    here.mkdir(exist_ok=True)
     monkeypatch.chdir(here)
-    settings = built("--listen-client-urls=unix://s:1", "--listen-peer-urls=unix://p:1",
-                     "--initial-advertise-peer-urls=unix://p:1", "--port-wait=0s")
+    peers_name = name.replace("/", "n")
+    settings = built(f"--listen-client-urls=unix://{name}s:1", f"--listen-peer-urls=unix://{peers_name}p:1",
+                     f"--initial-advertise-peer-urls=unix://{peers_name}p:1", "--port-wait=0s")
     ports.check(settings, bootstrap.identity_of(settings), structlog.get_logger("test"))
     clients, peers = ports.listeners(settings, 1)
-    assert [os.path.abspath(one.host) for one in (clients, peers)] == [str(here / "s:1"), str(here / "p:1")]
+    assert [os.path.abspath(one.host) for one in (clients, peers)] == [
+        f"{here}/{name}s:1", f"{here}/{peers_name}p:1"]
+    (to_bind,) = serve._of_front(settings, settings.listen_client, 0)
+    assert split_url(to_bind)[1] == clients.host
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(clients.host)
         held.listen(1)
