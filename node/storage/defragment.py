@@ -11,20 +11,20 @@ from node.storage.directory import free_bytes
 from node.storage.errors import Filled, NoRoom, is_damage, raise_write
 
 
-def left_bytes(database: Rdict, dropped: float) -> int:
+def left_bytes(database: Rdict, dropped: float) -> tuple[int, int]:
     """An estimate of what compacting all files leaves: a deletion, which takes no space, drops so many rows
-    of the others' size."""
+    of the others' size. And how many deletions there are."""
     files = database.live_files()
     deletions: int = sum(file["num_deletions"] for file in files)
     rows: int = sum(file["num_entries"] for file in files) - deletions
     share = max(rows - deletions * dropped, 0) / max(rows, 1)
-    return int(sum(file["size"] for file in files) * share)
+    return int(sum(file["size"] for file in files) * share), deletions
 
 
 def room(database: Rdict) -> int:
     """Bytes that compacting all of it may need: old files stay until new ones are there. A deleted key may
     leave two deletions for one row: of its value, and of its tombstone, which a flush has dropped."""
-    return left_bytes(database, 0.5) + 2 * _property(database, "cur-size-all-mem-tables")
+    return left_bytes(database, 0.5)[0] + 2 * _property(database, "cur-size-all-mem-tables")
 
 
 def check_room(needed: int, path: str, spare_bytes: int, hosts: int = 1) -> None:

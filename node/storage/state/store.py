@@ -79,7 +79,7 @@ class StateStore(Versions):
         self._opened = opened
         self.flushing = threading.Lock()  # held while the database must stay open
         self._defragmenting = Defragmenting()
-        self._left = 0, 0  # of files of so many bytes together compacting leaves so many
+        self._left = 0, 0, 0  # of files of so many bytes compacting leaves so many; deletions in them
         self.retired: list[tuple[float, Path]] = []  # replaced databases and when to remove them
         super().__init__(*self._database(name), clock_ns, shard)
         self.lease_lists = LeaseLists(self)
@@ -215,7 +215,7 @@ class StateStore(Versions):
 
     def compaction_step(self, budget_us: int) -> bool:
         """Remove what the compaction revision made superfluous, for about ``budget_us``. True: all done."""
-        return self._compaction.step(budget_us)
+        return self._compaction.step(budget_us, self.durable_position.revision)
 
     def has_changes(self, revision: int) -> bool:
         """Whether a copy that asks gets all changes from a revision on; they stay until it asks again."""
@@ -285,11 +285,16 @@ class StateStore(Versions):
         """An estimate of the bytes that are live: the larger one of two. RocksDB's own passes over each file
         that overlaps one below it, though its rows are others. Files that only a reader still has do not
         count."""
+        files, left, _ = self._files()
+        live = max(left, self._property("rocksdb.estimate-live-data-size"))
+        return min(live, files) + self._property("rocksdb.cur-size-all-mem-tables")
+
+    def _files(self) -> tuple[int, int, int]:
+        """As ``_left``, of now."""
         files = self._property("rocksdb.live-sst-files-size")
         if files != self._left[0]:  # a look at all files takes 30 us for each
-            self._left = files, left_bytes(self.database, 1.0)
-        live = max(self._left[1], self._property("rocksdb.estimate-live-data-size"))
-        return min(live, files) + self._property("rocksdb.cur-size-all-mem-tables")
+            self._left = files, *left_bytes(self.database, 1.0)
+        return self._left
 
     @property
     def buffers_removals(self) -> bool:
@@ -301,16 +306,18 @@ class StateStore(Versions):
             "active-mem-table", "imm-mem-tables"))
 
     def much_removed(self, scarce: bool) -> bool:
-        """Whether :meth:`defragment` gives much back of what compactions have removed since the last one:
+        """Whether :meth:`defragment` gives much back of what compactions have removed since it was last so:
         half of the files, so that it writes no more than that, and a write buffer; a quarter of the files
-        where space is ``scarce``. What RocksDB has merged itself has left no deletions."""
-        files = self._property("rocksdb.live-sst-files-size")
+        where space is ``scarce``. What RocksDB has merged itself has left no deletions: it is forgotten."""
+        files, _, deletions = self._files()
         least = max(files // 4, 1) if scarce else max(files // 2, self._sizes[1])
-        rows, size = self._compaction.removed_rows, self._compaction.removed_bytes
-        if size < least:
+        compaction = self._compaction
+        compaction.merged(deletions + self._buffered_removals())
+        if compaction.removed_bytes < least:
             return False
-        deletions = sum(file["num_deletions"] for file in self.database.live_files())
-        return bool(size * min(deletions + self._buffered_removals(), rows) >= least * rows)
+        # also where the disk has no room: the next compactions would find none again and again
+        compaction.removed_rows = compaction.removed_bytes = 0
+        return True
 
     @property
     def worth_rewriting(self) -> bool:
@@ -327,8 +334,6 @@ class StateStore(Versions):
         NoRoom where so many ``hosts`` may need more than the disk has, less ``spare_bytes``
         (``check_room``)."""
         with self.flushing:
-            # also where the disk has no room: the next compactions would find none again and again
-            self._compaction.removed_rows = self._compaction.removed_bytes = 0
             check_room(room(self.database), self.path, spare_bytes, hosts)
         self.flush()
         with self.flushing:

@@ -49,7 +49,7 @@ class Compaction:
         self._after = self._next_run  # where the chunk after it begins
         self._taking = False  # the chunk is not whole yet, nor sorted
         self._end = False  # there is none after it
-        # rows that have gone since the files were last rewritten, and their bytes
+        # rows that have gone since a rewrite was last due, and their bytes in files; less what is `merged`
         self.removed_rows = self.removed_bytes = 0
 
     @property
@@ -61,8 +61,14 @@ class Compaction:
         self._wanted, self._wanted_until = revision, self._store.clock_ns() + _WANTED_NS
         return revision >= self._gone
 
-    def step(self, budget_us: int) -> bool:
-        """One slice. True: nothing is left to do."""
+    def merged(self, deletions: int) -> None:
+        """RocksDB has left so many deletions. Whose rows it dropped nobody knows: of each size as many."""
+        if deletions < self.removed_rows:
+            self.removed_bytes = self.removed_bytes * deletions // self.removed_rows
+            self.removed_rows = deletions
+
+    def step(self, budget_us: int, flushed: int) -> bool:
+        """One slice. True: nothing is left to do. ``flushed``: up to this revision all is in files."""
         store = self._store
         if self._target <= self._done:
             if self.done:
@@ -75,7 +81,7 @@ class Compaction:
         deadline = store.clock_ns() + budget_us * 1000
         batch = WriteBatch(raw_mode=True)
         try:
-            finished = self._walk(batch, deadline)
+            finished = self._walk(batch, deadline, flushed)
             if finished:
                 # The run that holds the first change to be kept stays whole.
                 first = self._target
@@ -95,7 +101,7 @@ class Compaction:
         store.write(batch)
         return finished and self.done
 
-    def _walk(self, batch: WriteBatch, deadline: int) -> bool:
+    def _walk(self, batch: WriteBatch, deadline: int, flushed: int) -> bool:
         changes = self._changes
         if self._taking or not changes:
             if self._end and not self._taking:
@@ -106,6 +112,7 @@ class Compaction:
         versions = self._store.database.iter(ALL_KEYS)
         handled = removed = 0
         at_target = (MAX64 - self._target).to_bytes(8, "big")
+        at_flush = (MAX64 - flushed).to_bytes(8, "big")
         # of the change before: its row supersedes nothing but what came before it
         last_key, last_own = b"", b""
         while changes:
@@ -121,7 +128,8 @@ class Compaction:
                     removed += 1
                 if before[-1] != DELETE:
                     kv = versions.value()
-                    self.removed_bytes += len(before) + len(kv)
+                    if before[-13:-5] >= at_flush:  # a later one goes with the write buffers that it is in
+                        self.removed_bytes += len(before) + len(kv)
                     self._drop_attachment(batch, key, kv)
             if kind == DELETE and revision < self._target:
                 # It may have gone in a walk that a restart repeats. A row before it tells that it has not.

@@ -259,6 +259,49 @@ def test_a_compaction_gives_back_what_much_of_the_files_is(
     assert len(done) == rewrites, "nothing else has gone since"
 
 
+def test_what_rocksdb_merged_long_ago_hides_no_large_values(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After months of small changes the mean of all that had gone was theirs: nothing was given back."""
+    node = replica()
+    store = node.store
+    done: list[int] = []
+    monkeypatch.setattr(store, "defragment", lambda spare_bytes, hosts: done.append(hosts))
+    store.database.set_options({"disable_auto_compactions": "true"})
+    node.apply(b"".join(records.put(b"small", 0, 1, b"v" * 200, 0) for _ in range(10_000)))
+    store.flush()
+    compact(node)
+    store.database.compact_range(None, None)
+    compacted(node)
+    assert not done
+    for _ in range(30):
+        node.apply(records.put(b"big", 0, 1, os.urandom(100_000), 0))
+    store.flush()
+    compact(node)
+    compacted(node)
+    assert done == [1]
+
+
+def test_what_went_before_it_reached_a_file_is_in_none(
+    replica: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where compactions come often, files without a removed row were rewritten again and again."""
+    node = replica()
+    store = node.store
+    done: list[int] = []
+    monkeypatch.setattr(store, "defragment", lambda spare_bytes, hosts: done.append(hosts))
+    monkeypatch.setattr(node.loop, "call_later", lambda after_s, call: node.loop.soon.append(call))
+    store.database.set_options({"disable_auto_compactions": "true"})
+    for n in range(20):
+        node.apply(records.put(b"%d" % n, 0, 1, os.urandom(100_000), 0))
+    for n in range(60):
+        if n % 7 == 0:
+            store.flush()
+        node.apply(records.put(b"hot", 0, 1, os.urandom(100_000), 0))
+        compacted(node)
+    assert not done
+
+
 def keys_moved_away(node: Replica) -> None:
     """One mark deletes all of them."""
     node.apply(b"".join(records.put(b"%03d" % i, 0, 1, os.urandom(1000), 0) for i in range(500)))
