@@ -121,8 +121,8 @@ class Credentials:
         context = make_context(settings)
         self._revoked = revoked
         self._stamps = stamps
-        newest = max((s[-1] for s in stamps if s is not None), default=0) / 1e9
-        unsettled = abs(time.time() - newest) < _SETTLED_S  # another machine's clock may be ahead for long
+        now_s = time.time()  # behind some file's for long, where another machine's clock is ahead
+        unsettled = any(abs(now_s - stamp[-1] / 1e9) < _SETTLED_S for stamp in stamps if stamp is not None)
         self._look_again_at = time.monotonic() + _AGAIN_S if unsettled else 0.0
         self.made += 1
         return context
