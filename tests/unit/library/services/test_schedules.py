@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from cronsim import CronSim
 from hypothesis import example, given
 from hypothesis import strategies as st
+from muster_client import NotHeld, ops
 from muster_client.services.cron import Cron
 from muster_client.services.schedules import following
 
@@ -124,14 +127,33 @@ def test_a_run_is_due_behind_whatever_moment(schedule: str, zone: str, day: tupl
         before = due
 
 
-@pytest.mark.parametrize(("ahead_s", "warns"), [(-1e6, False), (2.0, False), (7200.0, True)])
+@pytest.mark.parametrize(("ahead_s", "set_back_s", "warns"), [
+    (-1e6, 0, False), (2.0, 0, False), (7200.0, 0, True), (0, 7200, True)])  # the last: its own clock
 def test_runs_that_wait_for_the_clock_of_another_program_are_told_of(
-    ahead_s: float, warns: bool, caplog: pytest.LogCaptureFixture
+    ahead_s: float, set_back_s: float, warns: bool, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A leader whose clock was ahead has run all until then. Nothing ran any more, and nothing said why."""
-    client: Any = SimpleNamespace()
-    cron = Cron(client, "/c", 60.0, client, 10, False, "UTC", lambda: 1.8e9)
-    cron._due(1.8e9 + ahead_s)
+    clock, sleeps = [1.8e9], list[float]()
+
+    async def get(key: bytes) -> Any:
+        return SimpleNamespace(value=json.dumps({"done": 1.8e9 + ahead_s}), mod_revision=5)
+
+    async def sleep(for_s: float) -> None:
+        sleeps.append(for_s)
+        if len(sleeps) == 3:
+            raise NotHeld("")
+        clock.append(clock[0] - set_back_s)
+
+    async def txn(*anything: Any, **how: Any) -> None:
+        raise NotHeld("")
+
+    client: Any = SimpleNamespace(get=get, txn=txn)
+    cron = Cron(client, "/c", 60.0, client, 10, False, "UTC", lambda: clock[-1])
+    leadership: Any = SimpleNamespace(held=ops.key("l").present, token=1)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(NotHeld):
+        asyncio.run(cron._one(leadership))
     assert ["7200 s" in line and "/c/state" in line for line in caplog.messages] == [True] * warns
 
 

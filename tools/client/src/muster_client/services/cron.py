@@ -94,8 +94,10 @@ class Cron:
             await self.write(leadership.held, 0, {"done": self._now(), "by": leadership.token}, ())
             return
         state = json.loads(kv.value)
-        due = self._due(float(state["done"]))
+        done, told = float(state["done"]), False
+        due = self._due(done)
         while (left_s := due - self._now()) > 0:
+            told = told or self._is_ahead(done)
             await asyncio.sleep(min(left_s, _LONGEST_SLEEP_S))
         attempt = int(state.get("attempt", 0)) + 1 if state.get("begun") == due else 1
         begun = {"done": state["done"], "begun": due, "attempt": attempt, "by": leadership.token}
@@ -112,13 +114,19 @@ class Cron:
 
     def _due(self, done: float) -> float:
         """When the next run is due, or was: without ``catch_up`` the last one of those that were missed."""
-        due, ahead_s = self._next(done), done - self._now()
-        if ahead_s > _AHEAD_S:  # which clock is right is not known, and no run may come twice
-            log.warning(
-                "cron %r: its runs until %.0f s from now are over, by the clock of a leader before: none is "
-                "due until then. If that clock was wrong, delete %r and start this program again",
-                self._name, ahead_s, self._key)
+        due = self._next(done)
         return due if self._catch_up else last(self._next, due, self._now())
+
+    def _is_ahead(self, done: float) -> bool:
+        """Whether the state is ahead of the clock, which may have been set back; warns then. Which clock is
+        right is not known, and no run may come twice."""
+        if (ahead_s := done - self._now()) <= _AHEAD_S:
+            return False
+        log.warning(
+            "cron %r: its runs until %.0f s from now are over, by a clock that was ahead of this one: "
+            "none is due until then. If that clock was wrong, delete %r and start this program again",
+            self._name, ahead_s, self._key)
+        return True
 
     async def write(
         self, held: ops.Condition, modified: int, state: Mapping[str, object],
