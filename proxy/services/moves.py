@@ -66,16 +66,15 @@ def part_from(table: Table, key: bytes) -> tuple[bytes, bytes]:
     return key, end
 
 
-def _check(context: Context) -> None:
-    """EtcdError: the leader's version knows no moves."""
+def _check(context: Context, target: int = 0) -> None:
+    """EtcdError: the leader's version knows no moves, or there can be no such shard."""
     if context.leader_lacks(MOVES_SINCE):
         raise errors.GROWTH_UNKNOWN.error(level=MOVES, known=MOVES - 1)
+    if target >= BASE:
+        raise errors.SHARD_UNKNOWN.error(shard=target)
 
 
 def _begin(context: Context, call: Call, start: bytes, end: bytes, target: int, stats: MethodStats) -> None:
-    _check(context)
-    if target >= BASE:
-        raise errors.SHARD_UNKNOWN.error(shard=target)
     wish = moves.Wish(start, end, target).encode()
     context.router.write(call, Method.SHARD_CHANGE, bytes((moves.MOVE,)) + wish, 0, stats)
 
@@ -84,6 +83,7 @@ def _move(context: Context) -> Serve:
     def move(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if not request.key:
             raise EtcdError(errors.EMPTY_KEY)
+        _check(context, request.target)
         _begin(context, call, *span_of(request.key, request.range_end), request.target, stats)
 
     return move
@@ -97,6 +97,7 @@ def _split(context: Context) -> Serve:
     def split(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if not request.key:
             raise EtcdError(errors.EMPTY_KEY)
+        _check(context, request.target)  # first, or it would tell which keys' spans are refused
         try:
             span = part_from(context.placement.table, request.key)
         except EtcdError as refusal:

@@ -6,16 +6,17 @@ import json
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 
-from cluster.errors import USER_EMPTY, EtcdError
+from cluster.errors import SHARD_UNKNOWN, USER_EMPTY, EtcdError
 from cluster.features import moves
 from cluster.features.auth.reads import Show
 from cluster.pb import shards_pb2 as pb
 from cluster.placement import Table
 from cluster.placement.changes import Moved, take_move, take_moved, take_shard
-from cluster.placement.table import END, Move, State
+from cluster.placement.table import BASE, END, Move, State
 from cluster.wire.frames import HIGHEST
 from cluster.wire.messages import Method, Status
 from proxy.http.requests import Headers, HttpHandler, HttpRequest
@@ -128,6 +129,20 @@ def test_who_may_not_split_hears_nothing_of_where_keys_have_moved(
     served.net.router.principals.enabled = False
     call = served.call("Split", pb.SplitRequest(key=b"/secret/", target=1))
     assert call.status == (refusal.code, refusal.text)
+
+
+def test_a_split_to_a_shard_that_cannot_be_tells_nothing_of_where_keys_have_moved(
+    served: Placed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its refusal came for other keys alone: who may not split found by it where keys have moved."""
+    monkeypatch.setattr(served.net.router.principals, "enabled", True)
+    calls = [served.call("Split", pb.SplitRequest(key=b"/secret/", target=BASE))]
+    refusal = moves.refused("a split here would move keys of other shards")
+    monkeypatch.setattr("proxy.services.moves.part_from", Mock(side_effect=refusal))
+    calls.append(served.call("Split", pb.SplitRequest(key=b"/secret/", target=BASE)))
+    error = SHARD_UNKNOWN.error(shard=BASE)
+    assert [call.status for call in calls] == 2 * [(error.code, error.text)]
+    assert served.node.take() == []
 
 
 def test_a_move_is_cancelled_by_its_number(served: Placed) -> None:
