@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 
 from proxy.http.http2 import frames
 from proxy.http.http2.frames import ConnectionFault, ErrorCode, PartialBlock, StreamFault
@@ -130,7 +129,9 @@ class Ends(Outbound):
     def _cancel_some(self) -> None:
         self._rest = b""
         self._block = self.held_back = None
-        for stream in list(islice(self.streams.values(), _TOGETHER)):
+        some = [self.streams.popitem() for _ in range(min(len(self.streams), _TOGETHER))]
+        self.streams.update(reversed(some))  # only ``popitem`` never passes again over those that went
+        for _, stream in reversed(some):
             self.forget(stream, reset_by_us=None)
             stream.cancelled(ErrorCode.CANCEL)
         if self.streams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from cluster.errors import CONTEXT_CANCELED, CONTEXT_DEADLINE_EXCEEDED, ErrorKin
 from proxy.grpc.kinds import ASKED_BYTES
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
+from proxy.http.http2.stream import Stream
 from proxy.http.memory import STREAM_BYTES, Memory
 from proxy.listener.connection import ClientConnection
 from proxy.routing.waiting import why_ended
@@ -154,6 +156,22 @@ def test_very_many_calls_of_a_connection_that_ends_end_in_turns(how: str) -> Non
             call.send(b"nobody reads it")
         assert f.DATA not in [frame.kind for frame in talk.take()]
     assert heard == [(100, 150), (200, 50), (250, 0)]
+
+
+def test_the_last_of_very_many_calls_end_as_fast_as_the_first() -> None:
+    """Each turn passed over all that had ended: the last of 100,000 took three times as long."""
+    talk = Talk()
+    talk.headers(1, path="/a.B/Bidi")
+    [call] = talk.server.streams.values()
+    talk.server.streams.update(
+        (number, Stream(talk.server, number, call.headers)) for number in range(100_000))
+    turns = []
+    while talk.server.streams:
+        began = time.thread_time()
+        talk.server.lost()
+        turns.append(time.thread_time() - began)
+    assert len(turns) == 1000
+    assert min(turns[-50:]) < 2 * min(turns[:50])
 
 
 def test_a_stream_that_asks_on_and_takes_no_answer_is_reset() -> None:
