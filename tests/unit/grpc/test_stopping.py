@@ -153,6 +153,22 @@ def test_stopping_cuts_off_what_outlasts_the_grace(service: Service) -> None:
         assert service.parked[0].closed
 
 
+def opening(count: int) -> bytes:
+    """What a client says that opens so many calls."""
+    encoder, fields = hpack.Encoder(), list((REQUEST | {":path": "/a.B/Bidi"}).items())
+    return PREFACE + f.settings_frame({}) + b"".join(
+        f.header_frames(2 * number + 1, encoder.encode(fields), False) for number in range(count))
+
+
+def test_very_many_calls_of_a_client_that_breaks_a_rule_and_stays_end_before_it_goes() -> None:
+    stream, registry = Echo(), Registry()
+    registry.stream("/a.B/Bidi", stream)
+    with serving(registry) as running, connected(running) as sock:
+        sock.sendall(opening(1000) + f.goaway(0, 0) + f.frame(f.PING, 0, 0, b""))
+        wait_for(lambda: stream.log.count("cancelled") == 1000 and not running.server.memory.used)
+        assert len(running.server._connections) == 1
+
+
 def test_a_stop_waits_until_all_calls_of_a_lost_connection_have_ended() -> None:
     class Stops(Echo):
         """The server is told to stop as the first of them ends."""
@@ -163,14 +179,12 @@ def test_a_stop_waits_until_all_calls_of_a_lost_connection_have_ended() -> None:
                 asyncio.ensure_future(running.server.stop(0)).add_done_callback(
                     lambda stopped: ended.append((self.log.count("cancelled"), running.server.memory.used)))
 
-    count, ended, stream, encoder = 1000, list[tuple[int, int]](), Stops(), hpack.Encoder()
+    count, ended, stream = 1000, list[tuple[int, int]](), Stops()
     registry = Registry()
     registry.stream("/a.B/Bidi", stream)
     with serving(registry) as running:
         with connected(running) as sock:
-            fields = list((REQUEST | {":path": "/a.B/Bidi"}).items())
-            sock.sendall(PREFACE + f.settings_frame({}) + b"".join(
-                f.header_frames(2 * number + 1, encoder.encode(fields), False) for number in range(count)))
+            sock.sendall(opening(count))
             wait_for(lambda: len(stream.log) == count)
         wait_for(lambda: len(ended) == 1)
     assert ended == [(count, 0)]
