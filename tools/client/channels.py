@@ -16,7 +16,7 @@ from muster_client.wire import engine
 from muster_client.wire.connections import Connection, Connections
 from muster_client.wire.endpoints import Endpoint, Limits
 
-from tools.client.diagnose import Target, explain_all, host_port, port_of
+from tools.client.diagnose import UNKNOWN, Target, explain_all, host_port, port_of
 from tools.client.files import Files, Tls
 
 LOOK_S = 0.2
@@ -64,6 +64,7 @@ class Config:
         """Where an endpoint is; its scheme decides about TLS, then the other flags."""
         endpoint = endpoint.strip()
         scheme, separator, address = endpoint.partition("://")
+        scheme = scheme.lower()
         if not separator:
             scheme, address = "", endpoint
             if endpoint.startswith(("unix:", "unixs:")):  # gRPC's form of a path
@@ -74,6 +75,8 @@ class Config:
             tls = scheme == "https"
         elif scheme == "unixs":
             tls = True
+        elif separator and scheme != "unix":
+            address = f"{scheme}{UNKNOWN}"
         files = Tls(self.cert, self.key, self.cacert, self.skip_verify) if tls else None
         return Target(endpoint, address.strip(), scheme in ("unix", "unixs"), files)
 

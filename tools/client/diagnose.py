@@ -21,6 +21,7 @@ _FRAME_HEADER_BYTES = 9
 _SETTINGS = 4
 _ZMTP_BYTE = 0xFF  # a ZeroMQ connection begins with it
 _TLS_ALERT = b"\x15\x03"
+UNKNOWN = "://"  # ends the address of another scheme, which has no port: no mistyped https goes in clear
 REACHABLE = "takes connections, but was not reached in time"
 _ENDS = "ends connections without a word"
 _ENDS_AT_ONCE = "ends connections at once"
@@ -116,6 +117,8 @@ def connect(target: Target, timeout_s: float) -> socket.socket:
             connection.close()
             raise
         return connection
+    if target.address.endswith(UNKNOWN):
+        raise OSError("its scheme is none of http, https, unix, unixs")
     host, port = host_port(target.address)
     if port_of(port) is None and port.isascii() and port.isdigit():
         raise OSError(f"address {port}: invalid port")  # getaddrinfo would take a part of it

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tools.client.channels import Config, Waiting
+from tools.client.channels import Channels, Config, Waiting
 from tools.client.diagnose import REACHABLE, Target, explain, explain_all
 from tools.client.files import Tls
 from tools.musterctl.client import session
@@ -252,6 +252,9 @@ def test_tls_to_a_port_without_it() -> None:
         ("unix:///run/s", {"skip_verify": True}, "/run/s", True, True),
         ("unix:///run/s", {}, "/run/s", True, False),
         ("unixs:///run/s", {}, "/run/s", True, True),
+        ("HTTPS://h:1", {}, "h:1", False, True),
+        ("Http://h:1", {"cacert": "ca"}, "h:1", False, False),
+        ("UNIXS:///run/s", {}, "/run/s", True, True),
     ],
 )
 def test_an_endpoints_scheme_decides_about_tls_then_the_flags(
@@ -263,6 +266,23 @@ def test_an_endpoints_scheme_decides_about_tls_then_the_flags(
     assert (target.name, target.address, target.unix, target.tls is not None) == (
         endpoint, address, unix, tls,
     )
+
+
+@pytest.mark.parametrize("scheme", ["htps", "tcp", "etcd", ""])
+def test_an_endpoint_of_another_scheme_is_not_asked_in_clear(scheme: str) -> None:
+    """A mistyped https sent names and passwords in clear."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = Config((), user="root", password="secret", dial_timeout_ms=100)
+        endpoint = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+        channels = Channels(config, [endpoint])
+        try:
+            assert channels.first(time.monotonic() + 0.2) is None
+        finally:
+            channels.close()
+        assert explain(config.target(endpoint), _LIMIT_S) == "its scheme is none of http, https, unix, unixs"
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def test_an_endpoint_behind_a_comma_and_a_space_has_its_scheme() -> None:
