@@ -30,8 +30,8 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("growth", E, "advise", "advise: say when a shard or a move would help; auto: also do it; off",
              choices=("off", "advise", "auto")),
         Flag("growth-bounds", S, "", "bounds of growth: name=value,..."),
-        Flag("fronts", Kind.COUNT, "auto", 'front processes that share the client port; 0: node 0 serves '
-             'clients itself; "auto": one for every four CPUs'),
+        Flag("fronts", Kind.COUNT, "auto", 'front processes sharing the client port, at most 64; 0: node '
+             '0 serves clients; "auto": one per four CPUs'),
         Flag("console", B, "false", "serve a web console of the cluster from this host (muster[console])"),
         Flag("console-listen", S, "http://127.0.0.1:8378", "its URL"),
         Flag("cpus", S, "auto", 'CPUs to pin nodes and fronts to: "auto" (one each, if enough are free '

@@ -39,6 +39,7 @@ DEFAULT_QUOTA_BYTES = 2 * 1024**3
 DEFAULT_PROGRESS_INTERVAL_MS = 600_000
 CPUS_PER_FRONT = 4  # a front takes some 165,000 puts a second on a CPU of its own, a leader some 100,000
 MAX_SHARDS = 64
+MAX_FRONTS = 64
 
 InitialCluster = tuple[tuple[str, tuple[str, ...]], ...]  # (name, peer URLs) in the order given
 
@@ -358,9 +359,11 @@ def front_count(wanted: int, hosts: int = 1) -> int:
     On few CPUs a front only adds messages and wake-ups (docs/benchmarks.md), so node 0 serves clients itself.
     On many the fronts saturate before the nodes: one for every CPUS_PER_FRONT.
     """
-    if wanted != AUTO:
-        return wanted
-    return usable_cpus() // max(1, hosts) // CPUS_PER_FRONT
+    if wanted == AUTO:
+        return min(MAX_FRONTS, usable_cpus() // max(1, hosts) // CPUS_PER_FRONT)
+    if wanted > MAX_FRONTS:
+        raise ConfigError(f"--fronts={wanted} is not supported: at most {MAX_FRONTS}")
+    return wanted
 
 
 def gate(config: ServerConfig, name: str) -> bool:
