@@ -26,7 +26,7 @@ from tests.cluster.members.hosts import Hosts
 from tests.unit.zmtp.test_own_user import AS_ROOT, NOBODY, OTHER
 from tools.muster.host.identity.joining import QUESTION, ask
 from tools.muster.machine.zmtp import own_user
-from tools.muster.machine.zmtp.asking import asked_in_clear
+from tools.muster.machine.zmtp.asking import Untrusted, asked_in_clear
 from tools.muster.machine.zmtp.codec import GREETING, frame_head, ready
 
 SHARDS = 2
@@ -192,7 +192,8 @@ def test_a_lone_host_listens_at_all_addresses_and_takes_no_peer_beyond_its_user(
         for address in other_addresses():
             with urllib.request.urlopen(f"http://{address}:{port}/members", timeout=20) as answer:
                 assert b'"name":"h0"' in answer.read()
-            assert asked_in_clear(address, int(port), QUESTION, 20.0) == b""
+            with pytest.raises(Untrusted):
+                asked_in_clear(address, int(port), QUESTION, 20.0)
             until(lambda: own_user.BEYOND in hosts.log(0))
         assert asked_in_clear("127.0.0.1", int(port), QUESTION, 20.0)[:1] == QUESTION
         assert adds() == errors.TAKES_NO_PEER.text

@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,11 +23,11 @@ from zmq.utils import z85
 import tools.muster.machine.zmtp.router
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router, hint_of
-from tools.muster.machine.zmtp.asking import asked_with_keys
+from tools.muster.machine.zmtp.asking import Untrusted, asked_in_clear, asked_with_keys
 from tools.muster.machine.zmtp.codec import COMMAND, LONG, Broken, Decoder, frame_head, greeting
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
-from tools.muster.machine.zmtp.hints import NO_KEY
+from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY
 
 
 def pair(*others: bytes) -> CurveKeys:
@@ -228,7 +229,25 @@ def test_while_keys_change_a_dealer_finds_the_one_that_a_router_serves_with() ->
         told = await asyncio.to_thread(
             asked_with_keys, "127.0.0.1", world.port, CurveKeys(*new, others=[old.public]), b"heard?", 20.0)
         assert told == b"heard?"
-        assert await asyncio.to_thread(asked_with_keys, "127.0.0.1", world.port, pair(), b"h", 20.0) == b""
+        with pytest.raises(Untrusted, match=NO_KEY):
+            await asyncio.to_thread(asked_with_keys, "127.0.0.1", world.port, pair(), b"h", 20.0)
+
+    run(scenario)
+
+
+def test_a_question_that_is_refused_tells_why() -> None:
+    """A host that was to join was told of the same as of dead hosts."""
+
+    async def scenario(world: World) -> None:
+        router = world.router()
+        for ask, reason in (
+            (partial(asked_with_keys, keys=pair()), NO_KEY),
+            (asked_in_clear, "it wants security mechanism CURVE, and there is no peer key here"),
+        ):
+            with pytest.raises(Untrusted, match=reason):
+                await asyncio.to_thread(ask, "127.0.0.1", world.port, question=b"h", limit_s=20.0)
+        router.close()
+        assert await asyncio.to_thread(asked_in_clear, "127.0.0.1", world.port, b"h", 20.0) == b""
 
     run(scenario)
 
@@ -422,7 +441,8 @@ def test_a_clear_decoder_is_unchanged() -> None:
 def test_a_stolen_connection_of_ours_does_not_hang_on_a_silent_host() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        assert asked_with_keys("127.0.0.1", port, pair(pair().public, pair().public), b"?", 0.2) == b""
+        with pytest.raises(Untrusted, match=NO_ANSWER):
+            asked_with_keys("127.0.0.1", port, pair(pair().public, pair().public), b"?", 0.2)
         silent.setblocking(False)
         silent.accept()[0].close()
         with pytest.raises(BlockingIOError):  # the limit was over with the first key

@@ -21,7 +21,7 @@ from cluster.settings import PeerTls
 from tests.authority import Authority
 from tests.unit.zmtp.test_sockets import free_port, until
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router, hint_of, own_user
-from tools.muster.machine.zmtp.asking import NotOwn, asked_in_clear
+from tools.muster.machine.zmtp.asking import NotOwn, Untrusted, asked_in_clear
 from tools.muster.machine.zmtp.codec import GREETING, ready
 from tools.muster.machine.zmtp.port import bound
 from tools.muster.machine.zmtp.tls import PeerCredentials
@@ -447,8 +447,8 @@ def test_an_answer_of_one_that_is_gone_is_none(monkeypatch: pytest.MonkeyPatch) 
 
     async def scenario(world: World) -> None:
         monkeypatch.setattr(own_user, "foreign", lambda sock: own_user.GONE)
-        assert await asyncio.to_thread(
-            asked_in_clear, "127.0.0.1", world.port, b"heard?", 20.0, "", True) == b""
+        with pytest.raises(Untrusted, match="does not answer"):
+            await asyncio.to_thread(asked_in_clear, "127.0.0.1", world.port, b"heard?", 20.0, "", True)
 
     run(scenario, own=False)
 

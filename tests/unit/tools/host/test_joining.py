@@ -92,7 +92,9 @@ def test_another_users_process_is_no_answer_until_the_time_is_over(monkeypatch: 
             return QUESTION + json.dumps(told).encode()
 
         monkeypatch.setattr(joining, "asked_in_clear", answered)
-        assert join(initial, "h1", "", None, lambda url: url, own_user=True)[2] == 2
+        said: list[str] = []
+        assert join(initial, "h1", "", None, lambda url: url, own_user=True, tell=said.append)[2] == 2
+        assert ["need the same --peer-key-file" in line for line in said] == [True], "at once, and once"
         asked.clear()
         monkeypatch.setattr(joining, "_AGAIN_S", 0.0)
         with pytest.raises(ConfigError, match="need the same --peer-key-file"):

@@ -38,7 +38,7 @@ InitialCluster = Sequence[tuple[str, tuple[str, ...]]]
 
 
 class NoMember(ConfigError):
-    """Another user's processes are where members should be, or TLS refuses them or this host."""
+    """What listens where members should be is none, or refuses this host."""
 
 
 def ask(
@@ -107,7 +107,7 @@ def join(
     local: str = "", own_user: bool = False, tell: Callable[[str], None] = untold,
 ) -> tuple[Running, tuple[Peer, ...], int]:
     """The running cluster, its hosts with the flags' names, and this host's ID. ConfigError. ``tell`` hears
-    how the flags and the cluster differ, as soon as they do."""
+    how the flags and the cluster differ, as soon as they do, and why no member has answered yet."""
 
     def ask_at(addresses: Iterable[tuple[str, int]]) -> Running | None:
         return ask(addresses, key_file, tls, local=local, own_user=own_user)
@@ -125,6 +125,8 @@ def join(
         try:
             running = ask_at(others)
         except NoMember as e:  # like no answer: a member may answer yet
+            if no_member is None:
+                tell(f"cannot fetch cluster info from peer urls, asking again: {e}")
             running, no_member = None, e
         if running is None:
             if time.monotonic() < deadline and any(_listens(*address) for address in others):

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from functools import partial
 
 from tools.muster.machine.zmtp import own_user as owners
-from tools.muster.machine.zmtp.codec import Broken, Decoder, frame_head
+from tools.muster.machine.zmtp.codec import REMOTE, Broken, Decoder, frame_head
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 from tools.muster.machine.zmtp.curve.mechanism import CurveDecoder
+from tools.muster.machine.zmtp.hints import NO_ANSWER, NO_KEY
 
 _READ_BYTES = 65_536
 
@@ -24,7 +25,7 @@ class NotOwn(Exception):
 
 
 class Untrusted(Exception):
-    """TLS refuses what listens there, or is refused by it: why, in Go's words."""
+    """What listens there is no peer of this host, or refuses it: why; of TLS in Go's words."""
 
 
 def asked(sock: socket.socket, question: bytes, deadline: float, decoder: Decoder | None = None) -> bytes:
@@ -56,14 +57,13 @@ def asked_in_clear(
     decoder: Callable[[], Decoder] = _in_clear,
 ) -> bytes:
     """By TCP, or a Unix socket where ``host`` is a path and the port 0. ``local``, ``own_user``: as of
-    ``LinkOptions``. NotOwn."""
+    ``LinkOptions``. b"": nobody listens. NotOwn, Untrusted."""
     deadline = time.monotonic() + limit_s
     try:
-        ends = [(socket.AF_UNIX, host)] if not port else [
-            (family, str(address[0]))
-            for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        ends = _ends(host, port)
     except (OSError, ValueError):
         return b""
+    trouble = ""
     for family, end in ends:
         near = own_user and port != 0 and owners.is_near(end)
         path = owners.path_of(end, port) if near else ""
@@ -72,6 +72,7 @@ def asked_in_clear(
             checks = near and kind != socket.AF_UNIX
             try:
                 with _connected(kind, address, port, deadline, local) as sock:
+                    trouble = NO_ANSWER
                     found = asked(sock, question, deadline, decoder())
                     if found and checks and (reason := owners.foreign(sock)):
                         if owners.NOT_OWN in reason:
@@ -79,10 +80,22 @@ def asked_in_clear(
                         continue
                 if found:
                     return found
-            except (OSError, ValueError, OverflowError, Broken) as e:
-                if owners.NOT_OWN in str(e):
-                    raise NotOwn(str(e)) from None
+            except Broken as e:
+                trouble = str(e)
+                if owners.NOT_OWN in trouble:
+                    raise NotOwn(trouble) from None
+            except (OSError, ValueError, OverflowError):
+                pass
+    if trouble:
+        raise Untrusted(trouble)
     return b""
+
+
+def _ends(host: str, port: int) -> list[tuple[int, str]]:
+    """OSError, ValueError."""
+    return [(socket.AF_UNIX, host)] if not port else [
+        (family, str(address[0]))
+        for family, _, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
 def asked_with_keys(
@@ -91,11 +104,17 @@ def asked_with_keys(
     """As :func:`asked_in_clear`, of holders of a key file. They may serve with any of its keys: the limit is
     for all."""
     deadline = time.monotonic() + limit_s
+    trouble = ""
     for key in keys.all:
         left_s = deadline - time.monotonic()
         decoder = partial(CurveDecoder, b"DEALER", keys, key)
-        if left_s > 0 and (found := asked_in_clear(host, port, question, left_s, local, decoder=decoder)):
-            return found
+        try:
+            if left_s > 0 and (found := asked_in_clear(host, port, question, left_s, local, decoder=decoder)):
+                return found
+        except Untrusted as e:
+            trouble = NO_KEY if str(e).startswith(REMOTE) else str(e)
+    if trouble:
+        raise Untrusted(trouble)
     return b""
 
 

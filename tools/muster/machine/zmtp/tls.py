@@ -358,6 +358,6 @@ def asked_by_tls(
         if e.reason and not isinstance(e, ssl.SSLEOFError):  # else it has just closed
             raise Untrusted(words(e)) from None
     except (OSError, ValueError, Broken) as e:
-        if str(e).startswith(REMOTE):
+        if isinstance(e, Broken) or str(e).startswith(REMOTE):
             raise Untrusted(str(e)) from None
     return b""
