@@ -1,5 +1,5 @@
 """``python -m tools.musterctl``."""
 
-from tools.musterctl.cli import main
+from tools.entry import musterctl
 
-main()
+musterctl()
