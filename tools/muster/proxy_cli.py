@@ -142,8 +142,8 @@ class Files:
         return f"{'https' if self.cacert or self.cert else 'http'}://{endpoint}"
 
     def context(self, endpoint: str) -> ssl.SSLContext | None:
-        """For a request by HTTP. ConfigError."""
-        if not self.url(endpoint).startswith("https:"):
+        """For a request by HTTP. ValueError, ConfigError."""
+        if urlsplit(self.url(endpoint)).scheme != "https":
             return None
         try:
             made = trusting(self.cacert)
@@ -186,6 +186,7 @@ def run(args: list[str]) -> int:
     if by_endpoints == by_list:
         raise ConfigError(
             "give either --endpoints or --initial-cluster a value, so that the members can be found")
+    _check(given["endpoints"], files)
     settings = config.build(_server_values(given))
     if by_list and not settings.shards_set:
         raise ConfigError(
@@ -224,6 +225,16 @@ def run(args: list[str]) -> int:
         return code
     finally:
         lock.release()
+
+
+def _check(endpoints: Sequence[str], files: Files) -> None:
+    """ConfigError: one of them can never answer."""
+    for endpoint in endpoints:
+        with contextlib.suppress(ValueError):
+            at = urlsplit(files.url(endpoint))
+            if at.scheme in ("http", "https") and at.port != 0:
+                continue
+        raise ConfigError(f"--endpoints: {endpoint} is no endpoint such as http://10.0.0.1:2379")
 
 
 class Members:

@@ -140,6 +140,19 @@ def test_an_endpoint_that_is_no_url_is_one_that_does_not_answer(
         proxy_cli.members_of([endpoint])
 
 
+@pytest.mark.parametrize("endpoint", ["foo:bar", "h:99999", "http://[::1", "htps://h:1", "unix:///run/s", "://h:1"])
+def test_an_endpoint_that_can_never_answer_ends_a_proxy_at_once(endpoint: str, tmp_path: Path) -> None:
+    """It was asked for 30 s, and of an unknown scheme in clear."""
+    with pytest.raises(ConfigError, match=r"^--endpoints: .* is no endpoint such as http://10\.0\.0\.1:2379$"):
+        proxy_cli.run([f"--endpoints=h:1,{endpoint}", f"--data-dir={tmp_path}", "--log-outputs=/dev/null"])
+
+
+@pytest.mark.parametrize(("endpoint", "secure"), [("HTTPS://h:1", True), ("Http://h:1", False)])
+def test_capitals_of_a_scheme_are_small_letters(endpoint: str, secure: bool) -> None:
+    """Such https was asked in clear."""
+    assert (proxy_cli.NO_FILES.dialled(endpoint).tls is not None) is secure
+
+
 def test_an_answer_that_is_no_list_of_members_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxy_cli, "ASK_LIMIT_S", 0.0)
     with members_served(lambda *_: b"\xff") as port, pytest.raises(ConfigError, match=r"^no member answered"):
