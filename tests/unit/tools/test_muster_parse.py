@@ -184,7 +184,7 @@ def test_accepted_hosts_are_as_they_stand(text: str, names: tuple[str, ...], tmp
     assert in_file(tmp_path, f'host-whitelist: "{text}"')["host-whitelist"] == in_file_too
 
 
-@pytest.mark.parametrize("name", ["cors", "v2-deprecation"])
+@pytest.mark.parametrize("name", ["cors", "discovery-fallback", "proxy", "v2-deprecation"])
 def test_an_empty_value_in_a_file_is_the_default_where_the_command_line_takes_none(
     name: str, tmp_path: Path
 ) -> None:

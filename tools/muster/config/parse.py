@@ -37,7 +37,8 @@ _EMPTY_IS_DEFAULT = (
 )
 # and an error elsewhere, or no host, as at etcd
 _EMPTY_IN_FILE_IS_DEFAULT = (
-    "cors", "host-whitelist", "initial-cluster-state", "log-outputs", "v2-deprecation")
+    "cors", "discovery-fallback", "host-whitelist", "initial-cluster-state", "log-outputs", "proxy",
+    "v2-deprecation")
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
     "logger": 'unknown logger option "{}"; possible: zap',
