@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
-from muster_client.wire.endpoints import trusting
+from muster_client.wire.endpoints import Tls
 
 from bench.client.connection import Connection
 from bench.client.errors import RpcError
@@ -46,15 +46,12 @@ def tls_context(*, cacert: str = "", cert: str = "", key: str = "", insecure_ski
                 ) -> ssl.SSLContext:
     """A context by etcd's flags of these names, with the machine's certificate authorities by default.
 
-    OSError for unusable files.
+    OSError names a file that cannot be used.
     """
-    context = trusting(cacert)
+    context = Tls(cacert, cert, (key or cert) if cert else "").context()
     if insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    if cert:
-        context.load_cert_chain(cert, key or None, password="")
-    context.set_alpn_protocols(["h2"])
     return context
 
 
@@ -152,8 +149,6 @@ class Client:
                 endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata, on_lost=self._lost,
                 tls=self.tls if endpoint.secure else None,
             )
-        except ssl.SSLError:
-            raise
         except TimeoutError:
             raise TimeoutError(f"{endpoint}: no connection within {timeout_s:g} s") from None
         except OSError as error:

@@ -113,7 +113,7 @@ def _server(args: list[str]) -> int:
             from tools.muster import console
 
             console.require()
-            console.listen_of(values["console-listen"], "", "")
+            console.listen_of(values["console-listen"], "", "", "--console-listen")
     except UsageError as e:
         from tools.muster.flag_docs import SERVER_USAGE
 

@@ -177,17 +177,17 @@ def _listening(values: Values) -> Listening | None:
         raise ConfigError(str(error)) from None
 
 
-def listen_of(text: str, cert: str, key: str) -> tuple[str, str, int]:
-    """Scheme, name and port of ``--listen``. ConfigError."""
+def listen_of(text: str, cert: str, key: str, flag: str = "--listen") -> tuple[str, str, int]:
+    """Scheme, name and port of the flag. ConfigError."""
     try:
         url = urlsplit(text)
         host, port = url.hostname, url.port
     except ValueError:
-        raise ConfigError(f"--listen {text} is no URL") from None
+        raise ConfigError(f"{flag} {text} is no URL") from None
     if url.scheme not in ("http", "https") or not host or port is None or url.path.strip("/"):
-        raise ConfigError(f"--listen {text} is no URL such as http://127.0.0.1:8378")
+        raise ConfigError(f"{flag} {text} is no URL such as http://127.0.0.1:8378")
     if (url.scheme == "https") != bool(cert) or bool(cert) != bool(key):
-        raise ConfigError("--listen https:// goes with --cert-file and --key-file")
+        raise ConfigError(f"{flag} https:// goes with --cert-file and --key-file")
     return url.scheme, host, port
 
 

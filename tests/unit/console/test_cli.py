@@ -40,6 +40,12 @@ def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], flags: lis
     assert said.count("\n") == 1
 
 
+def test_a_hosts_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for url in ("x", "http://[::1", "https://127.0.0.1:1"):
+        assert run(["--console", f"--console-listen={url}"]) == 1
+        assert f"error verifying flags, --console-listen {url.partition('127')[0]}" in capsys.readouterr().err
+
+
 def test_a_taken_port_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(app, "asgi", None)  # a process can build it once
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -17,7 +18,7 @@ from muster_client import Tls
 from muster_client.v2 import http as library_v2
 from muster_client.wire.endpoints import trusting
 
-from bench.client import tls_context
+from bench.client import Client, parse_endpoint, tls_context
 from cluster.pb import rpc_pb2
 from cluster.settings import PeerTls
 from cluster.settings import Tls as ServerTls
@@ -156,6 +157,20 @@ def test_a_proxy_takes_no_common_name_for_a_members(
         endpoint = f"https://localhost:{running.port}"
         found = proxy_cli.members_of([endpoint], proxy_cli.Files(cacert=str(tmp_path / "ca.pem")))
         assert found[0] == 7
+
+
+def test_what_the_load_tool_cannot_use_is_named(tmp_path: Path) -> None:
+    """It told of "No such file or directory" alone, and of a wrong version number."""
+    no_cert = tmp_path / "cert"
+    no_cert.write_text("none")
+    with pytest.raises(OSError, match="/none"):
+        tls_context(cacert="/none")
+    with pytest.raises(OSError, match=str(no_cert)):
+        tls_context(cert=str(no_cert))
+    with serving(Registry()) as clear:
+        endpoint = f"127.0.0.1:{clear.port}"
+        with pytest.raises(ssl.SSLError, match=f"{endpoint}: "):
+            asyncio.run(Client.open([parse_endpoint(f"https://{endpoint}")]))
 
 
 def test_no_client_has_the_default_context() -> None:

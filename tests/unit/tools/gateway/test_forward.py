@@ -126,6 +126,10 @@ def test_a_command_line_that_cannot_be_is_refused() -> None:
                  "--endpoints="):  # fmt: skip
         with pytest.raises(ConfigError):
             cli.run(["start", word])
+    for endpoint, wrong in (("a", "address a: missing port in address"), ("a:x", "address x: invalid port"),
+                            ("http://a:65536/", "address 65536: invalid port")):  # fmt: skip
+        with pytest.raises(ConfigError, match=f"^{wrong}$"):
+            cli.run(["start", f"--endpoints={endpoint}"])
 
 
 @pytest.mark.parametrize(("listens", "endpoint"), [
