@@ -14,6 +14,7 @@ from cluster.machine import Tracer
 from proxy.grpc.registry import Registry
 from proxy.grpc.timed_calls import Ended
 from proxy.http.requests import TEXT, HttpHandler, HttpRequest, not_found
+from proxy.shared.cors import cors_fields
 from proxy.shared.warnings import Warnings
 
 _BROKEN = re.compile("%(?![0-9A-Fa-f]{2})")
@@ -87,13 +88,7 @@ class FilteredRegistry(Registry):
         return address is None or address[1] not in self._hosts
 
     def _cors_fields(self, headers: dict[str, str]) -> list[tuple[str, str]]:
-        origin = headers.get("origin", "")
-        allowed = "*" if "*" in self._cors else origin if origin in self._cors else ""
-        return [
-            ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE"),
-            ("Access-Control-Allow-Origin", allowed),
-            ("Access-Control-Allow-Headers", "accept, content-type, authorization"),
-        ] if allowed else []
+        return cors_fields(self._cors, headers.get("origin", ""))
 
     def _filter(self, request: HttpRequest, handler: HttpHandler) -> None:
         if self._read_only and request.method != "GET":

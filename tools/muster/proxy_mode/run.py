@@ -59,7 +59,8 @@ def _serve(config: ServerConfig, members: Members, log: Logger) -> int:
 def _awaited(config: ServerConfig, members: Members) -> Running:
     """The first member's answer; clients are refused meanwhile. As at etcd the service has started: what
     comes after it in systemd's order may be the members."""
-    with refusing((*config.listen_client, *config.listen_http), config.values["proxy"] == "readonly"):
+    urls, values = (*config.listen_client, *config.listen_http), config.values
+    with refusing(urls, values["proxy"] == "readonly", values["cors"]):
         notify("READY=1")
         return members.first()
 

@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 import h11
 
+from proxy.shared.cors import cors_fields
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 from tools.muster.config.urls import Url
 from tools.muster.host.ports import client_address
@@ -29,8 +30,9 @@ _BAD = (
 
 
 class _Refusals:
-    def __init__(self, read_only: bool) -> None:
+    def __init__(self, read_only: bool, cors: Sequence[str]) -> None:
         self._read_only = read_only
+        self._cors = cors
         self._listeners: list[asyncio.Server] = []
         self._open: set[asyncio.Task[None] | None] = set()
 
@@ -81,9 +83,13 @@ class _Refusals:
             from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
             status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
+        origin = next((value.decode("latin-1") for name, value in request.headers if name == b"origin"), "")
+        cors = cors_fields(self._cors, origin)
         if self._read_only and request.method != b"GET":
-            status, kind, body = 501, "", b""
-        fields = [("Date", formatdate(usegmt=True)), *([("Content-Type", kind)] if kind else []),
+            status, kind, body, cors = 501, "", b"", []
+        elif request.method == b"OPTIONS":
+            status, kind, body = 200, "", b""
+        fields = [*cors, ("Date", formatdate(usegmt=True)), *([("Content-Type", kind)] if kind else []),
                   ("Content-Length", str(len(body))), ("Connection", "close")]
         events: list[h11.Event] = [
             h11.Response(status_code=status, headers=fields, reason=HTTPStatus(status).phrase.encode())]
@@ -113,10 +119,10 @@ async def _read(reader: asyncio.StreamReader, connection: h11.Connection) -> h11
 
 
 @contextlib.contextmanager
-def refusing(urls: Sequence[Url], read_only: bool) -> Iterator[None]:
+def refusing(urls: Sequence[Url], read_only: bool, cors: Sequence[str] = ()) -> Iterator[None]:
     """Refuse requests at these URLs meanwhile, https ones without an answer. A port that cannot be bound is
-    left out: the fronts will report it."""
-    refusals, loop = _Refusals(read_only), asyncio.new_event_loop()
+    left out: the fronts will report it. ``cors``: origins of web pages that may read the answers."""
+    refusals, loop = _Refusals(read_only, cors), asyncio.new_event_loop()
     for url in urls:
         if url.scheme == "http":
             loop.run_until_complete(refusals.listen(client_address(url, urls), url.port))

@@ -404,6 +404,21 @@ def test_clients_are_told_that_no_member_is_known(read_only: bool, host: str) ->
         asked(port, "GET", "/version")
 
 
+@pytest.mark.parametrize("cors", [("*",), ("http://a",)])
+def test_a_web_page_reads_that_no_member_is_known(cors: tuple[str, ...]) -> None:
+    """Its browser took the answer without CORS fields for a refusal."""
+    (port,) = free_ports(1)
+    with refusing([parse_url(f"http://127.0.0.1:{port}")], False, cors):
+        for method, origin, code in (
+            ("OPTIONS", "http://a", 200), ("GET", "http://a", 503), ("PUT", "http://b", 503),
+        ):
+            with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
+                connection.request(method, "/v2/keys/a", headers={"Origin": origin})
+                answer = connection.getresponse()
+                allowed = "*" if "*" in cors else origin if origin in cors else None
+                assert (answer.status, answer.getheader("access-control-allow-origin")) == (code, allowed)
+
+
 def test_a_proxy_that_knows_no_member_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Members that systemd starts after it would never come."""
     (port,) = free_ports(1)
