@@ -21,7 +21,7 @@ from proxy.gateway.paths import BOTH_WAYS
 from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
 from proxy.listener.endpoints import register_http
-from proxy.listener.filter import FilteredRegistry, redirect, refused_read_only
+from proxy.listener.filter import FilteredRegistry, elsewhere, redirect, refused_read_only
 from proxy.listener.limits import limits_of, limits_of_metrics
 from proxy.listener.proxied import Proxied
 from proxy.listener.server import Server
@@ -158,6 +158,7 @@ class Front:
         settings = self.settings
         if settings.listen_metrics:
             registry = Registry()
+            registry.find_other = elsewhere
             register_http(registry, self.context, self.metrics, metrics_only=True)
             self.metrics_server = Server(registry, limits_of_metrics(self.server.limits))
             tls = None

@@ -64,10 +64,7 @@ class FilteredRegistry(Registry):
         plain = self.plain_path(path)
         if plain is None:
             return malformed
-        clean = canonical_path(plain) if plain.startswith("/") else plain
-        if clean != plain:
-            return lambda request: self._filter(request, lambda answered: redirect(answered, clean))
-        handler = super().find_http(plain) or not_found
+        handler = elsewhere(plain) or super().find_http(plain) or not_found
         return lambda request: self._filter(request, handler)
 
     def added(self, headers: dict[str, str]) -> list[tuple[str, str]] | None:
@@ -127,6 +124,12 @@ def decoded(path: str) -> str | None:
     if "%" in path and _BROKEN.search(path):
         return None
     return unquote_to_bytes(path.encode("latin-1", "replace")).decode("utf-8", "surrogateescape")
+
+
+def elsewhere(path: str) -> HttpHandler | None:
+    """Of a path that is not in its shortest form."""
+    clean = canonical_path(path) if path.startswith("/") else path
+    return None if clean == path else lambda request: redirect(request, clean)
 
 
 def redirect(request: HttpRequest, path: str) -> None:

@@ -214,6 +214,8 @@ def test_a_host_that_joins_answers_probes_from_the_start(tmp_path: Path) -> None
             await front.start()
             assert not front.server.addresses
             assert await status(metrics, "/metrics") == 200
+            for path, code in (("//metrics", 301), ("/a/../health", 301), ("/nope", 404)):
+                assert await status(metrics, path) == code, path
             assert await status(metrics, "/readyz/linearizable_read") == 503
             front._arrived()
             while front.context.joins:
