@@ -19,8 +19,9 @@ from tests.soaking import SOAK
 SEEDS = seeds(2, soak=25, first=4)
 QUIET = {"put": 3, "delete": 1, "range": 4, "serializable": 3, "txn": 1, "wide": 1, "hash": 2, "watch": 1,
          "compact": 3}
-# a shard that had keys is dropped once their past is compacted: where little is written, that takes long
-SOAK_S = {"grow_births_quiet": 30.0}
+# a shard that had keys is dropped once their past is compacted: where little is written, or much fails, that
+# takes long. Of the hard plan's 25 seeds none drops one in 14 s, and eight in 30
+SOAK_S = {"grow_births_quiet": 30.0, "grow_births_hard": 30.0}
 PLANS: dict[str, dict[str, Any]] = {
     "grow_births": {"shards": 2, "mix": COMPACTED},
     "grow_births_members": {"shards": 2, "mix": COMPACTED, "members": True, "member_chance": 0.03,
