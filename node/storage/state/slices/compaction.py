@@ -128,8 +128,8 @@ class Compaction:
                     removed += 1
                 if before[-1] != DELETE:
                     kv = versions.value()
-                    if before[-13:-5] >= at_flush:  # a later one goes with the write buffers that it is in
-                        self.removed_bytes += len(before) + len(kv)
+                    # one that came after the flush goes with the write buffers that it is in
+                    self.removed_bytes += (before[-13:-5] >= at_flush) * (len(before) + len(kv))
                     self._drop_attachment(batch, key, kv)
             if kind == DELETE and revision < self._target:
                 # It may have gone in a walk that a restart repeats. A row before it tells that it has not.
