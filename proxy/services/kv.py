@@ -206,7 +206,8 @@ def _compact(context: Context) -> Serve:
         if done:
             router.show_compaction(request.revision)
         if done and request.physical:
-            when_removed(router, waiting.calls(lambda asked, *_: answer(asked, status, body)), router.routes)
+            asks = waiting.calls(lambda asked, *_: answer(asked, status, body))
+            when_removed(router, asks, router.routes, lambda: context.stopping)
         else:
             answer(waiting, status, body)
 

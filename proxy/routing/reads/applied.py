@@ -27,10 +27,11 @@ def when_applied(router: Router, waiting: Waiting, shards: Collection[int], answ
     _Applied(router, waiting, shards, answer).index()
 
 
-def when_removed(router: Router, waiting: Waiting, shards: Collection[int]) -> None:
+def when_removed(router: Router, waiting: Waiting, shards: Collection[int],
+                 stopping: Callable[[], bool]) -> None:
     """The same once the nodes that reads go to have also removed what compactions made superfluous. They are
-    asked again for as long as the request may take."""
-    _Removed(router, waiting, shards, b"").index()
+    asked again for as long as the request may take, and this front is not ``stopping``."""
+    _Removed(router, waiting, shards, stopping).index()
 
 
 class _Applied:
@@ -88,6 +89,11 @@ class _Applied:
 
 
 class _Removed(_Applied):
+    def __init__(self, router: Router, waiting: Waiting, shards: Collection[int],
+                 stopping: Callable[[], bool]) -> None:
+        super().__init__(router, waiting, shards, b"")
+        self._stopping = stopping
+
     def _node(self, route: ShardRoute) -> Link | None:
         return route.replica
 
@@ -97,7 +103,7 @@ class _Removed(_Applied):
     def _again(self, ask: Callable[[], None]) -> bool:
         loop, waiting = self._router.loop, self._waiting
         now = loop.time()
-        if waiting.left or now - waiting.started > waiting.limit_s:
+        if waiting.left or self._stopping() or now - waiting.started > waiting.limit_s:
             return False
         pause_s = min(max((now - self._began) / 4, _AGAIN_S), _AGAIN_MOST_S)
         self._asked_at = now + pause_s

@@ -172,3 +172,16 @@ def test_a_shard_that_is_dropped_meanwhile_is_not_waited_for() -> None:
     del compacts.net.router.routes[1]
     compacts.later()
     assert compacts.call.status == (0, "")
+
+
+def test_a_stop_ends_the_wait() -> None:
+    """It had no answer: the questions went on behind the end of all links."""
+    compacts = Compacts()
+    compacts.done_at_the_sequencer()
+    compacts.indexed()
+    assert compacts.say(0, 0)
+    assert compacts.say(1, 1)
+    compacts.net.context.stop()
+    compacts.later()
+    assert compacts.say(1, 1)
+    assert compacts.call.status == (0, ""), "as etcd answers when it stops"
