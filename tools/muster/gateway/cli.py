@@ -177,7 +177,7 @@ def _why_not(endpoint: Endpoint, domain: str, ca: str) -> str:
 def _split(text: str) -> tuple[str, int]:
     """``host:port``, with or without a scheme."""
     host, colon, port = text.partition("://")[2 if "://" in text else 0].rstrip("/").rpartition(":")
-    if not colon or not port:
+    if not colon or not port or port.endswith("]"):
         raise ConfigError(f"address {text}: missing port in address")
     if not port.isdecimal() or int(port) > 65_535:
         raise ConfigError(f"address {port}: invalid port")

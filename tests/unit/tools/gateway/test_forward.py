@@ -127,7 +127,8 @@ def test_a_command_line_that_cannot_be_is_refused() -> None:
         with pytest.raises(ConfigError):
             cli.run(["start", word])
     for endpoint, wrong in (("a", "address a: missing port in address"), ("a:x", "address x: invalid port"),
-                            ("http://a:65536/", "address 65536: invalid port")):  # fmt: skip
+                            ("http://a:65536/", "address 65536: invalid port"),
+                            ("[::1]", r"address \[::1\]: missing port in address")):  # fmt: skip
         with pytest.raises(ConfigError, match=f"^{wrong}$"):
             cli.run(["start", f"--endpoints={endpoint}"])
 
