@@ -100,6 +100,8 @@ def test_endpoints() -> None:
         Endpoint("https://c:3/", "c", 3, tls=m.Tls()), Endpoint("unix:/run/m", path="/run/m"))
     assert parsed(["[::1]:1", "unixs:///run/m"], tls) == (
         Endpoint("[::1]:1", "::1", 1, tls=tls), Endpoint("unixs:///run/m", path="/run/m", tls=tls))
+    assert parsed("HTTPS://c:3,Unix:/x") == (  # they were names that no host has
+        Endpoint("HTTPS://c:3", "c", 3, tls=m.Tls()), Endpoint("Unix:/x", path="/x"))
     assert [one.authority for one in parsed("[::1]:1,b:2,unix:/x")] == ["[::1]:1", "b:2", "localhost"]
     for wrong in ("", ",", "host", "http://host"):
         with pytest.raises(ValueError, match="endpoint"):

@@ -49,6 +49,16 @@ def test_a_whole_answer() -> None:
                         ("POST /v2/keys/q?prevExist=true", form, "value=1+%26+%C3%A4&dir=false", ada)]
 
 
+def test_a_host_of_another_scheme_is_not_asked_in_clear() -> None:
+    """A mistyped https sent names and passwords in clear."""
+    with host(lambda asked: (200, NODE)) as (url, seen):
+        wrong = url.replace("http:", "htps:")
+        with pytest.raises(Unreachable, match="neither http nor https"):
+            Client(wrong, user="ada", password="b").get("/a")
+        assert seen == []
+        assert Client(f"{wrong},{url.replace('http:', 'HTTP:')}").set("/a", "1").node.value == "1"
+
+
 def test_a_ttl_that_hosts_take_for_one_in_the_past_is_refused() -> None:
     """Their nanoseconds wrap at 64 bits: the key was gone at once."""
     with host(lambda asked: (200, NODE)) as (url, seen):

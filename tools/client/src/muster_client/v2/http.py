@@ -92,6 +92,8 @@ async def asked(url: str, request: Request, tls: Tls, share_s: float) -> Answer:
     """The answer. OSError, h11.RemoteProtocolError. ``share_s``: until there is a connection, and for all of
     what can be tried again; a read that waits ends where the host stands still, too."""
     parts = urlsplit(url)
+    if parts.scheme not in ("http", "https"):  # a mistyped https is not asked in clear
+        raise OSError("its scheme is neither http nor https")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     async with asyncio.timeout(share_s) as limit:
         secure = await asyncio.to_thread(_context, tls) if parts.scheme == "https" else None

@@ -110,6 +110,7 @@ def _endpoint(name: str, tls: Tls | bool | None) -> Endpoint:
     given = tls if isinstance(tls, Tls) else Tls()
     secure = bool(tls)
     scheme, colon, rest = name.partition(":")
+    scheme = scheme.lower()
     if colon and scheme in ("unix", "unixs"):
         return Endpoint(name, path=rest.removeprefix("//"), tls=given if scheme == "unixs" else None)
     if colon and scheme in ("http", "https") and rest.startswith("//"):
