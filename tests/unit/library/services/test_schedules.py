@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -152,7 +153,7 @@ def test_runs_that_wait_for_the_clock_of_another_program_are_told_of(
     cron = Cron(client, "/c", 60.0, client, 10, False, "UTC", lambda: clock[-1])
     leadership: Any = SimpleNamespace(held=ops.key("l").present, token=1)
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    with pytest.raises(NotHeld):
+    with pytest.raises(NotHeld), caplog.at_level(logging.WARNING, "muster_client"):
         asyncio.run(cron._one(leadership))
     assert ["7200 s" in line and "/c/state" in line for line in caplog.messages] == [True] * warns
 
