@@ -181,6 +181,9 @@ class Call(Stream):
                 self.closed = True
                 del connection.streams[stream_id]
             return
+        if size - 5 > wire.MAX_SEND_BYTES:
+            self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large_to_send(size - 5))
+            return
         self.send(*parts)
         self.finish()
 

@@ -37,6 +37,7 @@ _MAX_TIMEOUT_S = 315_360_000.0  # ten years; "99999999H" is a client's way to sa
 _MAX_ENDINGS = 1024
 _MAX_MEMBERS = 64  # of a gzip file (RFC 1952 section 2.2): each copies what is behind it
 SMALL_BYTES = 64
+MAX_SEND_BYTES = 2**31 - 1  # of an answer (etcd: v3rpc/grpc.go, maxSendBytes)
 MAX_MESSAGE_CHARS = 1024  # of grpc-message, before it is percent-encoded
 
 _small: dict[int, Any] = {}
@@ -102,6 +103,10 @@ def split_messages(buffer: bytearray, limit: int) -> list[bytes]:
 
 def too_large(size: int, limit: int) -> str:
     return MESSAGE_TOO_LARGE.text.format(size=size, limit=limit)
+
+
+def too_large_to_send(size: int) -> str:
+    return f"grpc: trying to send message larger than max ({size} vs. {MAX_SEND_BYTES})"
 
 
 def decompress(message: bytes, limit: int, encoding: bytes) -> bytes:

@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 
+from proxy.grpc import wire
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
 from proxy.services.cluster import refused_at_learner
@@ -35,6 +36,20 @@ def test_a_broken_request_is_answered(talk: Talk, data: bytes, status: int, text
     assert talk.status(1) == (status, text)
     assert not talk.server.streams
     assert talk.server.buffered == 0
+
+
+def test_an_answer_above_the_limit_is_refused(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of 4 GiB has no length prefix: packing it ended the front."""
+    monkeypatch.setattr(wire, "MAX_SEND_BYTES", 60_000)
+    for stream in (1, 3):
+        talk.headers(stream, path="/a.B/Park")
+        talk.data(stream, message(b""))
+    fits, exceeds = talk.parked
+    fits.reply(b"v" * 60_000)
+    assert talk.answer(1)[1] == message(b"v" * 60_000)
+    exceeds.reply(b"v" * 60_000, b"v")
+    assert talk.status(3) == (8, "grpc: trying to send message larger than max (60001 vs. 60000)")
+    assert not talk.server.streams
 
 
 @pytest.mark.parametrize("split", [False, True])
