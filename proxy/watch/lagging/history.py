@@ -14,7 +14,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pacing.turns import Turns
 from cluster.placement import Placement
-from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Status
 from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
@@ -105,9 +105,11 @@ class History:
         return table.owners_since(key, range_end, revision)
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
+        if status == Status.PARTIAL:  # it goes on
+            return
         question: _Question = waiting.context
         question.open -= 1
-        if status == 0:
+        if status == Status.OK:
             next_revision, applied, _, count = HISTORY_ANSWER.unpack_from(body)
             question.next_revision = min(question.next_revision, next_revision)
             question.applied = min(question.applied, applied)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Status
 from node.serving import serve
 from node.storage import StateStore
 from tests.unit.node.serving.answering import serve_of
@@ -46,4 +46,26 @@ def test_a_range_whose_past_is_long_and_not_its_own_is_answered_in_parts(
         answers.append(count)
     assert answers == [0, 0, 0, 0, 0, 1]
     assert at == store.revision + 1
+    store.close()
+
+
+def test_a_revision_of_very_many_changes_is_answered_with_signs_of_life(tmp_path: Path) -> None:
+    """It is read as a whole. A front that heard nothing gave it up, and asked for it again for ever."""
+    store = StateStore.open(tmp_path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+    puts = [records.put(b"/idle/%05d" % i, 0, 1, b"", 0) for i in range(20_000)]
+    store.apply([(1, 1, records.txn(puts))])
+    said: list[tuple[int, bytes]] = []
+    link: Any = SimpleNamespace(answer=lambda rid, status, body: said.append((status, body)))
+    nothing: Any = None
+    body = HISTORY_HEAD.pack(2, 200, 1 << 20, 0, 6) + b"/idle/" + b"/idle0"
+    at: list[int] = []
+    for pauses, _ in enumerate(serve_of(store, nothing, nothing, nothing)._history(link, 1, body), 1):
+        if len(said) > len(at):
+            at.append(pauses)
+    assert at == list(range(100, pauses + 1, 100))
+    assert len(at) > 3
+    *signs, (status, answer) = said
+    assert signs == [(Status.PARTIAL, b"")] * len(at)
+    assert status == Status.OK
+    assert HISTORY_ANSWER.unpack_from(answer)[3] == len(puts)
     store.close()

@@ -70,6 +70,16 @@ def test_very_many_that_fail_at_once_are_all_told() -> None:
     assert [one.failed for one in found] == [True] * 2000
 
 
+def test_a_sign_of_life_is_no_answer() -> None:
+    found: list[Slice] = []
+    (waiting,) = asked(1, found.append).asked
+    for _ in range(3):
+        waiting.tell(Status.PARTIAL, b"")
+    assert not found
+    waiting.tell(Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0))
+    assert [(one.next_revision, one.failed) for one in found] == [(5, False)]
+
+
 def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
     def fails(one: Slice) -> None:
         raise EtcdError(errors.TOO_MANY_REQUESTS)
