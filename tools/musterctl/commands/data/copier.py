@@ -39,9 +39,10 @@ class Copier:
 
     def base(self, since: int = 0) -> None:
         """Copy all keys, at one revision. ``since``: :meth:`follow` begins with this one, if it is older.
-        RequestError, before it copies: the source has compacted that."""
+        RequestError, before it copies: the source has compacted that. An etcd before 3.5.16 compacted at just
+        this revision lacks what was deleted in it, and its watch does not say so."""
         if since > 0:
-            self._look_at(since)
+            self._look_at(max(since - 1, 1))
         for at, page in self._pages():
             self.revision = min(at, since - 1) if since > 0 else at
             self.copied += self._apply(self._puts(page))
