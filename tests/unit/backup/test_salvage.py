@@ -293,6 +293,9 @@ def test_a_host_that_runs_and_one_that_never_began_are_refused(
     lock.release()
     with pytest.raises(FileNotFoundError):
         salvaging.save(str(host), tmp_path / "nowhere" / "backup.db", False, print)
+    for folder in (tmp_path, Path(".")):
+        with pytest.raises(ConfigError, match="is a directory"):
+            salvaging.save(str(host), folder, False, print)
     (host / "member/shard-2/state/current").unlink()
     with pytest.raises(ConfigError, match="there is nothing to save"):
         salvaging.save(str(host), file, False, print)

@@ -33,6 +33,8 @@ _CHUNK_BYTES = 1 << 20
 
 def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
     """Make the backup. ConfigError, OSError: nothing is left of it."""
+    if file.is_dir():
+        raise ConfigError(f"{file} is a directory: name a file")
     identity = bootstrap.known(data_dir)
     # shard 0's table tells whether others have keys, or have retired
     for shard in identity.first[:1] if identity.level >= growth.BIRTHS else identity.first:
