@@ -95,6 +95,16 @@ def test_logs_are_not_put_into_what_is_copied(wal_dir: str, tmp_path: Path, caps
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.parametrize("to", ["host/member", "host/member/b", "host/member/shard-0/b"])
+def test_a_backup_is_not_put_into_what_is_copied(to: str, tmp_path: Path, capsys: Said) -> None:
+    """It copied itself, level in level."""
+    run = line(tmp_path, "logs", to)
+    assert refused(run, capsys) == (
+        f"--backup-dir {tmp_path}/{to} is in {tmp_path}/host/member: give a directory outside of it")
+    assert files(tmp_path / "host/member") == [
+        "identity.json", "shard-0", "shard-0/log", "shard-0/log/db", "shard-0/log/db/CURRENT", "shard-1"]
+
+
 def test_a_directory_with_anything_in_it_is_refused(tmp_path: Path, capsys: Said) -> None:
     run = line(tmp_path, "logs")
     backup._logs_aside(tmp_path / "other", tmp_path / "logs").mkdir(parents=True)

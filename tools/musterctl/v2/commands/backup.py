@@ -60,15 +60,20 @@ def backup(run: Run) -> None:
 def _check_places(data_dir: Path, backup_dir: Path, wal_dir: Path | None) -> None:
     """Refuse directories that hold anything but what a killed backup of this line has left."""
     aside = [backup_dir / _ASIDE]
+    _check_outside("--backup-dir", backup_dir, data_dir / "member")
     if wal_dir is not None:
         for whole in (data_dir / "member", backup_dir / "member", *aside):
-            if _from(wal_dir, whole).parts[:1] != ("..",):
-                refuse(f"--backup-wal-dir {wal_dir} is in {whole}: give a directory outside of it")
+            _check_outside("--backup-wal-dir", wal_dir, whole)
         aside.append(_logs_aside(backup_dir, wal_dir))
     for folder in (backup_dir, wal_dir):
         left = {_from(one, folder).parts[0] for one in aside} if folder is not None else set()
         if folder is not None and folder.exists() and not left.issuperset(os.listdir(folder)):
             refuse(f"{folder} is not empty")
+
+
+def _check_outside(flag: str, path: Path, folder: Path) -> None:
+    if _from(path, folder).parts[:1] != ("..",):
+        refuse(f"{flag} {path} is in {folder}: give a directory outside of it")
 
 
 def _from(path: Path, folder: Path) -> Path:
