@@ -85,6 +85,26 @@ def test_a_later_run_from_what_is_compacted_copies_nothing(capfd: pytest.Capture
             assert target.values() == {b"a": b"2"}
 
 
+def test_a_copy_that_takes_longer_than_a_compaction_says_what_helps(
+    capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing could go on from there: its revision is compacted."""
+    source = Store(a=b"1")
+
+    def pages(request: rpc_pb2.RangeRequest, context: grpc.ServicerContext) -> rpc_pb2.RangeResponse:
+        page = source._range(request, context)
+        source.compacted = source.revision + 1
+        page.more = True
+        return page
+
+    with source.served({"KV/Range": pages}) as from_, Store().served() as to:
+        assert cli.run(["--endpoints", to, "import", "--from-etcd", from_, "--follow"]) == 1
+    said = capfd.readouterr().err
+    assert "import: the source compacted what is copied: stop its compaction, and begin with an empty" in said
+    assert said.endswith("Error: etcdserver: mvcc: required revision has been compacted\n")
+    assert "to go on" not in said
+
+
 def test_a_later_run_follows(capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["import", "--from-etcd", "127.0.0.1:1", "--since", "3"]) == 128
     assert "--since needs --follow" in capfd.readouterr().err

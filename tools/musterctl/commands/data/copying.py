@@ -11,6 +11,8 @@ import threading
 import time
 from dataclasses import replace
 
+from muster_client.errors import COMPACTED
+
 from cluster.gotext import prefix_end
 from tools.client.channels import Config
 from tools.musterctl.client import Client, RequestError, credentials, failing_with, session
@@ -99,8 +101,10 @@ def import_(invocation: Invocation) -> None:
     with failing_with():
         try:
             _copy(copier, leases, flags.number("since"), follow=flags.switch("follow"))
-        except RequestError:
-            if copier.revision:
+        except RequestError as error:
+            if copier.revision and str(error) == COMPACTED:  # nothing could go on from there
+                say("the source compacted what is copied: stop its compaction, and begin with an empty store")
+            elif copier.revision:
                 say(f"to go on, add --follow --since {copier.revision + 1}")
             raise
         finally:
