@@ -27,7 +27,8 @@ from muster_client.wire.retries import is_stale, passes
 
 _SNAPSHOT = Method("Maintenance/Snapshot", pb.SnapshotResponse)
 _ATTEMPTS = 4
-_SILENT_S = 60.0  # a host that has begun, and sends nothing for so long, is left
+# a host that has begun, and sends nothing for so long, is left: a busy one may make all again that it sent
+_SILENT_S = 600.0
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _PAGE_BYTES = 512  # a file of etcd is a multiple of it; the checksum follows
 
