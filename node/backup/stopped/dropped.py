@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -55,7 +56,7 @@ from node.storage.log.walk import walk
 
 Line = dict[str, Any]
 NAMED = 20  # keys that a message names
-_NAME = "dropped-{}.jsonl"
+_NAME = re.compile(r"dropped-(\d+)\.jsonl")
 _PUTS = (Item.PUT, Item.PUT_NEW, Item.PUT_REF)
 
 
@@ -203,9 +204,8 @@ def _entries(log: RaftLog, first: int) -> Iterator[tuple[int, int, bytes]]:
 
 def write(folder: Path, found: Iterable[Line]) -> Dropped | None:
     """Write a new durable file; None, and no file, if there is nothing. Raises OSError."""
-    number = 1
-    while (path := folder / _NAME.format(number)).exists():
-        number += 1
+    number = max((number for number, _ in _files(folder)), default=0) + 1
+    path = folder / f"dropped-{number}.jsonl"
     aside = path.with_name(path.name + ".tmp")
     dropped = Dropped(path)
     size = 0
@@ -239,10 +239,13 @@ def read(path: Path) -> Iterator[Line]:
 def found_in(folder: Path) -> list[Dropped]:
     """What the files of a host hold, the oldest first. Raises Unreadable, OSError."""
     found = []
-    number = 1
-    while (path := folder / _NAME.format(number)).exists():
+    for _, path in _files(folder):
         found.append(Dropped(path))
         for line in read(path):
             found[-1].count(line)
-        number += 1
     return found
+
+
+def _files(folder: Path) -> list[tuple[int, Path]]:
+    """With their numbers, the oldest first. An operator may have removed some."""
+    return sorted((int(name[1]), path) for path in folder.iterdir() if (name := _NAME.fullmatch(path.name)))

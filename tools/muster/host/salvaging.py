@@ -58,8 +58,12 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         found = salvage(folders, made, identity.peers, identity.member_id, uneven, tell)
         found.dropped = dropped.found_in(Path(bootstrap.member_dir(data_dir)))
         if uneven and found.dropped:
-            _join(found.dropped, aside / "dropped", beside(file))
+            _join(found.dropped, aside / "dropped")
         _seal(made)
+        if uneven and found.dropped:
+            os.replace(aside / "dropped", beside(file))
+        else:
+            beside(file).unlink(missing_ok=True)  # an older backup's
         os.replace(made, file)
         sync_directory(file.parent)
     except shutil.Error as error:
@@ -86,14 +90,13 @@ def beside(file: Path) -> Path:
     return file.with_name(file.name + ".dropped.jsonl")
 
 
-def _join(found: list[dropped.Dropped], made: Path, to: Path) -> None:
+def _join(found: list[dropped.Dropped], made: Path) -> None:
     with made.open("wb") as out:
         for one in found:
             with one.path.open("rb") as part:
                 shutil.copyfileobj(part, out)
         out.flush()
         os.fsync(out.fileno())
-    os.replace(made, to)
 
 
 def _copy(folder: Path, to: Path, tell: Tell) -> Path:

@@ -409,6 +409,36 @@ def test_an_uneven_backup_has_it_beside_it_and_names_its_keys(tmp_path: Path) ->
     found.path.write_text("no JSON\n")
     with pytest.raises(ConfigError, match="line 1 is no JSON"):
         salvaging.save(str(host), file, True, print)
+    found.path.unlink()
+    salvaging.save(str(host), file, True, print)
+    assert not salvaging.beside(file).exists(), "it was another backup's"
+
+
+def test_what_is_dropped_takes_its_place_with_the_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order, host, file = Order.made(3), tmp_path / "host", tmp_path / "backup.db"
+    forced(host, order, dict.fromkeys(range(SHARDS), 10), {1: order.cuts[25][1], 2: len(order.entries[2])})
+    file.write_text("older")
+    salvaging.beside(file).write_text("older")
+    monkeypatch.setattr(salvaging, "_seal", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+    with pytest.raises(OSError, match="No space left"):
+        salvaging.save(str(host), file, True, print)
+    assert file.read_text() == salvaging.beside(file).read_text() == "older"
+
+
+def test_files_behind_one_that_was_removed_are_found(tmp_path: Path) -> None:
+    names = []
+    for _ in range(11):
+        one = dropped.write(tmp_path, [{"shard": 0}])
+        assert one is not None
+        names.append(one.path.name)
+    (tmp_path / names[0]).unlink()
+    (tmp_path / "dropped-old.jsonl").touch()
+    assert [one.path.name for one in dropped.found_in(tmp_path)] == names[1:]
+    last = dropped.write(tmp_path, [{"shard": 0}])
+    assert last is not None
+    assert last.path.name == "dropped-12.jsonl"
 
 
 def test_entries_that_made_up_ones_take_the_place_of_are_in_the_file(tmp_path: Path) -> None:
