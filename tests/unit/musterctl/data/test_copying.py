@@ -237,3 +237,16 @@ def test_a_mirror_of_the_first_revision_begins_with_all_keys(
     monkeypatch.setattr(Copier, "follow", lambda copier: done.append(f"follow {copier.revision}"))
     assert cli.run(["make-mirror", "127.0.0.1:1", f"--rev={rev}", "--endpoints=127.0.0.1:1"]) == 0
     assert done == steps
+
+
+@pytest.mark.parametrize(("flags", "mirrored"), [
+    ((), b"app/key"), (("--no-dest-prefix",), b"key"), (("--dest-prefix=b/",), b"b/key")])
+def test_a_mirror_that_goes_on_keeps_the_prefix(
+    flags: tuple[str, ...], mirrored: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcdctl drops it, to which issue 22421 of etcd objects: the mirror's own key stays as it was."""
+    names: list[bytes] = []
+    monkeypatch.setattr(Copier, "follow", lambda copier: names.append(copier._rename(b"app/key")))
+    command = ["make-mirror", "127.0.0.1:1", "--endpoints=127.0.0.1:1", "--prefix=app/", "--rev=3", *flags]
+    assert cli.run(command) == 0
+    assert names == [mirrored]

@@ -54,6 +54,7 @@ def make_mirror(invocation: Invocation) -> None:
         key=flags.string("dest-key"), cacert=flags.string("dest-cacert"),
         insecure_transport=flags.switch("dest-insecure-transport"), user=user, password=password)
     old = prefix.encode(errors="surrogateescape")
+    # with --rev, too: etcdctl drops the prefix there (etcd's issue 22421)
     new = renamed.encode(errors="surrogateescape") if renamed or flags.switch("no-dest-prefix") else old
     copier = Copier(s.client(), Client(target, target.endpoints), _span(prefix), flags.number("max-txn-ops"),
                     lambda key: key.replace(old, new, 1))
