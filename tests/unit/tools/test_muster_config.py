@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from cluster.evaluate.txns.pending import MOST_KEPT_BYTES
 from cluster.features.autocompact import AutoCompactor
+from cluster.pacing.pace import MAX_ENTRY_BYTES
+from proxy.shared.context import RECEIVE_OVERHEAD_BYTES
 from tools.muster.config import settings as config
 from tools.muster.config.flags import GATES, SERVER_FLAGS
 from tools.muster.config.gates import STAGES
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.settings import ServerConfig, gate, local_address
 from tools.muster.host import pinning, ports
+from tools.muster.machine.zmtp.codec import MAX_MESSAGE_BYTES
 
 CHECKS = ("CompactHashCheck", "InitialCorruptCheck")
 ALPHA = set(STAGES["AllAlpha"])
@@ -150,6 +154,7 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         ("--http1-idle-timeout=0s", "--http1-idle-timeout must be at least 1s"),
         ("--lease-checkpoint-interval=999ms", "--lease-checkpoint-interval must be at least 1s"),
         ("--max-unanswered-bytes=2147483648", "--max-unanswered-bytes must be at most 2147483647"),
+        (f"--max-request-bytes={(448 << 20) + 1}", f"--max-request-bytes must be at most {448 << 20}"),
         (f"--shard-depth={1 << 32}", f"--shard-depth must be at most {(1 << 32) - 1}"),
         (f"--write-buffer-bytes={(1 << 60) + 1}", f"--write-buffer-bytes must be at most {1 << 60}"),
         ("--max-header-bytes=4095", "--max-header-bytes must be at least 4096 and at most 524288"),
@@ -175,6 +180,12 @@ def test_a_setting_that_cannot_be(args: str, message: str) -> None:
     with pytest.raises(ConfigError) as e:
         build(args)
     assert message in str(e.value)
+
+
+def test_what_the_largest_request_makes_goes_between_processes() -> None:
+    """It may keep other values besides, and a watch with ``prev_kv`` gets as much of the revision before."""
+    build(f"--max-request-bytes={448 << 20}")
+    assert 2 * ((448 << 20) + RECEIVE_OVERHEAD_BYTES + MOST_KEPT_BYTES + MAX_ENTRY_BYTES) < MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(("given", "ms"), [("-1s", 600_000), ("10ms", 100), ("99ms", 100), ("150ms", 150)])

@@ -24,6 +24,9 @@ _LEAST_MS = 1000
 _LEAST = {"max-client-connections": 1, "max-client-snapshots": 1, "max-connection-snapshots": 1,
           "max-control-frames": 100, "max-stream-resets": 100}
 _MOST = {
+    # twice as much and what comes with it (a watch may get the value before, too) is a message between
+    # processes, which has 1 GiB at most
+    "max-request-bytes": 448 << 20,
     "max-unanswered-bytes": (1 << 31) - 1,  # HTTP/2's window: clients end a connection that grants more
     "shard-depth": (1 << 32) - 1,  # the record that founds a cluster has 32 bits for it
     "write-buffer-bytes": 1 << 60,  # the store counts half as much again in 64 bits

@@ -136,7 +136,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "where muster proxy and shard fail"),
         Flag("max-snapshots", U, "5", "snapshot files kept", NO),
         Flag("max-wals", U, "5", "log files kept", NO),
-        Flag("memory-mlock", B, "false", "lock the memory of all processes of this host, so that none is "
+        Flag("memory-mlock", B, "false", "lock the memory of this host's processes, so that none is "
              "swapped out; needs an unlimited RLIMIT_MEMLOCK"),
         Flag("quota-backend-bytes", N, "0",
              "size quota of the store; 0: 2147483648, negative: off; above 8 GiB warns"),
@@ -144,7 +144,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("backend-batch-interval", D, "0s", "longest time between commits of the backend", NO),
         Flag("backend-batch-limit", N, "0", "operations between commits of the backend", NO),
         Flag("max-txn-ops", U, "128", "operations in a transaction"),
-        Flag("max-request-bytes", U, "1572864", "largest client request"),
+        Flag("max-request-bytes", U, "1572864", "largest client request; at most 469762048"),
         Flag("max-concurrent-streams", Kind.UINT32, "4294967295", "HTTP/2 streams on a client connection"),
         Flag("grpc-keepalive-min-time", D, "5s", "clients without TLS may not ping more often"),
         Flag("grpc-keepalive-interval", D, "2h0m0s", "the server pings idle clients this often; 0: default"),
