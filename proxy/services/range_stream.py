@@ -1,7 +1,8 @@
 """KV/RangeStream of etcd 3.7: one range of any size in chunks, all read at one revision. Nodes send on only
 what the client takes (CREDIT, ``node.serving.streams``): a call costs this front at most a window for each
-shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part. Several shards' rows are merged by key as
-far as every shard that has not ended has sent its next row."""
+shard, a backlog (``proxy.grpc.calls.BACKLOG_BYTES``) and a part. So a connection has a share of them, and the
+rest wait. Several shards' rows are merged by key as far as every shard that has not ended has sent its next
+row."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate import validate
+from cluster.faults import HANDLER_MISTAKES
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Method
 from cluster.wire.protobuf import varint
@@ -27,13 +29,18 @@ SERVICE = "etcdserverpb.KV"
 _CREDIT_BYTES = 256 * 1024  # reported in one record
 _PART_BYTES = 512 * 1024
 _LIMIT_S = 600.0  # without progress
+_TURNS = 200  # of streams that waited, in a sweep
 
 
 class RangeStream:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._stats = context.method("server_stream", SERVICE, "RangeStream")
-        self._shares = Shares(context.settings.max_connection_range_streams)
+        self._most = context.settings.max_connection_range_streams
+        self._shares = Shares(self._most)
+        # by connection, in the order of their turns
+        self._waiting: dict[Any, dict[Call, WaitsForTurn]] = {}
+        context.on_tick.append(self._tick)
         context.router.moved.anew[Method.RANGE_STREAM] = lambda waiting: self._begin(
             waiting.call, waiting.body)
 
@@ -45,10 +52,49 @@ class RangeStream:
         context, stats = self._context, self._stats
         if call.closed or call.context is not None or context.no_leader(call, stats):
             return
-        if not self._shares.take(call):
+        if call.connection not in self._waiting and self._shares.take(call):
+            self._begin(call, data)
+        elif not self._most:
             context.refuse(call, stats, errors.TOO_MANY_REQUESTS)
-            return
-        self._begin(call, data)
+        else:
+            call.connection.taken_on(call, len(data))
+            call.context = WaitsForTurn(self, call, data, context.router.loop.time())
+            self._waiting.setdefault(call.connection, {})[call] = call.context
+
+    def _tick(self, now: float) -> None:
+        """Streams that have ended make room for those that wait, connection after connection."""
+        turns = _TURNS
+        for connection in list(self._waiting):
+            if not turns:
+                return
+            if (waiting := self._waiting.pop(connection, None)) is None:
+                continue
+            self._waiting[connection] = waiting  # behind the others next time
+            while waiting and turns:
+                one = next(iter(waiting.values()))
+                late = now - one.since > self._context.router.limit_s
+                if not late and not self._shares.take(one.call):
+                    break
+                turns -= 1
+                self.forget(one.call)
+                connection.answered(one.call)
+                if late:
+                    self._context.refuse(one.call, self._stats, errors.TOO_MANY_REQUESTS)
+                    continue
+                try:
+                    self._begin(one.call, one.data)
+                except HANDLER_MISTAKES as error:
+                    one.call.fault(error)
+
+    def forget(self, call: Call) -> None:
+        """It waits no more."""
+        waiting = self._waiting.get(call.connection)
+        if waiting is not None and waiting.pop(call, None) is not None and not waiting:
+            del self._waiting[call.connection]
+
+    def gone(self, call: Call) -> None:
+        self.forget(call)
+        self._context.given_up(call, self._stats)
 
     def _begin(self, call: Call, data: bytes) -> None:
         context, stats = self._context, self._stats
@@ -84,6 +130,17 @@ class RangeStream:
             call.context.cancel()
         else:
             self._context.given_up(call, self._stats)
+
+
+@dataclass(slots=True, eq=False)
+class WaitsForTurn:
+    streams: RangeStream
+    call: Call
+    data: bytes
+    since: float  # loop time
+
+    def cancel(self) -> None:
+        self.streams.gone(self.call)
 
 
 class Judged:

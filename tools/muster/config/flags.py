@@ -59,15 +59,16 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("max-unfinished-bytes", U, "67108864",
              "incomplete requests of one connection; the host refuses any more"),
         Flag("max-untaken-bytes", U, "33554432", "answers that one connection's client has not read: above "
-             "it large ranges wait, above eight times as much new calls are refused"),
+             "it large ranges wait, above eight times it new calls are refused"),
         Flag("large-write-window-bytes", U, "1048576",
              "writes of more than 16 KiB under way from a host to the leaders, shared by its fronts;"
              " the rest wait, and clients take turns. A larger write is sent alone"),
         Flag("max-connection-range-compares", U, "16",
              "transactions under way of one connection that compare ranges and write; the rest wait"),
         Flag("max-connection-snapshots", U, "2",
-             "snapshots under way of one connection; a host makes 4 at a time"),
-        Flag("max-connection-range-streams", U, "64", "RangeStreams under way of one connection"),
+             "snapshots under way of one connection; a host makes 4 at once"),
+        Flag("max-connection-range-streams", U, "64",
+             "RangeStreams under way of one connection; the rest wait"),
         Flag("max-client-snapshots", U, "3", "snapshots under way of one client (a user, else an address) "
              "over all its connections to a host, shared by the fronts, one each at least"),
         Flag("max-control-frames", U, "1000", "HTTP/2 frames without content (SETTINGS, PRIORITY, empty "

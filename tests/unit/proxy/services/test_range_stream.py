@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,9 +18,11 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method, Status
 from cluster.wire.protobuf import key_value
 from proxy.grpc.calls import BACKLOG_BYTES
-from proxy.routing.router import MethodStats, Waiting
-from proxy.services.range_stream import Merging
-from tests.unit.proxy.fakes import FakeCall, Request
+from proxy.routing.router import SWEEP_S, MethodStats, Waiting
+from proxy.services import range_stream
+from proxy.services.range_stream import Merging, RangeStream
+from tests.unit.proxy.fakes import FakeCall, Request, hand_in
+from tests.unit.proxy.services.test_shares import TOO_MANY, Connection
 from tests.unit.proxy.test_services import Served
 
 PART = rpc_pb2.RangeResponse(kvs=[{"key": b"a1", "value": b"v" * 100_000}]).SerializeToString()
@@ -107,6 +110,89 @@ def test_a_client_that_goes_is_forgotten_at_the_node_at_once() -> None:
     served.methods.handlers["RangeStream"].cancelled(call)
     served.net.run()
     assert [(r.method, r.rid) for r in served.node.take()] == [(Method.CANCEL, request.rid)]
+
+
+class Streaming:
+    """A front of which connections have two streams at once. ``asked``: keys of which a node was asked."""
+
+    def __init__(self, most: int = 2) -> None:
+        self.served = Served()
+        context = self.served.net.context
+        context.settings = replace(context.settings, max_connection_range_streams=most)
+        self.handler = RangeStream(context)
+
+    def ask(self, connection: Connection, key: bytes) -> FakeCall:
+        call = connection.call()
+        request = rpc_pb2.RangeRequest(key=key, serializable=True)
+        hand_in(self.handler, call, request.SerializeToString())
+        return call
+
+    def sweep(self, seconds: float = SWEEP_S) -> None:
+        self.served.net.pass_time(seconds)
+
+    @property
+    def asked(self) -> list[bytes]:
+        self.served.net.run()
+        return [rpc_pb2.RangeRequest.FromString(request.body[READ.size :]).key
+                for request in self.served.node.take(Method.RANGE_STREAM)]
+
+    @staticmethod
+    def end(call: FakeCall) -> None:
+        del call.connection.streams[call.id]
+
+
+def test_streams_beyond_a_connections_share_wait_in_turn() -> None:
+    """They were refused, where as many Ranges wait."""
+    front, one, other = Streaming(), Connection(), Connection("10.0.0.2:5000")
+    calls = [front.ask(one, b"%d" % i) for i in range(5)]
+    front.ask(other, b"other")
+    assert front.asked == [b"0", b"1", b"other"]
+    assert set(one.unanswered) == set(calls[2:]), "what waits counts as a request without an answer"
+    front.end(calls[0])
+    late = front.ask(one, b"late")
+    front.sweep()
+    assert front.asked == [b"2"], "none that comes later overtakes"
+    front.end(calls[1])
+    front.end(calls[2])
+    front.sweep()
+    assert front.asked == [b"3", b"4"]
+    assert set(one.unanswered) == {late}
+    assert {call.status for call in calls} == {None}
+
+
+def test_a_stream_that_waits_too_long_is_refused_and_one_whose_client_has_gone_is_forgotten() -> None:
+    front, one = Streaming(), Connection()
+    calls = [front.ask(one, b"%d" % i) for i in range(5)]
+    assert front.asked == [b"0", b"1"]
+    calls[3].closed = True
+    front.handler.cancelled(calls[3])
+    front.sweep(front.served.net.router.limit_s + 2 * SWEEP_S)
+    assert calls[2].status == calls[4].status == TOO_MANY
+    assert calls[3].status is None
+    front.end(calls[0])
+    front.end(calls[1])
+    front.ask(one, b"next")
+    assert front.asked == [b"next"], "nothing waits any more"
+
+
+def test_where_connections_may_have_no_stream_none_waits() -> None:
+    assert Streaming(0).ask(Connection(), b"k").status == TOO_MANY
+
+
+def test_a_mistake_in_a_stream_that_waited_ends_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    front, one, found = Streaming(1), Connection(), list[BaseException]()
+    first, second = front.ask(one, b"0"), front.ask(one, b"1")
+
+    def fault(error: BaseException) -> None:
+        found.append(error)
+        second.closed = True
+        front.handler.cancelled(second)  # as a call does
+
+    second.fault = fault  # type: ignore[attr-defined]
+    monkeypatch.setattr(range_stream, "shards_shown", lambda *args: {}["none"])
+    front.end(first)
+    front.sweep()
+    assert [type(error) for error in found] == [KeyError]
 
 
 class Shards:

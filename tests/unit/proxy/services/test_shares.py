@@ -27,6 +27,7 @@ class Connection:
         self.principal = SimpleNamespace(user=lambda: user) if user else None
         self.streams: dict[int, FakeCall] = {}
         self.shares: dict[object, list[int]] = {}
+        self.unanswered: dict[FakeCall, int] = {}  # bytes of requests
         self._ids = count(1, 2)
 
     def call(self) -> FakeCall:
@@ -35,6 +36,12 @@ class Connection:
         made.peer, made.principal = self.peer, self.principal
         self.streams[made.id] = made
         return made  # type: ignore[no-any-return]
+
+    def taken_on(self, call: FakeCall, size: int) -> None:
+        self.unanswered[call] = size
+
+    def answered(self, call: FakeCall) -> None:
+        del self.unanswered[call]
 
 
 def ask(handler: Snapshot, connection: Connection) -> FakeCall:
