@@ -8,7 +8,9 @@ group 0, its last one, is told so, and ends for good.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +39,7 @@ log = structlog.get_logger("members")
 
 MOST_TOLD = 64  # addresses that members told; the first one gives way
 TURN_S = 3.0  # a member is dialled at each URL that it says, then at each of the table's, for so long each
+_SHORT_BYTES = 3072  # of a member's peer URLs: a message of a stranger has 4 KiB at most
 REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and never starts again
 
 
@@ -164,7 +167,7 @@ class Roster:
         except (EtcdError, ValueError):
             return
         known = self.table.hosts.get(member_id)
-        if known is None or tuple(sorted(known.peer_urls)) != host.peer_urls:
+        if known is None or not set(host.peer_urls) <= set(known.peer_urls):
             before = self._told.get(member_id)
             if before is None or before[0] != host:  # else its turns go on
                 self._told[member_id] = host, self._node.loop.time()
@@ -294,8 +297,8 @@ class Roster:
 
     def described(self, *, alone: bool = False) -> bytes:
         """JSON for a host that wants to join (``tools.muster.host.identity.joining``), and for HTTP.
-        ``alone``: only of this member, for a peer that does not find it. A member that was removed leads on
-        until its groups let it go."""
+        ``alone``: only of this member, for a peer that does not find it, and short, as from a stranger. A
+        member that was removed leads on until its groups let it go."""
         common = self._node.settings.common
         listed = self.table.listed(self._node.store.members(), common.member_id) if alone else self.listed()
         removed = [] if alone else [i for i, host in sorted(self.table.hosts.items()) if host.removed]
@@ -309,8 +312,8 @@ class Roster:
                     {
                         "id": f"{m.ID:x}",
                         "name": m.name,
-                        "peer_urls": list(m.peerURLs),
-                        "client_urls": list(m.clientURLs),
+                        "peer_urls": _first(m.peerURLs) if alone else list(m.peerURLs),
+                        "client_urls": [] if alone else list(m.clientURLs),
                         "learner": m.isLearner,
                     }
                     for m in listed
@@ -318,3 +321,9 @@ class Roster:
                 "removed": [f"{i:x}" for i in removed],
             }
         ).encode()
+
+
+def _first(urls: Sequence[str]) -> list[str]:
+    """Those that a peer tries until it has the row with all."""
+    sizes = accumulate(len(url) + 4 for url in urls)
+    return [url for url, size in zip(urls, sizes, strict=True) if size <= _SHORT_BYTES]

@@ -10,13 +10,16 @@ from typing import Any, cast
 import pytest
 
 from cluster import errors
+from cluster.members.checks import MOST_URLS
 from cluster.members.described import Running
 from cluster.members.table import Host, Table, decode_all
+from cluster.pb import rpc_pb2
 from cluster.raft import Configuration
 from cluster.settings import Peer
 from cluster.wire.messages import Status
 from node.links.fronts import NODE_IDENTITY, FrontLink, Fronts
 from node.members.roster import MOST_TOLD, TURN_S, Roster
+from tools.muster.machine.zmtp.stream import STRANGER_BYTES
 
 OWN, OTHER, NEW = 1, 2, 3
 CLUSTER = 7
@@ -129,6 +132,30 @@ def test_a_member_is_looked_for_where_it_says_until_the_table_names_it(roster: R
     row = Host(NEW, "", ("http://10.0.0.1:2384",))
     roster.table.take([row.encode()])
     assert ports(roster) == {OTHER: 2382, NEW: 2384}
+
+
+def test_what_a_member_with_many_urls_says_of_itself_is_heard_from_a_stranger() -> None:
+    """Above 4 KiB it ended the connection, again and again: a host that was behind never got its log."""
+    urls = [f"http://a-long-name-of-a-host-{i:02}.example.com:2380" for i in range(MOST_URLS)]
+    clients = [f"http://its-other-name-for-clients-{i:02}.example.com:2379" for i in range(MOST_URLS)]
+    node = Node()
+    node.settings.common.__dict__.update(member_id=OWN, shard_count=2, placement_depth=1, origin="")
+    published = rpc_pb2.Member(ID=OWN, name="h1", clientURLs=clients).SerializeToString()
+    node.store.members = lambda: {OWN: published}
+    roster = Roster(cast(Any, node), cast(Any, None))
+    roster.table.take([Host(OWN, "h1", tuple(urls)).encode()])
+    said = roster.described(alone=True)
+    assert 1 + len(said) <= STRANGER_BYTES
+    host = Running.decode(said).members[0]
+    assert set(host.peer_urls) < set(urls)
+    behind = Roster(cast(Any, Node()), cast(Any, None))
+    behind.told(OWN, said)
+    told = behind.peer(OWN)
+    assert told is not None
+    assert told.host == "a-long-name-of-a-host-00.example.com"
+    behind.table.take([Host(OWN, "h1", tuple(urls)).encode()])
+    behind.told(OWN, said)
+    assert behind.peer(OWN) == behind.table.peer(OWN), "the table is right, and has more"
 
 
 def test_a_member_that_has_moved_is_looked_for_there(roster: Roster) -> None:
