@@ -159,8 +159,9 @@ LEADER = struct.Struct("<QQ")  # member ID of the leader (0 unknown), term
 # deliver events of revision >= this, flags (1: with prev_kv), key length
 SUBSCRIBE_HEAD = struct.Struct("<QBI")
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision
-# from revision, at most so many events, bytes, flags (1: prev_kv), key length
+# from revision, at most so many events, bytes, flags (1: prev_kv; or SIGNS), key length
 HISTORY_HEAD = struct.Struct("<QIIBI")
+SIGNS = 2  # the front knows empty PARTIAL answers: a node reads on. Older fronts take them for errors
 # next revision to ask from, applied revision, compact revision, events
 HISTORY_ANSWER = struct.Struct("<QQQI")
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision

@@ -19,7 +19,7 @@ from cluster.pb import rpc_pb2
 from cluster.raft import Raft
 from cluster.settings import NodeSettings
 from cluster.wire.events import EVENT, event_field
-from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Method, Status
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, SIGNS, Method, Status
 from node.links.fronts import FrontLink
 from node.serving.auth.admission import Admission
 from node.serving.auth.guard import Guard
@@ -157,9 +157,10 @@ class Serve:
         while True:
             left -= 1
             try:
-                part = yield from _with_signs(link, rid, self._store.history_slices(
+                work = self._store.history_slices(
                     key, range_end, next_revision, max_events=max_events - len(parts),
-                    max_bytes=max_bytes - size, want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN))
+                    max_bytes=max_bytes - size, want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN)
+                part = yield from _with_signs(link, rid, work) if flags & SIGNS else work
             except Compacted as e:
                 raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
             for revision, kind, _, kv, prev, place in part.events:

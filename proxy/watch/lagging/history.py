@@ -14,7 +14,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.pacing.turns import Turns
 from cluster.placement import Placement
-from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Status
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, SIGNS, Status
 from proxy.routing.router import Router, Waiting
 from proxy.watch.encode import Batch, batch_of_history, merged
 
@@ -88,7 +88,7 @@ class History:
         events = 1 if question.from_revision < self._router.compacted else self.slice_events
         watched = question.watched
         head = HISTORY_HEAD.pack(
-            question.from_revision, events, self._most_bytes, int(watched.prev_kv), len(watched.key))
+            question.from_revision, events, self._most_bytes, watched.prev_kv | SIGNS, len(watched.key))
         for shard in question.owners:
             self._router.history(head + watched.key + watched.range_end, shard, self._answer, question)
 

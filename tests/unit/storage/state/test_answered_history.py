@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster.effects import records
-from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, Status
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, SIGNS, Status
 from node.serving import serve
 from node.storage import StateStore
 from tests.unit.node.serving.answering import serve_of
@@ -57,9 +57,14 @@ def test_a_revision_of_very_many_changes_is_answered_with_signs_of_life(tmp_path
     said: list[tuple[int, bytes]] = []
     link: Any = SimpleNamespace(answer=lambda rid, status, body: said.append((status, body)))
     nothing: Any = None
-    body = HISTORY_HEAD.pack(2, 200, 1 << 20, 0, 6) + b"/idle/" + b"/idle0"
+    serving = serve_of(store, nothing, nothing, nothing)
+    for _ in serving._history(link, 1, HISTORY_HEAD.pack(2, 200, 1 << 20, 0, 6) + b"/idle/" + b"/idle0"):
+        pass
+    assert [status for status, _ in said] == [Status.OK], "an older front takes a sign for an error"
+    said.clear()
+    body = HISTORY_HEAD.pack(2, 200, 1 << 20, SIGNS, 6) + b"/idle/" + b"/idle0"
     at: list[int] = []
-    for pauses, _ in enumerate(serve_of(store, nothing, nothing, nothing)._history(link, 1, body), 1):
+    for pauses, _ in enumerate(serving._history(link, 1, body), 1):
         if len(said) > len(at):
             at.append(pauses)
     assert at == list(range(100, pauses + 1, 100))

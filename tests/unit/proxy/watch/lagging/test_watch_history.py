@@ -12,7 +12,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.placement import Placement
-from cluster.wire.messages import HISTORY_ANSWER, Method, Status
+from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, SIGNS, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.routing.waiting import READ_ANY
 from proxy.watch.lagging.history import _DROPPED, History, Slice
@@ -73,6 +73,7 @@ def test_very_many_that_fail_at_once_are_all_told() -> None:
 def test_a_sign_of_life_is_no_answer() -> None:
     found: list[Slice] = []
     (waiting,) = asked(1, found.append).asked
+    assert HISTORY_HEAD.unpack_from(waiting.body)[3] == SIGNS, "no node sends one that is not asked to"
     for _ in range(3):
         waiting.tell(Status.PARTIAL, b"")
     assert not found
