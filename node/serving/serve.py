@@ -5,7 +5,7 @@ Everything that may be long is a generator for ``node.serving.reads``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,7 +34,6 @@ from node.serving.v2 import V2Tree
 from node.serving.watch.watches import PREV_KV, WatchSource
 from node.slicing.slicer import Slices
 from node.storage import Compacted, StateStore
-from node.storage.state.history import HistorySlice
 
 if TYPE_CHECKING:
     from node.upkeep.expiry import Expiry
@@ -146,6 +145,10 @@ class Serve:
         return self._node.past.read_txn(link, rid, revision, body)
 
     def _history(self, link: FrontLink, rid: int, body: bytes) -> Slices:
+        work = self._history_parts(link, rid, body)
+        return _with_signs(link, rid, work) if HISTORY_HEAD.unpack_from(body)[3] & SIGNS else work
+
+    def _history_parts(self, link: FrontLink, rid: int, body: bytes) -> Slices:
         from_revision, max_events, max_bytes, flags, key_len = HISTORY_HEAD.unpack_from(body)
         at = HISTORY_HEAD.size
         key, range_end = body[at : at + key_len], body[at + key_len :]
@@ -157,10 +160,9 @@ class Serve:
         while True:
             left -= 1
             try:
-                work = self._store.history_slices(
+                part = yield from self._store.history_slices(
                     key, range_end, next_revision, max_events=max_events - len(parts),
                     max_bytes=max_bytes - size, want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN)
-                part = yield from _with_signs(link, rid, work) if flags & SIGNS else work
             except Compacted as e:
                 raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
             for revision, kind, _, kv, prev, place in part.events:
@@ -197,18 +199,9 @@ class Serve:
         self._node.backups.ask(link, rid, body)
 
 
-def _with_signs(
-    link: FrontLink, rid: int, work: Generator[None, None, HistorySlice]
-) -> Generator[None, None, HistorySlice]:
-    """Tells the front that it goes on: of one revision with very many changes, which is read as a whole."""
-    pauses = 0
-    try:
-        while True:
-            next(work)
-            pauses += 1
-            if pauses % _HISTORY_SLICES == 0:
-                link.answer(rid, Status.PARTIAL, b"")
-            yield
-    except StopIteration as end:
-        part: HistorySlice = end.value
-        return part
+def _with_signs(link: FrontLink, rid: int, work: Slices) -> Slices:
+    """Tells the front that it goes on: revisions with very many changes are read as a whole."""
+    for pauses, _ in enumerate(work, 1):
+        if pauses % _HISTORY_SLICES == 0:
+            link.answer(rid, Status.PARTIAL, b"")
+        yield

@@ -74,3 +74,22 @@ def test_a_revision_of_very_many_changes_is_answered_with_signs_of_life(tmp_path
     assert status == Status.OK
     assert HISTORY_ANSWER.unpack_from(answer)[3] == len(puts)
     store.close()
+
+
+def test_revisions_of_many_changes_each_are_answered_with_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each had its own count of pauses: hundreds of them together took as long as one that is very large."""
+    monkeypatch.setattr(serve, "_HISTORY_SLICES", 12)
+    store = StateStore.open(tmp_path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+    store.apply([
+        (i, 1, records.txn([records.put(b"/busy/%05d" % k, 0, 1, b"", 0) for k in range(1000)]))
+        for i in range(1, 13)])
+    said: list[int] = []
+    link: Any = SimpleNamespace(answer=lambda rid, status, body: said.append(status))
+    nothing: Any = None
+    body = HISTORY_HEAD.pack(2, 200, 1 << 20, SIGNS, 6) + b"/idle/" + b"/idle0"
+    pauses = sum(1 for _ in serve_of(store, nothing, nothing, nothing)._history(link, 1, body))
+    assert pauses > 5 * 12
+    assert said == [Status.PARTIAL] * (pauses // 12) + [Status.OK]
+    store.close()
