@@ -259,15 +259,20 @@ def test_a_compaction_gives_back_what_much_of_the_files_is(
     assert len(done) == rewrites, "nothing else has gone since"
 
 
+def rewrites_of(node: Replica, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Each of its store's files that it wants, none of which is done; nor does RocksDB merge any itself."""
+    wanted: list[int] = []
+    monkeypatch.setattr(node.store, "defragment", lambda spare_bytes, hosts: wanted.append(hosts))
+    node.store.database.set_options({"disable_auto_compactions": "true"})
+    return wanted
+
+
 def test_what_rocksdb_merged_long_ago_hides_no_large_values(
     replica: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After months of small changes the mean of all that had gone was theirs: nothing was given back."""
     node = replica()
-    store = node.store
-    done: list[int] = []
-    monkeypatch.setattr(store, "defragment", lambda spare_bytes, hosts: done.append(hosts))
-    store.database.set_options({"disable_auto_compactions": "true"})
+    store, done = node.store, rewrites_of(node, monkeypatch)
     node.apply(b"".join(records.put(b"small", 0, 1, b"v" * 200, 0) for _ in range(10_000)))
     store.flush()
     compact(node)
@@ -287,11 +292,8 @@ def test_what_went_before_it_reached_a_file_is_in_none(
 ) -> None:
     """Where compactions come often, files without a removed row were rewritten again and again."""
     node = replica()
-    store = node.store
-    done: list[int] = []
-    monkeypatch.setattr(store, "defragment", lambda spare_bytes, hosts: done.append(hosts))
+    store, done = node.store, rewrites_of(node, monkeypatch)
     monkeypatch.setattr(node.loop, "call_later", lambda after_s, call: node.loop.soon.append(call))
-    store.database.set_options({"disable_auto_compactions": "true"})
     for n in range(20):
         node.apply(records.put(b"%d" % n, 0, 1, os.urandom(100_000), 0))
     for n in range(60):
