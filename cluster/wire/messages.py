@@ -161,7 +161,8 @@ SUBSCRIBE_HEAD = struct.Struct("<QBI")
 SUBSCRIBED_BODY = struct.Struct("<QQ")  # live events start at this revision; compact revision
 # from revision, at most so many events, bytes, flags (1: prev_kv; or SIGNS), key length
 HISTORY_HEAD = struct.Struct("<QIIBI")
-SIGNS = 2  # the front knows empty PARTIAL answers: a node reads on. Older fronts take them for errors
+# the front joins PARTIAL answers: pieces, or empty ones while a node reads on. Older fronts know neither
+SIGNS = 4
 # next revision to ask from, applied revision, compact revision, events
 HISTORY_ANSWER = struct.Struct("<QQQI")
 STATE_BODY = struct.Struct("<QQQQQQ")  # shard, leader member ID (0 unknown), term, commit, applied, revision

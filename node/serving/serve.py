@@ -5,7 +5,7 @@ Everything that may be long is a generator for ``node.serving.reads``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _HISTORY_SCAN = 128  # changes of other keys in a slice, or 16 events: 0.1 to 0.5 ms
 _HISTORY_SLICES = 100  # in an answer: a front asks a silent node again, for the same
+# of an answer leaves at once: a revision is read whole, and a link takes no message of 1 GiB
+_HISTORY_PIECE = 16 << 20
 _FAR_BEHIND = 1000  # revisions: a watch that has so many to catch up with asks for them in many parts
 
 
@@ -175,12 +177,11 @@ class Serve:
                     or not left):
                 break
             yield
-        link.answer(
-            rid,
-            Status.OK,
-            HISTORY_ANSWER.pack(next_revision, part.applied_revision, part.compact_revision, len(parts))
-            + b"".join(table + parts),
-        )
+        head = HISTORY_ANSWER.pack(next_revision, part.applied_revision, part.compact_revision, len(parts))
+        rest = [head, *table, *parts]
+        if flags & SIGNS:
+            rest = yield from _first_pieces(link, rid, rest)
+        link.answer(rid, Status.OK, b"".join(rest))
 
     def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
         return self.lease_list.ask(link, rid)
@@ -205,3 +206,15 @@ def _with_signs(link: FrontLink, rid: int, work: Slices) -> Slices:
         if pauses % _HISTORY_SLICES == 0:
             link.answer(rid, Status.PARTIAL, b"")
         yield
+
+
+def _first_pieces(link: FrontLink, rid: int, answer: list[bytes]) -> Generator[None, None, list[bytes]]:
+    """Sends what is before the last piece of a large answer; returns that."""
+    begin = size = 0
+    for at, field in enumerate(answer):
+        if size >= _HISTORY_PIECE:
+            link.answer(rid, Status.PARTIAL, b"".join(answer[begin:at]))
+            begin, size = at, 0
+            yield
+        size += len(field)
+    return answer[begin:]

@@ -20,7 +20,7 @@ from proxy.routing.waiting import WRITE, Waiting
 KEEP_S = 3.0  # so often a node is told that a client takes others of its answers first
 CREDIT_BYTES = 256 << 10  # news of so much is worth a record
 _LINK_CREDIT_BYTES = 1 << 20
-# these give credit as their clients take what has come; or send nothing in pieces but signs of life
+# these give credit as their clients take what has come; or wait for none
 _APART = frozenset(map(int, (
     Method.SNAPSHOT, Method.RANGE_STREAM, Method.STREAM_ROWS, Method.COMPACT, Method.HISTORY)))
 

@@ -31,6 +31,7 @@ _LEAVE = 32  # subscriptions that leave the indexes, or are told that they are l
 _PIECE = 256  # events of one revision that leave before it is applied whole
 # of events, about: a front makes a response of each record, which fits a frame of HTTP/2
 _RECORD_BYTES = 12 << 10
+_PIECE_BYTES = 16 << 20  # of one revision: a link takes no message of 1 GiB
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
 Encoded = tuple[int, bytes, bytes]  # revision, entry of the table, field
@@ -232,8 +233,14 @@ class WatchSource:
         """Send all records but the last one; returns what is in that."""
         begin = size = last = 0
         for at, (revision, _, field) in enumerate(matched):
-            if size >= _RECORD_BYTES and revision != last:  # I16: a revision is sent whole
+            if size >= _RECORD_BYTES and revision != last:  # I16: a revision is one record, or goes on
                 sub.link.answer(sub.rid, Status.EVENTS, _record(matched[begin][0], matched[begin:at]))
+                begin, size = at, 0
+            elif size >= _PIECE_BYTES:
+                first = next(i for i in range(begin, at) if matched[i][0] == revision)
+                if begin < first:
+                    sub.link.answer(sub.rid, Status.EVENTS, _record(matched[begin][0], matched[begin:first]))
+                sub.link.answer(sub.rid, Status.EVENTS, _record(revision, matched[first:at], MORE_EVENTS))
                 begin, size = at, 0
             size += len(field)
             last = revision

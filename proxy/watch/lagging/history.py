@@ -106,10 +106,14 @@ class History:
 
     def _answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         if status == Status.PARTIAL:  # it goes on
+            if body:
+                waiting.pieces = [*(waiting.pieces or ()), body]
             return
         question: _Question = waiting.context
         question.open -= 1
         if status == Status.OK:
+            if waiting.pieces:
+                body = b"".join((*waiting.pieces, body))
             next_revision, applied, _, count = HISTORY_ANSWER.unpack_from(body)
             question.next_revision = min(question.next_revision, next_revision)
             question.applied = min(question.applied, applied)

@@ -7,12 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cluster.effects import records
 from cluster.wire import frames, messages
 from cluster.wire.events import EVENTS_HEAD, MORE_EVENTS
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from cluster.wire.protobuf import key_value, tombstone
 from node.links.fronts import FrontLink, Fronts
+from node.serving.watch import watches
 from node.serving.watch.watches import WatchSource
 from node.storage import StateStore
 from tests.events import read
@@ -257,6 +260,24 @@ def test_a_revision_whose_last_piece_was_its_end_is_ended_all_the_same() -> None
     source.source.emit([])
     assert [EVENTS_HEAD.unpack_from(body) for _, _, body in source.answers()] == [
         (6, 6, 300 | MORE_EVENTS), (6, 6, 0)]
+
+
+def test_a_revision_of_very_many_bytes_is_sent_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link takes no message of 1 GiB: one that was sent whole ended it, with all that was under way."""
+    monkeypatch.setattr(watches, "_PIECE_BYTES", 64 << 10)
+
+    def put(revision: int, at: int, size: int) -> tuple[int, int, bytes, bytes, int]:
+        return revision, 0, b"k%03d" % at, key_value(b"k%03d" % at, revision, revision, 1, bytes(size), 0), at
+
+    source = Source()
+    source.subscribe(1, b"k", b"l")
+    source.answers()
+    source.source.emit([put(6, 0, 10), *[put(7, i, 10_000) for i in range(20)], put(8, 0, 10)])
+    found = [body for _, _, body in source.answers()]
+    assert [EVENTS_HEAD.unpack_from(body) for body in found] == [
+        (6, 6, 1), (7, 7, 7 | MORE_EVENTS), (7, 7, 7 | MORE_EVENTS), (7, 7, 6), (8, 8, 1)]
+    told = [event.kv.key for body in found[1:4] for _, event in read(body)]
+    assert told == [b"k%03d" % i for i in range(20)]
 
 
 class Kept(list[tuple[int, bytes, bytes]]):

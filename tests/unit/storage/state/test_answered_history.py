@@ -76,6 +76,32 @@ def test_a_revision_of_very_many_changes_is_answered_with_signs_of_life(tmp_path
     store.close()
 
 
+def test_a_revision_of_very_many_bytes_is_answered_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A link takes no message of 1 GiB: an answer that was sent whole ended it at each try anew."""
+    monkeypatch.setattr(serve, "_HISTORY_PIECE", 64 << 10)
+    store = StateStore.open(tmp_path / "state", block_cache_bytes=1 << 20, write_buffer_bytes=1 << 20)
+    puts = [records.put(b"/idle/%05d" % i, 0, 1, bytes(10_000), 0) for i in range(50)]
+    store.apply([(1, 1, records.txn(puts))])
+    said: list[tuple[int, bytes]] = []
+    link: Any = SimpleNamespace(answer=lambda rid, status, body: said.append((status, body)))
+    nothing: Any = None
+    serving = serve_of(store, nothing, nothing, nothing)
+    answers = []
+    for flags in (0, SIGNS):
+        said.clear()
+        body = HISTORY_HEAD.pack(2, 200, 1 << 20, flags, 6) + b"/idle/" + b"/idle0"
+        pauses = sum(1 for _ in serving._history(link, 1, body))
+        answers.append((len(said), b"".join([piece for _, piece in said])))
+        assert [status for status, _ in said] == [Status.PARTIAL] * (len(said) - 1) + [Status.OK]
+        assert pauses >= len(said) - 1, "others have their turn between pieces"
+    assert [many for many, _ in answers] == [1, 8]
+    assert answers[0][1] == answers[1][1]
+    assert max(len(piece) for _, piece in said) < (64 << 10) + 11_000
+    store.close()
+
+
 def test_revisions_of_many_changes_each_are_answered_with_signs_of_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.faults import faults
 from cluster.placement import Placement
+from cluster.wire.events import EVENT
 from cluster.wire.messages import HISTORY_ANSWER, HISTORY_HEAD, SIGNS, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.routing.waiting import READ_ANY
@@ -79,6 +80,22 @@ def test_a_sign_of_life_is_no_answer() -> None:
     assert not found
     waiting.tell(Status.OK, HISTORY_ANSWER.pack(5, 4, 0, 0))
     assert [(one.next_revision, one.failed) for one in found] == [(5, False)]
+
+
+def test_an_answer_in_pieces_is_joined_and_what_a_lost_link_brought_is_dropped() -> None:
+    found: list[Slice] = []
+    (waiting,) = asked(1, found.append).asked
+    table, fields = EVENT.pack(4, 0, 0, 6), b"\n\x04abcd"
+    whole = HISTORY_ANSWER.pack(5, 4, 0, 1) + table + fields
+    waiting.tell(Status.PARTIAL, whole[:20])
+    assert waiting.begins_anew(waiting.began)
+    for piece in (whole[:40], b"", whole[40:50]):
+        waiting.tell(Status.PARTIAL, piece)
+    assert not found
+    waiting.tell(Status.OK, whole[50:])
+    batch = found[0].batch
+    assert batch is not None
+    assert (batch.first, batch.last, batch.table, batch.wire) == (4, 4, table, fields)
 
 
 def test_others_begin_whatever_who_was_told_makes_of_it() -> None:
