@@ -88,9 +88,14 @@ class ShardRoute:
             self.replica = home
         elif home is not None:
             self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
-        elif self.replica is None or not self.replica.usable:
+        elif self.replica is None or not self.replica.usable or self._installs(self.replica):
             others = (link for link in self.links.values() if link.usable)
-            self.replica = self.leader_link or next(others, None)
+            self.replica = self.leader_link or max(others, key=lambda link: link.applied, default=None)
+
+    def _installs(self, replica: Link) -> bool:
+        """Whether it lacks what was committed before this front heard of the leader: a new member, as a rule,
+        which may be a minute at it. To itself it seems complete."""
+        return self.leader_link is not None and replica.applied < self.leader_link.began
 
     def _elected(self, leader: int, term: int, now: float) -> None:
         self.leader_since = now

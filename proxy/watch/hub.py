@@ -270,7 +270,7 @@ class WatchHub:
                 self._cut_off.pop(route.shard, None)
             elif now - self._cut_off.setdefault(route.shard, now) < 2 * router.election_s:
                 continue
-            if home is None or replica is None:
+            if replica is None:
                 continue
             for link in tuple(route.links.values()):
                 if link is not replica and link.parts:

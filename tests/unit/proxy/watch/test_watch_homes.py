@@ -41,3 +41,18 @@ def test_watches_follow_the_leader_as_often_as_it_changes_while_home_is_cut_off(
         assert net.router.routes[0].home is not None
         assert part.link is not None
         assert part.link.member_id == leader
+
+
+def test_watches_of_a_proxy_leave_a_member_that_installs_a_state() -> None:
+    net = Net(own=0)
+    for node in net.every.values():
+        node.leader, node.term, node.commit, node.applied = 2, 3, 100, 100
+    net.nodes[1].commit = net.nodes[1].applied = 0
+    net.nodes[2].up = net.nodes[3].up = False
+    net.pass_time(0.3)
+    part = net.context.hub.subscribe(b"a", b"b", False, 1).parts[0]
+    net.run()
+    assert part.link is net.nodes[1].link, "no other has answered"
+    net.nodes[2].up = net.nodes[3].up = True
+    net.pass_time(8.0)
+    assert part.link is net.nodes[2].link

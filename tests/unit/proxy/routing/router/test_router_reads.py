@@ -296,6 +296,28 @@ def test_a_replica_stays_that_goes_on_a_little_later_than_the_leader(leader: int
     assert net.router.routes[0].replica is net.nodes[1].link
 
 
+def test_a_proxy_reads_at_no_member_that_installs_a_state() -> None:
+    """A member that was just added has committed nothing by its own word, and so lacks nothing. A proxy that
+    heard of it first asked there until it was complete: reads timed out, or found no keys."""
+    net = Net(own=0)
+    for node in net.every.values():
+        node.leader, node.term, node.commit, node.applied = 2, 3, 100, 100
+    net.nodes[1].commit = net.nodes[1].applied = 0
+    net.nodes[2].up = net.nodes[3].up = False
+    net.pass_time(0.3)
+    route = net.router.routes[0]
+    assert route.replica is net.nodes[1].link, "no other has answered"
+    net.nodes[2].up = net.nodes[3].up = True
+    net.pass_time(5.0)
+    assert route.replica is net.nodes[2].link, "the leader"
+    link = net.nodes[2].link
+    assert link is not None
+    net.nodes[2].up = False
+    link.close("the host ends")
+    net.run()
+    assert route.replica is net.nodes[3].link, "the member that has applied most"
+
+
 def test_a_replica_that_applies_slowly_stays_and_so_does_one_while_the_loop_of_its_proxy_was_held() -> None:
     net = Net(own=0).started(leader=1)
     net.lead(2, 2)
