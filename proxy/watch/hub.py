@@ -262,11 +262,11 @@ class WatchHub:
         self._joining.move(link.shard, link.parts.values())
 
     def _settle(self, now: float) -> None:
-        """Parts follow the reads: home at once, away from home only after two election timeouts."""
+        """Parts follow the reads: home at once, elsewhere only after two election timeouts."""
         router = self._router
         for route in router.routes.values():
             home, replica = route.home, route.replica
-            if home is None or replica is home:
+            if replica is home:
                 self._cut_off.pop(route.shard, None)
             elif now - self._cut_off.setdefault(route.shard, now) < 2 * router.election_s:
                 continue

@@ -184,7 +184,10 @@ class WatchSource:
             revision = matched[-1][0]
             if len(matched) >= _PIECE and sub.pieces in (0, revision):
                 first = next(i for i, event in enumerate(matched) if event[0] == revision)
-                piece = matched[first:]
+                # what is before leaves with the end, and not in pieces: a front keeps one revision's
+                if sum([len(event[2]) for event in matched[:first]]) >= _PIECE_BYTES:
+                    continue
+                piece = self._send_pieces(sub, revision, matched[first:])
                 del matched[first:]
                 sub.link.answer(sub.rid, Status.EVENTS, _record(revision, piece, MORE_EVENTS))
                 sub.pieces = revision
@@ -195,8 +198,8 @@ class WatchSource:
         after."""
         revision, sub.pieces = sub.pieces, 0
         self._send(sub, [event for event in matched if event[0] < revision])
-        sub.link.answer(
-            sub.rid, Status.EVENTS, _record(revision, [event for event in matched if event[0] == revision]))
+        rest = self._send_pieces(sub, revision, [event for event in matched if event[0] == revision])
+        sub.link.answer(sub.rid, Status.EVENTS, _record(revision, rest))
         return [event for event in matched if event[0] > revision]
 
     def _collect(self, events: list[Event], collected: dict[Subscription, list[Encoded]]) -> None:
@@ -224,27 +227,40 @@ class WatchSource:
 
     def _send(self, sub: Subscription, matched: list[Encoded]) -> None:
         if sum([len(event[2]) for event in matched]) > _RECORD_BYTES:
-            matched = self._send_many(sub, matched)
-        if matched:
+            self._send_many(sub, matched)
+        elif matched:
             sub.link.answer(sub.rid, Status.EVENTS, _record(matched[0][0], matched))
         self._mark_dirty(sub.link)
 
-    def _send_many(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
-        """Send all records but the last one; returns what is in that."""
+    def _send_many(self, sub: Subscription, matched: list[Encoded]) -> None:
         begin = size = last = 0
         for at, (revision, _, field) in enumerate(matched):
-            if size >= _RECORD_BYTES and revision != last:  # I16: a revision is one record, or goes on
-                sub.link.answer(sub.rid, Status.EVENTS, _record(matched[begin][0], matched[begin:at]))
-                begin, size = at, 0
-            elif size >= _PIECE_BYTES:
-                first = next(i for i in range(begin, at) if matched[i][0] == revision)
-                if begin < first:
-                    sub.link.answer(sub.rid, Status.EVENTS, _record(matched[begin][0], matched[begin:first]))
-                sub.link.answer(sub.rid, Status.EVENTS, _record(revision, matched[first:at], MORE_EVENTS))
+            if size >= _RECORD_BYTES and revision != last:  # I16: a record holds whole revisions, or goes on
+                self._send_record(sub, matched[begin:at], size)
                 begin, size = at, 0
             size += len(field)
             last = revision
-        return matched[begin:]
+        self._send_record(sub, matched[begin:], size)
+
+    def _send_record(self, sub: Subscription, events: list[Encoded], size: int) -> None:
+        """``size`` bytes of events. If they are very many, nearly all are the last revision's."""
+        if size >= _PIECE_BYTES:
+            revision = events[-1][0]
+            first = next(i for i, event in enumerate(events) if event[0] == revision)
+            if first:
+                sub.link.answer(sub.rid, Status.EVENTS, _record(events[0][0], events[:first]))
+            events = self._send_pieces(sub, revision, events[first:])
+        sub.link.answer(sub.rid, Status.EVENTS, _record(events[0][0], events))
+
+    def _send_pieces(self, sub: Subscription, revision: int, events: list[Encoded]) -> list[Encoded]:
+        """Send all pieces of one revision's events but the last one; returns that."""
+        begin = size = 0
+        for at, (_, _, field) in enumerate(events):
+            if size >= _PIECE_BYTES:
+                sub.link.answer(sub.rid, Status.EVENTS, _record(revision, events[begin:at], MORE_EVENTS))
+                begin, size = at, 0
+            size += len(field)
+        return events[begin:]
 
     def _match(self, key: bytes) -> list[Subscription]:
         exact = self._keys.get(key)

@@ -280,6 +280,45 @@ def test_a_revision_of_very_many_bytes_is_sent_in_pieces(monkeypatch: pytest.Mon
     assert told == [b"k%03d" % i for i in range(20)]
 
 
+def test_pieces_of_a_revision_are_told_apart_from_those_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A front keeps one revision's pieces: others' in between took their place, and 256 events were lost."""
+    monkeypatch.setattr(watches, "_PIECE_BYTES", 64 << 10)
+    large = [(6, 0, b"k", key_value(b"k", 6, 6, 1, bytes(10_000), 0), i) for i in range(20)]
+    deletes = [(7, 1, b"k%03d" % i, tombstone(b"k%03d" % i, 7), i) for i in range(600)]
+    source = Source()
+    source.subscribe(1, b"k", b"l")
+    source.answers()
+    source.source.gather([*large, *deletes[:300]])
+    source.source.gather(deletes[300:])
+    source.source.emit([])
+    heads = [EVENTS_HEAD.unpack_from(body) for _, _, body in source.answers()]
+    assert [revision for revision, _, _ in heads] == sorted(revision for revision, _, _ in heads)
+    ends = [not count & MORE_EVENTS for _, _, count in heads]
+    assert [end for end, (revision, _, _) in zip(ends, heads, strict=True) if revision == 6] == [
+        False, False, True]
+    assert ends[-1]
+    assert sum(count & ~MORE_EVENTS for _, _, count in heads) == 620
+
+
+def test_a_delete_in_slices_of_very_many_bytes_is_sent_in_pieces_of_bytes_too(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_PIECE_BYTES", 4 << 10)
+    deletes = [(6, 1, b"k%0100d" % i, tombstone(b"k%0100d" % i, 6), i) for i in range(500)]
+    source = Source()
+    source.subscribe(1, b"k", b"l")
+    source.answers()
+    source.source.gather(deletes[:300])
+    source.source.emit(deletes[300:])
+    bodies = [body for _, _, body in source.answers()]
+    assert max(map(len, bodies)) < 8 << 10
+    assert [bool(EVENTS_HEAD.unpack_from(body)[2] & MORE_EVENTS) for body in bodies] == (
+        [True] * (len(bodies) - 1) + [False])
+    assert sum(EVENTS_HEAD.unpack_from(body)[2] & ~MORE_EVENTS for body in bodies) == 500
+
+
 class Kept(list[tuple[int, bytes, bytes]]):
     """Events that nobody counts."""
 
