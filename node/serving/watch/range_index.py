@@ -119,9 +119,6 @@ class RangeIndex(Generic[R]):
             assert node.starts[at] == start, "a range that is removed is not where it was added"
         del node.starts[at], node.ends[at], node.below[at]
 
-    def all(self) -> list[R]:
-        return list(self._serials)
-
     def holding(self, key: bytes) -> list[R]:
         found: list[R] = []
         if self._endless:
