@@ -23,6 +23,7 @@ from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader, S
 _SLICE_ROWS = 256
 _SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
+_SIGN_SLICES = 16  # with nothing to send, the front hears that the read goes on: some ms
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
 _RESTS = 1024  # lists whose next page may be asked for
 _REST_KEY_BYTES = 1024  # of one that is remembered
@@ -87,12 +88,9 @@ class Ranges:
         return answer.run(self._gathered(answer, reader, read))
 
     def _gathered(self, answer: Answer, reader: Reader, read: RangeRead) -> Slices:
-        at_last = before = 0
-        for _ in self._feed(reader, read):
-            if not read.satisfied and self._part_is_due(read, at_last, before):
+        for due in self._slices(reader, read):
+            if due:
                 answer.pieces(read.take_parts())
-                at_last = read.count
-            before = read.count
             yield
         yield from read.ending()
         yield from answer.last(read.take_parts())
@@ -107,22 +105,26 @@ class Ranges:
 
     def _gathered_rows(self, answer: Answer, reader: Reader, read: RangeRead) -> Slices:
         head = HEAD.pack(reader.position.revision, self._raft.term)
-        at_last = before = 0
-        for _ in self._feed(reader, read):
-            if self._part_is_due(read, at_last, before):
+        for due in self._slices(reader, read):
+            if due:
                 answer.pieces([head, *read.take_sized()])
-                at_last = read.count
-            before = read.count
             yield
         yield from read.ending()
         answer.end([head, *read.take_sized()])
 
-    @staticmethod
-    def _part_is_due(read: RangeRead, at_last: int, before: int) -> bool:
-        """Many rows since the last part, or few large ones in the last slice."""
-        rows = read.count
-        return rows - at_last >= _PARTIAL_ROWS or (
-            rows - before < _SLICE_ROWS and read.unsent and read.unsent_bytes() >= PIECE_BYTES)
+    def _slices(self, reader: Reader, read: RangeRead) -> Iterator[bool]:
+        """Feed a read; whether a part is due: many rows since the last one, or few large ones in the last
+        slice. An empty one is a sign of life, as keys are only counted or passed over."""
+        at_last = before = 0
+        for slices, _ in enumerate(self._feed(reader, read), 1):
+            rows = read.count
+            due = slices % _SIGN_SLICES == 0 or (not read.satisfied and (
+                rows - at_last >= _PARTIAL_ROWS or (
+                    rows - before < _SLICE_ROWS and read.unsent and read.unsent_bytes() >= PIECE_BYTES)))
+            if due:
+                at_last = rows
+            before = rows
+            yield due
 
     def _feed(self, reader: Reader, read: RangeRead) -> Slices:
         """Give a read its rows a slice at a time, and the count of the rows that its answer does not show."""
@@ -204,8 +206,8 @@ class Ranges:
         self, stream: RangeStream, reader: Reader, read: RangeRead, take: Callable[[], list[bytes]]
     ) -> Slices:
         head = HEAD.pack(reader.position.revision, self._raft.term)
-        for _ in self._feed(reader, read):
-            if read.unsent and not read.satisfied:
+        for due in self._slices(reader, read):
+            if due or (read.unsent and not read.satisfied):
                 stream.send(b"".join([head, *take()]))
             yield
         yield from read.ending()

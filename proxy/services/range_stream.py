@@ -176,6 +176,8 @@ class Passing:
     def answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, stats = self.call, self.stats
         if status == PARTIAL:
+            if len(body) == HEAD.size:
+                return  # a sign of life: it is not begun yet
             _set_going(waiting)
             self._waiting = waiting
             self._received += len(body)

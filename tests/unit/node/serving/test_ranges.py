@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,7 @@ from node.serving.reads import Reads
 from node.serving.streams import LINK_BYTES, PIECE_BYTES, Streams
 from node.slicing.slicer import Slicer, Slices
 from node.storage import Reader, StateStore
+from node.storage.state import reads as rows_of
 from node.storage.state import store as state
 from tests.garbage import no_garbage
 from tests.unit.node.serving.answering import serve_of
@@ -175,12 +177,12 @@ def test_the_pages_of_a_list_are_counted_once_while_the_store_goes_on(
         pages = [page(asked)]
         walked = 0
         with monkeypatch.context() as patched:
-            count = Reader.count
+            counting = Reader.count
 
             def counted(*arguments: Any) -> Any:
                 nonlocal walked
                 walked += 1
-                return count(*arguments)
+                return counting(*arguments)
 
             patched.setattr(Reader, "count", counted)
             while pages[-1].more:
@@ -204,6 +206,41 @@ def test_the_pages_of_a_list_are_counted_once_while_the_store_goes_on(
             assert (page(asked).count, walked > 0) == (450, True)  # it is not kept for ever
     finally:
         replica.store.close()
+
+
+@pytest.mark.parametrize("near", [False, True])
+def test_a_front_hears_of_a_read_that_only_counts_or_passes_over_what_is_gone(
+    tmp_path: Path, near: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the answer does not show was counted in silence, and timed out after 7 s."""
+    monkeypatch.setattr(rows_of, "_COUNT_SLICE", 10)
+    monkeypatch.setattr(ranges, "_LOOK", 10)
+    store = StateStore.open(tmp_path, clock_ns=count(step=200_000).__next__)  # each look ends a slice
+    replica = Replica(tmp_path, 0, near, store)
+    store.apply([(1, 1, b"".join(records.put(key, 0, 1, b"", 0) for key in KEYS))])
+    at = store.revision
+    store.apply([(2, 1, b"".join(map(records.delete, KEYS)))])
+    now = store.revision
+    for limit, rows in ((0, 0), (3, 3)):
+        asked = rpc_pb2.RangeRequest(
+            key=b"k", range_end=b"l", revision=at, limit=limit, count_only=not limit)
+        status, body = replica.ask(asked)
+        first, *signs, _ = [part for _, part in replica.answers]
+        assert (status, len(signs) > 5, set(signs)) == (Status.OK, True, {b""})
+        assert first[: HEAD.size] == HEAD.pack(now, 1), "older fronts put pieces together, too"
+        found = rpc_pb2.RangeResponse.FromString(body[HEAD.size :])
+        assert (len(found.kvs), found.count) == (rows, 900)
+        replica.ask(asked, Method.RANGE_STREAM)
+        assert {len(part) for _, part in replica.answers[1:-1]} == {HEAD.size}
+        assert replica.merged(asked, Method.RANGE_ROWS)
+        assert len(replica.answers) > 5
+    store.apply([(3, 1, records.put(b"m", 0, 1, b"", 0))])
+    for limit in (0, 5):
+        gone = rpc_pb2.RangeRequest(key=b"k", range_end=b"l", revision=now, limit=limit)
+        for method in (Method.RANGE, Method.RANGE_ROWS, Method.RANGE_STREAM, Method.STREAM_ROWS):
+            status, _ = replica.ask(gone, method)
+            assert (status, len(replica.answers) > 5) == (Status.OK, True)
+    store.close()
 
 
 @pytest.mark.parametrize("limit", [0, 1, 5])

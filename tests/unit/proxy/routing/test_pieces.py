@@ -48,6 +48,23 @@ def test_credit_is_given_as_pieces_come_while_there_is_room() -> None:
     assert call.status == (0, "")
 
 
+def test_signs_that_a_node_goes_on_are_empty_pieces() -> None:
+    """Nodes count for long what an answer does not show. Fronts of older versions take this as this one."""
+    asked = Asked()
+    call, rid = asked.ask()
+    for piece in (HEAD.pack(9, 1), b"", b""):
+        asked.net.pass_time(5)
+        asked.node.answer(rid, Status.PARTIAL, piece)
+        asked.net.run()
+    assert call.status is None
+    asked.node.answer(rid, Status.OK, rpc_pb2.RangeResponse(count=7).SerializeToString())
+    asked.net.run()
+    assert call.status == (0, "")
+    (reply,) = call.replies
+    found = rpc_pb2.RangeResponse.FromString(reply)
+    assert (found.header.revision, found.count) == (9, 7)
+
+
 def test_what_was_read_from_the_link_is_told_whoever_it_is_for() -> None:
     asked = Asked()
     call, rid = asked.ask()

@@ -80,6 +80,20 @@ def test_a_link_that_breaks_in_the_midst_ends_the_stream_instead_of_beginning_it
     assert len(call.replies) == 1
 
 
+def test_a_sign_that_a_node_goes_on_is_nothing_of_an_answer() -> None:
+    served = Served()
+    call = served.call("RangeStream", rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True))
+    (request,) = served.node.take()
+    for _ in range(4):  # it only counts so far
+        served.net.pass_time(5)
+        served.node.answer(request.rid, Status.PARTIAL, HEAD.pack(9, 1))
+        served.net.run()
+    assert (call.status, call.replies) == (None, [])
+    served.node.answer(request.rid, Status.OK, HEAD.pack(9, 1))
+    served.net.run()
+    assert (call.status, len(call.replies)) == ((0, ""), 1)
+
+
 def test_a_stream_over_shards_whose_link_breaks_begins_again_unless_its_client_has_seen_some_of_it() -> None:
     lost = EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL)
     shards, questions = Shards(2), []  # type: ignore[var-annotated]
