@@ -6,7 +6,8 @@ that may be long is a generator for ``node.serving.reads``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import NamedTuple
 
 from cluster import errors
 from cluster.errors import EtcdError
@@ -25,9 +26,18 @@ _SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
 _SIGN_SLICES = 16  # with nothing to send, the front hears that the read goes on: some ms
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
-_RESTS = 1024  # lists whose next page may be asked for
+_RESTS = 2048  # notes of lists whose next page may be asked for: two of each page
 _REST_KEY_BYTES = 1024  # of one that is remembered
-_Rest = tuple[int, bytes, bytes, tuple[tuple[bytes, bytes], ...]]  # G6: with the parts that are shown
+_GAP_SLICES = 64  # of what other hosts have served of a list since; with more, it may be another list
+
+
+class _Rest(NamedTuple):
+    """What came behind a list's last page here."""
+
+    start: bytes
+    keys: int
+    owned: Owned | None  # by what: a switch takes no revision
+    parts: list[tuple[bytes, bytes]]  # G6: that are shown
 
 
 class Ranges:
@@ -36,9 +46,8 @@ class Ranges:
         self._raft = raft
         self._streams = streams
         self.count = 0
-        # how many keys are shown from where a page of a list ended, at its revision, up to its end; and by
-        # what: a switch takes no revision
-        self._rests: dict[_Rest, tuple[int, Owned | None]] = {}
+        # by revision, end and start; and each list's last one, without its start: another page may come next
+        self._rests: dict[tuple[int, bytes, bytes | None], _Rest] = {}
 
     def replaced(self) -> None:
         self._rests.clear()
@@ -156,22 +165,45 @@ class Ranges:
                 yield
         if read.satisfied:
             shown = read.count
-            if total is None:  # the page before may have counted: what was there at a revision stays
-                total, owned = self._rests.get(_rest(reader, read.key, read.range_end), (None, None))
-                total = total if owned is reader.owned else None
+            if total is None:
+                total = yield from self._by_rest(reader, read)
             if total is not None:
                 read.add_count(total - shown)
             else:
                 yield from self._count_rest(reader, read)
             self._note_rest(reader, read, read.count - shown)
 
+    def _by_rest(self, reader: Reader, read: RangeRead) -> Generator[None, None, int | None]:
+        """How many keys a range has, where a page of its list has counted not far from its start: what was
+        there at a revision stays."""
+        end = read.range_end
+        rests = self._rests
+        rest = rests.get((reader.revision, end, read.key)) or rests.get((reader.revision, end, None))
+        if rest is None or rest.owned is not reader.owned or rest.parts != reader.parts(rest.start, end):
+            return None
+        at: bytes | None
+        at, start = sorted((rest.start, read.key))
+        gap = slices = 0
+        while at is not None and at < start:
+            if slices == _GAP_SLICES:
+                return None
+            slices += 1
+            count, at = reader.count(at, start, 200)
+            gap += count
+            yield
+        return rest.keys - gap if rest.start < read.key else rest.keys + gap
+
     def _note_rest(self, reader: Reader, read: RangeRead, rest: int) -> None:
         """The next page need not walk the ``rest`` keys to count them."""
         last, end = read.last_key, read.range_end
         if rest and last is not None and len(last) + len(end) <= _REST_KEY_BYTES:
-            while len(self._rests) >= _RESTS:
+            start = last + b"\0"
+            noted = _Rest(start, rest, reader.owned, reader.parts(start, end))
+            for by in (start, None):
+                self._rests.pop((reader.revision, end, by), None)
+                self._rests[reader.revision, end, by] = noted
+            while len(self._rests) > _RESTS:
                 del self._rests[next(iter(self._rests))]
-            self._rests[_rest(reader, last + b"\0", end)] = rest, reader.owned
 
     def _count_rest(self, reader: Reader, read: RangeRead) -> Slices:
         start: bytes | None = read.key if read.last_key is None else read.last_key + b"\0"
@@ -212,10 +244,6 @@ class Ranges:
             yield
         yield from read.ending()
         stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
-
-
-def _rest(reader: Reader, start: bytes, end: bytes) -> _Rest:
-    return reader.revision, start, end, tuple(reader.parts(start, end))
 
 
 def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:

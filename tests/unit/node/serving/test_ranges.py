@@ -193,19 +193,58 @@ def test_the_pages_of_a_list_are_counted_once_while_the_store_goes_on(
             assert [one.count for one in pages] == [900 - 150 * i for i in range(6)]
             assert [kv.key for one in pages for kv in one.kvs] == KEYS
 
-            asked.key = KEYS[300]  # in the middle, and nobody has counted there
-            first = page(asked)
-            assert (first.count, walked > 0) == (600, True)
+            with monkeypatch.context() as near:
+                near.setattr(ranges, "_GAP_SLICES", 0)
+                asked.key = KEYS[300]  # in the middle, and nobody has counted there
+                first = page(asked)
+                assert (first.count, walked > 0) == (600, True)
+                asked.key = KEYS[600]
+                page(asked)  # of another list
             walked, asked.key = 0, first.kvs[-1].key + b"\0"
             assert (page(asked).count, walked) == (450, 0)
             patched.setattr(ranges, "_RESTS", 3)
-            for n in range(3 + len(pages)):  # others' lists
-                asked.key = KEYS[n]
+            for n in range(3):  # others' lists
+                asked.range_end = b"l%d" % n
                 page(asked)
-            walked, asked.key = 0, first.kvs[-1].key + b"\0"
+            walked, asked.key, asked.range_end = 0, first.kvs[-1].key + b"\0", b"l"
             assert (page(asked).count, walked > 0) == (450, True)  # it is not kept for ever
     finally:
         replica.store.close()
+
+
+def test_a_host_that_serves_a_page_in_three_counts_those_between_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients of three hosts ask them in turn: each page's host walked all that came behind it."""
+    replica = Replica(tmp_path, 0, near=False)
+    replica.store.apply([(1, 1, b"".join(records.put(key, 0, 1, b"", 0) for key in KEYS))])
+    at = replica.store.revision
+    replica.store.apply([(2, 1, b"".join(map(records.delete, KEYS[::2])))])
+    walked: list[tuple[bytes, bytes]] = []
+    counting = Reader.count
+
+    def counted(reader: Reader, start: bytes, end: bytes, budget_us: int = 0) -> tuple[int, bytes | None]:
+        walked.append((start, end))
+        return counting(reader, start, end, budget_us)
+
+    monkeypatch.setattr(Reader, "count", counted)
+
+    def page(first: int, end: bytes = b"l") -> bool:
+        """Whether what comes behind it was walked."""
+        walked.clear()
+        status, body = replica.ask(rpc_pb2.RangeRequest(
+            key=KEYS[first], range_end=end, revision=at, limit=50))
+        found = rpc_pb2.RangeResponse.FromString(body[HEAD.size :])
+        assert (status, len(found.kvs), found.count) == (Status.OK, 50, 900 - first)
+        return any(stop == end for _, stop in walked)
+
+    assert page(0)
+    assert not page(150)
+    assert not page(300)
+    assert walked[0] == (KEYS[199] + b"\0", KEYS[300]), "from the page before here"
+    assert not page(100), "another list of this revision, or the same page again"
+    assert page(100, b"m")
+    replica.store.close()
 
 
 @pytest.mark.parametrize("near", [False, True])
@@ -230,8 +269,10 @@ def test_a_front_hears_of_a_read_that_only_counts_or_passes_over_what_is_gone(
         assert first[: HEAD.size] == HEAD.pack(now, 1), "older fronts put pieces together, too"
         found = rpc_pb2.RangeResponse.FromString(body[HEAD.size :])
         assert (len(found.kvs), found.count) == (rows, 900)
+        replica.serve.ranges.replaced()
         replica.ask(asked, Method.RANGE_STREAM)
         assert {len(part) for _, part in replica.answers[1:-1]} == {HEAD.size}
+        replica.serve.ranges.replaced()
         assert replica.merged(asked, Method.RANGE_ROWS)
         assert len(replica.answers) > 5
     store.apply([(3, 1, records.put(b"m", 0, 1, b"", 0))])
