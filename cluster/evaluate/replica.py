@@ -103,7 +103,7 @@ def _puts_item(written: list[Written]) -> bytes:
 
 def _sets_item(rows: list[Row], tree: Tree | None) -> bytes:
     assert tree is not None, "sets were evaluated with it"
-    rows.append(tree.counters())
+    rows += tree.counters()
     return records.rows(encode(RowsOf.V2, rows))
 
 

@@ -73,7 +73,7 @@ class Ends:
         """What no change logged along: replicas learn it, and it outlives this term."""
         tree = leader.counted
         if tree is not None and tree.uncounted and (self._node.writes.has_room or not leader.dirty):
-            leader.append(records.rows(encode(RowsOf.V2, [leader.v2.counters()])))
+            leader.append(records.rows(encode(RowsOf.V2, leader.v2.counters())))
             self._node.wake()
 
     def _turn(self, leader: Leader) -> int:
@@ -87,7 +87,7 @@ class Ends:
         if not rows:
             return 0
         if leader.v2.uncounted:  # what a directory held goes without the counters
-            rows.append(leader.v2.counters())
+            rows += leader.v2.counters()
         item = records.rows(encode(RowsOf.V2, rows))
         leader.append(item)  # H7: decided and appended in one and the same term
         return len(item)

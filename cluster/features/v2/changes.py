@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 from cluster import errors
 from cluster.features.rows import Row
+from cluster.features.v2.counters import COUNTED, counter_rows
 from cluster.features.v2.events import Action, Event, Shown
 from cluster.features.v2.refusals import Code, V2Error
 from cluster.features.v2.requests import Answer, Op, Write, left_to_front
 from cluster.features.v2.shown import event_json
 from cluster.features.v2.tree import (
-    COUNTED,
     KEYS,
     Node,
     Tree,
-    counter_row,
     event_row,
     going_row,
     gone_row,
@@ -117,7 +116,7 @@ def _logged(tree: Tree, event: Event, rows: list[Row], counted: int) -> Change:
     counts = list(tree.counts)
     counts[counted] += 1
     rows.append(event_row(event.index, event.encode()))
-    rows.append(counter_row(event.index, counts))
+    rows += counter_rows(event.index, counts)
     return Change(event, tree.outdated() + rows)
 
 

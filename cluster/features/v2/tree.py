@@ -2,7 +2,7 @@
 
 Rows, by name (``cluster.features.rows``)::
 
-    c             index u64 | what was counted, u32 each, in the order of ``COUNTED``
+    c, C          the index and what was counted (``counters``)
     g<path>       nothing: a large directory went, and rows of what it held are still here
     h<slot u16>   an event (``events.Event``): the last ``KEPT`` ones, by their index, less the oldest of them
                   while all have more than ``MOST_BYTES``
@@ -24,24 +24,18 @@ from collections.abc import Iterable, Iterator
 
 from cluster.faults import faults
 from cluster.features.rows import Row
+from cluster.features.v2.counters import COUNTED, COUNTER_ROW, HIGH_ROW, counter_rows, with_high, with_low
 from cluster.features.v2.events import Brief, Swept, index_of
 from cluster.features.v2.history import FIRST, KEPT, MOST_BYTES, History, Sizes
 from cluster.features.v2.refusals import Code, V2Error
 
 KEYS, AUTH = b"/1", b"/2"  # etcd's namespaces
 FIRST_INDEX = FIRST - 1  # of a tree without writes: what a single etcd spends on its own records
-COUNTER_ROW = b"c"
 _NODE, _EVENT, _GOING = b"n", b"h", b"g"
 _SLOT = struct.Struct(">H")
 _HEAD = struct.Struct("<BQQq")
 _DIR = 1
 _FILE = b"\0"  # what the row of a file begins with
-COUNTED = (
-    "setsSuccess", "setsFail", "deleteSuccess", "deleteFail", "updateSuccess", "updateFail",
-    "createSuccess", "createFail", "compareAndSwapSuccess", "compareAndSwapFail",
-    "compareAndDeleteSuccess", "compareAndDeleteFail", "expireCount",
-)
-_COUNTS = struct.Struct(f"<Q{len(COUNTED)}I")
 _SETS = COUNTED.index("setsSuccess")
 _LEAST_STALE = 64
 _STALE_AT_ONCE, _FREED_AT_ONCE = 10_000, 20_000  # 10 ms, 5 ms
@@ -109,10 +103,6 @@ def going_row(key: bytes, ended: bool = False) -> Row:
 def event_row(index: int, event: bytes) -> Row:
     """The row of an event, in the place of the one that is forgotten for it."""
     return _EVENT + _SLOT.pack(index % KEPT), event
-
-
-def counter_row(index: int, counts: Iterable[int]) -> Row:
-    return COUNTER_ROW, _COUNTS.pack(index, *[count & 0xFFFFFFFF for count in counts])
 
 
 class SetRows(list[Row]):
@@ -268,9 +258,9 @@ class Tree:
         """Put a file in its place by its row: it has a TTL, or the one before it had."""
         self._put(path, row[1] or b"")
 
-    def counters(self) -> Row:
+    def counters(self) -> list[Row]:
         self.uncounted = False
-        return counter_row(self.index, self.counts)
+        return counter_rows(self.index, self.counts)
 
     def take(self, rows: Iterable[Row]) -> list[tuple[bytes, Swept]]:
         """Take rows in; the events among them, and what each swept. A row that cannot be read changes
@@ -279,7 +269,7 @@ class Tree:
         removed: list[bytes] = []  # the last node that was deleted, and those below it
         below = b""  # what the paths of those begin with
         gone: Iterator[bytes] | None = None  # all of these, of a large directory
-        if isinstance(rows, SetRows) and len(rows) == 2 * len(rows.files) + 1:
+        if isinstance(rows, SetRows) and 0 < len(rows) - 2 * len(rows.files) < 3:
             rows = self._take_files(rows, events)
         for name, value in rows:
             try:
@@ -300,9 +290,10 @@ class Tree:
                 elif kind == _EVENT:
                     self._forget(*_SLOT.unpack_from(name, 1))
                 elif name == COUNTER_ROW and value is not None:
-                    index, *self.counts = _COUNTS.unpack(value)
-                    self.index = index
+                    self.index, self.counts = with_low(self.counts, value)
                     self.written, self.uncounted = True, False
+                elif name == HIGH_ROW and value is not None:
+                    self.counts = with_high(self.counts, value)
                 elif kind == _GOING:
                     gone = self._goes(name[1:], value is None)
             except (struct.error, ValueError, IndexError) as error:

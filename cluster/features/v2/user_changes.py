@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from cluster.features.rows import Row
+from cluster.features.v2.counters import COUNTED, counter_rows
 from cluster.features.v2.events import Action, Event, Shown
 from cluster.features.v2.requests import Answer, Who, said
-from cluster.features.v2.tree import AUTH, COUNTED, Node, Tree, counter_row, event_row, gone_row, node_row
+from cluster.features.v2.tree import AUTH, Node, Tree, event_row, gone_row, node_row
 from cluster.features.v2.users import (
     ENABLED,
     GUEST,
@@ -170,7 +171,7 @@ class Files:
     def rows(self) -> list[Row]:
         if not self._rows:
             return []
-        return [*self.tree.outdated(), *self._rows, counter_row(self.index, self._counts)]
+        return [*self.tree.outdated(), *self._rows, *counter_rows(self.index, self._counts)]
 
     def make(self) -> None:
         """Make the directories, and the switch, where they are missing."""

@@ -148,7 +148,7 @@ def test_a_file_that_is_made_in_the_place_of_one_that_went_does_not_end_at_its_t
     put(leader, kept, TOP + b"/first")
     rows = SetRows()
     assert plain_set(leader, Write(Op.SET, TOP + b"/7", b"stays", now_ns=NOW_NS).encode(), rows)
-    logged(leader, kept, [*rows, leader.counters()])
+    logged(leader, kept, [*rows, *leader.counters()])
     for tree in (leader, Tree(sorted(kept.items()))):
         assert tree.find(TOP + b"/7").value == b"stays"
         assert not tree.next_expiry_ns

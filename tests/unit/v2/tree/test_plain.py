@@ -46,7 +46,7 @@ def test_a_plain_set_logs_and_answers_what_any_other_change_would(seed: int) -> 
             short.take(rows)
         else:
             plain += 1
-            rows.append(short.counters())
+            rows += short.counters()
         assert (rows, answer) == (logged, expected)
         assert state(short) == state(long)
         ends = expire(long, now_ns)
@@ -107,7 +107,7 @@ def test_a_set_with_a_ttl_is_plain_and_so_is_one_of_what_had_one() -> None:
         answer = plain_set(short, write.encode(), rows)
         logged, expected = answered(long, write.encode())
         long.take(logged)
-        assert ([*rows, short.counters()], answer) == (logged, expected)
+        assert ([*rows, *short.counters()], answer) == (logged, expected)
         assert state(short) == state(long)
     late = NOW_NS + 6 * S
     assert expire(short, late) == expire(long, late)
@@ -131,7 +131,7 @@ def test_a_replica_takes_files_that_were_made_as_it_takes_their_rows(seed: int) 
                 left += changed
                 break
         if rows:
-            rows.append(tree.counters() if not left else (b"c", None))
+            rows += tree.counters() if not left else [(b"c", None)]
         shared += len(rows.files)
         for taken in rows, left:
             if taken:
@@ -145,7 +145,7 @@ def test_a_replica_takes_files_that_were_made_as_it_takes_their_rows(seed: int) 
     rows = SetRows()
     tree.take(answered(tree, replace(ends, expires_ns=0).encode())[0])
     assert plain_set(tree, PLAIN.encode(), rows) is not None
-    rows.append(tree.counters())
+    rows += tree.counters()
     replica.take(rows)
     other.take(list(rows))
     assert (replica.next_expiry_ns, everything(replica)) == (other.next_expiry_ns, everything(other))
@@ -156,7 +156,7 @@ def test_a_file_that_was_made_takes_no_directorys_place_but_by_its_row() -> None
     tree.take(answered(tree, PLAIN.encode())[0])
     rows = SetRows()
     assert plain_set(tree, PLAIN.encode(), rows) is not None
-    rows.append(tree.counters())
+    rows += tree.counters()
     for one in replica, other:
         one.take(answered(one, replace(PLAIN, path=b"/1/d/a/b").encode())[0])
     replica.take(rows)
