@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Protocol
 
@@ -12,7 +12,6 @@ from cluster.evaluate.reading.rows import merged
 from cluster.evaluate.spans import Intervals, Span, keys_in
 from cluster.evaluate.view import Current, Outcome, Version
 from cluster.features.auth.permissions import Ranges
-from cluster.features.lessor import NEVER
 
 LOOK = 1000  # rows passed over between two pauses
 _FEW = 64  # one part of the keys in so many is put in its place; more are sorted with the rest
@@ -55,6 +54,42 @@ class NotYet(Exception):
         self.revision = revision
 
 
+class _Hung:
+    """Keys that pending writes hang on a lease, as they came. Some may have left it again, or come twice."""
+
+    __slots__ = ("_applied", "_passed", "keys")
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self._applied = 0  # of those that came
+        # how many of those that came are passed over for ever: within these ranges, or off the lease. One
+        # that comes back to it comes anew
+        self._passed: dict[Ranges, int] = {}
+
+    def outside(self, but: Ranges, limit: int, hangs: Callable[[bytes], bool]) -> set[bytes]:
+        """Those that hang and are not within ``but``; of these at most ``limit`` (0: all). Each is looked at
+        once, up to the first one that is found."""
+        keys, applied, found = self.keys, self._applied, set[bytes]()
+        passed = max(self._passed.get(but, 0) - applied, 0)
+        for at in range(passed, len(keys)):
+            key = keys[at]
+            if but.behind(key) == key and hangs(key):
+                found.add(key)
+                if len(found) == limit:
+                    break
+            elif not found:
+                passed = at + 1
+        self._passed[but] = applied + passed
+        return found
+
+    def drop(self, count: int) -> bool:
+        """So many of the first ones are applied. Whether any are left."""
+        self._applied += count
+        del self.keys[:count]
+        self._passed = {but: passed for but, passed in self._passed.items() if passed > self._applied}
+        return bool(self.keys)
+
+
 class Overlay:
     """A :class:`cluster.evaluate.view.View` of applied state and pending effects."""
 
@@ -75,9 +110,9 @@ class Overlay:
         self._ranges: list[tuple[int, Span]] = []
         self._gone = Intervals()  # the same
         self._leases: dict[int, tuple[int, bool]] = {}  # pending grants (True) and revokes (False)
-        # keys that pending writes hang on a lease, with the last batch that did; some may have left it again
-        self._hung: dict[int, dict[bytes, int]] = {}
-        self._attached: deque[tuple[int, int, bytes]] = deque()  # the same by batch: (batch, lease, key)
+        # keys that pending writes hang on a lease
+        self._hung: dict[int, _Hung] = {}
+        self._attached: deque[tuple[int, int]] = deque()  # of each of these, in order: (batch, lease)
         self.batch = 1
         self.read = 0  # bytes of single keys' rows, as each was asked for
         self.revision = store.revision
@@ -195,11 +230,14 @@ class Overlay:
             limit *= 8
             found = self._store.lease_keys(lease, limit, but=but)
             keys = self._left(found)
-        # as many steps as the lease has keys, however much is pending
-        for key in self._hung.get(lease, ()):
-            pending = writes.get(key)
-            if pending is not None and pending[1] is not None and pending[1].lease == lease:
-                keys.append(key)
+        if (hung := self._hung.get(lease)) is not None:
+
+            def hangs(key: bytes) -> bool:
+                pending = writes.get(key)
+                return pending is not None and pending[1] is not None and pending[1].lease == lease
+
+            # as many steps as the lease has keys, however much is pending
+            keys += set(filter(hangs, hung.keys)) if but is None else hung.outside(but, limit, hangs)
         return sorted(keys)
 
     def _left(self, keys: list[bytes]) -> list[bytes]:
@@ -221,8 +259,11 @@ class Overlay:
         for key, version in outcome.writes:
             writes[key] = (batch, version)
             if version is not None and version.lease:
-                self._hung.setdefault(version.lease, {})[key] = batch
-                self._attached.append((batch, version.lease, key))
+                lease = version.lease
+                if (hung := self._hung.get(lease)) is None:
+                    hung = self._hung[lease] = _Hung()
+                hung.keys.append(key)
+                self._attached.append((batch, lease))
         if outcome.changed:
             self.revision += 1
 
@@ -250,14 +291,14 @@ class Overlay:
             self._gone = Intervals()
             for _, span in self._ranges:
                 self._gone.add_span(span)
-        attached, hung = self._attached, self._hung
+        attached = self._attached
+        applied: dict[int, int] = {}
         while attached and attached[0][0] <= batch:
-            _, lease, key = attached.popleft()
-            keys_of = hung.get(lease)
-            if keys_of is not None and keys_of.get(key, NEVER) <= batch:
-                del keys_of[key]
-                if not keys_of:
-                    del hung[lease]
+            lease = attached.popleft()[1]
+            applied[lease] = applied.get(lease, 0) + 1
+        for lease, count in applied.items():
+            if not self._hung[lease].drop(count):
+                del self._hung[lease]
         for lease in leases:
             held = self._leases.get(lease)
             if held is not None and held[0] <= batch:

@@ -109,11 +109,12 @@ def _checked(state: AuthState, principal: Principal) -> Principal:
 class _Asked:
     """One request, while it is judged. Each method raises EtcdError where the client may not."""
 
-    __slots__ = ("_principal", "_state", "leases")
+    __slots__ = ("_principal", "_state", "_written", "leases")
 
     def __init__(self, state: AuthState, principal: Principal, leases: Leases) -> None:
         self._state = state
         self._principal = principal
+        self._written: set[int] = set()  # leases of which it may write each key
         self.leases = leases
 
     def _user(self) -> User:
@@ -176,8 +177,10 @@ class _Asked:
         self._each(self.reads, 0, leases)
 
     def writes_all(self, leases: Iterable[int]) -> None:
-        """Likewise, to write them."""
-        self._each(self.writes, 1, leases)
+        """Likewise, to write them. Each lease is looked at once."""
+        fresh = [lease for lease in leases if lease not in self._written]
+        self._each(self.writes, 1, fresh)
+        self._written.update(fresh)
 
     def _each(self, judged: Callable[[bytes], None], which: int, leases: Iterable[int]) -> None:
         held = self._held(which)

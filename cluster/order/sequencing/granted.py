@@ -161,7 +161,10 @@ class GrantedView:
         return self._own.lease_exists(lease)
 
     def lease_keys(self, lease: int, limit: int = 0, *, but: Ranges | None = None) -> list[bytes]:
-        return sorted((*self._own.lease_keys(lease, limit, but=but), *self._lease_keys.get(lease, ())))
+        granted: Iterable[bytes] = self._lease_keys.get(lease, ())
+        if but is not None:
+            granted = (key for key in granted if but.behind(key) == key)
+        return sorted((*self._own.lease_keys(lease, limit, but=but), *granted))
 
 
 class ShownView(Before):
