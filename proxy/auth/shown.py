@@ -20,6 +20,7 @@ _LONGEST = 4096  # characters of a token that is kept: names, and the padding of
 _INVALID = INVALID.encode()
 _FRONT = FRONT.encode()
 _BEARER = b"Bearer "
+_REFUSED_S = 1.0  # that a token which does not count is not looked at again
 
 
 class Tokens(Protocol):
@@ -53,7 +54,7 @@ class SimpleTokens:
 
 
 class Shown:
-    __slots__ = ("_encoded", "_known", "_name", "_text", "_until_s")
+    __slots__ = ("_encoded", "_known", "_name", "_refused_s", "_text", "_until_s")
 
     def __init__(self, known: Principals, text: str, principal: Principal | None = None) -> None:
         self._known = known
@@ -61,6 +62,7 @@ class Shown:
         self._encoded = b"" if principal is None else principal.encode()
         self._until_s = 0.0 if principal is None else float("inf")  # 0: it is read at its next use
         self._name = "" if principal is None else principal.user
+        self._refused_s = float("-inf")  # when it was read last and did not count
 
     def user(self) -> str:
         """The user's name, if it was ever valid: after a token expires it still names the user of a watch.
@@ -80,7 +82,7 @@ class Shown:
 
     def forget(self) -> None:
         """Its token is read anew at its next use."""
-        self._encoded, self._until_s = b"", 0.0
+        self._encoded, self._until_s, self._refused_s = b"", 0.0, float("-inf")
 
     def ended(self, now_s: float) -> bool:
         return now_s >= self._until_s or self._encoded == _INVALID
@@ -89,10 +91,14 @@ class Shown:
         if self._encoded and self._known.slides and self._until_s > 0:
             self._encoded, self._until_s = _INVALID, float("inf")  # unused for too long
             return
+        if 0 <= now_s - self._refused_s < _REFUSED_S:  # a wall clock may be set back
+            return
         principal, until_s = self._known.tokens.read(self._text, now_s)
         self._encoded = principal.encode()
         if principal.kind == Kind.UNVERIFIED or principal.kind == Kind.INVALID:
             self._until_s = 0.0
+            if principal.kind == Kind.INVALID:
+                self._refused_s = now_s
         else:
             self._until_s, self._name = until_s, principal.user
             self._known.keep(self._text, self)
