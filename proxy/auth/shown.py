@@ -54,7 +54,7 @@ class SimpleTokens:
 
 
 class Shown:
-    __slots__ = ("_encoded", "_known", "_name", "_refused_s", "_text", "_until_s")
+    __slots__ = ("_encoded", "_known", "_name", "_refused_s", "_text", "_twin", "_until_s")
 
     def __init__(self, known: Principals, text: str, principal: Principal | None = None) -> None:
         self._known = known
@@ -63,6 +63,7 @@ class Shown:
         self._until_s = 0.0 if principal is None else float("inf")  # 0: it is read at its next use
         self._name = "" if principal is None else principal.user
         self._refused_s = float("-inf")  # when it was read last and did not count
+        self._twin: Shown | None = None  # the one that is kept of its token, unless it is this one
 
     def user(self) -> str:
         """The user's name, if it was ever valid: after a token expires it still names the user of a watch.
@@ -88,6 +89,9 @@ class Shown:
         return now_s >= self._until_s or self._encoded == _INVALID
 
     def _look(self, now_s: float) -> None:
+        if self._twin is not None:
+            self._encoded = self._twin.said()
+            return
         if self._encoded and self._known.slides and self._until_s > 0:
             self._encoded, self._until_s = _INVALID, float("inf")  # unused for too long
             return
@@ -101,7 +105,9 @@ class Shown:
                 self._refused_s = now_s
         else:
             self._until_s, self._name = until_s, principal.user
-            self._known.keep(self._text, self)
+            kept = self._known.keep(self._text, self)
+            if kept is not self:
+                self._twin, self._until_s, self._encoded = kept, 0.0, kept.said()
 
 
 class Principals:
@@ -143,20 +149,21 @@ class Principals:
             given.forget()
         return text
 
-    def keep(self, text: str, shown: Shown) -> None:
-        """Keep a valid token. Invalid ones are not kept: a client can send any number of them. Long ones are
-        read again on each connection, and count from when they were given. One in use is not dropped for
-        those that came later."""
+    def keep(self, text: str, shown: Shown) -> Shown:
+        """Keep a valid token. Returns the one that is kept: a token has one time. Invalid ones are not
+        kept: a client can send any number of them. Long ones are read again on each connection, and count
+        from when they were given. One in use is not dropped for those that came later."""
         if len(text) > _LONGEST:
-            return
+            return shown
         known, now_s = self._shown, self.now_s()
-        known.setdefault(text, shown)
+        kept = known.setdefault(text, shown)
         for oldest in tuple(islice(known, _LOOKS)):
             found = known.pop(oldest)
             if not found.ended(now_s) or self.tokens.read(oldest, now_s)[0].kind != Kind.INVALID:
                 known[oldest] = found  # one from a clock that is ahead counts once, not anew
         if len(known) > (_SLIDING if self.slides else _KNOWN):
             del known[next(iter(known))]
+        return kept
 
     def said(self, principal: Any, waiting: Any) -> bytes:
         """The principal before a request: of its call, or, if ``principal`` is self, of the client that it is

@@ -248,3 +248,28 @@ def test_a_web_token_counts_again_once_the_wall_clock_is_set_back(tmp_path: Path
     assert shown.said() == INVALID.encode()
     clock.now_s -= 61
     assert split(shown.said())[0].kind == Kind.JWT
+
+
+def test_a_token_has_one_time_whoever_uses_it() -> None:
+    """Five connections that a client opened at once each had their own. The first one's was kept: once that
+    was closed, and the TTL over, new connections were refused, though the others used the token."""
+    clock, known = simple()
+    text = known.tokens.give("u", 5).encode()
+    first, second = known.of(text, None), known.of(text, None)
+    assert first is not None
+    assert second is not None
+    assert split(first.said())[0].user == second.user() == "u"
+    for _ in range(3):
+        clock.now_s += TTL_S - 1
+        assert split(second.said())[0].user == "u"
+        anew = known.of(text, None)
+        assert anew is not None
+    assert anew is first
+    assert split(anew.said())[0] == split(first.said())[0] == Principal(Kind.SIMPLE, "u", 5)
+    clock.now_s += TTL_S - 1
+    assert split(anew.said())[0].user == "u"
+    clock.now_s += TTL_S - 1
+    assert split(second.said())[0].user == "u", "the other one used it"
+    clock.now_s += TTL_S
+    assert first.said() == second.said() == INVALID.encode()
+    assert second.user() == "u"
