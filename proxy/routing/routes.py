@@ -37,10 +37,10 @@ _HELD_S = 0.1  # two of the router's sweeps: a later one was held
 
 
 class ShardRoute:
-    __slots__ = ("_backoff_s", "_connect", "_dead_after_s", "_kept_up_at", "_led_at", "_listening",
-                 "_receiver", "_retry_at", "home", "known_leader", "leader", "leader_changes", "leader_link",
-                 "leader_since", "links", "members", "own", "queue", "reads", "replica", "shard", "term",
-                 "troubles", "wanted")
+    __slots__ = ("_applied", "_backoff_s", "_connect", "_dead_after_s", "_kept_up_at", "_led_at",
+                 "_listening", "_receiver", "_retry_at", "home", "known_leader", "leader", "leader_changes",
+                 "leader_link", "leader_since", "links", "members", "own", "queue", "reads", "replica",
+                 "shard", "term", "troubles", "wanted")
 
     def __init__(self, shard: int, own: int, members: Iterable[int], connect: Connect, receiver: Receiver,
                  dead_after_s: float) -> None:
@@ -66,6 +66,7 @@ class ShardRoute:
         self._listening = Listening(max(dead_after_s / 4, _HELD_S))
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
+        self._applied = 0  # by the replica, at the tick before
         self._kept_up_at = 0.0  # when the replica last applied something, or the leader nothing either
         self.troubles: dict[int, str] = {}  # by member without a link, why the last one ended
 
@@ -208,11 +209,13 @@ class ShardRoute:
                 self.ensure(member, now)
 
     def _leave_a_replica_that_stands(self, now: float, held: bool) -> None:
-        """One whose disk hangs says STATE for as long. The own host's stays, as etcd's member would. Only
-        time counts in which the leader goes on: a long apply holds up all of them."""
+        """One whose disk hangs, or that came to install a state, says STATE for as long. The own host's
+        stays, as etcd's member would. Only time counts in which the leader goes on: a long apply holds up all
+        of them."""
         replica, leads, limit_s = self.replica, self.leader_link, self._dead_after_s
-        if (held or self.home is not None or replica is None or not replica.stands_s
-                or leads is None or leads.stands_s >= limit_s):
+        before, self._applied = self._applied, replica.applied if replica is not None else 0
+        if (held or self.home is not None or replica is None or leads is None or leads.stands_s >= limit_s
+                or not (replica.stands_s or before == replica.applied < leads.applied)):
             self._kept_up_at = now
         elif now - self._kept_up_at > 2 * limit_s:
             replica.close("it applies nothing")

@@ -318,6 +318,18 @@ def test_a_proxy_reads_at_no_member_that_installs_a_state() -> None:
     assert route.replica is net.nodes[3].link, "the member that has applied most"
 
 
+def test_a_proxy_leaves_a_replica_that_comes_to_install_a_state() -> None:
+    """A member whose log the leader has no more: by its own word it lacks nothing."""
+    net = Net(own=0).started(leader=1)
+    net.lead(2, 2)
+    for _ in range(4):
+        net.nodes[2].commit = net.nodes[2].applied = net.nodes[2].applied + 1
+        net.pass_time(0.5)
+    assert net.router.routes[0].replica is net.nodes[1].link, "it may go on"
+    net.pass_time(0.5)
+    assert net.router.routes[0].replica is net.nodes[2].link
+
+
 def test_a_replica_that_applies_slowly_stays_and_so_does_one_while_the_loop_of_its_proxy_was_held() -> None:
     net = Net(own=0).started(leader=1)
     net.lead(2, 2)
