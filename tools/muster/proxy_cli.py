@@ -18,6 +18,7 @@ from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 from muster_client.wire.endpoints import Endpoint, trusting
 
+from cluster.members.described import Running
 from cluster.settings import Peer
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 ASK_LIMIT_S = 30.0  # to find a member that answers
 REFRESH_S = 30.0
 _ANSWER_S = 5.0
+_NO_MEMBER = "no member of the cluster answers at its peer port"
 _CLOSED_IN_S = 1.0  # some servers answer no end of TLS
 T = TypeVar("T")
 Layout = tuple[int, int]  # shards and placement depth
@@ -69,12 +71,10 @@ _WORDS = {
     "port-wait": "time that a start waits for ports that are still in use",
     "fronts": "number of processes that share the client port",
     "cpus": 'CPUs to pin processes to: "auto" (one each, if enough are free), "none", or a list: 0-3,6',
-    "shards": "number of shards that the cluster was made with: needed with --initial-cluster, known from "
-    "--endpoints",
-    "shard-depth": "the cluster's value: needed with --initial-cluster where it is not the default, known "
-    "from --endpoints",
-    "initial-cluster": "the members, in place of --endpoints: name=peer URL,...",
-    "initial-cluster-token": "the cluster's token, with --initial-cluster",
+    "shards": "number of shards that the cluster was made with; not needed: members tell it",
+    "shard-depth": "the cluster's value; not needed: members tell it",
+    "initial-cluster": "members to ask for all members, in place of --endpoints: name=peer URL,...",
+    "initial-cluster-token": "without effect: members tell which cluster they are of",
     "peer-key-file": "with --peer-cert-file its key; else the cluster's key file, if its members have one",
     "peer-cert-file": "certificate to show to members, where their peer URLs are https",
     "peer-client-cert-file": "certificate to show to members in place of --peer-cert-file",
@@ -98,8 +98,8 @@ clients it is one more endpoint of the cluster. It needs the members' peer ports
 
 Usage:
 
-  muster proxy --endpoints URL,... [flags]                                 members to ask for all members
-  muster proxy --initial-cluster name=peer URL,... --shards N [flags]      the members themselves
+  muster proxy --endpoints URL,... [flags]                       members to ask for all members
+  muster proxy --initial-cluster name=peer URL,... [flags]       the same, by their peer ports
 
 Flags:
 """
@@ -188,28 +188,27 @@ def run(args: list[str]) -> int:
             "give either --endpoints or --initial-cluster a value, so that the members can be found")
     _check(given["endpoints"], files)
     settings = config.build(_server_values(given))
-    if by_list and not settings.shards_set:
-        raise ConfigError(
-            "--initial-cluster does not say how many shards the cluster has: give --shards too, or "
-            "--endpoints instead")
     log = serve.log_of(settings)
     for warning in settings.warnings:
         log.warning(warning)
     if by_endpoints:
         cluster_id, peers = members_of(given["endpoints"], files, log)
+        peer_urls = [url for peer in peers for url in peer.peer_urls]
     else:
-        peers = bootstrap.peers_of(settings.initial_cluster, settings.initial_cluster_token)
-        cluster_id = bootstrap.cluster_id_of(peers)
-    settings = with_members(settings, [url for peer in peers for url in peer.peer_urls])
+        peer_urls = [url for _, urls in settings.initial_cluster for url in urls]
+    settings = with_members(settings, peer_urls)
     os.umask(0o077)  # the sockets are this user's, whatever the run directory's mode
     os.makedirs(settings.data_dir, mode=0o700, exist_ok=True)
     settings = with_keys(settings)
     if os.path.exists(bootstrap.member_dir(settings.data_dir)):
         raise ConfigError(f"{settings.data_dir} is the data directory of a member: a proxy needs its own")
     if by_endpoints:
-        by_peers = {url: partial(_layout_at_peer, url, cluster_id, settings)
-                    for peer in peers for url in peer.peer_urls}
-        settings = with_agreed_layout(settings, *layout_of(given["endpoints"], files, log, by_peers))
+        by_peers = {url: partial(_layout_at_peer, url, cluster_id, settings) for url in peer_urls}
+        layout = layout_of(given["endpoints"], files, log, by_peers)
+    else:  # IDs of members that were added do not follow from the list
+        asks = {url: partial(_cluster_at_peer, url, settings) for url in peer_urls}
+        cluster_id, peers, layout = _first_answer(asks, log)
+    settings = with_agreed_layout(settings, *layout)
     lock = rundir.DataDirLock(settings.data_dir)
     try:
         ports.check(settings, None, log)
@@ -373,6 +372,21 @@ def layout_of(
 
 
 def _layout_at_peer(peer_url: str, cluster_id: int, settings: ServerConfig) -> Layout:
+    """ConnectionError: no member of this cluster says it."""
+    running = _running_at(peer_url, settings)
+    if running.cluster_id != cluster_id:
+        raise ConnectionError(_NO_MEMBER)
+    return running.shards, running.depth
+
+
+def _cluster_at_peer(peer_url: str, settings: ServerConfig) -> tuple[int, tuple[Peer, ...], Layout]:
+    """Cluster ID, members and layout. ConnectionError."""
+    running = _running_at(peer_url, settings)
+    peers = _peers((m.member_id, m.name, m.peer_urls) for m in running.members)
+    return running.cluster_id, peers, (running.shards, running.depth)
+
+
+def _running_at(peer_url: str, settings: ServerConfig) -> Running:
     """As ``muster --proxy on`` asks. ConnectionError."""
     at = parse_peer_url(peer_url)
     try:
@@ -380,9 +394,9 @@ def _layout_at_peer(peer_url: str, cluster_id: int, settings: ServerConfig) -> L
             [(at.host, at.port)], settings.peer_key_file, settings.peer_tls, own_user=settings.own_user_peers)
     except (ConfigError, ValueError, OSError) as e:
         raise ConnectionError(str(e)) from None
-    if running is None or running.cluster_id != cluster_id:
-        raise ConnectionError("no member of the cluster answers at its peer port")
-    return running.shards, running.depth
+    if running is None:
+        raise ConnectionError(_NO_MEMBER)
+    return running
 
 
 def _layout_at(endpoint: str, files: Files) -> Layout:

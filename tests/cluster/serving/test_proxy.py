@@ -20,7 +20,6 @@ from tests.cluster.local_cluster import (
     environment,
     free_base_port,
     local_cluster,
-    shards_of_tests,
     until,
 )
 from tools.muster import proxy_cli
@@ -76,10 +75,7 @@ def test_a_proxy_serves_and_stops_in_order(cluster: LocalCluster, tmp_path: Path
     port = free_base_port(1)
     where = {
         "endpoints": ["--endpoints=" + ",".join(cluster.endpoints())],
-        "initial-cluster": [
-            f"--initial-cluster={initial_cluster(cluster)}", f"--initial-cluster-token={TOKEN}",
-            f"--shards={shards_of_tests()}",
-        ],
+        "initial-cluster": [f"--initial-cluster={initial_cluster(cluster)}"],
     }[found_by]
     flags = [
         f"--listen-client-urls=http://127.0.0.1:{port}", f"--data-dir={tmp_path / 'p'}",

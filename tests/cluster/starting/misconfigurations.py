@@ -278,24 +278,9 @@ def open_port(s: Setting) -> None:
     s.hosts = s.hosts[2:]
 
 
-def proxy_of_another(s: Setting) -> None:
-    """a proxy has another --initial-cluster-token"""
-    s.absent(1)
-    s.absent(2)
-    proxy = Host("proxy", ["proxy", f"--data-dir={s.folder / 'proxy'}", f"--initial-cluster={s.cluster(0)}",
-                           "--initial-cluster-token=wrong", "--shards=1", "--fronts=1", "--cpus=none",
-                           "--log-format=console", f"--listen-client-urls={s.client(1)}"],
-                 [r"no node of the shard answers\t.*shard=0\tnot_reached=.*h0 \(127\.0\.0\.1:\d+\)"
-                  ".*refused: cluster ID mismatch"],
-                 s.folder / "proxy.log")
-    s.give(0, "initial-cluster", s.cluster(0))
-    s.expect(0, "refused a front\t.*cluster ID mismatch")
-    s.hosts.append(proxy)
-
-
 CASES: Sequence[Callable[[Setting], None]] = (
     other_key, no_key, other_token, other_members, other_name, client_port, one_down, majority_down,
-    port_taken, other_data, other_shards, own_ports, open_port, proxy_of_another,
+    port_taken, other_data, other_shards, own_ports, open_port,
 )
 
 

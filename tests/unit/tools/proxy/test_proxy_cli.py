@@ -31,6 +31,8 @@ from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.proxy_mode import fronts
 
+TWO = ((1, "a"), (13, "d"))
+
 
 @contextlib.contextmanager
 def members_served(answer: Callable[[bytes, grpc.ServicerContext], object]) -> Iterator[int]:
@@ -44,6 +46,14 @@ def members_served(answer: Callable[[bytes, grpc.ServicerContext], object]) -> I
         yield port
     finally:
         server.stop(None).wait()
+
+
+def told_of_two(*where: object) -> bytes:
+    """What a member of a cluster says at its peer port, in which "a" has begun and "d" was added."""
+    members = [{"id": f"{n:x}", "name": name, "peer_urls": [f"http://127.0.0.1:{n}"], "learner": False}
+               for n, name in TWO]
+    return joining.QUESTION + json.dumps(
+        {"cluster_id": "7", "shards": 3, "depth": 5, "members": members, "removed": []}).encode()
 
 
 def test_the_help_of_a_proxy_says_nothing_of_a_member_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,23 +76,30 @@ def test_a_proxy_takes_what_makes_its_members_tokens(
         return 0
 
     monkeypatch.setattr(fronts, "run", run)
+    monkeypatch.setattr(joining, "asked_in_clear", told_of_two)
     assert proxy_cli.run([
-        f"--auth-token={web}", "--auth-token-ttl=60", "--bcrypt-cost=4", "--shards=1",
+        f"--auth-token={web}", "--auth-token-ttl=60", "--bcrypt-cost=4",
         "--initial-cluster=a=http://127.0.0.1:1", "--log-outputs=/dev/null", f"--data-dir={tmp_path / 'p'}",
         f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]) == 0
     values = ran[0].values
     assert (values["auth-token"], values["auth-token-ttl"], values["bcrypt-cost"]) == (web, 60, 4)
 
 
-def test_an_empty_list_of_endpoints_is_none_beside_one_of_members(
+def test_a_proxy_asks_listed_members_for_all_of_them_beside_an_empty_list_of_endpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ran: list[tuple[Peer, ...]] = []
-    monkeypatch.setattr(fronts, "run", lambda config, identity, *_: ran.append(identity.peers) or 0)
-    assert proxy_cli.run([
-        "--endpoints=", "--initial-cluster=a=http://127.0.0.1:1", "--shards=1", "--log-outputs=/dev/null",
-        f"--data-dir={tmp_path / 'p'}", f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]) == 0
-    assert [peer.name for peer in ran[0]] == ["a"]
+    """It worked out the IDs of its list: no member took it once another one had been added."""
+    ran: list[Identity] = []
+    monkeypatch.setattr(fronts, "run", lambda config, identity, *_: ran.append(identity) or 0)
+    monkeypatch.setattr(joining, "asked_in_clear", told_of_two)
+    flags = [
+        "--endpoints=", "--initial-cluster=a=http://127.0.0.1:1", "--log-outputs=/dev/null",
+        f"--data-dir={tmp_path / 'p'}", f"--listen-client-urls=http://127.0.0.1:{free_ports(1)[0]}"]
+    assert proxy_cli.run(flags) == 0
+    peers = tuple(Peer(n, name, "127.0.0.1", n, (f"http://127.0.0.1:{n}",)) for n, name in TWO)
+    assert ran == [Identity(7, 0, 0, 3, 5, peers)]
+    with pytest.raises(ConfigError, match="--shards=1, but this cluster began with 3"):
+        proxy_cli.run([*flags, "--shards=1"])
 
 
 def test_a_proxy_dials_members_with_its_certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
