@@ -65,7 +65,7 @@ def _debug_vars(request: HttpRequest, context: Context) -> None:
                 "term": route.term,
                 "lead": f"{route.leader:x}",
                 "leader": f"{route.leader:x}",
-                "raftState": "StateLeader" if route.leader == own else "StateFollower",
+                "raftState": "StateLeader" if route.leader == own != 0 else "StateFollower",
             },
             "router": context.router.statistics(),
             "watch": context.hub.statistics(),

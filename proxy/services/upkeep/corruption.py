@@ -130,7 +130,7 @@ class CorruptionChecks:
             self._next, self._next_look = now + self._every_s, now + self._after_compaction_s
 
     def _leads(self) -> bool:
-        return self._router.routes[0].leader == self._context.common.member_id
+        return self._router.routes[0].leader == self._context.common.member_id != 0
 
     def _look_at_compactions(self, found: list[ShardFacts]) -> None:
         compacted = min((facts["compact_revision"] for facts in found

@@ -73,8 +73,8 @@ REGISTRY.clients["unary", "3.5"].calls = 4
 class Site:
     """The endpoints over a fake cluster whose nodes answer health's questions."""
 
-    def __init__(self, leader: int = 1) -> None:
-        self.net = Net()
+    def __init__(self, leader: int = 1, own: int = 1) -> None:
+        self.net = Net(own=own)
         if leader:
             self.net.started(leader)
         else:
@@ -121,6 +121,15 @@ class Site:
                     elif asked.method == Method.RANGE:
                         node.ok(asked, 1)
             self.net.run()
+
+
+@pytest.mark.parametrize(("own", "leader", "state"), [
+    (1, 1, "StateLeader"), (1, 2, "StateFollower"), (1, 0, "StateFollower"), (0, 0, "StateFollower")])
+def test_only_the_leaders_host_says_that_it_leads(own: int, leader: int, state: str) -> None:
+    """A proxy said so while nobody did."""
+    request = Site(leader, own).get("/debug/vars")
+    assert request.answer is not None
+    assert json.loads(request.answer[1])["raft.status"]["raftState"] == state
 
 
 def test_version_and_wrong_methods() -> None:

@@ -46,6 +46,20 @@ def test_only_those_that_have_compacted_the_same_are_compared() -> None:
     assert judge(_hashes(5, 5, 6, 7, compacted=(3, 3, 3, 4)), 4) == [NOBODY], "two of four are no majority"
 
 
+@pytest.mark.parametrize(("own", "leader", "compares"), [(1, 1, True), (1, 2, False), (0, 0, False)])
+def test_the_leaders_front_compares_at_each_interval_and_a_proxys_never(
+    own: int, leader: int, compares: bool
+) -> None:
+    checks = CorruptionChecks(MagicMock(**{
+        "router.loop.time.return_value": 0.0, "router.routes": {0: MagicMock(leader=leader)},
+        "common.member_id": own, "settings.corrupt_check_ms": 1000, "settings.compact_hash_check_ms": 0}))
+    started: list[None] = []
+    checks.compare = lambda: started.append(None)  # type: ignore[method-assign]
+    checks._tick(0.0)
+    checks._tick(1.0)
+    assert bool(started) == compares
+
+
 def test_a_node_that_is_down_or_forms_holds_up_no_comparison_after_a_compaction() -> None:
     checks = CorruptionChecks(MagicMock(**{"router.loop.time.return_value": 0.0}))
     started: list[int] = []
