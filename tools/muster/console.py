@@ -143,12 +143,14 @@ def _target(values: Values) -> Target:
     try:
         given = values["cacert"] or values["cert"]
         tls = Tls(values["cacert"], values["cert"], values["key"]) if given else None
-        parsed(values["endpoints"], tls)
+        found = parsed(values["endpoints"], tls)
         if tls is not None:
             tls.context()
         if folder := values["user-certs"]:
-            if tls is None or not values["trusted-ca-file"]:
-                raise ConfigError("--user-certs goes with --trusted-ca-file and --cacert")
+            secured = tls is not None or all(at.tls for at in found)
+            if not (secured and values["trusted-ca-file"]):
+                raise ConfigError(
+                    "--user-certs goes with --trusted-ca-file and https --endpoints or --cacert")
             certificates = Certificates(folder, values["client-crl-file"])
             certificates.check()
     except (ValueError, OSError) as error:

@@ -11,7 +11,7 @@ from tests.authority import Authority
 from tools.console import app
 from tools.muster import console as cli
 from tools.muster.cli import run
-from tools.muster.config.parse import ConfigError
+from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.machine import everywhere
 
 
@@ -28,7 +28,7 @@ from tools.muster.machine import everywhere
         (["--endpoints=host"], "has no port"),
         (["--cacert=/none"], "/none"),
         (["--cert=a"], "cert and key go together"),
-        (["--user-certs=a"], "--user-certs goes with --trusted-ca-file and --cacert"),
+        (["--user-certs=a"], "--user-certs goes with --trusted-ca-file and https --endpoints or --cacert"),
         (["--trusted-ca-file=a"], "--trusted-ca-file goes with --listen https://"),
         (["--client-cert-auth"], "--client-cert-auth and --client-crl-file go with --trusted-ca-file"),
     ],
@@ -38,6 +38,21 @@ def test_a_wrong_setting_is_named(capsys: pytest.CaptureFixture[str], flags: lis
     said = capsys.readouterr().err
     assert told in said
     assert said.count("\n") == 1
+
+
+def test_certificates_of_users_need_none_of_the_consoles_where_hosts_are_dialled_by_https(
+    tmp_path: Path
+) -> None:
+    of = Authority(tmp_path).issue("ada", "127.0.0.1")
+    (folder := tmp_path / "users").mkdir()
+    (folder / "ada.pem").write_bytes(Path(of.cert).read_bytes())
+    (folder / "ada-key.pem").write_bytes(Path(of.key).read_bytes())
+    flags = ["--endpoints=https://127.0.0.1:1", "--trusted-ca-file=ca.pem", f"--user-certs={folder}"]
+    with pytest.raises(ConfigError, match="--user-certs goes with"):
+        cli._target(resolve(cli.FLAGS, ["--endpoints=127.0.0.1:2", *flags[1:]], {}, use_environ=False))
+    target = cli._target(resolve(cli.FLAGS, flags, {}, use_environ=False))
+    assert target.certificates is not None
+    assert list(target.certificates.pairs()[0]) == ["ada"]
 
 
 def test_a_hosts_flag_is_named(capsys: pytest.CaptureFixture[str]) -> None:
