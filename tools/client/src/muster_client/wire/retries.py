@@ -52,7 +52,9 @@ UNKNOWN: dict[grpc.StatusCode, str] = {
 }
 _UNKNOWN_TEXTS = frozenset({"etcdserver: request cancelled"})  # of code UNKNOWN
 # The server's own texts begin so. Others are gRPC's or a proxy's, of a stream that ended somewhere on the way
-PREFIXES = ("etcdserver: ", "muster: ", "mvcc: ", "auth: ", "grpc: received message larger than max")
+PREFIXES = (
+    "etcdserver: ", "muster: ", "mvcc: ", "auth: ", "bcrypt: ", "election: ", "mutex: ",
+    "grpc: received message larger than max")
 
 
 def judge(code: grpc.StatusCode, details: str) -> Verdict:
