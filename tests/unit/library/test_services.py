@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import enum
+import typing
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NewType
 
 import muster_client as m
 import pydantic
@@ -77,6 +78,30 @@ def test_a_dataclass_of_texts() -> None:
 def test_what_is_wrong_is_named(tree: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         built(Settings, tree)
+
+
+@dataclasses.dataclass
+class Listener:
+    port: int | Literal["auto"] = "auto"
+    share: int | float | None = None
+
+
+def test_a_union_takes_its_first_type_that_fits() -> None:
+    assert built(Listener, {"port": "auto", "share": "0.5"}) == Listener("auto", 0.5)
+    assert built(Listener, {"port": "80", "share": ""}) == Listener(80, None)
+    for tree in ({"port": "none"}, {"port": ""}, {"share": "x"}):
+        with pytest.raises(ValueError, match=f"{next(iter(tree))}: "):
+            built(Listener, tree)
+
+
+Port = NewType("Port", int)
+Statement: Any = getattr(typing, "TypeAliasType", NewType)  # what makes ``type Port = int``, of Python 3.12
+
+
+@pytest.mark.parametrize("kind", [Port, Statement("Port", int), Statement("Other", Port | None)])
+def test_another_name_of_a_type_is_that_type(kind: Any) -> None:
+    model = dataclasses.make_dataclass("Listening", [("port", kind)])
+    assert built(model, {"port": "80"}) == model(80)
 
 
 @dataclasses.dataclass

@@ -165,10 +165,17 @@ def _value(hint: Any, text: Any, path: str) -> Any:
     """A value of a type. ValueError."""
     if isinstance(text, _Both):
         raise ValueError(f"{path}: it has a value, and keys below it, too")
+    while (meant := getattr(hint, "__supertype__", None) or getattr(hint, "__value__", None)) is not None:
+        hint = meant  # of a NewType, or of a `type` statement
     origin = typing.get_origin(hint)
     if origin in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        return None if text == "" and kinds != [str] else _value(kinds[0], text, path)
+        if text == "" and kinds != [str] and type(None) in typing.get_args(hint):
+            return None
+        for kind in kinds[:-1]:
+            with contextlib.suppress(ValueError):
+                return _value(kind, text, path)
+        return _value(kinds[-1], text, path)
     if dataclasses.is_dataclass(hint):
         if not isinstance(text, Mapping):
             raise ValueError(f"{path}: it has keys below it, and no value")
