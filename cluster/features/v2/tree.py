@@ -289,16 +289,20 @@ class Tree:
                         self._sizes.add(index_of(value), len(value))
                 elif kind == _EVENT:
                     self._forget(*_SLOT.unpack_from(name, 1))
-                elif name == COUNTER_ROW and value is not None:
-                    self.index, self.counts = with_low(self.counts, value)
-                    self.written, self.uncounted = True, False
-                elif name == HIGH_ROW and value is not None:
-                    self.counts = with_high(self.counts, value)
+                elif name in (COUNTER_ROW, HIGH_ROW) and value is not None:
+                    self._count(name, value)
                 elif kind == _GOING:
                     gone = self._goes(name[1:], value is None)
             except (struct.error, ValueError, IndexError) as error:
                 faults.met("taking a row of the v2 tree", error)
         return events
+
+    def _count(self, name: bytes, row: bytes) -> None:
+        if name == HIGH_ROW:
+            self.counts = with_high(self.counts, row)
+        else:
+            self.index, self.counts = with_low(self.counts, row)
+            self.written, self.uncounted = True, False
 
     def _take_files(self, rows: SetRows, events: list[tuple[bytes, Swept]]) -> list[Row]:
         """Take the files in; the rows that are left. Hot path: half the time."""
