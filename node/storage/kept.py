@@ -8,6 +8,7 @@ crash may have come behind its rename. Each reader checks its CRC-32.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import struct
@@ -75,10 +76,11 @@ def _head(data: bytes) -> tuple[int, int, int, bytes, int]:
 
 
 def pieces_of(folder: Path) -> Callable[[int], list[Piece]]:
-    """What a host that does not run keeps for a shard. Raises StorageCorruption, SyncFailed."""
+    """What a host that does not run keeps for a shard, read when it is asked for. Raises StorageCorruption,
+    SyncFailed."""
     files = KeptFiles(folder)
-    spans = files.found()
-    return lambda shard: [files.read(span) for span in spans if span.shard == shard]
+    found = functools.cache(files.found)
+    return lambda shard: [files.read(span) for span in found(shard)]
 
 
 class KeptFiles:
@@ -88,17 +90,18 @@ class KeptFiles:
         self._folder = Path(folder)
         self._named = False  # the folder's own name is durable
 
-    def found(self) -> list[Span]:
-        """What is there, in order, and durable; drops what a crash has left. Raises StorageCorruption,
-        SyncFailed."""
+    def found(self, shard: int | None = None) -> list[Span]:
+        """What is there, of one shard or all, in order, and durable; drops what a crash has left. Raises
+        StorageCorruption, SyncFailed."""
         if not self._folder.is_dir():
             return []
         spans: list[Span] = []
         for path in sorted(self._folder.iterdir()):
-            if _NAME.fullmatch(path.name) is None:
+            name = _NAME.fullmatch(path.name)
+            if name is None:
                 path.unlink()  # it was not whole yet
-                continue
-            spans.append(_read(path, _span))
+            elif shard in (None, int(name[1])):
+                spans.append(_read(path, _span))
         kept: list[Span] = []
         for span in sorted(spans, key=lambda s: (s.shard, s.first, -s.last)):
             if kept and kept[-1].shard == span.shard and span.last <= kept[-1].last:

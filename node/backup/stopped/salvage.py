@@ -66,7 +66,7 @@ class Salvaged:
     v2_revision: int = 0  # the v2 tree is of a later moment; 0: it is not, or there is none
     shards: list[Share] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)  # by forced starts, before; not in the backup
-    absent: list[int] = field(default_factory=list)  # shards that have keys, and nothing here
+    absent: dict[int, str] = field(default_factory=dict)  # shards with keys: why nothing of them is in it
 
 
 @dataclass(slots=True)
@@ -100,11 +100,11 @@ def salvage(
     """Write the database ``output`` of the states and logs in ``folders``, by shard, 0 first; sorted runs lie
     beside it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
     with contextlib.ExitStack() as opened:
-        replicas = [_open(shard, folder, member_id, opened) for shard, folder in folders.items()]
+        replicas, unread = _opened(folders, member_id, uneven, opened)
         pieces = pieces_of(folders[0] / FOLDER)
         goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
-        absent: list[int] = []
+        absent: dict[int, str] = {}
         _pass_switches(replicas, goals, pieces, uneven, tell)
         for replica in replicas:  # shard 0 first, whose table says which shards have keys
             goal, at = goals[replica.shard], replica.position.order_index
@@ -113,9 +113,9 @@ def salvage(
                 tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
                 _carry(replica, order, goal, pieces)
             if not replica.shard:
-                absent = _absent(replica.store, folders.keys())
+                absent = unread | _absent(replica.store, folders.keys())
                 if absent and not uneven:
-                    raise CannotBeKept(f"shard {absent[0]} has keys, and nothing of it is here")
+                    raise CannotBeKept(f"shard {min(absent)} has keys, and nothing of it is here")
         found, around = _around(replicas, peers, max(goals.values()), ends)
         found.shards = [replica.left(found.revision) for replica in replicas]
         paths = [Path(replica.store.path) for replica in replicas]
@@ -134,6 +134,24 @@ def salvage(
                 spool.write(plan, rows, file.write, alive)
         found.rows = plan.rows
     return found
+
+
+def _opened(
+    folders: Mapping[int, Path], member_id: int, uneven: bool, opened: contextlib.ExitStack,
+) -> tuple[list[_Replica], dict[int, str]]:
+    """The replicas, and why others cannot be read: an uneven backup goes without them."""
+    replicas: list[_Replica] = []
+    unread: dict[int, str] = {}
+    for shard, folder in folders.items():
+        try:
+            replicas.append(_open(shard, folder, member_id, opened))
+        except StorageCorruption as error:
+            if not shard:  # it has the order, members, leases and users
+                raise
+            if not uneven:
+                raise CannotBeKept(str(error)) from None
+            unread[shard] = str(error)
+    return replicas, unread
 
 
 def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack) -> _Replica:
@@ -179,11 +197,12 @@ def _records(log: RaftLog, first: int) -> Iterator[tuple[int, bytes]]:
         yield entry.index, sound(entry.data, Place.ORDER) if entry.kind == EntryKind.RECORD else b""
 
 
-def _absent(first: StateStore, here: Collection[int]) -> list[int]:
+def _absent(first: StateStore, here: Collection[int]) -> dict[int, str]:
     """Shards that have keys by shard 0's table, and no files here."""
     table = first.placement()
-    return [] if table is None else [
-        shard for shard in table.shards if shard not in here and table.may_be_asked_of(shard)]
+    return {} if table is None else {
+        shard: "nothing of it is here"
+        for shard in table.shards if shard not in here and table.may_be_asked_of(shard)}
 
 
 def _goals(

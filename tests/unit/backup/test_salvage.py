@@ -252,6 +252,39 @@ def test_what_a_forced_start_refuses_is_saved_by_the_command_that_it_names(
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_shard_whose_state_cannot_be_opened_is_left_out_of_an_uneven_backup(
+    data_dir: tuple[Path, Order, Identity], tmp_path: Path
+) -> None:
+    host, order, _ = data_dir
+    file = tmp_path / "backup.db"
+    table = next((host / "member/shard-2/state").glob("*/*.sst"))
+    table.unlink()
+    with pytest.raises(ConfigError, match=rf"{table.name}.*--uneven saves all that each shard has"):
+        salvaging.save(str(host), file, False, print)
+    found = salvaging.save(str(host), file, True, print)
+    (said,) = [line for line in salvaging.described(found, file) if line.startswith("shard 2: ")]
+    assert said.startswith("shard 2: its keys are omitted: ")
+    assert table.name in said
+    shown = versions_in(Database(file.read_bytes()))
+    assert {version for version in shown if version[2].startswith(b"s0/")} == {
+        version for version in order.shown(found.revision) if version[2].startswith(b"s0/")}
+    assert {version[2][:2] for version in shown} == {b"s0", b"s1"}
+    for part in (host / "member/shard-0/state").glob("*/*.sst"):
+        part.unlink()
+    with pytest.raises(ConfigError, match="shard-0"):
+        salvaging.save(str(host), file, True, print)
+
+
+def test_what_is_kept_for_shards_is_read_where_it_is_wanted(
+    data_dir: tuple[Path, Order, Identity], tmp_path: Path
+) -> None:
+    host, _, _ = data_dir
+    kept = host / "member/shard-0/kept"
+    kept.mkdir()
+    (kept / "1-0000000000000001-0000000000000009").write_bytes(b"damaged")
+    assert salvaging.save(str(host), tmp_path / "backup.db", False, print).revision
+
+
 @pytest.mark.parametrize("locked", ["", "lock", "member/shard-1/log/db/LOCK"])
 def test_a_host_on_a_disk_that_is_read_only_is_saved_unless_it_runs(
         data_dir: tuple[Path, Order, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

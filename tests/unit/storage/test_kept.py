@@ -114,6 +114,15 @@ def test_a_damaged_file_is_told(tmp_path: Path, damage: object) -> None:
         KeptFiles(tmp_path / "kept").found()
 
 
+def test_a_damaged_file_hides_no_other_shards(tmp_path: Path) -> None:
+    KeptFiles(tmp_path / "kept").write(piece(1, 1, 9))
+    (tmp_path / "kept" / "2-0000000000000001-0000000000000009").write_bytes(b"damaged")
+    pieces = pieces_of(tmp_path / "kept")
+    assert (pieces(1), pieces(3)) == ([piece(1, 1, 9)], [])
+    with pytest.raises(StorageCorruption, match="kept of the order"):
+        pieces(2)
+
+
 @pytest.mark.parametrize(("code", "kind"), [
     (errno.EMFILE, Scarce), (errno.ENFILE, Scarce), (errno.EIO, StorageCorruption)])
 def test_a_lack_of_files_is_no_damage(

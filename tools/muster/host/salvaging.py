@@ -143,7 +143,7 @@ def described(found: Salvaged, file: Path | None = None) -> list[str]:
     if found.ends:
         behind = found.order_end - found.order_index
         told.append(f"the backup ends there because {found.ends}; it omits {behind} later order records")
-    told += [f"shard {shard}: nothing of it is here: its keys are omitted" for shard in found.absent]
+    told += [f"shard {shard}: its keys are omitted: {why}" for shard, why in found.absent.items()]
     for share in found.shards:
         if share.unreadable:
             told.append(f"shard {share.shard}: its log cannot be used: {share.unreadable}")
