@@ -20,10 +20,18 @@ def test_a_later_run_deletes_what_the_source_has_deleted_and_nothing_else() -> N
         assert source.watched_from == 11
 
 
-def test_a_later_run_from_the_future_begins_with_the_present() -> None:
-    source, target = Store(a=b"1"), Store()
-    with source.served() as from_, target.served() as to, following(source, from_, to, since=999):
-        assert source.watched_from == 11
+def test_a_later_run_from_the_future_copies_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """The source was restored: what it had deleted by then, and what it lacks since, would stay."""
+    source, target = Store(a=b"2"), Store(a=b"1")
+    source.told.put(rpc_pb2.WatchResponse(canceled=True, compact_revision=9))  # where one is begun
+    with source.served() as from_, target.served() as to:
+        command = ["--endpoints", to, "import", "--from-etcd", from_, "--follow", "--since", "12"]
+        assert cli.run(command) == 1
+    said = capfd.readouterr().err
+    assert said.endswith("Error: the source has no revision 11: if it was restored, begin again, with an "
+                         "empty store\n")
+    assert "to go on" not in said
+    assert target.values() == {b"a": b"1"}
 
 
 def test_an_end_by_an_error_says_how_to_go_on(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from grpc import StatusCode
+from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
 from tools.musterctl.client import Client, RequestError
@@ -20,6 +21,11 @@ _TXN_BYTES = 1 << 20
 _AGAIN_S = 0.1
 _NO_LEASE = "etcdserver: requested lease not found"
 _FUTURE = "etcdserver: mvcc: required revision is a future revision"
+_ANEW = "begin again, with an empty store"
+
+
+def _restored(revision: int) -> Exit:
+    return Exit(1, f"the source has no revision {revision}: if it was restored, {_ANEW}")
 
 
 class Copier:
@@ -35,12 +41,15 @@ class Copier:
         self.late = Late(target)
         self.copied = 0
         self.revision = 0  # of the source, up to which all is copied
+        self._cluster = self._told = 0  # its ID, and the highest revision that it has told
+        self._broken = False  # a stream of it ended
         self.on_progress: Callable[[], None] = lambda: None
 
     def base(self, since: int = 0) -> None:
         """Copy all keys, at one revision. ``since``: :meth:`follow` begins with this one, if it is older.
-        RequestError, before it copies: the source has compacted that. An etcd before 3.5.16 compacted at just
-        this revision lacks what was deleted in it, and its watch does not say so."""
+        RequestError, Exit, before it copies: the source has compacted that, or was restored to before it. An
+        etcd before 3.5.16 compacted at just this revision lacks what was deleted in it, and its watch does
+        not say so."""
         if since > 0:
             self._look_at(max(since - 1, 1))
         for at, page in self._pages():
@@ -50,13 +59,28 @@ class Copier:
         self._mend()
 
     def _look_at(self, revision: int) -> None:
-        """RequestError: the source has it no more."""
-        request = rpc_pb2.RangeRequest(key=self._span[0], revision=revision, keys_only=True)
+        """RequestError, Exit: the source has it no more. 0: the present one."""
+        self._read(rpc_pb2.RangeRequest(key=self._span[0], revision=revision, keys_only=True))
+
+    def _read(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+        """Linearizable. RequestError; Exit: the source is older than what it has told."""
         try:
-            self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+            answer = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
         except RequestError as error:
             if str(error) != _FUTURE:
                 raise
+            raise _restored(request.revision) from None
+        self._note(answer.header)
+        if answer.header.revision < self._told:
+            raise _restored(self._told)
+        return answer
+
+    def _note(self, header: rpc_pb2.ResponseHeader) -> None:
+        """Exit: it is of another cluster than the answers before."""
+        if header.cluster_id not in (0, self._cluster or header.cluster_id):
+            raise Exit(1, f"the source is another cluster now: {_ANEW}")
+        self._cluster = self._cluster or header.cluster_id
+        self._told = max(self._told, header.revision)
 
     def _pages(self, *, keys_only: bool = False) -> Iterator[tuple[int, Sequence[kv_pb2.KeyValue]]]:
         """All of the span at one revision, which is told with each; ``keys_only``: as they are now."""
@@ -65,7 +89,7 @@ class Copier:
         while more:
             request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=_PAGE,
                                            revision=0 if keys_only else at, keys_only=keys_only)
-            page = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+            page = self._read(request)
             at = at or page.header.revision
             yield at, page.kvs
             more = page.more and len(page.kvs) > 0
@@ -73,12 +97,13 @@ class Copier:
                 start = page.kvs[-1].key + b"\0"
 
     def follow(self) -> None:
-        """Copy changes as they come, revision by revision, until interrupted. RequestError."""
+        """Copy changes as they come, revision by revision, until interrupted. RequestError, Exit."""
         key, range_end = self._span
         watch = rpc_pb2.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=self.revision + 1, progress_notify=True)
-        told = self._source.raw().watch(watch, on_again=self._source.again)
-        for response in self._source.each(told, meanwhile=self._mend):
+        told = self._source.raw().watch(watch, on_again=self._again)
+        for response in self._source.each(told, meanwhile=self._meanwhile):
+            self._note(response.header)
             if response.canceled:
                 raise Exit(1, cancel_reason(response))
             for revision, events in groupby(response.events, lambda event: event.kv.mod_revision):
@@ -90,6 +115,19 @@ class Copier:
                 self.revision = max(self.revision, response.header.revision)
             self._mend()
             self.on_progress()
+
+    def _again(self, error: MusterError) -> None:
+        self._source.again(error)
+        self._broken = True
+
+    def _meanwhile(self) -> None:
+        if self._broken:  # where the source was restored, another stream waits for the next revision
+            self._broken = False
+            try:
+                self._look_at(0)
+            except RequestError:  # whatever ends streams may end this
+                self._broken = True
+        self._mend()
 
     @property
     def is_whole(self) -> bool:
@@ -132,7 +170,7 @@ class Copier:
         """What these keys are at the source."""
         for key in keys:
             request = rpc_pb2.RangeRequest(key=key)
-            found = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
+            found = self._read(request)
             yield from self._puts(found.kvs)
             if with_deleted and not found.kvs:
                 yield key, self._delete(key)
