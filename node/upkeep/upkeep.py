@@ -76,7 +76,7 @@ class Upkeep:
         self._clock_compaction = ClockCompaction(
             settings, store, alarms=self.alarms, leader=self._leader, now_ms=now_ms)
         self._raises_corrupt = settings.corrupt_check
-        self._follows = settings.shard > 0  # shard 0's order
+        self.flushes_for_changes = settings.shard > 0  # of members; shard 0 does once keys have moved
         self.lease_checks = LeaseChecks(
             store, slicer, settings.lease_check_interval_ms / 1000, machine.loop.time, common.member_id,
             self._raise_corrupt)
@@ -195,7 +195,7 @@ class Upkeep:
     def members_change(self, *, anew: bool) -> None:
         """Every heartbeat, and when the table has changed (``anew``): a change of members may wait for a
         flush, or a move's source."""
-        self.flushes.hasten(wanted=self._follows and self._node.roster.votes_change, anew=anew)
+        self.flushes.hasten(wanted=self.flushes_for_changes and self._node.roster.votes_change, anew=anew)
 
     def second(self) -> None:
         faults.log(log)

@@ -98,7 +98,7 @@ class OrderRole(OwnLog):
         self.keeping = self.feeds.keeping = Keeping(
             node, node.machine.open_kept(os.path.join(node.settings.data_dir, FOLDER)), self.feeds.floors,
             lambda: (self.folded, self.fold))
-        self.retention = Retention(node, self.feeds.floors, self.keeping)
+        self.retention = Retention(node, self.feeds.floors, self.keeping, self.placement)
         self.reports = Reports()
         self.fetching = Fetching(common.heartbeat_interval_ms)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
@@ -446,7 +446,7 @@ class OrderRole(OwnLog):
         return self.feeds.hasty
 
     def covers(self, voters: Collection[int], last: int) -> bool:
-        return self.feeds.floors.on_disk(voters) >= last
+        return self.retention.covers(voters, last)
 
     def facts(self) -> dict[str, Any]:
         coordinator = self.coordinator.statistics() if self.coordinator is not None else {}

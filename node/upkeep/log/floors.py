@@ -11,7 +11,8 @@ shard from 1 on; when one has moved, and now and then, for it may be lost. 0: no
 
 Records in files (``node.upkeep.space.keeping``) count as applied: from version 9 on frame ``D`` says the
 first and the last of them, too. A change of members counts no files: they go once a majority of the *old*
-voters has applied their end. Shards that were born follow in the frame, each with its id.
+voters has applied their end. Shards that were born follow in the frame, each with its id. So does shard 0, on
+links that know of moves: what moved there is in no log, and a change of members asks who has it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection, Iterable
 
-from cluster.wire.frames import PASSED_SINCE, PeerKind
+from cluster.wire.frames import MOVES_SINCE, PASSED_SINCE, PeerKind
 
 FRAME = PeerKind.FLOORS.byte
 REPEAT_S = 2.0
@@ -70,7 +71,7 @@ class Floors:
         spans = [index for shard in base for index in kept.get(shard, _NO_FILES)]
         born = [
             _BORN.pack(shard, self.own_of(shard), *kept.get(shard, _NO_FILES))
-            for shard in self._shards if shard >= self._base]
+            for shard in (0, *self._shards) if shard >= self._base or (not shard and version >= MOVES_SINCE)]
         return struct.pack(f"<{3 * len(base)}Q", *map(self.own_of, base), *spans) + b"".join(born)
 
     def came(self, member_id: int, data: bytes) -> None:
@@ -118,7 +119,8 @@ class Floors:
 
     def _durable(self, voter: int, shard: int) -> int:
         said = self._said.get(voter)
-        return said.get(shard, 0) if said is not None else 0
+        # hosts of before tell nothing of shard 0: they are not waited for
+        return said.get(shard, 0 if shard else _ALL) if said is not None else 0
 
     def _reach(self, voter: int, shard: int, base: int) -> int:
         """How far a host has all that is behind ``base``, applied or in files."""

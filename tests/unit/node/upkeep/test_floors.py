@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.wire.frames import HIGHEST, MOVES_SINCE
 from node.replica.shards.retention import Retention
 from node.upkeep.log.floors import Floors
 
@@ -95,8 +96,8 @@ def test_it_is_said_now_and_then_that_more_is_kept_than_usual() -> None:
         raft=SimpleNamespace(configuration=SimpleNamespace(voters=HOSTS)),
         loop=SimpleNamespace(time=lambda: now_s),
     )
-    keeping: Any = None
-    retention = Retention(node, floors(90, 90, others={2: (95, 20), 3: (99, 30)}), keeping)
+    unused: Any = None
+    retention = Retention(node, floors(90, 90, others={2: (95, 20), 3: (99, 30)}), unused, unused)
     said = []
     with capture_logs() as lines:
         for now_s in (0, 1, 59, 60, 61, 119, 120, 500):
@@ -152,3 +153,57 @@ def test_a_host_of_an_older_version_says_and_hears_nothing_of_files() -> None:
     assert len(mine.encode(8)) == 8
     mine.came(2, Floors(2, 2).encode(8))
     assert mine.of_majority(HOSTS) == (0, 1)
+
+
+def at_moves(last_move: int) -> tuple[Floors, Retention]:
+    """Of host 1, where shard 0 has all up to record 100 on disk, and no other shard is left."""
+    node: Any = SimpleNamespace(
+        store=SimpleNamespace(durable_position=SimpleNamespace(order_index=100)),
+        upkeep=SimpleNamespace(flushes_for_changes=False))
+    placement: Any = SimpleNamespace(table=SimpleNamespace(last_move=last_move))
+    unused: Any = None
+    mine = Floors(1, 1)
+    return mine, Retention(node, mine, unused, placement)
+
+
+def zero(durable: int, version: int = HIGHEST) -> bytes:
+    """What another host's node 0 says, in a cluster of one first shard."""
+    other = Floors(9, 1)
+    other.own_is(0, durable)
+    return other.encode(version)
+
+
+def test_g5_a_change_of_members_waits_for_what_moved_to_shard_0() -> None:
+    """It is in no log, so that a voter may have the whole log and lack it."""
+    mine, retention = at_moves(1)
+    mine.came(2, zero(100))
+    mine.came(3, zero(40))
+    mine.came(4, zero(0))  # it is new, and has not said that keys have moved
+    assert retention.covers((1, 2, 3), 100)
+    assert not retention.covers((1, 3, 4), 100)
+    assert not retention.covers((2, 5, 6), 100), "who has said nothing has nothing"
+    mine.came(3, zero(100))
+    assert retention.covers((1, 3, 4), 100)
+
+
+def test_shard_0_flushes_for_a_change_of_members_once_keys_have_moved() -> None:
+    for last_move in (0, 1):
+        _, retention = at_moves(last_move)
+        retention.covers((1,), 100)
+        assert retention._node.upkeep.flushes_for_changes is (last_move > 0)
+
+
+def test_without_moves_who_has_the_log_of_shard_0_has_it_all() -> None:
+    mine, retention = at_moves(0)
+    mine.came(2, zero(0))
+    assert retention.covers((2, 3, 4), 100)
+
+
+def test_hosts_of_before_say_nothing_of_shard_0_and_are_not_waited_for() -> None:
+    mine, retention = at_moves(1)
+    for version in (8, 9, MOVES_SINCE - 1):
+        assert zero(40, version) == b""
+    mine.came(2, zero(40, MOVES_SINCE - 1))
+    assert retention.covers((1, 2, 3), 100)
+    mine.came(2, zero(40))  # upgraded
+    assert not retention.covers((1, 2, 3), 100)
