@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -49,7 +50,7 @@ def born(host: Path, made: list[tuple[int, Sequence[int]]]) -> BornShards:
         assert seal.read(folder(host, shard))[0] == 99, "sealed before it is noted"
         made.append((shard, tuple(voters)))
 
-    return BornShards(str(host), str(host), lambda: None, spec)
+    return BornShards(str(host), str(host), lambda shard: None, spec)
 
 
 def folder(host: Path, shard: int) -> Path:
@@ -91,7 +92,7 @@ def test_a_log_that_has_no_room_yet_has_its_place_before_its_node_starts(host: P
     config = Mock(data_dir=str(host), values={"wal-dir": str(host / "logs")})
     placed: list[Path] = []
     shards = BornShards(
-        str(host), str(host), lambda: bootstrap.place_all_logs(config),
+        str(host), str(host), partial(bootstrap.place_logs_of, config),
         lambda shard, voters, cpus: placed.append((folder(host, shard) / "log").readlink()) or Mock())
     for _ in range(2):
         with pytest.raises(NotADirectoryError):
@@ -99,6 +100,20 @@ def test_a_log_that_has_no_room_yet_has_its_place_before_its_node_starts(host: P
     (host / "logs").unlink()
     shards.make(1, VOTERS, [])
     assert placed == [host / "logs" / "shard-1"]
+
+
+def test_another_hosts_log_in_the_way_keeps_that_shard_waiting_alone(host: Path) -> None:
+    """``--wal-dir``: it ended the whole host, for it was found behind the note."""
+    (host / "logs" / "shard-1" / "db").mkdir(parents=True)
+    config = Mock(data_dir=str(host), values={"wal-dir": str(host / "logs")})
+    shards = BornShards(str(host), str(host), partial(bootstrap.place_logs_of, config), Mock())
+    for _ in range(2):
+        with pytest.raises(OSError, match="shard-1 is not empty, and its node is new"):
+            shards.make(1, VOTERS, [])
+    assert bootstrap.known(str(host)).shards == (0,), "the next start places these logs, or ends"
+    (host / "logs" / "shard-1" / "db").rmdir()
+    shards.make(1, VOTERS, [])
+    assert bootstrap.known(str(host)).shards == (0, 1)
 
 
 def test_a_note_without_its_seal_is_an_emptied_disk(host: Path) -> None:

@@ -111,7 +111,7 @@ def _supervisor(config: ServerConfig, identity: Identity, run_dir: str, log: Log
     def born_spec(shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
         return _born_spec(config, bootstrap.known(config.data_dir), run_dir, shard, voters, cpus)
 
-    born = BornShards(config.data_dir, run_dir, partial(bootstrap.place_all_logs, config), born_spec)
+    born = BornShards(config.data_dir, run_dir, partial(bootstrap.place_logs_of, config), born_spec)
     return Supervisor(child_specs(config, identity, run_dir), log, stop_limits(config),
                       partial(bootstrap.grown, config.data_dir), born,
                       partial(bootstrap.served, config.data_dir), control.socket_of(run_dir))

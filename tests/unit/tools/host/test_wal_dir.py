@@ -126,10 +126,14 @@ def test_a_new_host_takes_nobodys_logs(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     establish(tmp_path / "one", f"--wal-dir={logs}")
     begin(tmp_path / "one")
-    with pytest.raises(ConfigError, match="is not empty, and this host is new"):
+    with pytest.raises(ConfigError, match="is not empty, and its node is new"):
         establish(tmp_path / "two", f"--wal-dir={logs}")
+    later = tmp_path / "later" / "shard-3"  # of a shard that a cluster of before has added
+    (later / "db").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=f"{later} is not empty, and its node is new"):
+        establish(tmp_path / "four", f"--wal-dir={later.parent}")
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"cannot use --wal-dir=.*/file: Not a directory"):
         establish(tmp_path / "three", f"--wal-dir={tmp_path / 'file'}")
-    for refused in ("two", "three"):
+    for refused in ("two", "three", "four"):
         assert list((tmp_path / refused / "member").iterdir()) == []

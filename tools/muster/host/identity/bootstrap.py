@@ -228,15 +228,14 @@ def note_dropped(data_dir: str, shards: Collection[int]) -> None:
         write_identity(_identity_file(data_dir), noted)
 
 
-def place_all_logs(config: ServerConfig, identity: Identity | None = None) -> None:
-    """Where ``--wal-dir`` says, also of shards that were born. ConfigError, OSError."""
-    shards = (identity or known(config.data_dir)).shards
+def place_logs_of(config: ServerConfig, *shards: int) -> None:
+    """Where ``--wal-dir`` says. ConfigError, OSError."""
     place_logs(config.values["wal-dir"], [shard_dir(config.data_dir, shard) for shard in shards])
 
 
 def _place_logs(config: ServerConfig, identity: Identity) -> None:
     with told(config.values["wal-dir"]):
-        place_all_logs(config, identity)
+        place_logs_of(config, *identity.shards)
 
 
 def was_removed(data_dir: str) -> bool:

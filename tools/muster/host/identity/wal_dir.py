@@ -32,12 +32,17 @@ def place_logs(wal_dir: str, folders: Sequence[str]) -> None:
 
 
 def begin_wal_dir(wal_dir: str, shards: int) -> None:
-    """Make the folders of a new host's logs; "": none. ConfigError if that fails, or if one is not empty."""
-    for shard in range(shards if wal_dir else 0):
-        wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
-        with told(wal_dir):
-            make_folder(wanted)
-            _check_empty(wanted)
+    """Make the folders of a new host's logs; "": none. ConfigError if that fails, or if a folder there is not
+    empty, be it of a shard that is added later."""
+    if not wal_dir:
+        return
+    path = Path(os.path.abspath(wal_dir))
+    with told(wal_dir):
+        for shard in range(shards):
+            make_folder(path / f"shard-{shard}")
+        for folder in sorted(path.glob("shard-*")):
+            if folder.is_dir():
+                _check_empty(folder)
 
 
 def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
@@ -105,7 +110,7 @@ def _is_wanting(log: Path, wanted: Path) -> bool:
 
 def _check_empty(wanted: Path) -> None:
     if any(wanted.iterdir()):
-        raise ConfigError(f"{wanted} is not empty, and this host is new: is it another one's --wal-dir?")
+        raise ConfigError(f"{wanted} is not empty, and its node is new: is it another host's --wal-dir?")
 
 
 @contextmanager

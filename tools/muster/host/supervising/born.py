@@ -1,9 +1,9 @@
 """A host's nodes of shards that are born and retire: directories that are made and dropped while it runs.
 
-Made: directory and seal, synced; then the note in ``identity.json``, synced; then the process starts. A seal
-without its note has never run. A note without its seal is an emptied disk, which the next start refuses
-(H10). Dropped: the process has ended; the directory is renamed, ``identity.json`` has no node of it any more,
-the files go. So it is with the first shards, too.
+Made: directory, seal and the log's link, synced; then the note in ``identity.json``, synced; then the process
+starts. A seal without its note has never run. A note without its seal is an emptied disk, which the next
+start refuses (H10). Dropped: the process has ended; the directory is renamed, ``identity.json`` has no node
+of it any more, the files go. So it is with the first shards, too.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ Spec = Callable[[int, Sequence[int], Sequence[int]], ChildSpec]
 class BornShards:
     """Of one host. ``spec(shard, voters, cpus in use)`` describes a node's process."""
 
-    def __init__(self, data_dir: str, run_dir: str, place_logs: Callable[[], None], spec: Spec) -> None:
-        """``place_logs``: after a note, for ``--wal-dir``."""
+    def __init__(self, data_dir: str, run_dir: str, place_log: Callable[[int], None], spec: Spec) -> None:
+        """``place_log``: of a shard, for ``--wal-dir``. ConfigError, OSError."""
         self._data_dir = data_dir
         self._run_dir = run_dir
-        self._place_logs = place_logs
+        self._place_log = place_log
         self._spec = spec
 
     def make(self, shard: int, voters: Sequence[int], cpus: Sequence[int]) -> ChildSpec:
@@ -58,10 +58,14 @@ class BornShards:
                         "directory, and its log in --wal-dir" if kept else ""))
             seal.seal(folder, identity.incarnation)
             sync_directory(Path(folder).parent)
-            bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})
         else:
             seal.check(folder, identity.member_id, identity.incarnation)
-        self._place_logs()  # also where a try before this one noted it, and had no room for its log
+        try:
+            self._place_log(shard)
+        except ConfigError as error:  # another's log is in the way: the other shards go on
+            raise OSError(str(error)) from None
+        if shard not in noted:  # a start refuses a note whose log has no place
+            bootstrap.note_born(self._data_dir, {**noted, shard: tuple(voters)})
         return self._spec(shard, noted.get(shard, voters), cpus)
 
     def drop(self, shard: int) -> None:
