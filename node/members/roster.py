@@ -40,7 +40,6 @@ log = structlog.get_logger("members")
 MOST_TOLD = 64  # addresses that members told; the first one gives way
 TURN_S = 3.0  # a member is dialled at each URL that it says, then at each of the table's, for so long each
 _SHORT_BYTES = 3072  # of a member's peer URLs: a message of a stranger has 4 KiB at most
-REMOVED_FILE = "removed"  # in a node's directory: this host was removed, and never starts again
 
 
 class RosterNode(AnyNode, Protocol):
@@ -268,7 +267,7 @@ class Roster:
         return max(now - max(found, link.since(found)), 0.001)
 
     def leave(self) -> None:
-        """This host was removed: it ends, and never starts again with its data
+        """This host was removed: it ends. It never starts again with its data if they say so
         (``tools.muster.processes.node``)."""
         if self._node.settings.shard:  # group 0 is the last to let it go
             return

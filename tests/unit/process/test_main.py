@@ -8,7 +8,9 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,8 +23,10 @@ from cluster.raft import LogContradiction
 from cluster.settings import Common, NodeSettings
 from node.replica.leaving import end_all
 from node.storage import DirectoryLocked, DiskFull, StorageCorruption
-from tools.muster.machine.process.crash import FATAL_EXIT, FAULT_EXIT
+from tools.muster.machine.disk import seal
+from tools.muster.machine.process.crash import FATAL_EXIT, FAULT_EXIT, REMOVED_EXIT
 from tools.muster.machine.process.status import StatusPipe
+from tools.muster.processes import node as node_module
 from tools.muster.processes.node import end, guarded, node_crash
 
 UNMENDABLE = [
@@ -136,6 +140,39 @@ def test_a_broken_rule_at_the_end_keeps_its_traceback() -> None:
 
     with capture_logs(), pytest.raises(AssertionError, match="G4"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(("known", "folder", "marked"), [
+    (True, "", True), (False, "", False), (True, "gone", False)])
+def test_a_removed_host_is_barred_by_its_own_word_alone(
+    known: bool, folder: str, marked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host of another cluster by now barred the healthy majority for ever. Without a disk, too, it ends."""
+    class Leaving:
+        def __init__(self, node: Any) -> None:
+            pass
+
+        async def removed(self) -> None:
+            pass
+
+    monkeypatch.setattr(node_module, "Leaving", Leaving)
+
+    async def run() -> int:
+        fatal = asyncio.get_running_loop().create_future()
+        fatal.set_result("removed")
+        table = SimpleNamespace(removed=lambda member_id: known)
+        node: Any = SimpleNamespace(
+            roster=SimpleNamespace(left=True, table=table), raft=SimpleNamespace(id=1), fatal=fatal)
+        await end(node)
+        return 0
+
+    pipe = Pipe()
+    with capture_logs() as logs:
+        settings = replace(settings_of(pipe), data_dir=str(tmp_path / folder))
+        assert guarded(settings, run()) == REMOVED_EXIT
+    assert (tmp_path / folder / seal.REMOVED).exists() is marked
+    assert [line["log_level"] for line in logs] == ["warning", *(["error"] if folder else [])]
+    pipe.close()
 
 
 def raising(error: Exception) -> Callable[[], object]:

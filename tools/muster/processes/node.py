@@ -19,7 +19,6 @@ from cluster.faults import MISTAKES
 from cluster.machine import StatusSink
 from cluster.raft import LogContradiction
 from cluster.settings import NodeSettings, loads
-from node.members.roster import REMOVED_FILE
 from node.replica.leaving import Leaving
 from node.replica.roles.made import make_node
 from node.replica.server import Node
@@ -51,7 +50,12 @@ REPLACE_HOST = (
 
 
 class Removed(Exception):
-    """This host is no member any more."""
+    """This host is no member any more. ``known``: its own state says so, not a peer alone, which may be of
+    another cluster by now."""
+
+    def __init__(self, reason: str, *, known: bool) -> None:
+        super().__init__(reason)
+        self.known = known
 
 
 class Fatal(Exception):
@@ -91,7 +95,7 @@ async def end(node: Node) -> None:
     """Stop a node in order. Removed, Fatal, DiskFull."""
     if node.roster.left:
         await Leaving(node).removed()
-        raise Removed(node.fatal.result())
+        raise Removed(node.fatal.result(), known=node.roster.table.removed(node.raft.id))
     if node.fatal.done():
         raise Fatal(node.fatal.result())
     log.info("stopping", shard=node.settings.shard)
@@ -161,7 +165,11 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
         return uvloop.run(run)
     except Removed as e:
         log.warning("this node ends", shard=settings.shard, reason=str(e))
-        Path(settings.data_dir, REMOVED_FILE).write_text(f"{e}\n", encoding="utf-8")
+        if e.known:  # else the next start asks again
+            try:
+                Path(settings.data_dir, seal.REMOVED).write_text(f"{e}\n", encoding="utf-8")
+            except OSError as error:
+                log.error("cannot note that this host was removed", error=str(error))
         return REMOVED_EXIT
     except Exception as e:
         reason = fatal_reason(e)

@@ -39,7 +39,6 @@ from tools.muster.machine.disk import seal
 FORMAT, JOINED_FORMAT, GROWN_FORMAT, RETIRED_FORMAT = FORMATS = 1, 2, 3, 4
 _TOLD = 3  # paths with a loose mode that are logged
 RESTORING = "restoring"  # in the data directory: what a restore has made so far
-REMOVED_FILE = "removed"  # in node 0's directory, written by node.members.roster
 # in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
 AGREED = "agreed"
 KEPT = b"kept\n"  # in FOLLOWED: the host of an older release emptied nothing
@@ -240,7 +239,7 @@ def _place_logs(config: ServerConfig, identity: Identity) -> None:
 
 def was_removed(data_dir: str) -> bool:
     """Whether the cluster has removed this host, as its node has found."""
-    return Path(shard_dir(data_dir, 0), REMOVED_FILE).exists()
+    return Path(shard_dir(data_dir, 0), seal.REMOVED).exists()
 
 
 def shard_dir(data_dir: str, shard: int) -> str:

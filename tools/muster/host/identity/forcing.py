@@ -47,14 +47,7 @@ from node.storage.kept import FOLDER, pieces_of
 from node.storage.log.walk import walk
 from node.storage.state.changes.above import drop_above
 from tools.muster.config.parse import ConfigError
-from tools.muster.host.identity.bootstrap import (
-    REMOVED_FILE,
-    Identity,
-    known,
-    member_dir,
-    note_born,
-    shard_dir,
-)
+from tools.muster.host.identity.bootstrap import Identity, known, member_dir, note_born, shard_dir
 from tools.muster.host.supervising.born import drop_files
 from tools.muster.host.supervising.supervisor import Logger
 from tools.muster.machine.disk import seal
@@ -107,7 +100,7 @@ def force(data_dir: str, identity: Identity, log: Logger, *, alone: bool = False
             raise ConfigError(
                 f"--force-new-cluster: cannot write: {e}. Once it can, start again with the flag") from None
     # as etcd: the host may have been removed
-    Path(shard_dir(data_dir, 0), REMOVED_FILE).unlink(missing_ok=True)
+    Path(shard_dir(data_dir, 0), seal.REMOVED).unlink(missing_ok=True)
     if new:  # a born shard whose node here has not begun begins with this host alone
         note_born(data_dir, {
             shard: (identity.member_id,) if shard in new else voters

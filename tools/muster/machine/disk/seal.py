@@ -25,6 +25,7 @@ from node.durable import SCARCE, sync_directory, write_whole
 FILE = "incarnation"
 NAME = "log-name"  # in a node's directory and in its log: the random name, and where the backup put that log
 LOG = "log"  # in a node's directory
+REMOVED = "removed"  # in node 0's directory: this host was removed, and never starts again
 TRANSFERS = ("outgoing", "backups")  # likewise: checkpoints, which the node's start removes
 NEW, BEGUN, OLD = "new", "begun", ""
 # what a begun node's directory holds, by a file that each part always has
