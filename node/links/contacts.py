@@ -7,7 +7,7 @@ then every ``AGAIN_S`` while it lasts; less often by nodes of shards other than 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -37,10 +37,12 @@ class Contacts:
     """The peers of one node. :meth:`look` is called each second."""
 
     def __init__(
-        self, shard: int, links: Mapping[int, PeerLink], received: Mapping[int, int], silent_s: float
+        self, member_id: int, shard: int, links: Mapping[int, PeerLink], received: Mapping[int, int],
+        silent_s: float,
     ) -> None:
         """``received``: bytes from each peer. One that is silent for so long is none that is reached: where a
         host stands still, its kernel keeps the connections."""
+        self._member_id = member_id
         self._shard = shard
         self._links = links
         self._received = received
@@ -51,8 +53,9 @@ class Contacts:
         self._reached: set[int] = set()  # at one time or another
         self._leaderless: _Trouble | None = None
 
-    def look(self, leader: int, now: float) -> None:
-        """``leader``: the member that this node follows, or 0. ``now``: seconds of any one clock."""
+    def look(self, leader: int, now: float, voters: Collection[int] = ()) -> None:
+        """``leader``: the member that this node follows, or 0. ``now``: seconds of any one clock. ``voters``:
+        of the group; empty: they are not known, and all members count."""
         for member_id, link in self._links.items():
             reason, hint = link.trouble()
             if reason:
@@ -64,7 +67,7 @@ class Contacts:
                 self._heard[member_id] = count, now
         for member_id in self._troubles.keys() - self._links.keys():
             del self._troubles[member_id]  # it was removed
-        self._look_for_leader(leader, now)
+        self._look_for_leader(leader, now, voters)
 
     def _is_troubled(self, member_id: int, peer: Peer, reason: str, hint: str, now: float) -> None:
         trouble = self._troubles.setdefault(member_id, _Trouble(now))
@@ -93,7 +96,7 @@ class Contacts:
             log.info("reached a peer", **self._named(peer), after_s=round(now - trouble.since))
         self._reached.add(member_id)
 
-    def _look_for_leader(self, leader: int, now: float) -> None:
+    def _look_for_leader(self, leader: int, now: float, voters: Collection[int]) -> None:
         if leader:
             self._leaderless = None
             return
@@ -102,15 +105,16 @@ class Contacts:
         if not self._due(self._leaderless, "", now):
             return
         self._leaderless.told[""] = now
-        members = len(self._links) + 1
-        unreached = dict(self._unreached(now))
-        reached = [link.peer.name for i, link in self._links.items() if i not in unreached]
-        needed = members // 2 + 1
+        voters = voters or {self._member_id, *self._links}
+        unreached = {i: reason for i, reason in self._unreached(now) if i in voters}
+        reached = [
+            link.peer.name for i, link in self._links.items() if i in voters and i not in unreached]
+        needed = len(voters) // 2 + 1
         facts = {
             "shard": self._shard, "reached": reached,
             "not_reached": {self._links[i].peer.name: reason for i, reason in unreached.items()},
-            "members": members, "needed": needed, "for_s": round(now - self._leaderless.since)}
-        if len(reached) + 1 < needed:
+            "members": len(voters), "needed": needed, "for_s": round(now - self._leaderless.since)}
+        if len(reached) + (self._member_id in voters) < needed:
             log.warning("no leader: this host does not reach a majority of the members", **facts)
         else:
             log.warning("no leader, although this host reaches a majority of the members", **facts,

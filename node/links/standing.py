@@ -88,10 +88,10 @@ class Standing:
             # a learner and a voter exchange round trips alone while there is no leader
             silent_s = max(2 * node.settings.common.election_timeout_ms / 1000, 2 * INTERVAL_S + 1)
             self._contacts = Contacts(
-                node.settings.shard, node.peers.links, node.peers.received_bytes, silent_s)
+                node.raft.id, node.settings.shard, node.peers.links, node.peers.received_bytes, silent_s)
         node.peers.look()
         node.roster.second()
-        self._contacts.look(node.raft.leader_id, now)
+        self._contacts.look(node.raft.leader_id, now, node.raft.configuration.voters)
 
     def say_ready(self) -> None:
         """Tell the supervisor once that this node serves."""

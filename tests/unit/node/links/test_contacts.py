@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from cluster.settings import Peer
@@ -26,9 +27,10 @@ class World:
         self.links = {2: Link(2), 3: Link(3)}
         self.received = {2: 0, 3: 0}
         self.living: set[int] = set()  # those that send
-        self.contacts = Contacts(shard, self.links, self.received, 2.0)
+        self.contacts = Contacts(1, shard, self.links, self.received, 2.0)
         self.now = 0.0
         self.leader = 2
+        self.voters = {1, 2, 3}
 
     def seconds(self, count: float) -> list[dict[str, Any]]:
         with capture_logs() as logged:
@@ -37,7 +39,7 @@ class World:
                 self.now += 1.0
                 for member in self.living:
                     self.received[member] += 9
-                self.contacts.look(self.leader, self.now)
+                self.contacts.look(self.leader, self.now, self.voters)
         return [dict(line) for line in logged]
 
 
@@ -113,6 +115,26 @@ def test_that_nobody_leads_is_told_with_those_who_are_reached_and_those_who_are_
     }
     world.leader = 1
     assert [line for line in world.seconds(100) if "leads" in line["event"]] == []
+
+
+@pytest.mark.parametrize(("voters", "reached", "counted"), [
+    ({1, 2}, [], (2, 2)),  # host 3 is a learner, or does not vote yet
+    ({2, 3}, ["h3"], (2, 2)),  # this host is
+    ({1, 2, 3}, ["h3"], (3, 2)),
+    ({1}, [], (1, 1)),
+    (set(), ["h3"], (3, 2)),  # a new host knows no voters
+])
+def test_only_voters_count_for_a_majority(
+    voters: set[int], reached: list[str], counted: tuple[int, int]
+) -> None:
+    world = World()
+    world.leader, world.voters = 0, voters
+    world.links[2].why = ("Connection refused", "")
+    (said,) = [line for line in world.seconds(PATIENCE_S + 1) if line["event"].startswith("no leader")]
+    assert (said["reached"], (said["members"], said["needed"])) == (reached, counted)
+    assert set(said["not_reached"]) == {"h2"} & {f"h{voter}" for voter in voters or (2,)}
+    enough = len(reached) + (1 in voters or not voters) >= counted[1]
+    assert said["event"].startswith("no leader, although") is enough
 
 
 def test_hosts_that_stand_still_are_not_reached() -> None:
