@@ -110,7 +110,7 @@ def carry_out(node: GroupNode, change: HostChange, now_ms: int, election_ms: int
         if change.kind is Kind.REMOVE and change.member_id == raft.id:  # H12: a leader hands over first
             successors = [m for m in node.upkeep.succession.successors() if not node.roster.table.removed(m)]
             if successors:
-                raft.transfer_leadership(successors[0])
+                node.upkeep.succession.hand_over(successors[0])
         else:
             raft.propose_configuration(change.target(raft.configuration))
     except RaftError:

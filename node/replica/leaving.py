@@ -132,7 +132,7 @@ class Leaving:
             if self._target not in successors if raft.transferring else bool(successors):
                 # where all hosts are stopped at once, the target ends as well: take another one, if any
                 self._target = successors[0] if successors else node.settings.common.member_id
-                raft.transfer_leadership(self._target)
+                node.upkeep.succession.hand_over(self._target)
                 node.wake()
             if successors:
                 return False

@@ -21,6 +21,7 @@ class Succession:
         self._raft = raft
         self._election_ms = election_ms
         self._now_ms = now_ms
+        self._tried = 0, 0  # the term in which leadership was handed over last, and to whom
         self.leaving: dict[int, int] = {}  # member -> when it said last that it is about to end, in ms
 
     def left(self, member_id: int) -> None:
@@ -28,16 +29,23 @@ class Succession:
         self.leaving[member_id] = self._now_ms()
 
     def successors(self) -> list[int]:
-        """Voters that are reachable and not about to end, the one with the longest log first."""
+        """Voters that are reachable and not about to end, the one with the longest log first. Last who was
+        handed leadership in this term: it did not take over, as one without a state cannot."""
         raft, now, election_ms = self._raft, self._now_ms(), self._election_ms
         voters = raft.configuration.voters  # a leader serves one that was removed for a while
         found = [
-            (-peer.match, member_id) for member_id, peer in raft.peers().items()
+            ((raft.term, member_id) == self._tried, -peer.match, member_id)
+            for member_id, peer in raft.peers().items()
             # a member that ends says so every heartbeat until it is gone
             if now - peer.heard_ms < election_ms <= now - self.leaving.get(member_id, -election_ms)
             and member_id in voters
         ]
-        return [member_id for _, member_id in sorted(found)]
+        return [member_id for *_, member_id in sorted(found)]
+
+    def hand_over(self, member_id: int) -> None:
+        """To one of the successors, or to itself: to nobody any more."""
+        self._raft.transfer_leadership(member_id)
+        self._tried = self._raft.term, member_id
 
     def transfer(self, link: FrontLink, rid: int, body: bytes) -> None:
         """Hand leadership to the member a front names."""

@@ -56,7 +56,6 @@ class Node:
             peers=lambda: {LEARNER: peer},
             transferring=False,
             propose_configuration=self.proposed,
-            transfer_leadership=self.handed.append,
         )
         self.auth = AuthState()
         self.store = None
@@ -79,7 +78,8 @@ class Node:
             ask_leader=self.ask_leader, covers=self.covers, shards=(0, 1))
         self.reads = SimpleNamespace(refuse=lambda link, rid, e: self.refused.append(str(e)))
         self.successors = [LEARNER]
-        self.upkeep = SimpleNamespace(succession=SimpleNamespace(successors=lambda: self.successors))
+        self.upkeep = SimpleNamespace(succession=SimpleNamespace(
+            successors=lambda: self.successors, hand_over=self.handed.append))
 
     def now_ms(self) -> int:
         return 0

@@ -37,6 +37,7 @@ class FakeRaft:
     """A leader whom a follower relieves when told to, unless that is ``stuck``."""
 
     role: Role = Role.LEADER
+    term: int = 5
     transferring: bool = False
     stuck: bool = False
     targets: list[int] = field(default_factory=list)

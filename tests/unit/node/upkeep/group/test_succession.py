@@ -60,6 +60,19 @@ def test_the_voter_that_is_furthest_along_comes_first() -> None:
     assert leader.succession.successors() == [2], "one that is silent is no choice"
 
 
+def test_who_did_not_take_over_in_this_term_comes_last() -> None:
+    """One that has the log and no state cannot campaign: it was asked again and again."""
+    leader = Leader()
+    leader.succession.hand_over(3)
+    assert leader.succession.successors() == [2, 3]
+    leader.succession.hand_over(2)
+    assert leader.succession.successors() == [3, 2]
+    leader.succession.hand_over(3)
+    leader.raft.term = 7  # it did, and this one leads again
+    assert leader.succession.successors() == [3, 2]
+    assert leader.handed_to == [3, 2, 3]
+
+
 def test_nobody_follows_who_is_about_to_end() -> None:
     leader = Leader()
     leader.succession.left(3)
