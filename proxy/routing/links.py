@@ -89,7 +89,8 @@ class Link:
         "_end", "_moved_at", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit",
         "greeted", "hurried", "leader", "leaving", "left", "member_id", "members", "near", "next_rid",
         "outbox", "parts", "pending", "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds",
-        "session", "settled", "shard", "stands_s", "term", "trouble", "unseen", "up", "up_at", "watermark",
+        "session", "settled", "shard", "stands_s", "stated_at", "term", "trouble", "unseen", "up", "up_at",
+        "watermark",
     )
 
     def __init__(self, receiver: Receiver, shard: int, member_id: int, session: int, prefix: bytes) -> None:
@@ -123,6 +124,7 @@ class Link:
         self.applied = 0
         # for how long it has applied nothing of what is committed, or known no leader, by its last STATE
         self.stands_s = self._moved_at = 0.0
+        self.stated_at = 0.0  # when its last STATE came
         self.members = b""  # as the node has told them last
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
@@ -218,6 +220,7 @@ class Link:
             return
         if not self.up or (leader and (applied >= commit or applied != self.applied)):
             self._moved_at = self.seen_at
+        self.stated_at = self.seen_at
         self.stands_s = self.seen_at - self._moved_at
         self.leader, self.term, self.commit, self.applied = leader, term, commit, applied
         if revision > self.revision:

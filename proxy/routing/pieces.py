@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cluster import errors
-from cluster.wire.messages import Method
+from cluster.wire.messages import HEAD, Method
 from proxy.routing.links import Link
 from proxy.routing.sending import Sending
 from proxy.routing.waiting import WRITE, Waiting
@@ -20,6 +20,7 @@ from proxy.routing.waiting import WRITE, Waiting
 KEEP_S = 3.0  # so often a node is told that a client takes others of its answers first
 CREDIT_BYTES = 256 << 10  # news of so much is worth a record
 _LINK_CREDIT_BYTES = 1 << 20
+_SIGN_BYTES = HEAD.size + 4  # a part without rows, at most: the node reads on
 # these give credit as their clients take what has come; or wait for none
 _APART = frozenset(map(int, (
     Method.SNAPSHOT, Method.RANGE_STREAM, Method.STREAM_ROWS, Method.COMPACT, Method.HISTORY)))
@@ -53,6 +54,8 @@ class Pieces:
         if waiting.rid not in link.pending:
             return  # it was given up as this piece was handed on
         coming = self._coming.get(waiting)
+        if coming is None and size <= _SIGN_BYTES:
+            return  # nothing is held of it yet, and nobody's turn is taken
         if coming is None or coming.link is not link:
             coming = self._coming[waiting] = _Coming(link, waiting, self._router.loop.time())
         coming.received += size

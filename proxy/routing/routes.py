@@ -217,7 +217,7 @@ class ShardRoute:
         if (held or self.home is not None or replica is None or leads is None or leads.stands_s >= limit_s
                 or not (replica.stands_s or before == replica.applied < leads.applied)):
             self._kept_up_at = now
-        elif now - self._kept_up_at > 2 * limit_s:
+        elif replica.stated_at - self._kept_up_at > 2 * limit_s:  # its STATE may wait behind a large answer
             replica.close("it applies nothing")
 
     def _waits_for(self, link: Link, heard_till: float, now: float) -> bool:

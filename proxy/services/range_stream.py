@@ -176,11 +176,12 @@ class Passing:
     def answer(self, waiting: Waiting, status: int, body: bytes) -> None:
         call, stats = self.call, self.stats
         if status == PARTIAL:
-            if len(body) == HEAD.size:
-                return  # a sign of life: it is not begun yet
-            _set_going(waiting)
             self._waiting = waiting
             self._received += len(body)
+            if len(body) == HEAD.size:  # a sign of life: it is not begun yet
+                self.pump()
+                return
+            _set_going(waiting)
             _send(call, body[HEAD.size :])
             stats.sent += 1
             self.pump()
@@ -229,7 +230,8 @@ class Merging(RowGather):
         if last:
             self._waiting.pop(place, None)
         else:
-            _set_going(waiting)
+            if self._merge.rows:  # else it may be a sign of life
+                _set_going(waiting)
             self._waiting[place] = waiting
         self.pump()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import weakref
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -437,7 +438,7 @@ class Simulation(World):
     # -- a whole run
 
     def run(self) -> dict[str, int]:
-        """The faults, then peace and proof of progress."""
+        """The faults, then peace and proof of progress. What it did, 0 where it did nothing of a kind."""
         RepeatingLink.repeats = self.plan.repeats
         faults.take()
         before = faults.count
@@ -460,8 +461,8 @@ class Simulation(World):
             self.did["level"] = self.checker.replay.level
         if self.members is not None:
             self.did["changes of hosts"] = self.members.done
-        return {**self.did, **self.checker.counts, "events": self.events,
-                "operations": len(self.clients.operations), "watches": len(self.clients.watches)}
+        return Counter({**self.did, **self.checker.counts, "events": self.events,
+                        "operations": len(self.clients.operations), "watches": len(self.clients.watches)})
 
     def run_faults(self) -> None:
         """The faults, without what comes after them: everything stays as it is in their midst."""

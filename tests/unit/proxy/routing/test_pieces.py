@@ -65,6 +65,19 @@ def test_signs_that_a_node_goes_on_are_empty_pieces() -> None:
     assert (found.header.revision, found.count) == (9, 7)
 
 
+def test_a_read_that_only_counts_so_far_takes_no_turn_of_its_connection() -> None:
+    """Nothing is held of it. A later answer of its client had to wait for its end, and was refused."""
+    asked = Asked()
+    counts, counting = asked.ask()
+    asked.node.answer(counting, Status.PARTIAL, HEAD.pack(9, 1))
+    asked.net.run()
+    later, rid = asked.ask(counts.connection)
+    later.room_to_gather = False
+    (credit,) = asked.piece(rid)
+    assert (credit.method, credit.rid) == (Method.CREDIT, rid)
+    assert counts.gathered == 0
+
+
 def test_what_was_read_from_the_link_is_told_whoever_it_is_for() -> None:
     asked = Asked()
     call, rid = asked.ask()

@@ -23,7 +23,8 @@ class Link:
     up = leaving = greeted = usable = False
     leader = term = 0
     near = None
-    stands_s = 0.0
+    applied = began = 0
+    stands_s = stated_at = 0.0
 
     def __init__(self, receiver: Any, shard: int, member_id: int) -> None:
         self.shard, self.member_id = shard, member_id

@@ -56,3 +56,15 @@ def test_watches_of_a_proxy_leave_a_member_that_installs_a_state() -> None:
     net.nodes[2].up = net.nodes[3].up = True
     net.pass_time(8.0)
     assert part.link is net.nodes[2].link
+
+
+def test_watches_stay_at_home_while_its_leading_node_pauses_for_less_than_two_election_timeouts() -> None:
+    net = Net().started(leader=1)
+    net.pass_time(12.0)
+    part = net.context.hub.subscribe(b"a", b"b", False, 1).parts[0]
+    net.run()
+    net.pass_time(1.5, silent=(1,))
+    assert net.router.routes[0].home is None
+    assert part.link is net.nodes[1].link
+    net.pass_time(1.0)
+    assert net.router.routes[0].home is part.link is net.nodes[1].link

@@ -39,7 +39,7 @@ def test_a_large_read_whose_link_breaks_halfway_is_asked_elsewhere(serializable:
         net.nodes[2].index(question, 17, 4)
         net.run()
     (request,) = net.nodes[1].take(Method.RANGE)
-    net.nodes[1].answer(request.rid, Status.PARTIAL, HEAD.pack(4, 1) + b"half")
+    net.nodes[1].answer(request.rid, Status.PARTIAL, HEAD.pack(4, 1) + b"some rows")
     net.run()
     assert call.gathered
     net.cut(1)
@@ -346,6 +346,18 @@ def test_a_replica_that_applies_slowly_stays_and_so_does_one_while_the_loop_of_i
     net.nodes[1].applied += 1
     net.pass_time(0.5)
     assert net.router.routes[0].replica is link is net.nodes[1].link
+
+
+def test_a_replica_whose_state_waits_behind_a_large_answer_stays() -> None:
+    net = Net(own=0).started(leader=1)
+    net.lead(2, 2)
+    for _ in range(50):
+        for node in net.every.values():
+            if node.member != 1:
+                node.commit = node.applied = node.applied + 1
+        net.nodes[1].coming += 1 << 20
+        net.pass_time(0.1, silent=(1,))
+    assert net.router.routes[0].replica is net.nodes[1].link
 
 
 def test_a_stop_without_a_leader_answers_every_read() -> None:
