@@ -236,7 +236,7 @@ class Overlay:
                 pending = writes.get(key)
                 return pending is not None and pending[1] is not None and pending[1].lease == lease
 
-            # as many steps as the lease has keys, however much is pending
+            # as many steps as puts of the lease are pending, whatever else is
             keys += set(filter(hangs, hung.keys)) if but is None else hung.outside(but, limit, hangs)
         return sorted(keys)
 
