@@ -120,6 +120,21 @@ def test_a_lone_host_without_a_key_is_forced_as_it_knows_no_others(tmp_path: Pat
     assert dropped.found_in(tmp_path / "member"), "what its logs lack is dropped"
 
 
+def test_a_damaged_file_that_nothing_wants_is_told_before_anything_changes(tmp_path: Path) -> None:
+    """Node 0 reads all of them as it begins: it would end, and other hosts refuse what was changed."""
+    order = Order.made(2)
+    ends = {s: len(order.entries[s]) for s in OTHERS}
+    identity = host_with(order, tmp_path, dict.fromkeys(range(SHARDS), 20), ends)
+    before = written_in(tmp_path)
+    kept = tmp_path / "member/shard-0/kept"
+    kept.mkdir()
+    (kept / "1-0000000000000001-0000000000000009").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="kept of the order"):
+        forcing.force(str(tmp_path), identity, structlog.get_logger())
+    assert written_in(tmp_path) == before
+    assert dropped.found_in(tmp_path / "member") == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_term_that_the_order_names_comes_again(tmp_path: Path, seed: int) -> None:
     """Also where the host has nothing of it: another host may have entries of that term."""

@@ -43,7 +43,7 @@ from node.links.promises import NAME as PROMISES
 from node.replica.moving.moved import MovedKeys
 from node.storage import NoRoom, Position, RaftLog, StateStore, genesis
 from node.storage.errors import StorageCorruption, StorageError
-from node.storage.kept import FOLDER, pieces_of
+from node.storage.kept import FOLDER, KeptFiles, pieces_of
 from node.storage.log.walk import walk
 from node.storage.state.changes.above import drop_above
 from tools.muster.config.parse import ConfigError
@@ -81,7 +81,9 @@ def force(data_dir: str, identity: Identity, log: Logger, *, alone: bool = False
                 raise ConfigError(
                     f"--force-new-cluster: {errors.TAKES_NO_PEER.text}: its data knows other members. "
                     "Nothing was changed")
-            pieces = pieces_of(Path(shard_dir(data_dir, 0), FOLDER))
+            kept = Path(shard_dir(data_dir, 0), FOLDER)
+            KeptFiles(kept).found()  # its node 0 will read all of them, also those that nothing wants here
+            pieces = pieces_of(kept)
             _force(data_dir, replicas, tables[0], begun, log, pieces, partial(_drop_rest, data_dir, new))
         except CannotBeKept as e:
             raise ConfigError(
