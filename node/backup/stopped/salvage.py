@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,9 +99,30 @@ def salvage(
     tell: Callable[[str], None],
 ) -> Salvaged:
     """Write the database ``output`` of the states and logs in ``folders``, by shard, 0 first; sorted runs lie
-    beside it meanwhile. Raises CannotBeKept, StorageError, NewerRecord, OSError."""
+    beside it meanwhile. An uneven backup is made again without a shard that turns out to be damaged. Raises
+    CannotBeKept, StorageError, NewerRecord, OSError."""
+    unread: dict[int, str] = {}
+    while True:
+        here = {shard: folder for shard, folder in folders.items() if shard not in unread}
+        try:
+            return _salvaged(here, unread, output, peers, member_id, uneven, tell)
+        except StorageCorruption as error:
+            damaged = next((shard for shard, folder in here.items() if f"{folder}{os.sep}" in str(error)), 0)
+            if not damaged:  # shard 0 has the order, members, leases and users
+                raise
+            if not uneven:
+                raise CannotBeKept(str(error)) from None
+            unread[damaged] = str(error)
+            output.unlink(missing_ok=True)
+
+
+def _salvaged(
+    folders: Mapping[int, Path], unread: Mapping[int, str], output: Path, peers: Sequence[Peer],
+    member_id: int, uneven: bool, tell: Callable[[str], None],
+) -> Salvaged:
+    """``unread``: why other shards cannot be read."""
     with contextlib.ExitStack() as opened:
-        replicas, unread = _opened(folders, member_id, uneven, opened)
+        replicas = [_open(shard, folder, member_id, opened) for shard, folder in folders.items()]
         pieces = pieces_of(folders[0] / FOLDER)
         goals, ends = _goals(replicas, uneven, pieces)
         order = replicas[0].log
@@ -113,7 +135,7 @@ def salvage(
                 tell(f"shard {replica.shard}: applying the order behind record {at} up to {goal}")
                 _carry(replica, order, goal, pieces)
             if not replica.shard:
-                absent = unread | _absent(replica.store, folders.keys())
+                absent = {**_absent(replica.store, folders.keys()), **unread}
                 if absent and not uneven:
                     raise CannotBeKept(f"shard {min(absent)} has keys, and nothing of it is here")
         found, around = _around(replicas, peers, max(goals.values()), ends)
@@ -134,24 +156,6 @@ def salvage(
                 spool.write(plan, rows, file.write, alive)
         found.rows = plan.rows
     return found
-
-
-def _opened(
-    folders: Mapping[int, Path], member_id: int, uneven: bool, opened: contextlib.ExitStack,
-) -> tuple[list[_Replica], dict[int, str]]:
-    """The replicas, and why others cannot be read: an uneven backup goes without them."""
-    replicas: list[_Replica] = []
-    unread: dict[int, str] = {}
-    for shard, folder in folders.items():
-        try:
-            replicas.append(_open(shard, folder, member_id, opened))
-        except StorageCorruption as error:
-            if not shard:  # it has the order, members, leases and users
-                raise
-            if not uneven:
-                raise CannotBeKept(str(error)) from None
-            unread[shard] = str(error)
-    return replicas, unread
 
 
 def _open(shard: int, folder: Path, member_id: int, opened: contextlib.ExitStack) -> _Replica:

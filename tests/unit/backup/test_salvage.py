@@ -24,8 +24,10 @@ from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_mult
 from cluster.order.salvage import CannotBeKept
 from cluster.pb import kv_pb2
 from cluster.raft.types import Entry, EntryKind, HardState
+from node.backup.rows import Checkpoint
+from node.backup.stopped import salvage as module
 from node.backup.stopped.salvage import Salvaged, salvage
-from node.storage import StateStore
+from node.storage import StateStore, StorageCorruption
 from tests.unit.backup.orders import OTHERS, OWN, PEERS, SHARDS, Order, Version, host_with, written
 from tests.unit.backup.test_build import built, checkpoint
 from tests.unit.bolt.test_bolt import etcdutl
@@ -273,6 +275,29 @@ def test_a_shard_whose_state_cannot_be_opened_is_left_out_of_an_uneven_backup(
         part.unlink()
     with pytest.raises(ConfigError, match="shard-0"):
         salvaging.save(str(host), file, True, print)
+
+
+@pytest.mark.parametrize(("owner", "name"), [
+    (module, "carry"), (StateStore, "leases"), (Checkpoint, "keys")])
+def test_a_shard_that_turns_out_to_be_damaged_is_left_out_of_an_uneven_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    order, host, file, real = Order.made(3), tmp_path / "host", tmp_path / "backup.db", getattr(owner, name)
+    host_with(order, host, {0: 60, 1: 60, 2: 30}, {shard: len(order.entries[shard]) for shard in OTHERS})
+
+    def met(store: Any, *given: Any) -> Any:
+        if "shard-2/" in store.path:
+            raise StorageCorruption(f"{store.path}: reading rows: block checksum mismatch")
+        return real(store, *given)
+
+    monkeypatch.setattr(owner, name, met)
+    with pytest.raises(ConfigError, match=r"checksum mismatch.*--uneven saves all that each shard has"):
+        salvaging.save(str(host), file, False, print)
+    found = salvaging.save(str(host), file, True, print)
+    (said,) = [line for line in salvaging.described(found, file) if line.startswith("shard 2: ")]
+    assert said.endswith("block checksum mismatch")
+    assert versions_in(Database(file.read_bytes())) == {
+        version for version in order.shown(found.revision) if not version[2].startswith(b"s2/")}
 
 
 def test_what_is_kept_for_shards_is_read_where_it_is_wanted(
