@@ -265,7 +265,7 @@ def test_a_shard_whose_state_cannot_be_opened_is_left_out_of_an_uneven_backup(
         salvaging.save(str(host), file, False, print)
     found = salvaging.save(str(host), file, True, print)
     (said,) = [line for line in salvaging.described(found, file) if line.startswith("shard 2: ")]
-    assert said.startswith("shard 2: its keys are omitted: ")
+    assert said.startswith(f"shard 2: its keys are omitted: {table.parent}")
     assert table.name in said
     shown = versions_in(Database(file.read_bytes()))
     assert {version for version in shown if version[2].startswith(b"s0/")} == {
@@ -273,8 +273,19 @@ def test_a_shard_whose_state_cannot_be_opened_is_left_out_of_an_uneven_backup(
     assert {version[2][:2] for version in shown} == {b"s0", b"s1"}
     for part in (host / "member/shard-0/state").glob("*/*.sst"):
         part.unlink()
-    with pytest.raises(ConfigError, match="shard-0"):
+    with pytest.raises(ConfigError, match=f"^{host}/member/shard-0/state/"):
         salvaging.save(str(host), file, True, print)
+
+
+def test_a_log_that_cannot_be_used_is_told_by_its_own_path(
+    data_dir: tuple[Path, Order, Identity], tmp_path: Path
+) -> None:
+    host, _, _ = data_dir
+    (host / "member/shard-2/log/synced").unlink()
+    found = salvaging.save(str(host), tmp_path / "backup.db", True, print)
+    (said,) = [line for line in salvaging.described(found) if "its log cannot be used" in line]
+    assert f"{host}/member/shard-2/log" in said
+    assert "salvaging" not in said
 
 
 @pytest.mark.parametrize(("owner", "name"), [

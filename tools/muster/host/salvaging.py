@@ -10,6 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cluster.effects.newer import NewerRecord
@@ -18,7 +19,7 @@ from cluster.order.salvage import CannotBeKept
 from node.backup.stopped import dropped
 from node.backup.stopped.salvage import Salvaged, salvage
 from node.durable import sync_directory
-from node.storage import StorageError
+from node.storage import ApplyFailed, StorageCorruption, StorageError
 from node.storage.kept import FOLDER
 from tools.muster.config.parse import ConfigError
 from tools.muster.host.identity import bootstrap, copies
@@ -44,6 +45,11 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
                 "to save")
     lock = DataDirLock(data_dir, to_read=True)
     aside = file.with_name(file.name + ".salvaging")
+
+    def named(text: str) -> str:
+        """The host's own files instead of their copies, which go."""
+        return text.replace(str(aside / "shard-"), os.path.join(bootstrap.member_dir(data_dir), "shard-"))
+
     mask = os.umask(0o077)  # the copies have all keys, and hashes of passwords
     try:
         shutil.rmtree(aside, ignore_errors=True)
@@ -56,6 +62,8 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         (aside / "sorted").mkdir()
         made = aside / "sorted" / "backup.db"
         found = salvage(folders, made, identity.peers, identity.member_id, uneven, tell)
+        found.absent = {shard: named(why) for shard, why in found.absent.items()}
+        found.shards = [replace(share, unreadable=named(share.unreadable)) for share in found.shards]
         found.dropped = dropped.found_in(Path(bootstrap.member_dir(data_dir)))
         if uneven and found.dropped:
             _join(found.dropped, aside / "dropped")
@@ -70,8 +78,10 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
         raise ConfigError("; ".join(reason for *_, reason in error.args[0][:3])) from None
     except CannotBeKept as error:
         raise ConfigError(
-            f"{error}. --uneven saves all that each shard has, and perhaps only a part of transactions "
-            "over several shards") from None
+            f"{named(str(error))}. --uneven saves all that each shard has, and perhaps only a part of "
+            "transactions over several shards") from None
+    except (ApplyFailed, StorageCorruption) as error:
+        raise ConfigError(named(str(error))) from None
     except (StorageError, NewerRecord, dropped.Unreadable) as error:
         raise ConfigError(str(error)) from None
     finally:
