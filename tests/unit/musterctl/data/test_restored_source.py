@@ -11,7 +11,7 @@ import pytest
 from muster_client.pb import rpc_pb2
 
 from tests.unit.musterctl.data.clusters import EVERYTHING, Code, Ending, Store
-from tools.client.channels import Config
+from tools.client.channels import LOOK_S, Config
 from tools.musterctl.command import Exit
 from tools.musterctl.commands.data.copier import Copier
 
@@ -64,6 +64,31 @@ def test_a_source_that_is_restored_to_something_older_ends_it(
 
     assert end in end_of(source, watched, read)
     assert streams[:2] == [11, 11]
+
+
+def test_a_restore_behind_the_end_of_a_stream_is_seen_from_the_next_one_on() -> None:
+    """What the source tells between the two is of before."""
+    source, looked, seen, streams = Store(a=b"1"), threading.Event(), threading.Event(), [0]
+
+    def watched(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[rpc_pb2.WatchResponse]:
+        next(requests)
+        streams[0] += 1
+        if streams[0] > 1:
+            looked.wait(3 * LOOK_S)  # as long as it cannot begin
+            source.revision = 5
+        yield rpc_pb2.WatchResponse(created=True)
+        if streams[0] == 1:
+            context.abort(Code.UNAVAILABLE, "etcdserver: server stopped")
+        if context.add_callback(seen.set):
+            seen.wait(10)
+        yield rpc_pb2.WatchResponse(canceled=True, cancel_reason="nothing was seen")
+
+    def read(request: rpc_pb2.RangeRequest, context: grpc.ServicerContext) -> rpc_pb2.RangeResponse:
+        if streams[0] > 1:
+            looked.set()
+        return source._range(request, context)
+
+    assert end_of(source, watched, read).startswith("the source has no revision 10")
 
 
 @pytest.mark.parametrize(("cluster", "end"), [

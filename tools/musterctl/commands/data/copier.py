@@ -102,7 +102,7 @@ class Copier:
         watch = rpc_pb2.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=self.revision + 1, progress_notify=True)
         told = self._source.raw().watch(watch, on_again=self._again)
-        for response in self._source.each(told, meanwhile=self._meanwhile):
+        for response in self._source.each(told, meanwhile=lambda: self._meanwhile(told.serves)):
             self._note(response.header)
             if response.canceled:
                 raise Exit(1, cancel_reason(response))
@@ -120,8 +120,10 @@ class Copier:
         self._source.again(error)
         self._broken = True
 
-    def _meanwhile(self) -> None:
-        if self._broken:  # where the source was restored, another stream waits for the next revision
+    def _meanwhile(self, serves: bool) -> None:
+        # where the source was restored, the stream waits for the next revision. An answer from before the
+        # stream may be one from before the restore, too
+        if self._broken and serves:
             self._broken = False
             try:
                 self._look_at(0)

@@ -76,6 +76,10 @@ class Followed(Within, Iterator[Told], Generic[Told]):
     def endpoint(self) -> str:
         return self._inner.endpoint
 
+    @property
+    def serves(self) -> bool:
+        return self._inner.serves
+
     def __enter__(self) -> Self:
         wait(self._inner.__aenter__())
         return self

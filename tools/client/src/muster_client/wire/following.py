@@ -178,6 +178,10 @@ class Following(Generic[Told]):
             self._origin, self._stream, self._reading = engine.Origin(), None, None
             self._leave()
 
+    @property
+    def serves(self) -> bool:
+        return self._stream is not None
+
     async def request_progress(self) -> None:
         self._own()
         self._progress_asked = True
@@ -359,6 +363,11 @@ class Followed(AsyncIterator[Told]):
     def endpoint(self) -> str:
         """The one that serves it, or did last; "": it is not established."""
         return self._feed.endpoint
+
+    @property
+    def serves(self) -> bool:
+        """Whether a stream serves it now."""
+        return self._feed.serves
 
     async def __aenter__(self) -> Self:
         try:
