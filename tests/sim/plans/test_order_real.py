@@ -202,14 +202,22 @@ def nodes_die_in_an_apply(seed: int) -> Simulation:
     )
 
 
-@pytest.mark.parametrize("seed", [1, 4, 10, 12, 14, 25, 34])
+_DIE = (1, 4, 10, 12, 14, 20, 25, 34, 47, 48)
+
+
+@pytest.mark.parametrize("seed", _DIE)
 def test_half_of_an_apply_is_read_by_nobody(seed: int) -> None:
     """Serializable ranges at a node that died between two slices showed what its disk had of the rest."""
     assert nodes_die_in_an_apply(seed).run()["died in an apply"] > 1
 
 
 def test_if_the_next_process_did_not_know_of_it_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At some of these seeds: schedules move, and few reads come between a start and the apply."""
     monkeypatch.setattr(StateStore, "applying", property(lambda self: self.cache.suspended))
-    with pytest.raises(Violation) as caught:
-        nodes_die_in_an_apply(1).run()
-    assert caught.value.rule == "I22 a read is what the replay gives"
+    rules = set()
+    for seed in _DIE:
+        try:
+            nodes_die_in_an_apply(seed).run()
+        except Violation as violation:
+            rules.add(violation.rule)
+    assert rules == {"I22 a read is what the replay gives"}
