@@ -247,8 +247,8 @@ class ClientConnection(asyncio.Protocol):
     # -- which protocol
 
     def _sniff(self, data: bytes) -> None:
-        data = self.sniffed + data
-        if len(data) <= _HELD_BYTES and self.later():
+        read, data = data, self.sniffed + data
+        if read and len(data) <= _HELD_BYTES and self.later():  # in its turn, nothing was read
             self.sniffed = data
             return
         head = PREFACE[: min(len(data), 14)]  # "PRI * HTTP/2.0": no HTTP/1.1 request line begins so

@@ -214,6 +214,30 @@ def test_a_new_connection_of_http2_that_waits_begins_in_its_turn() -> None:
             seen += data
 
 
+@pytest.mark.parametrize("protocol", ["HTTP/2", "HTTP/1.1"])
+def test_a_new_connection_whose_first_bytes_come_in_two_reads_begins_in_its_turn(protocol: str) -> None:
+    """In each turn it only asked for the next one, until it was closed."""
+    first, rest, answer = asked("only")[:9], asked("only")[9:], b"\r\n\r\nonly"
+    if protocol == "HTTP/2":
+        first, rest, answer = PREFACE, f.frame(f.SETTINGS, 0, 0, b"") + f.ping(b"01234567"), b"01234567"
+    with serving(Worker().registry) as running, connected(running) as sock:
+        running.server.backlog = backlog = Stopped(running.loop.call_soon, running.loop.call_later)
+        backlog.stopped = []
+        sock.sendall(first)
+        wait_for(lambda: len(backlog.stopped) == 1, LIMIT_S)
+        (front,) = running.server._connections
+        sock.sendall(rest)
+        wait_for(lambda: front.paused_reading, LIMIT_S)
+        busy(running)
+        running.call(backlog.go_on)
+        seen = b""
+        while answer not in seen:
+            data = sock.recv(65_536)
+            assert data, "it was closed"
+            seen += data
+        wait_for(lambda: not (front.paused_reading or len(running.server.backlog)), LIMIT_S)
+
+
 def test_a_flood_has_short_turns_and_who_sends_little_is_not_asked() -> None:
     """A request of somebody else's takes several turns of the loop, each as long as what is done for a
     flood."""
