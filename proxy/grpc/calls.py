@@ -29,7 +29,6 @@ from proxy.http.memory import TOO_MANY
 TOO_MUCH = "grpc: too many unfinished requests on this connection"
 
 _JOINED_BYTES = 65_536
-PATIENT_BYTES = 65_536  # a larger unfinished request may be refused for lack of room
 PLAIN_SHIFT = 9  # a unit of work (``proxy.http.http2.connection``) unpacks and parses 512 B of small fields
 BACKLOG_BYTES = 1 << 20  # what may wait for a stream's client
 # a client's own clock ends a call by so much before its deadline here comes, or by so much of its timeout:
@@ -382,8 +381,7 @@ class Call(Stream):
                 raise wire.Refused(self.CUT_SHORT, "unexpected EOF")
             if connection.buffered > limits.max_buffered_bytes:
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MUCH)
-            if len(buffer) > PATIENT_BYTES and connection.crowded:
-                connection.memory.refused += 1
+            if connection.refuses(len(buffer)):
                 raise wire.Refused(wire.RESOURCE_EXHAUSTED, TOO_MANY)
         except wire.Refused as refused:
             self._refuse(refused.status, refused.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.faults import HANDLER_MISTAKES
 from proxy.grpc import wire
-from proxy.grpc.calls import PATIENT_BYTES, TOO_MUCH, Call
+from proxy.grpc.calls import TOO_MUCH, Call
 from proxy.grpc.wire import PREFIX
 from proxy.http.http2 import Connection, ErrorCode, HeaderBlock
 from proxy.http.http2.connection import TURN_WORK
@@ -121,8 +121,7 @@ class UnaryCall(Call):
                 deadlines.add(_Unended(self), connection.now + PATIENCE_S)
         if connection.buffered > limits.max_buffered_bytes:
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MUCH)
-        elif len(buffer) > PATIENT_BYTES and connection.crowded:
-            connection.memory.refused += 1
+        elif connection.refuses(len(buffer)):
             self._refuse(wire.RESOURCE_EXHAUSTED, TOO_MANY)
 
 

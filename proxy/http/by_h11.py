@@ -59,13 +59,6 @@ class Output(Below, Protocol):
     def write_now(self, data: bytes) -> None:
         """Send before the turn of the loop ends."""
 
-    @property
-    def crowded(self) -> bool:
-        """There is no room for what this client sends."""
-
-    def turned_away(self) -> None:
-        """A request is refused for lack of room."""
-
     def later(self) -> bool:
         """Whether the turn's time is spent: then ``go_on`` is called in another one."""
 

@@ -194,8 +194,10 @@ class Http1Connection(ByH11):
         """Whether too much lies behind an answer in pieces, which may never end. Unread, it would hide that
         the client has gone."""
         request = self.request
-        return (request is not None and request.started and self._switched is None
-                and self.backlog > self._limits.max_body_bytes)
+        if request is None or not request.started or self._switched is not None:
+            return False
+        most = FULL_BYTES if self.output.crowded else self._limits.max_body_bytes
+        return self.backlog > most
 
     def drained(self) -> None:
         if self.request is None:

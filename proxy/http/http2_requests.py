@@ -66,6 +66,8 @@ class HttpStream(Stream):
                 413, b"413 Request Entity Too Large: request body too large\n",
                 content_type=TEXT,
             )
+        elif self.connection.refuses(len(body)):
+            self.turned_away()
         elif ended:
             whole = bytes(body)
             self._drop_body()
@@ -81,7 +83,8 @@ class HttpStream(Stream):
         connection, limits = self.connection, self.connection.limits
         connection.buffered += size - self._held
         self._held = size
-        if size > limits.max_body_bytes or connection.buffered > limits.max_buffered_bytes:
+        if (size > limits.max_body_bytes or connection.buffered > limits.max_buffered_bytes
+                or connection.refuses(size)):
             self.reset(ErrorCode.ENHANCE_YOUR_CALM)
             self.cancelled(ErrorCode.ENHANCE_YOUR_CALM)
 

@@ -61,6 +61,13 @@ class Below(Protocol):
     def again(self) -> None:
         """Call ``go_on`` in another turn of the loop; read nothing until then."""
 
+    @property
+    def crowded(self) -> bool:
+        """There is no room for what this client sends."""
+
+    def turned_away(self) -> None:
+        """A request is refused for lack of room."""
+
 
 class Switched(Protocol):
     """What a connection speaks instead of HTTP."""

@@ -13,6 +13,7 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessa
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import generate_accept_token
 
+from proxy.http.memory import PATIENT_BYTES
 from proxy.http.requests import Below, HttpRequest
 
 TURN_EVENTS = 32  # of one connection in a turn of the loop: each may be a watch
@@ -106,20 +107,23 @@ class WebSocket:
 
     def _event(self, event: Event, below: Below) -> None:
         if isinstance(event, TextMessage):
-            self._take(event.data.encode(), event.message_finished)
+            self._take(event.data.encode(), event.message_finished, below)
         elif isinstance(event, BytesMessage):
-            self._take(bytes(event.data), event.message_finished)
+            self._take(bytes(event.data), event.message_finished, below)
         elif isinstance(event, Ping):
             below.write(self._machine.send(event.response()))
         elif isinstance(event, CloseConnection):  # the client's, or what is wrong with what it sent
             below.write(self._machine.send(event.response()))
             self.close()
 
-    def _take(self, part: bytes, last: bool) -> None:
+    def _take(self, part: bytes, last: bool, below: Below) -> None:
         self.held_bytes += len(part)
-        if self.held_bytes > self._limit_bytes:
-            if self._below is not None:
-                self._below.write(self._machine.send(CloseConnection(code=CloseReason.MESSAGE_TOO_BIG)))
+        crowded = self.held_bytes > PATIENT_BYTES and below.crowded
+        if crowded or self.held_bytes > self._limit_bytes:
+            if crowded:
+                below.turned_away()
+            code = CloseReason.TRY_AGAIN_LATER if crowded else CloseReason.MESSAGE_TOO_BIG
+            below.write(self._machine.send(CloseConnection(code=code)))
             self.close()
             return
         self._message += part

@@ -13,7 +13,7 @@ from proxy.http.http2 import frames
 from proxy.http.http2.frames import ConnectionFault, ErrorCode
 from proxy.http.http2.guard import Limits, PingPolicy
 from proxy.http.http2.stream import Stream
-from proxy.http.memory import STEP_BYTES, STREAM_BYTES, Memory
+from proxy.http.memory import PATIENT_BYTES, PATIENT_IN_ALL, STEP_BYTES, STREAM_BYTES, Memory
 
 _PUMP_BYTES = 262_144  # taken from queues for one socket write
 _SHRINK = b"\x20"  # a dynamic table size update to zero (RFC 7541 section 6.3)
@@ -159,3 +159,10 @@ class Outbound:
     def crowded(self) -> bool:
         """Whether it gets nothing more in."""
         return self.memory.crowded(self)
+
+    def refuses(self, size: int) -> bool:
+        """Whether a request that is not whole, of so many bytes so far, is refused for lack of room."""
+        much = size > PATIENT_BYTES or (size > 0 and self.buffered > PATIENT_IN_ALL)
+        refused = much and self.crowded
+        self.memory.refused += refused
+        return refused

@@ -10,14 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wsproto.connection import Connection as WebSocket
+from wsproto.connection import ConnectionType
+from wsproto.events import BytesMessage
 
 from proxy.grpc.calls import BACKLOG_BYTES, SHARED_BACKLOG_BYTES
 from proxy.grpc.kinds import ASKED_BYTES
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import Limits
 from proxy.http.http2 import frames as f
-from proxy.http.memory import STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
+from proxy.http.memory import PATIENT_IN_ALL, STEP_BYTES, STREAM_BYTES, TOO_MANY, Memory
 from proxy.http.requests import HttpRequest
+from proxy.http.upgrade import accept
 from tests.unit.grpc.calls.talking import Talk, message
 from tests.unit.grpc.harness import connected, serving, wait_for
 from tools.muster.machine.process.memory import for_clients, of_the_host
@@ -232,6 +236,66 @@ def test_a_stream_of_a_crowded_connection_is_refused_before_its_large_request_is
     upload(talk, 3, message(bytes(200_000))[:-1], end=False)
     assert talk.status(3) == (8, TOO_MANY)
     assert memory.refused == 1, "metrics tell it"
+
+
+@pytest.mark.parametrize("size", [60_000, 200_000])
+@pytest.mark.parametrize("kind", ["gRPC", "plain HTTP", "a body that is followed"])
+def test_a_crowded_connection_holds_little_of_requests_that_are_not_whole(kind: str, size: int) -> None:
+    """Of plain HTTP it held up to 64 MiB, and of small requests: some hundred connections ended the front."""
+    registry, memory = Registry(), Memory(300_000)
+    registry.unary("/a.B/Park", lambda call, data: call.reply(data))
+    registry.http("/plain", lambda request: request.respond(200))
+    registry.http("/followed", lambda request: request.follow(lambda data, ended: size - 1))
+    registry.early = frozenset(("/followed",))
+    path = {"gRPC": "/a.B/Park", "plain HTTP": "/plain"}.get(kind, "/followed")
+    talk = Talk(registry, memory)
+    for stream_id in range(1, 81, 2):
+        talk.headers(stream_id, path=path, content_type="application/grpc" if kind == "gRPC" else "a/b")
+    for stream_id in range(1, 81, 2):
+        upload(talk, stream_id, message(bytes(size))[:-1], end=False)
+        talk.take()
+    assert talk.server.buffered <= PATIENT_IN_ALL + size
+    assert memory.refused
+
+
+def test_a_body_over_http_2_for_which_there_is_no_room_is_refused() -> None:
+    registry, memory = Registry(), Memory(150_000)
+    registry.http("/plain", lambda request: request.respond(200))
+    talk = Talk(registry, memory)
+    for stream_id in (1, 3):
+        talk.headers(stream_id, path="/plain", content_type="a/b")
+    upload(talk, 1, bytes(200_000), end=False)
+    talk.take()
+    upload(talk, 3, bytes(70_000), end=False)
+    (head,) = (frame for frame in talk.take() if frame.kind == f.HEADERS)
+    assert head.stream_id == 3
+    assert dict(talk.decoder.decode(head.payload))[":status"] == "429"
+    assert memory.refused == 1
+
+
+@pytest.mark.parametrize("what", ["a message of a WebSocket", "what comes behind an answer"])
+def test_what_a_crowded_connection_of_http_1_cannot_use_yet_ends_it(what: str) -> None:
+    sockets: list[object] = []
+    registry = Registry()
+    registry.http("/pieces", lambda request: request.start(200))
+    registry.http("/socket", lambda request: sockets.append(accept(request, lambda message: None)))
+    client = WebSocket(ConnectionType.CLIENT)
+    with serving(registry, small()) as running:
+        with connected(running) as sock:
+            if what == "what comes behind an answer":
+                sock.sendall(b"GET /pieces HTTP/1.1\r\nHost: x\r\n\r\n")
+                rest = bytes(4_000_000)
+            else:
+                sock.sendall(b"GET /socket HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\n"
+                             b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+                             b"dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+                rest = client.send(BytesMessage(data=bytes(4_000_000), message_finished=False))
+            assert sock.recv(10)
+            with contextlib.suppress(ConnectionError):
+                sock.sendall(rest)
+                while sock.recv(65_536):
+                    pass
+        wait_for(lambda: running.call(running.server.statistics)["memory_bytes"] == 0)
 
 
 def test_open_streams_count() -> None:

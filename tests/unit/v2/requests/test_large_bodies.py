@@ -129,7 +129,8 @@ def test_of_a_body_over_http2_that_is_too_long_for_a_form_the_rest_is_dropped() 
         route=SimpleNamespace(early=False, handler=taken.append))
     owner = SimpleNamespace(address="", secure=False, name=None)
     connection: Any = SimpleNamespace(
-        buffered=0, limits=Limits(max_body_bytes=100, max_buffered_bytes=200), owner=owner)
+        buffered=0, limits=Limits(max_body_bytes=100, max_buffered_bytes=200), owner=owner,
+        refuses=lambda size: False)
     stream = HttpStream.__new__(HttpStream)
     stream.connection, stream.headers, stream._body = connection, block, bytearray()
     stream._request = stream.take = None
