@@ -4,6 +4,7 @@ where others know one, and return once it knows one."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import islice
 from random import random
@@ -54,7 +55,7 @@ class WatchHub:
         self.may_watch = self.permissions.may_watch
         self._begun = False  # this front takes watches
         self._waits_till = 0.0  # until then at most it waits to know how far the order is
-        self._resuming: dict[WatchStream, None] = {}  # with requests that waited
+        self._resuming: OrderedDict[WatchStream, None] = OrderedDict()  # with requests that waited
         self._resumes = False  # in the next turn
         self._merging: dict[Subscription, None] = {}  # their events wait for several shards' watermarks
         self._looks: dict[Subscription, None] = {}  # of these, where a watermark has moved
@@ -252,8 +253,7 @@ class WatchHub:
     def _resume(self) -> None:
         self._resumes, left = False, TOGETHER
         while self._resuming and left > 0:
-            stream = next(iter(self._resuming))
-            del self._resuming[stream]
+            stream, _ = self._resuming.popitem(last=False)
             left -= stream.resume_deferred()
         if self._resuming:
             self._resume_soon()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -436,7 +437,7 @@ class Resuming(WatchHub):
     """A hub as far as it lets streams go on."""
 
     def __init__(self) -> None:
-        self._resuming: dict[Any, None] = {}
+        self._resuming: OrderedDict[Any, None] = OrderedDict()
         self._resumes = False
         self.turns: list[Any] = []
         self._router: Any = SimpleNamespace(loop=SimpleNamespace(call_soon=self.turns.append))
