@@ -17,6 +17,7 @@ from proxy.grpc.calls import Peer
 from proxy.http.backlog import LARGE_BYTES, LOUD_TURNS
 from proxy.http.http1 import Http1Connection
 from proxy.http.http2 import PREFACE, Connection
+from proxy.http.http2.outbound import PUMP_BYTES
 from proxy.http.memory import STEP_BYTES
 from proxy.listener.traffic import Serves
 from proxy.tls import TLS_IN_CLEAR, TlsLayer
@@ -295,7 +296,7 @@ class ClientConnection(asyncio.Protocol):
         while data := http2.take():
             self.server.sent_bytes += len(data)
             self._send(data)
-            left -= len(data)
+            left -= max(len(data), PUMP_BYTES)  # small frames take as long as large ones
             if self.unwritable:
                 if self._unsent() > self.server.limits.max_unsent_bytes >> 1:
                     self._pause_reading()  # before calls would have to be refused

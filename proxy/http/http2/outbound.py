@@ -7,6 +7,7 @@ socket write. ``ready`` holds exactly the streams with a queue and an open windo
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 
 from proxy.http.http2 import frames
@@ -15,7 +16,8 @@ from proxy.http.http2.guard import Limits, PingPolicy
 from proxy.http.http2.stream import Stream
 from proxy.http.memory import PATIENT_BYTES, PATIENT_IN_ALL, STEP_BYTES, STREAM_BYTES, Memory
 
-_PUMP_BYTES = 262_144  # taken from queues for one socket write
+PUMP_BYTES = 262_144  # taken from queues for one socket write
+_FRAME_BYTES = 1024  # what a frame takes as long as, beside its bytes: windows may be of one octet
 _SHRINK = b"\x20"  # a dynamic table size update to zero (RFC 7541 section 6.3)
 
 
@@ -51,7 +53,7 @@ class Outbound:
         self.writable = True  # the socket takes more
         # writable, and header blocks need no prefix: ready-made answers may be written as they are
         self.plain = True
-        self.ready: dict[Stream, None] = {}
+        self.ready: OrderedDict[Stream, None] = OrderedDict()  # a ``dict`` passes over all that have left it
         self.send_window = frames.DEFAULT_WINDOW
         self.peer_stream_window = frames.DEFAULT_WINDOW
         self.peer_max_frame = frames.DEFAULT_MAX_FRAME
@@ -88,17 +90,16 @@ class Outbound:
 
     def _pump(self) -> None:
         ready = self.ready
-        budget = _PUMP_BYTES
+        budget = PUMP_BYTES
         mark = self.limits.drain_mark_bytes
         sent = False
         while ready and budget > 0 and self.send_window > 0:
-            stream = next(iter(ready))
-            del ready[stream]
+            stream, _ = ready.popitem(last=False)
             before = stream.queued
             size = stream.send_some(min(self.peer_max_frame, self.send_window, stream.send_window))
             self.send_window -= size
             self.queued -= size
-            budget -= size
+            budget -= size + _FRAME_BYTES
             sent = True
             if stream.queued and stream.send_window > 0:
                 ready[stream] = None

@@ -6,8 +6,12 @@ import socket
 from types import SimpleNamespace
 
 from proxy.grpc.registry import Registry
+from proxy.http.http2 import frames as f
+from proxy.http.http2.outbound import PUMP_BYTES
 from proxy.listener.connection import ClientConnection
 from proxy.listener.server import Limits
+from tests.unit.grpc.calls.talking import Talk, message
+from tests.unit.http2.client import parse
 
 
 class Transport:
@@ -77,3 +81,26 @@ def test_what_the_kernel_refuses_and_what_is_large_is_the_transports() -> None:
             transport.closing = closing
             connection(transport)._send(data)
             assert transport.kept == data
+
+
+def test_windows_of_one_octet_make_few_frames_in_a_turn() -> None:
+    """One SETTINGS frame made a frame of each answer that waited: 100,000 held the loop for seconds."""
+    talk, count = Talk(), 3000
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    for stream_id in range(1, 2 * count, 2):
+        talk.headers(stream_id, path="/a.B/Park")
+        talk.data(stream_id, message(b""))
+    for call in talk.parked:
+        call.reply(b"later")
+    talk.take()
+    transport, again = Transport(None), list[ClientConnection]()
+    front = connection(transport)
+    front.http2 = talk.server
+    front.server.sent_bytes = 0
+    front.server.schedule = again.append  # type: ignore[method-assign]
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 1}), 100.0)
+    front.flush()
+    assert [frame.kind for frame in parse(transport.kept)].count(f.DATA) <= 2 * PUMP_BYTES / 1024 + 2
+    while again:
+        again.pop().flush()
+    assert [frame.kind for frame in parse(transport.kept)].count(f.DATA) == count
