@@ -37,10 +37,12 @@ def some_rows(rows: Iterator[Row]) -> tuple[list[Row], bool]:
     return some, True
 
 
-def spend(left: list[int] | None, rows: Sequence[Row]) -> None:
-    """So many bytes are read. ``left``: how many more may be; Large."""
+def spend(left: list[int] | None, rows: Sequence[Row], ended: bool = True) -> None:
+    """So many bytes are read; a step behind which others come, of few rows among many that are gone, counts
+    as a whole one. ``left``: how many more may be; Large."""
     if left is not None:
-        left[0] -= sum([len(kv) for _, kv in rows])
+        size = sum([len(kv) for _, kv in rows])
+        left[0] -= size if ended else max(size, STEP_BYTES)
         if left[0] < 0:
             raise Large
 
@@ -71,7 +73,7 @@ def range_pieces(view: View, read: RangeRead, left: list[int] | None = None) -> 
     ended = False
     while not ended:
         some, ended = some_rows(rows)
-        spend(left, some)
+        spend(left, some, ended)
         # a limited range needs the first rows, and the number of all
         before = read.count
         if not read.satisfied:

@@ -140,7 +140,7 @@ def deleted_pieces(
     ended = False
     while not ended:
         some, ended = some_rows(rows)
-        spend(left, some)
+        spend(left, some, ended)
         pieces.append(b"".join([field(b"\x1a", kv) for _, kv in some]))
         if not ended:
             yield

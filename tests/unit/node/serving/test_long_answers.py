@@ -14,6 +14,7 @@ import pytest
 from cluster import errors
 from cluster.effects import records
 from cluster.errors import EtcdError
+from cluster.evaluate import overlay
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.reading import rows as reading_rows
@@ -442,6 +443,38 @@ def test_a_write_that_shows_many_rows_reads_none_of_them_in_its_turn(
     assert compacted
     assert len(steps) > 15
     assert max(steps) <= 256
+
+
+GONE_TOO = pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=b"f", range_end=b"g", prev_kv=True))
+OLD = pb.RequestOp(request_range=pb.RangeRequest(key=b"f", range_end=b"g", revision=1))
+PUT = pb.RequestOp(request_put=pb.PutRequest(key=b"a", value=b"new"))
+
+
+@pytest.mark.parametrize(("method", "request_", "live"), [
+    (Method.TXN, pb.TxnRequest(success=[PUT, ALL]), 0),
+    (Method.TXN, pb.TxnRequest(success=[PUT, ALL]), 50),
+    (Method.TXN, pb.TxnRequest(success=[PUT, OLD]), 200),
+    (Method.TXN, pb.TxnRequest(success=[PUT, GONE_TOO]), 1),
+    (Method.DELETE_RANGE, GONE_TOO.request_delete_range, 1),
+], ids=["range", "range of some", "range of the past", "delete in a transaction", "delete"])
+def test_a_write_that_shows_a_range_of_keys_that_are_gone_does_not_walk_it_in_its_turn(
+    replica: Replica, method: int, request_: Any, live: int, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """4 million rows that are passed over held the leader for longer than an election takes."""
+    monkeypatch.setattr(overlay, "LOOK", 4)
+    fill(replica, 200)
+    if live < 200:
+        replica.apply(replica.raft.propose(b"".join(
+            records.delete(b"f%06d" % at) for at in range(200) if not live or at % (200 // live))))
+    plain = Leader(replica.store, 1, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 7,
+                   late_answers=False)
+    expected = plain.execute(method, request_.SerializeToString())
+    replica.writes.resign()
+    replica.writes.lead()
+    steps = watched_steps(monkeypatch)
+    rid = replica.write(method, request_)
+    assert len(steps) < 10
+    assert replica.settle()[rid] == whole(expected.tail, expected.revision)
 
 
 def test_a_late_answer_of_a_term_that_is_lost_is_not_given(replica: Replica) -> None:

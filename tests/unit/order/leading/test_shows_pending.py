@@ -10,6 +10,8 @@ import pytest
 
 from cluster.effects.records import PENDING_REVISION
 from cluster.errors import EtcdError
+from cluster.evaluate.steps import finish
+from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.evaluate.view import Current, Late, Version
 from cluster.grain import GRAIN
 from cluster.order.leading.bound import Bound, pending_row
@@ -18,6 +20,7 @@ from cluster.pacing.pace import Pace
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, Method, Status
 from cluster.wire.protobuf import key_value
+from tests.unit.order.leading.several import Before
 from tests.unit.semantics.memory import MemoryShard
 
 KEYS = [b"a", b"b", b"c", b"d"]
@@ -148,9 +151,11 @@ class World:
         for token, status, answer in self.leader.take_answers():
             if status == Status.ELSEWHERE:
                 self.elsewhere.add(token)
-            else:
-                assert isinstance(answer, bytes)
-                self.answered[token] = answer
+                continue
+            if isinstance(answer, DueAnswer):
+                before: Any = Before(self.model, answer.before)  # type: ignore[arg-type]
+                answer = HEAD.pack(answer.revision, TERM) + b"".join(finish(answer.late.pieces(before)))
+            self.answered[token] = answer
 
 
 def hot(value: bytes) -> Any:
