@@ -103,6 +103,12 @@ class Answer(LongAnswer):
         self.sent += sum(map(len, parts))
         self.link.pieces(self.rid, Status.PARTIAL, parts)
 
+    def sign(self) -> None:
+        """Its front hears that it is being made. It counts for nothing yet."""
+        parts = self._headed([])
+        self.sent += sum(map(len, parts))
+        self.link.pieces(self.rid, Status.PARTIAL, parts)
+
     def end(self, parts: list[bytes]) -> None:
         self.link.pieces(self.rid, Status.OK, self._headed(parts))
 

@@ -22,11 +22,12 @@ from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.serving.reads import Reads, reader_at
-from node.serving.streams import PIECE_BYTES, Streams
+from node.serving.streams import PIECE_BYTES, Answer, Streams
 from node.slicing.slicer import Slices
 from node.storage import Reader, StateStore
 
 _LOOK = 1000  # rows passed over in a step
+_SIGN_STEPS = 16  # behind so many the front hears that the work goes on: some ms
 _LONG_BYTES = 4096  # of a transaction that is checked in steps: some 500 operations
 
 
@@ -106,13 +107,27 @@ class Past:
         self, link: FrontLink, rid: int, steps: Steps[list[bytes]], revision: int, term: int, *,
         written: bool = False,
     ) -> Slices:
-        pieces = yield from steps
-        head = HEAD.pack(revision, term)
+        answer = self._streams.answer(link, rid, [HEAD.pack(revision, term)], written=written)
+        pieces = yield from _with_signs(answer, steps) if link.watches else steps
         if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:
-            answer = self._streams.answer(link, rid, [head], written=written)
             yield from answer.run(answer.last(pieces))
         else:
-            link.pieces(rid, Status.OK, [head, *pieces])
+            answer.end(pieces)
+
+
+def _with_signs(answer: Answer, steps: Steps[list[bytes]]) -> Steps[list[bytes]]:
+    """The front waits for some seconds only, unless it hears now and then that the work goes on."""
+    done = 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as e:
+            pieces: list[bytes] = e.value
+            return pieces
+        done += 1
+        if not done % _SIGN_STEPS:
+            answer.sign()
+        yield
 
 
 def _checked_txn(reader: Reader, message: rpc_pb2.TxnRequest, limit: int) -> Steps[list[bytes]]:

@@ -104,7 +104,7 @@ class Replica:
             self.link.flush()
             answers, self.answers = self.answers, []
             for rid, status, body in answers:  # as a front, which puts the pieces together
-                whole = found.get(rid, (0, b""))[1] + body
+                whole = body if status == Status.ERROR else found.get(rid, (0, b""))[1] + body
                 found[rid] = (status, whole)
                 if status == Status.PARTIAL:
                     self.streams.credit(self.link, rid, len(whole))
@@ -475,6 +475,44 @@ def test_a_write_that_shows_a_range_of_keys_that_are_gone_does_not_walk_it_in_it
     rid = replica.write(method, request_)
     assert len(steps) < 10
     assert replica.settle()[rid] == whole(expected.tail, expected.revision)
+
+
+COUNTS = pb.RequestOp(request_range=pb.RangeRequest(key=b"f", range_end=b"g", count_only=True))
+FIRST = pb.RequestOp(request_range=pb.RangeRequest(key=b"f", range_end=b"g", limit=1))
+NONE = pb.Compare(key=b"f", range_end=b"g", target=pb.Compare.VERSION, version=1)
+
+
+@pytest.mark.parametrize("near", [False, True])
+@pytest.mark.parametrize("request_", [
+    pb.TxnRequest(success=[COUNTS, FIRST]), pb.TxnRequest(compare=[NONE, NONE], success=[FIRST]),
+    pb.TxnRequest(success=[PUT, COUNTS, FIRST]),
+], ids=["reads", "compares", "writes"])
+def test_a_front_hears_of_a_transaction_that_reads_very_much(
+    replica: Replica, request_: pb.TxnRequest, near: bool, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing left before all was read, and the front said after 7 s that it timed out."""
+    monkeypatch.setattr(reading_rows, "_STEP_ROWS", 5)
+    fill(replica, 300)
+    answers: list[tuple[int, bytes]] = []
+    if near:
+        replica.link.pass_on = lambda rid, status, parts: answers.append((status, b"".join(parts)))
+    revision = replica.store.revision + (request_.success[0] == PUT)
+    if request_.success[0] == PUT:
+        replica.write(Method.TXN, request_)
+        replica.apply(replica.raft.last)
+    else:
+        replica.serve.request(
+            replica.link, 99, Method.READ_TXN, 1000, READ.pack(0, 0) + request_.SerializeToString())
+    replica.loop.run()
+    if not near:
+        replica.link.flush()
+        answers += [answer[1:] for answer in replica.answers]
+    first, *signs, (status, tail) = answers
+    assert (first, len(signs) > 3) == ((Status.PARTIAL, HEAD.pack(revision, 1)), True)
+    assert set(signs) == {(Status.PARTIAL, b"")}
+    found = pb.TxnResponse.FromString(tail)
+    assert (status, found.responses[-1].response_range.count) == (Status.OK, 300)
+    assert not replica.streams.count
 
 
 def test_a_late_answer_of_a_term_that_is_lost_is_not_given(replica: Replica) -> None:

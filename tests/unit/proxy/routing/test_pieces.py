@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cluster import errors
+from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.routing.pieces import CREDIT_BYTES
@@ -63,6 +66,44 @@ def test_signs_that_a_node_goes_on_are_empty_pieces() -> None:
     (reply,) = call.replies
     found = rpc_pb2.RangeResponse.FromString(reply)
     assert (found.header.revision, found.count) == (9, 7)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize(("method", "writes"), [
+    (Method.READ_TXN, False), (Method.TXN, True), (Method.DELETE_RANGE, True)])
+def test_signs_come_of_transactions_and_deletes_too(method: Method, writes: bool, refused: bool) -> None:
+    """Fronts of older versions take this as this one."""
+    asked, call = Asked(), FakeCall()
+    rows = rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True)
+    compare = rpc_pb2.Compare(key=b"a", range_end=b"b")
+    txn = rpc_pb2.TxnRequest(compare=[compare], success=[rpc_pb2.RequestOp(request_range=rows)])
+    if writes:
+        txn.success.add().request_put.key = b"a"
+    delete = rpc_pb2.DeleteRangeRequest(key=b"a", range_end=b"b", prev_kv=True)
+    if method == Method.DELETE_RANGE:
+        asked.methods.handlers["DeleteRange"](call, delete.SerializeToString())
+    else:
+        asked.methods.handlers["Txn"](call, txn.SerializeToString())
+    asked.net.run()
+    (request,) = asked.node.take()
+    assert request.method == method
+    for piece in (HEAD.pack(9, 1), b"", b""):
+        asked.net.pass_time(5)
+        asked.node.answer(request.rid, Status.PARTIAL, piece)
+        asked.net.run()
+    assert call.status is None
+    if refused:
+        asked.node.answer(request.rid, Status.ERROR, EtcdError(errors.COMPACTED).encode())
+    else:
+        asked.node.answer(request.rid, Status.OK, b"\x10\x01")
+    asked.net.run()
+    if refused:
+        assert call.status == (errors.COMPACTED.code, errors.COMPACTED.text)
+        return
+    assert call.status == (0, "")
+    (reply,) = call.replies
+    found = rpc_pb2.TxnResponse.FromString(reply)
+    assert (found.header.revision, found.succeeded) == (9, True)
 
 
 def test_a_read_that_only_counts_so_far_takes_no_turn_of_its_connection() -> None:
