@@ -196,10 +196,6 @@ def revisions_of(data: bytes, kind: int, pos: int, end: int) -> int:
     return 0
 
 
-def count_revisions(data: bytes, pos: int = 0) -> int:
-    return sum(revisions_of(data, kind, at, to) for kind, at, to in items(data, pos))
-
-
 def _project_multi(data: bytes, pos: int, end: int, shard: int) -> bytes:
     at = pos + MULTI_HEAD.size + PARTICIPANT.size * int(MULTI_HEAD.unpack_from(data, pos)[3])
     pieces = [data[pos:at]]

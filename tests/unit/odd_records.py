@@ -10,10 +10,15 @@ from hypothesis.strategies import DrawFn
 from cluster.effects import records
 from cluster.effects.later_puts import LaterPuts
 from cluster.effects.records import ITEM, PENDING_REVISION
-from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, skip
+from cluster.order.log import Attempt, Cut, Multi, Part, encode_cut, encode_multi, revisions_of, skip
 from cluster.pb import kv_pb2, rpc_pb2
 
 KEYS = (b"a", b"b/c", b"\0", b"k" * 127, b"long" * 40)
+
+
+def count_revisions(data: bytes) -> int:
+    """Of all items that ``data`` holds."""
+    return sum(revisions_of(data, kind, at, to) for kind, at, to in records.items(data))
 
 
 def _kv(key: bytes, revision: int) -> bytes:

@@ -26,7 +26,7 @@ import pytest
 from cluster.effects import records
 from cluster.effects.newer import NewerRecord
 from cluster.faults import faults
-from cluster.order.log import ENTRY_ITEMS, count_revisions, entry, entry_count
+from cluster.order.log import ENTRY_ITEMS, entry, entry_count
 from cluster.order.sound import Place, sound
 from cluster.pb import rpc_pb2
 from cluster.raft import Configuration, Entry, EntryKind
@@ -36,7 +36,7 @@ from tests.cluster.one_host import started
 from tests.faults.fuzz import connections, gateway, messages, peers
 from tests.faults.fuzz.births import Births
 from tests.soaking import amount
-from tests.unit.odd_records import EXAMPLES
+from tests.unit.odd_records import EXAMPLES, count_revisions
 from tools.muster.machine.zmtp.port.preamble import wants
 
 LIMIT_S = 20.0

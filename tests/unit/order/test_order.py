@@ -17,13 +17,13 @@ from cluster.order.log import (
     Fold,
     Multi,
     Part,
-    count_revisions,
     decode_multi,
     encode_cut,
     encode_multi,
     project,
 )
 from cluster.wire.protobuf import key_value
+from tests.unit.odd_records import count_revisions
 
 PUT = records.put(b"a", 0, 1, b"v", 0)
 
