@@ -242,12 +242,13 @@ def rows_of(store: AppliedState, prepare: Prepare) -> RowsOf:
     return finish(rows_in_steps(store, prepare))
 
 
-def _latest(store: AppliedState, touch: Touch, sent: dict[bytes, bool]) -> list[Row]:
-    """The rows of a touch, but those ``sent`` with another one, unless without a value that is wanted now."""
+def _latest(store: AppliedState, touch: Touch, sent: dict[bytes, bool], count: int) -> list[Row]:
+    """The rows of a touch, but those ``sent`` with another one, unless without a value that is wanted now.
+    ``count``: 0: a range has none, however many that are gone."""
     key, range_end, brief = touch.key, touch.range_end, touch.brief
     rows: Iterable[Row]
     if range_end:
-        rows = store.scan(key, range_end)
+        rows = store.scan(key, range_end) if count else ()
     else:
         rows = () if (kv := store.get(key)) is None else ((key, kv),)
     found = [(key, without_value(kv) if brief else kv) for key, kv in rows if sent.get(key, 2) > brief]
@@ -268,6 +269,7 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
             yield
         key, range_end, revision = touch.key, touch.range_end, touch.revision
         found: list[Row] = []
+        count = 1  # or more, unless it is counted
         if inverted((key, range_end)):
             pass
         elif (touch.count or (touch.shown and touch.write)) and (
@@ -290,7 +292,7 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
             found = [(key, without_value(kv) if touch.brief else kv)
                      for key, kv in store.scan(key, range_end, revision)]
         else:
-            found = _latest(store, touch, sent)
+            found = _latest(store, touch, sent, count)
         if not touch.brief:
             size += sum([len(kv) for _, kv in found])
             if size > MOST_GRANTED_BYTES:

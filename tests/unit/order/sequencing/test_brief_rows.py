@@ -45,6 +45,9 @@ class Held(EmptyStore):
     ) -> Iterator[tuple[bytes, bytes]]:
         return ((key, self.get(key) or b"") for key in sorted(KEYS[:-1]) if start <= key and (key < end))
 
+    def live_count(self, start: bytes, end: bytes) -> int:
+        return sum(1 for _ in self.scan(start, end))
+
 
 def views(wide: Wide[str]) -> tuple[list[GrantedView], int]:
     """The store as it is granted, and as it was with all values; the bytes of the first grants."""
