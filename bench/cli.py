@@ -350,9 +350,10 @@ def _one(name: str, command: Command, given: dict[str, Any]) -> dict[str, Any]:
 
     async def work(progress: run.Progress, stop: asyncio.Event) -> dict[str, Any]:
         async with upkeep.compacting(spec, given.get("compact_interval_s", 0.0),
-                                     given.get("compact_delta", 0)):
+                                     given.get("compact_delta", 0)) as failed:
             result = await run.run(spec, processes=given["processes"], server_roots=roots, progress=progress,
                                    stop=stop)
+        result["errors"].update(failed)
         return result | {"interrupted": stop.is_set()}
 
     result: dict[str, Any] = with_progress(work, spec.command, spec.total or None, quiet=quiet,
