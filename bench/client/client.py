@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 from urllib.parse import urlsplit
 
 from muster_client.wire.endpoints import Tls
@@ -71,7 +71,8 @@ class Client:
     """``connections[i]`` goes to ``endpoints[i % len(endpoints)]``, as in etcd's benchmark tool.
 
     A lost connection is opened again in its place, at the next endpoint if its own refuses. Until then its
-    calls end with UNAVAILABLE, so callers look ``connections[i]`` up for each call.
+    calls end with UNAVAILABLE, so callers look ``connections[i]`` up for each call. A user whose token is no
+    longer good is logged in again; the calls refused until then end with :attr:`RpcError.outdated_login`.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], metadata: Iterable[tuple[str, str]] = (),
@@ -82,6 +83,8 @@ class Client:
         self.connections: list[Connection] = []
         self.reconnects = 0
         self._closed = False
+        self._user = ""
+        self._renewing = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -95,7 +98,8 @@ class Client:
         client = cls(endpoints, metadata, tls)
         try:
             if user:
-                client.metadata += (("token", await client._log_in(user, timeout_s)),)
+                client._user = user
+                client.metadata += (await client._log_in(client.endpoints[0], timeout_s),)
             for first in range(0, connections, 64):  # not all at once: a listen queue is short
                 opened = await asyncio.gather(
                     *(client._connect(client.endpoints[i % len(client.endpoints)], timeout_s)
@@ -114,6 +118,11 @@ class Client:
     async def unary(self, path: str, request: Message, response: type[M], *, connection: int = 0,
                     timeout_s: float = 10.0) -> M:
         """One awaited call, not for measurements. RpcError if it fails, TimeoutError by the limit."""
+        chosen = self.connections[connection % len(self.connections)]
+        return await self._unary(chosen, path, request, response, timeout_s)
+
+    async def _unary(self, chosen: Connection, path: str, request: Message, response: type[M],
+                     timeout_s: float) -> M:
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 
         def done(error: RpcError | None, body: bytes) -> None:
@@ -124,7 +133,6 @@ class Client:
             else:
                 answer.set_result(body)
 
-        chosen = self.connections[connection % len(self.connections)]
         call = chosen.call(path, request.SerializeToString(), done)
         try:
             async with asyncio.timeout(timeout_s):
@@ -145,30 +153,58 @@ class Client:
 
     async def _connect(self, endpoint: Endpoint, timeout_s: float) -> Connection:
         try:
-            return await Connection.open(
+            opened = await Connection.open(
                 endpoint.host, endpoint.port, timeout_s=timeout_s, metadata=self.metadata, on_lost=self._lost,
                 tls=self.tls if endpoint.secure else None,
             )
+            opened.on_outdated = self._renew
+            return opened
         except TimeoutError:
             raise TimeoutError(f"{endpoint}: no connection within {timeout_s:g} s") from None
         except OSError as error:
             raise type(error)(f"{endpoint}: {error.strerror or error}") from None
 
-    async def _log_in(self, user: str, timeout_s: float) -> str:
-        name, _, password = user.partition(":")
-        self.connections.append(await self._connect(self.endpoints[0], timeout_s))
+    async def _log_in(self, endpoint: Endpoint, timeout_s: float) -> tuple[str, str]:
+        """The user's token, as it goes with calls."""
+        name, _, password = self._user.partition(":")
+        connection = await self._connect(endpoint, timeout_s)
         request = pb.AuthenticateRequest(name=name, password=password)
-        answer = await self.unary("/etcdserverpb.Auth/Authenticate", request, pb.AuthenticateResponse)
-        connection = self.connections.pop()
-        connection.close()
-        await connection.wait_closed()
-        return answer.token
+        try:
+            answer = await self._unary(connection, "/etcdserverpb.Auth/Authenticate", request,
+                                       pb.AuthenticateResponse, 10.0)
+        finally:
+            connection.close()
+            await connection.wait_closed()
+        return "token", answer.token
+
+    def _renew(self) -> None:
+        """Log in again, once for all that is refused meanwhile."""
+        if self._user and not self._renewing and not self._closed:
+            self._renewing = True
+            self._begin(self._log_in_again())
+
+    async def _log_in_again(self) -> None:
+        for endpoint in self.endpoints:
+            try:
+                token = await self._log_in(endpoint, 2.0)
+            except (OSError, RpcError):
+                continue
+            self.metadata = (*self.metadata[:-1], token)
+            for connection in self.connections:
+                connection.send_with(self.metadata)
+            break
+        else:
+            await asyncio.sleep(_RECONNECT_S[1])
+        self._renewing = False
 
     def _lost(self, connection: Connection, error: RpcError) -> None:
         if not self._closed and connection in self.connections:
-            task = asyncio.get_running_loop().create_task(self._reopen(self.connections.index(connection)))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._begin(self._reopen(self.connections.index(connection)))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reopen(self, place: int) -> None:
         pause = _RECONNECT_S[0]

@@ -54,6 +54,7 @@ class Connection(Sender[Stream]):
         self._methods: dict[str, tuple[bytes, bytes]] = {}  # path -> first 5 bytes of HEADERS frame, block
         self.lost: RpcError | None = None  # set once no further call can be made
         self._on_lost = on_lost
+        self.on_outdated: Callable[[], None] | None = None  # a call is refused for its token
         self.closed = asyncio.Event()  # the transport is gone
         self._calls: dict[int, Callback] = {}
         self._bodies: dict[int, bytes | bytearray] = {}  # response bytes, with the gRPC prefix
@@ -144,6 +145,11 @@ class Connection(Sender[Stream]):
         self._flush_soon()
         return stream
 
+    def send_with(self, metadata: Iterable[tuple[str, str]]) -> None:
+        """Send these metadata with later calls."""
+        self._metadata = tuple(metadata)
+        self._methods.clear()
+
     def cancel(self, stream_id: int) -> None:
         """Forget an open call and reset it at the server; its callback is not called."""
         if self._calls.pop(stream_id, None) is None and self._streams.pop(stream_id, None) is None:
@@ -224,7 +230,7 @@ class Connection(Sender[Stream]):
                     callback = calls.pop(stream_id)
                     body = bodies.pop(stream_id, b"")
                     if block.outcome is not None:
-                        callback(block.outcome, b"")
+                        self._refused(callback, block.outcome)
                     elif body[:5] == PREFIX.pack(0, len(body) - 5 & 0xFFFFFFFF):
                         callback(None, bytes(body[5:]))
                     else:
@@ -241,6 +247,11 @@ class Connection(Sender[Stream]):
                 self._other_frame(kind, flags, stream_id & 0x7FFFFFFF, data[pos + 9 : end])
             pos = end
         return pos
+
+    def _refused(self, callback: Callback, error: RpcError) -> None:
+        if error.outdated_login and self.on_outdated is not None:
+            self.on_outdated()
+        callback(error, b"")
 
     def _other_data(self, stream_id: int, flags: int, data: bytes, pos: int, end: int) -> int:
         """DATA of a stream, or more of a unary answer; where the last frame taken ends.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from cluster.errors import Code
+from cluster.errors import AUTH_OLD_REVISION, INVALID_AUTH_TOKEN, Code
 
 Status = Code  # of gRPC
+_OUTDATED = (INVALID_AUTH_TOKEN.text, AUTH_OLD_REVISION.text)
 
 
 class RpcError(Exception):
@@ -27,6 +28,11 @@ class RpcError(Exception):
             return Status(self.code).name
         except ValueError:
             return str(self.code)
+
+    @property
+    def outdated_login(self) -> bool:
+        """Whether a new login helps: it is refused before anything is done."""
+        return self.message in _OUTDATED
 
     def __str__(self) -> str:
         return f"{self.name}: {self.message}"

@@ -154,12 +154,21 @@ class Loop:
             self._tick()
 
     def failed(self, slot: _Slot, error: RpcError) -> None:
-        """Count a failure; after UNAVAILABLE the client pauses."""
+        """Count a failure; after UNAVAILABLE the client pauses. What waits for a new login is tried again."""
+        if (self.spec.user and error.outdated_login
+                and perf_counter_ns() - slot.intended < self.limit_ns):  # the connections' client logs in
+            slot.call = 0
+            asyncio.get_running_loop().call_later(_BACK_OFF_S, self._again, slot)
+            return
         where = getattr(self.callers[slot.place], "authority", "")  # of a connection: its endpoint
         kind = f"{where}: {error.name}: {error.message}"[:200].removeprefix(": ")
         self.errors[kind if kind in self.errors or len(self.errors) < _MAX_ERROR_KINDS else "others"] += 1
         pause = _BACK_OFF_S if error.code == Status.UNAVAILABLE else 0.0
         asyncio.get_running_loop().call_later(pause, self._resume, slot)
+
+    def _again(self, slot: _Slot) -> None:
+        if self._finished is not None and not self._finished.done():
+            slot.start(slot.intended, perf_counter_ns())
 
     def _resume(self, slot: _Slot) -> None:
         self.next(slot, perf_counter_ns())

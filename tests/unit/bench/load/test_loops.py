@@ -9,8 +9,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
 import pytest
 import uvloop
+from muster_client.pb import rpc_pb2 as pb
 
 from bench.client import Client, RpcError, Status, parse_endpoint
 from bench.client.connection import Callback
@@ -21,6 +23,7 @@ from bench.load.ticker import Ticker
 from bench.load.traffic.workloads import PUT, put_body
 from bench.systems.systems import System
 from tests.tries import TooSlow, best_of_three, within
+from tests.unit.library.scripted import scripted
 
 
 class FakeCaller:
@@ -98,6 +101,46 @@ def test_failures_are_counted_by_kind_and_not_as_latencies() -> None:
     loop = run_loop(spec(clients=2, total=10), caller)
     assert loop.errors == {"RESOURCE_EXHAUSTED: too many": 10}
     assert loop.samples_us == []
+
+
+@pytest.mark.parametrize("text", [
+    "etcdserver: invalid auth token", "etcdserver: revision of auth store is old"])
+def test_a_user_whose_token_ends_is_logged_in_again_and_no_operation_fails(text: str) -> None:
+    """From the end of a JWT, five minutes by default, every operation failed."""
+    logins: list[str] = []
+
+    def log_in(request: pb.AuthenticateRequest, context: grpc.ServicerContext) -> pb.AuthenticateResponse:
+        logins.append(f"{request.name}:{request.password}")
+        return pb.AuthenticateResponse(token=f"t{len(logins)}")
+
+    def put(request: pb.PutRequest, context: grpc.ServicerContext) -> pb.PutResponse:
+        if dict(context.invocation_metadata())["token"] == "t1":
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, text)
+        return pb.PutResponse()
+
+    async def run(address: str) -> tuple[Loop, list[tuple[str, str]]]:
+        user = "root:a:b"
+        client = await Client.open([parse_endpoint(address)], 2, user=user)
+        try:
+            loop = Loop(spec(clients=4, total=40, user=user), client.connections, PUT, lambda now: b"")
+            async with asyncio.timeout(60):
+                await loop.run()
+            return loop, list(client.metadata)
+        finally:
+            await client.close()
+
+    with scripted({"Auth/Authenticate": log_in, "KV/Put": put}) as address:
+        loop, metadata = uvloop.run(run(address))
+    assert (loop.errors, len(loop.samples_us)) == ({}, 40)
+    assert logins[:2] == ["root:a:b"] * 2
+    assert metadata == [("token", f"t{len(logins)}")]
+
+
+def test_a_user_who_cannot_log_in_again_is_an_error_in_the_end() -> None:
+    caller = FakeCaller(error=RpcError(Status.UNAUTHENTICATED, "etcdserver: invalid auth token"))
+    loop = run_loop(spec(clients=2, total=2, timeout_s=0.2, user="root:pw"), caller)
+    assert loop.errors == {"UNAUTHENTICATED: etcdserver: invalid auth token": 2}
+    assert caller.calls > 2
 
 
 def test_clients_of_a_server_that_is_away_do_not_spin() -> None:
