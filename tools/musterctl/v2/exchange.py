@@ -226,11 +226,10 @@ def _left(until: float) -> float:
 def _dial(host: str, port: int, until: float | None) -> socket.socket:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        why = (
-            "no such host"
-            if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN
-            else "server misbehaving")
+    except (OSError, UnicodeError) as error:  # a label that is empty or too long
+        no_host = isinstance(error, UnicodeError) or (
+            isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN)
+        why = "no such host" if no_host else "server misbehaving"
         raise RequestError(f"dial tcp: lookup {host}{_name_server()}: {why}", connecting=True) from None
     first: RequestError | None = None
     for family, kind, protocol, _, address in found:

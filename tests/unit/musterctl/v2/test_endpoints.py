@@ -57,6 +57,17 @@ def test_a_url_that_nobody_serves_is_asked_where_a_member_advertises_it(
     assert capsys.readouterr().out == out
 
 
+def test_a_name_with_an_empty_label_is_no_host_and_hides_no_other_endpoint(
+    capsys: pytest.CaptureFixture[str]
+) -> None:
+    with member("http://127.0.0.1:1") as url:
+        line = ["--api", "2", "--no-sync", "--endpoints"]
+        assert cli.run([*line, f"http://10.0.0..1:2379,{url}", "get", "/a"]) == 0
+        assert capsys.readouterr().out == "b\n"
+        assert cli.run([*line, "http://10.0.0..1:2379", "get", "/a"]) == 4
+    assert "no such host" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", ["?x", "/?x#y", "#y"])
 def test_an_endpoints_query_is_left_out(more: str, capsys: pytest.CaptureFixture[str]) -> None:
     with member("http://127.0.0.1:1") as url:
