@@ -76,6 +76,15 @@ def test_health_of_endpoints_ends_where_a_file_cannot_be_read(capfd: pytest.Capt
     assert (code, "/none" in capfd.readouterr().err) == (128, True)
 
 
+@pytest.mark.timeout(60)
+def test_health_of_endpoints_ends_where_a_password_is_no_text(capfd: pytest.CaptureFixture[str]) -> None:
+    """It waited for ever for the thread that had failed."""
+    with scripted({}) as address:
+        code = cli.run(["--endpoints", address, "--user", "root:p\udce4ss", "endpoint", "health"])
+    said = "grpc: error while marshaling: string field contains invalid UTF-8"
+    assert (code, capfd.readouterr().err) == (1, f"Error: rpc error: code = Internal desc = {said}\n")
+
+
 @pytest.mark.parametrize(("alarms", "reason"), [
     (None, "Unable to fetch the alarm list"),
     ((rpc_pb2.NOSPACE, 77, rpc_pb2.CORRUPT), "Active Alarm(s): NOSPACE UNKNOWN CORRUPT "),

@@ -34,22 +34,23 @@ def health(invocation: Invocation) -> None:
     """A linearizable read from each endpoint at once, in the order of answers."""
     s = session(invocation)
     asked = endpoints(invocation, s)
-    results: queue.SimpleQueue[EndpointHealth | Exit] = queue.SimpleQueue()
+    results: queue.SimpleQueue[EndpointHealth | Exception] = queue.SimpleQueue()
 
     def probe(endpoint: str) -> None:
         try:
             results.put(_probe(s, endpoint))
-        except Exit as error:
-            if error.code == 128:  # of the command line: files that cannot be read
-                results.put(error)
-            else:  # it could not log in; as by etcdctl, this is the endpoint's
+        except Exception as error:
+            if isinstance(error, Exit) and error.code != 128:
+                # it could not log in; as by etcdctl, this is the endpoint's
                 results.put(EndpointHealth(endpoint, False, "", str(error)))
+            else:  # of the command line: a file that cannot be read, a name that is no UTF-8
+                results.put(error)
 
     for endpoint in asked:
         threading.Thread(target=probe, args=(endpoint,), daemon=True).start()
     found = []
     for _ in asked:
-        if isinstance(result := results.get(), Exit):
+        if isinstance(result := results.get(), Exception):
             raise result
         found.append(result)
     s.printer.endpoint_health(found)
