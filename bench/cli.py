@@ -128,7 +128,7 @@ _WATCH: Options = {
                          "--watched-key-total"),
     "watch_prefix": _opt(str, "", "Watch this prefix and put below it. Default: the key space itself.",
                          "--prefix"),
-    "prev_kv": _opt(bool, False, "Ask for the previous value.", "--prev-kv"),
+    "prev_kv": _opt(bool, False, "Ask for the previous value.", "--prev-kv", "--prevkv"),
     "progress_notify": _opt(bool, False, "Ask for progress notifications.", "--progress-notify"),
 }
 
@@ -198,7 +198,7 @@ COMMANDS = {
     "watch-latency": Command(
         "The same as watch, with one watcher and puts at a fixed rate.",
         {**_SIZES, **_WATCH},
-        {"key_space": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
+        {"key_space": 1, "streams": 1, "watchers_per_stream": 1, "clients": 100, "rate_per_s": 100.0}, 1000),
     "watch-get": Command("Serializable reads while many watchers catch up from an old revision. The run "
                          "ends when they have. Further row: caught_up.", {
         "streams": _STREAMS, "watchers": _opt(int, 10_000, "Number of watchers, on all streams together."),

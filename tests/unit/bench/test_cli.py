@@ -122,6 +122,12 @@ def test_a_scan_reads_whole_ranges_and_takes_no_limit() -> None:
     assert "limit" not in COMMANDS["scan"].taken()
 
 
+def test_watch_latency_has_one_watcher_and_etcds_name_of_an_option() -> None:
+    taken = COMMANDS["watch-latency"].taken()
+    assert (taken["streams"][1], taken["watchers_per_stream"][1]) == (1, 1)
+    assert "--prevkv" in get_args(taken["prev_kv"][0])[1].param_decls
+
+
 @pytest.mark.parametrize(("command", "default"), [
     ("put", "10000, or no limit with --duration."), ("scan", "10, or no limit with --duration."),
     ("kubernetes", "no limit."),
