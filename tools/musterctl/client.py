@@ -299,6 +299,14 @@ class Client:
         caller = self._own_caller(deadline)
         return Raw(caller, Keeper(caller))
 
+    def streamed(
+        self, method: str, request: Message, response: type[R], deadline: float
+    ) -> AsyncIterator[R]:
+        """The many answers to one request, for :meth:`each`. It begins until the deadline: RequestError."""
+        from muster_client.admin.snapshots import streamed
+
+        return streamed(self._own_caller(deadline), Method(method, response), request)
+
     def renewing(self, gone: Callable[[int], None]) -> Renewing:
         """For many leases. What ends its streams is told, and they are tried again, whatever was wrong.
         ``gone`` is called with a lease that has ended."""

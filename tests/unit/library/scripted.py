@@ -18,6 +18,7 @@ _KINDS = {
     "Watch/Watch": grpc.stream_stream_rpc_method_handler,
     "Lease/LeaseKeepAlive": grpc.stream_stream_rpc_method_handler,
     "Maintenance/Snapshot": grpc.unary_stream_rpc_method_handler,
+    "KV/RangeStream": grpc.unary_stream_rpc_method_handler,
 }
 
 
@@ -31,7 +32,8 @@ class _Methods(grpc.GenericRpcHandler):
         if answers is None:
             return None
         message = name.partition("/")[2]
-        request = getattr(pb, {"Compact": "Compaction"}.get(message, message) + "Request")
+        names = {"Compact": "Compaction", "RangeStream": "Range"}
+        request = getattr(pb, names.get(message, message) + "Request")
         kind = _KINDS.get(name, grpc.unary_unary_rpc_method_handler)
         return kind(answers, request.FromString, lambda answer: answer.SerializeToString())
 

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
-from muster_client.pb import rpc_pb2
+from muster_client.pb import kv_pb2, rpc_pb2
 
 from tests.unit.library.scripted import say_nothing, scripted
 from tools.musterctl import cli, passwords
@@ -74,6 +74,33 @@ def test_health_of_endpoints_ends_where_a_file_cannot_be_read(capfd: pytest.Capt
     """Not in a thread, which nobody would hear."""
     code = cli.run(["--endpoints", "127.0.0.1:1,127.0.0.1:2", "--cacert", "/none", "endpoint", "health"])
     assert (code, "/none" in capfd.readouterr().err) == (128, True)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_range_in_parts_is_shown_whole_or_not_at_all(
+    fails: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As etcdctl 3.7's `get --stream`."""
+    compacted = "etcdserver: mvcc: required revision has been compacted"
+
+    def told(request: rpc_pb2.RangeRequest, context: grpc.ServicerContext) -> Iterator[Any]:
+        assert (request.key, request.range_end) == (b"a", b"b")
+        yield _part(kvs=[kv_pb2.KeyValue(key=b"a1", value=b"x")])
+        if fails:
+            context.abort(grpc.StatusCode.OUT_OF_RANGE, compacted)
+        yield _part(kvs=[kv_pb2.KeyValue(key=b"a2", value=b"y")], count=2)
+
+    with scripted({"KV/RangeStream": told}) as address:
+        code = cli.run(["--endpoints", address, "get", "--stream", "--prefix", "a"])
+    if fails:
+        said = ("", f"Error: {compacted}\n")
+    else:
+        said = ("a1\nx\na2\ny\n", "")
+    assert (code, *capfd.readouterr()) == (int(fails), *said)
+
+
+def _part(**fields: Any) -> rpc_pb2.RangeStreamResponse:
+    return rpc_pb2.RangeStreamResponse(range_response=rpc_pb2.RangeResponse(**fields))
 
 
 @pytest.mark.timeout(60)

@@ -51,7 +51,8 @@ def get_command() -> Command:
             number("min-create-rev", "Minimum create revision", newer=True),
             number("max-create-rev", "Maximum create revision", newer=True),
             number("min-mod-rev", "Minimum modification revision", newer=True),
-            number("max-mod-rev", "Maximum modification revision", newer=True)))
+            number("max-mod-rev", "Maximum modification revision", newer=True),
+            Flag("stream", "bool", "false", "Use the RangeStream RPC", newer=True)))
 
 
 def put_command() -> Command:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
+from typing import TYPE_CHECKING
 
 from muster_client.pb import rpc_pb2
 
 from cluster.gotext import GoError, parse_int, prefix_end, quote, raw
 from tools.musterctl.command import Exit, Flags, Invocation
+
+if TYPE_CHECKING:
+    from tools.musterctl.client import Session
 
 _SORT_TARGETS = {"CREATE": 2, "KEY": 0, "MODIFY": 3, "VALUE": 4, "VERSION": 1}
 _SORT_ORDERS = {"ASCEND": 1, "DESCEND": 2}
@@ -122,7 +127,10 @@ def get(invocation: Invocation) -> None:
     from tools.musterctl.printing.printer import Simple
 
     s = session(invocation)
-    r = s.ask("KV/Range", request, rpc_pb2.RangeResponse, True)
+    if invocation.flags.switch("stream"):
+        r = _merged(s, request)
+    else:
+        r = s.ask("KV/Range", request, rpc_pb2.RangeResponse, True)
     if request.count_only and s.printer.kind != "fields":
         raise Exit(128, "--count-only is only for `--write-out=fields`")
     if invocation.flags.switch("print-value-only"):
@@ -130,6 +138,19 @@ def get(invocation: Invocation) -> None:
             raise Exit(128, "print-value-only is only for `--write-out=simple`")
         s.printer.value_only = True
     s.printer.get(r)
+
+
+def _merged(s: Session, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+    """One answer of RangeStream's parts, as in clientv3."""
+    from tools.musterctl.client import failing_with
+
+    client, deadline = s.client(), time.monotonic() + s.timeout_s
+    whole = rpc_pb2.RangeResponse()
+    with failing_with():
+        for part in client.each(
+                client.streamed("KV/RangeStream", request, rpc_pb2.RangeStreamResponse, deadline), deadline):
+            whole.MergeFrom(part.range_response)
+    return whole
 
 
 def delete(invocation: Invocation) -> None:

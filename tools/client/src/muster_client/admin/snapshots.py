@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import grpc
 
@@ -32,6 +32,7 @@ _SILENT_S = 600.0
 _CHECKSUM_BYTES = hashlib.sha256().digest_size
 _PAGE_BYTES = 512  # a file of etcd is a multiple of it; the checksum follows
 
+Answer = TypeVar("Answer")
 OnProgress = Callable[[int, int], None]
 
 
@@ -149,15 +150,23 @@ async def _attempt(caller: Caller, part: _Part, endpoint: str, on_progress: OnPr
     return Saved(part.path, connection.name, size, digest.hexdigest(), version)
 
 
-async def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.SnapshotResponse, None]:
+def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.SnapshotResponse, None]:
     """Of a host's snapshot, as they come. MusterError. In any loop."""
+    return streamed(caller, _SNAPSHOT, pb.SnapshotRequest(), endpoint)
+
+
+async def streamed(
+    caller: Caller, method: Method[Answer], request: Any, endpoint: str = ""
+) -> AsyncGenerator[Answer, None]:
+    """The many answers to one request, as they come. MusterError. In any loop."""
     deadline = time.monotonic() + caller.timeout_s
     connection = await engine.run(caller.connections.pick(deadline, (), endpoint))
     token = await engine.run(caller.token(deadline))
     opened: list[Call] = []
     try:
-        await engine.run(_open(caller, connection, token, opened))
-        limit_s: float | None = None  # it makes the snapshot first, for minutes; pings tell whether it lives
+        await engine.run(_open(caller, method, request, connection, token, opened))
+        # a snapshot is made first, for minutes; pings tell whether the host lives
+        limit_s: float | None = None
         while (answer := await engine.run(_next(opened[0], limit_s))) is not None:
             limit_s = _SILENT_S
             yield answer
@@ -173,9 +182,10 @@ async def parts(caller: Caller, endpoint: str = "") -> AsyncGenerator[pb.Snapsho
         engine.mail().post(lambda: _cancel(opened))
 
 
-async def _open(caller: Caller, connection: Connection, token: str, opened: list[Call]) -> None:
-    opened.append(
-        caller.open(_SNAPSHOT, pb.SnapshotRequest(), connection, token, needs_leader=False))
+async def _open(
+    caller: Caller, method: Method[Any], request: Any, connection: Connection, token: str, opened: list[Call]
+) -> None:
+    opened.append(caller.open(method, request, connection, token, needs_leader=False))
     opened[0].close_send()
 
 
@@ -184,7 +194,6 @@ def _cancel(opened: list[Call]) -> None:
         call.cancel()
 
 
-async def _next(call: Call, limit_s: float | None) -> pb.SnapshotResponse | None:
+async def _next(call: Call, limit_s: float | None) -> Any:
     async with asyncio.timeout(limit_s):  # wait_for of Python 3.11 swallows a cancellation
-        answer: pb.SnapshotResponse | None = await call.read()
-        return answer
+        return await call.read()
