@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import grpc
 import pytest
 import trustme
+from muster_client.pb import rpc_pb2
 
+from tests.unit.library.scripted import scripted
 from tools.client.channels import Config
-from tools.musterctl.commands.data.datascale import _memory_bytes
+from tools.musterctl import cli
+from tools.musterctl.client import Client
+from tools.musterctl.commands.data import datascale
+from tools.musterctl.commands.data.datascale import Load, _memory_bytes, drive
 
 
 class Metrics(BaseHTTPRequestHandler):
@@ -64,3 +71,34 @@ def test_memory_is_asked_for_as_all_else(
     for endpoint in (address, f"{scheme}://{address}", f"{scheme}://{address}/"):
         assert _memory_bytes(Config((endpoint,), **files)) == 1_500_000
     assert _memory_bytes(Config(("127.0.0.1:1",))) == 0
+
+
+def test_a_server_that_goes_away_ends_it_long_before_its_last_put(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each put waited for its own limit: 25 hours of them."""
+    monkeypatch.setattr(datascale, "_PUT_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        client = Client(Config((address,)), (address,))
+        errors = drive(client, Load(puts=1000, clients=2), b"/check/")
+        client.close()
+    assert set(errors) == {"context deadline exceeded", "gave up: no put succeeded for 0.3 s"}
+    assert errors["context deadline exceeded"] < 1000
+    assert capsys.readouterr().out.split("\r")[-1].strip() != "1000 / 1000  100.00%"
+
+
+def refuse(request: object, context: grpc.ServicerContext) -> None:
+    context.abort(grpc.StatusCode.PERMISSION_DENIED, "etcdserver: permission denied")
+
+
+def test_what_the_puts_met_is_told_where_the_cleaning_up_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datascale, "_memory_bytes", lambda config: 1.0)
+    monkeypatch.setattr(datascale, "drive", lambda *_: {"etcdserver: no space": 7})
+    with scripted({"KV/Range": lambda *_: rpc_pb2.RangeResponse(), "KV/DeleteRange": refuse}) as address:
+        assert cli.run(["--endpoints", address, "check", "datascale"]) == 1
+    said = capsys.readouterr()
+    assert said.out.endswith("FAIL: too many errors\nFAIL: ERROR(etcdserver: no space) -> 7\n")
+    assert said.err == "Error: etcdserver: permission denied\n"

@@ -188,9 +188,9 @@ class Puts:
         for _ in range(self._clients):
             self._idle.acquire()
 
-    def end(self, total: int) -> None:
+    def end(self, done: int, total: int) -> None:
         """End the line of progress."""
-        progress(total, total)
+        progress(done, total)
         with contextlib.suppress(OSError):
             print(file=sys.stdout, flush=True)
 
@@ -221,7 +221,7 @@ def drive(
         puts.put(prefix + random.getrandbits(63).to_bytes(8, "little").ljust(_KEY_BYTES, b"\0"), value)
     puts.settle()
     measured.errors, measured.elapsed_s = puts.errors, time.monotonic() - start
-    puts.end(int(duration_s))
+    puts.end(int(duration_s), int(duration_s))
     return measured
 
 

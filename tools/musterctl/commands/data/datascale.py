@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 
 from cluster.gotext import raw
@@ -14,6 +15,7 @@ from tools.musterctl.pages import page
 
 _KEY_BYTES = _VALUE_BYTES = 512
 _PUT_TIMEOUT_S = 30.0
+_PATIENCE = 3  # such limits without an answer before it gives up
 _METRICS_TIMEOUT_S = 10.0
 _MEMORY = b"process_resident_memory_bytes "
 
@@ -47,31 +49,40 @@ def datascale(invocation: Invocation) -> None:
         f"Start data scale check for work load [{load.puts} key-value pairs, {_KEY_BYTES + _VALUE_BYTES} "
         f"bytes per key-value, {load.clients} concurrent clients].")
     errors = drive(client, load, raw(prefix))
+    if errors:
+        print("FAIL: too many errors")
+        for error, count in errors.items():
+            print(f"FAIL: ERROR({error}) -> {count}")
     after = _memory_bytes(s.config)
     with failing_with():
         tidy(invocation, s, client, delete(client, span))
     if not after:
         print("FAIL: Could not read process_resident_memory_bytes after the put operations.")
-        raise Exit(1)
-    if errors:
-        print("FAIL: too many errors")
-        for error, count in errors.items():
-            print(f"FAIL: ERROR({error}) -> {count}")
+    if errors or not after:
         raise Exit(1)
     print(f"PASS: Approximate system memory used : {(after - before) / (1 << 20):.2f} MB.")
 
 
 def drive(client: Client, load: Load, prefix: bytes) -> dict[str, int]:
-    """Send the puts; the errors, counted by text."""
-    puts = Puts(client, load.clients, _PUT_TIMEOUT_S)
+    """Send the puts; the errors, counted by text. It gives up where nothing is answered any more."""
+    answered = time.monotonic()
+
+    def took(_: float) -> None:
+        nonlocal answered
+        answered = time.monotonic()
+
+    puts, sent = Puts(client, load.clients, _PUT_TIMEOUT_S, took), 0
     value = random.randbytes(_VALUE_BYTES)
-    for sent in range(load.puts):
+    while sent < load.puts and time.monotonic() - answered < _PATIENCE * _PUT_TIMEOUT_S:
         puts.wait()
         if sent % max(load.puts // 100, 1) == 0:
             progress(sent, load.puts)
         puts.put(prefix + random.randbytes(_KEY_BYTES), value)
+        sent += 1
     puts.settle()
-    puts.end(load.puts)
+    puts.end(sent, load.puts)
+    if sent < load.puts:
+        puts.errors[f"gave up: no put succeeded for {_PATIENCE * _PUT_TIMEOUT_S:g} s"] = 1
     return puts.errors
 
 
