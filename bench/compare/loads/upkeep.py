@@ -92,10 +92,12 @@ async def to_leader(spec: Spec) -> Spec:
 
 async def leader_of(endpoints: Sequence[str], spec: Spec | None = None) -> str:
     """The endpoint of the member that leads by its own status. OSError if none does."""
+    last = ""
     for endpoint in endpoints:
         try:
             client = await connect(spec or Spec("put", (endpoint,)), (endpoint,))
-        except (OSError, TimeoutError):
+        except (OSError, RpcError) as error:  # a member without a quorum logs nobody in
+            last = f": {error}"
             continue
         try:
             status = await client.unary(STATUS, pb.StatusRequest(), pb.StatusResponse)
@@ -105,4 +107,4 @@ async def leader_of(endpoints: Sequence[str], spec: Spec | None = None) -> str:
             await client.close()
         if status.leader == status.header.member_id:
             return endpoint
-    raise OSError(f"no leader among {', '.join(endpoints)}")
+    raise OSError(f"no leader among {', '.join(endpoints)}{last}")

@@ -9,6 +9,7 @@ import pytest
 from bench.client import RpcError, Status
 from bench.compare.loads import upkeep
 from bench.load.spec import Spec
+from cluster.pb import rpc_pb2 as pb
 
 
 class Alone:
@@ -47,3 +48,23 @@ def test_a_compaction_that_fails_is_counted_and_the_next_one_is_made(monkeypatch
 
     assert asyncio.run(run()) == ([500], {
         "compaction: UNAVAILABLE: no leader": 1, "compaction: no answer within the time limit": 1})
+
+
+class Member(Alone):
+    """A client of the one endpoint that leads."""
+
+    async def unary(self, path: str, request: pb.StatusRequest, response: type[pb.StatusResponse]
+                    ) -> pb.StatusResponse:
+        return pb.StatusResponse(leader=7, header=pb.ResponseHeader(member_id=7))
+
+
+def test_a_member_that_logs_nobody_in_does_not_hide_the_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connect(spec: Spec, endpoints: tuple[str, ...]) -> Member:
+        if endpoints == ("b:1",):
+            return Member()
+        raise RpcError(Status.UNAVAILABLE, "etcdserver: request timed out")
+
+    monkeypatch.setattr(upkeep, "connect", connect)
+    assert asyncio.run(upkeep.leader_of(("a:1", "b:1"))) == "b:1"
+    with pytest.raises(OSError, match="no leader among a:1, c:1: UNAVAILABLE: etcdserver: request timed"):
+        asyncio.run(upkeep.leader_of(("a:1", "c:1")))
