@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
@@ -10,19 +11,24 @@ from pathlib import Path
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file so that a crash leaves the old or the new one, and the new one lasts."""
+def write_whole(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Write a file so that a crash leaves the old or the new one, and the new one lasts. ``owner``: as of
+    :func:`write_new`."""
     aside = path.with_name(path.name + ".tmp")
     aside.unlink(missing_ok=True)  # one that is left may be readable by others
-    write_new(aside, data, mode)
+    write_new(aside, data, mode, owner)
     os.replace(aside, path)
     sync_directory(path.parent)
 
 
-def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file that is not there yet, and sync what it holds. FileExistsError."""
+def write_new(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
+    """Write a file that is not there yet, and sync what it holds. ``owner``: a user and a group that get it
+    where this process may give it. FileExistsError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     with open(fd, "wb") as file:
+        if owner is not None:
+            with contextlib.suppress(OSError):
+                os.fchown(fd, *owner)
         file.write(data)
         file.flush()
         os.fsync(fd)

@@ -26,8 +26,10 @@ def generate(path: str) -> None:
 
 
 def change(path: str, step: str) -> str:
-    """One step of changing keys; returns what to do next. ConfigError, OSError."""
+    """One step of changing keys; returns what to do next. The file stays its owner's: root may do this.
+    ConfigError, OSError."""
     check(path)
+    old = os.stat(path)
     with open(path, encoding="utf-8") as f:
         keys: dict[str, Any] = json.load(f)
     if step == "add":
@@ -44,7 +46,7 @@ def change(path: str, step: str) -> str:
         if not keys.pop("old", None):
             raise ConfigError(f"{path} has no old key")
         told = "copy it to every host: from then on the old key opens nothing"
-    write_whole(Path(path), _text(keys))
+    write_whole(Path(path), _text(keys), owner=(old.st_uid, old.st_gid))
     return told
 
 

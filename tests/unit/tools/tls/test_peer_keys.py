@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -76,6 +77,39 @@ def test_whoever_dials_tries_every_key_of_the_file_in_turn(tmp_path: Path) -> No
     peer_keys.change(path, "drop")
     assert keys.served_by("tcp://a") == in_bytes(keys.public)
     assert not keys.failed("tcp://a", in_bytes(keys.public)), "there is no other key to try"
+
+
+def test_a_file_that_root_changes_stays_its_owners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file_of(tmp_path)
+    if os.geteuid() == 0:
+        os.chown(path, 12_345, 23_456)
+    owner = os.stat(path)
+    given: list[tuple[int, int]] = []
+    fchown = os.fchown
+
+    def note(fd: int, user: int, group: int) -> None:
+        given.append((user, group))
+        fchown(fd, user, group)
+
+    monkeypatch.setattr(os, "fchown", note)
+    for step in peer_keys.STEPS:
+        peer_keys.change(path, step)
+        now = os.stat(path)
+        assert (now.st_uid, now.st_gid) == (owner.st_uid, owner.st_gid)
+        assert stat.S_IMODE(now.st_mode) == 0o600
+    assert given == [(owner.st_uid, owner.st_gid)] * len(peer_keys.STEPS)
+
+
+def test_a_file_that_cannot_be_given_to_its_owner_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int, user: int, group: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", refused)
+    path = file_of(tmp_path)
+    peer_keys.change(path, "add")
+    assert json.loads(Path(path).read_text())["next"]
 
 
 def test_steps_out_of_order_are_refused_and_change_nothing(tmp_path: Path) -> None:
