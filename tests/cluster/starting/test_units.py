@@ -60,6 +60,13 @@ def test_one_process_that_lacks_memory_does_not_stop_the_host(name: str) -> None
     assert unit(_PACKAGING / name)["OOMPolicy"] == "continue"  # systemd's default is "stop"
 
 
+@pytest.mark.parametrize("name", _UNITS)
+def test_a_removed_host_is_not_started_again(name: str) -> None:
+    found = unit(_PACKAGING / name)
+    assert found["Type"] == "notify"  # whatever ends before READY=1 has failed, with exit code 0 too
+    assert found["RestartPreventExitStatus"] == "0"
+
+
 @pytest.mark.parametrize("variable", ["MUSTER_DATA_DIR", "ETCD_DATA_DIR"])
 def test_a_data_directory_in_the_environment_file_wins_over_the_units(variable: str) -> None:
     own = dict(word.split("=", 1) for word in unit(_PACKAGING / "muster.service")["Environment"].split())
