@@ -6,25 +6,22 @@ from __future__ import annotations
 import signal
 from typing import NoReturn
 
+from tools import ending
+
 
 def muster() -> None:
     """Entry point of the ``muster`` script."""
-    _end_by_interrupts()
+    ending.at_once()
     from tools.muster.cli import main
 
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     main()
 
 
 def musterctl() -> NoReturn:
     """Entry point of the ``musterctl`` script."""
-    _end_by_interrupts()
+    ending.at_once()
     from tools.musterctl.cli import main
 
     main()
-
-
-def _end_by_interrupts() -> None:
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)

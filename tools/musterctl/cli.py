@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
+from tools import ending
 from tools.musterctl.command import Command, Exit, FlagError, Flags, Invocation, UnknownCommand, find
 from tools.musterctl.commands import table as commands
 from tools.musterctl.usage import usage
@@ -27,14 +28,11 @@ from tools.musterctl.usage import usage
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-_SHELLS_SIGNAL = 128  # added to a signal's number
-
 
 def main() -> NoReturn:
     """Run ``sys.argv`` and end the process by ``_exit``: connections need no orderly end."""
     _begin_in_utf8()
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ending.at_once()
     warnings.simplefilter("ignore", ResourceWarning)  # of such connections, in Python's development mode
     _open_streams()
     try:
@@ -101,9 +99,8 @@ def _end_unread() -> NoReturn:
     """Nobody reads the output any more (``| head``): end by the signal, which is ignored so that a broken
     connection is an error like any other."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.raise_signal(signal.SIGPIPE)
-    os._exit(_SHELLS_SIGNAL + signal.SIGPIPE)
+        ending.by(signal.SIGPIPE)
+    os._exit(ending.SHELLS + signal.SIGPIPE)
 
 
 def _open_streams() -> None:

@@ -21,6 +21,7 @@ from muster_client.lease import Lease
 from muster_client.pb import rpc_pb2
 from muster_client.queueing import Leadership, Lock, Place
 
+from tools import ending
 from tools.musterctl.client import Client, RequestError
 from tools.musterctl.command import Exit
 
@@ -62,8 +63,7 @@ class Signals:
             return
         self._last = now
         if self._tidies:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
+            ending.by(number)
 
     def run(self, step: Callable[[], Result]) -> Result:
         """What a step gives, or raises. Interrupted: a signal came, perhaps before; the step is left to

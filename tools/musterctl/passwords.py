@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from cluster.gotext import text
+from tools import ending
 from tools.musterctl.command import Exit
 
 _ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
@@ -39,8 +40,7 @@ def _echo_given_back() -> Iterator[None]:
 
     def end(number: int, frame: FrameType | None) -> None:
         termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
-        signal.signal(number, signal.SIG_DFL)
-        signal.raise_signal(number)
+        ending.by(number)
 
     handlers = [(number, signal.signal(number, end)) for number in _ENDING
                 if signal.getsignal(number) is not signal.SIG_IGN]

@@ -34,8 +34,9 @@ def test_another_signal_ends_it(
     ended: list[float] = []
     monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(concurrency, "signal", SimpleNamespace(
-        SIGINT=signal.SIGINT, SIGTERM=signal.SIGTERM, SIG_DFL=signal.SIG_DFL, signal=lambda *_: None,
-        set_wakeup_fd=lambda *_, **__: None, raise_signal=lambda _: ended.append(now)))  # fmt: skip
+        SIGINT=signal.SIGINT, SIGTERM=signal.SIGTERM, signal=lambda *_: None,
+        set_wakeup_fd=lambda *_, **__: None))  # fmt: skip
+    monkeypatch.setattr(concurrency, "ending", SimpleNamespace(by=lambda _: ended.append(now)))
     signals = Signals()
     for step in steps:
         if isinstance(step, str):

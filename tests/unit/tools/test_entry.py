@@ -1,4 +1,4 @@
-"""Ctrl-C while the modules of a program are imported."""
+"""Signals while the modules of a program are imported, and for the first process of a container."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ROOT = Path(__file__).parents[3]
 _INTERRUPTED = """
 import importlib, signal, sys
 
-awaited, handler, entry = sys.argv[1:]
+awaited, number, handler, entry = sys.argv[1:]
 sys.argv[1:] = ["version"]
 
 class Finder:
     def find_spec(self, name, *_):
         if name == awaited:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(int(number))
 
 sys.meta_path.insert(0, Finder())
 signal.signal(signal.SIGINT, getattr(signal, handler))
@@ -29,14 +29,50 @@ getattr(importlib.import_module(module), name)()
 """
 
 
+def line(program: str, number: signal.Signals, handler: str) -> list[str]:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    entry = told["project"]["scripts"][program]
+    return [sys.executable, "-c", _INTERRUPTED, f"tools.{program}.cli", str(int(number)), handler, entry]
+
+
+def started(words: list[str]) -> tuple[int, str]:
+    """Exit code and errors."""
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return ended.returncode, ended.stderr
+
+
 @pytest.mark.parametrize(("handler", "code"), [("default_int_handler", -signal.SIGINT), ("SIG_IGN", 0)])
 @pytest.mark.parametrize("program", ["muster", "musterctl"])
 def test_an_interrupt_of_imports_ends_a_program_without_a_traceback(
     program: str, handler: str, code: int
 ) -> None:
-    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    entry = told["project"]["scripts"][program]
-    ended = subprocess.run(
-        [sys.executable, "-c", _INTERRUPTED, f"tools.{program}.cli", handler, entry], cwd=ROOT,
-        capture_output=True, text=True, timeout=60, check=False)
-    assert (ended.returncode, ended.stderr) == (code, "")
+    assert started(line(program, signal.SIGINT, handler)) == (code, "")
+
+
+_FIRST = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
+
+
+@pytest.fixture(scope="module")
+def first() -> list[str]:
+    """Makes a command the first process of a namespace, as in a container."""
+    try:
+        if started([*_FIRST, "true"])[0] == 0:
+            return _FIRST
+    except FileNotFoundError:
+        pass
+    pytest.skip("needs namespaces")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("program", ["muster", "musterctl"])
+def test_a_containers_first_process_ends_by_signals(
+    first: list[str], program: str, number: signal.Signals
+) -> None:
+    words = line(program, number, "default_int_handler")
+    assert started([*first, *words]) == (128 + number, "")
+
+
+def test_a_containers_first_process_ends_by_a_signal_of_its_own(first: list[str]) -> None:
+    words = [sys.executable, "-c", "from tools import ending; ending.by(2)"]
+    assert started([*first, *words]) == (130, "")
+    assert started(words) == (-2, "")

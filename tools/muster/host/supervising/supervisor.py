@@ -142,8 +142,8 @@ class Supervisor:
     async def run(self) -> int:
         """Start all children and keep them running until :meth:`stop` or a fatal refusal; the exit code."""
         loop = asyncio.get_running_loop()
-        numbers = stop_signals()
-        for number in numbers:
+        before = {number: signal.getsignal(number) for number in stop_signals()}
+        for number in before:
             loop.add_signal_handler(number, self._on_signal, number)
         try:
             for child in self.children:
@@ -153,8 +153,9 @@ class Supervisor:
                 notify("STOPPING=1")
             await self._stop_all()
         finally:
-            for number in numbers:
+            for number, handler in before.items():
                 loop.remove_signal_handler(number)
+                signal.signal(number, handler)
         return 0 if self._exit_code == AGAIN and self.told_to_stop else self._exit_code
 
     async def _stop_all(self) -> None:

@@ -366,6 +366,24 @@ def test_a_signal_stops_in_order_and_exits_0(tmp_path: Path, number: signal.Sign
     ]
 
 
+def test_signals_are_the_programs_again_behind_a_run(tmp_path: Path) -> None:
+    """The first process of a container needs a handler of SIGTERM while it waits to start anew."""
+    host = Host(tmp_path, node_0=GOOD)
+
+    def handler(number: int, frame: object) -> None:
+        """The program's own."""
+
+    async def scenario() -> None:
+        await host.until(lambda: host.supervisor.announced)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        assert host.run(scenario) == 0
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_terminal_that_is_gone_ends_no_child_by_itself(tmp_path: Path) -> None:
     """The kernel tells all of them; the supervisor alone acts, so that they end in order. Under nohup it does
     not."""
