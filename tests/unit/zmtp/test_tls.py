@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 import zmq
+from cryptography import x509
 from structlog.testing import capture_logs
 
 from cluster.settings import PeerTls
-from tests.authority import Authority, Pair
+from tests.authority import Authority, Pair, replace
 from tests.ports import free_ports
 from tests.unit.tls.rekeying import Rekeying
 from tools.muster.machine.zmtp import Dealer, LinkOptions, Router
@@ -397,6 +398,41 @@ def test_a_peer_of_an_allowed_name_is_one_and_a_list_that_changes_counts_for_the
         ] * 2
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_while_half_a_pair_is_replaced_a_host_dials_by_the_old_one(authority: Authority, apart: bool) -> None:
+    """It reached no peer until the other half came."""
+    pair, later = authority.issue("host", NAME), authority.issue("later", NAME)
+    served = authority.issue("served", NAME) if apart else pair
+    own = {"client_cert_file": str(pair.cert), "client_key_file": str(pair.key)} if apart else {}
+    told: list[str] = []
+    settings = PeerTls(
+        str(served.cert), str(served.key), client_cert_auth=True, trusted_ca_file=str(authority.file), **own)
+    held = PeerCredentials(settings, told.append)
+    other = credentials(authority, authority.issue("other", NAME), client_cert_auth=True)
+    shown = [pair.serial, pair.serial, later.serial]
+    seen: list[int] = []
+
+    async def dialled() -> None:
+        ends, wrong = await shaken(held, other)
+        assert (len(ends), wrong) == (2, [])
+        found = ends[1]._tls.getpeercert(binary_form=True)
+        assert found is not None
+        seen.append(x509.load_der_x509_certificate(found).serial_number)
+        for end in ends:
+            end.close()
+
+    async def scenario() -> None:
+        replace(pair.key, later.key.read_bytes())
+        for _ in range(2):
+            await dialled()
+        replace(pair.cert, later.cert.read_bytes())
+        await dialled()
+
+    asyncio.run(scenario())
+    assert seen == shown
+    assert len(told) == 1, told
 
 
 def test_versions_and_ciphers_of_clients_are_those_of_peers_too(authority: Authority) -> None:

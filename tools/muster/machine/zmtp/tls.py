@@ -60,15 +60,29 @@ class PeerCredentials:
                 allowed_hostnames=settings.allowed_hostnames, cipher_suites=settings.cipher_suites,
                 min_version=settings.min_version, max_version=settings.max_version),
             failed)
-        self.for_dialling()
+        self._failed = failed
+        self._wrong = ""  # with the files to dial by
+        self._dialling = self._made()
 
     def for_listening(self) -> ssl.SSLContext:
         return self._served.context()
 
     def for_dialling(self) -> ssl.SSLContext:
-        """Made again each time, since hosts dial seldom. ValueError."""
-        settings = self._settings
+        """Made again each time, since hosts dial seldom; the previous one while files do not fit together."""
         self._served.context()  # revocation counts from the next connection on
+        wrong = ""
+        try:
+            self._dialling = self._made()
+        except (ValueError, OSError) as error:
+            wrong = str(error)
+            if wrong != self._wrong and self._settings.client_cert_file:  # of others it is told above
+                self._failed(wrong)
+        self._wrong = wrong
+        return self._dialling
+
+    def _made(self) -> ssl.SSLContext:
+        """ValueError, OSError."""
+        settings = self._settings
         cert = settings.client_cert_file or settings.cert_file
         key = settings.client_key_file or settings.key_file
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
