@@ -28,7 +28,7 @@ from tools.muster.machine.process.crash import FATAL_EXIT, REMOVED_EXIT
 
 _CLOSE_S = 5.0  # for a process to close files and connections
 AGAIN = -1  # exit code where the children end only to start anew
-_AGAIN_S = 1.0  # until a directory that could not be made is tried again
+_AGAIN_S, _LONGEST_AGAIN_S = 1.0, 60.0  # until a directory that could not be made is tried again
 
 
 @dataclass(slots=True, frozen=True)
@@ -89,6 +89,7 @@ class Supervisor:
         self._dropping: set[int] = set()  # shards
         self._forming: set[int] = set()  # shards that do not serve yet
         self._shards_event: dict[str, Any] | None = None  # the latest word of node 0 on shards
+        self._again_s = _AGAIN_S
         self.children = [Child(spec, self._on_change) for spec in specs]
         self.announced = False  # READY=1 was sent
         self.told_to_stop = False  # not only ended because a child refused
@@ -253,7 +254,10 @@ class Supervisor:
             self.children.append(child)
             child.start()
         if lacking:
-            asyncio.get_running_loop().call_later(_AGAIN_S, self._try_again, event)
+            asyncio.get_running_loop().call_later(self._again_s, self._try_again, event)
+            self._again_s = min(self._again_s * 2, _LONGEST_AGAIN_S)
+        else:
+            self._again_s = _AGAIN_S
         for shard in event["dropped"]:
             if (dropped := self._node(shard)) is not None and shard not in self._dropping:
                 self._dropping.add(shard)

@@ -481,6 +481,29 @@ def test_several_directories_that_cannot_be_made_are_tried_together(
     assert (host.full, tries) == (0, [event])
 
 
+def test_a_directory_that_cannot_be_made_for_long_is_tried_less_and_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each try logs an error: 86,400 a day."""
+    host = Host(tmp_path, node_0=GOOD)
+    host.full = 8
+    event = {"born": {"3": [1]}, "forming": [3], "dropped": []}
+    pauses: list[float] = []
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "call_later", lambda pause_s, *_: pauses.append(pause_s))
+        while host.full:
+            host.supervisor._follow_shards(event)
+        host.supervisor._follow_shards(event)
+        host.full = 1
+        host.supervisor._follow_shards({**event, "born": {"4": [1]}})
+        monkeypatch.undo()
+
+    assert host.run(scenario) == 0
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 1.0]
+
+
 def test_a_drop_that_is_told_twice_is_one(tmp_path: Path) -> None:
     host = Host(tmp_path, node_0=GOOD, node_3=GOOD, front_0=GOOD)
 
