@@ -68,6 +68,8 @@ def test_hosts_are_no_root_and_write_to_volumes_only() -> None:
     for name in VALUES:
         pod = objects(name)["StatefulSet"]["spec"]["template"]["spec"]
         assert pod["securityContext"]["runAsNonRoot"] is True
+        # else each start of a pod opens all files of the volume to its group
+        assert pod["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
         assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
         assert pod["automountServiceAccountToken"] is False
 
