@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.first_process import first
+
 ROOT = Path(__file__).parents[3]
 _INTERRUPTED = """
 import importlib, signal, sys
@@ -49,30 +51,14 @@ def test_an_interrupt_of_imports_ends_a_program_without_a_traceback(
     assert started(line(program, signal.SIGINT, handler)) == (code, "")
 
 
-_FIRST = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
-
-
-@pytest.fixture(scope="module")
-def first() -> list[str]:
-    """Makes a command the first process of a namespace, as in a container."""
-    try:
-        if started([*_FIRST, "true"])[0] == 0:
-            return _FIRST
-    except FileNotFoundError:
-        pass
-    pytest.skip("needs namespaces")
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("program", ["muster", "musterctl"])
-def test_a_containers_first_process_ends_by_signals(
-    first: list[str], program: str, number: signal.Signals
-) -> None:
+def test_a_containers_first_process_ends_by_signals(program: str, number: signal.Signals) -> None:
     words = line(program, number, "default_int_handler")
-    assert started([*first, *words]) == (128 + number, "")
+    assert started(first(words)) == (128 + number, "")
 
 
-def test_a_containers_first_process_ends_by_a_signal_of_its_own(first: list[str]) -> None:
+def test_a_containers_first_process_ends_by_a_signal_of_its_own() -> None:
     words = [sys.executable, "-c", "from tools import ending; ending.by(2)"]
-    assert started([*first, *words]) == (130, "")
+    assert started(first(words)) == (130, "")
     assert started(words) == (-2, "")

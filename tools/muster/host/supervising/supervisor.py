@@ -12,6 +12,7 @@ Order of stopping, each step bounded:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -143,9 +144,11 @@ class Supervisor:
     async def run(self) -> int:
         """Start all children and keep them running until :meth:`stop` or a fatal refusal; the exit code."""
         loop = asyncio.get_running_loop()
-        before = {number: signal.getsignal(number) for number in stop_signals()}
-        for number in before:
+        before = {number: signal.getsignal(number) for number in (*stop_signals(), signal.SIGCHLD)}
+        for number in stop_signals():
             loop.add_signal_handler(number, self._on_signal, number)
+        if os.getpid() == 1:
+            loop.add_signal_handler(signal.SIGCHLD, self._take_away)
         try:
             for child in self.children:
                 child.start()
@@ -158,6 +161,16 @@ class Supervisor:
                 loop.remove_signal_handler(number)
                 signal.signal(number, handler)
         return 0 if self._exit_code == AGAIN and self.told_to_stop else self._exit_code
+
+    def _take_away(self) -> None:
+        """To the first process of a container falls what others leave, as a backup's child: it would stay as
+        a zombie. Own children are awaited elsewhere."""
+        own = {child.pid for child in self.children}
+        with contextlib.suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in own:
+                    return  # the rest when the next one ends
+                os.waitpid(found.si_pid, 0)
 
     async def _stop_all(self) -> None:
         for child in self.children:

@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.first_process import first
 from tests.unit.tools.host.supervising import small_children
 from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host, Log
 from tools.muster.host.supervising import children, supervisor
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.supervisor import AGAIN, StopLimits, Supervisor
 from tools.muster.machine.signals import IGNORED
+
+ROOT = Path(__file__).parents[5]
 
 
 @pytest.fixture
@@ -382,6 +385,38 @@ def test_signals_are_the_programs_again_behind_a_run(tmp_path: Path) -> None:
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+_LEAVES_AN_ORPHAN = """
+import os, pathlib, sys
+from tests.unit.tools.host.supervising.small_children import Host
+
+def gone(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+async def scenario():
+    await host.until(lambda: len(host.noted()) == 2)
+    orphan, = (int(line.split()[1]) for line in host.noted() if line != "node_0 up")
+    await host.until(lambda: gone(orphan))
+
+host = Host(pathlib.Path(sys.argv[1]), node_0=(
+    "if os.fork() == 0:\\n"
+    "    if os.fork() == 0: note(str(os.getpid()))\\n"
+    "    os._exit(0)\\n"
+    "os.wait(); until_term()"))
+sys.exit(host.run(scenario))
+"""
+
+
+def test_a_containers_first_process_takes_away_what_others_leave(tmp_path: Path) -> None:
+    """Each backup that a client broke off left a zombie there, for ever."""
+    words = first([sys.executable, "-c", _LEAVES_AN_ORPHAN, str(tmp_path)])
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_a_terminal_that_is_gone_ends_no_child_by_itself(tmp_path: Path) -> None:
