@@ -184,18 +184,19 @@ class Client:
             self._begin(self._log_in_again())
 
     async def _log_in_again(self) -> None:
-        for endpoint in self.endpoints:
-            try:
-                token = await self._log_in(endpoint, 2.0)
-            except (OSError, RpcError):
-                continue
-            self.metadata = (*self.metadata[:-1], token)
-            for connection in self.connections:
-                connection.send_with(self.metadata)
-            break
-        else:
+        try:
+            for endpoint in self.endpoints:
+                try:
+                    token = await self._log_in(endpoint, 2.0)
+                except (OSError, RpcError):
+                    continue
+                self.metadata = (*self.metadata[:-1], token)
+                for connection in self.connections:
+                    connection.send_with(self.metadata)
+                return
             await asyncio.sleep(_RECONNECT_S[1])
-        self._renewing = False
+        finally:
+            self._renewing = False
 
     def _lost(self, connection: Connection, error: RpcError) -> None:
         if not self._closed and connection in self.connections:

@@ -196,7 +196,8 @@ class Http1Connection(ByH11):
         request = self.request
         if request is None or not request.started or self._switched is not None:
             return False
-        most = FULL_BYTES if self.output.crowded else self._limits.max_body_bytes
+        # a client that was stopped at FULL_BYTES has up to twice as much here
+        most = 4 * FULL_BYTES if self.output.crowded else self._limits.max_body_bytes
         return self.backlog > most
 
     def drained(self) -> None:

@@ -66,7 +66,7 @@ class HttpStream(Stream):
                 413, b"413 Request Entity Too Large: request body too large\n",
                 content_type=TEXT,
             )
-        elif self.connection.refuses(len(body)):
+        elif not ended and self.connection.refuses(len(body)):
             self.turned_away()
         elif ended:
             whole = bytes(body)

@@ -16,7 +16,7 @@ HEAD_BYTES = 1024  # likewise header blocks
 FIELD_BYTES = 128  # what a field of a header block takes beside its octets
 STEP_BYTES = 16_384  # what a connection has changed by when it is counted again
 PATIENT_BYTES = 65_536  # a larger request that is not whole may be refused for lack of room
-PATIENT_IN_ALL = 1 << 20  # and each, of a connection that holds more of such requests
+PATIENT_IN_ALL = 256 << 10  # and each, of a connection that holds more of such requests
 TOO_MANY = "etcdserver: too many requests"
 
 

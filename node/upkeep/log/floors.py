@@ -118,9 +118,7 @@ class Floors:
         return _majority([self._durable(voter, shard) for voter in voters])
 
     def _durable(self, voter: int, shard: int) -> int:
-        said = self._said.get(voter)
-        # hosts of before tell nothing of shard 0: they are not waited for
-        return said.get(shard, 0 if shard else _ALL) if said is not None else 0
+        return self._said.get(voter, {}).get(shard, 0)
 
     def _reach(self, voter: int, shard: int, base: int) -> int:
         """How far a host has all that is behind ``base``, applied or in files."""

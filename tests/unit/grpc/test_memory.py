@@ -271,6 +271,10 @@ def test_a_body_over_http_2_for_which_there_is_no_room_is_refused() -> None:
     assert head.stream_id == 3
     assert dict(talk.decoder.decode(head.payload))[":status"] == "429"
     assert memory.refused == 1
+    talk.data(1, b"\0")
+    (head,) = (frame for frame in talk.take() if frame.kind == f.HEADERS)
+    assert head.stream_id == 1
+    assert dict(talk.decoder.decode(head.payload))[":status"] == "200", "it is whole"
 
 
 @pytest.mark.parametrize("what", ["a message of a WebSocket", "what comes behind an answer"])

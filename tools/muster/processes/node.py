@@ -165,7 +165,10 @@ def guarded(settings: NodeSettings, run: Coroutine[Any, Any, int]) -> int:
         return uvloop.run(run)
     except Removed as e:
         log.warning("this node ends", shard=settings.shard, reason=str(e))
-        if e.known:  # else the next start asks again
+        if not e.known:  # the next start asks again
+            log.warning("this host's own data do not say so: keep them, and find out which host was forced",
+                        shard=settings.shard)
+        else:
             try:
                 Path(settings.data_dir, seal.REMOVED).write_text(f"{e}\n", encoding="utf-8")
             except OSError as error:

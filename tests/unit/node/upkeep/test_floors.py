@@ -199,11 +199,12 @@ def test_without_moves_who_has_the_log_of_shard_0_has_it_all() -> None:
     assert retention.covers((2, 3, 4), 100)
 
 
-def test_hosts_of_before_say_nothing_of_shard_0_and_are_not_waited_for() -> None:
+def test_a_host_that_says_nothing_of_shard_0_is_waited_for() -> None:
+    """A new one, or one that has just connected again, says so seconds later. It counted as having all."""
     mine, retention = at_moves(1)
     for version in (8, 9, MOVES_SINCE - 1):
         assert zero(40, version) == b""
-    mine.came(2, zero(40, MOVES_SINCE - 1))
+    mine.came(2, zero(100))
     assert retention.covers((1, 2, 3), 100)
-    mine.came(2, zero(40))  # upgraded
+    mine.came(2, zero(100, MOVES_SINCE - 1))
     assert not retention.covers((1, 2, 3), 100)
