@@ -29,6 +29,7 @@ from node.serving.leases.listing import LeaseList
 from node.serving.maintenance import Maintenance
 from node.serving.ranges import Ranges
 from node.serving.reads import Reads
+from node.serving.streams import with_signs
 from node.serving.txns.past import Past
 from node.serving.v2 import V2Tree
 from node.serving.watch.watches import PREV_KV, WatchSource
@@ -148,7 +149,10 @@ class Serve:
 
     def _history(self, link: FrontLink, rid: int, body: bytes) -> Slices:
         work = self._history_parts(link, rid, body)
-        return _with_signs(link, rid, work) if HISTORY_HEAD.unpack_from(body)[3] & SIGNS else work
+        if not HISTORY_HEAD.unpack_from(body)[3] & SIGNS:
+            return work
+        # revisions with very many changes are read as a whole
+        return with_signs(work, _HISTORY_SLICES, lambda: link.answer(rid, Status.PARTIAL, b""))
 
     def _history_parts(self, link: FrontLink, rid: int, body: bytes) -> Slices:
         from_revision, max_events, max_bytes, flags, key_len = HISTORY_HEAD.unpack_from(body)
@@ -198,14 +202,6 @@ class Serve:
 
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self._node.backups.ask(link, rid, body)
-
-
-def _with_signs(link: FrontLink, rid: int, work: Slices) -> Slices:
-    """Tells the front that it goes on: revisions with very many changes are read as a whole."""
-    for pauses, _ in enumerate(work, 1):
-        if pauses % _HISTORY_SLICES == 0:
-            link.answer(rid, Status.PARTIAL, b"")
-        yield
 
 
 def _first_pieces(link: FrontLink, rid: int, answer: list[bytes]) -> Generator[None, None, list[bytes]]:

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import TypeVar
 
 from cluster import errors
 from cluster.errors import EtcdError
+from cluster.evaluate.steps import Steps
 from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.slicing.slicer import Slices
@@ -26,6 +28,23 @@ PIECE_BYTES = 256 << 10
 _MOST = 4096  # under way at once; each has an iterator, whose rows RocksDB cannot drop
 SLOW_AFTER_S = 10.0
 _SLOW_BYTES_S = 65_536
+T = TypeVar("T")
+
+
+def with_signs(work: Steps[T], every: int, sign: Callable[[], None]) -> Steps[T]:
+    """The work, with a sign after every so many of its steps: fronts wait for some seconds only, unless they
+    hear that it goes on."""
+    done = 0
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        done += 1
+        if done % every == 0:
+            sign()
+        yield
 
 
 def slow(began: float, moved_at: float, taken: int, now: float) -> bool:
@@ -99,13 +118,14 @@ class Answer(LongAnswer):
     def pieces(self, parts: list[bytes]) -> None:
         """Some of it. EtcdError if there are too many long answers."""
         self._streams.add(self)
-        parts = self._headed(parts)
-        self.sent += sum(map(len, parts))
-        self.link.pieces(self.rid, Status.PARTIAL, parts)
+        self._part(parts)
 
     def sign(self) -> None:
         """Its front hears that it is being made. It counts for nothing yet."""
-        parts = self._headed([])
+        self._part([])
+
+    def _part(self, parts: list[bytes]) -> None:
+        parts = self._headed(parts)
         self.sent += sum(map(len, parts))
         self.link.pieces(self.rid, Status.PARTIAL, parts)
 

@@ -89,7 +89,7 @@ class Link:
         "_end", "_moved_at", "_receiver", "_transport", "applied", "asked", "began", "closed", "commit",
         "greeted", "hurried", "leader", "leaving", "left", "member_id", "members", "near", "next_rid",
         "outbox", "parts", "pending", "pieces_read", "pieces_told", "prefix", "quiet", "revision", "rounds",
-        "session", "settled", "shard", "stands_s", "stated_at", "term", "trouble", "unseen", "up", "up_at",
+        "session", "settled", "shard", "stated_at", "term", "trouble", "unseen", "up", "up_at",
         "watermark",
     )
 
@@ -122,9 +122,8 @@ class Link:
         self.commit = 0
         self.began = 0  # what the node knew to be committed when it said so first
         self.applied = 0
-        # for how long it has applied nothing of what is committed, or known no leader, by its last STATE
-        self.stands_s = self._moved_at = 0.0
-        self.stated_at = 0.0  # when its last STATE came
+        # when its last STATE came, and the last one by which it went on
+        self.stated_at = self._moved_at = 0.0
         self.members = b""  # as the node has told them last
         self.revision = 0  # the highest this node is known to have applied
         self.watermark = 0  # every event up to it has arrived here
@@ -149,6 +148,11 @@ class Link:
     def heard(self) -> bool:
         """Whether the node's word of who leads counts."""
         return self.up and not self.quiet
+
+    @property
+    def stands_s(self) -> float:
+        """For how long it has applied nothing of what is committed, or known no leader, by its last STATE."""
+        return self.stated_at - self._moved_at
 
     @property
     def usable(self) -> bool:
@@ -221,7 +225,6 @@ class Link:
         if not self.up or (leader and (applied >= commit or applied != self.applied)):
             self._moved_at = self.seen_at
         self.stated_at = self.seen_at
-        self.stands_s = self.seen_at - self._moved_at
         self.leader, self.term, self.commit, self.applied = leader, term, commit, applied
         if revision > self.revision:
             self.revision = revision

@@ -64,12 +64,13 @@ class Retention:
     def covers(self, voters: Collection[int], last: int) -> bool:
         """Whether a majority of these hosts has durably applied the order up to this record, everywhere."""
         floors = self._floors
-        if self._counts_own() and floors.durable(0, voters) < last:
+        if self._note_own() and floors.durable(0, voters) < last:
             return False
         return floors.on_disk(voters) >= last
 
-    def _counts_own(self) -> bool:
-        """Whether keys have moved. Who has shard 0's log may lack what moved there: it is in no log (G5)."""
+    def _note_own(self) -> bool:
+        """Note what shard 0 has here on disk, if keys have moved; whether they have. Who has shard 0's log
+        may lack what moved there: it is in no log (G5)."""
         if not self._placement.table.last_move:
             return False
         self._node.upkeep.flushes_for_changes = True
@@ -94,7 +95,7 @@ class Retention:
         self.tell()
 
     def tell(self) -> None:
-        self._counts_own()
+        self._note_own()
         node, said, now = self._node, self._floors.encode(HIGHEST), self._node.loop.time()
         if said != self._told[0] or now - self._told[1] >= REPEAT_S:
             self._told = said, now

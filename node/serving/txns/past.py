@@ -22,7 +22,7 @@ from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
 from node.links.fronts import FrontLink
 from node.serving.reads import Reads, reader_at
-from node.serving.streams import PIECE_BYTES, Answer, Streams
+from node.serving.streams import PIECE_BYTES, Streams, with_signs
 from node.slicing.slicer import Slices
 from node.storage import Reader, StateStore
 
@@ -108,26 +108,11 @@ class Past:
         written: bool = False,
     ) -> Slices:
         answer = self._streams.answer(link, rid, [HEAD.pack(revision, term)], written=written)
-        pieces = yield from _with_signs(answer, steps) if link.watches else steps
+        pieces = yield from with_signs(steps, _SIGN_STEPS, answer.sign) if link.watches else steps
         if link.watches and len(pieces) > 1 and sum(map(len, pieces)) > PIECE_BYTES:
             yield from answer.run(answer.last(pieces))
         else:
             answer.end(pieces)
-
-
-def _with_signs(answer: Answer, steps: Steps[list[bytes]]) -> Steps[list[bytes]]:
-    """The front waits for some seconds only, unless it hears now and then that the work goes on."""
-    done = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as e:
-            pieces: list[bytes] = e.value
-            return pieces
-        done += 1
-        if not done % _SIGN_STEPS:
-            answer.sign()
-        yield
 
 
 def _checked_txn(reader: Reader, message: rpc_pb2.TxnRequest, limit: int) -> Steps[list[bytes]]:

@@ -38,7 +38,9 @@ def test_a_cut_gives_each_shard_its_growth_in_ascending_shard_order() -> None:
 
 
 def test_puts_in_one_item_take_a_revision_each() -> None:
-    puts = records.puts(11, [b"a", b"b", b"a"], [key_value(key, 11, 11, 1, b"v", 0) for key in (b"a", b"b", b"a")], [True, True, False])
+    keys = [b"a", b"b", b"a"]
+    puts = records.puts(
+        11, keys, [key_value(key, 11, 11, 1, b"v", 0) for key in keys], [True, True, False])
     record = puts + encode_cut({1: Cut(7, 1, 4)}) + PUT
     fold = Fold(10)
     assert fold.take(record, 0) == [Change(puts, 10, None), Change(PUT, 17, None)]
@@ -75,7 +77,8 @@ def test_control_items_reach_every_shard_and_a_grant_takes_no_revision() -> None
     grant, compact, incarnation = records.lease_grant(7, 60), records.compact(3), records.incarnation(1, 2)
     record = PUT + grant + compact + records.publish(b"\x08\x01") + incarnation
     fold = Fold(5)
-    assert fold.take(project(record, 4), 4) == [Control(grant, 6), Control(compact, 6), Control(incarnation, 6)]
+    assert fold.take(project(record, 4), 4) == [
+        Control(grant, 6), Control(compact, 6), Control(incarnation, 6)]
     assert fold.revision == 6
 
 
@@ -97,7 +100,8 @@ def test_a_run_of_shard_0s_own_effects_is_one_step() -> None:
     assert fold.revision == 11
 
 
-_own = st.sampled_from([PUT, records.delete(b"k"), records.txn([PUT, records.delete(b"z")]), records.lease_grant(1, 2)])
+_own = st.sampled_from([
+    PUT, records.delete(b"k"), records.txn([PUT, records.delete(b"z")]), records.lease_grant(1, 2)])
 
 
 @given(st.lists(st.tuples(st.lists(_own, max_size=4), st.dictionaries(st.integers(1, 4), st.tuples(
@@ -129,7 +133,9 @@ def test_every_shard_folds_its_projections_to_what_shard_0_folds(
 
 
 def test_a_multi_survives_its_encoding() -> None:
-    multi = Multi(Attempt(3, 9), 2, {1: 4, 3: 5}, [Part(0, 1, 0, PUT), Part(1, 0, 1, b""), Part(1, 1, 2, PUT + PUT)])
+    multi = Multi(
+        Attempt(3, 9), 2, {1: 4, 3: 5},
+        [Part(0, 1, 0, PUT), Part(1, 0, 1, b""), Part(1, 1, 2, PUT + PUT)])
     data = encode_multi(multi)
     assert decode_multi(data, records.ITEM.size, len(data)) == multi
     for cut in range(records.ITEM.size, len(data)):
