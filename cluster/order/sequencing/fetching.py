@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cluster.order.log import Attempt
-from cluster.order.prepare import Row
+from cluster.order.prepare import MOST_GRANTED_BYTES, Row
 from cluster.order.shown import ENOUGH, decode_piece, encode_ask
 
 AT_ONCE = 8  # their rows are held here until they are answered
@@ -43,6 +43,7 @@ class _Fetch:
     wanted: Callable[[], bool]
     then: Callable[[bool], None]
     asked_ms: int = 0
+    held_bytes: int = 0  # of rows
 
 
 class Fetching:
@@ -78,11 +79,15 @@ class Fetching:
             self._messages.append(Ask(fetch.members[shard], shard, fetch.attempt, number))
 
     def came(self, ask: Ask, piece: bytes | None, now_ms: int) -> None:
-        """The answer to a message; None: it is not kept there any more. struct.error if it is cut short."""
+        """The answer to a message; None: it is not kept there any more. struct.error if it is cut short.
+
+        A fetch ends without its rows where all that are held would have more than ``MOST_GRANTED_BYTES``."""
         fetch = self._running.get(ask.attempt)
         if fetch is None or fetch.left.get(ask.shard) != ask.number:
             return  # it was asked for twice
-        if piece is None:
+        if piece is not None:
+            fetch.held_bytes += len(piece)
+        if piece is None or sum(one.held_bytes for one in self._running.values()) > MOST_GRANTED_BYTES:
             self._end(fetch, False)
             self._next(now_ms)
             return

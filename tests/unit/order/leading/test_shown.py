@@ -9,6 +9,7 @@ from cluster.order import shown
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt
 from cluster.order.prepare import Grant, Prepare, Row, Touch
+from cluster.order.sequencing import fetching
 from cluster.order.sequencing.fetching import AT_ONCE, Ask, Fetched, Fetching
 from cluster.order.shown import ENOUGH, ShownRows, decode_piece, encode_piece
 from cluster.pb import rpc_pb2 as pb
@@ -164,6 +165,21 @@ def test_i23_a_fetch_ends_when_the_rows_are_gone_or_nobody_waits(lost: bool) -> 
         asking.fetching.again(0)
     assert asking.there == [False]
     assert not len(asking.fetching)
+
+
+def test_i23_rows_that_are_held_have_a_bound_over_all_fetches(monkeypatch: pytest.MonkeyPatch) -> None:
+    piece = encode_piece(True, 0, ROWS)
+    monkeypatch.setattr(fetching, "MOST_GRANTED_BYTES", 2 * len(piece))
+    asking = Asking()
+    asks = [ask for number in (1, 2) for ask in asking.start(number, (1,))]
+    for ask in asks:
+        asking.fetching.came(ask, piece, 0)
+    first, second = asking.fetching.take_messages()
+    assert not asking.there
+    asking.fetching.came(second, piece, 0)  # one too many
+    assert asking.there == [False]
+    asking.fetching.came(first, piece, 0)  # there is room again
+    assert asking.there == [False] and len(asking.fetching) == 1
 
 
 def test_i23_a_few_are_fetched_at_once() -> None:
