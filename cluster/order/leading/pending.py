@@ -243,7 +243,8 @@ def check_plain(view: PendingOverlay, plain: Plain) -> bool:
 
 def check_undecidable(view: PendingOverlay, request: Any) -> None:
     """Blocked for what a pending revision leaves open, Elsewhere for a range above the applied one, also an
-    empty one, which nothing reads."""
+    empty one, which nothing reads. Elsewhere also for a range of the past: its rows may be very many, and the
+    sequencer has them pinned, where a turn would read them all."""
     applied = view.applied.revision
     for compare in request.compare:
         given = compare.mod_revision if compare.target == _MOD else (
@@ -254,7 +255,7 @@ def check_undecidable(view: PendingOverlay, request: Any) -> None:
         kind = op.WhichOneof("request")
         if kind == "request_range":
             range_ = op.request_range
-            if range_.revision > applied:
+            if range_.revision > applied or (range_.range_end and range_.revision > 0):
                 raise Elsewhere
             given = max(range_.min_mod_revision, range_.max_mod_revision,
                         range_.min_create_revision, range_.max_create_revision)

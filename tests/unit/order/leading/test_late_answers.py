@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from cluster.evaluate.view import Outcome
+from cluster.order.leading.pending import Elsewhere
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.pb import rpc_pb2 as pb
 from tests.unit.order.stores import EmptyStore
@@ -16,7 +20,7 @@ class Crowded(EmptyStore):
         return 100_000
 
 
-def is_late(shown: pb.RequestOp) -> bool:
+def shown_beside_a_put(shown: pb.RequestOp) -> Outcome:
     store: Any = Crowded()
     leader: ShardLeader[str] = ShardLeader(store, 1, 3, Start(5, 0), max_txn_ops=128)
     leader.applied_records([(1, 2, [])])
@@ -24,13 +28,28 @@ def is_late(shown: pb.RequestOp) -> bool:
     put = pb.RequestOp(request_put=pb.PutRequest(key=b"k", value=b"v"))
     outcome, _ = leader._txn(pb.TxnRequest(success=[put, shown]).SerializeToString())
     assert outcome.changed
-    return outcome.late is not None
+    return outcome
 
 
-def test_rows_of_the_past_are_read_before_a_compaction_can_remove_them() -> None:
+def ways(**wanted: Any) -> list[pb.RequestOp]:
+    shown = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", **wanted))
+    return [shown, pb.RequestOp(request_txn=pb.TxnRequest(success=[shown]))]
+
+
+def test_many_rows_are_shown_later() -> None:
+    for shown in ways(range_end=b"b"):
+        assert shown_beside_a_put(shown).late is not None
+
+
+def test_a_key_of_the_past_is_read_before_a_compaction_can_remove_it() -> None:
     """Its revision is known only once a cut has put it in order: a compaction may have come in between,
     unknown here."""
-    for revision, late in ((0, True), (5, False)):
-        shown = pb.RequestOp(request_range=pb.RangeRequest(key=b"a", range_end=b"b", revision=revision))
-        assert is_late(shown) is late
-        assert is_late(pb.RequestOp(request_txn=pb.TxnRequest(success=[shown]))) is late
+    for shown in ways(revision=5):
+        assert shown_beside_a_put(shown).late is None
+
+
+def test_a_range_of_the_past_goes_the_way_over_all_shards() -> None:
+    """Its rows may be very many, and would be read in one turn. The sequencer has them pinned."""
+    for shown in ways(range_end=b"b", revision=5):
+        with pytest.raises(Elsewhere):
+            shown_beside_a_put(shown)
