@@ -28,7 +28,7 @@ from cluster.order.locks import LockTable, Queued, Refused
 from cluster.order.log import Attempt
 from cluster.order.overlaps import Overlaps
 from cluster.order.prepare import Base, Grant, Prepare, Row, encode_attempt
-from cluster.order.sequencing.granted import RowsOf, TooLarge, rows_in_steps, rows_of
+from cluster.order.sequencing.granted import RowsOf, TooLarge, rows_in_steps
 from cluster.order.shown import ShownRows
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Status
@@ -37,23 +37,36 @@ T = TypeVar("T")
 
 _MAX_EARLY = 1000  # prepares that may not lock yet
 _FEW_ENDED = 64  # attempts: to pass over all that ended at each new floor takes 30 us with 1000 under way
-_MANY_TOUCHES = 512  # to read so many keys takes 4 ms: they are read in steps
+_STEPS_AT_ONCE = 32  # of 512 keys, or 32,000 rows passed over
 
 
 class Reading:
-    """The rows that a grant of very many touches shows, read in steps under its lock."""
+    """The rows of a grant, read in steps under its lock."""
 
     def __init__(self, store: AppliedState, prepare: Prepare) -> None:
-        self._store = store
-        self._prepare = prepare
+        self._reading = rows_in_steps(store, prepare)
         self.rows: RowsOf | None = None  # once they are read
         self.too_large = False  # they are
 
+    def at_once(self) -> bool:
+        """Whether a few steps are enough; otherwise :meth:`steps` goes on."""
+        return any(self._step() for _ in range(_STEPS_AT_ONCE))
+
     def steps(self) -> Steps[None]:
+        while not self._step():
+            yield
+
+    def _step(self) -> bool:
+        """Whether it was the last one."""
         try:
-            self.rows = yield from rows_in_steps(self._store, self._prepare)
+            next(self._reading)
+        except StopIteration as end:
+            self.rows = end.value
         except TooLarge:  # kept, the error would keep the rows
             self.too_large = True
+        else:
+            return False
+        return True
 
 
 # token, TxnRequest or whose prepare it is
@@ -240,15 +253,17 @@ class Attempts(Generic[T]):
                 looked = payload.looked or RangeCompares(pb.TxnRequest(compare=prepare.compares))
                 self._unlooked.append((payload.token, attempt, looked))
                 continue
-            if len(prepare.touches) > _MANY_TOUCHES and payload.rows is None:
-                self._unlooked.append((payload.token, attempt, Reading(store, prepare)))
-                continue
-            try:
-                rows, counts, pinned = payload.rows or rows_of(store, prepare)
-            except TooLarge:
-                self._refuse(payload)
-                continue
-            payload.rows = rows, counts, pinned
+            if payload.rows is None:
+                reading = Reading(store, prepare)
+                if not reading.at_once():
+                    self._unlooked.append((payload.token, attempt, reading))
+                    continue
+                if reading.too_large:
+                    self._refuse(payload)
+                    continue
+                payload.rows = reading.rows
+            assert payload.rows is not None
+            rows, counts, pinned = payload.rows
             if self._waits(payload):
                 self._ungranted[attempt] = held
                 continue

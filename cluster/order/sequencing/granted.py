@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from cluster.evaluate.before import Before
 from cluster.evaluate.footprint import overlap
-from cluster.evaluate.overlay import AppliedState, Overlay
+from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
 from cluster.evaluate.reading.ranges import Fields, without_value
 from cluster.evaluate.spans import Span, bounds, inverted, keys_in
-from cluster.evaluate.steps import Steps, finish
+from cluster.evaluate.steps import Steps
 from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Current, Late, Version, View
 from cluster.features.auth.permissions import Ranges
@@ -236,28 +236,28 @@ RowsOf = tuple[list[list[Row]], dict[int, int], list[int]]
 _STEP_KEYS = 16  # looked up in a step of 0.1 ms
 
 
-def rows_of(store: AppliedState, prepare: Prepare) -> RowsOf:
-    """What a leader grants: the rows of each touch; numbers of those not sent, by place; places to pin.
-    TooLarge."""
-    return finish(rows_in_steps(store, prepare))
-
-
-def _latest(store: AppliedState, touch: Touch, sent: dict[bytes, bool], count: int) -> list[Row]:
+def _latest(store: AppliedState, touch: Touch, sent: dict[bytes, bool], count: int) -> Steps[list[Row]]:
     """The rows of a touch, but those ``sent`` with another one, unless without a value that is wanted now.
     ``count``: 0: a range has none, however many that are gone."""
     key, range_end, brief = touch.key, touch.range_end, touch.brief
     rows: Iterable[Row]
     if range_end:
-        rows = store.scan(key, range_end) if count else ()
+        rows = store.scan(key, range_end, 0, LOOK) if count else ()
     else:
         rows = () if (kv := store.get(key)) is None else ((key, kv),)
-    found = [(key, without_value(kv) if brief else kv) for key, kv in rows if sent.get(key, 2) > brief]
-    sent.update((key, brief) for key, _ in found)
+    found: list[Row] = []
+    for key, kv in rows:
+        if not key:  # PAUSE
+            yield
+        elif sent.get(key, 2) > brief:
+            found.append((key, without_value(kv) if brief else kv))
+            sent[key] = brief
     return found
 
 
 def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
-    """As :func:`rows_of`. Under the lock nothing that is touched changes between two steps (I9)."""
+    """What a leader grants: the rows of each touch; numbers of those not sent, by place; places to pin.
+    TooLarge. Under the lock nothing that is touched changes between two steps (I9)."""
     rows: list[list[Row]] = []
     counts: dict[int, int] = {}
     pinned: list[int] = []
@@ -292,7 +292,7 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
             found = [(key, without_value(kv) if touch.brief else kv)
                      for key, kv in store.scan(key, range_end, revision)]
         else:
-            found = _latest(store, touch, sent, count)
+            found = yield from _latest(store, touch, sent, count)
         if not touch.brief:
             size += sum([len(kv) for _, kv in found])
             if size > MOST_GRANTED_BYTES:

@@ -46,7 +46,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     steps = Reading.steps
     monkeypatch.setattr(draft, "LARGE_OPS", 0)
-    monkeypatch.setattr(attempts, "_MANY_TOUCHES", 0)
+    monkeypatch.setattr(attempts, "_STEPS_AT_ONCE", 0)
     monkeypatch.setattr(Draft, "outcome", counted)
     monkeypatch.setattr(Reading, "steps", read)
     return found

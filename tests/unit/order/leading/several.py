@@ -9,6 +9,7 @@ from cluster.evaluate.reading.ranges import Fields
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.txns.transactions import finish
 from cluster.evaluate.view import Current, Outcome
+from cluster.order.leading.attempts import Reading
 from cluster.order.leading.shard_leader import ShardLeader, Start
 from cluster.order.log import Attempt, Cut, Fold
 from cluster.order.prepare import Grant, Prepare, Touch
@@ -198,7 +199,11 @@ class Store:
             finally:
                 self.turn()
 
-    def _look(self, shard: int, looked: RangeCompares) -> RangeCompares:
+    def _look(self, shard: int, looked: RangeCompares | Reading) -> RangeCompares | Reading:
+        if isinstance(looked, Reading):
+            for _ in looked.steps():
+                self.turn()
+            return looked
         self.looks.append(shard)
         part = self.parts[shard]
         if looked.unwalked(part.compact_revision):

@@ -179,7 +179,8 @@ def test_i23_rows_that_are_held_have_a_bound_over_all_fetches(monkeypatch: pytes
     asking.fetching.came(second, piece, 0)  # one too many
     assert asking.there == [False]
     asking.fetching.came(first, piece, 0)  # there is room again
-    assert asking.there == [False] and len(asking.fetching) == 1
+    assert asking.there == [False]
+    assert len(asking.fetching) == 1
 
 
 def test_i23_a_few_are_fetched_at_once() -> None:

@@ -19,7 +19,7 @@ from cluster.evaluate.txns import plain_txn
 from cluster.order.log import Attempt
 from cluster.order.prepare import Grant, Prepare
 from cluster.order.sequencing.drafts import Survey
-from cluster.order.sequencing.granted import GrantedView, rows_of
+from cluster.order.sequencing.granted import GrantedView, rows_in_steps
 from cluster.order.sequencing.touches import touches_of
 from cluster.order.sequencing.wide import Wide
 from cluster.pb import rpc_pb2 as pb
@@ -59,7 +59,7 @@ def views(wide: Wide[str]) -> tuple[list[GrantedView], int]:
             if whole:
                 asked = [replace(touch, brief=False) for touch in asked]
             prepare = Prepare.decode(Prepare(Attempt(5, 1), 0, 0, asked).encode())
-            rows, counts, _ = rows_of(Held(), prepare)  # type: ignore[arg-type]
+            rows, counts, _ = finish(rows_in_steps(Held(), prepare))  # type: ignore[arg-type]
             grants[shard] = Grant(3, rows, [], counts)
             size += 0 if whole else len(grants[shard].encode())
         found.append(GrantedView(OWN, PLACEMENT, touches, grants, [], wide.homes))
