@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.evaluate.steps import Steps
+from cluster.evaluate.steps import Steps, finish
 from cluster.evaluate.txns import draft
 from cluster.evaluate.txns.draft import Draft
 from cluster.evaluate.view import Outcome
@@ -17,7 +17,7 @@ from cluster.order.leading.attempts import Attempts, Reading
 from cluster.order.leading.drafts import ShardDraft
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.order.sequencing.evaluator import Evaluator
-from cluster.order.sequencing.granted import rows_of
+from cluster.order.sequencing.granted import rows_in_steps
 from cluster.order.sequencing.parts import parts_of
 from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_sim import Simulation
@@ -144,7 +144,7 @@ def test_unless_the_rows_that_a_grant_shows_are_read_under_its_lock(monkeypatch:
     prepare = Attempts.prepare
 
     def reads_at_once(self: Any, token: Any, asked: Any, *rest: Any) -> bool:
-        rows = rows_of(self._store, asked)
+        rows = finish(rows_in_steps(self._store, asked))
         locks = prepare(self, token, asked, *rest)
         held = self._table.find(asked.attempt)
         if held is not None and held.payload.answer is None:
