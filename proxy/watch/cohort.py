@@ -5,7 +5,7 @@ connections, HTTP/2 included (1.4 one by one)."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from proxy.http.http2.stream import DIRECT_BYTES
 from proxy.watch.encode import CANCELED, FRAGMENT, Batch, compact_revision_field, watch_id_field
 from proxy.watch.subscription import Subscription
 
+_SHARED_BYTES = 1 << 20  # of a message to all watches of a cohort, made for others like it, too
 _EVENT_TAG_MOST = 11  # bytes of an envelope beside header, id and events, at most
 
 
@@ -117,14 +118,14 @@ class Cohort:
             self.subscription.lag(self)
             return
         framed = batch.framed
-        if framed is None or self.fragment:
+        ids = self._ids or self._names()
+        if framed is None or self.fragment or len(ids) * batch.size_bytes > _SHARED_BYTES:
             self._pass_on(revision, [batch])
             return
-        ids = self._ids or self._names()
         frames = framed.get((self.filters, ids))
         if frames is None:
             events = batch.encoded(self.filters)
-            frames = _frames(ids, stream.hub.header(revision), events) if events else []
+            frames = list(_frames(ids, stream.hub.header(revision), events)) if events else []
             framed[self.filters, ids] = frames
         if frames:
             self._write(revision, ids, frames)
@@ -163,7 +164,7 @@ class Cohort:
         self._ids = tuple(self.members)
         return self._ids
 
-    def _write(self, revision: int, ids: tuple[bytes, ...], frames: list[tuple[bytes, int]]) -> None:
+    def _write(self, revision: int, ids: tuple[bytes, ...], frames: Iterable[tuple[bytes, int]]) -> None:
         stream = self.stream
         told = 0
         for data, count in frames:
@@ -223,17 +224,16 @@ class Cohort:
                 stream.hub.header(0), watch_id_field(watch.id), CANCELED, compact_revision_field(revision))
 
 
-def _frames(ids: tuple[bytes, ...], header: bytes, events: bytes) -> list[tuple[bytes, int]]:
+def _frames(ids: tuple[bytes, ...], header: bytes, events: bytes) -> Iterator[tuple[bytes, int]]:
     """The same response to each of these watches, as many in one piece as fit a frame; each piece with its
-    number of responses."""
+    number of responses. They are made as they are drawn: a client that does not read gets no more."""
     size = len(header) + len(ids[0]) + len(events)
     head = PREFIX.pack(0, size) + header
     if len(ids) == 1:
-        return [(b"%b%b%b" % (head, ids[0], events), 1)]
+        yield b"%b%b%b" % (head, ids[0], events), 1
+        return
     between = events + head
     at_once = max(1, DIRECT_BYTES // (size + 5))
-    found = []
     for at in range(0, len(ids), at_once):
         some = ids[at : at + at_once]
-        found.append((b"%b%b%b" % (head, between.join(some), events), len(some)))
-    return found
+        yield b"%b%b%b" % (head, between.join(some), events), len(some)
