@@ -187,7 +187,7 @@ class Call(Stream):
         self.finish()
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """One message of a stream (the parts joined)."""
+        """One message of a stream (the parts joined). The call fails where they are too large for one."""
         if self.closed or self.ending:
             return
         if not self.started:
@@ -201,6 +201,9 @@ class Call(Stream):
         size = sum(map(len, parts))
         if size < _JOINED_BYTES:
             self.send_data(b"".join((PREFIX.pack(0, size), *parts)))
+            return
+        if size > wire.MAX_SEND_BYTES:
+            self.finish(wire.RESOURCE_EXHAUSTED, wire.too_large_to_send(size))
             return
         # a large one is not copied: its parts wait for the window one by one
         self.send_data(PREFIX.pack(0, size))

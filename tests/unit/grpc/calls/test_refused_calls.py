@@ -52,6 +52,19 @@ def test_an_answer_above_the_limit_is_refused(talk: Talk, monkeypatch: pytest.Mo
     assert not talk.server.streams
 
 
+def test_a_message_of_a_stream_above_the_limit_ends_the_call(
+    talk: Talk, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One of 4 GiB, of a watch, ended the front, or left the watch silent for ever."""
+    monkeypatch.setattr(wire, "MAX_SEND_BYTES", 100_000)
+    talk.headers(1, path="/a.B/Park")
+    talk.data(1, message(b""))
+    (call,) = talk.parked
+    call.send(b"v" * 100_000, b"v")
+    assert talk.status(1) == (8, "grpc: trying to send message larger than max (100001 vs. 100000)")
+    assert not talk.server.streams
+
+
 @pytest.mark.parametrize("split", [False, True])
 def test_of_several_messages_the_first_is_taken_as_grpc_go_does(talk: Talk, split: bool) -> None:
     talk.headers(1)
