@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from node.upkeep.expiry import Expiry
 
 _HISTORY_SCAN = 128  # changes of other keys in a slice, or 16 events: 0.1 to 0.5 ms
+_HISTORY_STEP = 256  # events that are encoded at once, 1.5 us each
+_PIECES_STEP = 8192  # fields of an answer that are looked at at once
 _HISTORY_SLICES = 100  # in an answer: a front asks a silent node again, for the same
 # of an answer leaves at once: a revision is read whole, and a link takes no message of 1 GiB
 _HISTORY_PIECE = 16 << 20
@@ -156,8 +158,8 @@ class Serve:
 
     def _history_parts(self, link: FrontLink, rid: int, body: bytes) -> Slices:
         from_revision, max_events, max_bytes, flags, key_len = HISTORY_HEAD.unpack_from(body)
-        at = HISTORY_HEAD.size
-        key, range_end = body[at : at + key_len], body[at + key_len :]
+        names = body[HISTORY_HEAD.size :]
+        key, range_end = names[:key_len], names[key_len:]
         table: list[bytes] = []
         parts: list[bytes] = []
         size = 0
@@ -171,7 +173,9 @@ class Serve:
                     max_bytes=max_bytes - size, want_prev=bool(flags & PREV_KV), max_scan=_HISTORY_SCAN)
             except Compacted as e:
                 raise EtcdError(errors.COMPACTED, str(e.compact_revision)) from e
-            for revision, kind, _, kv, prev, place in part.events:
+            for at, (revision, kind, _, kv, prev, place) in enumerate(part.events):
+                if at % _HISTORY_STEP == _HISTORY_STEP - 1:
+                    yield  # a revision comes whole, however many changes it has
                 encoded = event_field(kind, kv, prev)
                 parts.append(encoded)
                 table.append(EVENT.pack(revision, kind, place, len(encoded)))
@@ -211,6 +215,8 @@ def _first_pieces(link: FrontLink, rid: int, answer: list[bytes]) -> Generator[N
         if size >= _HISTORY_PIECE:
             link.answer(rid, Status.PARTIAL, b"".join(answer[begin:at]))
             begin, size = at, 0
+            yield
+        elif at % _PIECES_STEP == _PIECES_STEP - 1:
             yield
         size += len(field)
     return answer[begin:]
