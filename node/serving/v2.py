@@ -17,13 +17,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from cluster.errors import PERMISSION_DENIED, REQUEST_TOO_LARGE, TOO_MANY_REQUESTS, EtcdError
+from cluster.evaluate.steps import Steps
 from cluster.faults import answered
 from cluster.features.rows import Row, RowsOf
 from cluster.features.v2.events import encode_news, told
 from cluster.features.v2.refusals import V2Error
 from cluster.features.v2.requests import Answer, Get, Kind, Scan, by_clock, left_to_front, split_read
 from cluster.features.v2.shown import LatelyShown, Listing, get_json
-from cluster.features.v2.tree import Tree, namespace
+from cluster.features.v2.tree import Node, Tree, namespace
 from cluster.features.v2.users import Show, enabled, lists, refusal, shown, steps
 from cluster.pacing.patience import Patience
 from cluster.raft import Raft
@@ -31,6 +32,7 @@ from cluster.wire.messages import Method, Status
 from node.links.fronts import FrontLink, Request
 from node.machine import NodeMachine
 from node.serving.reads import Reads
+from node.serving.streams import with_signs
 from node.serving.v2_ends import Ends
 from node.slicing.slicer import Slices
 from node.storage import StateStore
@@ -43,6 +45,7 @@ _PATIENCE_S = 0.5  # a read waits so long for what its front has shown; then it 
 _MOST_WAITING = 20_000
 _SHORT_BYTES = 16_384  # of a value that is read at once: 2 ms where each octet is to be escaped
 _SLICE = 200  # nodes of a list that are shown in a step: 0.5 ms
+_SIGN_STEPS = 100  # of a list, between two signs that it goes on
 _MOST_LIST_BYTES = 256 << 20  # of an answer: a link takes no frame of 1 GiB
 
 _V2_WRITE = int(Method.V2_WRITE)
@@ -202,13 +205,15 @@ class V2Tree:
         if node.guard.state.enabled and body[0] != Kind.COUNTS:  # a front may not know of it yet
             raise EtcdError(PERMISSION_DENIED)
         asked = self._asked(link, body)
+        if isinstance(asked, Get) and self._may_be_long(asked):
+            work = self._in_slices(link, rid, asked)
+            node.reads.start(link, rid, with_signs(
+                work, _SIGN_STEPS, lambda: link.answer(rid, Status.PARTIAL, b"")))
+            return
         answer = self._refused(asked)
         if answer is None:
             if isinstance(asked, Show) and lists(asked):
                 node.reads.start(link, rid, self._in_steps(link, rid, asked))
-                return
-            if isinstance(asked, Get) and (long := self._long(asked)) is not None:
-                node.reads.start(link, rid, self._in_slices(link, rid, *long))
                 return
             answer = self._answered(asked)
         link.ok(rid, node.store.revision, node.raft.term, answer.encode())
@@ -237,31 +242,32 @@ class V2Tree:
             return None
         return refusal(self.tree, asked.who, asked.path, asked.slash, asked.recursive, write=False)
 
-    @answered
-    def _long(self, get: Get) -> tuple[Listing, Answer] | None:
-        """A list that is answered in slices, as the tree is now."""
+    def _may_be_long(self, get: Get) -> bool:
+        """Whether it is a list that is begun in slices, too: that looks at every directory below."""
         try:
             node = self.tree.find(get.path)
         except V2Error:
-            return None
-        if not node.children:
-            return None
-        listing = Listing(node, namespace(get.path), get.recursive, get.sorted, get.now_ns)
-        return (listing, self._made(b"")) if listing.size > _SLICE else None
+            return False
+        children = node.children
+        if not children:
+            return False
+        return get.recursive or len(children) > _SLICE or self._list(node, get).size > _SLICE
 
-    def _in_slices(self, link: FrontLink, rid: int, listing: Listing, answer: Answer) -> Slices:
+    def _list(self, node: Node, get: Get) -> Listing:
+        return Listing(node, namespace(get.path), get.recursive, get.sorted, get.now_ns)
+
+    def _in_slices(self, link: FrontLink, rid: int, get: Get) -> Slices:
         revision, term = self._node.store.revision, self._node.raft.term
-        parts = []
-        size = 0
-        for part in listing.parts(_SLICE):
-            if part:
-                parts.append(part.encode())
-                size += len(parts[-1])
-            elif size > _MOST_LIST_BYTES:
-                raise EtcdError(REQUEST_TOO_LARGE)
+        answer = self._refused(get)
+        if answer is None:
+            try:
+                listing = self._list(self.tree.find(get.path), get)
+            except V2Error:  # it is gone by now
+                answer = self._answered(get)
             else:
-                yield
-        link.ok(rid, revision, term, replace(answer, body=b"".join(parts)).encode())
+                answer = self._made(b"")
+                answer.body = yield from _in_steps(listing)
+        link.ok(rid, revision, term, answer.encode())
 
     @answered
     def _answered(self, asked: _Asked) -> Answer:
@@ -311,3 +317,17 @@ class V2Tree:
         if self._followers:
             self._followers = {link for link in self._followers if link.alive}
         self._ends.look(self.tree)
+
+
+def _in_steps(listing: Listing) -> Steps[bytes]:
+    parts: list[bytes] = []
+    size = 0
+    for part in listing.parts(_SLICE):
+        if part:
+            parts.append(part.encode())
+            size += len(parts[-1])
+        elif size > _MOST_LIST_BYTES:
+            raise EtcdError(REQUEST_TOO_LARGE)
+        else:
+            yield
+    return b"".join(parts)

@@ -20,7 +20,8 @@ from cluster.features.v2.tree import KEYS
 from cluster.version import MADE
 from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import JSON, HttpRequest
-from proxy.routing.router import MethodStats, Waiting
+from proxy.routing.router import MethodStats
+from proxy.routing.waiting import PARTIAL, Waiting
 from proxy.shared.context import Context
 from proxy.v2.call import HttpCall, InTurns, said, told
 from proxy.v2.request import KeyRequest, parse_key_request
@@ -119,7 +120,8 @@ class Keys:
         came = self.traffic.now()
 
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
-            self._answered(request, status, body, asked, now_ns, came, read=True)
+            if status != PARTIAL:  # a long list goes on
+                self._answered(request, status, body, asked, now_ns, came, read=True)
 
         self._router.read(
             HttpCall(request), Method.V2_READ, read_body(Kind.GET, self.feed.needed(), question), 0,

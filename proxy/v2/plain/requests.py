@@ -20,7 +20,7 @@ from cluster.wire.messages import HEAD, READ, READ_INDEX_ANSWER, Method
 from proxy.http.http1_plain import Plain, PlainRequest
 from proxy.http.requests import HttpHandler, HttpRequest
 from proxy.routing.router import READ_ANY, SERIALIZABLE, MethodStats, Waiting
-from proxy.routing.waiting import OK
+from proxy.routing.waiting import OK, PARTIAL
 from proxy.shared.context import Context
 from proxy.v2.call import HttpCall
 from proxy.v2.form import unescaped
@@ -102,6 +102,8 @@ class PlainRequestCall(HttpCall):
         self.request: PlainRequest
 
     def answered(self, waiting: Waiting, status: int, body: bytes) -> None:
+        if status == PARTIAL:  # a long list goes on
+            return
         request = self.request
         if status == OK and not request.closed and not request.closes:
             index, raft_index, code, _, created, text = answer_at(body, HEAD.size)

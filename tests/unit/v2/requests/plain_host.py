@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import deque
 from types import SimpleNamespace
 from typing import Any
 
@@ -61,7 +62,8 @@ class Host:
         self.node: Any = SimpleNamespace(
             store=SimpleNamespace(feature_rows=lambda _: [], revision=1), raft=SimpleNamespace(term=TERM),
             applied_index=71, guard=SimpleNamespace(state=self.state), loop=self.net.loop,
-            patience=SimpleNamespace(hurried=lambda: None), mark_dirty=lambda link: None)  # fmt: skip
+            patience=SimpleNamespace(hurried=lambda: None), mark_dirty=lambda link: None,
+            reads=SimpleNamespace(start=lambda link, rid, work: deque(work, 0)))  # fmt: skip
         self.tree = V2Tree(self.node)
         chance = random.Random(seed)
         for _ in range(40):
@@ -136,7 +138,7 @@ class Host:
         def ok(rid: int, revision: int, term: int, tail: bytes) -> None:
             node.answer(rid, Status.OK, HEAD.pack(revision, term) + tail)
 
-        return SimpleNamespace(ok=ok, awaits=lambda rid: True, member_id=1)
+        return SimpleNamespace(ok=ok, answer=node.answer, awaits=lambda rid: True, member_id=1)
 
     def send(self, *pieces: bytes) -> bytes:
         """What a client gets for what it sends."""

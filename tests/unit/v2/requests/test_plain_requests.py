@@ -15,13 +15,15 @@ from cluster.features.v2.requests import Op, Write
 from cluster.features.v2.shown import LatelyShown
 from cluster.features.v2.tree import AUTH, KEYS, Node
 from cluster.version import MADE
-from cluster.wire.messages import READ, Method
+from cluster.wire.messages import READ, Method, Status
+from node.serving import v2
 from proxy.http.http1 import TURN_BYTES, TURN_REQUESTS
 from proxy.http.http1_plain import Plain
 from proxy.http.requests import HttpHandler
 from proxy.listener.filter import FilteredRegistry
 from proxy.v2.endpoints import register_v2
 from proxy.v2.traffic import Traffic
+from tests.unit.proxy.fakes import FakeNode
 from tests.unit.v2.requests.plain_host import FORM, HOST, TERM, USUAL, Host, get, put
 from tests.unit.v2.tree.random_writes import NOW_NS, S
 
@@ -99,6 +101,31 @@ def test_a_plain_read_asks_by_no_frame() -> None:
     for key in ("/dir", "/none", "/k?recursive=true", "/k/"):
         host.get(key)
     assert (host.near.files, host.asked) == (4, 4)
+
+
+@pytest.mark.parametrize("plain", [True, False])
+@pytest.mark.parametrize("query", ["", "?recursive=true&sorted=true"])
+def test_a_sign_that_a_list_goes_on_is_no_answer(
+    plain: bool, query: str, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    host = Host(plain=plain)
+    for number in range(20):
+        host.set(b"/list/%d" % number, b"v")
+    expected = host.get("/list" + query)
+    signs: list[int] = []
+    answer = FakeNode.answer
+
+    def counted(node: FakeNode, rid: int, status: int, *rest: Any) -> None:
+        signs.append(status == Status.PARTIAL)
+        answer(node, rid, status, *rest)
+
+    monkeypatch.setattr(FakeNode, "answer", counted)
+    monkeypatch.setattr(v2, "_SLICE", 2)
+    monkeypatch.setattr(v2, "_SIGN_STEPS", 1)
+    found = host.get("/list" + query)
+    assert sum(signs) > 5
+    assert found.count(b"HTTP/1.1 200 OK") == 1
+    assert USUAL.sub(b"", found) == USUAL.sub(b"", expected)
 
 
 def test_the_body_of_a_read_is_no_request_though_a_set_had_the_same_fields() -> None:
