@@ -18,7 +18,7 @@ from cluster.placement.changes import Moved, take_compact, take_move, take_moved
 from cluster.placement.table import END, Move, State, span_of
 from proxy.services.moves import Ended, part_from
 from tools.musterctl import cli
-from tools.musterctl.client import Client, RequestError
+from tools.musterctl.client import Client, RequestError, Session
 from tools.musterctl.commands.hosts import shard as shard_commands
 from tools.musterctl.commands.hosts import shard_changes, shard_moves
 
@@ -296,6 +296,32 @@ def test_a_terminal_has_one_line_of_progress(
     assert err.startswith("\r\x1b[Kmove 1 is copying for 0 s: ")
     assert err.count("\n") == 1
     assert err.endswith("\n"), "what follows has a line of its own"
+
+
+def test_a_host_that_is_behind_does_not_say_how_a_move_ended(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It knew of the move and not yet of its end: "was cancelled: its keys are where they were"."""
+    cluster.remembers = False
+    change, table_of = cluster.change, shard_moves.table_of
+    behind: list[Table] = []
+
+    def changed(how: Any, *given: Any) -> None:
+        if how is take_moved:
+            behind.append(cluster.table)
+        change(how, *given)
+
+    def of_some_host(s: Session, last_move: int = 0) -> Table:
+        table = table_of(s, last_move)
+        return behind.pop() if last_move and behind else table
+
+    monkeypatch.setattr(cluster, "change", changed)
+    monkeypatch.setattr(shard_moves, "table_of", of_some_host)
+    code, out, err = run(capsys, "move", "a", "b", "--to", "1", "-w", "simple")
+    assert not behind
+    assert "cancelled" not in err
+    assert code == 0
+    assert "switched" in out
 
 
 # -- a shard with keys retires
