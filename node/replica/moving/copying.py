@@ -365,7 +365,8 @@ class Copying:
             log.warning("the order waits here for keys that move", shard=self._shard, move=move.number,
                         waited_s=round(waited_s, 1), keys=0 if copy is None else copy.live,
                         wrong_copies=self._tries)
-        if self._others() and now - self._asked_state > self._election_s:
+        # a state has all keys of the shard: where the copy lacks room, so does it
+        if self._others() and not self._short and now - self._asked_state > self._election_s:
             self._asked_state = now
             self._role.ask_for_state()
 

@@ -119,6 +119,7 @@ class Snapshots:
         self._catching_up = catching_up
         self._complaints = Repeats()
         self._pauses: dict[int, tuple[float, float]] = {}  # by peer: behind a refusal until then
+        self._resting: set[int] = set()  # peers that are sent none now
         self._serial = 0
         self._doubted = False  # a state of this node was refused as damaged, or could not be read
         self._vain_checks = 0  # in a row
@@ -144,8 +145,8 @@ class Snapshots:
     # -- sending
 
     def send_to(self, peer: int, min_index: int) -> None:
-        """Raft says that this peer needs a snapshot of ``min_index`` or later."""
-        if peer in self._preparing or peer in self._sending:
+        """Raft says that this peer needs a snapshot of ``min_index`` or later; or the peer does, with 0."""
+        if peer in self._preparing or peer in self._sending or peer in self._resting:
             return
         node = self._node
         self._preparing.add(peer)
@@ -274,9 +275,11 @@ class Snapshots:
             pause_s = _PAUSE_S
         longer_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         self._pauses[peer] = longer_s, now + pause_s + 2 * longer_s
+        self._resting.add(peer)
         self._node.loop.call_later(pause_s, self._paused, peer)
 
     def _paused(self, peer: int) -> None:
+        self._resting.discard(peer)
         if not self._node.stopping and peer not in self._preparing and peer not in self._sending:
             self._node.raft.snapshot_sent(peer, False)
             self._node.wake()

@@ -493,6 +493,15 @@ def test_many_that_are_superseded_leave_one_that_is_synced_and_one_that_comes(
     assert hosts[1].directories() == hosts[2].directories() == hosts[3].directories() == []
 
 
+def test_a_peer_that_refuses_them_and_asks_each_second_gets_few(world: World, hosts: dict[int, Host]) -> None:
+    """Each cost a flush and a checkpoint of a host that was well, for as long as the peer lacked room."""
+    hosts[2].raft.role = Role.LEADER
+    for second in range(1, 61):
+        hosts[1].snapshots.send_to(2, 0)
+        world.run(float(second))
+    assert 2 <= hosts[1].snapshots.failed <= 6
+
+
 def test_one_that_is_refused_once_it_is_whole_leaves_nothing(world: World, hosts: dict[int, Host]) -> None:
     hosts[2].raft.role = Role.LEADER
     hosts[1].snapshots.send_to(2, 0)
