@@ -11,7 +11,8 @@ import google_crc32c
 from cluster.bolt.etcd import KEY, META, STORAGE_VERSION, NoBackup, read_revision
 from cluster.bolt.reader import Database
 
-_HASH_AT_ONCE = 256
+_HASH_AT_ONCE = 256  # keys and values; fewer of a MiB
+_HASH_BYTES = 1 << 20
 
 
 @dataclass(slots=True, frozen=True)
@@ -29,15 +30,16 @@ def status_of(data: bytes | mmap) -> Status:
     check(database)
     crc = total = revision = 0
     for bucket in database.buckets():
-        parts = [bucket]
+        parts, size = [bucket], 0
         last = b""
         for key, value in database.rows(bucket):
             parts += key, value
             last = key
             total += 1
-            if len(parts) > _HASH_AT_ONCE:
+            size += len(value)
+            if len(parts) > _HASH_AT_ONCE or size > _HASH_BYTES:
                 crc = google_crc32c.extend(crc, b"".join(parts))
-                parts = []
+                parts, size = [], 0
         crc = google_crc32c.extend(crc, b"".join(parts))
         if bucket == KEY and last:
             revision = read_revision(last)[0]

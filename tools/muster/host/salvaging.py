@@ -54,6 +54,7 @@ def save(data_dir: str, file: Path, uneven: bool, tell: Tell) -> Salvaged:
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()
+        tell(f"working in {aside}: remove it if this is broken off")
         with copies.held(data_dir):
             folders = {
                 shard: _copy(Path(bootstrap.shard_dir(data_dir, shard)), aside / f"shard-{shard}", tell)
