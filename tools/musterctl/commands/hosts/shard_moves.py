@@ -171,11 +171,11 @@ class Following:
         seen = self._seen
         if not seen.key:
             raise Exit(1, f"move {number} has ended; `shard of` tells where keys are")
+        seen.move = number
         table = table_of(self._session, number)
         if table.move is not None and table.move.number == number:
             return seen  # that host is behind: it goes on there
         owners = table.owners_of(seen.key, seen.range_end)
-        seen.move = number
         seen.step = shards_pb2.Move.SWITCHED if owners == (seen.target,) else shards_pb2.Move.CANCELLED
         return seen
 
