@@ -16,15 +16,16 @@ from tests.sim.world.seeds import failed_once, seconds_for, seeds
 
 SEEDS = seeds(3, soak=17, first=13)  # much is born in these three
 COMPACTED = {**MIX, "compact": 4, "watch": 2}
+# those with many faults are long: no shard is born before every host has said which level of data it knows
 PLANS: dict[str, dict[str, Any]] = {
     "births": {"shards": 2},
     "births_lone": {"shards": 1, "mix": COMPACTED},
     "births_members": {"shards": 2, "members": True, "member_chance": 0.03, "fault_every_s": 0.8,
-                       "faults": ("kill node", "restart", "restart")},
+                       "faults": ("kill node", "restart", "restart"), "seconds": 16.0},
     "births_faults": {"shards": 2, "faults": FAULTS, "fault_every_s": 0.8, "snapshot_count": 60,
-                      "repeats": 0.3, "loses_genesis": 0.1, "birth_timeout_ms": 1000},
+                      "repeats": 0.3, "loses_genesis": 0.1, "birth_timeout_ms": 1000, "seconds": 16.0},
     "births_hard": {"shards": 1, "faults": HARD_FAULTS, "fault_every_s": 0.8, "snapshot_count": 40,
-                    "dies": 0.1, "birth_timeout_ms": 1000, "mix": COMPACTED},
+                    "dies": 0.1, "birth_timeout_ms": 1000, "mix": COMPACTED, "seconds": 20.0},
     "births_real": {"shards": 2, "real": True, "snapshot_count": 60, "loses_genesis": 0.1,
                     "faults": FAULTS, "fault_every_s": 0.8},
 }
