@@ -9,8 +9,9 @@ import re
 import time
 from collections.abc import Callable
 
+from cluster.errors import EtcdError
 from cluster.features.v2.refusals import Code
-from cluster.features.v2.requests import PROVE, Answer, Op, Write
+from cluster.features.v2.requests import PROVE, Answer, Op, Who, Write
 from cluster.features.v2.tree import KEYS
 from cluster.wire.messages import HEAD, Method
 from proxy.http.requests import TEXT, HttpHandler, HttpRequest, parameters
@@ -28,7 +29,6 @@ _SIZE = 3  # by default
 _MOST = 1000  # hosts; no cluster has so many
 _HOST = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,255}")
 _UNABLE = b"Unable to generate token\n"
-_DENIED = frozenset((PROVE, int(Code.UNAUTHORIZED)))
 
 
 class Directories:
@@ -64,6 +64,11 @@ class Directories:
             directory=False, prev_value=b"", prev_index=0, expires_ns=0, refresh=False, recursive=False,
             now_ns=self._now_ns(), who=self._credentials.of(request), slash=False)
 
+        self._ask(request, wish, url, 0)
+
+    def _ask(self, request: HttpRequest, wish: Write, url: str, proofs: int) -> None:
+        """``proofs``: how often the request's password was compared before."""
+
         def answer(waiting: Waiting, status: int, body: bytes) -> None:
             if request.closed:
                 return
@@ -72,12 +77,27 @@ class Directories:
                 return
             found = Answer.decode(body, HEAD.size)
             self._feed.shown(found.index)  # reads here find it
-            if found.code:
-                request.error(401 if found.code in _DENIED else 503, _UNABLE)
+            if found.code == PROVE:
+                self._prove(request, wish, url, found.body, proofs)
+            elif found.code:
+                request.error(401 if found.code == Code.UNAUTHORIZED else 503, _UNABLE)
             else:
                 request.respond(200, url.encode(), content_type=TEXT)
 
         self._context.router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
+
+    def _prove(self, request: HttpRequest, wish: Write, url: str, known: bytes, proofs: int) -> None:
+        def proven(who: Who | None) -> None:
+            if who is None:
+                request.error(401, _UNABLE)
+            else:
+                wish.who = who
+                self._ask(request, wish, url, proofs + 1)
+
+        try:
+            self._credentials.prove(request, known, proofs, proven)
+        except EtcdError:  # too many comparisons wait
+            request.error(503, _UNABLE)
 
 
 def by_token(keys: HttpHandler) -> Callable[[str], HttpHandler | None]:

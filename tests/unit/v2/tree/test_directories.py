@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from cluster.errors import TIMEOUT, EtcdError
+from cluster.errors import TIMEOUT, TOO_MANY_REQUESTS, EtcdError
 from cluster.features.v2.refusals import Code
-from cluster.features.v2.requests import PROVE, Answer, Op, Write
+from cluster.features.v2.requests import PROVE, Answer, Op, Who, Write
 from cluster.features.v2.tree import KEYS
+from cluster.features.v2.users import fingerprint
 from cluster.wire.messages import Method, Status
+from proxy.auth.passwords import Passwords
 from proxy.http.requests import HttpRequest
 from proxy.v2.directories import Directories, by_token
 from proxy.v2.keys import Keys
+from proxy.v2.users.credentials import Credentials
 from tests.unit.proxy.fakes import Net, Request
 
 
@@ -46,8 +52,11 @@ class Front:
         self.feed = keys.feed
 
     def ask(self, query: str = "", answer: Callable[[Request], None] | None = None, *, secure: bool = False,
-            method: str = "GET", host: str = "a.example:2379") -> Asked:  # fmt: skip
-        request = Asked(query, {"host": host} if host else {}, method)
+            method: str = "GET", host: str = "a.example:2379", password: str = "") -> Asked:  # fmt: skip
+        headers = {"host": host} if host else {}
+        if password:
+            headers["authorization"] = "Basic " + b64encode(f"ann:{password}".encode()).decode()
+        request = Asked(query, headers, method)
         request.secure = secure
         self.directories.new(request)
         self.net.run()
@@ -107,6 +116,47 @@ def test_who_may_not_write_makes_none(code: int, status: int) -> None:
     front = Front()
     request = front.ask(answer=front.tells(code))
     assert (request.status, request.answer) == (status, b"Unable to generate token\n")
+
+
+@pytest.mark.parametrize(("password", "status", "asked"), [("right", 200, 2), ("wrong", 401, 1)])
+def test_a_password_is_compared_before_a_directory_is_refused(password: str, status: int, asked: int) -> None:
+    front = Front()
+
+    def check(request: Asked, given: bytes, known: bytes, then: Callable[[bool], None]) -> None:
+        assert known == b"hash"
+        then(given == b"right")
+
+    front.directories = Directories(
+        front.net.context, Credentials(cast(Passwords, SimpleNamespace(check=check))), front.feed,
+        lambda size: b"\xab" * size)  # fmt: skip
+    written: list[Write] = []
+
+    def judge(request: Request) -> None:
+        written.append(Write.decode(request.body))
+        proven = written[-1].who == Who(b"ann", fingerprint(b"hash"))
+        answer = Answer(9, b"{}") if proven else Answer(9, b"hash", PROVE)
+        front.net.nodes[1].ok(request, 7, answer.encode())
+
+    request = front.ask(answer=judge, password=password)
+    front.net.run()
+    for again in front.net.nodes[1].take(Method.V2_WRITE):
+        judge(again)
+    front.net.run()
+    assert (request.status, len(written)) == (status, asked)
+
+
+def test_a_directory_is_refused_while_too_many_passwords_are_compared() -> None:
+    front = Front()
+
+    def check(request: Asked, given: bytes, known: bytes, then: Callable[[bool], None]) -> None:
+        raise EtcdError(TOO_MANY_REQUESTS)
+
+    front.directories = Directories(
+        front.net.context, Credentials(cast(Passwords, SimpleNamespace(check=check))), front.feed,
+        lambda size: b"\xab" * size)  # fmt: skip
+    known = Answer(9, b"hash", PROVE).encode()
+    request = front.ask(answer=lambda asked: front.net.nodes[1].ok(asked, 7, known), password="right")
+    assert request.status == 503
 
 
 def test_without_a_leader_that_answers_there_is_none() -> None:
