@@ -9,8 +9,8 @@ ended after an election timeout of silence, which would leave the fate of its wr
 new (it is *quiet*) but questions about its host, and ends after a second election timeout, or once a leader
 of a later term is known.
 
-Reads go to the own host's node (any up-to-date replica may answer, architecture section 4), and elsewhere
-only while that is down or there is none.
+Reads go to the own host's node (any up-to-date replica may answer, architecture section 4). They go
+elsewhere while that is down or far behind the leader, and where there is none.
 """
 
 from __future__ import annotations
@@ -33,11 +33,16 @@ _UNUSED_S = 10.0  # for so long after an election unneeded links are kept
 # a local socket takes a connection at once, or no process listens (ZeroMQ does not say which)
 _OWN_CONNECT_S = 0.1
 
+# Entries that the own node lacks of what the leader applied: reads there would wait, or show old states for
+# long. A leader logs far fewer between two STATEs.
+_FAR_BEHIND = 1000
+_NEAR_AGAIN = 100
+
 _HELD_S = 0.1  # two of the router's sweeps: a later one was held
 
 
 class ShardRoute:
-    __slots__ = ("_applied", "_backoff_s", "_connect", "_dead_after_s", "_kept_up_at", "_led_at",
+    __slots__ = ("_applied", "_backoff_s", "_connect", "_dead_after_s", "_kept_up_at", "_late", "_led_at",
                  "_listening", "_receiver", "_retry_at", "home", "known_leader", "leader", "leader_changes",
                  "leader_link", "leader_since", "links", "members", "own", "queue", "reads", "replica",
                  "shard", "term", "troubles", "wanted")
@@ -67,6 +72,7 @@ class ShardRoute:
         self._retry_at: dict[int, float] = {}
         self._backoff_s: dict[int, float] = {}
         self._applied = 0  # by the replica, at the tick before
+        self._late = False  # the own node is far behind
         self._kept_up_at = 0.0  # when the replica last applied something, or the leader nothing either
         self.troubles: dict[int, str] = {}  # by member without a link, why the last one ended
 
@@ -85,13 +91,22 @@ class ShardRoute:
                 self.ensure(leader, now)
         self.leader_link = self._usable(leader)
         self.home = home = self._usable(self.own)
-        if home is not None and (home.leader or self.leader_link is None):
+        if home is not None and (self.leader_link is None or (home.leader and not self._is_late(home))):
             self.replica = home
         elif home is not None:
-            self.replica = self.leader_link  # the own node is cut off from a leader that this front can reach
+            # the own node is late, or cut off from a leader that this front can reach
+            self.replica = self.leader_link
         elif self.replica is None or not self.replica.usable or self._installs(self.replica):
             others = (link for link in self.links.values() if link.usable)
             self.replica = self.leader_link or max(others, key=lambda link: link.applied, default=None)
+
+    def _is_late(self, home: Link) -> bool:
+        """Whether the own node is so far behind the leader that this answers reads in its place. As a rule it
+        was down for long, and reads its log."""
+        if self.leader_link is not None:
+            behind = self.leader_link.applied - home.applied
+            self._late = behind > (_NEAR_AGAIN if self._late else _FAR_BEHIND)
+        return self._late
 
     def _installs(self, replica: Link) -> bool:
         """Whether it lacks what was committed before this front heard of the leader: a new member, as a rule,

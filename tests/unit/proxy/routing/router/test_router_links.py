@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cluster.wire.messages import Method, Status
+from proxy.routing.links import Link
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.routing.router.asking import put
+from tests.unit.proxy.routing.router.asking import put, read
 
 TIMEOUT_LEADER_FAIL = (14, "etcdserver: request timed out, possibly due to previous leader failure")
 
@@ -177,3 +178,32 @@ def test_a_link_whose_table_cannot_be_read_ends_and_its_requests_have_an_answer(
     assert link.closed
     assert sent.status == TIMEOUT_LEADER_FAIL, "a write of a lost link"
     assert "form 2" in net.router.routes[0].troubles[1]
+
+
+def test_reads_go_to_the_leader_while_the_own_node_is_far_behind() -> None:
+    """A host that was down for long serves at once: its node reads its log for as long as that takes."""
+    net = Net().started(leader=2)
+    route = net.router.routes[0]
+    assert route.replica is net.nodes[1].link
+
+    def behind(entries: int) -> Link | None:
+        net.nodes[1].commit, net.nodes[1].applied = 5000, 5000 - entries
+        for node in (net.nodes[2], net.nodes[3]):
+            node.commit = node.applied = 5000
+        net.pass_time(0.3)
+        return route.replica
+
+    assert behind(1000) is net.nodes[1].link, "it is as far as STATEs can tell"
+    assert behind(1001) is net.nodes[2].link
+    call = read(net, serializable=True)
+    net.run()
+    (asked,) = net.nodes[2].take(Method.RANGE)
+    net.nodes[2].ok(asked, 4)
+    net.run()
+    assert call.status == (0, "")
+    assert behind(101) is net.nodes[2].link, "reads do not go to and fro"
+    assert behind(100) is net.nodes[1].link
+    assert behind(0) is net.nodes[1].link
+    behind(2000)
+    net.lead(0, 3)
+    assert route.replica is net.nodes[1].link, "without a leader it is the nearest"
