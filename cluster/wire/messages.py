@@ -127,7 +127,8 @@ class Status(IntEnum):
     STATE = 7
     WATERMARK = 8
     REFUSED = 9
-    LOST = 10  # a subscription ended (snapshot installed: a gap): re-join from history
+    # a subscription ended by a gap (a snapshot was installed, or events were too much): re-join from history
+    LOST = 10
     LOCKED = 11
     ELSEWHERE = 12  # certainly not logged; only the sequencer can decide it
     LEAVING = 13  # ask nothing more here; FAREWELL once everything is answered

@@ -294,7 +294,7 @@ class WatchHub:
         elif status == _SUBSCRIBED:
             part.subscribed(body)
             self._joining.go_on(link.shard)
-        else:  # LOST (the node installed a snapshot) or refused: subscribe again, read the gap from history
+        else:  # LOST (the node left out events) or refused: subscribe again, read the gap from history
             part.leave(None)
             self._stalled_parts.pop(part, None)
             if status == int(Status.LOST):

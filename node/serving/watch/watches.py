@@ -6,6 +6,9 @@ for ``prev_kv``. History (a watch from an old revision) is read in slices, and e
 applied revision it is complete: a link keeps its order, so the front knows which live events come after it
 (review (b), Join).
 
+What one front gets at once is bounded: an event of 1 MB that lies in 2,000 of its ranges was 2 GB. Further
+ranges are lost, as all are when a snapshot is installed. The front reads them as history, at its pace.
+
 Matching is by exact key in a dictionary, and by an index for ranges (``range_index``).
 """
 
@@ -32,6 +35,7 @@ _PIECE = 256  # events of one revision that leave before it is applied whole
 # of events, about: a front makes a response of each record, which fits a frame of HTTP/2
 _RECORD_BYTES = 12 << 10
 _PIECE_BYTES = 16 << 20  # of one revision: a link takes no message of 1 GiB
+_EMIT_BYTES = 64 << 20  # of events to one front at once, and the last range's: those behind it are lost
 Event = tuple[int, int, bytes, bytes, int]  # revision, kind, key, KeyValue, place in the revision
 PUT = 0  # kinds of event
 Encoded = tuple[int, bytes, bytes]  # revision, entry of the table, field
@@ -123,14 +127,25 @@ class WatchSource:
         for sub in ended.values():
             sub.from_revision = _NEVER
         if ended:
-            self._start(self._leave(ended, self._keys))
+            self._start(self._leave(list(ended.values()), self._keys))
 
-    def _leave(self, ended: dict[int, Subscription], keys: dict[bytes, list[Subscription]]) -> Slices:
-        """Subscriptions of an ended link leave the indexes, a few at a time, unless the indexes go first."""
+    def _leave(self, ended: list[Subscription], keys: dict[bytes, list[Subscription]]) -> Slices:
+        """Subscriptions that have ended leave the indexes, a few at a time, unless the indexes go first."""
         while ended and keys is self._keys:
             for _ in range(min(_LEAVE, len(ended))):
-                self._drop(ended.popitem()[1])
+                self._drop(ended.pop())
             yield
+
+    def _lose(self, subs: list[Subscription]) -> None:
+        """These got too much at once. Their fronts re-join from history, told in slices."""
+        links = {sub.link for sub in subs if not sub.link.lost}  # the others are being told
+        for sub in subs:
+            sub.link.lost[sub.rid] = sub.link.subscriptions.pop(sub.rid)
+            sub.from_revision = _NEVER
+        self._count -= len(subs)
+        self._start(self._leave(subs, self._keys))
+        if links:
+            self._start(self._tell_lost(links))
 
     def lost(self) -> None:
         """A snapshot was installed: revisions were jumped over (H8). Fronts re-join from history, told in
@@ -158,11 +173,18 @@ class WatchSource:
         """Send the events of what was just applied: ``(revision, kind, key, KeyValue, sub)`` in order."""
         self._collect(events, self._collected)
         collected, self._collected = self._collected, {}
+        made: dict[FrontLink, int] = {}
+        lost: list[Subscription] = []
         for sub, matched in collected.items():
             if sub.link.subscriptions.get(sub.rid) is sub:  # else it ended meanwhile
+                if not _fits(made, sub.link, matched):
+                    lost.append(sub)
+                    continue
                 if sub.pieces:
                     matched = self._end_pieces(sub, matched)
                 self._send(sub, matched)
+        if lost:
+            self._lose(lost)
         if self.holding:
             self.holding = False
             late, self._late = self._late, []
@@ -175,6 +197,8 @@ class WatchSource:
         self.holding = True
         step: dict[Subscription, list[Encoded]] = {}
         self._collect(events, step)
+        made: dict[FrontLink, int] = {}
+        lost: list[Subscription] = []
         # what is there of the last revision leaves: the front takes it in while this goes on, instead of a
         # million events at once
         for sub, fresh in step.items():
@@ -187,11 +211,17 @@ class WatchSource:
                 # what is before leaves with the end, and not in pieces: a front keeps one revision's
                 if sum([len(event[2]) for event in matched[:first]]) >= _PIECE_BYTES:
                     continue
+                if not _fits(made, sub.link, matched[first:]):
+                    lost.append(sub)
+                    del self._collected[sub]
+                    continue
                 piece = self._send_pieces(sub, revision, matched[first:])
                 del matched[first:]
                 sub.link.answer(sub.rid, Status.EVENTS, _record(revision, piece, MORE_EVENTS))
                 sub.pieces = revision
                 self._mark_dirty(sub.link)
+        if lost:
+            self._lose(lost)
 
     def _end_pieces(self, sub: Subscription, matched: list[Encoded]) -> list[Encoded]:
         """Send what comes before the revision that was sent in pieces, then its rest; returns what comes
@@ -268,6 +298,13 @@ class WatchSource:
             return exact or []
         found = self._ranges.holding(key)
         return [*exact, *found] if exact else found
+
+
+def _fits(made: dict[FrontLink, int], link: FrontLink, events: list[Encoded]) -> bool:
+    """Whether a front gets these events, behind those that are ``made`` for it in this turn."""
+    before = made.get(link, 0)
+    made[link] = before + sum([len(event[2]) for event in events])
+    return before < _EMIT_BYTES
 
 
 def _record(revision: int, events: list[Encoded], more: int = 0) -> bytes:

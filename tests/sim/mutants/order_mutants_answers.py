@@ -11,6 +11,7 @@ import pytest
 
 import cluster.order.leading.attempts
 import cluster.order.shown
+import node.serving.watch.watches
 import proxy.routing.router
 import proxy.services.upkeep.maintenance
 import proxy.spanning.gather
@@ -254,6 +255,18 @@ def compactions_are_misnamed(patch: Patch) -> None:
     patch.setattr(proxy.watch.cohort, "compact_revision_field", lambda revision: field(revision + 1))
 
 
+def lost_watches_are_not_told(patch: Patch) -> None:
+    """I16: what a front does not get, as it would be too much at once, it reads from history."""
+
+    def forgotten(self: Any, links: set[Any]) -> Any:
+        for link in links:
+            link.lost.clear()
+        yield
+
+    patch.setattr(node.serving.watch.watches, "_EMIT_BYTES", 1)
+    patch.setattr(node.serving.watch.watches.WatchSource, "_tell_lost", forgotten)
+
+
 WATCHES = {**HOT, "watch": 3, "progress": 6}
 SHOWN = {"put": 6, "wide": 20}
 MUTANTS = [
@@ -300,5 +313,7 @@ MUTANTS = [
         compacted_watches_are_not_told_why, ("I16 a watch ends for a reason",),
         plan(mix={**WATCHES, "compact": 4}, **CALM),
     ),
+    Mutant(lost_watches_are_not_told, ("I16 every event once", "I16 progress comes behind"),
+           plan(mix={**HOT, "watch": 3}, **CALM)),
     Mutant(compactions_are_misnamed, ("I24 compacted only",), plan(mix={**WATCHES, "compact": 4}, **CALM)),
 ]

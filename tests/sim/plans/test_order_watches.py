@@ -13,6 +13,8 @@ from collections import deque
 
 import pytest
 
+from node.serving.watch import watches
+from node.serving.watch.watches import Subscription, WatchSource
 from tests.sim.world.order_plan import MIX, Plan
 from tests.sim.world.order_sim import Simulation
 from tests.sim.world.seeds import seconds_for, seeds
@@ -20,9 +22,11 @@ from tests.sim.world.seeds import seconds_for, seeds
 SEEDS = seeds(3, soak=24)
 # links end and are made anew; nodes die, and others' are asked until they are back
 ROOM_BYTES = (0, 700, 1 << 26)  # by host
+LARGE = "large events"  # nobody gets an event for more than one of its ranges: the others are lost
 TROUBLE = {
     "none": (("heal",), 0.5), "links": (("break",), 1.5),
     "nodes": (("break", "kill node", "restart", "restart"), 2.0),
+    LARGE: (("break", "kill node", "restart", "restart"), 2.0),
 }
 
 
@@ -67,7 +71,17 @@ class Look:
 @pytest.mark.longer
 @pytest.mark.timeout(seconds_for(SEEDS))
 @pytest.mark.parametrize("trouble", TROUBLE)
-def test_no_watch_falls_behind(trouble: str) -> None:
+def test_no_watch_falls_behind(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[Subscription] = []
+    if trouble == LARGE:
+        monkeypatch.setattr(watches, "_EMIT_BYTES", 1)
+        lose = WatchSource._lose
+
+        def noted(self: WatchSource, subs: list[Subscription]) -> None:
+            lost.extend(subs)
+            lose(self, subs)
+
+        monkeypatch.setattr(WatchSource, "_lose", noted)
     faults, limit_s = TROUBLE[trouble]
     looked = pauses = 0
     for seed in SEEDS:
@@ -86,3 +100,4 @@ def test_no_watch_falls_behind(trouble: str) -> None:
         pauses += look.pauses
     assert looked > 200, "it would prove nothing if nobody watched"
     assert pauses > 20
+    assert (len(lost) > 100) == (trouble == LARGE), len(lost)

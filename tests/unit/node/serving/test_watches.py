@@ -176,6 +176,86 @@ def test_h8_after_a_snapshot_every_subscription_is_lost() -> None:
     ]
 
 
+def large(revision: int, size: int = 10_000) -> list[tuple[int, int, bytes, bytes, int]]:
+    return [(revision, 0, b"k", key_value(b"k", 2, revision, 2, bytes(size), 0), 0)]
+
+
+def test_what_a_front_gets_of_an_event_in_very_many_ranges_is_bounded_and_it_re_joins_the_others(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2,000 ranges that held one key of 1 MB were 2 GB at once."""
+    monkeypatch.setattr(watches, "_EMIT_BYTES", 100_000)
+    source = Source()
+    for rid in range(1, 201):
+        source.subscribe(rid, b"j", b"l%03d" % rid, prev=rid == 7)
+    source.subscribe(1, b"k", link=1)
+    source.answers(0)
+    source.answers(1)
+    source.source.emit(large(6))
+    found = source.answers()
+    got = {rid for rid, status, _ in found if status == Status.EVENTS}
+    assert 100_000 <= sum(len(body) for _, _, body in found) < 125_000
+    assert source.events(link=1) == [(1, [(6, b"k")])], "another front has room of its own"
+    assert len(source.links[0].subscriptions) == len(got)
+    lost = {*range(1, 201)} - got
+    source.source.unsubscribe(source.links[0], lost.pop())
+    source.source.emit(large(7, 10))  # before they have heard
+    assert {rid for rid, _ in source.events()} == got
+    while source.step():
+        pass
+    told = [(rid, status) for rid, status, _ in source.answers()]
+    assert sorted(told) == [(rid, Status.LOST) for rid in sorted(lost)]
+    assert source.caught_up == 1
+    assert (len(source.source._ranges), len(source.source._keys)) == (len(got), 1)
+    for rid in lost:
+        source.subscribe(1000 + rid, b"j", b"l%03d" % rid)
+    assert {SUBSCRIBED_BODY.unpack(body)[0] for _, _, body in source.answers()} == {6}
+    source.source.emit(large(8, 10))
+    assert len(source.events()) == 199
+    for rid in [*got, *[1000 + rid for rid in lost]]:
+        source.source.unsubscribe(source.links[0], rid)
+    source.source.unsubscribe(source.links[1], 1)
+    assert not source.source.active
+
+
+def test_pieces_for_very_many_ranges_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watches, "_EMIT_BYTES", 30_000)
+    source = Source()
+    for rid in range(1, 21):
+        source.subscribe(rid, b"j", b"l%03d" % rid)
+    source.answers()
+    deletes = [(6, 1, b"k%03d" % i, tombstone(b"k%03d" % i, 6), i) for i in range(600)]
+    source.source.gather(deletes[:300])
+    got = {rid for rid, status, _ in source.answers() if status == Status.EVENTS}
+    assert 2 <= len(got) < 10
+    source.source.gather(deletes[300:])
+    source.source.emit([])
+    ended = [rid for rid, _, body in source.answers() if not EVENTS_HEAD.unpack_from(body)[2] & MORE_EVENTS]
+    assert sorted(ended) == sorted(got)
+    while source.step():
+        pass
+    assert {(rid, status) for rid, status, _ in source.answers()} == {
+        (rid, Status.LOST) for rid in range(1, 21) if rid not in got}
+
+
+def test_h8_an_install_meanwhile_tells_each_subscription_once_that_it_is_lost(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "_EMIT_BYTES", 100_000)
+    source = Source()
+    for rid in range(1, 201):
+        source.subscribe(rid, b"j", b"l%03d" % rid)
+    source.answers()
+    source.source.emit(large(6))
+    source.step()
+    source.source.lost()
+    while source.step():
+        pass
+    told = [rid for rid, status, _ in source.answers() if status == Status.LOST]
+    assert sorted(told) == list(range(1, 201))
+    assert not source.source.active
+
+
 @best_of_three
 def test_no_turn_is_long_when_50_000_subscriptions_are_lost() -> None:
     source = Source()
