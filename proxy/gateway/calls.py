@@ -19,6 +19,7 @@ from cluster.pacing.turns import Turns
 from proxy.gateway.decode import fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.go_json import ELEMENTS, Mistake, Values
+from proxy.gateway.lines import Lines
 from proxy.gateway.paths import BOTH, ONE, Target
 from proxy.grpc import wire
 from proxy.grpc.inner import InnerCall, Served
@@ -49,6 +50,7 @@ class Room:
     max_message_bytes: int
     max_untaken_bytes: int
     backlog: Backlog  # all calls share its turns
+    lines: Lines = field(default_factory=Lines)
     _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
     _turns: Turns[_Work] = field(default_factory=partial(Turns, _TURN_BYTES))
 
@@ -372,8 +374,9 @@ class GatewayCall(InnerCall):
                         lambda line: self._translated(line, size), LARGE_ANSWER_BYTES)
 
     def _line(self, message: bytes) -> bytes:
-        found = encode(self._target.response.FromString(message))
-        return found.encode() if self._target.kind == ONE else f'{{"result":{found}}}\n'.encode()
+        if self._target.kind == ONE:
+            return encode(self._target.response.FromString(message)).encode()
+        return self._room.lines.of(self._target, message)
 
     def _translated(self, line: bytes | Exception, size: int) -> None:
         self._busy = False

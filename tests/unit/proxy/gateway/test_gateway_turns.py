@@ -233,7 +233,7 @@ async def _answers(monkeypatch: pytest.MonkeyPatch) -> None:
         front.watches.message(None, b"")
         return str(message.watch_id)
 
-    monkeypatch.setattr("proxy.gateway.calls.encode", encode)
+    monkeypatch.setattr("proxy.gateway.lines.encode", encode)
     front.watches.opened = opened.append  # type: ignore[method-assign]
     front.post(b"{}")
     (call,), count = opened, 200
@@ -258,14 +258,15 @@ async def _bursts(monkeypatch: pytest.MonkeyPatch) -> None:
         front.watches.message(None, b"")
         return "0"
 
-    monkeypatch.setattr("proxy.gateway.calls.encode", encode)
+    monkeypatch.setattr("proxy.gateway.lines.encode", encode)
     front.watches.opened = opened.append  # type: ignore[method-assign]
     front.post(b"{}")
     (call,) = opened
-    large = rpc_pb2.WatchResponse(cancel_reason="x" * LARGE_ANSWER_BYTES).SerializeToString()
     for burst in range(1, 2 * LOUD_TURNS):
-        for message in (large, *[b""] * 30):
-            call.send(message)
+        for number in range(31):  # no two are alike
+            filler = "x" * (0 if number else LARGE_ANSWER_BYTES)
+            response = rpc_pb2.WatchResponse(watch_id=31 * burst + number, cancel_reason=filler)
+            call.send(response.SerializeToString())
         await front.until(1 + 31 * burst)
         while call.pending_bytes() or call._busy:
             await asyncio.sleep(0)
