@@ -31,8 +31,8 @@ from proxy.machine import Machine
 from proxy.metrics.exposition import Metrics
 from proxy.metrics.scrapes import LIMIT_S, REST_S
 from proxy.metrics.siblings import Siblings
-from proxy.routing.answering import kind_of
 from proxy.routing.links import Connector
+from proxy.routing.members.answering import kind_of
 from proxy.routing.reads.arrival import Arrival
 from proxy.routing.reads.shared import Shared, shared_by
 from proxy.routing.router import SWEEP_S

@@ -28,13 +28,13 @@ from cluster.pacing.resting import LARGE_BYTES
 from cluster.repeats import Repeats
 from cluster.settings import Common
 from cluster.wire.messages import HEAD, LEADER, LONE_HEAD, Method, Status
-from proxy.routing.following import Following
 from proxy.routing.in_turn import InTurn
 from proxy.routing.links import ASTRAY, REFUSED, Link, Subscriber
+from proxy.routing.members.following import Following
+from proxy.routing.members.reach import Reach
 from proxy.routing.moved import Moved
 from proxy.routing.overdue import moved_on, resume, sweep_link, sweep_waiting
 from proxy.routing.pieces import Pieces
-from proxy.routing.reach import Reach
 from proxy.routing.reads.read_index import ReadIndexRounds
 from proxy.routing.reads.recent import RecentReads
 from proxy.routing.rounds import Rounds

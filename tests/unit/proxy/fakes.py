@@ -12,8 +12,8 @@ from cluster.wire import messages
 from cluster.wire.messages import HEAD, LEADER, READ_INDEX_ANSWER, STATE_BODY, Method, Status
 from proxy.grpc.calls import BACKLOG_BYTES
 from proxy.grpc.wire import split_messages
-from proxy.routing.answering import kind_of
 from proxy.routing.links import Link, Near
+from proxy.routing.members.answering import kind_of
 from proxy.routing.router import SWEEP_S
 from proxy.shared.context import Context
 

@@ -12,8 +12,8 @@ from cluster.members.table import Table
 from cluster.pb import rpc_pb2 as pb
 from cluster.settings import NodeSettings
 from cluster.wire.messages import MEMBER_ADD, MEMBER_UPDATE, MEMBERS_LAX, Method
-from proxy.routing.following import Following
 from proxy.routing.links import Link
+from proxy.routing.members.following import Following
 from proxy.routing.waiting import MethodStats
 from tests.sim.clients.order_clients import Operation
 from tests.sim.everything.order_everything import Everything

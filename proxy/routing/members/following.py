@@ -14,7 +14,7 @@ from typing import Protocol
 from cluster.members.table import Table, decode_all
 from cluster.settings import Common
 from proxy.routing.links import Link
-from proxy.routing.reach import Reach
+from proxy.routing.members.reach import Reach
 from proxy.routing.routes import ShardRoute
 
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from cluster.settings import Peer
 from cluster.wire.messages import Status
 from proxy.routing.links import ASTRAY, REFUSED
-from proxy.routing.reach import AGAIN_S, PATIENCE_S, Reach
+from proxy.routing.members.reach import AGAIN_S, PATIENCE_S, Reach
 from proxy.routing.routes import ShardRoute
 from tests.unit.proxy.fakes import Net
 
