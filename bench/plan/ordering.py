@@ -107,7 +107,8 @@ class Ordering:
         for shard in placement.others:
             reports.take(Report(shard, 20, _LEADERS_TERM, 0, 9), 2)
         self._sequencer: Sequencer[int] = Sequencer(
-            tail, self._coordinator, placement, reports, self._entry, Fetching(100), lambda *given: None)
+            tail, self._coordinator, placement, reports, self._entry, Fetching(100, 1000),
+            lambda *given: None)
         for shard in placement.others:
             self._coordinator.leader_of(shard, _LEADERS_TERM)
         self._free = at_once

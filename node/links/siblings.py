@@ -228,6 +228,10 @@ class NodeLinks:
         known = (member_id, shard) in self._links or self._is_known(member_id)
         return self.get(member_id, shard) if known else None
 
+    def reaches(self, member_id: int, shard: int) -> bool:
+        link = self.find(member_id, shard)
+        return link is not None and link.up
+
     def _is_known(self, member_id: int) -> bool:
         return member_id == self.common.member_id or self._peer_of(member_id) is not None
 

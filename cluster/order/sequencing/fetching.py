@@ -44,11 +44,14 @@ class _Fetch:
     then: Callable[[bool], None]
     asked_ms: int = 0
     held_bytes: int = 0  # of rows
+    away_since_ms: int | None = None  # a host that it asks is out of reach
 
 
 class Fetching:
-    def __init__(self, heartbeat_ms: int) -> None:
+    def __init__(self, heartbeat_ms: int, away_ms: int) -> None:
+        """``away_ms``: a fetch waits so long for a host that is out of reach."""
         self._again_ms = 5 * heartbeat_ms
+        self._away_ms = away_ms
         self._running: dict[Attempt, _Fetch] = {}
         self._waiting: deque[_Fetch] = deque()
         self._messages: list[Ask] = []
@@ -67,7 +70,7 @@ class Fetching:
     def _next(self, now_ms: int) -> None:
         while self._waiting and len(self._running) < AT_ONCE:
             fetch = self._waiting.popleft()
-            if not fetch.wanted():
+            if not self._goes_on(fetch, now_ms):
                 self._end(fetch, False)
                 continue
             self._running[fetch.attempt] = fetch
@@ -112,14 +115,25 @@ class Fetching:
     def enough(self, attempt: Attempt, members: Mapping[int, int]) -> None:
         self._messages += [Ask(member_id, shard, attempt, ENOUGH) for shard, member_id in members.items()]
 
-    def again(self, now_ms: int) -> None:
-        """Every heartbeat: ask again for what has not come, unless it is not wanted any more."""
+    def again(self, now_ms: int, is_up: Callable[[int, int], bool]) -> None:
+        """Every heartbeat: ask again for what has not come, unless it is not wanted any more. ``is_up(member,
+        shard)``: whether that node is in reach. A fetch from one that stays away ends without its rows: it
+        would keep the place of others."""
+        for fetch in [*self._running.values(), *self._waiting]:
+            if all(is_up(fetch.members[shard], shard) for shard in fetch.left):
+                fetch.away_since_ms = None
+            elif fetch.away_since_ms is None:
+                fetch.away_since_ms = now_ms
         for fetch in list(self._running.values()):
-            if not fetch.wanted():
+            if not self._goes_on(fetch, now_ms):
                 self._end(fetch, False)
             elif now_ms - fetch.asked_ms >= self._again_ms:
                 self._ask(fetch, now_ms)
         self._next(now_ms)
+
+    def _goes_on(self, fetch: _Fetch, now_ms: int) -> bool:
+        since = fetch.away_since_ms
+        return fetch.wanted() and (since is None or now_ms - since < self._away_ms)
 
     def take_messages(self) -> list[Ask]:
         messages, self._messages = self._messages, []

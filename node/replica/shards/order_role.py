@@ -100,7 +100,7 @@ class OrderRole(OwnLog):
             lambda: (self.folded, self.fold))
         self.retention = Retention(node, self.feeds.floors, self.keeping, self.placement)
         self.reports = Reports()
-        self.fetching = Fetching(common.heartbeat_interval_ms)
+        self.fetching = Fetching(common.heartbeat_interval_ms, common.election_timeout_ms)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
         self.askable = Askable()
@@ -482,7 +482,7 @@ class OrderRole(OwnLog):
         self.links.flush()
 
     def _heartbeat(self) -> None:
-        self.fetching.again(self.node.now_ms())
+        self.fetching.again(self.node.now_ms(), self.links.reaches)
         if len(self.controls):
             self.controls.forget()
         self.birthing.step()

@@ -58,7 +58,7 @@ class Store:
             users=leader.auth)
         self.reports.take(Report(1, 20, 3, 2, 9), 2)
         self.sequencer: Sequencer[str] = Sequencer(
-            self.tail, self.coordinator, PLACEMENT, self.reports, self.entry, Fetching(100),
+            self.tail, self.coordinator, PLACEMENT, self.reports, self.entry, Fetching(100, 1000),
             lambda *given: None)
 
     def put(self, token: str, shard: int = 1, lease: int = 0) -> None:

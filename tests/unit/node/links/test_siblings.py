@@ -143,6 +143,18 @@ def test_a_connection_that_is_not_made_yet_is_looked_for() -> None:
     assert not world.links.dirty
 
 
+def test_a_node_is_in_reach_from_its_state_until_its_link_ends() -> None:
+    world = World()
+    assert not world.links.reaches(2, 1)
+    world.links.flush()
+    world.sockets[0].says(1)
+    assert world.links.reaches(2, 1)
+    world.sockets[0].connected = False
+    world.links.sweep()
+    assert not world.links.reaches(2, 1)
+    assert not world.links.reaches(3, 1)  # no member
+
+
 def test_another_shards_node_is_sent_nothing_and_told_of_once() -> None:
     world = World()
     with capture_logs() as logs:

@@ -175,7 +175,7 @@ class Store:
         if pinned:
             assert wide.attempt is not None
             assert wide.fetched is not None
-            fetching = Fetching(100)
+            fetching = Fetching(100, 1000)
             fetching.start(wide.attempt, pinned, wide.fetched, lambda: True, ends.append, 0)
             while asks := fetching.take_messages():
                 for ask in asks:

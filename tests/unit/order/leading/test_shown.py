@@ -117,15 +117,20 @@ class Asking:
     """Fetches whose answers a test gives."""
 
     def __init__(self) -> None:
-        self.fetching = Fetching(100)
+        self.fetching = Fetching(100, 1000)
         self.there: list[bool] = []
         self.rows: Fetched = {}
         self.wanted = True
+        self.away: set[int] = set()  # members
 
     def start(self, number: int = 1, shards: tuple[int, ...] = (1, 2)) -> list[Ask]:
         members = {shard: 100 + shard for shard in shards}
         self.fetching.start(
             Attempt(5, number), members, self.rows, lambda: self.wanted, self.there.append, 0)
+        return self.fetching.take_messages()
+
+    def again(self, now_ms: int) -> list[Ask]:
+        self.fetching.again(now_ms, lambda member_id, shard: member_id not in self.away)
         return self.fetching.take_messages()
 
 
@@ -148,10 +153,8 @@ def test_every_shard_is_asked_piece_by_piece_and_told_when_it_is_enough() -> Non
 def test_a_piece_that_does_not_come_is_asked_for_again() -> None:
     asking = Asking()
     (ask,) = asking.start(shards=(1,))
-    asking.fetching.again(499)
-    assert not asking.fetching.take_messages()
-    asking.fetching.again(500)
-    assert asking.fetching.take_messages() == [ask]
+    assert not asking.again(499)
+    assert asking.again(500) == [ask]
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -162,9 +165,29 @@ def test_i23_a_fetch_ends_when_the_rows_are_gone_or_nobody_waits(lost: bool) -> 
         asking.fetching.came(ask, None, 0)
     else:
         asking.wanted = False
-        asking.fetching.again(0)
+        asking.again(0)
     assert asking.there == [False]
     assert not len(asking.fetching)
+
+
+def test_i23_a_fetch_from_a_host_that_stays_out_of_reach_ends_and_gives_others_its_place() -> None:
+    asking = Asking()
+    for number in range(AT_ONCE + 1):  # the last one waits
+        asking.start(number, (1,))
+    asking.start(AT_ONCE + 1, (2,))
+    asking.away = {101}
+    asking.again(100)
+    asking.again(1099)
+    asking.away = set()
+    asking.again(1100)  # it is back in time
+    asking.away = {101}
+    asking.again(1200)
+    asking.again(2199)
+    assert not asking.there
+    asks = asking.again(2200)
+    assert asking.there == [False] * (AT_ONCE + 1)
+    assert [(ask.shard, ask.number) for ask in asks if ask.answered] == [(2, 0)]
+    assert len(asking.fetching) == 1
 
 
 def test_i23_rows_that_are_held_have_a_bound_over_all_fetches(monkeypatch: pytest.MonkeyPatch) -> None:

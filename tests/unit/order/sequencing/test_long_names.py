@@ -62,7 +62,7 @@ class Two:
             PLACEMENT,
             Reports(),
             self,
-            Fetching(100),
+            Fetching(100, 1000),
             lambda *asked: None,
         )
         self.coordinator.leader_of(1, TERM)

@@ -84,7 +84,7 @@ class Two:
         self.entry = Entry()
         self.sequencer = Sequencer(
             Tail(self.leader, self.coordinator.fold), self.coordinator, Placement(2, 1), Reports(),
-            self.entry, Fetching(100), lambda *asked: None)
+            self.entry, Fetching(100, 1000), lambda *asked: None)
         self.coordinator.leader_of(1, TERM)
 
     def revoke(self, who: Principal | None, keys: list[bytes]) -> None:
