@@ -2,7 +2,8 @@
 
 The logs change before any node runs: each group gets this host as its only member, in a term that is new.
 That voter elects itself, and all that its logs hold is committed. ``cluster.order.salvage`` decides how much
-of the logs can be kept where the last seconds of other hosts are missing (H18).
+of the logs can be kept where the last seconds of other hosts are missing (H18), or where a host that is alone
+already has lost the end of a log.
 
 What is dropped is first written into a file (``node.backup.stopped.dropped``). The order log also gets the
 rows of the removed members. After a crash halfway the same is made again.
@@ -164,7 +165,8 @@ def _force(
     own = table.hosts.get(identity.member_id)
     if own is not None and (own.learner or own.removed):  # the only member stays, though it was to go
         rows.append(replace(own, learner=False, removed=False).encode())
-    if not rows and not found.made_up and all(_is_alone(r.log, only) for r in replicas.values()):
+    whole = found.order_index == order.log.last_index() and not found.made_up
+    if whole and not rows and all(_is_alone(r.log, only) for r in replicas.values()):
         log.info("--force-new-cluster: this host is the only member already")
         return
     try:
