@@ -2,7 +2,8 @@
 
 Node 0 says to the supervisor which born shards the table has. It gives each a genesis first
 (``node.storage.genesis``), unless something of the shard is in order already: then that node begins empty and
-follows, or a peer sends it a state. All is said again at each start.
+follows, or a peer sends it a state. It says that a shard is dropped once the drop is on its own disk: after a
+crash it would come back from before, and the shard's node would begin anew. All is said again at each start.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
     from node.replica.applying import Applies
     from node.replica.shards.feed import Feeds
     from node.replica.writes import Writes
+    from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("sequencer")
 
 
 class BornNode(AnyNode, Protocol):
     machine: NodeMachine
+    upkeep: Upkeep
 
 
 class Born:
@@ -51,9 +54,12 @@ class Born:
         self._table: Table | None = None
         self._making: set[int] = set()
         self._made: set[int] = set()  # shards whose nodes have what they begin with
+        self._dropped_by: dict[int, int] = {}  # dropped shards, and an order record that has it applied
+        self._gone: set[int] = set()  # dropped shards of which the host may remove all
         self._thread = node.machine.thread("genesis")
         self._repeats = Repeats()
         self._closed = False
+        node.upkeep.on_flushed = self._flushed
 
     def look(self, table: Table, fold: Fold) -> None:
         """The table that is applied here, and the fold there. Also each second."""
@@ -69,8 +75,25 @@ class Born:
                 news = True
             else:
                 self._begin(shard, fold)
-        if news:
+        if self._look_at_drops(table) or news:
             self._say(table)
+
+    def _look_at_drops(self, table: Table) -> bool:
+        """Whether more drops are on disk now."""
+        store, before = self._node.store, len(self._gone)
+        for shard, known in table.shards.items():
+            if known.state == State.DROPPED:
+                self._dropped_by.setdefault(shard, store.position.order_index)
+        # H10: a node that began anew would vote without the votes, and the entries, that went with its files
+        on_disk = store.durable_position.order_index
+        self._gone.update(shard for shard, index in self._dropped_by.items() if index <= on_disk)
+        if len(self._gone) < len(self._dropped_by):
+            self._node.upkeep.flushes.owe()
+        return len(self._gone) > before
+
+    def _flushed(self) -> None:
+        if self._table is not None and self._look_at_drops(self._table):
+            self._say(self._table)
 
     def _folder(self, shard: int) -> Path:
         return Path(self._node.settings.data_dir).parent / f"shard-{shard}"
@@ -101,10 +124,10 @@ class Born:
 
     def _say(self, table: Table) -> None:
         known = table.shards
+        going = self._dropped_by.keys() - self._gone  # they have no leader either
         self._node.machine.status.say(
-            "shards", base=table.base.shards,
-            dropped=[s for s, shard in sorted(known.items()) if shard.state == State.DROPPED],
-            forming=[s for s, shard in sorted(known.items()) if shard.state == State.FORMING],
+            "shards", base=table.base.shards, dropped=sorted(self._gone),
+            forming=[s for s, shard in sorted(known.items()) if shard.state == State.FORMING or s in going],
             born={str(shard): list(known[shard].voters) for shard in sorted(self._made) if shard in known})
 
     def close(self) -> None:

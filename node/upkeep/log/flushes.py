@@ -57,7 +57,7 @@ class Flushes:
         self._began_at = (store.position.shard_index, store.position.order_index)
         self._began_bytes = self._began_ordered = 0  # what had been logged then
         self._hasten_at, self._pause_s = 0.0, _PAUSE_S
-        self._owed = False  # a source of what moved here waits until it is durable
+        self._owed = False  # a source of what moved here waits until it is durable, or a drop does
         self._due_at = 0.0  # when one is, whatever was applied: for databases that are to go; 0: at no time
         self._wanted = self._anew = False  # a change of members waits for them; another one than before
         self._wanted_at = self._anew_at = -_LONGEST_PAUSE_S  # the last wait; when the pauses started again
@@ -76,7 +76,7 @@ class Flushes:
 
     def owe(self) -> None:
         """What is applied by the next heartbeat is flushed then, once: a source of what moved here drops its
-        rows only behind that (G10)."""
+        rows only behind that (G10), and a host a dropped shard's files."""
         self._owed = True
 
     def want(self) -> None:

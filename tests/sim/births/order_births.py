@@ -52,6 +52,13 @@ def genesis_of(store: Any, shard: int, begins: Position, fold: bytes) -> Content
     return new
 
 
+def told_at_once(born: Any, table: Table) -> bool:
+    """A mutant of ``Born._look_at_drops``: drops that are applied, on disk or not."""
+    gone = {shard for shard, known in table.shards.items() if known.state == State.DROPPED}
+    news, born._gone = gone != born._gone, gone
+    return news
+
+
 class Supervisors:
     """Of all hosts. ``noted``: each host's directories of born shards, and their first voters."""
 

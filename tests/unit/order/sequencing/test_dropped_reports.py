@@ -52,7 +52,7 @@ class Role:
             now_ms=lambda: self.now_ms, wake=lambda: None, loop=None,
             raft=SimpleNamespace(
                 id=1, last_index=7, configuration=SimpleNamespace(voters=frozenset((1, 2, 3)))),
-            store=self, applies=SimpleNamespace(busy=True),
+            store=self, applies=SimpleNamespace(busy=True), upkeep=SimpleNamespace(),
             machine=SimpleNamespace(
                 thread=lambda name: ThreadPoolExecutor(1), has_begun=lambda folder: True,
                 status=SimpleNamespace(say=lambda *said, **facts: None)))
