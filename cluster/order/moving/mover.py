@@ -26,7 +26,7 @@ _COPIED = struct.Struct("<QBIQQ")
 UNKNOWN_LAG_MS = 1 << 31  # and none is longer
 NO_ROOM_LAG_MS = UNKNOWN_LAG_MS + 1  # the copy waits for room on its host; before it was told, not known
 CLOSE_MS = 50  # a copy that lacks no more than this is close
-PATIENCE_MS = 60_000  # with hosts whose copies are not close; then a majority is enough
+PATIENCE_MS = 60_000  # with hosts whose copies are not close; then a majority is enough, if all have room
 _SAID_MS = 5_000  # what a host said counts so long
 FIRST_PAUSE_MS, _MOST_PAUSE = 1_000, 64  # after a failed switch; then doubled, up to so many times
 ALARM_AFTER = 10  # switches of one move that failed: an operator's matter (G15)
@@ -157,7 +157,14 @@ class Mover:
         patient = now_ms - self._since_ms < self._patience_ms
         majority = 2 * len(close & hosts.voters) > len(hosts.voters)
         enough = not patient and majority and hosts.leaders.get(move.target, 0) in close
-        return frozenset() if enough else lacking
+        return self._without_room(move.number) & hosts.live & hosts.voters if enough else lacking
+
+    def _without_room(self, move: int) -> frozenset[int]:
+        """The hosts that said so last. Behind a switch a copy goes on until the host is full, and stops its
+        shard there, or all puts (NOSPACE). What was said long ago counts, too: a full host may be silent."""
+        return frozenset(
+            host for host, said in self._heard.items()
+            if said.copied.move == move and said.copied.lag_ms == NO_ROOM_LAG_MS)
 
     def late(self, now_ms: int) -> bool:
         """Whether a move has waited for hosts for long."""
@@ -171,8 +178,7 @@ class Mover:
         if move is None or self.step is Step.SWITCHING:
             return 0
         return move.number if any(
-            said.copied.move == move.number and said.copied.lag_ms == NO_ROOM_LAG_MS
-            and now_ms - said.at_ms < _SAID_MS for said in self._heard.values()) else 0
+            now_ms - self._heard[host].at_ms < _SAID_MS for host in self._without_room(move.number)) else 0
 
     @property
     def alarm(self) -> bool:

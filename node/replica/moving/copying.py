@@ -104,7 +104,7 @@ class Copying:
         self._waits_since = 0.0  # for a base: since when the order waits here
         self._asked_state = 0.0
         self._short = False  # it waits for room on this host
-        self._full_until = 0.0  # the disk has refused a write
+        self._full_until = 0.0  # the disk has refused a write; 0: it has taken what came since
         self._repeats = Repeats()
         self._round = 0
 
@@ -302,10 +302,12 @@ class Copying:
 
     def _is_refused(self, error: NoRoom) -> None:
         """The disk is full: later the copy goes on from the row on it."""
-        self.copier = None
-        self._asked.clear()
         now = self._loop.time()
         self._full_until = now + _FULL_S
+        if self.copier is not None:
+            self._tell(self.copier, now)
+        self.copier = None
+        self._asked.clear()
         if self._repeats.news("full", now):
             log.error("the disk is full: a copy of keys that move waits", shard=self._shard, error=str(error))
 
@@ -403,6 +405,8 @@ class Copying:
                 # a source that is behind tells of less than another has told already
                 self._changed = max(self._changed, answer.revision + (answer.within > 0))
             self._size += len(body)
+        if batch is None or not batch.anew:
+            self._full_until = 0.0
         if answer.level:
             self._level[ask.source] = asked_at
         if copier.through > before:
@@ -411,11 +415,14 @@ class Copying:
     def _report(self, copier: Copier, now: float) -> None:
         if now - self._reported < (_REPORT_S if copier.whole else _COPYING_REPORT_S):
             return
+        self._tell(copier, now)
+
+    def _tell(self, copier: Copier, now: float) -> None:
         self._reported = now
         copy = self._moved.copy
         level = [self._level.get(source, 0.0) for source in copier.move.sources]
         lag_ms = min(int((now - min(level)) * 1000), UNKNOWN_LAG_MS) if all(level) else UNKNOWN_LAG_MS
-        if self._short:
+        if self._short or self._full_until:
             lag_ms = NO_ROOM_LAG_MS
         self._role.report_copied(Copied(
             copier.move.number, copier.whole, lag_ms, 0 if copy is None else copy.live, self._size))

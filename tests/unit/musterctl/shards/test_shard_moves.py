@@ -136,7 +136,8 @@ def test_a_move_is_printed_once_it_has_switched(cluster: Cluster, capsys: pytest
     assert (code, err) == (0, "")
     assert json.loads(out) == [{
         "move": 1, "key": "/a/", "range_end": "/a0", "sources": [0], "target": 1, "step": "switched",
-        "keys": 0, "bytes": 0, "hosts": 0, "lag_ms": -1, "failed_switches": 0, "waits_for": []}]
+        "keys": 0, "bytes": 0, "hosts": 0, "lag_ms": -1, "failed_switches": 0, "waits_for": [],
+        "without_room": []}]
     assert cluster.begun == [Move(1, b"/a/", b"/a0", (0,), 1)]
 
 
@@ -157,12 +158,12 @@ def test_a_copy_that_waits_for_room_is_told(
 ) -> None:
     cluster.lag_ms = -2
     code, out, _ = run(capsys, "move", "k", "--to=2", "--no-wait", "-w", "simple")
-    assert (code, out) == (0, "1, k, , 0, 2, copying, 5, 1.0 kB, no room, 0\n")
+    assert (code, out) == (0, "1, k, , 0, 2, copying, 5, 1.0 kB, no room on 2, 0\n")
     monkeypatch.setattr(shard_moves, "_TELL_S", 0.0)
     run(capsys, "moves")
     run(capsys, "moves")
     _, _, err = run(capsys, "split", "m", "--to", "1")
-    assert "1.0 kB on 2 hosts, and a host has no room for more: see its log\n" in err
+    assert "1.0 kB on 2 hosts, and no room for more on 2: see the log there\n" in err
 
 
 def test_all_keys_end_where_keys_end(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -261,6 +261,40 @@ def test_hosts_that_are_not_close_are_not_waited_for_for_ever() -> None:
     assert machine.run(PATIENCE_MS) is Step.SWITCHING
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_live_host_without_room_is_waited_for_until_it_has_some(whole: bool) -> None:
+    """Where the order waits for a copy, that goes on beyond the quota, and to half of the disk's margin."""
+    machine = Machine()
+    machine.begin()
+    machine.run(0)
+    machine.hear(1, 2, now_ms=2 * PATIENCE_MS)
+    machine.mover.heard(3, Copied(1, whole, NO_ROOM_LAG_MS), 0)  # and nothing since: its disk is full
+    machine.mover.heard(4, Copied(1, whole, NO_ROOM_LAG_MS), 0)
+    assert machine.run(2 * PATIENCE_MS, ALL | {4, 5}) is Step.COPYING
+    assert machine.mover.facts()["waits_for"] == ["3"], "a learner is not waited for"
+    assert machine.mover.late(2 * PATIENCE_MS)
+    machine.mover.heard(3, Copied(1, False, UNKNOWN_LAG_MS), 2 * PATIENCE_MS)
+    assert machine.run(2 * PATIENCE_MS) is Step.SWITCHING, "it has room again, and is late"
+
+
+def test_a_host_without_room_that_is_away_is_not_waited_for() -> None:
+    machine = Machine()
+    machine.begin()
+    machine.run(0)
+    machine.hear(1, 2, now_ms=PATIENCE_MS)
+    machine.mover.heard(3, Copied(1, False, NO_ROOM_LAG_MS), PATIENCE_MS)
+    assert machine.run(PATIENCE_MS, frozenset((1, 2))) is Step.SWITCHING
+
+
+def test_what_a_host_said_of_another_move_s_room_does_not_matter() -> None:
+    machine = Machine()
+    machine.begin()
+    machine.run(0)
+    machine.hear(1, 2, now_ms=PATIENCE_MS)
+    machine.mover.heard(3, Copied(7, False, NO_ROOM_LAG_MS), PATIENCE_MS)
+    assert machine.run(PATIENCE_MS) is Step.SWITCHING
+
+
 def test_shard_0_as_a_target_needs_every_voter() -> None:
     machine = Machine()
     machine.begin(target=0)

@@ -188,7 +188,8 @@ class Following:
         if found.copies:
             told += f": {facts['keys']} keys, {si_bytes(facts['bytes'])} on {len(found.copies)} hosts"
             told += f", {facts['lag_ms']} ms behind" if facts["lag_ms"] >= 0 else ""
-            told += ", and a host has no room for more: see its log" if facts["lag_ms"] == _NO_ROOM else ""
+            full = ", ".join(facts["without_room"])
+            told += f", and no room for more on {full}: see the log there" if full else ""
         if facts["waits_for"] and now - self._began_s >= _WAITS_S:
             told += f"; waits for the copies of {', '.join(facts['waits_for'])}"
         if found.failed_switches:
@@ -224,11 +225,13 @@ def _facts(found: shards_pb2.Move) -> Facts:
         "bytes": min((copy.bytes for copy in found.copies), default=0),
         "hosts": len(found.copies), "lag_ms": min(lags) if min(lags) < 0 else max(lags),
         "failed_switches": found.failed_switches, "waits_for": [f"{host:x}" for host in found.waits_for],
+        "without_room": [f"{copy.member:x}" for copy in found.copies if copy.lag_ms == _NO_ROOM],
     }
 
 
 def _row(facts: Facts) -> list[str]:
-    lag = "no room" if facts["lag_ms"] == _NO_ROOM else "" if facts["lag_ms"] < 0 else f"{facts['lag_ms']} ms"
+    lag = "" if facts["lag_ms"] < 0 else f"{facts['lag_ms']} ms"
+    lag = f"no room on {' '.join(facts['without_room'])}" if facts["without_room"] else lag
     copied = (str(facts["keys"]), si_bytes(facts["bytes"])) if facts["hosts"] else ("", "")
     return [
         str(facts["move"]), quote(facts["key"])[1:-1], shown_end(facts["range_end"]),

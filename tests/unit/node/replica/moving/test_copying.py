@@ -435,8 +435,10 @@ def test_a_full_disk_ends_no_process_and_the_copy_goes_on_once_there_is_room(
     before = MovedKeys(store).copy
     assert before is not None
     assert 0 < before.live < len(KEYS) + 600
+    assert host.reports[-1].lag_ms == NO_ROOM_LAG_MS, "the sequencer waits for it"
     full = False
     host.loop.run(15.0)
+    assert host.reports[-1].lag_ms < 50
     assert copying.copied(base(cluster, len(KEYS) + 600))
     cluster.place(moved_item(Moved(1, False, 0, 0)))
     full = True
