@@ -6,7 +6,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
 from proxy.routing.reads import listing
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 KNOWN = pb.MemberListResponse(
     members=[

@@ -15,7 +15,7 @@ from proxy.services.table import register_all
 from proxy.v2.stats import Stats
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.listener.test_http import Request
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 REFUSED = errors.TIMEOUT_DUE_TO_LEADER_FAIL.code, errors.TIMEOUT_DUE_TO_LEADER_FAIL.text
 ASKED: dict[str, tuple[Any, Method]] = {

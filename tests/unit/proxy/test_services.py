@@ -16,141 +16,9 @@ from cluster.features.auth.principal import SAID
 from cluster.features.auth.reads import Show
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, HELD, MEMBER_REMOVE, MEMBERS_LAX, READ, Method, Status
-from cluster.wire.protobuf import varint
-from proxy.services.cluster import refused_at_learner
 from proxy.services.table import register_all
-from tests.unit.proxy.fakes import FakeCall, Net, hand_in
-
-
-class Methods:
-    """Registered handlers by method name."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[str, Any] = {}
-
-    def unary(self, path: str, handler: Any, counted: str = "unary") -> None:
-        self.handlers[path.rpartition("/")[2]] = handler
-
-    def stream(self, path: str, handler: Any) -> None:
-        self.handlers[path.rpartition("/")[2]] = handler
-
-    def http(self, path: str, handler: Any) -> None:
-        raise AssertionError("no HTTP here")
-
-
-class Served:
-    """A front with its services, host 1's node leading. ``own``: the front's host; a proxy's is 0."""
-
-    def __init__(self, leader: int = 1, shards: int = 1, own: int = 1) -> None:
-        self.net = Net(own=own, shards=shards)
-        if leader:
-            self.net.started(leader)
-        if not leader:
-            self.net.pass_time(0.3)
-        self.node = self.net.nodes[leader or 1]
-        self.methods = Methods()
-        register_all(self.methods, self.net.context)
-
-    def call(self, method: str, message: Any, metadata: dict[bytes, bytes] | None = None) -> FakeCall:
-        call = FakeCall(metadata)
-        handler = self.methods.handlers[method]
-        data = message if isinstance(message, bytes) else message.SerializeToString()
-        hand_in(handler, call, data)
-        self.net.run()
-        return call
-
-    def all_applied(self) -> None:
-        """The leading node has applied all that was in order when it was last asked."""
-        for asked in self.node.take(Method.READ_INDEX):
-            self.node.index(asked, 1)
-        self.net.run()
-        for asked in self.node.take(Method.FACTS):
-            self.node.ok(asked)
-        self.net.run()
-
-    def count(self, service: str, method: str, code: int) -> int:
-        stats = next(s for (_, a, b), s in self.net.context.stats.items() if (a, b) == (service, method))
-        return stats.ok if code == 0 else stats.codes.get(code, 0)
-
-
-def test_faults_that_need_no_state_are_found_here() -> None:
-    served = Served()
-    txn = rpc_pb2.TxnRequest()
-    for _ in range(2):
-        txn.success.add().request_put.key = b"k"
-    cases: list[tuple[str, Any, tuple[int, str]]] = [
-        ("Put", rpc_pb2.PutRequest(value=b"v"), (3, "etcdserver: key is not provided")),
-        ("Put", b"", (3, "etcdserver: key is not provided")),
-        ("Range", rpc_pb2.RangeRequest(), (3, "etcdserver: key is not provided")),
-        ("Range", rpc_pb2.RangeRequest(key=b"k", sort_order=9), (3, "etcdserver: invalid sort option")),
-        ("DeleteRange", rpc_pb2.DeleteRangeRequest(), (3, "etcdserver: key is not provided")),
-        ("Txn", txn, (3, "etcdserver: duplicate key given in txn request")),
-        (
-            "Put", rpc_pb2.PutRequest(key=b"k", value=bytes(1_572_864)),
-            (3, "etcdserver: request is too large"),
-        ),
-        *(
-            (method, kind(name="r" * 1_572_864), (3, "etcdserver: request is too large"))
-            for method, kind in (
-                ("RoleAdd", rpc_pb2.AuthRoleAddRequest), ("UserAdd", rpc_pb2.AuthUserAddRequest)
-            )
-        ),
-    ]
-    for method, message, status in cases:
-        assert served.call(method, message).status == status, method
-    assert served.node.take() == []
-    assert served.count("etcdserverpb.KV", "Put", 3) == 3
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        "Put", "Range", "DeleteRange", "Txn", "Compact", "RangeStream", "LeaseTimeToLive", "LeaseKeepAlive",
-        "MemberList", "HashKV", "Alarm", "LeaseLeases", "Snapshot", "Lock", "Observe", "List",
-    ],
-)
-def test_a_body_that_is_no_message_ends_here_and_reaches_no_node(method: str) -> None:
-    """A node ends at what it does not expect, and a question is asked again at the next one: that would be
-    the whole cluster, by one request."""
-    served = Served()
-    malformed = served.call(method, b"\xff\xff")
-    streams = ("RangeStream", "LeaseKeepAlive", "Snapshot", "Observe")
-    words = ("error unmarshalling request:", "failed to unmarshal the received message")[method in streams]
-    assert malformed.status == (13, f"grpc: {words} unexpected EOF")
-    assert served.node.take() == []
-
-
-def test_a_request_that_asks_for_a_leader_is_refused_at_once_without_one() -> None:
-    served = Served(leader=0)
-    for method in ("Put", "Range", "Txn", "LeaseGrant", "LeaseKeepAlive", "Compact", "Alarm"):
-        call = served.call(method, rpc_pb2.RangeRequest(key=b"k"), {b"hasleader": b"true"})
-        assert call.status == (14, "etcdserver: no leader"), method
-    for method in ("Status", "Hash", "Defragment", "MoveLeader", "Snapshot", "LeaseKeepAlive"):
-        call = served.call(method, b"", {b"hasleader": b"true,true"})  # said twice
-        assert call.status == (14, "etcdserver: no leader"), method
-    assert served.call("Put", rpc_pb2.PutRequest(key=b"k")).status is None  # without it, it waits
-
-
-def test_whether_a_put_is_one_is_said_before_whether_its_client_may_put() -> None:
-    served = Served()
-    served.net.context.principals.enabled = True
-    cases = (({"ignore_value": True}, "value is provided"), ({"ignore_lease": True}, "lease is provided"))
-    for fields, said in cases:
-        put = rpc_pb2.PutRequest(key=b"k", value=b"v", lease=5, **fields)  # type: ignore[arg-type]
-        assert served.call("Put", put).status == (3, f"etcdserver: {said}")
-    assert served.node.take() == []
-    served.call("Put", rpc_pb2.PutRequest(key=b"k", value=b"v", lease=5))
-    assert [request.method for request in served.node.take()] == [Method.PUT]
-
-
-def test_a_downgrade_that_is_none_is_refused_here_unless_its_client_is_judged() -> None:
-    served = Served()
-    wrong = rpc_pb2.DowngradeRequest(version="x")
-    assert served.call("Downgrade", wrong).status == (
-        3, "etcdserver: wrong downgrade target version format"
-    )  # fmt: skip
-    served.net.context.principals.enabled = True
-    assert served.call("Downgrade", wrong).status is None
+from tests.unit.proxy.fakes import FakeCall
+from tests.unit.proxy.served import COMPACTED, Served
 
 
 @pytest.mark.parametrize("may", [False, True])
@@ -196,27 +64,6 @@ def test_a_password_is_hashed_for_who_may_change_users(kind: Any, may: bool) -> 
     assert hashed == ["secret"] * (may + 1), "while no login counts, everybody may"
 
 
-@pytest.mark.parametrize("method", ["MemberAdd", "MemberUpdate"])
-def test_a_wish_for_members_that_is_too_large_for_the_log_is_refused_here(method: str) -> None:
-    served = Served()
-    wish = getattr(rpc_pb2, f"{method}Request")(peerURLs=[f"http://a{i}:1" for i in range(120_000)])
-    assert served.call(method, wish).status == (3, "etcdserver: request is too large")
-    assert not served.node.take()
-
-
-def test_a_host_that_is_alone_leads_nobody_and_adds_nobody() -> None:
-    served = Served(leader=0)
-    served.net.pass_time(10)
-    added = rpc_pb2.MemberAddRequest(peerURLs=["http://a:1"])
-    assert served.call("MemberAdd", added).status == (14, "etcdserver: unhealthy cluster")
-    moved = rpc_pb2.MoveLeaderRequest(targetID=2)
-    assert served.call("MoveLeader", moved).status == (9, "etcdserver: not leader")
-    promoted = served.call("MemberPromote", rpc_pb2.MemberPromoteRequest(ID=2))
-    served.net.pass_time(10)
-    assert promoted.status == (14, "etcdserver: no leader")
-    assert not served.net.context.unpromoted
-
-
 def test_refused_promotions_count_by_etcds_reason() -> None:
     served = Served()
     for kind in (errors.MEMBER_NOT_FOUND, errors.LEARNER_NOT_READY, errors.LEARNER_NOT_READY):
@@ -247,37 +94,6 @@ def test_the_host_that_is_asked_says_whether_the_quorum_is_looked_at(strict: boo
     assert request.body[0] == (MEMBER_REMOVE if strict else MEMBER_REMOVE | MEMBERS_LAX)
 
 
-@pytest.mark.parametrize(
-    ("version", "code"), [(b"", 9), (b"3.4", 14), (b"3.5", 14), (b"3.6", 9), (b"3.7", 9), (b"x", 9)]
-)
-def test_clients_before_3_6_are_told_by_a_learner_to_ask_another_host(version: bytes, code: int) -> None:
-    """Such a client takes FAILED_PRECONDITION for its answer: puts to a cluster with a learner failed."""
-    served = Served()
-    served.net.router.learner = True
-    told = (code, "etcdserver: rpc not supported for learner")
-    metadata = {b"client-api-version": version} if version else None
-    for request in (
-        rpc_pb2.RangeRequest(key=b"k"), rpc_pb2.RangeRequest(key=b"k", range_end=b"z", limit=3),
-        rpc_pb2.RangeRequest(),
-    ):  # fmt: skip
-        assert served.call("Range", request, metadata).status == told
-    without_key = served.call("Range", rpc_pb2.RangeRequest(serializable=True), metadata)
-    assert without_key.status == (3, "etcdserver: key is not provided")
-    refusal = refused_at_learner(b"/etcdserverpb.KV/Put", version)
-    assert refusal is not None
-    assert (refusal.code, refusal.text) == told
-    assert refused_at_learner(b"/etcdserverpb.Maintenance/Status", version) is None
-
-
-def test_a_snapshot_that_nobody_asks_for_ends() -> None:
-    served = Served()
-    call = FakeCall()
-    snapshot = served.methods.handlers["Snapshot"]
-    snapshot.opened(call)
-    snapshot.half_closed(call)
-    assert call.status == (2, "EOF")
-
-
 def test_transactions_without_writes_are_read_at_the_replica() -> None:
     served = Served()
     read = rpc_pb2.TxnRequest()
@@ -295,45 +111,6 @@ def test_transactions_without_writes_are_read_at_the_replica() -> None:
     nested.success.add().request_txn.success.add().request_range.key = b"a"
     served.call("Txn", nested)
     assert [r.method for r in served.node.take()] == [Method.TXN]
-
-
-@pytest.mark.parametrize(("method", "request_"), [
-    ("LeaseGrant", rpc_pb2.LeaseGrantRequest(TTL=5)),
-    ("Alarm", rpc_pb2.AlarmRequest(action=rpc_pb2.AlarmRequest.ACTIVATE, alarm=rpc_pb2.NOSPACE)),
-])
-def test_what_is_logged_has_a_bound_whatever_it_asks_for(method: str, request_: Any) -> None:
-    """As in etcd. Fields that nobody knows count."""
-    served = Served()
-    most = served.net.context.common.max_request_bytes
-    request_.MergeFromString(b"\xfa\x3e" + varint(most) + bytes(most))  # field 1007
-    call = served.call(method, request_)
-    assert call.status == (errors.REQUEST_TOO_LARGE.code, errors.REQUEST_TOO_LARGE.text)
-    assert not served.node.take()
-
-
-def test_the_limit_counts_what_etcd_puts_around_a_request() -> None:
-    """17 bytes of 1.5 MiB: a value that this refuses or takes is one that etcd does."""
-    served = Served()
-    most = served.net.context.common.max_request_bytes - 17
-    for room in (0, 1):
-        put = rpc_pb2.PutRequest(key=b"big")
-        put.value = bytes(most - 9 + room)
-        txn = rpc_pb2.TxnRequest()
-        txn.success.add().request_put.CopyFrom(put)
-        txn.success[0].request_put.value = bytes(most - 17 + room)
-        delete = rpc_pb2.DeleteRangeRequest(key=bytes(most - 4 + room))
-        grant = rpc_pb2.LeaseGrantRequest(TTL=5)
-        grant.MergeFromString(b"\xfa\x3e" + varint(most - 7 + room) + bytes(most - 7 + room))
-        for method, message in (("Put", put), ("Txn", txn), ("DeleteRange", delete), ("LeaseGrant", grant)):
-            assert len(message.SerializeToString()) == most + room, method
-            call = served.call(method, message)
-            if room:
-                assert call.status == (errors.REQUEST_TOO_LARGE.code, errors.REQUEST_TOO_LARGE.text), method
-            else:
-                (request,) = served.node.take()
-                served.node.ok(request, 2)
-                served.net.run()
-                assert call.status == (0, ""), method
 
 
 def test_without_a_leader_each_kind_of_request_ends_as_in_etcd() -> None:
@@ -407,9 +184,6 @@ def test_a_compaction_is_known_to_the_front_once_it_is_acknowledged() -> None:
         served.count("etcdserverpb.KV", "Compact", 0),
         served.count("etcdserverpb.KV", "Compact", 11),
     ) == (2, 1)
-
-
-COMPACTED = errors.COMPACTED.code, errors.COMPACTED.text
 
 
 @pytest.mark.parametrize("method", ["Range", "RangeStream"])
@@ -537,26 +311,6 @@ def test_range_stream_sends_parts_as_they_come_and_the_header_last() -> None:
     assert call.status == (0, "")
 
 
-_NO_SORT = 12, "RangeStream does not support custom sort orders"
-_NO_FILTER = 12, "RangeStream does not support revision filters"
-
-
-@pytest.mark.parametrize(
-    ("wrong", "status"),
-    [
-        ({"key": b"a", "sort_order": 2}, _NO_SORT),
-        ({"key": b"a", "sort_order": 1, "sort_target": 4}, _NO_SORT),
-        ({"key": b"a", "sort_order": 2, "min_mod_revision": 1}, _NO_SORT),
-        ({"key": b"a", "min_mod_revision": 1}, _NO_FILTER),
-        ({"sort_order": 2, "min_mod_revision": 1}, (3, "etcdserver: key is not provided")),
-        ({"key": b"a", "sort_order": 3}, (3, "etcdserver: invalid sort option")),
-        ({"key": b"a", "sort_target": 5}, (3, "etcdserver: invalid sort option")),
-    ],
-)
-def test_a_stream_of_rows_is_refused_as_by_etcd_3_7(wrong: dict[str, Any], status: tuple[int, str]) -> None:
-    assert Served().call("RangeStream", rpc_pb2.RangeRequest(**wrong)).status == status
-
-
 def test_a_stream_of_rows_with_a_sort_target_and_no_order_is_by_key() -> None:
     served = Served()
     by_key = rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True)
@@ -565,15 +319,6 @@ def test_a_stream_of_rows_with_a_sort_target_and_no_order_is_by_key() -> None:
     served.call("RangeStream", asked)
     (request,) = served.node.take()
     assert request.body[READ.size :] == by_key.SerializeToString()
-
-
-def test_only_a_transaction_for_the_log_is_too_large() -> None:
-    served = Served()
-    large = rpc_pb2.TxnRequest(compare=[rpc_pb2.Compare(key=bytes(1_600_000))])
-    assert served.call("Txn", large).status is None
-    assert [request.method for request in served.node.take()] == [Method.READ_TXN]  # it reads nothing
-    large.success.add().request_put.key = b"k"
-    assert served.call("Txn", large).status == (3, "etcdserver: request is too large")
 
 
 def test_an_error_of_the_node_keeps_its_code_and_text() -> None:

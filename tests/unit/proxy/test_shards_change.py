@@ -12,7 +12,7 @@ from cluster.placement.table import END, Move, State
 from cluster.wire.messages import Method, Status
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 
 def tell(net: Net, table: Table) -> None:

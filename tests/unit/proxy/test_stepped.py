@@ -20,7 +20,7 @@ from tests.tries import best_of_three
 from tests.unit.many_ops import very_many
 from tests.unit.proxy.cost import Fronted
 from tests.unit.proxy.fakes import FakeCall
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 from tests.unit.turns import short_turns
 
 

@@ -13,7 +13,7 @@ from node.serving.reads import agree
 from proxy.listener.endpoints import Checks
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeNode, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 KEY = b"\0"
 BEFORE = Table.initial(Base(2, 2))

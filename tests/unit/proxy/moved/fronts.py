@@ -13,7 +13,7 @@ from cluster.placement.table import Move, State
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
 from tests.unit.proxy.moved.racing import Order
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 KEY = b"k00"
 

@@ -22,7 +22,7 @@ from node.links.fronts import FrontLink
 from node.serving.reads import Reads
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net, Request
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 from tests.unit.semantics.memory import MemoryShard, read_all
 from tools.muster.joined import NearNode
 

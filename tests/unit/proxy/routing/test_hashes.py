@@ -11,7 +11,7 @@ from cluster.wire.messages import Method
 from proxy.routing.overdue import HASH_LIMIT_S
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 
 def asked(method: str, shards: int) -> tuple[Net, FakeCall]:

@@ -10,7 +10,7 @@ from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, Method, Status
 from proxy.routing.pieces import CREDIT_BYTES
 from tests.unit.proxy.fakes import FakeCall, Request
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 PIECE = rpc_pb2.RangeResponse(kvs=[{"key": b"a1", "value": b"v" * CREDIT_BYTES}]).SerializeToString()
 RANGE = rpc_pb2.RangeRequest(key=b"a", range_end=b"b", serializable=True).SerializeToString()

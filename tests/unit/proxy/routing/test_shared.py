@@ -20,7 +20,7 @@ from proxy.v2.keys import Keys
 from tests.unit.grpc.http1.test_http1_ended import Front
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.routing.router.asking import put, read
-from tests.unit.proxy.test_services import COMPACTED, Served
+from tests.unit.proxy.served import COMPACTED, Served
 from tests.unit.proxy.watch.watching import Client, World
 from tools.muster.host import rundir
 

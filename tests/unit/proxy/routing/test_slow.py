@@ -14,7 +14,7 @@ from proxy.routing.slow import LINES_PER_S, SlowRequests, described
 from proxy.routing.waiting import READ_ANY, WRITE, MethodStats, PartWaiting, Waiting
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 
 def call(net: Net, method: str, request: Any, *, timed: bool = False) -> FakeCall:

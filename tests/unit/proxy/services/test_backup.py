@@ -16,7 +16,7 @@ from cluster.placement.table import Piece, State, Table
 from cluster.wire.messages import HEAD, HELD, READ, Method, Status
 from proxy.services.upkeep.backup import _MOST_ATTEMPTS, Snapshot, _Sending
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 
 class Backup:

@@ -12,7 +12,7 @@ from cluster.errors import EtcdError
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import READ, Method, Status
 from tests.unit.proxy.fakes import FakeCall
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 COMPACTED = EtcdError(errors.COMPACTED)
 

@@ -24,7 +24,7 @@ from tests.unit.grpc.calls.talking import Talk, message
 from tests.unit.http2.client import Frame
 from tests.unit.many_ops import very_many
 from tests.unit.proxy.fakes import FakeCall, Net, hand_in
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 EVERYTHING: dict[str, bytes] = {"key": b"\0", "range_end": b"\0"}
 RANGES = pb.RangeRequest(**EVERYTHING)  # type: ignore[arg-type]

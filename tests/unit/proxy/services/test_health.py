@@ -18,7 +18,7 @@ from proxy.services.table import register_all
 from proxy.services.watch import WatchService
 from proxy.shared.context import Context
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods, Served
+from tests.unit.proxy.served import Methods, Served
 
 SERVING, NOT_SERVING = b"\x08\x01", b"\x08\x02"
 

@@ -16,7 +16,7 @@ from cluster.wire.messages import Method
 from proxy.auth.shown import Principals, SimpleTokens
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 SECRET = b"s" * 32
 

@@ -22,7 +22,7 @@ from cluster.wire.messages import Method, Status
 from proxy.http.requests import Headers, HttpHandler, HttpRequest
 from proxy.listener import shard_endpoints
 from tests.unit.proxy.fakes import FakeCall
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 
 class Placed(Served):

@@ -22,8 +22,8 @@ from proxy.routing.router import SWEEP_S, MethodStats, Waiting
 from proxy.services import range_stream
 from proxy.services.range_stream import Merging, RangeStream
 from tests.unit.proxy.fakes import FakeCall, Request, hand_in
+from tests.unit.proxy.served import Served
 from tests.unit.proxy.services.test_shares import TOO_MANY, Connection
-from tests.unit.proxy.test_services import Served
 
 PART = rpc_pb2.RangeResponse(kvs=[{"key": b"a1", "value": b"v" * 100_000}]).SerializeToString()
 

@@ -14,7 +14,7 @@ from proxy.grpc.inner import InnerCall
 from proxy.services.shares import ClientShares, Shares
 from proxy.services.upkeep.backup import Snapshot
 from tests.unit.proxy.fakes import FakeCall
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 TOO_MANY = (errors.TOO_MANY_REQUESTS.code, "etcdserver: too many requests")
 

@@ -14,7 +14,7 @@ from cluster.wire.messages import READ, Method, Status
 from proxy.http.requests import HttpRequest
 from proxy.v2.members import Members
 from tests.unit.proxy.fakes import FakeCall, FakeNode, Net
-from tests.unit.proxy.test_services import Served
+from tests.unit.proxy.served import Served
 
 INDEX = 7
 ADDED = pb.MemberAddResponse(member=pb.Member(ID=9), members=[pb.Member(ID=9)])

@@ -10,7 +10,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 
 
 @pytest.mark.parametrize("own", [1, 0])

@@ -18,7 +18,7 @@ from cluster.wire.messages import READ, Method, Status
 from proxy.services.table import register_all
 from proxy.spanning.range_txns import RangeTxn
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 from tests.unit.semantics.memory import MemoryShard, read_all
 
 SHARDS = 3

@@ -15,7 +15,7 @@ from cluster.wire.messages import HEAD, READ, Method, Status
 from cluster.wire.protobuf import key_value
 from proxy.services.table import register_all
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.test_services import Methods
+from tests.unit.proxy.served import Methods
 from tests.unit.semantics.memory import MemoryShard
 
 SHARDS = 3
