@@ -60,6 +60,7 @@ class Expiry:
         self._of: Leader | None = None  # the term that they are of (H7: decided and appended in one term)
         self._scheduled = self._closed = False
         self.decide: Callable[[list[int]], None] = self.add  # what becomes of leases that were found due (H7)
+        self.enough: Callable[[], bool] = lambda: False  # of them wait: none are to be found for now
 
     def changed(self, applied: Applied) -> None:
         """Grants and revokes were applied: the registry follows, on every replica, in their order."""
@@ -74,7 +75,7 @@ class Expiry:
                 lessor.checkpointed(lease, seconds)
 
     def look(self) -> None:
-        if self._node.lessor.primary:
+        if self._node.lessor.primary and not self.enough():
             self.decide(self._node.lessor.due(self._node.now_ms()))
 
     def add(self, leases: Iterable[int]) -> None:

@@ -107,11 +107,8 @@ class Coordinator(Generic[T]):
             self._queue.append(wide)
             self._look(wide, Survey(request, self._placement))
             return True
-        if revoked:  # the lessor names what is due again and again, until it is gone
-            coming = {lease for wide in (*self._queue, *self._running.values()) for lease in wide.leases}
-            revoked = [lease for lease in revoked if lease not in coming]
-            if not revoked:
-                return True
+        if revoked and not (revoked := self._expiries.fresh(revoked, self._queue, self._running.values())):
+            return True
         if method == Method.LEASE_REVOKE and not revoked:
             revoked = [parse(pb.LeaseRevokeRequest.FromString, body).ID]
         wide = wide_of(token, method, body, revoked, self._max_txn_ops)
@@ -252,14 +249,13 @@ class Coordinator(Generic[T]):
                 continue
             if wide.behind is not None and wide.behind not in self._running:
                 wide.behind = None
-            rest = self._expiries.cut(wide)
+            later = self._expiries.cut(wide)
             if self._blocked(wide, before) or not self._start(wide, now_ms):
                 waiting.append(wide)
                 before.add(wide.footprint)
             elif not wide.participants:
                 self._complete(wide, append)
-            if rest:
-                later = Wide[T](None, wide.method, wide.body, Footprint(leases=set(rest)), rest)
+            if later is not None:
                 waiting.append(later)
                 before.add(later.footprint)
         queue.extendleft(reversed(waiting))
@@ -491,10 +487,13 @@ class Coordinator(Generic[T]):
         return bool(self._queue or self._running)
 
     @property
+    def ends_enough(self) -> bool:
+        return self._expiries.enough(self._queue)
+
+    @property
     def awaited(self) -> bool:
         return any(wide.token is not None for wide in (*self._queue, *self._running.values()))
 
     def statistics(self) -> dict[str, int]:
-        return {
-            "queued": len(self._queue), "running": len(self._running),
-            "completed": self.completed, "restarted": self.restarted}
+        return {"queued": len(self._queue), "running": len(self._running),
+                "completed": self.completed, "restarted": self.restarted}

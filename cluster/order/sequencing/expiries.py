@@ -2,10 +2,14 @@
 
 The sequencer learns from the last attempts how many keys the shards hold. A lease of very many keys is an
 attempt of its own: its keys go in one revision, as etcd's do, unless their names take very many bytes.
+
+While a shard has no leader no lease ends, for it may have keys of each. A few expiries wait then; further
+leases stay with the lessor (``enough``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from cluster.evaluate.footprint import Footprint
@@ -14,6 +18,7 @@ from cluster.order.sequencing.wide import Wide
 KEYS = 500  # of one attempt, about: 5 ms for a shard's leader that holds them all
 _MOST = 500  # leases
 _FIRST = 32
+_WAITING = 8  # expiries; of 10,000, each run looked at hundreds, and others found no room in the queue
 
 
 class Expiries:
@@ -21,14 +26,25 @@ class Expiries:
         self._at_once = _FIRST
         self._running = 0  # leases
 
-    def cut(self, wide: Wide[Any]) -> list[int]:
+    @staticmethod
+    def enough(queue: Iterable[Wide[Any]]) -> bool:
+        """Whether so many wait that no more leases are to be found due for now."""
+        return sum([wide.token is None and bool(wide.leases) for wide in queue]) >= _WAITING
+
+    @staticmethod
+    def fresh(leases: list[int], *others: Iterable[Wide[Any]]) -> list[int]:
+        """Those that none of the others ends: what is due is named again and again, until it is gone."""
+        coming = {lease for some in others for wide in some for lease in wide.leases}
+        return [lease for lease in leases if lease not in coming]
+
+    def cut(self, wide: Wide[Any]) -> Wide[Any] | None:
         """Cut off and return the leases of a larger expiry that wait for the next one."""
         if wide.token is not None or len(wide.leases) <= self._at_once:
-            return []
+            return None
         rest = wide.leases[self._at_once :]
         del wide.leases[self._at_once :]
         wide.footprint = Footprint(leases=set(wide.leases))
-        return rest
+        return Wide(None, wide.method, wide.body, Footprint(leases=set(rest)), rest)
 
     def full(self, wide: Wide[Any]) -> bool:
         return (wide.token is None and bool(self._running) and bool(wide.leases)

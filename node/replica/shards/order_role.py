@@ -109,10 +109,10 @@ class OrderRole(OwnLog):
         self._follow_table(node.store.placement(), anew=True)
         self.cuts = 0
         self.company = CompanyTimer(self.loop, node.wake, node.machine.cpus_scarce)
-        self.writes.on_logged = self._logged
-        self.writes.lease_keys = KEYS_ELSEWHERE
+        self.writes.on_logged, self.writes.lease_keys = self._logged, KEYS_ELSEWHERE
         node.acknowledge = self.controls.acknowledge
         node.expiry.decide = self._revoke_expired
+        node.expiry.enough = lambda: self.coordinator is not None and self.coordinator.ends_enough
         node.upkeep.truncation.kept_for_others = self.retention.kept_for_others
         node.link_ends.append(self.feeds.gone)
         node.clock.each_heartbeat(self._heartbeat)

@@ -123,6 +123,26 @@ def test_a_given_up_expiry_makes_room_for_the_next() -> None:
     assert sorted(lease for leases, _ in shards.ended for lease in leases) == list(range(1, 40))
 
 
+def test_no_more_leases_are_to_be_found_due_while_expiries_wait() -> None:
+    shards = Shards(1)
+    coordinator = shards.coordinator
+    coordinator._has_leader.clear()
+    found = 0
+    while not coordinator.ends_enough:
+        found += 1
+        coordinator.submit(None, Method.LEASE_REVOKE, b"", [found])
+        coordinator.run(0, shards._append)
+        assert found < 100
+    assert found > 1
+    assert coordinator.submit("a client's does not count", Method.TXN, b"")
+    coordinator.leader_of(1, TERM)
+    shards.turn()
+    assert not coordinator.ends_enough
+    while coordinator.busy:
+        shards.turn()
+    assert [lease for leases, _ in shards.ended for lease in leases if leases] == list(range(1, found + 1))
+
+
 # -- one shard
 
 
