@@ -20,7 +20,11 @@ from proxy.shared.context import Call, Context
 from proxy.spanning.permissions import may_write_lease
 
 _SHARD = 0
-_MAX_UNANSWERED = 10_000  # keep-alives of one stream
+_MAX_UNANSWERED = 10_000  # keep-alives of one stream; further ones wait
+# of those: beyond so many its client is asked for no more. Beyond the others its stream ends: only compressed
+# requests, or JSON, bring so much unasked
+_PAUSE_BYTES, _LATER_BYTES = 65_536, 2 << 20
+_EACH = 5  # bytes that one takes in a window besides its own
 _QUESTIONS = 2  # under way at once
 _MOST = 4_096  # leases in one question
 _KNOWN = 20_000  # parsed requests kept: clients repeat them
@@ -33,6 +37,8 @@ _Lease = tuple[int, bytes]  # ID, field 2 of the answer
 class _Stream:
     half_closed: bool = False
     waiting: deque[_Asked] = field(default_factory=deque)  # answered in this order
+    later: deque[bytes] = field(default_factory=deque)  # requests behind these
+    later_bytes: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -80,12 +86,21 @@ class KeepAlive:
         if call.closed:
             return
         self._stats.received += 1
+        if len(stream.waiting) < _MAX_UNANSWERED:  # then none waits behind these
+            self._take(call, stream, data)
+            return
+        stream.later.append(data)
+        stream.later_bytes += len(data) + _EACH
+        if stream.later_bytes > _LATER_BYTES:
+            self._end(call, EtcdError(errors.TOO_MANY_REQUESTS))
+        elif stream.later_bytes > _PAUSE_BYTES:
+            call.pause()
+
+    def _take(self, call: Call, stream: _Stream, data: bytes) -> None:
         lease = self._known.get(data)
-        if lease is None or len(stream.waiting) >= _MAX_UNANSWERED:
+        if lease is None:
             try:
                 lease = self._read(data)
-                if len(stream.waiting) >= _MAX_UNANSWERED:
-                    raise EtcdError(errors.TOO_MANY_REQUESTS)
             except EtcdError as e:
                 self._end(call, e)
                 return
@@ -196,8 +211,17 @@ class KeepAlive:
         while queue and queue[0].answer:
             call.send(queue.popleft().answer)
             self._stats.sent += 1
+            if stream.later:
+                self._take_later(call, stream)
         if stream.half_closed or self._context.stopping:
             self._finish_if_done(call, stream)
+
+    def _take_later(self, call: Call, stream: _Stream) -> None:
+        data = stream.later.popleft()
+        stream.later_bytes -= len(data) + _EACH
+        if stream.later_bytes <= _PAUSE_BYTES:
+            call.read_on()
+        self._take(call, stream, data)
 
     def _refused(self, batch: list[_Asked], error: EtcdError) -> None:
         """Users are enabled, if it is for want of a name: clients that have one are judged by it."""
@@ -235,6 +259,7 @@ class KeepAlive:
         self._context.unguard(call)
         self._streams.discard(call)
         call.context.waiting.clear()  # each refers to the call
+        call.context.later.clear()
 
     def _end(self, call: Call, error: EtcdError) -> None:
         self._forget(call)

@@ -288,11 +288,67 @@ def test_the_leader_changes_and_the_question_goes_to_the_new_one() -> None:
     assert told(call) == [(1, 5)]
 
 
-def test_too_many_unanswered_keep_alives_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keep_alives_wait_for_answers_to_those_before_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """clientv3 sends all that are due each half second, whatever is unanswered. With some thousand leases and
+    no leader for seconds, or with 20,000 leases, its stream ended: `too many requests`."""
     monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 3)
+    monkeypatch.setattr(keepalive, "_PAUSE_BYTES", 20)
+    alive = Alive()
+    call, other = alive.stream(), alive.stream()
+    alive.say(call, *range(1, 6))
+    assert not call.paused
+    alive.say(call, *range(6, 11))
+    assert call.paused  # its client is asked for no more
+    alive.handler.half_closed(call)
+    alive.say(other, 99)
+    lists = []
+    while questions := alive.asked():
+        for request, leases in questions:
+            lists.append(leases)
+            alive.answer(request, *leases)
+        assert len(call.context.waiting) <= 3
+    assert lists[0] == (1, 2, 3, 99)
+    assert told(other) == [(99, 99)]
+    assert told(call) == [(lease, lease) for lease in range(1, 11)]
+    assert not call.paused
+    assert call.status == (0, "")
+
+
+def test_a_client_that_goes_leaves_none_of_its_keep_alives_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 2)
     alive = Alive()
     call = alive.stream()
-    alive.say(call, 1, 1, 1)
+    alive.say(call, 1, 2, 3, 4)
+    ((request, _),) = alive.asked()
+    call.closed = True
+    alive.handler.cancelled(call)
+    alive.answer(request, 5, 5)
+    assert not alive.asked()
+    assert not call.context.later
+
+
+def test_a_mistake_in_a_keep_alive_that_waited_ends_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 1)
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1)
+    alive.handler.message(call, b"\xff")
+    alive.say(call, 2)
+    ((request, _),) = alive.asked()
+    alive.answer(request, 5)
+    assert told(call) == [(1, 5)]
+    assert call.status is not None
+    assert call.status[0] != 0
+    assert not alive.asked()
+
+
+def test_too_much_that_waits_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed, or as JSON, more comes than the client was asked for."""
+    monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 3)
+    monkeypatch.setattr(keepalive, "_LATER_BYTES", 20)
+    alive = Alive()
+    call = alive.stream()
+    alive.say(call, 1, 1, 1, 1, 1)
     assert not call.closed
     alive.say(call, 1)
     assert call.status is not None
