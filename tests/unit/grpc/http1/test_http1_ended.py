@@ -27,7 +27,7 @@ from tests.unit.grpc.harness import Service, connected, serving, wait_for
 from tests.unit.grpc.http1.test_websocket import Output
 from tests.unit.proxy.fakes import Net
 from tests.unit.proxy.gateway.test_gateway_turns import Front
-from tests.unit.v2.requests.feeding import Router, events_of
+from tests.unit.v2.requests.waiting.feeding import Router, events_of
 
 GET = b"GET /later HTTP/1.1\r\nHost: a\r\n\r\n"
 OLD = b"GET /later HTTP/1.0\r\n\r\n"

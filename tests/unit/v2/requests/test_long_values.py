@@ -23,9 +23,9 @@ from proxy.v2.keys import Keys
 from proxy.v2.request import KeyRequest
 from proxy.v2.waiting.feed import Feed, Fired
 from tests.unit.proxy.fakes import Net
-from tests.unit.v2.requests.feeding import Router
 from tests.unit.v2.requests.plain_host import Host, put
 from tests.unit.v2.requests.test_large_bodies import Asked
+from tests.unit.v2.requests.waiting.feeding import Router
 
 MOST_BYTES = 6 * 32_768  # of a step, where each octet is escaped
 LONG = b"\xff" * 200_000

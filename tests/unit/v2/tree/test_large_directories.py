@@ -21,7 +21,7 @@ from cluster.features.v2.shown import get_json
 from cluster.features.v2.tree import KEYS, SetRows, Tree
 from node.serving.v2 import V2Tree
 from proxy.v2.waiting.feed import Feed, Fired
-from tests.unit.v2.requests.feeding import Router, looked
+from tests.unit.v2.requests.waiting.feeding import Router, looked
 from tests.unit.v2.tree.random_writes import NOW_NS, S, random_path, random_write
 
 CHAINS, DEEP = 12, 700

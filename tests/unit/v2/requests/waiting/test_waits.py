@@ -13,7 +13,7 @@ from proxy.v2.waiting.feed import Feed
 from proxy.v2.waiting.waits import Waits
 from tests.garbage import no_garbage
 from tests.unit.proxy.fakes import Net
-from tests.unit.v2.requests.feeding import Router, events_of, news
+from tests.unit.v2.requests.waiting.feeding import Router, events_of, news
 
 
 class Poll(HttpRequest):

@@ -17,7 +17,7 @@ from cluster.features.v2.tree import KEYS, Tree
 from cluster.features.v2.user_changes import UserChange, UserOp, UserWish, changed
 from cluster.wire.messages import HEAD, Method
 from proxy.v2.waiting.feed import Feed, Fired, Waiter
-from tests.unit.v2.requests.feeding import Router, events_of, looked, news
+from tests.unit.v2.requests.waiting.feeding import Router, events_of, looked, news
 
 
 def test_those_who_wait_look_back_in_turns_when_their_link_is_lost() -> None:

@@ -22,7 +22,7 @@ from proxy.listener.server import Limits
 from proxy.v2.waiting.feed import Feed, Fired
 from proxy.v2.waiting.waits import Waits
 from tests.unit.grpc.harness import Running, connected, serving, wait_for
-from tests.unit.v2.requests.feeding import Router, events_of
+from tests.unit.v2.requests.waiting.feeding import Router, events_of
 
 VALUE_BYTES = 12_000_000
 VALUES = [b"a" * VALUE_BYTES, b"b", b"c" * 100_000]

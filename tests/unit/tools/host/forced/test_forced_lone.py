@@ -15,7 +15,7 @@ from node.backup.stopped.carrying import carry
 from node.storage import StateStore
 from tests.unit.backup import orders
 from tests.unit.backup.orders import OTHERS, OWN, PEERS, SHARDS, Order, host_with
-from tests.unit.tools.host.test_forced_logs import log_of, versions_of, written_behind, written_in
+from tests.unit.tools.host.forced.test_forced_logs import log_of, versions_of, written_behind, written_in
 from tools.muster.host.identity import forcing
 from tools.muster.host.identity.bootstrap import Identity
 
