@@ -69,9 +69,11 @@ def _parsed(before: str, url: str) -> tuple[str, str, str, str]:
     scheme, rest = (found[1].lower(), before[found.end() :]) if found else ("", before)
     rest = rest.partition("?")[0]
     if not rest.startswith("/"):
-        wrong = "" if found or ":" not in rest.partition("/")[0] else (
-            "first path segment in URL cannot contain colon")
-        return wrong, scheme, "", "" if found else rest
+        if found:
+            return "", scheme, "", ""
+        colon = ":" in rest.partition("/")[0]
+        wrong = "first path segment in URL cannot contain colon" if colon else _wrong_escape(rest)
+        return wrong, "", "", rest
     host, path = "", rest
     if rest.startswith("//") and (found or not rest.startswith("///")):
         authority, slash, below = rest[2:].partition("/")

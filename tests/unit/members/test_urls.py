@@ -31,6 +31,8 @@ def test_what_etcd_takes_is_taken(url: str) -> None:
         ("http://::1:1", f"{_FORM}http://::1:1"), ("http://a]:1", f"{_FORM}http://a]:1"),
         ("http://[::1]", f"{_FORM}http://[::1]"),
         ("http://a:1/", "URL must not contain a path: http://a:1/"),
+        ("%zz", 'parse "%zz": invalid URL escape "%zz"'), ("a:%zz", f"{_SCHEME}a:%zz"),
+        ("a/%z?%", 'parse "a/%z?%": invalid URL escape "%z"'),
         ("http://a:1/%2", 'parse "http://a:1/%2": invalid URL escape "%2"'),
         ("http://a:b", 'parse "http://a:b": invalid port ":b" after host'),
         ("http://a:\uff11", 'parse "http://a:\uff11": invalid port ":\uff11" after host'),
