@@ -24,6 +24,7 @@ _MOST_HEAD = 1 << 16
 _MOST_READ = 1 << 20
 _MOST_AT_ONCE = 1_000  # connections; one more is closed
 _PATIENCE_S = 5.0  # from a client's first byte to the last of its answer
+_TEXT = "text/plain; charset=utf-8"
 _BAD = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
     b"400 Bad Request")
@@ -75,9 +76,13 @@ class _Refusals:
         except h11.RemoteProtocolError:
             return _BAD
         status, kind, body = 503, "application/json", NOBODY
-        path = request.target.partition(b"?")[0] if request.method == b"GET" else b""
+        more: list[tuple[str, str]] = []
+        path = request.target.partition(b"?")[0]
         if path == OWN.encode():
-            status, kind, body = 200, "text/plain; charset=utf-8", NO_ENDPOINTS
+            status, kind, body = 200, _TEXT, NO_ENDPOINTS
+            if request.method != b"GET":
+                status, body = 405, b"Method Not Allowed\n"
+                more = [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")]
         elif path == b"/metrics":
             # a supervisor needs it for nothing else
             from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -86,11 +91,12 @@ class _Refusals:
         origin = next((value.decode("latin-1") for name, value in request.headers if name == b"origin"), "")
         cors = cors_fields(self._cors, origin)
         if self._read_only and request.method != b"GET":
-            status, kind, body, cors = 501, "", b"", []
+            status, kind, body, cors, more = 501, "", b"", [], []
         elif request.method == b"OPTIONS":
-            status, kind, body = 200, "", b""
-        fields = [*cors, ("Date", formatdate(usegmt=True)), *([("Content-Type", kind)] if kind else []),
-                  ("Content-Length", str(len(body))), ("Connection", "close")]
+            status, kind, body, more = 200, "", b"", []
+        more += [("Content-Type", kind)] if kind else []
+        fields = [*cors, *more, ("Date", formatdate(usegmt=True)), ("Content-Length", str(len(body))),
+                  ("Connection", "close")]
         events: list[h11.Event] = [
             h11.Response(status_code=status, headers=fields, reason=HTTPStatus(status).phrase.encode())]
         if request.method != b"HEAD":

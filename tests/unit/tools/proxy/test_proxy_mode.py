@@ -399,6 +399,9 @@ def test_clients_are_told_that_no_member_is_known(read_only: bool, host: str) ->
         assert (status, str(content_type)[:10]) == (200, "text/plain")
         assert b"\nprocess_resident_memory_bytes " in figures
         assert asked(port, "PUT", "/v2/keys/a") == ((501, None, b"") if read_only else nobody)
+        refused = (405, "text/plain; charset=utf-8", b"Method Not Allowed\n")
+        assert asked(port, "PUT", "/v2/config/local/proxy") == ((501, None, b"") if read_only else refused)
+        assert asked(port, "HEAD", "/metrics")[::2] == (501 if read_only else 200, b"")
         assert asked(port, "HEAD", "/v2/keys/a")[::2] == (501 if read_only else 503, b"")
     with pytest.raises(ConnectionRefusedError):
         asked(port, "GET", "/version")
