@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, choose_encoder, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from proxy.http.requests import HttpRequest
@@ -162,7 +162,7 @@ def _encoder(accept: str) -> tuple[_Encoder, str]:
         if escaping and kind.startswith("application/openmetrics-text"):
             encoder, content_type = choose_encoder(_OPEN_METRICS + escaping)
     except (ValueError, TypeError, LookupError):
-        encoder, content_type = generate_latest, CONTENT_TYPE_LATEST
+        encoder, content_type = choose_encoder("")
     if content_type.startswith("text/plain"):
         return lambda registry: go_numbers(encoder(registry)), content_type
     return encoder, content_type  # OpenMetrics wants 1.0

@@ -85,9 +85,11 @@ class _Refusals:
                 more = [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")]
         elif path == b"/metrics":
             # a supervisor needs it for nothing else
-            from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+            from prometheus_client.core import REGISTRY
+            from prometheus_client.exposition import choose_encoder
 
-            status, kind, body = 200, CONTENT_TYPE_LATEST, generate_latest()
+            encoder, kind = choose_encoder("")
+            status, body = 200, encoder(REGISTRY)
         origin = next((value.decode("latin-1") for name, value in request.headers if name == b"origin"), "")
         cors = cors_fields(self._cors, origin)
         if self._read_only and request.method != b"GET":

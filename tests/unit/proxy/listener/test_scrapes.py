@@ -88,6 +88,16 @@ def test_a_form_has_no_end_of_versions(kind: str) -> None:
     assert len({id(one.answer[1]) for one in asked if one.answer is not None}) == 1
 
 
+def test_who_asks_for_no_known_form_gets_that_of_etcd() -> None:
+    steps = Steps()
+    steps.ask()
+    asked = [steps.ask(accept) for accept in ("", "*/*", "application/openmetrics-text;version=x")]
+    steps.end(1)
+    steps.rests.pop()()
+    steps.end(2)
+    assert {one.fields["content-type"] for one in asked} == {"text/plain; version=0.0.4; charset=utf-8"}
+
+
 def test_very_many_are_answered_in_turns_and_in_order() -> None:
     """2,000 took 0.14 s of one turn of the loop."""
     steps = Steps()

@@ -396,7 +396,7 @@ def test_clients_are_told_that_no_member_is_known(read_only: bool, host: str) ->
         assert asked(port, "GET", "/v2/config/local/proxy") == (
             200, "text/plain; charset=utf-8", b'{"endpoints":[]}\n')  # fmt: skip
         status, content_type, figures = asked(port, "GET", "/metrics")
-        assert (status, str(content_type)[:10]) == (200, "text/plain")
+        assert (status, content_type) == (200, "text/plain; version=0.0.4; charset=utf-8")
         assert b"\nprocess_resident_memory_bytes " in figures
         assert asked(port, "PUT", "/v2/keys/a") == ((501, None, b"") if read_only else nobody)
         refused = (405, "text/plain; charset=utf-8", b"Method Not Allowed\n")
