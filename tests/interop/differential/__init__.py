@@ -47,6 +47,11 @@ And where no step goes, on purpose as well:
   second may get the same one;
 * a simple token's last use counts at one front, in etcd at one member: of a host with several fronts, a new
   connection may reach another one;
+* an inverted range (``range_end`` before ``key``) holds no key, yet it asks a user for a permission. Which
+  grants etcd finds for it hangs on the order they were made in; muster finds those at the range's start;
+* transactions more than 48 deep in each other are refused; etcd takes as many levels as operations;
+* RangeStream with another sort target and no order gives rows in key order. etcd 3.7 sorts each chunk by that
+  target and goes on behind its last row, so it loses rows;
 * a watch ends when its user may no longer read its range, and a watch without a user when auth is enabled
   (P5 of docs/design/invariants.md); etcd asks once, when the watch is created;
 * while users are enabled, a watch is made once the sequencer has judged it, also a watch of past events; an
