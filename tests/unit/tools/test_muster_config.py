@@ -159,6 +159,7 @@ def test_an_empty_data_directory_is_the_default(tmp_path: Path) -> None:
         (f"--write-buffer-bytes={(1 << 60) + 1}", f"--write-buffer-bytes must be at most {1 << 60}"),
         ("--max-header-bytes=4095", "--max-header-bytes must be at least 4096 and at most 524288"),
         ("--max-header-bytes=524289", "--max-header-bytes must be at least 4096 and at most 524288"),
+        ("--max-learners=-1", "--max-learners must be at least 0"),
         ("--max-client-snapshots=0", "--max-client-snapshots must be at least 1"),
         ("--name=n\udcff", r'--name="n\xff" is no UTF-8'),
         ("--data-dir=n\udcff", r'--data-dir="n\xff" is no UTF-8'),
@@ -215,6 +216,10 @@ def test_a_rate_of_traces_is_of_a_million() -> None:
     rate = "--distributed-tracing-sampling-rate=1000001"
     build(rate)  # and of none without tracing
     with pytest.raises(ConfigError, match="tracing sampling rate must be less than 1000000"):
+        build(rate, "--enable-distributed-tracing")
+    rate = "--distributed-tracing-sampling-rate=-1"
+    build(rate)
+    with pytest.raises(ConfigError, match="tracing sampling rate must be positive"):
         build(rate, "--enable-distributed-tracing")
 
 

@@ -71,6 +71,11 @@ def test_two_dashes_end_the_flags() -> None:
             ("--initial-cluster-state=old",),
             'invalid value "old" for flag -initial-cluster-state: invalid value; possible: new, existing',
         ),
+        (("--max-txn-ops=x", "--max-txn-ops=5"), 'invalid value "x" for flag -max-txn-ops: parse error'),
+        (("--pre-vote=maybe", "--pre-vote"), 'invalid boolean value "maybe" for -pre-vote: parse error'),
+        (("--max-txn-ops=x", "--nope"), 'invalid value "x" for flag -max-txn-ops: parse error'),
+        (("--feature-gates=Wings=true", "--feature-gates="), "unrecognized feature gate: Wings"),
+        (("--max-learners=9223372036854775808",), "value out of range"),
     ],
 )
 def test_a_command_line_that_cannot_be_read(args: tuple[str, ...], message: str) -> None:
@@ -200,6 +205,7 @@ def test_an_empty_value_in_a_file_is_the_default_where_the_command_line_takes_no
         ("--logger=x", 'unknown logger option "x"'),
         ("--tls-min-version=TLS1.1", 'unexpected TLS version "TLS1.1"'),
         ("--tls-max-version=x", 'unexpected TLS version "x"'),
+        ("--log-format=JSON", "unknown log format: JSON, supported values json, console"),
     ],
 )
 def test_some_choices_are_looked_at_behind_the_command_line(argument: str, message: str) -> None:
@@ -222,8 +228,13 @@ def test_flags_that_are_ignored_need_no_value(name: str) -> None:
     assert parse(f"--{name}", "--name=a").warnings == [f'deprecated command line flag "{name}" ignored']
 
 
-def test_behind_help_nothing_is_looked_at() -> None:
-    assert parse("--name=a", "--help", "--nosuch")["help"] is True
+@pytest.mark.parametrize("word", ["--help", "-h", "-h=1", "--help=false"])
+def test_behind_help_nothing_is_looked_at(word: str) -> None:
+    assert parse("--name=a", word, "--nosuch")["help"] is True
+
+
+def test_of_choices_that_are_looked_at_later_the_last_one_counts() -> None:
+    assert parse("--log-format=text", "--log-format=console")["log-format"] == "console"
 
 
 def test_a_file_may_say_where_to_listen_and_leave_what_to_advertise(tmp_path: Path) -> None:

@@ -203,6 +203,8 @@ def check_limits(values: Values) -> None:
     for name, least in _LEAST.items():
         if values[name] != AUTO and values[name] < least:
             raise ConfigError(f"--{name} must be at least {least}")
+    if values["max-learners"] < 0:
+        raise ConfigError("--max-learners must be at least 0")
     for name, most in _MOST.items():
         if values[name] > most:
             raise ConfigError(f"--{name} must be at most {most}")

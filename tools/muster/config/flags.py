@@ -182,7 +182,7 @@ _GROUPS: dict[str, list[Flag]] = {
              "this host's client URLs, advertised to clients; required with --listen-client-urls"),
         Flag("strict-reconfig-check", B, "true", "refuse membership changes that endanger the quorum"),
         Flag("pre-vote", B, "true", "ask before campaigning; always on", NO),
-        Flag("max-learners", U, "1", "most learners at a time"),
+        Flag("max-learners", N, "1", "most learners at a time"),
         Flag("auto-compaction-mode", E, "periodic", "periodic or revision", choices=("periodic", "revision")),
         Flag("auto-compaction-retention", S, "0", "what automatic compaction keeps: a duration (a bare "
              "number: hours) or a number of revisions; 0: off"),
@@ -280,7 +280,7 @@ _GROUPS: dict[str, list[Flag]] = {
         Flag("distributed-tracing-address", S, "localhost:4317", "the collector (OTLP over gRPC, in clear)"),
         Flag("distributed-tracing-service-name", S, "etcd", "service name in traces"),
         Flag("distributed-tracing-instance-id", S, "", "instance ID in traces, one for each host"),
-        Flag("distributed-tracing-sampling-rate", U, "0",
+        Flag("distributed-tracing-sampling-rate", N, "0",
              "how many of a million calls without a trace begin one"),
     ],
     "logging": [

@@ -41,6 +41,7 @@ _EMPTY_IN_FILE_IS_DEFAULT = (
     "v2-deprecation")
 _UNKNOWN_CHOICE = {  # etcd checks these behind the command line: another text, and exit code 1
     "auto-compaction-mode": 'unknown auto-compaction-mode "{}"; possible: periodic, revision',
+    "log-format": "unknown log format: {}, supported values json, console",
     "logger": 'unknown logger option "{}"; possible: zap',
     "tls-min-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
     "tls-max-version": 'unexpected TLS version "{}" (must be one of: TLS1.2, TLS1.3)',
@@ -142,7 +143,7 @@ def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dic
         name, equals, text = arg.lstrip("-").partition("=")
         if arg.startswith("---") or not name:
             raise UsageError(f"bad flag syntax: {arg}")
-        if name in ("h", "help") and not equals:  # Go's package looks no further
+        if name in ("h", "help"):  # Go's package looks no further, and not at a value
             return {**given, "help": "true"}, list(args[i:])
         flag = table.get(name)
         if flag is None:
@@ -156,6 +157,8 @@ def parse_arguments(table: Mapping[str, Flag], args: Sequence[str]) -> tuple[dic
             else:
                 text = args[i]
                 i += 1
+        with suppress(ConfigError):  # what is looked at later is the last one
+            _value(flag, text, "flag", UsageError, f"flag -{name}")
         given[name] = f"{given[name]},{text}" if flag.adds and name in given else text
     return given, list(args[i:])
 
@@ -193,6 +196,12 @@ def resolve(
 
 
 def _set(result: Values, flag: Flag, text: str, source: str, error: type[Exception], where: str) -> None:
+    result.values[flag.name] = _value(flag, text, source, error, where)
+    result.sources[flag.name] = source
+
+
+def _value(flag: Flag, text: str, source: str, error: type[Exception], where: str) -> Any:
+    """:func:`convert` with an error that names flag, variable or key. ConfigError for some choices."""
     if source == "file" and not text and flag.name in _EMPTY_IN_FILE_IS_DEFAULT:
         text = flag.default
     what = f"invalid value {quote(text)} for {where}"
@@ -212,8 +221,7 @@ def _set(result: Values, flag: Flag, text: str, source: str, error: type[Excepti
         parts = parts or ("",)
     if mistake_of and (wrong := next(filter(None, map(mistake_of, parts)), "")):
         raise error(f"{what}: {wrong}")
-    result.values[flag.name] = found
-    result.sources[flag.name] = source
+    return found
 
 
 def _variables(table: Mapping[str, Flag], environ: Mapping[str, str]) -> list[str]:

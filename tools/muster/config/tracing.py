@@ -15,6 +15,8 @@ def tracing_of(values: Values) -> Tracing | None:
     if not values["enable-distributed-tracing"]:
         return None
     rate = values["distributed-tracing-sampling-rate"]
+    if rate < 0:
+        raise ConfigError("tracing sampling rate must be positive")
     if rate > _MOST:
         raise ConfigError(f"tracing sampling rate must be less than {_MOST}")
     if find_spec("opentelemetry") is None or find_spec("opentelemetry.exporter.otlp") is None:
