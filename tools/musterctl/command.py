@@ -74,12 +74,12 @@ class Flags(Typed):
         self._values: dict[str, Value] = {}
         self.given: set[str] = set()
 
-    def set(self, flag: Flag, value: str, shown: str = "") -> None:
+    def set(self, flag: Flag, value: str) -> None:
         """Take ``value`` for ``flag``; a list flag given again grows."""
         try:
             parsed = flag.parse(value)
         except gotext.GoError as error:
-            shown = shown or f"--{flag.name}"
+            shown = f"-{flag.short}, --{flag.name}" if flag.short else f"--{flag.name}"
             raise FlagError(f'invalid argument {gotext.quote(value)} for "{shown}" flag: {error}') from None
         before = self._values.get(flag.name)
         if isinstance(parsed, list) and isinstance(before, list):
@@ -125,17 +125,16 @@ class Flags(Typed):
             flag = self._shorts.get(letters[0])
             if flag is None:
                 raise FlagError(f"unknown shorthand flag: {letters[0]!r} in -{letters}")
-            shown = f"-{flag.short}, --{flag.name}"
-            if letters[1:2] == "=":
-                return self.set(flag, letters[2:], shown)
+            if letters[1:2] == "=" and len(letters) > 2:  # as pflag, which takes a lone one for no separator
+                return self.set(flag, letters[2:])
             if flag.kind == "bool":
-                self.set(flag, "true", shown)
+                self.set(flag, "true")
                 letters = letters[1:]
                 continue
             value: str | None = letters[1:] or next(queue, None)
             if value is None:
                 raise FlagError(f"flag needs an argument: {letters[0]!r} in {arg}")
-            return self.set(flag, value, shown)
+            return self.set(flag, value)
 
 
 @dataclass(slots=True)

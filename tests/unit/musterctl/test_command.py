@@ -48,6 +48,11 @@ def test_flags_may_stand_anywhere_before_two_dashes() -> None:
     assert flags.number("command-timeout") == 5_000_000_000
 
 
+def test_an_equals_sign_without_a_value_behind_a_letter_is_the_value() -> None:
+    assert _parsed("get", "a", "-d=")[1].string("discovery-srv") == "="
+    assert _parsed("get", "a", "-d=x")[1].string("discovery-srv") == "x"
+
+
 def test_a_list_flag_grows() -> None:
     _, flags, _ = _parsed("get", "a", "--endpoints=x:1,y:2", "--endpoints", "z:3")
     assert flags.strings("endpoints") == ["x:1", "y:2", "z:3"]
@@ -93,6 +98,11 @@ def test_a_list_flag_is_read_as_by_etcdctl(given: str, found: list[str] | str) -
             'invalid argument "x" for "-i, --interactive" flag: strconv.ParseBool: '
             'parsing "x": invalid syntax',
         ),
+        (
+            ("get", "a", "--help=x"),
+            'invalid argument "x" for "-h, --help" flag: strconv.ParseBool: parsing "x": invalid syntax',
+        ),
+        (("elect", "-l=", "a"), "unknown shorthand flag: '=' in -="),
     ],
 )
 def test_what_cannot_be_matched_is_named(line: tuple[str, ...], message: str) -> None:
