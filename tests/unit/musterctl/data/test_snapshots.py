@@ -164,3 +164,16 @@ def test_a_failed_login_has_etcdctls_exit_code(tmp_path: Path, capsys: pytest.Ca
         assert cli.run(line) == 5
     assert capsys.readouterr().err == f"Error: {text}\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "./none", "none//x"])
+@pytest.mark.parametrize(("command", "verb"), [("status", "stat"), ("restore", "open")])
+def test_a_snapshot_that_is_not_there_is_named_as_it_was_given(
+    command: str, verb: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of an empty variable of a script, too: it is no word for the working directory."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["snapshot", command, name]) == 1
+    assert capsys.readouterr().err == f"Error: {verb} {name}: no such file or directory\n"
+    assert list(tmp_path.iterdir()) == []

@@ -216,19 +216,17 @@ def _known_form(invocation: Invocation) -> str:
 
 def _looked_at(name: str, look: Callable[[mmap.mmap], Found]) -> Found:
     import mmap
-    from pathlib import Path
 
     from cluster.bolt import InvalidDatabase
     from cluster.bolt.etcd import NoBackup
     from cluster.bolt.hashkv import NoSuchRevision
 
-    path = Path(name)
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open(name, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return look(data)
     except OSError as error:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        raise Exit(1, f"{'stat' if missing else 'open'} {path}: {(error.strerror or '').lower()}") from None
+        raise Exit(1, f"{'stat' if missing else 'open'} {name}: {(error.strerror or '').lower()}") from None
     except ValueError:  # an empty file cannot be mapped
         raise Exit(1, "invalid database") from None
     except (InvalidDatabase, NoBackup, NoSuchRevision) as error:
@@ -303,8 +301,10 @@ def restore(invocation: Invocation) -> None:
     bump, compacted = flags.number("bump-revision"), flags.switch("mark-compacted")
     if bump < 0 or (bump > 0) != compacted:
         raise Exit(128, "--mark-compacted required if --revision-bump > 0")  # etcdutl's name for it
-    path = Path(invocation.args[0])
-    name = flags.string("name")
+    given, name = invocation.args[0], flags.string("name")
+    if not given:
+        raise Exit(1, "open : no such file or directory")
+    path = Path(given)
     new = NewHost(
         name=name, data_dir=flags.string("data-dir") or default_data_dir(name),
         initial_cluster=flags.string("initial-cluster"),
@@ -319,10 +319,10 @@ def restore(invocation: Invocation) -> None:
     except (NoBackup, ConfigError, StorageError) as error:
         raise Exit(1, str(error)) from None
     except OSError as error:
-        name, verb = str(error.filename or path), ""
+        told = str(error.filename or path)
         if error.filename == str(path):  # what has none is a write's, as of a full disk
-            verb = "read " if isinstance(error, IsADirectoryError) else "open "
-        raise Exit(1, f"{verb}{name}: {(error.strerror or str(error)).lower()}") from None
+            told = f"{'read' if isinstance(error, IsADirectoryError) else 'open'} {given}"
+        raise Exit(1, f"{told}: {(error.strerror or str(error)).lower()}") from None
     finally:
         progress.end()
     print(f"restored {path} to {new.data_dir}: {restored.rows} revisions of keys, {restored.leases} leases, "
