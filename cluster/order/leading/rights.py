@@ -2,17 +2,21 @@
 
 A request is judged by users and roles as applied. What was evaluated before a change of these may be ordered
 behind it. So the leader reports the change as applied only once that is in order (I20).
+
+An alarm refuses what is evaluated once it is applied, whenever that came: it may have waited for a lock.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from cluster.errors import ErrorKind, EtcdError
 from cluster.features.auth.judge import judge
 from cluster.features.auth.permissions import Ranges
 from cluster.features.auth.principal import NOBODY, Principal
 from cluster.features.auth.state import AuthState
 from cluster.order.leading.pending import Elsewhere
+from cluster.wire.messages import Method
 
 
 class KeysElsewhere:
@@ -29,6 +33,8 @@ class Rights:
     def __init__(self, users: Callable[[], AuthState] | None) -> None:
         nobody = AuthState()
         self._users = users or (lambda: nobody)
+        # why a write is refused now, whoever asks: an alarm, or no room
+        self.refusal: Callable[[int, bytes], ErrorKind | None] = lambda method, body: None
         self._meta = self._users().meta
         self._serves = False
         self._batch = 0  # the last one that was begun before the last change was applied
@@ -40,13 +46,17 @@ class Rights:
 
     @property
     def enabled(self) -> bool:
-        return self._users().enabled
+        """Whether each request is judged, plain puts, too."""
+        return self._users().enabled or self.refusal(Method.PUT, b"") is not None
 
     def judge(self, who: Principal | None, method: int, body: bytes) -> None:
-        """EtcdError if the request is not permitted. Elsewhere, if that depends on the keys of a lease."""
+        """EtcdError if the request is not permitted, or refused now. Elsewhere, if that depends on the keys
+        of a lease."""
         users = self._users()
         if users.enabled:
             judge(users, who or NOBODY, method, body, KEYS_ELSEWHERE)
+        if (refusal := self.refusal(method, body)) is not None:
+            raise EtcdError(refusal)
 
     def applied(self, begun: int, ordered: int, order_index: int) -> None:
         """A record was applied behind ``order_index``. ``begun``, ``ordered``: the last batch with anything,

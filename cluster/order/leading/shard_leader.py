@@ -113,7 +113,7 @@ class ShardLeader(Generic[T]):
         self._put_answers: list[PutAnswers] = []
         self._unlooked: list[Unlooking] = []
         self.aside: Aside[T, tuple[bytes, Principal | None]] = Aside()  # transactions that are looked at
-        self._rights = Rights(users)
+        self.rights = Rights(users)
         self._own: OwnKeys | None = None  # None: no key has ever moved, or is about to
         self.attempts: Attempts[T] = Attempts(
             store, term, self._table, self.shown, self._answers, self._unlooked, start.order_index)
@@ -122,7 +122,7 @@ class ShardLeader(Generic[T]):
         """A cut of this term has been applied: everything inherited is in the store (I8)."""
         assert not self.serving
         self.view = PendingOverlay(self._store)
-        self._rights.serve()
+        self.rights.serve()
         self.attempts.serve(self.view)
         self.serving = True
 
@@ -182,7 +182,7 @@ class ShardLeader(Generic[T]):
         self._most_read = most_read = view.read + MAX_ENTRY_BYTES
         if self._held_up:
             self._advance()
-        intake, table, judged = self._intake, self._table, self._rights.enabled
+        intake, table, judged = self._intake, self._table, self.rights.enabled
         queue = intake.queue
         while queue and self._open.size < MAX_ENTRY_BYTES and view.read < most_read:
             if not (len(table) or judged):
@@ -260,7 +260,7 @@ class ShardLeader(Generic[T]):
         late: Callable[[int], bytes] | None = None
         error: bytes | None = None
         try:
-            self._rights.judge(who, method, body)
+            self.rights.judge(who, method, body)
             if method == Method.PUT:
                 outcome, late = self._shown(lambda shown: evaluate.put(shown, body))
             elif method == Method.DELETE_RANGE:
@@ -432,7 +432,7 @@ class ShardLeader(Generic[T]):
             counts.popleft()
         if not counts or counts[0][0] > commit_index:
             return None
-        (index, count), said = counts[0], self._rights.said(self._applied_batch, self.attempts.order_index)
+        (index, count), said = counts[0], self.rights.said(self._applied_batch, self.attempts.order_index)
         return Report(self.shard, index, self.term, count, *said)
 
     def applied_entries(self, last_index: int, base: int) -> None:
@@ -452,7 +452,7 @@ class ShardLeader(Generic[T]):
         """Records were applied together, and :meth:`applied_entries` has told of all their cuts. What waits
         goes on only now: before, the store showed revisions that were still pending here (D6)."""
         for order_index, order_term, attempts in records:
-            self._rights.applied(self._begun, self._applied_batch, self.attempts.order_index)
+            self.rights.applied(self._begun, self._applied_batch, self.attempts.order_index)
             self.attempts.applied_record(order_index, order_term, attempts)
         if self.serving:
             self.view.compact_revision = self._store.compact_revision

@@ -85,7 +85,7 @@ class Coordinator(Generic[T]):
         self._expiries = Expiries()
         self._overlaps = Overlaps()  # of those that run
         self._fates = Fates()
-        self._evaluator = Evaluator(view, placement, max_txn_ops)
+        self.evaluator = Evaluator(view, placement, max_txn_ops)
         self._room = 0  # bytes that may still be appended in this run, or read, over what was read before
         self._messages: list[Outgoing] = []
         self._unlooked: list[tuple[Wide[T], Look]] = []
@@ -376,7 +376,7 @@ class Coordinator(Generic[T]):
         try:
             if self._users.enabled and wide.token is not None:
                 judge(self._users, wide.who, wide.method, wide.body, view)
-            item, outcome = self._evaluator.multi(view, wide, attempt, participants)
+            item, outcome = self.evaluator.multi(view, wide, attempt, participants)
         except NotYet:  # it reads shard 0 at a revision that is not applied: again at the next run
             return
         except Unlooked:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cluster.effects import records
+from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate import requests as evaluate
 from cluster.evaluate.overlay import Overlay
 from cluster.evaluate.txns import plain_txn
@@ -27,12 +29,16 @@ class Evaluator:
         self._view = view
         self._placement = placement
         self._max_txn_ops = max_txn_ops
+        # why a client's write is refused now: an alarm may have been applied since it came (I20)
+        self.refusal: Callable[[int, bytes], ErrorKind | None] = lambda method, body: None
 
     @answered
     def multi(
         self, view: GrantedView, wide: Wide[Any], attempt: Attempt, participants: dict[int, int],
     ) -> tuple[bytes, Outcome]:
         """The item and its outcome. EtcdError, NotYet, Unlooked, Unread, Uncounted."""
+        if wide.token is not None and (refusal := self.refusal(wide.method, wide.body)) is not None:
+            raise EtcdError(refusal)
         if wide.leases:
             return self._revoke(view, wide, attempt, participants)
         if wide.plain is not None:

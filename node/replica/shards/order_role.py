@@ -188,14 +188,12 @@ class OrderRole(OwnLog):
         try:
             if (refusal := self.node.upkeep.quota.refusal(method, body)) is not None:
                 raise EtcdError(refusal)
-            accepted = coordinator.submit(
-                (link, rid), method, body, deadline_ms=self.node.now_ms() + timeout_ms,
-                who=who or (NOBODY if link.watches else FRONT))
+            if not coordinator.submit(
+                    (link, rid), method, body, deadline_ms=self.node.now_ms() + timeout_ms,
+                    who=who or (NOBODY if link.watches else FRONT)):
+                raise EtcdError(errors.TOO_MANY_REQUESTS)
         except EtcdError as e:
             self.node.reads.refuse(link, rid, e)
-            return
-        if not accepted:
-            self.node.reads.refuse(link, rid, EtcdError(errors.TOO_MANY_REQUESTS))
 
     def _report(self, link: FrontLink, body: bytes) -> None:
         report = Report(*REPORT.unpack(body))
@@ -426,6 +424,7 @@ class OrderRole(OwnLog):
             leader.term, self.placement, leader.view, tail.fold, max_txn_ops=common.max_txn_ops,
             heartbeat_ms=common.heartbeat_interval_ms, gone=lambda token: not token[0].alive,
             users=leader.auth)
+        coordinator.evaluator.refusal = self.node.upkeep.quota.refusal
         self.sequencer = Sequencer(
             tail, coordinator, self.placement, self.reports, self.writes, self.fetching, self._fetch)
         self.moves.begin(leader, coordinator)

@@ -206,6 +206,7 @@ class ShardRole:
                       self.node.order_index),
                 max_txn_ops=self.settings.common.max_txn_ops,
                 pace=self.pace, shown=self.shown, users=lambda: self.node.guard.state)
+            self.leading.rights.refusal = self.node.upkeep.quota.refusal
             self.moves.lead(self.leading)
 
     def evaluate(self) -> None:

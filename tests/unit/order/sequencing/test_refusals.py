@@ -206,6 +206,29 @@ def test_who_loses_its_rights_before_its_locks_are_granted_is_refused() -> None:
     assert two.entry.said == [("asked", Status.ERROR, EtcdError(errors.PERMISSION_DENIED).encode())]
 
 
+def test_i20_what_waited_for_its_locks_is_refused_by_an_alarm_that_was_applied_meanwhile() -> None:
+    """An expiry is not: no client asks for it."""
+    two, (method, body) = Two(), delete_all()
+    may_write(two.auth, (b"\0", b"\0"))
+    assert two.coordinator.submit("asked", method, body, who=ALICE)
+    two.sequencer.run(0, due=True)
+    (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    two.coordinator.evaluator.refusal = lambda method, body: errors.CORRUPT
+    two.coordinator.granted(prepare.attempt, 1, Grant(TERM, [[] for _ in prepare.touches], []))
+    two.sequencer.run(0, due=True)
+    assert two.entry.said == [("asked", Status.ERROR, EtcdError(errors.CORRUPT).encode())]
+    (release,) = two.coordinator.take_messages()
+    assert (release.shard, release.method) == (1, Method.RELEASE)
+    assert two.coordinator.submit(None, Method.LEASE_REVOKE, b"", [LEASE])
+    two.sequencer.run(0, due=True)
+    (prepare,) = [Prepare.decode(m.body) for m in two.coordinator.take_messages()]
+    two.coordinator.granted(prepare.attempt, 1, Grant(TERM, [], [[]]))
+    completed = two.coordinator.completed
+    two.sequencer.run(0, due=True)
+    assert two.coordinator.completed == completed + 1
+    assert len(two.entry.said) == 1
+
+
 def test_what_a_shard_cannot_grant_is_refused_and_lets_go() -> None:
     two, (method, body) = Two(), delete_all()
     may_write(two.auth, (b"\0", b"\0"))

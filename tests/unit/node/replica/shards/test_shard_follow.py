@@ -10,7 +10,10 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from cluster import errors
 from cluster.effects import records
+from cluster.errors import ErrorKind, EtcdError
+from cluster.features.auth.state import AuthState
 from cluster.members.table import Table
 from cluster.order.leading.bound import Bound
 from cluster.order.leading.queued import Report
@@ -62,7 +65,7 @@ class Group:
     def __init__(self) -> None:
         self.readies: list[int] = []  # what the next ones announce
         self.announced_index = 10
-
+        self.term = self.last_index = 1
         self.logged: dict[int, bytes] = {}  # what is there instead
 
     def log_entries(self, first: int, last: int) -> list[Entry]:
@@ -268,3 +271,38 @@ def test_what_waits_compares_revisions_that_were_all_told(
     replica.role._follow()
     answer = pb.TxnResponse.FromString(replica.answered[3][HEAD.size :])
     assert answer.succeeded is (result == "EQUAL")
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_i20_what_waited_is_refused_by_an_alarm_that_was_applied_meanwhile(
+    store: StateStore, locked: bool
+) -> None:
+    """A put that came before the alarm, behind a lock or in the queue, was logged behind it."""
+    replica = Replica(store)
+    refused: list[ErrorKind | None] = [None]
+    replica.upkeep.quota = SimpleNamespace(refusal=lambda method, body: refused[0])
+    replica.guard = SimpleNamespace(state=AuthState())
+    replica.raft.role = Role.LEADER
+    role, attempt, link = replica.role, Attempt(1, 1), MagicMock()
+    role.pace = Pace(full_requests=1)
+    role.leader_changed()
+    leading = role.leading
+    assert leading is not None
+    replica.fed(1, 1)
+    role._follow()
+    if locked:
+        leading.prepare((link, 1), Prepare(attempt, 0, 1, [Touch(b"k", b"", write=True)], sent_at=1))
+    role.submit(link, 2, Method.PUT, 5000, pb.PutRequest(key=b"k", value=b"v").SerializeToString())
+    if locked:
+        replica.log()
+        assert leading.statistics()["locks"] == 2, "it waits for the lock"
+    refused[0] = errors.CORRUPT
+    if locked:
+        role.feed.queue.add((2, 1, encode_multi(Multi(attempt, 1, {SHARD: 1}, [])), None, 0))
+        role._follow()
+    replica.log()
+    assert replica.last_index == 2, "it is answered with an entry (I7)"
+    replica.fed(3 if locked else 2, 2, 0)
+    role._follow()
+    assert replica.answered[2] == EtcdError(errors.CORRUPT).encode()
+    assert store.revision == (2 if locked else 1), "nothing but the transaction takes one"
