@@ -16,6 +16,7 @@ from cronsim import CronSim
 from hypothesis import example, given
 from hypothesis import strategies as st
 from muster_client import NotHeld, ops
+from muster_client.services import cron as cron_module
 from muster_client.services.cron import Cron
 from muster_client.services.schedules import following
 
@@ -152,7 +153,8 @@ def test_runs_that_wait_for_the_clock_of_another_program_are_told_of(
     client: Any = SimpleNamespace(get=get, txn=txn)
     cron = Cron(client, "/c", 60.0, client, 10, False, "UTC", lambda: clock[-1])
     leadership: Any = SimpleNamespace(held=ops.key("l").present, token=1)
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    # of this module alone: a client that another test left dials in a thread, and sleeps between
+    monkeypatch.setattr(cron_module, "asyncio", SimpleNamespace(sleep=sleep))
     with pytest.raises(NotHeld), caplog.at_level(logging.WARNING, "muster_client"):
         asyncio.run(cron._one(leadership))
     assert ["7200 s" in line and "/c/state" in line for line in caplog.messages] == [True] * warns
