@@ -169,6 +169,6 @@ MUTANTS = [
     Mutant(
         watches_outlive_permissions, ("P5 no watch stands", "P5 no watch shows"), first=14, ways=("more",)),
     Mutant(watches_in_doubt_go_on, ("P5 no watch shows",), first=63, ways=("more",)),
-    Mutant(backups_show_what_has_left, (RULE,), first=32, ways=("moves", "real")),
+    Mutant(backups_show_what_has_left, (RULE,), first=50, ways=("moves", "real")),
     Mutant(anybody_watches, ("P5 nobody watches",), ways=("more",)),
 ]

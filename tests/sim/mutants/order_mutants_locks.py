@@ -110,5 +110,5 @@ MUTANTS = [
         ),
         first=65,
     ),
-    Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES)),
+    Mutant(leases_of_puts_are_not_locked, ("I15",), plan(mix=LEASES), first=15),
 ]

@@ -145,7 +145,7 @@ MUTANTS = [
         lone_puts_go_to_their_leader_when_their_link_breaks,
         ("I23", *WRONG),
         lone(faults=("break", "isolate", "heal", "pause sequencer"), patience=1.0),
-        first=31,
+        first=81,
     ),
     Mutant(the_sequencer_sends_on_what_it_takes, ("I23", *WRONG), lone(fault_every_s=9.0)),
     Mutant(
