@@ -343,7 +343,7 @@ class _LatestRead:
 
 MUTANTS = [
     Mutant(serves_when_elected, (*WRONG, "I6", "I3", "I8"), plan()),
-    Mutant(applies_by_index_alone, ("H10", "I6", "I19", "I3", *WRONG), plan()),
+    Mutant(applies_by_index_alone, ("H10", "I6", "I19", "I3", *WRONG), plan(), first=28),
     Mutant(answers_when_logged, WRONG, plan()),
     Mutant(
         compares_pending_revisions,
