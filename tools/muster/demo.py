@@ -69,10 +69,12 @@ def _enable_growth(endpoint: str) -> None:
     """In a new cluster, so that shards can be added at once: all its hosts are of this version, and say so
     within seconds."""
     until = time.monotonic() + _GROWTH_S
+    new = False  # by the first answer: clients may write before all hosts have said their version
     while time.monotonic() < until:
         with contextlib.suppress(OSError, ValueError, KeyError):
             found = _asked(f"{endpoint}/v3/kv/range", b'{"key":"AA==","count_only":true}')
-            if found["header"]["revision"] == "1":
+            new = new or found["header"]["revision"] == "1"
+            if new:
                 _asked(f"{endpoint}/v3/shards/enable-growth", b"{}")
             return
         time.sleep(0.1)
