@@ -4,13 +4,13 @@ from their cursors once it reads again. Other streams do not notice."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from cluster import errors
 from cluster.errors import EtcdError, watch_cancel_reason
 from cluster.pb.rpc_pb2 import WatchRequest
+from proxy.grpc.held import Held
 from proxy.routing.waiting import MethodStats
 from proxy.watch.cohort import ClientWatch, Cohort
 from proxy.watch.encode import CANCELED, CREATED, PROGRESS_ID, cancel_reason_field, watch_id_field
@@ -19,10 +19,6 @@ from proxy.watch.subscription import Subscription
 Then = Callable[[Sequence[EtcdError | None]], None]  # what becomes of each range
 _COMPACTED_MOST = 1_000  # watches ended by a compaction, whose cancellation is still answered
 TOGETHER = 200  # requests whose permissions are asked for together, or that are taken in one turn
-# of requests that wait: beyond so many its client is not asked for more. Beyond the others its stream ends:
-# only compressed or very large requests, or JSON, bring so much unasked
-_PAUSE_BYTES, _DEFERRED_BYTES = 65_536, 2 << 20
-_EACH = 5  # bytes that one takes in a window besides its own
 _LITTLE_BYTES = 16_384  # less than any backlog, so that none is worked out for most events
 _MOST_FILTERS = 256  # of a watch. Two kinds exist: 2 kB of gzip named two million, which took 0.3 s
 
@@ -41,7 +37,7 @@ class Hub(Protocol):
 
 
 class WatchStream:
-    __slots__ = ("_asking", "_behind", "_compacted", "_deferred_bytes", "_last_start", "_next_id",
+    __slots__ = ("_asking", "_behind", "_compacted", "_last_start", "_next_id",
                  "_next_resumed", "blocked", "call", "closed", "deferred", "doubted", "hub", "progress_at",
                  "stats", "wary", "watches")
 
@@ -55,8 +51,7 @@ class WatchStream:
         self.closed = False
         self.progress_at = 0.0  # loop time of the next periodic progress, if a watch wants it
         # requests that wait until this front knows a revision, or for a permission
-        self.deferred: deque[bytes] | None = None
-        self._deferred_bytes = 0
+        self.deferred: Held | None = None
         self._asking = False  # for permissions: later requests wait
         self._next_id = 0
         self._next_resumed = 0  # the place of the cohort that goes on first at the next drain
@@ -72,22 +67,14 @@ class WatchStream:
             self._take_together((request,))
 
     def _defer(self, data: bytes) -> None:
-        self._deferred_bytes += len(data) + _EACH
-        if self._deferred_bytes > _DEFERRED_BYTES:
-            raise EtcdError(errors.TOO_MANY_REQUESTS)
         if self.deferred is None:
-            self.deferred = deque()
-        self.deferred.append(data)
-        if self._deferred_bytes > _PAUSE_BYTES:
-            self.call.pause()
+            self.deferred = Held()
+        self.deferred.add(self.call, data)
 
     def resume_deferred(self) -> int:
         """Take some of what waited, the rest in later turns unless these wait for permissions. How many."""
         if self.deferred and not (self._asking or self.closed) and self.hub.store_revision():
-            some = [self.deferred.popleft() for _ in range(min(len(self.deferred), TOGETHER))]
-            self._deferred_bytes -= sum(map(len, some)) + _EACH * len(some)
-            if self._deferred_bytes <= _PAUSE_BYTES:
-                self.call.read_on()
+            some = self.deferred.take(self.call, TOGETHER)
             self._take_together([WatchRequest.FromString(data) for data in some])
             if self.deferred and not self._asking:
                 self.hub.resume_later(self)

@@ -15,16 +15,13 @@ from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HEAD, LEASE_DUE, Method
 from cluster.wire.protobuf import varint
+from proxy.grpc.held import Held
 from proxy.routing.waiting import ASK, PartWaiting, Waiting
 from proxy.shared.context import Call, Context
 from proxy.spanning.permissions import may_write_lease
 
 _SHARD = 0
 _MAX_UNANSWERED = 10_000  # keep-alives of one stream; further ones wait
-# of those: beyond so many its client is asked for no more. Beyond the others its stream ends: only compressed
-# requests, or JSON, bring so much unasked
-_PAUSE_BYTES, _LATER_BYTES = 65_536, 2 << 20
-_EACH = 5  # bytes that one takes in a window besides its own
 _QUESTIONS = 2  # under way at once
 _MOST = 4_096  # leases in one question
 _KNOWN = 20_000  # parsed requests kept: clients repeat them
@@ -37,8 +34,7 @@ _Lease = tuple[int, bytes]  # ID, field 2 of the answer
 class _Stream:
     half_closed: bool = False
     waiting: deque[_Asked] = field(default_factory=deque)  # answered in this order
-    later: deque[bytes] = field(default_factory=deque)  # requests behind these
-    later_bytes: int = 0
+    later: Held = field(default_factory=Held)  # requests behind these
 
 
 @dataclass(slots=True, eq=False)
@@ -89,12 +85,10 @@ class KeepAlive:
         if len(stream.waiting) < _MAX_UNANSWERED:  # then none waits behind these
             self._take(call, stream, data)
             return
-        stream.later.append(data)
-        stream.later_bytes += len(data) + _EACH
-        if stream.later_bytes > _LATER_BYTES:
-            self._end(call, EtcdError(errors.TOO_MANY_REQUESTS))
-        elif stream.later_bytes > _PAUSE_BYTES:
-            call.pause()
+        try:
+            stream.later.add(call, data)
+        except EtcdError as e:
+            self._end(call, e)
 
     def _take(self, call: Call, stream: _Stream, data: bytes) -> None:
         lease = self._known.get(data)
@@ -212,16 +206,9 @@ class KeepAlive:
             call.send(queue.popleft().answer)
             self._stats.sent += 1
             if stream.later:
-                self._take_later(call, stream)
+                self._take(call, stream, *stream.later.take(call, 1))
         if stream.half_closed or self._context.stopping:
             self._finish_if_done(call, stream)
-
-    def _take_later(self, call: Call, stream: _Stream) -> None:
-        data = stream.later.popleft()
-        stream.later_bytes -= len(data) + _EACH
-        if stream.later_bytes <= _PAUSE_BYTES:
-            call.read_on()
-        self._take(call, stream, data)
 
     def _refused(self, batch: list[_Asked], error: EtcdError) -> None:
         """Users are enabled, if it is for want of a name: clients that have one are judged by it."""

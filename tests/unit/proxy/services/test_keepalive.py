@@ -13,6 +13,7 @@ from cluster.features.auth.principal import SAID, Kind, Principal, split
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import LEASE_DUE, Method, Status
 from cluster.wire.protobuf import varint
+from proxy.grpc import held
 from proxy.services.leases import keepalive
 from proxy.services.leases.keepalive import KeepAlive
 from tests.garbage import no_garbage
@@ -292,7 +293,7 @@ def test_keep_alives_wait_for_answers_to_those_before_them(monkeypatch: pytest.M
     """clientv3 sends all that are due each half second, whatever is unanswered. With some thousand leases and
     no leader for seconds, or with 20,000 leases, its stream ended: `too many requests`."""
     monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 3)
-    monkeypatch.setattr(keepalive, "_PAUSE_BYTES", 20)
+    monkeypatch.setattr(held, "_PAUSE_BYTES", 20)
     alive = Alive()
     call, other = alive.stream(), alive.stream()
     alive.say(call, *range(1, 6))
@@ -345,7 +346,7 @@ def test_a_mistake_in_a_keep_alive_that_waited_ends_its_stream(monkeypatch: pyte
 def test_too_much_that_waits_ends_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compressed, or as JSON, more comes than the client was asked for."""
     monkeypatch.setattr(keepalive, "_MAX_UNANSWERED", 3)
-    monkeypatch.setattr(keepalive, "_LATER_BYTES", 20)
+    monkeypatch.setattr(held, "_MOST_BYTES", 20)
     alive = Alive()
     call = alive.stream()
     alive.say(call, 1, 1, 1, 1, 1)
