@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from random import Random
@@ -57,6 +58,20 @@ def told_at_once(born: Any, table: Table) -> bool:
     gone = {shard for shard, known in table.shards.items() if known.state == State.DROPPED}
     news, born._gone = gone != born._gone, gone
     return news
+
+
+def change_shards(simulation: Simulation, kind: int, body: bytes) -> None:
+    """Ask the leaders of shard 0 for a change of shards. What it refuses is asked for again by the caller."""
+
+    def ask(process: NodeProcess) -> None:
+        leader = process.node.writes.leader
+        if leader is not None and process.node.raft.takes_proposals:
+            with suppress(EtcdError):
+                leader.execute(Method.SHARD_CHANGE, bytes((kind,)) + body)
+            process.node.wake()
+
+    for process in simulation._leaders(0):
+        process.happens(None, partial(ask, process))
 
 
 class Supervisors:

@@ -4,19 +4,16 @@ come back from before the drop after a power cut, and begin the shard's node ane
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from cluster.errors import EtcdError
 from cluster.features.births import ADD, RETIRE
 from cluster.pb import shards_pb2
 from cluster.placement.table import State
-from cluster.wire.messages import Method
 from node.replica.shards.birthing import Born
 from node.upkeep.log.flushes import Flushes
-from tests.sim.births.order_births import told_at_once
+from tests.sim.births.order_births import change_shards, told_at_once
 from tests.sim.mutants.mutant import Patch, plan
 from tests.sim.world.order_sim import Simulation
 
@@ -72,7 +69,7 @@ class PowerCut(Simulation):
 
     def _what_happens(self) -> Iterator[None]:
         while self._state() is None:
-            self._change(ADD, shards_pb2.AddShardRequest())
+            change_shards(self, ADD, shards_pb2.AddShardRequest().SerializeToString())
             yield
         while not all(self._is_on_disk(host) for host in self.hosts):
             for host in self.hosts:
@@ -80,7 +77,7 @@ class PowerCut(Simulation):
             yield
         self._retires = True
         while self._serves and self._state() == State.SERVING:
-            self._change(RETIRE, shards_pb2.RetireShardRequest(shard=BORN))
+            change_shards(self, RETIRE, shards_pb2.RetireShardRequest(shard=BORN).SerializeToString())
             yield
         while not self._removed:
             yield
@@ -105,17 +102,6 @@ class PowerCut(Simulation):
             if table is not None and BORN in table.shards:
                 return State(table.shards[BORN].state)
         return None
-
-    def _change(self, kind: int, asked: Any) -> None:
-        def ask(process: Any) -> None:
-            leader = process.node.writes.leader
-            if leader is not None and process.node.raft.takes_proposals:
-                with suppress(EtcdError):
-                    leader.execute(Method.SHARD_CHANGE, bytes((kind,)) + asked.SerializeToString())
-                process.node.wake()
-
-        for process in self._leaders(0):
-            process.happens(None, lambda process=process: ask(process))  # type: ignore[misc]
 
 
 @pytest.mark.timeout(300)

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from typing import Any
 
 import pytest
 
-from cluster.errors import EtcdError
 from cluster.features.births import ADD
 from cluster.features.moves import MOVE, Wish
 from cluster.pb import rpc_pb2 as pb
 from cluster.pb import shards_pb2
 from cluster.placement.table import END, State
-from cluster.wire.messages import Method
 from node.replica.shards.birthing import Birthing
+from tests.sim.births.order_births import change_shards
 from tests.sim.clients.order_clients import Operation
 from tests.sim.mutants.mutant import Patch, plan
 from tests.sim.world.order_sim import Simulation
@@ -58,7 +55,7 @@ class LostDrop(Simulation):
 
     def _what_happens(self) -> Iterator[None]:
         while not self.first:
-            self._change(ADD, shards_pb2.AddShardRequest().SerializeToString())
+            change_shards(self, ADD, shards_pb2.AddShardRequest().SerializeToString())
             yield
         for host in self.held_back:
             super().start_node(host, BORN)
@@ -66,7 +63,7 @@ class LostDrop(Simulation):
             yield
         self.heal()
         while not self.checker.owners.switched:
-            self._change(MOVE, Wish(END, END, BORN).encode())
+            change_shards(self, MOVE, Wish(END, END, BORN).encode())
             yield
         while [process.host for process in self._leaders(0)] != [self.first]:
             self._hand_back()
@@ -84,17 +81,6 @@ class LostDrop(Simulation):
             if process.host != self.first and known is not None and known.state == State.SERVING:
                 return True
         return False
-
-    def _change(self, kind: int, body: bytes) -> None:
-        def ask(process: Any) -> None:
-            leader = process.node.writes.leader
-            if leader is not None and process.node.raft.takes_proposals:
-                with suppress(EtcdError):
-                    leader.execute(Method.SHARD_CHANGE, bytes((kind,)) + body)
-                process.node.wake()
-
-        for process in self._leaders(0):
-            process.happens(None, lambda process=process: ask(process))  # type: ignore[misc]
 
     def _hand_back(self) -> None:
         for process in self._leaders(0):
