@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from cluster.wire import frames, messages
 from cluster.wire.messages import HELLO_BODY, STATE_BODY, Method, Status
 from tests import forks
 from tests.ports import free_ports
+from tests.short_dirs import short_dir
 from tools.muster.machine.disk import seal
 from tools.muster.machine.process.handed import hand
 
@@ -31,7 +31,7 @@ class Nodes:
             Peer(i + 1, f"host{i}", "127.0.0.1", port, (f"http://127.0.0.1:{port}",))
             for i, port in enumerate(free_ports(hosts))
         )
-        self.run_dirs = {p.member_id: tempfile.mkdtemp(prefix="muster-test-") for p in peers}
+        self.run_dirs = {p.member_id: short_dir() for p in peers}
         common_names = set(Common.__dataclass_fields__)
         self.settings: dict[int, NodeSettings] = {}
         for peer in peers:

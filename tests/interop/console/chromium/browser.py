@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -64,7 +65,11 @@ class Browser:
             options.add_experimental_option("prefs", {"download.default_directory": str(files)})
         self.base, self.language = base, language
         options.accept_insecure_certs = base.startswith("https:")  # of a test's authority
-        own = None if home is None else {**os.environ, "HOME": str(home)}
+        # where it leaves its socket: it is told to end, and does not wait until that is removed
+        self._temporary = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+        own = {**os.environ, "TMPDIR": self._temporary.name}
+        if home is not None:
+            own["HOME"] = str(home)
         self.driver = webdriver.Chrome(options=options, service=Service(chromedriver, env=own))
         # a window's size has a frame, which the page's has not
         wide, high = size
@@ -72,6 +77,10 @@ class Browser:
             "Emulation.setDeviceMetricsOverride",
             {"width": wide, "height": high, "deviceScaleFactor": 1, "mobile": wide < 600},
         )
+
+    def close(self) -> None:
+        self.driver.quit()
+        self._temporary.cleanup()
 
     def open(self, path: str) -> None:
         """An address of the console."""
@@ -193,7 +202,7 @@ def browser(
     try:
         yield one
     finally:
-        one.driver.quit()
+        one.close()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import tempfile
 from pathlib import Path
 
 from cluster.effects import records
@@ -14,6 +13,7 @@ from cluster.settings import Common, NodeSettings, Peer
 from node.replica.roles.made import make_node
 from node.replica.server import Node
 from node.storage import RaftLog, StateStore
+from tests.short_dirs import short_dir
 from tests.unit.storage.state.stores import received
 from tools.muster.machine.disk.disks import NodesMachine
 
@@ -50,7 +50,7 @@ def settings(data: Path, members: int = 1) -> NodeSettings:
         peers=tuple(
             Peer(i, f"h{i}", "127.0.0.1", port, (f"http://127.0.0.1:{port}",)) for i in range(1, members + 1)
         ),
-        run_dir=tempfile.mkdtemp(prefix="muster-test-"),
+        run_dir=short_dir(),
     )
     return NodeSettings(
         common=common, shard=0, data_dir=str(data), listen_host="127.0.0.1", listen_port=port, incarnation=1

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from cluster.settings import Common, FrontSettings, NodeSettings, Peer
 from node.replica.roles.made import make_node
 from proxy.main import Front
 from tests.ports import free_ports
+from tests.short_dirs import short_dir
 from tools.muster import joined
 from tools.muster.joined import make_front
 from tools.muster.machine.disk.disks import NodesMachine
@@ -41,7 +41,7 @@ async def host(data: Path, *, joining: bool = False) -> AsyncIterator[tuple[Fron
     common = Common(
         cluster_id=7, member_id=1, name="h", shard_count=1, placement_depth=2, log_format="console",
         peers=(Peer(1, "h", "127.0.0.1", peer_port, (f"http://127.0.0.1:{peer_port}",)),),
-        run_dir=tempfile.mkdtemp(prefix="muster-test-"))
+        run_dir=short_dir())
     data.mkdir()
     node = make_node(
         NodeSettings(
