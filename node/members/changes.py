@@ -321,11 +321,18 @@ class Changes:
         self._tell_asking()
         self._finish()
         if self._leads:
+            self._forget()
             if not self._idle:
                 self._ask_all()
                 self._look()
         elif any(change.kind is Kind.PROMOTE for _, change in self._unfinished):
             self._ask_all()
+
+    def _forget(self) -> None:
+        """Drop wishes that took too long: a group without a leader lets none have its turn (I23)."""
+        if self._wishes:
+            self._wishes = deque(
+                wish for wish in self._wishes if wish.link is None or wish.link.awaits(wish.rid))
 
     def moved(self) -> None:
         """The table, or this group's configuration, has changed."""

@@ -161,6 +161,23 @@ def test_a_removal_that_takes_too_long_is_forgotten() -> None:
     assert front.answers == []
 
 
+def test_wishes_that_took_too_long_keep_nobody_out() -> None:
+    """Shard 1 has no leader, so none of them gets its turn."""
+    node, front, other = Node(), Front(), Front()
+    changes = leading(node)
+    both_vote(node, changes)
+    for _ in range(64):  # as many as may wait
+        removal(changes, front, LEARNER)
+    assert not changes.settled
+    front.patient = False
+    changes.look()
+    assert changes.settled, "a shard may be added"
+    removal(changes, other, LEARNER)
+    node.shard_1_says(10, BOTH)
+    assert len(node.appended) == 1
+    assert front.answers == other.answers == []
+
+
 def promoting(node: Node, front: Front, silent_ms: int = 0) -> Changes:
     """The leader's, when a client's wish to promote a host is applied."""
     changes = leading(node)
