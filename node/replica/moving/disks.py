@@ -42,7 +42,7 @@ class Disks:
         self._said.clear()
 
     def release(self) -> None:
-        """Each second in which nothing is to be asked: links that are not used any more."""
+        """Each second: drop links that asked, and are not used any more."""
         if self._asked:
             self._links.drop_unused(None, self._asked)
             self._asked = {name for name in self._asked if name in self._links}

@@ -64,6 +64,10 @@ class Leaving:
                 return
             self._disks.ask(self._asked(), left.target, left.order_index)
 
+    def release(self) -> None:
+        """Every second, where nothing else drops links that are not used."""
+        self._disks.release()
+
     def _is_safe(self, target: int, order_index: int) -> bool:
         table = self._moved.table
         known = table.shards.get(target) if table is not None else None

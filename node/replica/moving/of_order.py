@@ -66,6 +66,7 @@ class OrderMoves(Moves):
         self._late = Repeats()
         self._handed = 0  # how often this node has given its leadership away for want of a copy
         node.clock.each_second(self.leaving.second)
+        node.clock.each_second(self.leaving.release)
         node.clock.each_second(self.second)
         node.frames[STATE_WANTED[0]] = self._state_wanted
         node.handlers[Method.COPIED] = lambda link, rid, timeout_ms, body: self._said(

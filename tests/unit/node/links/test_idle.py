@@ -15,6 +15,8 @@ from cluster.wire.messages import Method, Status, answer, frame
 from node.links.siblings import NodeLink, NodeLinks
 from node.replica.clock import Clock
 from node.replica.moving.disks import Disks
+from node.replica.moving.of_order import OrderMoves
+from node.replica.moving.sources import DURABLE
 
 
 class Loop:
@@ -210,3 +212,41 @@ def test_links_that_were_asked_for_disks_are_released_once_nothing_is_to_be_aske
     pass_time(links, 11.0)
     disks.release()
     assert (2, 0) in links
+
+
+def test_node_0_releases_links_by_which_a_source_asked_once_its_rows_are_deleted(
+    links: NodeLinks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "flush", lambda: None)
+    left = {1: SimpleNamespace(target=4, order_index=7)}
+    moved: Any = SimpleNamespace(
+        table=None, left=left, may_drop=lambda number: True, drop=lambda number: iter(()))
+    seconds: list[Callable[[], None]] = []
+    node: Any = SimpleNamespace(
+        loop=links.loop, now_ms=lambda: 0, store=None, handlers={}, frames={}, applied_index=9,
+        settings=SimpleNamespace(common=links.common, shard=0),
+        machine=SimpleNamespace(perf_counter=lambda: 0.0),
+        clock=SimpleNamespace(each_second=seconds.append), upkeep=SimpleNamespace(moved_rows_went=left.clear),
+        raft=SimpleNamespace(configuration=SimpleNamespace(voters={1, 2, 3}), commit_index=9))
+    role: Any = SimpleNamespace(links=links, writes=SimpleNamespace(leader=None))
+    kinds: Any = SimpleNamespace(mover=None, moved=lambda store: moved)
+    OrderMoves(role, node, kinds)
+
+    def second(after_s: float) -> None:
+        pass_time(links, after_s)
+        for call in seconds:
+            call()
+
+    second(1.0)
+    asked, other = [links.get(member, 4) for member in (1, 2, 3)], links.get(2, 1)
+    second(11.0)
+    assert left
+    assert all(link.alive for link in asked), "they are asked again"
+    for link in asked:
+        for answered, _ in [*link._callbacks.values()]:
+            answered(Status.OK, DURABLE.pack(7))
+    second(1.0)
+    assert not left
+    second(11.0)
+    assert not any(link.alive for link in asked)
+    assert other.alive
