@@ -74,14 +74,18 @@ class LongAnswer:
 
     def run(self, work: Slices) -> Slices:
         """For the slicer: ``work`` until it ends or a window is full."""
+        sent = self.sent
         try:
             for _ in work:
-                self._streams.went_on(self)
-                if self.ahead or self._streams.full(self.link):
+                quiet, sent = self.sent == sent, self.sent
+                given = self._streams.went_on(self)
+                if self.ahead or self._streams.full(self.link, promised=not quiet):
                     self._streams.add(self)  # it may have sent nothing yet
                     self.parked = work
                     self._streams.wait(self)
                     return
+                if given and quiet:  # it reads on, and the room is for others
+                    self._streams.resume_behind(self.link)
                 yield
         finally:
             if self.parked is None:
@@ -218,18 +222,21 @@ class Streams:
             else:
                 self._resume(answer)
 
-    def full(self, link: FrontLink) -> bool:
-        """Whether all answers of a link have on their way what they may, with a piece of each that was
-        resumed."""
-        return link.in_flight + self._resumed[link.identity] * PIECE_BYTES >= LINK_BYTES
+    def full(self, link: FrontLink, promised: bool = True) -> bool:
+        """Whether all answers of a link have on their way what they may; ``promised``: with a piece of each
+        that was resumed."""
+        pieces = self._resumed[link.identity] if promised else 0
+        return link.in_flight + pieces * PIECE_BYTES >= LINK_BYTES
 
-    def went_on(self, answer: LongAnswer) -> None:
-        """The room for a piece that it was given is taken, or not wanted any more."""
-        if answer.resumed:
+    def went_on(self, answer: LongAnswer) -> bool:
+        """The room for a piece that it was given, if it was, is taken, or not wanted any more."""
+        given = answer.resumed
+        if given:
             answer.resumed = False
             self._resumed[answer.link.identity] -= 1
             if not self._resumed[answer.link.identity]:
                 del self._resumed[answer.link.identity]
+        return given
 
     def resume_behind(self, link: FrontLink) -> None:
         """Answers that wait for room on this link go on."""

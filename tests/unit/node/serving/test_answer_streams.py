@@ -12,7 +12,15 @@ from cluster.wire.messages import Status
 from node.links.fronts import FrontLink
 from node.serving import streams
 from node.serving.reads import Reads
-from node.serving.streams import LINK_BYTES, PIECE_BYTES, SLOW_AFTER_S, WINDOW_BYTES, RangeStream, Streams
+from node.serving.streams import (
+    LINK_BYTES,
+    PIECE_BYTES,
+    SLOW_AFTER_S,
+    WINDOW_BYTES,
+    Answer,
+    RangeStream,
+    Streams,
+)
 from node.slicing.slicer import Slicer, Slices
 from tests.unit.proxy.fakes import ManualLoop
 
@@ -222,6 +230,33 @@ def test_those_who_wait_for_a_full_link_go_on_when_others_end_with_less_than_the
     shared.streams.credit(shared.link, 0, read)
     shared.settle()
     assert read + sum(shared.came().values()) == 300 * (PIECE_BYTES + 5)
+    assert shared.streams.count == 0
+
+
+def test_those_who_wait_for_a_full_link_go_on_while_others_read_on_and_send_nothing() -> None:
+    """Their filters find nothing, say. They kept for themselves what there is room for on the link."""
+    shared = Shared(count=0, size=900_000)
+    shared.link.pieces_sent = LINK_BYTES  # of answers that have ended
+    found: list[int] = []
+
+    def reads_on(answer: Answer) -> Slices:
+        while not found:
+            yield
+        answer.end([b"0"])
+
+    for rid in range(10, 10 + 2 * LINK_BYTES // PIECE_BYTES):
+        answer = shared.streams.answer(shared.link, rid, [b"head"])
+        shared.reads.start(shared.link, rid, answer.run(reads_on(answer)))
+    shared.settle()
+    shared.ask(99)
+    shared.settle()
+    assert shared.slicer.pending == 0, "there is no room for any"
+    shared.streams.credit(shared.link, 0, shared.link.pieces_sent)
+    for _ in range(300):
+        shared.loop.turn()
+    assert shared.came() == {99: 900_004}
+    found.append(1)
+    shared.settle()
     assert shared.streams.count == 0
 
 
