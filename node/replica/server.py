@@ -233,9 +233,9 @@ class Node:
         clock = Clock(self)
         for each_heartbeat in (self.upkeep.tick, self.lease_checkpoints.look, self.standing.say_ready):
             clock.each_heartbeat(each_heartbeat)
-        for each_second in (
-                self.reads.sweep, self.snapshots.sweep, self.backups.sweep, self.streams.sweep,
-                lambda: self.fronts.sweep(self.loop.time()), self.confirmations.sweep, self.upkeep.second):
+        for each_second in (self.reads.sweep, self.snapshots.sweep, self.backups.sweep, self.streams.sweep,
+                            lambda: self.fronts.sweep(self.loop.time()), self.writes.sweep,
+                            self.confirmations.sweep, self.upkeep.second):
             clock.each_second(each_second)
         return clock
 

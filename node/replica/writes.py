@@ -183,6 +183,16 @@ class Writes:
         """A request that was queued is another's now: nothing of it stays here."""
         self._looked.pop((link, rid), None)
 
+    def sweep(self) -> None:
+        """Each second: drop what waits and its front has given up, so that it keeps no other one out (I23).
+        While very many keys are deleted, or before this leader serves, nothing is evaluated for long."""
+        if len(self._intake) + self._elsewhere:
+            self._intake.forget(_given_up)
+            self._later = [later for later in self._later if not _given_up(later[1:])]
+            self.held = [request for request in self.held if not _given_up(request)]
+            self._looked = {
+                token: looked for token, looked in self._looked.items() if token[0].awaits(token[1])}
+
     def put_back(self, requests: list[Request]) -> None:
         self._intake.first(requests)
 
@@ -457,6 +467,12 @@ class Writes:
         return {
             "queued": len(self._intake), "uncommitted_entries": len(self._under_way),
             "committed": self.committed, "proposed": self.proposed, "failed": self.failed}
+
+
+def _given_up(request: Request) -> bool:
+    """A revoke goes on whoever waits for it: it may have ended its lease in part (I15)."""
+    link, rid, method, _ = request
+    return not (link.awaits(rid) or isinstance(link, Turn) or method & ~SAID == Method.LEASE_REVOKE)
 
 
 def _is_physical(method: int, body: bytes) -> bool:

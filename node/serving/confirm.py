@@ -215,8 +215,9 @@ class Confirmations:
                 self._mark_dirty(question[0])
 
     def sweep(self) -> None:
-        """Each second: fronts give up keep-alives whose lease cannot end, the oldest first. These make room
-        for others."""
+        """Each second: fronts give up keep-alives whose lease cannot end, the oldest first, and what comes
+        before this leader serves. These make room for others."""
+        self._questions = [question for question in self._questions if question[0].awaits(question[1])]
         waiting, given_up, found = self._waiting, dict[int, int](), 0
         for _ in range(min(len(waiting), _PASSED)):
             if found >= _SWEPT:

@@ -183,6 +183,35 @@ def test_i23_writes_that_wait_for_a_revision_count_among_those_that_wait(
     assert replica.answers() == {6: Status.OK}, "there is room again"
 
 
+def test_i23_writes_that_their_front_has_given_up_keep_no_other_one_out(replica: Replica) -> None:
+    """Nothing is evaluated meanwhile: very many keys are being deleted, say, or the term's first entry has
+    not been applied."""
+    replica.writes._intake.most = 3
+    for rid in (1, 2, 3, 4):
+        replica.put(rid)
+    assert replica.answers() == {4: Status.ERROR}
+    replica.link.overdue = 2
+    replica.writes.sweep()
+    for rid in (5, 6, 7):
+        replica.put(rid)
+    assert replica.answers() == {7: Status.ERROR}
+    replica.lead(1)
+    replica.writes.run()
+    replica.apply(2)
+    assert replica.answers() == dict.fromkeys((3, 5, 6), Status.OK)
+    assert replica.store.get(b"k2") is None, "its client was told that it took too long"
+
+
+def test_what_has_begun_and_the_leaders_own_work_goes_on_whoever_waits(replica: Replica) -> None:
+    """I15: a revoke may have ended a lease in part."""
+    for method in (Method.LEASE_REVOKE, Method.LEASE_REVOKE | SAID):
+        replica.writes.submit(replica.link, 1, method, b"")
+    replica.writes.in_turn(lambda leader: 0)
+    replica.link.overdue = 1
+    replica.writes.sweep()
+    assert replica.writes.queued == 3
+
+
 @pytest.mark.parametrize(("role", "term", "leading", "resigns", "demotes"), [
     (Role.LEADER, 5, 5, False, False), (Role.LEADER, 5, None, False, False), (Role.LEADER, 6, 5, True, True),
     (Role.FOLLOWER, 6, 5, True, True), (Role.FOLLOWER, 6, None, True, False)])

@@ -72,6 +72,24 @@ def test_too_many_open_questions_are_refused_until_some_are_answered(monkeypatch
     assert leader.answers() == []
 
 
+def test_questions_that_their_front_has_given_up_before_any_was_confirmed_make_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A leader that does not serve yet begins no round."""
+    monkeypatch.setattr(confirm, "MOST_OPEN", 2)
+    leader = Leader()
+    for _ in range(2):
+        leader.ask()
+    leader.confirmations.run(False)
+    leader.link.overdue = 1
+    leader.confirmations.sweep()
+    leader.ask()
+    assert leader.answers() == []
+    leader.confirmations.run(True)
+    leader.confirmations.confirmed(leader.rounds[0], 5)
+    assert [(rid, status) for rid, status, _ in leader.answers()] == [(2, Status.OK), (3, Status.OK)]
+
+
 def test_i13_what_was_committed_when_they_asked_is_applied_before_they_are_answered() -> None:
     leader = Leader()
     leader.ask()
