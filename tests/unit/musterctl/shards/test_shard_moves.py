@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -299,30 +299,44 @@ def test_a_terminal_has_one_line_of_progress(
     assert err.endswith("\n"), "what follows has a line of its own"
 
 
+def with_one_behind(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, table: Table, answers: int = 1 << 30
+) -> None:
+    """The first endpoint's host stays at a table, for so many answers."""
+    left = [answers]
+
+    def of_endpoint(s: Session, endpoints: Sequence[str], path: str) -> dict[str, Any]:
+        base = cluster.table.base
+        left[0] -= (behind := endpoints[0] == "a:1" and left[0] > 0)
+        shown = table if behind else cluster.table
+        return {"shards": base.shards, "depth": base.depth, "table": shown.encode().hex()}
+
+    monkeypatch.setattr(shard_commands, "ask_any", of_endpoint)
+
+
 def test_a_host_that_is_behind_does_not_say_how_a_move_ended(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It knew of the move and not yet of its end: "was cancelled: its keys are where they were"."""
     cluster.remembers = False
-    change, table_of = cluster.change, shard_moves.table_of
-    behind: list[Table] = []
-
-    def changed(how: Any, *given: Any) -> None:
-        if how is take_moved:
-            behind.append(cluster.table)
-        change(how, *given)
-
-    def of_some_host(s: Session, last_move: int = 0) -> Table:
-        table = table_of(s, last_move)
-        return behind.pop() if last_move and behind else table
-
-    monkeypatch.setattr(cluster, "change", changed)
-    monkeypatch.setattr(shard_moves, "table_of", of_some_host)
-    code, out, err = run(capsys, "move", "a", "b", "--to", "1", "-w", "simple")
-    assert not behind
+    move = moves.check_move(cluster.table, moves.Wish(b"a", b"b", 1), cluster.revision)
+    with_one_behind(monkeypatch, cluster, take_move(cluster.table, move, cluster.revision), answers=3)
+    code, out, err = run(capsys, "move", "a", "b", "--to", "1", "-w", "simple", "--endpoints", "a:1")
     assert "cancelled" not in err
     assert code == 0
     assert "switched" in out
+
+
+def test_a_host_that_stays_behind_is_not_waited_for_without_end(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster.remembers = False
+    move = moves.check_move(cluster.table, moves.Wish(b"a", b"b", 1), cluster.revision)
+    with_one_behind(monkeypatch, cluster, take_move(cluster.table, move, cluster.revision))
+    monkeypatch.setattr(shard_moves, "_SILENT_S", 0.05)
+    code, _, err = run(capsys, "move", "a", "b", "--to", "1", "--endpoints", "a:1")
+    assert code == 1
+    assert "no host of these endpoints knows yet how move 1 ended" in err
 
 
 # -- a shard with keys retires
@@ -435,3 +449,34 @@ def test_the_shard_that_stays_is_not_said_to_need_another_one(
     shown_as(monkeypatch, Cluster(born=0))
     code, _, err = run(capsys, "retire", "0")
     assert (code, err) == (1, "Error: muster: shard 0 has the order of all changes, and stays\n")
+
+
+@pytest.mark.timeout(20)
+def test_a_retirement_does_not_wait_for_a_host_that_is_behind(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first endpoint knew of the move and not of its end, and then of no drop: it looked for ever."""
+    cluster.Move(shards_pb2.MoveRequest(key=b"a", range_end=b"b", target=1))
+    with_one_behind(monkeypatch, cluster, cluster.table)
+    cluster.change(take_moved, Moved(1, True, cluster.revision, 0), cluster.revision)
+    code, out, _ = run(capsys, "retire", "2", "-w", "simple", "--endpoints", "a:1,b:1")
+    assert (code, out) == (0, "2, dropped\n")
+
+
+@pytest.mark.timeout(20)
+def test_a_birth_is_seen_at_any_endpoint(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_one_behind(monkeypatch, cluster, cluster.table)
+
+    def add(request: Any) -> Any:
+        cluster.change(take_shard, 3, State.FORMING, 3, (1,))
+        cluster.change(take_shard, 3, State.DROPPED, 0, ())
+        cluster.change(take_shard, 4, State.FORMING, 3, (1,))
+        cluster.change(take_shard, 4, State.SERVING, 0, ())
+        return shards_pb2.AddShardResponse(shard=3)
+
+    cluster.AddShard = add  # type: ignore[attr-defined]
+    code, out, err = run(capsys, "add", "-w", "simple", "--endpoints", "a:1,b:1")
+    assert (code, out) == (0, "4, serving\n")
+    assert "shard 3 was not born in time: trying shard 4" in err

@@ -17,16 +17,20 @@ from tools.musterctl.client import Session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.hosts.shard import session_of, show
 from tools.musterctl.commands.hosts.shard_moves import (
+    GOES_ON,
+    NO_TABLE,
     Following,
     begin,
     check_switched,
     shown_end,
     table_of,
+    tables,
     target_of,
 )
 
 _LOOK_S = 0.1  # between two looks at the table
 _TELL_S = 2.0  # between two lines of progress
+_SILENT_S = 30.0  # without an answer of any endpoint
 
 
 def add(invocation: Invocation) -> None:
@@ -74,30 +78,30 @@ def retire(invocation: Invocation) -> None:
         print(f"shard {shard} owns no keys; it ends once revision {past + 1} or a later one is compacted "
               f"({moves.LATER})", file=sys.stderr)
     elif not invocation.flags.switch("no-wait"):
-        state = _wait(s, shard, (State.DROPPED,))
+        state, _ = _wait(s, shard, (State.DROPPED,))
     _show(s, shard, state)
 
 
-def _at_rest(s: Session, last_move: int = 0) -> Table:
-    """The table once no keys move; those that do may be an earlier call's."""
-    while (move := (table := table_of(s, last_move)).move) is not None:
-        last_move = move.number
-        Following(s, (move.start, move.end, move.target)).until_it_ends(last_move)
+def _at_rest(s: Session, ended: int = 0) -> Table:
+    """The table once no keys move; those that do may be an earlier call's. ``ended``: a move that has."""
+    while (move := (table := table_of(s, ended)).move) is not None:
+        ended = move.number
+        Following(s, (move.start, move.end, move.target)).until_it_ends(ended)
     return table
 
 
 def _emptied(s: Session, shard: int, to: int | None) -> int:
     """The last revision at which a shard owned keys, once it owns none; 0: compacted, or there was none."""
-    last_move = 0
+    ended = 0
     for turn in count():
-        table = _at_rest(s, last_move)
+        table = _at_rest(s, ended)
         owned = owned_by(table, shard)
         if not owned:
             return table.past_of(shard, END, END)
         key, end = owned[0]
         target = taker(table, key, end, to, turn)
-        last_move = begin(s, key, end, target)
-        check_switched(Following(s, (key, end, target)).until_it_ends(last_move))
+        ended = begin(s, key, end, target)
+        check_switched(Following(s, (key, end, target)).until_it_ends(ended))
     raise AssertionError("the count has no end")
 
 
@@ -139,8 +143,8 @@ def _reason(table: Table, start: bytes, end: bytes, shard: int) -> str:
 
 
 def _born(s: Session, shard: int) -> tuple[int, State]:
-    while _wait(s, shard, (State.SERVING, State.DROPPED)) == State.DROPPED:
-        later = [other for other in table_of(s).shards if other > shard]
+    while (found := _wait(s, shard, (State.SERVING, State.DROPPED)))[0] == State.DROPPED:
+        later = [other for other in found[1].shards if other > shard]
         if not later:
             raise Exit(1, f"shard {shard} was not born in time and is dropped: are all hosts up? Try again")
         print(f"shard {shard} was not born in time: trying shard {later[0]}", file=sys.stderr)
@@ -148,17 +152,22 @@ def _born(s: Session, shard: int) -> tuple[int, State]:
     return shard, State.SERVING
 
 
-def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> State:
-    """The state that a shard comes to, as a host has applied it."""
-    began = told = time.monotonic()
+def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> tuple[State, Table]:
+    """The state that a shard comes to, as the first host has applied it, with that host's table."""
+    began = told = answered = time.monotonic()
     while True:
-        known = table_of(s).shards.get(shard)  # a host may be behind
-        if known is not None and known.state in wanted:
-            return known.state
+        known: State | None = None
+        for table in tables(s):
+            answered = time.monotonic()
+            known = _state(table, shard) or known
+            if known is not None and known in wanted:
+                return known, table
         now = time.monotonic()
+        if now - answered >= _SILENT_S:
+            raise Exit(1, f"{NO_TABLE}: {GOES_ON}")
         if now - told >= _TELL_S:
             told = now
-            state = known.state.name.lower() if known is not None else "about to form"
+            state = known.name.lower() if known is not None else "about to form"
             print(f"shard {shard} is {state}, for {now - began:.0f} s", file=sys.stderr)
         time.sleep(_LOOK_S)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 import grpc
@@ -26,6 +26,7 @@ _NO_ROOM = -2  # a lag: a copy waits for room on its host
 _TELL_S = 2.0  # between two lines of progress where no terminal shows them
 _WAITS_S = 10.0  # so long all hosts copy; then it is told which ones lack
 _SILENT_S = 30.0  # without an answer of any endpoint
+NO_TABLE, GOES_ON = "no endpoint answers /muster/placement", "the change goes on; see shard list"
 _AGAIN_S = 10.0  # while the leader has not applied an earlier change
 _MOST_SHARD = (1 << 16) - 1
 OVER = (shards_pb2.Move.SWITCHED, shards_pb2.Move.CANCELLED)
@@ -173,8 +174,6 @@ class Following:
             raise Exit(1, f"move {number} has ended; `shard of` tells where keys are")
         seen.move = number
         table = table_of(self._session, number)
-        if table.move is not None and table.move.number == number:
-            return seen  # that host is behind: it goes on there
         owners = table.owners_of(seen.key, seen.range_end)
         seen.step = shards_pb2.Move.SWITCHED if owners == (seen.target,) else shards_pb2.Move.CANCELLED
         return seen
@@ -201,17 +200,23 @@ class Following:
         return True
 
 
-def table_of(s: Session, last_move: int = 0) -> Table:
-    """The table of placement of some host, once that knows so many moves."""
-    until = time.monotonic() + _SILENT_S
+def tables(s: Session) -> Iterator[Table]:
+    """The table of placement of each endpoint's host that answers. A host may be behind for long."""
+    for endpoint in s.config.endpoints:
+        if (placement := placement_at(s, [endpoint])) is not None:
+            yield placement.table
+
+
+def table_of(s: Session, ended: int = 0) -> Table:
+    """The table of placement of some host, once one knows that this move has ended."""
+    until, told = time.monotonic() + _SILENT_S, NO_TABLE
     while time.monotonic() < until:
-        for endpoint in s.config.endpoints:
-            if (placement := placement_at(s, [endpoint])) is not None:
-                table = placement.table
-                if table.last_move >= last_move:
-                    return table
+        for table in tables(s):
+            if table.last_move >= ended and (table.move is None or table.move.number > ended):
+                return table
+            told = f"no host of these endpoints knows yet how move {ended} ended"
         time.sleep(_LOOK_S)
-    raise Exit(1, "no endpoint answers /muster/placement: the change goes on; see shard list")
+    raise Exit(1, f"{told}: {GOES_ON}")
 
 
 def _facts(found: shards_pb2.Move) -> Facts:
