@@ -13,11 +13,12 @@ from typing import NamedTuple
 from cluster.growth.bounds import Bounds
 from cluster.growth.facts import Facts
 from cluster.growth.wishes import Kind, Wish, is_move
-from cluster.placement.table import State
+from cluster.placement.table import State, Table
 
 _HALF = 0.5  # of the gain that was foreseen: less is wrong
 _OTHER_LOAD = 0.5  # the sum of both may change by so much
-_LOST_S = 3600.0  # an action that is not done by then says nothing
+_LOST_S = 3600.0  # an action that is not done by then says nothing; a move was wrong, and ends
+_SLOWEST = 1 << 20  # bytes a second: a copy that goes on is faster
 
 
 class Came(Enum):
@@ -45,8 +46,10 @@ class Foreseen(NamedTuple):
         """It as it is now, what came of it, and that in words."""
         wished, table, now_ms = self.wished, facts.table, facts.now_ms
         if not self.done_ms:
-            if now_ms - self.begun_ms >= _LOST_S * 1000:
-                return self, Came.UNKNOWN, "it was not done within an hour"
+            lost_s = max(_LOST_S, wished.size_bytes / _SLOWEST if is_move(wished) else 0.0)
+            if now_ms - self.begun_ms >= lost_s * 1000:
+                stuck = Came.WRONG if self.under_way(table) else Came.UNKNOWN
+                return self, stuck, f"it was not done within {lost_s / 60:.0f} minutes"
             if wished.kind == Kind.ADD:
                 return self._added(facts)
             if not is_move(wished):
@@ -63,6 +66,11 @@ class Foreseen(NamedTuple):
         if taken is None:
             return self, Came.UNKNOWN, "a leader does not tell any more"
         return self, *self._compared(taken, limits)
+
+    def under_way(self, table: Table) -> int:
+        """The number of its move, while that goes on; else 0."""
+        move = table.move
+        return move.number if move is not None and move.number == self.last_move + 1 else 0
 
     def _added(self, facts: Facts) -> tuple[Foreseen, Came, str]:
         newer = [known.state for shard, known in facts.table.shards.items() if shard > self.last_shard]

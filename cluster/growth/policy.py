@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cluster.growth.bounds import Bounds
 from cluster.growth.facts import Facts
@@ -21,6 +21,7 @@ class Advice:
     wished: Wish | None = None
     for_s: float = 0.0  # how long the facts have asked for it
     holds: tuple[str, ...] = ()  # why it is not done now; empty: it may be
+    cancels: int = 0  # the number of its own move, which does not end
 
     @property
     def given(self) -> bool:
@@ -58,12 +59,19 @@ class Policy:
         self._leaders: dict[int, tuple[int, int]] = {}
         self._foreseen: Foreseen | None = None
         self._wrong_ms: list[int] = []
+        self._stuck = 0  # a move that it began, and gives up
         self._refused: tuple[str, int] | None = None
         self._retired_ms = -_DAY_MS
         self._missed_ms = -_DAY_MS  # a shard was added within a day of a retirement
 
     def look(self, facts: Facts) -> Advice:
         """At the facts of now."""
+        advice, move = self._look(facts), facts.table.move
+        if move is None or move.number != self._stuck:
+            self._stuck = 0
+        return replace(advice, cancels=self._stuck)
+
+    def _look(self, facts: Facts) -> Advice:
         now_ms = facts.now_ms
         self._past.compaction(facts.compact_revision, now_ms)
         self._debt.look(facts)
@@ -118,6 +126,7 @@ class Policy:
         self._foreseen, came, text = self._foreseen.look(facts, self.limits)
         if came == Came.WAITING:
             return
+        self._stuck = self._foreseen.under_way(facts.table)
         self.told.came[came] += 1
         self.told.last = f"{self._foreseen.wished.kind.value}: {came.value}: {text}"
         self._foreseen = None

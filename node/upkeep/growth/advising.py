@@ -30,6 +30,7 @@ from node.slicing.slicer import Slices
 from node.upkeep.growth.gathering import Gathering, GatheringNode
 
 if TYPE_CHECKING:
+    from cluster.evaluate.replica import Leader
     from cluster.placement import Table
     from cluster.raft import Raft
     from cluster.settings import NodeSettings
@@ -86,7 +87,7 @@ class Advising:
         except Exception as error:  # whatever it is, the node goes on
             self._fail(error)
             return
-        if due is not None:
+        if due is not None and self._mode == "auto":
             self._act(*due)
 
     def placed(self, table: Table) -> None:
@@ -108,8 +109,8 @@ class Advising:
             except Exception as error:  # whatever it is, the node goes on
                 self._fail(error)
 
-    def _look(self) -> tuple[Policy, Wish, Facts] | None:
-        """What is to be done now."""
+    def _look(self) -> tuple[Policy, Advice, Facts] | None:
+        """At the facts of now, if it is time."""
         sampling = self._node.admission.sampling
         if sampling is not None:
             sampling.second()
@@ -136,9 +137,7 @@ class Advising:
         self._say(advice, now_ms)
         if self._policy.told.stopped and not before:
             log.warning("growth stops acting", why=self._policy.told.stopped)
-        if (wished := advice.due) is None or self._mode != "auto":
-            return None
-        return self._policy, wished, facts
+        return self._policy, advice, facts
 
     def _count(self, policy: Policy) -> None:
         """What came since the last look, over all leaderships of this process."""
@@ -167,9 +166,13 @@ class Advising:
 
     # -- actions
 
-    def _act(self, policy: Policy, wished: Wish, facts: Facts) -> None:
+    def _act(self, policy: Policy, advice: Advice, facts: Facts) -> None:
         leader = self._node.writes.leader
         if leader is None or not self._raft.takes_proposals:  # I23
+            return
+        if advice.cancels:
+            self._give_up(leader, advice.cancels)
+        if (wished := advice.due) is None:
             return
         try:
             request = _request(wished)
@@ -189,6 +192,16 @@ class Advising:
         except Exception as error:  # whatever it is, the node goes on
             self._fail(error)
         log.info("growth acts", action=wished.kind.value, advice=wished.text)
+
+    def _give_up(self, leader: Leader, move: int) -> None:
+        """A move of its own, which waits for a host without an end."""
+        try:
+            leader.execute(Method.SHARD_CHANGE, bytes((moves.CANCEL,)) + moves.cancel_body(move))
+        except EtcdError as error:  # it has just ended, or the next look cancels it
+            log.info("growth cannot cancel its move", move=move, why=error.text)
+            return
+        self._node.wake()
+        log.warning("growth cancels its move, which does not end", move=move)
 
     # -- what is asked
 

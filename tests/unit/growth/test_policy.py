@@ -466,3 +466,31 @@ def test_a_report_is_made_in_small_steps() -> None:
     assert b"".join(pieces) == told.encode()
     assert len(pieces) >= 20
     assert max(map(len, pieces)) <= 50_000
+
+
+def test_a_move_that_does_not_end_is_given_up_and_the_second_is_the_last() -> None:
+    """A host without room, or a down one where shard 0 is the target, is waited for without an end."""
+    policy, now, table = ready(), 0, two()
+    for number in range(1, 3):
+        wished = policy.look(facts(now, table=table)).due
+        assert wished is not None
+        policy.began(wished, facts(now, table=table))
+        moving = take_move(table, Move(number, wished.start, wished.end, (0,), 1), 1)
+        assert policy.look(facts(now + 3599, table=moving)).cancels == 0
+        for second in (3600, 3605):
+            assert policy.look(facts(now + second, table=moving)).cancels == number, "until that is logged"
+        assert policy.told.came[Came.WRONG] == number
+        assert policy.told.last == "move: wrong: it was not done within 60 minutes"
+        table = take_moved(moving, Moved(number, False, 0, 0), 1)
+        assert bool(policy.told.stopped) == (number == 2)
+        now += 3610
+        assert policy.look(facts(now, table=table)).cancels == 0
+    other = take_move(table, Move(3, b"a", b"b", (0,), 1), 1)
+    assert policy.look(facts(now + 4000, table=other)).cancels == 0, "it is an operator's"
+
+
+def test_a_move_of_many_bytes_has_longer() -> None:
+    table = take_move(two(), Move(1, b"a", b"b", (0,), 1), 1)
+    large = Foreseen.begin(Wish(Kind.MOVE, "", 0, b"a", b"b", 1, 0.5, 7200 << 20), facts())
+    assert large.look(facts(7199, table=table), LIMITS)[1] == Came.WAITING
+    assert large.look(facts(7200, table=table), LIMITS)[1] == Came.WRONG

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import SHARD_BUSY, EtcdError
+from cluster.errors import MOVE_SETTLES, SHARD_BUSY, EtcdError
 from cluster.features import births, moves
 from cluster.features.growth import OWN
 from cluster.growth.bounds import LOOK_S
@@ -21,8 +21,8 @@ from cluster.members.table import Host as Member
 from cluster.pb import shards_pb2
 from cluster.placement import Table
 from cluster.placement.base import Base
-from cluster.placement.changes import take_shard
-from cluster.placement.table import State
+from cluster.placement.changes import Moved, take_move, take_moved, take_shard
+from cluster.placement.table import Move, State
 from cluster.settings import Common, NodeSettings, Peer
 from cluster.wire.messages import HEAD, Method, Status
 from node.slicing.slicer import Slices
@@ -172,6 +172,30 @@ def test_a_refusal_is_told_and_not_repeated_at_once(tmp_path: Path) -> None:
     assert node.executed == []
     node.look(60)
     assert len(node.executed) == 1
+
+
+@pytest.mark.parametrize("mode", ["auto", "advise"])
+def test_a_move_of_its_own_that_does_not_end_is_cancelled(tmp_path: Path, mode: str) -> None:
+    node = Node(tmp_path, mode)
+    node.look(4)
+    if mode == "advise":  # an operator begins what it advises
+        node.executed.append((Method.SHARD_CHANGE, b""))
+    (first, _), = node.executed
+    node.table = take_move(node.table, Move(1, b"/a/", b"/b/", (0,), 1), 1)
+    node.advising.placed(node.table)
+    node.now_s += 3600 - 8 * LOOK_S
+    node.look(3)
+    assert len(node.executed) == 1
+    node.refusal = EtcdError(MOVE_SETTLES)
+    node.look(6)
+    node.refusal = None
+    node.look()
+    cancel = first, bytes((moves.CANCEL,)) + moves.cancel_body(1)
+    assert node.executed[1:] == ([cancel] if mode == "auto" else [])
+    node.table = take_moved(node.table, Moved(1, False, 0, 0), 1)
+    node.advising.placed(node.table)
+    node.look()
+    assert cancel not in node.executed[2:]
 
 
 def test_a_follower_tells_the_leader_and_says_who_leads(tmp_path: Path) -> None:
