@@ -144,6 +144,10 @@ class Table:
             for shard, known in self.shards.items())
 
     @cached_property
+    def _dropped(self) -> set[int]:
+        return {shard for shard, known in self.shards.items() if known.state == State.DROPPED}
+
+    @cached_property
     def _starts(self) -> list[bytes]:
         return [span.start for span in self.spans]
 
@@ -272,7 +276,8 @@ class Table:
                 found.update(self.base.shards_of(piece.start, b"" if single else piece.end))
             else:
                 found.add(piece.owner)
-        return tuple(sorted(found))
+        # the base may place one key, as a span, in all its shards; those that were dropped own none
+        return tuple(sorted(found - self._dropped if self._dropped else found))
 
     # -- as a row
 

@@ -272,6 +272,23 @@ def test_a_key_that_alone_is_where_it_was_keeps_one_shard() -> None:
         assert table.owns_anything(shard) == table.may_be_asked_of(shard) == (shard == owner)
 
 
+def test_g13_a_range_over_a_key_that_is_where_it_was_asks_no_dropped_shard() -> None:
+    """It never got an answer, and a move of the range no end: the shard has no leader."""
+    shards = {shard: Shard(State.SERVING, shard, ()) for shard in range(5)}
+    table = Table(Base(3), shards, (Piece(END, b"/a/x", 3, 1), Piece(b"/a/x\0", END, 3, 1)))
+    owner = table.base.shard_of(b"/a/x")
+    for shard in {1, 2} - {owner}:
+        table = changes.take_shard(table, shard, State.RETIRING, 0, ())
+        table = changes.take_shard(table, shard, State.DROPPED, 0, ())
+    there = tuple(sorted({0, owner, 3}))
+    assert table.owners(b"/a/", b"/b") == table.owners_of(b"/a/", b"/b") == there
+    assert table.owners_at(b"/a/", b"/b", 5) == table.owners_since(b"/a/", b"/b", 5) == there
+    changes.take_move(table, Move(1, b"/a/", b"/b", there, 4), AT)
+    placement = Placement(3)
+    placement.replace(table)
+    assert placement.shards_of(END, END) == there
+
+
 def test_there_are_at_most_so_many_spans() -> None:
     spans = tuple(Piece(b"%04d" % i, b"%04d" % (i + 1), 1 + i % 2, 1) for i in range(MOST_SPANS))
     full = Table(Base(1), {i: Shard(State.SERVING, i, ()) for i in range(3)}, spans)
