@@ -480,3 +480,24 @@ def test_a_birth_is_seen_at_any_endpoint(
     code, out, err = run(capsys, "add", "-w", "simple", "--endpoints", "a:1,b:1")
     assert (code, out) == (0, "4, serving\n")
     assert "shard 3 was not born in time: trying shard 4" in err
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("endpoints", ["a:1,b:1", "a:1"])
+@pytest.mark.parametrize("born", [True, False])
+def test_a_host_that_is_behind_does_not_say_what_a_shard_owns(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, endpoints: str,
+    born: bool,
+) -> None:
+    """By its table the shard had no keys, and the end of one that has some was waited for."""
+    with_one_behind(monkeypatch, cluster, cluster.table if born else Table.initial(Base(1)))
+    cluster.Move(shards_pb2.MoveRequest(key=b"a", range_end=b"b", target=1))
+    cluster.change(take_moved, Moved(1, True, cluster.revision, 0), cluster.revision)
+    monkeypatch.setattr(shard_moves, "_SILENT_S", 0.5)
+    code, out, err = run(capsys, "retire", "1", "-w", "simple", "--endpoints", endpoints)
+    if endpoints == "a:1":
+        assert code == 1
+        assert "no host of these endpoints knows yet that shard 1 retires" in err
+    else:
+        assert (code, out) == (0, "1, retiring\n")
+        assert cluster.begun[-1].sources == (1,)

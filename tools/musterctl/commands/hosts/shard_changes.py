@@ -23,6 +23,7 @@ from tools.musterctl.commands.hosts.shard_moves import (
     begin,
     check_switched,
     shown_end,
+    state_of,
     table_of,
     tables,
     target_of,
@@ -56,24 +57,20 @@ def retire(invocation: Invocation) -> None:
         raise Exit(1, errors.SHARD_STAYS.text)
     to = target_of(invocation.flags, "retire") if "to" in invocation.flags.given else None
     table = _at_rest(s)
-    state = _state(table, shard)
+    state = state_of(table, shard)
     if state == State.DROPPED:  # an earlier call was interrupted, perhaps
         _show(s, shard, state)
         return
-    owned = owned_by(table, shard)
-    others = {owner for span in owned for owner in table.owners_of(*span)} - {shard}
-    if others and not invocation.flags.switch("with-others"):
-        told = " and ".join(map(str, sorted(others)))
-        raise Exit(1, f"the keys of shard {shard} lie among those of {told}, which would move "
-                      f"along: --with-others allows that")
+    owned, with_others = owned_by(table, shard), invocation.flags.switch("with-others")
+    _check_others(table, shard, with_others)
     for span in owned:  # before it is no target any more, which has no way back
         taker(table, *span, to)
-    if to is not None and (to == shard or _state(table, to) != State.SERVING):  # also if empty
+    if to is not None and (to == shard or state_of(table, to) != State.SERVING):  # also if empty
         raise Exit(1, f"shard {to} cannot take keys: it " + ("retires" if to == shard else "does not serve"))
     if state != State.RETIRING:
         request = shards_pb2.RetireShardRequest(shard=shard, with_keys=True)
         s.ask("musterpb.Shards/RetireShard", request, shards_pb2.RetireShardResponse)
-    state, past = State.RETIRING, _emptied(s, shard, to)
+    state, past = State.RETIRING, _emptied(s, shard, to, with_others)
     if past:
         print(f"shard {shard} owns no keys; it ends once revision {past + 1} or a later one is compacted "
               f"({moves.LATER})", file=sys.stderr)
@@ -82,22 +79,34 @@ def retire(invocation: Invocation) -> None:
     _show(s, shard, state)
 
 
-def _at_rest(s: Session, ended: int = 0) -> Table:
-    """The table once no keys move; those that do may be an earlier call's. ``ended``: a move that has."""
-    while (move := (table := table_of(s, ended)).move) is not None:
+def _check_others(table: Table, shard: int, with_others: bool) -> None:
+    """Exit: other shards have keys in a shard's spans, and may not lose them."""
+    others = {owner for span in owned_by(table, shard) for owner in table.owners_of(*span)} - {shard}
+    if others and not with_others:
+        told = " and ".join(map(str, sorted(others)))
+        raise Exit(1, f"the keys of shard {shard} lie among those of {told}, which would move "
+                      f"along: --with-others allows that")
+
+
+def _at_rest(s: Session, ended: int = 0, retires: int = 0) -> Table:
+    """The table once no keys move; those that do may be an earlier call's. ``ended``, ``retires``: a move
+    and a shard of which it knows that."""
+    while (move := (table := table_of(s, ended, retires)).move) is not None:
         ended = move.number
         Following(s, (move.start, move.end, move.target)).until_it_ends(ended)
     return table
 
 
-def _emptied(s: Session, shard: int, to: int | None) -> int:
+def _emptied(s: Session, shard: int, to: int | None, with_others: bool) -> int:
     """The last revision at which a shard owned keys, once it owns none; 0: compacted, or there was none."""
     ended = 0
     for turn in count():
-        table = _at_rest(s, ended)
+        # one of before its retirement may not have what it got meanwhile
+        table = _at_rest(s, ended, shard)
         owned = owned_by(table, shard)
         if not owned:
             return table.past_of(shard, END, END)
+        _check_others(table, shard, with_others)
         key, end = owned[0]
         target = taker(table, key, end, to, turn)
         ended = begin(s, key, end, target)
@@ -125,14 +134,9 @@ def taker(table: Table, start: bytes, end: bytes, to: int | None, turn: int = 0)
     return able[turn % len(able)]
 
 
-def _state(table: Table, shard: int) -> State | None:
-    known = table.shards.get(shard)
-    return known.state if known is not None else None
-
-
 def _reason(table: Table, start: bytes, end: bytes, shard: int) -> str:
     """Why a shard may not get a span; empty: it may."""
-    if _state(table, shard) != State.SERVING:
+    if state_of(table, shard) != State.SERVING:
         return f"shard {shard} does not serve"
     if shard in table.owners_of(start, end):
         return f"shard {shard} owns a part of them"
@@ -159,7 +163,7 @@ def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> tuple[State, Tab
         known: State | None = None
         for table in tables(s):
             answered = time.monotonic()
-            known = _state(table, shard) or known
+            known = state_of(table, shard) or known
             if known is not None and known in wanted:
                 return known, table
         now = time.monotonic()

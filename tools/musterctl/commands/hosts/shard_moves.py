@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from cluster.gotext import quote, raw, si_bytes, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
-from cluster.placement.table import span_of
+from cluster.placement.table import State, span_of
 from tools.musterctl.client import RequestError, Session
 from tools.musterctl.command import Exit, Flags, Invocation
 from tools.musterctl.commands.hosts.shard import UNSURE, Facts, placement_at, session_of, show
@@ -200,6 +200,12 @@ class Following:
         return True
 
 
+def state_of(table: Table, shard: int) -> State | None:
+    """None: it is unknown there."""
+    known = table.shards.get(shard)
+    return known.state if known is not None else None
+
+
 def tables(s: Session) -> Iterator[Table]:
     """The table of placement of each endpoint's host that answers. A host may be behind for long."""
     for endpoint in s.config.endpoints:
@@ -207,14 +213,20 @@ def tables(s: Session) -> Iterator[Table]:
             yield placement.table
 
 
-def table_of(s: Session, ended: int = 0) -> Table:
-    """The table of placement of some host, once one knows that this move has ended."""
+def table_of(s: Session, ended: int = 0, retires: int = 0) -> Table:
+    """The newest table of placement of these hosts, once one knows that a move has ended, and a shard
+    retires. 0: none."""
     until, told = time.monotonic() + _SILENT_S, NO_TABLE
     while time.monotonic() < until:
-        for table in tables(s):
-            if table.last_move >= ended and (table.move is None or table.move.number > ended):
-                return table
+        table = max(tables(s), key=lambda table: table.generation, default=None)
+        if table is None:
+            told = NO_TABLE
+        elif table.last_move < ended or (table.move is not None and table.move.number <= ended):
             told = f"no host of these endpoints knows yet how move {ended} ended"
+        elif retires and state_of(table, retires) not in (State.RETIRING, State.DROPPED):
+            told = f"no host of these endpoints knows yet that shard {retires} retires"
+        else:
+            return table
         time.sleep(_LOOK_S)
     raise Exit(1, f"{told}: {GOES_ON}")
 
