@@ -90,24 +90,26 @@ def _move(context: Context) -> Serve:
 
 
 def _split(context: Context) -> Serve:
-    def judged(waiting: Waiting, status: int, body: bytes) -> None:
-        if not context.failed(waiting, status, body):
-            context.refuse(waiting.call, waiting.stats, waiting.context)
+    def known(waiting: Waiting, status: int, body: bytes) -> None:
+        if context.failed(waiting, status, body):
+            return
+        request = waiting.context
+        try:
+            span = part_from(context.placement.table, request.key)
+        except EtcdError as refusal:
+            context.refuse(waiting.call, waiting.stats, refusal)
+        else:
+            if not context.given_up(waiting.call, waiting.stats):
+                _begin(context, waiting.call, *span, request.target, waiting.stats)
 
     def split(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
         if not request.key:
             raise EtcdError(errors.EMPTY_KEY)
         _check(context, request.target)  # first, or it would tell which keys' spans are refused
-        try:
-            span = part_from(context.placement.table, request.key)
-        except EtcdError as refusal:
-            if not context.principals.judged(call):
-                raise
-            # it tells where keys have moved: a node says first who may ask. A split needs the same permission
-            show = bytes((Show.STATUS,))
-            context.router.read(call, Method.AUTH_SHOW, show, 0, False, stats, judged, refusal)
-        else:
-            _begin(context, call, *span, request.target, stats)
+        # This front's table may be an old one, by which other shards' keys would move along. And a refusal
+        # tells where keys have moved: a node says first who may ask. A split needs the same permission
+        show = bytes((Show.STATUS,))
+        context.router.read(call, Method.AUTH_SHOW, show, 0, False, stats, known, request)
 
     return split
 

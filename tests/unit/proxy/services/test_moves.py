@@ -56,6 +56,22 @@ class Placed(Served):
         assert move is not None
         self.tell(take_moved(self.table, Moved(move.number, switched, 10, 1), 10))
 
+    def split(self, key: bytes, status: int = Status.OK, body: bytes = b"") -> FakeCall:
+        """A split once the front has heard that its table is as new as that."""
+        call = self.call("Split", pb.SplitRequest(key=key, target=1))
+        assert call.status is None
+        (round_,) = (sent for sent in self.node.take() if sent.method != Method.PLACED)
+        self.node.index(round_, 3)
+        self.net.run()
+        (asked,) = self.node.take()
+        assert (asked.method, asked.body[-1]) == (Method.AUTH_SHOW, Show.STATUS)
+        if status == Status.OK:
+            self.node.ok(asked)
+        else:
+            self.node.answer(asked.rid, status, body)
+        self.net.run()
+        return call
+
     def wish(self) -> tuple[int, bytes]:
         """The kind and the body of the one change that was sent on."""
         (request,) = self.node.take(Method.SHARD_CHANGE)
@@ -93,9 +109,26 @@ def test_a_split_goes_by_the_table_of_this_front(served: Placed) -> None:
     served.begin(1, b"m", b"p")
     served.end(switched=True)
     for key, end in ((b"n", b"p"), (b"a", b"m"), (b"q", END)):
-        served.call("Split", pb.SplitRequest(key=key, target=1))
+        served.split(key)
         kind, body = served.wish()
         assert (kind, moves.Wish.decode(body)) == (moves.MOVE, (key, end, 1))
+
+
+def test_a_split_goes_by_no_table_of_before_its_question(served: Placed) -> None:
+    """A front that had just begun, or was behind, took keys along that another shard had got."""
+    call = served.call("Split", pb.SplitRequest(key=b"a", target=1))
+    assert served.node.take(Method.SHARD_CHANGE) == []
+    (round_,) = served.node.take(Method.READ_INDEX)
+    served.node.index(round_, 3)
+    served.net.run()
+    (asked,) = served.node.take(Method.AUTH_SHOW)
+    served.begin(1, b"m", b"p")
+    served.end(switched=True)
+    served.node.ok(asked)
+    served.net.run()
+    kind, body = served.wish()
+    assert (kind, moves.Wish.decode(body)) == (moves.MOVE, (b"a", b"m", 1))
+    assert call.status is None
 
 
 @pytest.mark.parametrize("may", [True, False])
@@ -110,24 +143,13 @@ def test_who_may_not_split_hears_nothing_of_where_keys_have_moved(
 
     monkeypatch.setattr("proxy.services.moves.part_from", part_from)
     served.net.router.principals.enabled = True
-    call = served.call("Split", pb.SplitRequest(key=b"/secret/", target=1))
-    assert call.status is None
-    (round_,) = served.node.take()
-    served.node.index(round_, 3)
-    served.net.run()
-    (asked,) = served.node.take()
-    assert (asked.method, asked.body[-1]) == (Method.AUTH_SHOW, Show.STATUS)
-    if may:
-        served.node.ok(asked)
-    else:
-        served.node.answer(asked.rid, Status.ERROR, denied.encode())
-    served.net.run()
+    call = served.split(b"/secret/") if may else served.split(b"/secret/", Status.ERROR, denied.encode())
     error = refusal if may else denied
     assert call.status == (error.code, error.text)
     stats = served.net.context.method("unary", "musterpb.Shards", "Split")
     assert (stats.ok, stats.codes) == (0, {error.code: 1})
     served.net.router.principals.enabled = False
-    call = served.call("Split", pb.SplitRequest(key=b"/secret/", target=1))
+    call = served.split(b"/secret/")
     assert call.status == (refusal.code, refusal.text)
 
 
