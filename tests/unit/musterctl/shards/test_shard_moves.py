@@ -501,3 +501,28 @@ def test_a_host_that_is_behind_does_not_say_what_a_shard_owns(
     else:
         assert (code, out) == (0, "1, retiring\n")
         assert cluster.begun[-1].sources == (1,)
+
+
+def test_a_retirement_waits_for_a_move_that_begins_before_its_own(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two retirements at the same time one ended half way: one move goes on at a time."""
+    cluster.Move(shards_pb2.MoveRequest(key=b"a", range_end=b"b", target=1))
+    cluster.change(take_moved, Moved(1, True, cluster.revision, 0), cluster.revision)
+    begin = cluster.Move
+
+    def first(request: Any) -> Any:
+        cluster.Move = begin  # type: ignore[method-assign]
+        cluster.Move(shards_pb2.MoveRequest(key=b"x", target=2))
+        return begin(request)
+
+    cluster.Move = first  # type: ignore[method-assign]
+    code, out, _ = run(capsys, "retire", "1", "--to", "2", "-w", "simple")
+    assert (code, out) == (0, "1, retiring\n")
+    assert [move.start for move in cluster.begun] == [b"a", b"x", b"a"]
+    cluster.failing = [RequestError("no room", grpc.StatusCode.FAILED_PRECONDITION)]
+    cluster.change(take_shard, 3, State.FORMING, 3, (1,))
+    cluster.change(take_shard, 3, State.SERVING, 0, ())
+    code, _, err = run(capsys, "retire", "2", "--to", "3", "-w", "simple")
+    assert code == 1
+    assert "no room" in err, "nothing else moves"
