@@ -199,6 +199,7 @@ class Mover:
             "step": (self.step if ours else Step.COPYING).value,
             "failed_switches": self.failed if ours else 0,
             "waits_for": [f"{host:x}" for host in self._waits_for] if ours else [],
+            "without_room": [f"{host:x}" for host in sorted(self._without_room(move.number))],
             "hosts": {f"{host:x}": {"whole": said.whole, "keys": said.keys, "bytes": said.size,
                                     "lag_ms": lags[host]} for host, said in sorted(heard.items())}}
 

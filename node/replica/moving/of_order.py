@@ -80,7 +80,8 @@ class OrderMoves(Moves):
             return
         if mover.late(node.now_ms()) and self._late.news("", node.now_ms() / 1000):
             facts = mover.facts()
-            log.info("a move waits for the copies of hosts", move=facts["move"], hosts=facts["waits_for"])
+            log.info("a move waits for the copies of hosts", move=facts["move"], hosts=facts["waits_for"],
+                     without_room=facts["without_room"])
         if not node.upkeep.quota.closed or not (number := mover.starves(node.now_ms())):
             return
         with suppress(EtcdError):  # then the next second

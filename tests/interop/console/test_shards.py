@@ -68,7 +68,8 @@ TABLE = Table(
 )
 COPYING = pb.Move(
     move=3, key=b"/d/", range_end=b"/d0", sources=[0], target=1, step=pb.Move.COPYING, failed_switches=2,
-    copies=[pb.Move.Copy(member=7, keys=1234, bytes=5 << 20, whole=True, lag_ms=12)],
+    copies=[pb.Move.Copy(member=7, keys=1234, bytes=5 << 20, whole=True, lag_ms=12),
+            pb.Move.Copy(member=8, keys=5, bytes=70, lag_ms=-2)],
 )  # fmt: skip
 DONE = pb.Move(move=2, key=b"/c", sources=[0], target=2, step=pb.Move.SWITCHED)
 
@@ -101,7 +102,8 @@ def test_placement_and_moves_are_shown(told: list[Message], visit: Visits) -> No
         await user.open("/cluster")
         for text in ("Placement 7", "Growth level 3 of 3", "/b/", "since revision 12", "revisions 0 to 11",
                      "Move 3", "copying", "Failed switches: 2", "Shard 0 → Shard 1", "1,234 keys", "5.0 MiB",
-                     "12 ms behind", "complete", "Move 2", "done", "retiring"):  # fmt: skip
+                     "12 ms behind", "complete", "waits for room on this host", "Move 2", "done",
+                     "retiring"):  # fmt: skip
             await user.sees(text)
         assert user.seen().splitlines().count("/c") == 2, "the key that was moved, and its span"
         await user.click("Cancel the move")

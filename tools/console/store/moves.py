@@ -12,11 +12,13 @@ from tools.console.store import raw
 
 _BEGUN_S = 10.0  # a change is answered once it has begun
 _ASKED_S = 2.0
+NO_ROOM = -2  # a lag: the copy waits for room on its host
 
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """One host's copy of what moves. ``whole``: all is there, and changes follow. ``lag_ms``: -1: unknown."""
+    """One host's copy of what moves. ``whole``: all is there, and changes follow. ``lag_ms``: -1: unknown,
+    or :data:`NO_ROOM`."""
 
     host: str
     keys: int

@@ -355,6 +355,7 @@ def test_facts_name_each_host_that_was_heard() -> None:
     machine.mover.heard(4, Copied.decode(Copied(1, False, NO_ROOM_LAG_MS).encode()), 0)
     facts = machine.mover.facts()
     assert (facts["move"], facts["step"], facts["target"]) == (1, "copying", 2)
+    assert facts["without_room"] == ["4"]
     assert facts["hosts"] == {"2": {"whole": True, "keys": 30, "bytes": 400, "lag_ms": 7},
                               "3": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -1},
                               "4": {"whole": False, "keys": 0, "bytes": 0, "lag_ms": -2}}

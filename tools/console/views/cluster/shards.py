@@ -11,7 +11,7 @@ from cluster.placement import Table
 from cluster.placement.table import END, Piece, State
 from tools.console.store import moves, shards
 from tools.console.store.cluster import Picture
-from tools.console.store.moves import Copy, Move
+from tools.console.store.moves import NO_ROOM, Copy, Move
 from tools.console.store.shards import Replica, Shards
 from tools.console.views.cluster import shard_dialogs
 from tools.console.views.page import Page
@@ -176,6 +176,8 @@ class ShardsView:
                 chip(page.t("move.whole"), "mc-good", "check")
             if one.lag_ms >= 0:
                 ui.label(page.t("move.lag", lag=f"{one.lag_ms:,}")).classes("mc-sub")
+            elif one.lag_ms == NO_ROOM:
+                chip(page.t("move.no_room"), "mc-warn", "warning")
 
     def _placement(self, table: Table) -> None:
         """Owners of keys now, and owners at revisions that can still be read."""

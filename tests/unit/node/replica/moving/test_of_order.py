@@ -129,7 +129,7 @@ class Cancelling:
         role: Any = SimpleNamespace(writes=SimpleNamespace(leader=SimpleNamespace(execute=self._execute)))
         mover: Any = SimpleNamespace(
             starves=lambda now_ms: 7, late=lambda now_ms: now_ms < 10,
-            facts=lambda: {"move": 7, "waits_for": ["2", "3"]})
+            facts=lambda: {"move": 7, "waits_for": ["2", "3"], "without_room": ["3"]})
         self.moves = OrderMoves.__new__(OrderMoves)
         self.moves._node, self.moves._role, self.moves.mover = node, role, mover
         self.moves._late = Repeats()
@@ -177,4 +177,4 @@ def test_that_a_move_waits_for_hosts_is_told_once_a_minute() -> None:
         world.moves._node.now_ms = lambda: 60_005  # type: ignore[method-assign]
         world.moves.second()
     assert logs == [{"event": "a move waits for the copies of hosts", "log_level": "info", "move": 7,
-                     "hosts": ["2", "3"]}]
+                     "hosts": ["2", "3"], "without_room": ["3"]}]
