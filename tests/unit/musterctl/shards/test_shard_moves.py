@@ -526,3 +526,36 @@ def test_a_retirement_waits_for_a_move_that_begins_before_its_own(
     code, _, err = run(capsys, "retire", "2", "--to", "3", "-w", "simple")
     assert code == 1
     assert "no room" in err, "nothing else moves"
+
+
+@pytest.mark.timeout(20)
+def test_a_host_that_reaches_no_leader_is_not_waited_for_without_end(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was cut off, and told the table of then: the shard retired for ever."""
+    cluster.change(take_shard, 2, State.RETIRING, 0, ())
+    monkeypatch.setattr(shard_changes, "_TELL_S", 0.0)
+    monkeypatch.setattr(shard_changes, "_SILENT_S", 0.2)
+    cluster.silent = 1 << 30
+    code, _, err = run(capsys, "retire", "2", "--endpoints", "a:1")
+    assert code == 1
+    assert "shard 2 is retiring, for 0 s" in err
+    assert "no host of these endpoints reaches a leader: the change goes on" in err
+
+
+def test_while_a_leader_answers_a_shard_is_waited_for(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster.change(take_shard, 2, State.RETIRING, 0, ())
+    monkeypatch.setattr(shard_changes, "_TELL_S", 0.0)
+    monkeypatch.setattr(shard_changes, "_SILENT_S", 0.0)
+    looks, told = cluster.Moves, iter(range(50))
+
+    def ends(request: Any) -> Any:
+        if next(told, None) is None and cluster.table.shards[2].state == State.RETIRING:
+            cluster.change(take_shard, 2, State.DROPPED, 0, ())
+        return looks(request)
+
+    cluster.Moves = ends  # type: ignore[method-assign]
+    code, out, _ = run(capsys, "retire", "2", "-w", "simple")
+    assert (code, out) == (0, "2, dropped\n")

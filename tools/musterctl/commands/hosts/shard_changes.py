@@ -13,9 +13,9 @@ from cluster.gotext import quote, text
 from cluster.pb import shards_pb2
 from cluster.placement import Table
 from cluster.placement.table import END, State
-from tools.musterctl.client import Session
+from tools.musterctl.client import Client, RequestError, Session
 from tools.musterctl.command import Exit, Invocation
-from tools.musterctl.commands.hosts.shard import session_of, show
+from tools.musterctl.commands.hosts.shard import UNSURE, session_of, show
 from tools.musterctl.commands.hosts.shard_moves import (
     GOES_ON,
     NO_TABLE,
@@ -31,7 +31,7 @@ from tools.musterctl.commands.hosts.shard_moves import (
 
 _LOOK_S = 0.1  # between two looks at the table
 _TELL_S = 2.0  # between two lines of progress
-_SILENT_S = 30.0  # without an answer of any endpoint
+_SILENT_S = 30.0  # without an answer of a leader
 
 
 def add(invocation: Invocation) -> None:
@@ -163,22 +163,35 @@ def _born(s: Session, shard: int) -> tuple[int, State]:
 
 def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> tuple[State, Table]:
     """The state that a shard comes to, as the first host has applied it, with that host's table."""
-    began = told = answered = time.monotonic()
+    client, began = s.client(), time.monotonic()
+    told, led = began, began
     while True:
         known: State | None = None
+        why = NO_TABLE
         for table in tables(s):
-            answered = time.monotonic()
+            why = "no host of these endpoints reaches a leader"
             known = state_of(table, shard) or known
             if known is not None and known in wanted:
                 return known, table
         now = time.monotonic()
-        if now - answered >= _SILENT_S:
-            raise Exit(1, f"{NO_TABLE}: {GOES_ON}")
         if now - told >= _TELL_S:
             told = now
+            led = now if _leads(client, s.timeout_s) else led
             state = known.name.lower() if known is not None else "about to form"
             print(f"shard {shard} is {state}, for {now - began:.0f} s", file=sys.stderr)
+            if now - led > _SILENT_S:  # their tables may be old ones
+                raise Exit(1, f"{why}: {GOES_ON}")
         time.sleep(_LOOK_S)
+
+
+def _leads(client: Client, timeout_s: float) -> bool:
+    """Whether some leader answers, whatever it says."""
+    try:
+        client.unary(
+            "musterpb.Shards/Moves", shards_pb2.MovesRequest(), shards_pb2.MovesResponse, timeout_s, True)
+    except RequestError as error:
+        return error.code not in UNSURE
+    return True
 
 
 def _show(s: Session, shard: int, state: State) -> None:
