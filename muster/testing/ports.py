@@ -6,11 +6,13 @@ long as it runs.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
 import random
 import socket
+import stat
 import tempfile
 from collections.abc import Collection
 from pathlib import Path
@@ -64,8 +66,15 @@ def _is_kept(lock: Path) -> bool:
 
 
 def _folder() -> Path:
+    """This user's. OSError: another one has made it first, and could have it lead to any file."""
     folder = Path(tempfile.gettempdir()) / f"muster-testing-ports-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    info = os.lstat(folder)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to another user, or is no directory: set TMPDIR")
+    if info.st_mode & 0o077:
+        folder.chmod(0o700)
     return folder
 
 

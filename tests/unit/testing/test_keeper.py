@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -107,6 +110,37 @@ def test_others_take_the_ports_of_a_kept_cluster_last(
     doors.write_text("[61001, 61002]")
     assert ports.free(1) == [61_050]
     assert ports.free(1) == [61_000]
+
+
+def test_a_folder_of_ports_that_another_user_may_have_made_is_not_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is known: a link in it had :func:`ports.keep` overwrite any file of the tests' user."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    mine.write_text("precious")
+    theirs.mkdir()
+    (theirs / "61050").symlink_to(mine)
+    named = tmp_path / f"muster-testing-ports-{os.getuid()}"
+    named.symlink_to(theirs)
+    with pytest.raises(OSError, match="belongs to another user, or is no directory: set TMPDIR"):
+        ports.keep([61_051], "doors.json")
+    named.unlink()
+    theirs.rename(named)
+    real = os.lstat
+
+    def another_users(path: Path) -> os.stat_result:
+        return os.stat_result((*real(path)[:4], os.getuid() + 1, *real(path)[5:]))
+
+    monkeypatch.setattr(os, "lstat", another_users)
+    with pytest.raises(OSError, match="belongs to another user"):
+        ports.keep([61_051], "doors.json")
+    monkeypatch.setattr(os, "lstat", real)
+    assert mine.read_text() == "precious"
+    (named / "61050").unlink()
+    named.chmod(0o777)
+    ports.keep([61_051], "doors.json")
+    assert stat.S_IMODE(named.stat().st_mode) == 0o700
 
 
 def test_a_lone_host_with_data_takes_any_ports_and_keeps_none(
