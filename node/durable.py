@@ -22,16 +22,21 @@ def write_whole(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, in
 
 
 def write_new(path: Path, data: bytes, mode: int = 0o600, owner: tuple[int, int] | None = None) -> None:
-    """Write a file that is not there yet, and sync what it holds. ``owner``: a user and a group that get it
-    where this process may give it. FileExistsError."""
+    """Write a file that is not there yet, and sync what it holds: where that fails, there is none. ``owner``:
+    a user and a group that get it where this process may give it. FileExistsError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(fd, "wb") as file:
-        if owner is not None:
-            with contextlib.suppress(OSError):
-                os.fchown(fd, *owner)
-        file.write(data)
-        file.flush()
-        os.fsync(fd)
+    try:
+        with open(fd, "wb") as file:
+            if owner is not None:
+                with contextlib.suppress(OSError):
+                    os.fchown(fd, *owner)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def make_folder(path: Path, *, may_exist: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import zmq
 from zmq.utils import z85
 
-from tools.muster import peer_keys
+from tools.muster import cli, peer_keys
 from tools.muster.config.parse import ConfigError
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 
@@ -110,6 +111,22 @@ def test_a_file_that_cannot_be_given_to_its_owner_is_written(
     path = file_of(tmp_path)
     peer_keys.change(path, "add")
     assert json.loads(Path(path).read_text())["next"]
+
+
+def test_a_file_that_could_not_be_written_is_not_in_the_way_of_the_next_try(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk left an empty file, and with room again it "exists; it is not overwritten"."""
+    path = tmp_path / "keys.json"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))  # bytes of a file
+    try:
+        assert cli.run(["peer-keys", str(path)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capsys.readouterr().err == f"muster: cannot write {path}: File too large\n"
+    assert cli.run(["peer-keys", str(path)]) == 0
+    peer_keys.check(str(path))
 
 
 def test_steps_out_of_order_are_refused_and_change_nothing(tmp_path: Path) -> None:
