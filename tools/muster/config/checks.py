@@ -143,7 +143,8 @@ def check_discovery(values: Values) -> None:
     except ValueError:
         usable = False
     if not usable:
-        raise ConfigError(f"--discovery={url} is no URL of http or https")
+        _, at, shown = url.rpartition("@")  # before it there may be a password
+        raise ConfigError(f"--discovery={'...@' * bool(at)}{shown} is no URL of http or https")
 
 
 def check_users(token: str) -> list[str]:

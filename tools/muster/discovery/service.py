@@ -15,6 +15,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 _REQUEST_S = 5.0  # as etcd's client
 WAIT_S = 60.0  # then look again: a dead connection may be silent
 _MOST_BYTES = 16 << 20
+_SECRET = "Authorization"
 
 
 class Unreachable(Exception):
@@ -52,13 +53,17 @@ class Answer:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """The same request goes to the other place, as from etcd's client; urllib sends GET alone there."""
+    """The same request goes to the other place, as from etcd's client; urllib sends GET alone there. A name
+    and a password stay at their host, and go by http only where they were meant to."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str,
         headers: http.client.HTTPMessage, newurl: str,
     ) -> urllib.request.Request:
-        return urllib.request.Request(newurl, req.data, req.headers, method=req.get_method())
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        kept = before.hostname == after.hostname and after.scheme in ("https", before.scheme)
+        headers = {name: value for name, value in req.headers.items() if kept or name != _SECRET}
+        return urllib.request.Request(newurl, req.data, headers, method=req.get_method())
 
 
 class Service:
@@ -71,7 +76,7 @@ class Service:
         self._headers: dict[str, str] = {}
         if parts.username is not None:
             told = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-            self._headers["Authorization"] = "Basic " + base64.b64encode(told).decode()
+            self._headers[_SECRET] = "Basic " + base64.b64encode(told).decode()
         if proxy and "://" not in proxy:
             proxy = f"http://{proxy}"
         proxies = {"http": proxy, "https": proxy} if proxy else {}

@@ -275,6 +275,34 @@ def test_a_service_may_be_elsewhere(status: int) -> None:
     assert asked == [f"GET {read} Basic cm9vdDpwQHc=", f"PUT {write} value=x Basic cm9vdDpwQHc="]
 
 
+def test_a_password_stays_at_its_host() -> None:
+    """Any place to which the service pointed was told it."""
+    read, write = "/t/_config/size", "/t/ab?prevExist=false"
+    with serving({f"GET {read}": (200, NODE), f"PUT {write} value=x": (201, NODE)}) as (there, asked):
+        other = there.replace("127.0.0.1", "localhost")
+        moved = {f"GET {read}": (307, other + read), f"PUT {write} value=x": (307, other + write)}
+        with serving(moved) as (here, first):
+            service = Service(f"{here.replace('//', '//root:p%40w@')}/t")
+            service.get("_config/size")
+            service.create("ab", "x")
+    assert asked == [f"GET {read}", f"PUT {write} value=x"]
+    assert first == [f"{line} Basic cm9vdDpwQHc=" for line in asked]
+
+
+def test_a_password_that_was_given_to_https_goes_nowhere_by_http(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    read = "/t/_config/size"
+    with (
+        serving({f"GET {read}": (200, NODE)}) as (there, asked),
+        serving({f"GET {read}": (307, there + read)}, authority.issue("s", "127.0.0.1")) as (here, _),
+    ):
+        Service(f"{here.replace('//', '//root:p%40w@')}/t").get("_config/size")
+    assert asked == [f"GET {read}"]
+
+
 def test_a_service_that_sends_around_in_circles_is_none() -> None:
     with serving({"PUT /t/ab?prevExist=false value=x": (307, "/t/ab?prevExist=false")}) as (url, asked):
         with pytest.raises(NotJson):
@@ -412,6 +440,13 @@ def test_an_empty_list_is_no_way_to_a_cluster(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(ConfigError, match="is no URL of http or https"):
         built(tmp_path, url)
+
+
+@pytest.mark.parametrize("url", ["ftp://root:secret@d/t", "http://root:secret@[d/t", "root:secret@d/t"])
+def test_the_password_of_a_url_that_is_none_is_in_no_error(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match="d/t is no URL of http or https") as failed:
+        built(tmp_path, url)
+    assert "secret" not in str(failed.value)
 
 
 def test_without_the_flag_nobody_is_asked(tmp_path: Path) -> None:
