@@ -37,6 +37,7 @@ _HEADERS = [
 # where a session begins and ends, and what costs the cluster more than a page
 DOORS = ("/enter", "/certificate", "/leave", "/snapshot")
 MOST_BODY_BYTES = 65 * 1024 * 1024  # the largest import, in a form
+_MOST_DIGITS = 20  # the parser takes zeros in front of a size, any number of them
 _OTHER_SITES = ("cross-site", "same-site")
 _DROPPED = (b"x-forwarded-prefix", b"x-forwarded-host")
 
@@ -85,7 +86,8 @@ class Guard:
         if scope.get("path") in DOORS and headers.get("sec-fetch-site", "none") in _OTHER_SITES:
             return "the request comes from another site"
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdecimal() or int(length[:20]) > MOST_BODY_BYTES:
+        whole = length.isdecimal() and len(length) <= _MOST_DIGITS
+        if "transfer-encoding" in headers or not whole or int(length) > MOST_BODY_BYTES:
             return "the request is too large, or does not tell its size"
         return ""
 
