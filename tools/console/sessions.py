@@ -21,6 +21,7 @@ from muster_client import (
     Tls,
     Unavailable,
 )
+from muster_client.wire.endpoints import parsed
 
 from proxy.auth.passwords import owner_of
 from proxy.http.memory import TOO_MANY
@@ -84,7 +85,8 @@ class Identity:
         if target.read_only:
             raw.make_read_only(self.client)
         self.hub = Hub(self.client)
-        self.hosts = Hosts(name, password, self.tls, target.read_only)
+        secure = all(at.tls for at in parsed(target.endpoints, self.tls))
+        self.hosts = Hosts(name, password, self.tls, target.read_only, secure)
         self.version2 = Version2(target.endpoints, self.tls, name, password, read_only=target.read_only)
         self._password, self._pair = password, pair
         self._rights, self._rights_until_s = UNLIMITED, 0.0

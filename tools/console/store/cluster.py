@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
 from muster_client import Client, MusterError, Tls
@@ -59,17 +59,27 @@ class Picture:
 
 @dataclass(slots=True)
 class Hosts:
-    """Clients of each member alone, as the same user."""
+    """Clients of each member alone, as the same user. ``secure``: the password leaves by TLS alone, whatever
+    URLs members tell: one may be of the console's own machine, where anybody may listen."""
 
     user: str = ""
     password: str = field(default="", repr=False)
     tls: Tls | None = None
     read_only: bool = False
+    secure: bool = False
     _clients: dict[str, Client] = field(default_factory=dict)
 
-    def at(self, urls: tuple[str, ...]) -> Client:
-        """A client of one member, by the first of its URLs."""
-        url = urls[0]
+    def url_of(self, urls: Sequence[str]) -> str:
+        """The first of a member's URLs that may be asked; "": none may."""
+        if not (self.secure and self.password):
+            return urls[0] if urls else ""
+        return next((url for url in urls if url.lower().startswith(("https:", "unixs:"))), "")
+
+    def at(self, urls: Sequence[str]) -> Client:
+        """A client of one member. MusterError: no URL of it may be asked."""
+        url = self.url_of(urls)
+        if not url:
+            raise MusterError("this host tells no https URL: a password would leave in clear")
         if url not in self._clients:
             client = Client(url, user=self.user, password=self.password, tls=self.tls, timeout=_ASKED_S)
             if self.read_only:
@@ -90,7 +100,7 @@ class Hosts:
 async def picture(client: Client, hosts: Hosts) -> Picture:
     """Members and their states; those that do not answer in two seconds say why."""
     listed = await raw.call(client, raw.MEMBERS, pb.MemberListRequest())
-    await hosts.keep({one.clientURLs[0] for one in listed.members if one.clientURLs})
+    await hosts.keep({hosts.url_of(one.clientURLs) for one in listed.members})
     members = await asyncio.gather(*(_asked(one, hosts) for one in listed.members))
     return Picture(
         listed.header.cluster_id,

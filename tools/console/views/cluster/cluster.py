@@ -152,8 +152,8 @@ class ClusterView:
                     chip(page.t("cluster.learner" if member.is_learner else "cluster.follower"))
                 self._menu(member)
             if member.error:
-                told = member.error if member.client_urls else page.t("cluster.not_started")
-                ui.label(told).classes("mc-problem")
+                why = page.words.reason(member.error)
+                ui.label(why if member.client_urls else page.t("cluster.not_started")).classes("mc-problem")
             else:
                 self._state(member)
             for url in member.client_urls:
