@@ -41,6 +41,8 @@ async def listen(path: str, handler: Handler) -> asyncio.Server:
                     answer = await handler(request)
                 except (ValueError, KeyError, TypeError) as e:
                     answer = {"error": f"bad request: {e!r}"}
+                except OSError as e:  # as of a full disk: who asks can mend it
+                    answer = {"error": f"{e.strerror or e}{f': {e.filename}' if e.filename else ''}"}
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):

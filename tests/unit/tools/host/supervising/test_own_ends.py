@@ -20,7 +20,7 @@ from tests.unit.tools.host.supervising.small_children import GOOD, LIMIT_S, Host
 from tools.muster.config import settings
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.host import rundir, serve
+from tools.muster.host import control, rundir, serve
 from tools.muster.host.supervising.supervisor import AGAIN
 from tools.muster.local import hosts
 from tools.muster.local.layout import plan
@@ -211,3 +211,21 @@ def test_a_local_host_that_has_just_ended_starts_again(
 
     assert asyncio.run(asked()) == [
         {"error": f"host 0 is already running (process {process.pid})"}, {"pid": 7}]
+
+
+def test_a_local_host_that_cannot_be_started_is_told_why(tmp_path: Path) -> None:
+    """It said that `muster local` was not running."""
+    layout = plan(str(tmp_path), 1, 1, 20_000, 1, ["none"], ())
+    cluster: Any = hosts.LocalCluster(str(tmp_path), layout)
+    log = Path(layout.hosts[0].log_file)
+    log.mkdir()
+
+    async def asked() -> int:
+        server = await control.listen(str(Path(cluster._run_dir, "local.sock")), cluster._answer)
+        try:
+            return await asyncio.to_thread(hosts.start, str(tmp_path), layout.hosts[0])
+        finally:
+            server.close()
+
+    with pytest.raises(ConfigError, match=f"^Is a directory: {log}$"):
+        asyncio.run(asked())
