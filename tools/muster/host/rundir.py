@@ -203,7 +203,12 @@ class DataDirLock:
                 self._fd, told = _open_to_read(path), b""
         except OSError as e:
             raise ConfigError(f"cannot access data directory: {path}: {e.strerror}") from None
-        if not _locked(self._fd):
+        try:
+            free = _locked(self._fd)
+        except OSError as e:  # a file system without such locks, as NFS
+            os.close(self._fd)
+            raise ConfigError(f"cannot lock data directory: {path}: {e.strerror}") from None
+        if not free:
             holder = os.pread(self._fd, 32, 0).decode(errors="replace").strip()
             os.close(self._fd)
             raise ConfigError(

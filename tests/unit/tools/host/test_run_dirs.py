@@ -238,3 +238,16 @@ def test_a_file_system_without_such_locks_keeps_no_host_from_starting(
     monkeypatch.setattr(fcntl, "flock", refused)
     run = rundir.make_run_dir(str(tmp_path), str(tmp_path / "r"))
     rundir.remove_run_dir(str(tmp_path), run)
+
+
+def test_a_data_directory_that_cannot_be_locked_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start ended with "No locks available", and nothing more."""
+
+    def refused(fd: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(ConfigError, match=f"^cannot lock data directory: {tmp_path}/lock: No locks avail"):
+        rundir.DataDirLock(str(tmp_path))
