@@ -106,6 +106,9 @@ def _serve(values: Values) -> None:
             server_header=False,
             http=cast(type[asyncio.Protocol], partial(Certified, listening)),
             ws=Sockets,
+            # log-ins take turns by address, so no client says its own. By default uvicorn believes each
+            # program of this machine; its variable names proxies to believe
+            forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", ""),
             timeout_graceful_shutdown=2,
         )
         config.load()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+import uvicorn
 
 from tests.authority import Authority
 from tools.console import app
+from tools.console.guard import Receive, Scope, Send
 from tools.muster import console as cli
 from tools.muster.cli import run
 from tools.muster.config.parse import ConfigError, resolve
@@ -67,6 +71,32 @@ def test_a_taken_port_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         port = taken.getsockname()[1]
         assert run(["console", f"--listen=http://127.0.0.1:{port}"]) == 1
     assert f"listen tcp 127.0.0.1:{port}: bind: address already in use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("proxies", "seen"), [("", "127.0.0.1"), ("127.0.0.1", "10.9.8.7")])
+def test_a_client_says_another_address_than_its_own_only_through_a_named_proxy(
+    monkeypatch: pytest.MonkeyPatch, proxies: str, seen: str
+) -> None:
+    """Each program of this machine passed for any number of clients, which take turns with log-ins."""
+    clients: list[str] = []
+
+    async def page(scope: Scope, receive: Receive, send: Send) -> None:
+        clients.append(scope["client"][0])
+
+    async def asked(server: uvicorn.Server, listener: socket.socket) -> None:
+        headers = [(b"x-forwarded-for", b"10.9.8.7")]
+        loaded: Any = server.config.loaded_app
+        scope = {"type": "http", "client": ("127.0.0.1", 50_000), "headers": headers}
+        await loaded(scope, AsyncMock(), AsyncMock())
+
+    if proxies:
+        monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
+    else:
+        monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    monkeypatch.setattr(app, "asgi", lambda *_, **__: page)
+    monkeypatch.setattr(cli, "_until_told", asked)
+    assert run(["console", "--listen=http://127.0.0.1:0"]) == 0
+    assert clients == [seen]
 
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
