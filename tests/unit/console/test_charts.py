@@ -131,7 +131,15 @@ def test_one_look_of_two_that_takes_a_process_for_two_is_no_spike(first: float, 
         assert 0 < figures.between(one, other, 10.0)["cpu"] <= 1.1
 
 
-@pytest.mark.parametrize("text", ["grpc_server_handled_total{ 3", "process_resident_memory_bytes x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "grpc_server_handled_total{ 3",
+        "process_resident_memory_bytes x",
+        'grpc_server_handling_seconds_bucket{grpc_method="Put"} 5',
+        "etcd_disk_wal_fsync_duration_seconds_bucket 5",
+    ],
+)
 def test_what_is_no_figure_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         figures.read(text)

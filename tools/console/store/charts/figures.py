@@ -87,12 +87,12 @@ def _take(found: Figures, sample: Sample) -> None:
         if (code := labels.get("grpc_code", "")) not in _GOOD:
             found.totals[f"errors/{code}"][front] += value
     elif name == _HANDLING:
-        method, limit_s = labels.get("grpc_method", ""), float(labels["le"])
+        method, limit_s = labels.get("grpc_method", ""), float(labels.get("le", ""))
         if labels.get("grpc_type", "unary") == "unary":  # a watch lasts as long as its client wants
             found.times["handling"][limit_s][front] += value
             found.times[f"handling/{method}"][limit_s][front] += value
     elif name in _TIMES:
-        found.times[_TIMES[name]][float(labels["le"])][front] += value
+        found.times[_TIMES[name]][float(labels.get("le", ""))][front] += value
     elif name in _COUNTERS:
         found.totals[_COUNTERS[name]][front] += value
     elif name in _CPU:
