@@ -145,6 +145,37 @@ def test_a_restore_that_was_overtaken_leaves_no_trace(
     assert [path.name for path in (tmp_path / "1").iterdir()] == ["member"]
 
 
+def test_a_restore_that_fails_leaves_another_ones_logs(
+        snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at once had one --wal-dir by mistake: the second removed the logs of the first."""
+    logs, made_at = tmp_path / "logs", restoring.made_at
+
+    def late(*args: Any) -> str:
+        monkeypatch.setattr(restoring, "made_at", made_at)
+        assert origin(snapshot, tmp_path / "1", wal_dir=str(logs))
+        return made_at(*args)
+
+    monkeypatch.setattr(restoring, "made_at", late)
+    with pytest.raises(FileExistsError):
+        origin(snapshot, tmp_path / "2", "b", wal_dir=str(logs))
+    assert (logs / "shard-0/db/CURRENT").is_file()
+    assert not (tmp_path / "2").exists()
+
+
+@pytest.mark.parametrize("where", ["logs", "1/logs"])
+def test_a_restore_that_fails_leaves_no_logs(
+        snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def full(aside: Path) -> None:
+        assert (aside / where.removeprefix("1/") if "/" in where else tmp_path / where).is_dir()
+        raise OSError(errno.ENOSPC, "no room", str(aside))
+
+    monkeypatch.setattr(restoring, "_move_up", full)
+    with pytest.raises(OSError, match="no room"):
+        origin(snapshot, tmp_path / "1", wal_dir=str(tmp_path / where))
+    assert not (tmp_path / where).exists()
+    assert not (tmp_path / "1").exists()
+
+
 @pytest.mark.parametrize(("inside", "goes_on"), [(None, True), ("shard-0/db", False), ("other", False)])
 def test_a_killed_restore_with_logs_elsewhere_is_run_again(
         snapshot: Path, tmp_path: Path, inside: str | None, goes_on: bool) -> None:

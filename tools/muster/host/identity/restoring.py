@@ -11,7 +11,7 @@ import hashlib
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -83,18 +83,17 @@ def restore_host(
             folders = [Path(shard_dir(str(aside), shard)) for shard in range(identity.shard_count)]
             for folder in folders:
                 folder.mkdir(parents=True)
-            logs = made_at(new.wal_dir, data_dir, aside)
-            begin_logs(logs, folders)
-            restored = restore(
-                database, folders, identity.placement_depth, [peer.member_id for peer in identity.peers],
-                changed, lambda rows, size: tell(size, database.size_bytes))
-            for folder in folders:
-                seal.seal(folder, identity.incarnation)
-                seal.begin(folder, identity.incarnation)
-            if logs != new.wal_dir:
-                point_logs(new.wal_dir, folders)
-            write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
-            _move_up(aside)
+            with _logs(new.wal_dir, data_dir, aside, folders) as moves:
+                restored = restore(
+                    database, folders, identity.placement_depth, [peer.member_id for peer in identity.peers],
+                    changed, lambda rows, size: tell(size, database.size_bytes))
+                for folder in folders:
+                    seal.seal(folder, identity.incarnation)
+                    seal.begin(folder, identity.incarnation)
+                if moves:
+                    point_logs(new.wal_dir, folders)
+                write_identity(Path(member_dir(str(aside)), "identity.json"), identity)
+                _move_up(aside)
     with suppress(PermissionError):  # a directory of one's own may stand in one not to be read
         sync_directory(data_dir.absolute().parent)
     return restored
@@ -128,13 +127,28 @@ def _alone(data_dir: Path, wal_dir: str) -> Iterator[Path]:
                 yield aside
             except BaseException:
                 shutil.rmtree(aside if was_there else data_dir, ignore_errors=True)
-                if wal_dir:
-                    shutil.rmtree(wal_dir, ignore_errors=True)
                 raise
         finally:
             lock.release()
     finally:
         os.umask(mask)
+
+
+@contextmanager
+def _logs(wal_dir: str, data_dir: Path, aside: Path, folders: Sequence[Path]) -> Iterator[bool]:
+    """The folders of the logs, and whether they move with ``aside``. Where it fails, nothing is left but what
+    another restore has made there meanwhile."""
+    logs, made = made_at(wal_dir, data_dir, aside), list[Path]()
+    moves = logs != wal_dir
+    try:
+        begin_logs(logs, folders, made)
+        yield moves
+    except BaseException:
+        for folder in [Path(wal_dir)] if moves else made:
+            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another's folders are in it
+            os.rmdir(wal_dir)
+        raise
 
 
 def _clear(data_dir: Path, wal_dir: str) -> None:

@@ -45,12 +45,19 @@ def begin_wal_dir(wal_dir: str, shards: int) -> None:
                 _check_empty(folder)
 
 
-def begin_logs(wal_dir: str, folders: Sequence[Path]) -> None:
-    """The same for nodes that are being made; the links first, which tell whose the folders are. OSError."""
+def begin_logs(wal_dir: str, folders: Sequence[Path], made: list[Path] | None = None) -> None:
+    """The same for nodes that are being made; the links first, which tell whose the folders are. ``made``
+    gets those that are there now. FileExistsError: one is another's. OSError."""
+    made = [] if made is None else made
     for shard, folder in enumerate(folders) if wal_dir else ():
         wanted = Path(os.path.abspath(wal_dir), f"shard-{shard}")
         (folder / LOG).symlink_to(wanted)
-        make_folder(wanted, may_exist=False)
+        made.append(wanted)
+        try:
+            make_folder(wanted, may_exist=False)
+        except FileExistsError:
+            made.pop()
+            raise
 
 
 def is_unused(wal_dir: str, folders: Iterable[Path]) -> bool:
