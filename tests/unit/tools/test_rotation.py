@@ -7,6 +7,7 @@ import errno
 import gzip
 import io
 import os
+import resource
 import sys
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -101,6 +102,25 @@ def test_a_line_in_parts_leaves_as_one(tmp_path: Path) -> None:
     assert path.read_text() == ""
     say(log, "\n")
     assert path.read_text() == "one\n"
+
+
+def test_a_full_disk_costs_no_line_that_comes_once_there_is_room(tmp_path: Path) -> None:
+    """It was glued to the beginning of a line that the disk had taken: neither was JSON."""
+    path = tmp_path / "muster.log"
+    log, before = LogFile(str(path)), resource.getrlimit(resource.RLIMIT_FSIZE)
+    say(log, "first\n")
+    for lines in (["a torn line\n", "a lost line\n"], ["torn again\n"]):
+        most = path.stat().st_size + 4
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))  # bytes of a file
+        try:
+            for line in lines:
+                say(log, line)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        say(log, "later\n")
+    assert path.read_text() == "first\na to\nlater\ntorn\nlater\n"
+    say(log, "last\n")
+    assert path.read_text().endswith("later\nlast\n")
 
 
 def test_a_folder_that_is_gone_costs_nobody_but_the_log(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ class LogFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._pending: list[str] = []
+        self._torn = False  # it ends with a part of a line
         self._fd = os.open(path, _APPEND, 0o666)
         self._identity = self._of(os.fstat(self._fd))
 
@@ -26,12 +27,16 @@ class LogFile:
         self._pending.append(text)
 
     def flush(self) -> None:
-        """One system call, so that lines of several processes do not mix. A full disk loses the line."""
+        """One system call, so that lines of several processes do not mix. A full disk loses the line, or its
+        end, and none that comes once there is room."""
         self._follow()
         data = "".join(self._pending).encode(errors="backslashreplace")
         self._pending.clear()
+        if self._torn:
+            data = b"\n" + data
         with contextlib.suppress(OSError):
-            os.write(self._fd, data)
+            if written := data[: os.write(self._fd, data)]:
+                self._torn = len(written) < len(data) and not written.endswith(b"\n")
 
     def _open_again(self) -> int:
         """The file of another process, or a new one: its umask may be narrower than at the start. OSError."""
@@ -65,4 +70,5 @@ class LogFile:
         except OSError:
             return
         os.close(self._fd)
+        self._torn = False
         self._fd, self._identity = fd, self._of(os.fstat(fd))
