@@ -125,14 +125,11 @@ def test_no_extra_reads_as_a_version(project: str) -> None:
             Version(extra)
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_the_package_is_configured_without_its_file_of_variables(tmp_path, kept):
-    """A removed one does not come back, and no upgrade was configured then."""
-    files, stubs = tmp_path / "muster", tmp_path / "bin"
-    for folder in (files, stubs):
-        folder.mkdir()
-    if kept:
-        (files / "muster.env").touch()
+def _postinst(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the package's script does, by programs that tell what they are asked."""
+    files, stubs = folder / "muster", folder / "bin"
+    for one in (files, stubs):
+        one.mkdir(exist_ok=True)
     for name in ("adduser", "install", "chown", "chmod", "systemctl"):
         (stubs / name).write_text(f"""#!/bin/sh
 echo {name} "$@"
@@ -140,10 +137,31 @@ for file; do case $file in {files}*) [ -e "$file" ] || exit 1;; esac; done
 """)
         (stubs / name).chmod(0o755)
     script = (_FILE.parent / "debian" / "postinst").read_text(encoding="utf-8")
-    script = script.replace("/etc/muster", str(files)).replace("/opt/muster/venv/bin/python", "echo")
-    done = subprocess.run(
-        ["/bin/sh", "-c", script, "postinst", "configure"], env={"PATH": str(stubs)}, check=True,
+    script = script.replace("/etc/muster", str(files)).replace("/opt/muster/venv/bin/python", python)
+    return subprocess.run(
+        ["/bin/sh", "-c", script, "postinst", *arguments], env={"PATH": str(stubs)}, check=False,
         capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_package_is_configured_without_its_file_of_variables(tmp_path: Path, kept: bool) -> None:
+    """A removed one does not come back, and no upgrade was configured then."""
+    files = tmp_path / "muster"
+    files.mkdir()
+    if kept:
+        (files / "muster.env").touch()
+    done = _postinst(tmp_path, "echo", "configure")
+    assert done.returncode == 0
     assert (f"chmod 640 {files}/muster.env" in done.stdout) == kept
     assert f"chown root:muster {files}\nchmod 750 {files}\n" in done.stdout
     assert "compileall" in done.stdout
+
+
+def test_an_upgrade_that_is_turned_back_compiles_what_was_removed_for_it(tmp_path: Path) -> None:
+    """Else each process of the version before compiles all modules, until the next upgrade."""
+    done = _postinst(tmp_path, "echo", "abort-upgrade", "0.2.0")
+    assert done.returncode == 0
+    assert "compileall" in done.stdout
+    assert "adduser" not in done.stdout
+    assert _postinst(tmp_path, "/bin/false", "abort-upgrade", "0.2.0").returncode == 0, "a full disk, say"
+    assert _postinst(tmp_path, "/bin/false", "configure").returncode == 1
