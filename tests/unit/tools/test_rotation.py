@@ -212,6 +212,19 @@ def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
     assert (tmp_path / ASIDE).stat().st_size == 1 << 20
 
 
+def test_one_that_cannot_be_removed_keeps_no_file_from_being_set_aside(tmp_path: Path) -> None:
+    """As another user's in a sticky directory, or an immutable one: the log grew until the disk was full."""
+    path, left = tmp_path / "muster.log", tmp_path / "muster-2026-01-01T00-00-00.000.log"
+    older = tmp_path / "muster-2025-12-01T00-00-00.000.log"
+    left.mkdir()
+    older.touch()
+    path.write_bytes(b"x" * (1 << 20))
+    rotation = rotation_of([str(path)], '{"maxsize": 1, "maxage": 1}')
+    with pytest.raises(OSError, match="2026-01-01"):
+        rotate(rotation, NOW)
+    assert {p.name for p in tmp_path.iterdir()} == {ASIDE, left.name}
+
+
 def test_what_was_set_aside_is_compressed_and_bounded_by_number_and_age(tmp_path: Path) -> None:
     path = tmp_path / "muster.log"
     for hours in range(1, 6):

@@ -128,7 +128,7 @@ def rotate(rotation: Rotation, now: datetime.datetime | None = None, *, compress
     that fails, while all else makes room.
     """
     now = now or datetime.datetime.now(datetime.UTC)
-    kept = _remove_old(rotation, now)
+    kept, failed = _remove_old(rotation, now)
     with contextlib.suppress(FileNotFoundError):
         if rotation.path.stat().st_size >= rotation.max_bytes:
             shown = now.astimezone() if rotation.local_time else now
@@ -139,19 +139,25 @@ def rotate(rotation: Rotation, now: datetime.datetime | None = None, *, compress
     for path in kept:
         if rotation.compress and compresses and path.suffix != ".gz":
             _compress(path)
+    if failed is not None:
+        raise failed
 
 
-def _remove_old(rotation: Rotation, now: datetime.datetime) -> list[Path]:
-    """Remove what is too much or too old; the rest."""
+def _remove_old(rotation: Rotation, now: datetime.datetime) -> tuple[list[Path], OSError | None]:
+    """Remove what is too much or too old; the rest, and why one of these could not be removed."""
+    failed: OSError | None = None
     aside, kept = sorted(_set_aside(rotation), reverse=True), []  # the newest first
     for place, (when, path) in enumerate(aside):
         too_many = rotation.max_backups and place >= rotation.max_backups
         too_old = rotation.max_age_days and now - when > datetime.timedelta(days=rotation.max_age_days)
-        if too_many or too_old:
-            path.unlink(missing_ok=True)
-        else:
+        if not (too_many or too_old):
             kept.append(path)
-    return kept
+            continue
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # another user's, say: the log is rotated all the same
+            failed = error
+    return kept, failed
 
 
 def _set_aside(rotation: Rotation) -> list[tuple[datetime.datetime, Path]]:
