@@ -18,6 +18,8 @@ from tools.console.store.cluster import Member
 from tools.console.store.moves import Move
 
 _ASKED_S = 2.0
+_TROUBLE = (  # of one host: no answer, or JSON in another form
+    httpx.HTTPError, httpx.InvalidURL, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,40 +100,56 @@ async def look(client: Client, members: Sequence[Member], tls: Tls | None) -> Sh
         hosts = await asyncio.gather(*(_host(asked, url) for url in urls))
     told = [one for one in hosts if one is not None]
     names = {f"{one.id:x}": one.name for one in members}
-    replicas = [_replica(facts, host["name"]) for host, _ in told for facts in host["shards"]]
-    table = max((one for _, one in told if one is not None), key=lambda one: one.generation, default=None)
-    if table is None and any(host["hides"] for host, _ in told) and (row := await moves.table(client)):
+    replicas = [replica for host in told for replica in host.replicas]
+    tables = [host.table for host in told if host.table is not None]
+    table = max(tables, key=lambda one: one.generation, default=None)
+    if table is None and any(host.hides for host in told) and (row := await moves.table(client)):
         table = Table.decode(row)
     return Shards(
         tuple(sorted(replicas, key=lambda one: (one.shard, one.host))),
         table,
-        _growth([facts for host, _ in told for facts in host["shards"]], names),
+        _growth([facts for host in told for facts in host.shards], names),
         await moves.read(client, names) if table is not None else None,
     )
 
 
-async def _host(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], Table | None] | None:
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What a host tells. ``hides``: there are users, and keys in its table."""
+
+    replicas: list[Replica]
+    shards: list[dict[str, Any]]
+    table: Table | None
+    hides: bool
+
+
+async def _host(client: httpx.AsyncClient, url: str) -> _Host | None:
+    """None: it tells nothing, or what this version does not read."""
     try:
         shards, placement = await asyncio.gather(
             client.get(f"{url}/muster/shards"), client.get(f"{url}/muster/placement")
         )
         if shards.status_code != 200 or placement.status_code != 200:
             return None
-        told = shards.json()
-        where = placement.json()
+        told, where = shards.json(), placement.json()
         row = where.get("table")  # a host of before growth has none
-        hides = row is None and where.get("generation", 0) > 0  # there are users, and keys in it
-        facts = {"name": told["name"], "shards": told["shards"], "hides": hides}
-        return facts, row and Table.decode(bytes.fromhex(row))
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError):
+        _growth(told["shards"], {})
+        return _Host(
+            [_replica(facts, str(told["name"])) for facts in told["shards"]],
+            told["shards"],
+            Table.decode(bytes.fromhex(row)) if row else None,
+            row is None and where.get("generation", 0) > 0,
+        )
+    except _TROUBLE:
         return None
 
 
 def _replica(facts: dict[str, Any], host: str) -> Replica:
+    shard = int(facts["shard"])
     if not facts.get("up"):
-        return Replica(facts["shard"], host, False)
+        return Replica(shard, host, False)
     return Replica(
-        facts["shard"],
+        shard,
         host,
         True,
         facts["role"],
