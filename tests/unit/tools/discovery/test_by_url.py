@@ -330,6 +330,24 @@ def test_a_service_by_https_is_believed_with_the_machines_authorities(
         assert Service(f"{url}/t").get("_config/size").value == "3"
 
 
+def test_a_common_name_is_no_name_of_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a user's certificate of that name could pose as the service."""
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    for pair, believed in (
+        (authority.issue("user", common_name="localhost"), False),
+        (authority.issue("service", "localhost"), True),
+    ):
+        with serving({"GET /t/_config/size": (200, NODE)}, pair) as (url, asked):
+            service = Service(f"{url.replace('127.0.0.1', 'localhost')}/t")
+            if believed:
+                assert service.get("_config/size").value == "3"
+            else:
+                with pytest.raises(Unreachable, match="certificate verify failed"):
+                    service.get("_config/size")
+            assert bool(asked) == believed
+
+
 def test_answers_that_are_none() -> None:
     error = {"errorCode": 100, "message": "Key not found", "cause": "/d", "index": 3}
     answers: dict[str, tuple[int, Any]] = {
