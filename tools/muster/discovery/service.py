@@ -63,8 +63,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     ) -> urllib.request.Request:
         before, after = urlsplit(req.full_url), urlsplit(newurl)
         kept = before.hostname == after.hostname and after.scheme in ("https", before.scheme)
-        headers = {name: value for name, value in req.headers.items() if kept or name != _SECRET}
-        return urllib.request.Request(newurl, req.data, headers, method=req.get_method())
+        sent = {name: value for name, value in req.headers.items() if kept or name != _SECRET}
+        return urllib.request.Request(newurl, req.data, sent, method=req.get_method())
 
 
 class Service:
