@@ -72,3 +72,62 @@ def test_an_item_that_is_gone_may_have_been_finished_by_a_call_that_was_cancelle
     line = Line(ITEM, held(), None, GONE)
     with scripted(line.methods) as address:
         asyncio.run(main())
+
+
+KEY = b"q/00000/0000000000000000"
+
+
+def found(*kvs: kv_pb2.KeyValue) -> pb.TxnResponse:
+    """The item's key and its claim, as a finish that does not hold finds them."""
+    ranges = [pb.RangeResponse(kvs=[kv], count=1) if kv.key else pb.RangeResponse() for kv in kvs]
+    return pb.TxnResponse(header=pb.ResponseHeader(revision=9), responses=[
+        pb.ResponseOp(response_range=one) for one in ranges])
+
+
+NEXT, CLAIM = kv_pb2.KeyValue(key=KEY, mod_revision=8), kv_pb2.KeyValue(key=b"__claims/" + KEY)
+
+
+@pytest.mark.parametrize(("item", "claim", "finished"), [
+    (NEXT, kv_pb2.KeyValue(), True),  # another item has the key
+    (NEXT, kv_pb2.KeyValue(key=CLAIM.key, create_revision=9), True),  # and is claimed
+    (NEXT, kv_pb2.KeyValue(key=CLAIM.key, create_revision=5), False),  # a taker of Go took this one
+    (kv_pb2.KeyValue(key=KEY, mod_revision=3), kv_pb2.KeyValue(), False),  # that came later
+])  # fmt: skip
+def test_a_key_that_another_item_has_by_now_says_not_that_this_one_is_left(
+    item: kv_pb2.KeyValue, claim: kv_pb2.KeyValue, finished: bool
+) -> None:
+    """A priority queue that was empty gives the same key again. NotHeld was told for what was done."""
+    mine = kv_pb2.KeyValue(key=KEY, mod_revision=3)
+    there = pb.TxnResponse(header=pb.ResponseHeader(revision=4), succeeded=True, responses=[
+        pb.ResponseOp(response_range=pb.RangeResponse(kvs=[mine], count=1)), _NOTHING])
+    timed_out = Code.UNAVAILABLE, "etcdserver: request timed out"
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            one = await client.priority_queue("q").take().__aenter__()
+            if finished:
+                await one.finish(m.ops.put("done", "1"))
+            else:
+                with pytest.raises(m.NotHeld) as met:
+                    await one.finish(m.ops.put("done", "1"))
+                assert not met.value.maybe_done
+            assert one.finished == finished
+
+    with scripted(Line(there, held(), timed_out, found(item, claim)).methods) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("perhaps", [False, True])
+def test_it_is_told_that_an_item_whose_lease_is_lost_may_have_been_finished(perhaps: bool) -> None:
+    """NotHeld said that nothing was done, and never would be."""
+    async def main() -> None:
+        async with m.Client(address) as client:
+            item = await client.queue("q").take().__aenter__()
+            item.lease._kept.end("for this test")
+            with pytest.raises(m.NotHeld) as met:
+                await item.finish(m.ops.put("done", "1"))
+            assert met.value.maybe_done == perhaps
+
+    unsure = [(Code.UNAVAILABLE, "etcdserver: request timed out")] if perhaps else []
+    with scripted(Line(ITEM, held(), *unsure, GONE).methods) as address:
+        asyncio.run(main())

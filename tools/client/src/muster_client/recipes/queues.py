@@ -48,7 +48,8 @@ class Item:
 
     async def finish(self, *done: ops.Op | ops.Txn) -> None:
         """Take the item out, and do some operations in the same step: once, whatever dies. NotHeld if another
-        may have taken it: nothing is done. A block that does not call it ends with it."""
+        may have taken it: nothing is done, unless it has ``maybe_done``. A block that does not call it ends
+        with it."""
         if self.finished:
             raise RuntimeError("the item is finished already")
         await self._items._finish(self, done)
@@ -154,10 +155,14 @@ class _Items:
             raise
         if result:
             return
-        left = any(result.found(place).kv for place in (0, 1))
-        # else an earlier attempt did it: its lease holds, and both are gone
-        if left or item.lease.lost or (len(sent) == 1 and not item._perhaps):
-            raise NotHeld("another has taken the item, or may take it")
+        kv, claimed = result.found(0).kv, result.found(1).kv
+        # by their revisions: a priority queue gives a key again
+        left = (kv is not None and kv.mod_revision == item.kv.mod_revision) or (
+            claimed is not None and claimed.create_revision == item.token)
+        perhaps = not left and (len(sent) > 1 or item._perhaps)
+        if not perhaps or item.lease.lost:
+            raise NotHeld("another has taken the item, or may take it", maybe_done=perhaps)
+        # an earlier attempt did it: its lease holds, and both are gone
 
     def _claim(self, key: bytes) -> bytes:
         return self._claims + key[len(self._name) + 1:]
