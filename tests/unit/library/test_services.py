@@ -22,6 +22,9 @@ from muster_client.services.cron import Cron, Run
 from muster_client.services.registry import Registration, instance_of, value_of
 from muster_client.wire.spaces import Space
 
+from tests.unit.library.scripted import Code, scripted
+from tests.unit.library.test_places import Line, there
+
 
 class Level(enum.Enum):
     LOW = "low"
@@ -154,7 +157,7 @@ def test_a_job_that_fails_behind_its_leadership_ends_no_cron() -> None:
         async def get(self, key: bytes) -> KeyValue:
             return KeyValue(key, b'{"done": 0}', 1, 1, 1)
 
-        async def txn(self, txn: object, *, repeatable: bool) -> SimpleNamespace:
+        async def txn(self, txn: object, *, repeatable: bool, on_send: object) -> SimpleNamespace:
             return SimpleNamespace(revision=2)
 
     async def job(run: Run) -> None:
@@ -164,6 +167,24 @@ def test_a_job_that_fails_behind_its_leadership_ends_no_cron() -> None:
     store: Any = Store()
     with pytest.raises(m.NotHeld):
         asyncio.run(Cron(store, "/c", 1.0, job, 10, True, "UTC")._one(lost))
+
+
+@pytest.mark.parametrize("perhaps", [False, True])
+def test_it_is_told_that_a_run_may_have_been_ended(perhaps: bool) -> None:
+    """By an attempt without an answer, before another led and wrote over it. NotHeld said that it was not."""
+    leadership: Any = SimpleNamespace(lost=True, token=5, held=m.key("/c/leader/1").create_revision == 5)
+    unsure = [(Code.UNAVAILABLE, "etcdserver: request timed out")] if perhaps else []
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            job: Any = None
+            run = Run(Cron(client, "/c", 1.0, job, 10, True, "UTC"), leadership, 60.0, 1, 6)
+            with pytest.raises(m.NotHeld) as met:
+                await run.finish(m.ops.put("done", "1"))
+            assert met.value.maybe_done == perhaps
+
+    with scripted(Line(*unsure, there(b'{"by": 9, "done": 60.0}', 2, 9)).methods) as address:
+        asyncio.run(main())
 
 
 def test_a_check_that_ends_its_registration_is_cancelled() -> None:

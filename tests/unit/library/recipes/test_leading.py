@@ -161,3 +161,20 @@ def test_a_key_that_may_not_be_watched_is_no_loss() -> None:
 
     with scripted(line.methods | {"Watch/Watch": refuse}) as address:
         assert asyncio.run(main()) == "done"
+
+
+@pytest.mark.parametrize("perhaps", [False, True])
+def test_it_is_told_that_a_proclamation_may_have_been_made(perhaps: bool) -> None:
+    """By an attempt without an answer, before the key was gone."""
+    unsure = [(Code.UNAVAILABLE, "etcdserver: request timed out")] if perhaps else []
+    line = Line(held(), *unsure, there(b"other", 10, 10))
+
+    async def main() -> None:
+        async with m.Client(address) as client, await client.lease(60) as lease:
+            place = await client.election("l").campaign("a", lease=lease).campaign()
+            with pytest.raises(m.NotHeld) as met:
+                await place.proclaim("b")
+            assert met.value.maybe_done == perhaps
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())

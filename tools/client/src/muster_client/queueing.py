@@ -142,18 +142,19 @@ class Place:
     async def _write(self, value: bytes) -> None:
         """Give the key another value. NotHeld if it is gone, or another's. An attempt that lands late writes
         over no newer value: each names the one before it."""
-        revision, own = self._revision, ops.key(self.key)
+        revision, own, sent, turns = self._revision, ops.key(self.key), list[None](), 0
         while True:
+            turns += 1
             result = await self._client.txn(
                 ops.when(own.create_revision == revision, own.mod_revision == self._modified)
                 .then(ops.put(self.key, value, lease=self.lease)).otherwise(ops.get(self.key)),
-                repeatable=True)
+                repeatable=True, on_send=lambda: sent.append(None))
             if result:
                 self._modified = result.revision
                 return
             kv = result.found().kv
             if kv is None or kv.create_revision != revision:
-                raise NotHeld("it is not held any more")
+                raise NotHeld("it is not held any more", maybe_done=len(sent) > turns)
             self._modified = kv.mod_revision
             if kv.value == value:  # an earlier attempt did it
                 return

@@ -50,7 +50,8 @@ class Run:
 
     async def finish(self, *done: ops.Op | ops.Txn) -> None:
         """End the run, and do some operations in the same step: once, whatever dies. NotHeld where another
-        leads: nothing is done, and it runs there. A job that does not call it is ended behind it."""
+        leads: unless it has ``maybe_done``, nothing is done, and it runs there. A job that does not call it
+        is ended behind it."""
         if self.finished:
             raise RuntimeError("the run has ended already")
         state = {"done": self.due, "by": self.token}
@@ -134,13 +135,14 @@ class Cron:
     ) -> int:
         """Change the state, if it is as it was read; the revision. NotHeld if another has. Each state of a
         leader is another one, so that one without an answer is known when it is found there."""
-        value = json.dumps(state, sort_keys=True)
+        value, sent = json.dumps(state, sort_keys=True), list[None]()
         result = await self._client.txn(
             ops.when(held, ops.key(self._key).mod_revision == modified)
-            .then(ops.put(self._key, value), *done).otherwise(ops.get(self._key)), repeatable=True)
+            .then(ops.put(self._key, value), *done).otherwise(ops.get(self._key)), repeatable=True,
+            on_send=lambda: sent.append(None))
         if result:
             return result.revision
         kv: KeyValue | None = result.found().kv
         if kv is not None and kv.mod_revision > modified and kv.text == value:
             return kv.mod_revision
-        raise NotHeld("another leads, and runs it")
+        raise NotHeld("another leads, and runs it", maybe_done=len(sent) > 1)
