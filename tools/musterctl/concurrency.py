@@ -4,7 +4,6 @@ alive, and locks and candidates hang on it.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
@@ -108,6 +107,7 @@ class Session:
         self._id = secrets.randbits(62) + 1
         self._asked = False  # for the lease, perhaps
         self._lease: Lease | None = None
+        self._left = ""  # why it could not be revoked
 
     def __enter__(self) -> Session:
         try:
@@ -133,9 +133,16 @@ class Session:
         """A lease that cannot be revoked in time ends by itself."""
         self.signals.tidy()
         deadline = time.monotonic() + _REVOKED_IN_S
-        with contextlib.suppress(RequestError, Exit):
+        try:
             while not self._revoked(deadline) and self._lease is None and time.monotonic() < deadline:
                 time.sleep(_AGAIN_S)  # the grant may still be on its way
+        except (RequestError, Exit) as error:
+            self._left = str(error)
+
+    def check_given_up(self) -> None:
+        """Behind the block. Exit: what hung on the lease stays until it ends by itself."""
+        if self._left:
+            raise Exit(1, self._left)
 
     def _revoked(self, deadline: float) -> bool:
         try:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NoReturn
 from unittest.mock import Mock
 
 import grpc
 import pytest
+from muster_client.pb import kv_pb2
+from muster_client.pb import rpc_pb2 as pb
 
-from tests.unit.library.scripted import scripted
+from tests.unit.library.scripted import Answers, scripted
+from tests.unit.library.test_places import Line, held
 from tools.musterctl import concurrency
 from tools.musterctl.client import Client
 from tools.musterctl.concurrency import Interrupted, Session, Signals
@@ -79,3 +83,41 @@ def test_a_lease_is_revoked_only_where_it_may_have_been_asked_for(connected: boo
     with pytest.raises(Interrupted), Session(client, 10, signals):
         pass
     assert asked == (["Lease/LeaseRevoke"] if connected else [])
+
+
+def holding(revoke: Answers) -> dict[str, Answers]:
+    """A server at which each is the first in line."""
+    def look(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        return pb.RangeResponse(kvs=[kv_pb2.KeyValue(key=request.key)])
+
+    return Line(held()).methods | {"Lease/LeaseRevoke": revoke, "KV/Range": look}
+
+
+def begun(address: str, *words: str, **how: Any) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "tools.musterctl", "--endpoints", address, *words]
+    return subprocess.Popen(line, text=True, stderr=subprocess.PIPE, **how)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.stdout.readline()  # it holds
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("words", "ends", "code", "said"), [
+    (["lock", "l", "true"], bool, 1, "Error: etcdserver: corrupt cluster\n"),
+    (["lock", "l", "--", "sh", "-c", "exit 7"], bool, 7, "Error: exit status 7\n"),
+    (["lock", "l"], interrupt, 1, "Error: etcdserver: corrupt cluster\n"),
+    (["elect", "l", "v"], interrupt, 1, "Error: etcdserver: corrupt cluster\n"),
+])  # fmt: skip
+def test_what_cannot_be_given_up_is_an_error_unless_the_command_has_one(
+    words: list[str], ends: Callable[[Any], object], code: int, said: str
+) -> None:
+    """As in etcdctl: others wait until the lease ends. It ended with 0, and said nothing."""
+    def refuse(request: pb.LeaseRevokeRequest, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.DATA_LOSS, "etcdserver: corrupt cluster")
+
+    with scripted(holding(refuse)) as address, begun(address, *words, stdout=subprocess.PIPE) as process:
+        ends(process)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (code, said)

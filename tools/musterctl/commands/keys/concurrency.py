@@ -37,9 +37,10 @@ def lock(invocation: Invocation) -> None:
             raise Exit(1, "mutex: session is expired") from None
         if command:
             _execute(place, command)
-            return
-        with contextlib.suppress(Interrupted):
-            signals.run(lambda: _hold(s, held, place))
+        else:
+            with contextlib.suppress(Interrupted):
+                signals.run(lambda: _hold(s, held, place))
+    held.check_given_up()
 
 
 def _hold(s: Setting, held: Session, place: Lock) -> NoReturn:
@@ -122,6 +123,7 @@ def _campaign(s: Setting, client: Client, name: bytes, proposal: bytes) -> None:
             raise Exit(1, "elect: session expired") from None
         with contextlib.suppress(Interrupted):
             signals.run(lambda: _lead(s, held, place))
+    held.check_given_up()
 
 
 def _lead(s: Setting, held: Session, place: Leadership) -> NoReturn:
