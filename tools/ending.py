@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from typing import NoReturn
 
 SHELLS = 128  # added to a signal's number
+unread: list[Callable[[], object]] = []  # what a program does before it ends as nobody reads its output
 
 
 def at_once() -> None:

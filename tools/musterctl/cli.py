@@ -98,6 +98,8 @@ class _Output(io.FileIO):
 def _end_unread() -> NoReturn:
     """Nobody reads the output any more (``| head``): end by the signal, which is ignored so that a broken
     connection is an error like any other."""
+    while ending.unread:  # which may say something, and meet this again
+        ending.unread.pop()()
     if threading.current_thread() is threading.main_thread():
         ending.by(signal.SIGPIPE)
     os._exit(ending.SHELLS + signal.SIGPIPE)

@@ -116,12 +116,14 @@ class Session:
             if self._asked and (not isinstance(error, RequestError) or error.code in _PERHAPS_DONE):
                 self._revoke()
             raise
+        ending.unread.append(self._revoke)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._revoke()
+        ending.unread.clear()
 
     def _grant(self) -> None:
         self._library = self.client.library()  # behind the wait for an endpoint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -121,3 +122,33 @@ def test_what_cannot_be_given_up_is_an_error_unless_the_command_has_one(
         ends(process)
         _, told = process.communicate(timeout=60)
     assert (process.returncode, told) == (code, said)
+
+
+def test_an_end_that_nobody_reads_either_ends_all_the_same() -> None:
+    """What it gives up may be refused, and that be said to the same closed pipe."""
+    def refuse(request: pb.LeaseRevokeRequest, context: grpc.ServicerContext) -> None:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "etcdserver: request timed out")
+
+    read, write = os.pipe()
+    os.close(read)
+    with scripted(holding(refuse)) as address, open(write, "wb") as unread:
+        line = [sys.executable, "-m", "tools.musterctl", "--endpoints", address, "lock", "l"]
+        ended = subprocess.run(line, timeout=60, stdout=unread, stderr=unread)
+    assert ended.returncode == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("words", [["lock", "l"], ["elect", "l", "v"], ["elect", "-l", "l"]])
+def test_what_nobody_reads_gives_up_what_it_holds(words: list[str]) -> None:
+    """Its output is closed (``| true``). Others waited until the lease had ended."""
+    revoked = list[int]()
+
+    def revoke(request: pb.LeaseRevokeRequest, context: grpc.ServicerContext) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    read, write = os.pipe()
+    os.close(read)
+    with scripted(holding(revoke)) as address, open(write, "wb") as unread, \
+            begun(address, *words, stdout=unread) as process:
+        assert process.communicate(timeout=60)[1] == ""
+    assert (process.returncode, len(revoked)) == (128 + signal.SIGPIPE, 1)
