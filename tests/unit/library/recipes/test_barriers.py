@@ -201,3 +201,32 @@ def test_a_barrier_that_another_holds_is_left_closed() -> None:
 
     with scripted(line.methods) as address:
         asyncio.run(main())
+
+
+def test_a_release_opens_no_barrier_that_was_closed_behind_it() -> None:
+    """Its first attempt got no answer, and had opened it: another has closed it before the second one."""
+    line = Line(there(b"", 7, 7), TIMED_OUT, pb.TxnResponse(), there(b"", 9, 9))
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            await client.barrier("l/1").release()
+        assert [txn.compare[0].create_revision for txn in line.deletes(b"l/1")] == [7, 7]
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_block_opens_no_barrier_of_another(released: bool) -> None:
+    """Its own was opened meanwhile, as by the end of its lease: those that wait would begin too early."""
+    closed = pb.TxnResponse(succeeded=True, header=pb.ResponseHeader(revision=7))
+    line = Line(closed, *([there(b"", 7, 7), closed] if released else []), there(b"", 9, 9))
+
+    async def main() -> None:
+        async with m.Client(address) as client, client.barrier("l/1") as barrier:
+            if released:
+                await barrier.release()
+        assert [txn.compare[0].create_revision for txn in line.deletes(b"l/1")] == [7] * released
+
+    with scripted(line.methods) as address:
+        asyncio.run(main())

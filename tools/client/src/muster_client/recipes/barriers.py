@@ -23,7 +23,8 @@ _LOOKS, _AGAIN_S = 3, 4.0  # for a put that was cancelled: a server gives it up 
 
 
 class Barrier:
-    """One key: others wait while it is there. It is Go's ``Barrier``. In ``async with`` it is held."""
+    """One key: others wait while it is there. It is Go's ``Barrier``. In ``async with`` it is held; what is
+    closed by another at the block's end stays so."""
 
     def __init__(self, client: Client, name: Text) -> None:
         self._client, self.key = client, ranges.of(ranges.data(name)).start
@@ -72,8 +73,17 @@ class Barrier:
 
     async def release(self) -> None:
         """Open it, also where another closed it."""
+        await self._open(0)
         self._token = 0
-        await late.deleted(self._client, self.key)
+
+    async def _open(self, token: int) -> None:
+        """As it is found, and where it was closed at that revision, unless that is 0. What is closed next is
+        another's: an attempt without an answer may have opened this."""
+        kv = (await self._client.when().then(ops.get(self.key))).found().kv
+        if kv is not None and token in (0, kv.create_revision):
+            await self._client.txn(
+                ops.when(ops.key(self.key).create_revision == kv.create_revision).then(ops.delete(self.key)),
+                repeatable=True)
 
     async def wait(self) -> None:
         """Wait until it is open."""
@@ -94,8 +104,9 @@ class Barrier:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._origin.is_parent:
-            await leaves(whole(self.release()), error)
+        token, self._token = self._token, 0
+        if token and not self._origin.is_parent:
+            await leaves(whole(self._open(token)), error)
 
 
 class DoubleBarrier:
