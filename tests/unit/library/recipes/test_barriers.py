@@ -22,6 +22,8 @@ from muster_client.wire import engine
 from tests.unit.library.scripted import Code, say_nothing, scripted, until
 from tests.unit.library.test_places import Line, there
 
+TIMED_OUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
+
 
 class Store:
     """Three that wait, since revisions 1 to 3, and what the key ``ready`` holds, since revision 4."""
@@ -119,6 +121,28 @@ def test_one_that_leaves_waits_from_the_revision_of_its_look() -> None:
         asyncio.run(main())
 
 
+def test_the_last_one_that_leaves_names_what_it_has_seen() -> None:
+    """Its attempt that lands late would take the next round's word from those who wait for it. So it is also
+    tried again: the last one's leave() failed where it got no answer."""
+    def line(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        kv = kv_pb2.KeyValue(key=b"b/waiters/1", create_revision=3, mod_revision=3)
+        return pb.RangeResponse(header=pb.ResponseHeader(revision=90), kvs=[kv], count=1)
+
+    keys = Line(TIMED_OUT, pb.TxnResponse())
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            barrier = client.double_barrier("b", 2)
+            barrier._key, barrier._lease, barrier._opened = b"b/waiters/1", await client.lease(60), 4
+            await barrier.leave()
+        compares = [txn.compare[0] for txn in keys.deletes(b"b/ready")]
+        assert [(one.key, one.mod_revision, one.result) for one in compares] == [
+            (b"b/ready", 91, pb.Compare.LESS)] * 2
+
+    with scripted(keys.methods | {"KV/Range": line}) as address:
+        asyncio.run(main())
+
+
 def test_a_barrier_is_opened_also_where_its_holder_is_cancelled_twice() -> None:
     """Nothing else opens it: it has no lease. And a delete without an answer is tried again."""
     opened = pb.TxnResponse(succeeded=True, header=pb.ResponseHeader(revision=7))
@@ -140,9 +164,6 @@ def test_a_barrier_is_opened_also_where_its_holder_is_cancelled_twice() -> None:
 
     with scripted(line.methods) as address:
         asyncio.run(main())
-
-
-TIMED_OUT = (Code.UNAVAILABLE, "etcdserver: request timed out")
 
 
 @pytest.mark.parametrize("answer", [None, TIMED_OUT])

@@ -211,7 +211,10 @@ class DoubleBarrier:
                 elif len(kvs) > 1:
                     await self._gone(highest.key, revision)
                 else:
-                    await self._client.delete(self._ready)
+                    # of this round: the next one's comes behind what was read
+                    await self._client.txn(
+                        ops.when(ops.key(self._ready).mod_revision < revision + 1)
+                        .then(ops.delete(self._ready)), repeatable=True)
                     break
         finally:
             await to_its_end(self._out())
