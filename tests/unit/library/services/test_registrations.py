@@ -111,3 +111,25 @@ def test_an_instance_is_registered_again_in_another_loop() -> None:
         for _ in range(2):
             asyncio.run(main(registration))
     assert len(asked) < 5, "it is asked three times in a time to live"
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_who_waits_for_a_loss_hears_of_the_clients_end(anew: bool) -> None:
+    """Nothing renews it from then on. A thread that waited without a time limit held up its program's end."""
+    async def main() -> None:
+        client, told = m.Client(address), list[m.MusterError]()
+        registration = await client.register("s", "a:1", anew=anew).register()
+        registration.on_lost(told.append)
+        waiting = asyncio.create_task(registration.wait_lost())
+        await asyncio.sleep(0)
+        await client.close()
+        async with asyncio.timeout(5):
+            error = await waiting
+        assert isinstance(error, m.LeaseLost)
+        assert "the client is closed" in str(error)
+        await until(lambda: registration.lost is not None)
+        assert await registration.wait_lost() is registration.lost
+        assert told == [error]
+
+    with scripted(Leases().methods) as address:
+        asyncio.run(main())

@@ -76,9 +76,9 @@ class Registration:
     """An instance that is found while it lives; in ``async with``.
 
     Its key hangs on a lease. It is *lost* where the lease ends, because the cluster was out of reach for
-    longer, or where a client deletes its key. With ``anew`` it is registered again then. With ``healthy``,
-    an awaitable function, it is found while that says so: it is asked three times in a time to live, and has
-    5 s.
+    longer, or where a client deletes its key. With ``anew`` it is registered again then. Where its own client
+    is closed it is lost for good. With ``healthy``, an awaitable function, it is found while that says so: it
+    is asked three times in a time to live, and has 5 s.
     """
 
     def __init__(
@@ -178,17 +178,18 @@ class Registration:
 
     async def _follow(self, lease: Lease) -> None:
         ended = False
+        told: MusterError | None = None  # the loss from which it has not come back
         while True:
             await self._wait(lease)
             if self._client.closed:
-                return
+                return self._close(told)
             if (error := await self._loss(lease)) is not None:
                 self._there = False
                 if not self._anew:
                     await self._give_up(lease, error)
                     return
                 log.warning("the registration of %r was lost (%s); registering it again", self.key, error)
-                ended = isinstance(error, LeaseLost)
+                ended, told = isinstance(error, LeaseLost), error
                 self._tell(error)
             try:
                 if ended or lease.lost:
@@ -197,9 +198,10 @@ class Registration:
                     ended = False
                     await to_its_end(before.revoke())
                 await self._look(lease)
+                told = None
             except MusterError as error:  # the next look tries it again
                 if self._client.closed:
-                    return
+                    return self._close(told)
                 log.warning("%r is not registered: %s", self.key, error)
                 await asyncio.sleep(_AGAIN_S)
 
@@ -234,6 +236,12 @@ class Registration:
         except LeaseLost as error:
             return error
         return None
+
+    def _close(self, told: MusterError | None) -> None:
+        """With the client it is lost for good, by what was told already, if anything was."""
+        self.lost = told or LeaseLost(f"{self.key!r} is not registered any more: the client is closed")
+        if told is None:
+            self._tell(self.lost)
 
     async def _give_up(self, lease: Lease, error: MusterError) -> None:
         self.lost = error
