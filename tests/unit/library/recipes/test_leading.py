@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from muster_client.pb import rpc_pb2 as pb
 from muster_client.sync import client as blocking
 from muster_client.wire import engine
 
-from tests.unit.library.scripted import Code, say_nothing, scripted, watched
+from tests.unit.library.scripted import Code, say_nothing, scripted, until, watched
 from tests.unit.library.test_places import Line, held, nothing, there
 
 Context = grpc.ServicerContext
@@ -177,4 +178,40 @@ def test_it_is_told_that_a_proclamation_may_have_been_made(perhaps: bool) -> Non
             assert met.value.maybe_done == perhaps
 
     with scripted(line.methods) as address:
+        asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", ["lock", "tried lock", "leadership", "lock behind another"])
+@pytest.mark.parametrize("given", [False, True])
+def test_nothing_is_held_under_a_lease_that_was_lost_meanwhile(kind: str, given: bool) -> None:
+    """The answer came late, as behind an election of the servers, which lets leases run on. Nothing renews
+    this one any more, and another would hold, too."""
+    second, mine = held(5), there(b"", 5, 5)
+    second.responses[1].response_range.kvs[0].create_revision = 3
+    line, goes_on = Line(*([second, nothing(6), mine] if "behind" in kind else [held(5)])), threading.Event()
+    answer, last = line.methods["KV/Txn"], 3 if "behind" in kind else 1
+
+    def txn(request: pb.TxnRequest, context: Context) -> Any:
+        found = answer(request, context)
+        if len(line.asked) == last:
+            goes_on.wait(10)
+        return found
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            lease = await client.lease(60) if given else None
+            place: m.Leadership | m.Lock = client.lock("l", lease=lease)
+            if kind == "leadership":
+                place = client.election("l").campaign("v", lease=lease)
+            entering = asyncio.create_task(
+                place.campaign() if isinstance(place, m.Leadership) else
+                place.try_acquire() if "tried" in kind else place.acquire())
+            await until(lambda: len(line.asked) == last)
+            place.lease._kept.end("for this test")
+            goes_on.set()
+            with pytest.raises(m.LeaseLost):
+                await entering
+            assert place.lost
+
+    with scripted(line.methods | {"KV/Txn": txn}) as address:
         asyncio.run(main())

@@ -202,6 +202,7 @@ class Place:
                     await self._depart()
                     return False
                 await self._turn()
+            self.lease.check()  # the answer may have come behind its loss: nothing renews it any more
         except BaseException:
             with contextlib.suppress(MusterError):  # it is logged
                 await self._depart()
