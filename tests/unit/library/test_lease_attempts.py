@@ -256,6 +256,49 @@ def test_a_renewal_that_is_not_answered_ends_in_time() -> None:
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("ttl_s", [60, 0])
+def test_a_grant_that_took_as_long_as_its_lease_lives_is_renewed_before_it_is_told(
+    there: bool, ttl_s: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An endpoint that hung. The lease was told as one that is lost, and nothing renewed it."""
+    took_s, told = itertools.chain([100.0], itertools.repeat(0.0)), list[tuple[grpc.StatusCode, str]]()
+    monkeypatch.setattr(leases, "clock", lambda: clock() - next(took_s))
+    if there:
+        told += [(Code.UNAVAILABLE, "etcdserver: request timed out"),
+                 (Code.FAILED_PRECONDITION, "etcdserver: lease already exists")]
+    revoked: list[int] = []
+
+    def grant(request: pb.LeaseGrantRequest, context: Context) -> pb.LeaseGrantResponse:
+        if told:
+            context.abort(*told.pop(0))
+        return pb.LeaseGrantResponse(ID=request.ID, TTL=60)
+
+    def info(request: pb.LeaseTimeToLiveRequest, context: Context) -> pb.LeaseTimeToLiveResponse:
+        return pb.LeaseTimeToLiveResponse(ID=request.ID, TTL=1, grantedTTL=60)
+
+    def keep(requests: Iterator[pb.LeaseKeepAliveRequest], context: Context) -> Iterator[Any]:
+        yield pb.LeaseKeepAliveResponse(ID=next(requests).ID, TTL=ttl_s)
+
+    def revoke(request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        revoked.append(request.ID)
+        return pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            if not ttl_s:
+                with pytest.raises(m.LeaseNotFound):
+                    await client.lease(60)
+                return
+            lease = await client.lease(60)
+            assert lease.left_s() > 50
+            assert not revoked
+
+    with scripted({"Lease/LeaseGrant": grant, "Lease/LeaseTimeToLive": info, "Lease/LeaseKeepAlive": keep,
+                   "Lease/LeaseRevoke": revoke}) as address:
+        asyncio.run(main())
+
+
 def test_an_id_that_the_caller_chose_may_be_another_s_lease() -> None:
     """Unless an attempt before may have granted it; one that was surely refused has not."""
     told: list[tuple[grpc.StatusCode, str]] = []

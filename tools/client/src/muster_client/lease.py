@@ -144,6 +144,9 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
                 raise
             there = True  # an attempt of unknown outcome did it, the first at the earliest
             kept = Kept(id, (await info(caller, id, timeout)).granted_s, sent[0], chosen)
+        if kept.why():  # the answer took as long as it lives
+            there = True
+            kept = await _alive(caller, keeper, id, timeout, chosen=chosen)
     except (asyncio.CancelledError, MusterError) as error:
         if not chosen and (there or getattr(error, "maybe_done", True)):  # a chosen one may be another's
             _abandon(caller, id, sent)
@@ -158,9 +161,14 @@ async def granted(caller: Caller, keeper: Keeper, ttl_s: int, id: int, timeout: 
 
 async def taken(caller: Caller, keeper: Keeper, id: int, timeout: float | None) -> Lease:
     """A lease that is there, kept alive from now on. LeaseNotFound."""
+    return await _kept(caller, keeper, await _alive(caller, keeper, id, timeout, chosen=True))
+
+
+async def _alive(caller: Caller, keeper: Keeper, id: int, timeout: float | None, *, chosen: bool) -> Kept:
+    """A lease that is there, by a renewal. LeaseNotFound."""
     sent = [clock()]  # before each attempt
     ttl_s = await renewed(caller, keeper, id, timeout, lambda error: sent.append(clock()))
-    return await _kept(caller, keeper, Kept(id, ttl_s, sent[-1], chosen=True))
+    return Kept(id, ttl_s, sent[-1], chosen)
 
 
 async def renewed(
