@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import enum
 import typing
@@ -13,6 +14,7 @@ from typing import Any, Literal, NewType
 import muster_client as m
 import pydantic
 import pytest
+from muster_client.errors import of_status
 from muster_client.model import KeyValue
 from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
@@ -167,6 +169,40 @@ def test_a_job_that_fails_behind_its_leadership_ends_no_cron() -> None:
     store: Any = Store()
     with pytest.raises(m.NotHeld):
         asyncio.run(Cron(store, "/c", 1.0, job, 10, True, "UTC")._one(lost))
+
+
+@pytest.mark.parametrize(("code", "wrapped", "again"), [
+    (Code.UNAVAILABLE, False, True), (Code.UNAVAILABLE, True, True), (Code.INVALID_ARGUMENT, False, False)])
+def test_a_run_whose_end_got_no_answer_is_not_ended_without_its_writes(
+    code: Code, wrapped: bool, again: bool
+) -> None:
+    """They are done once with it, as is said. The run was over, and they were not done."""
+    done = list[int]()
+
+    class Store:
+        async def get(self, key: bytes) -> KeyValue:
+            return KeyValue(key, b'{"done": 0}', 1, 1, 1)
+
+        async def txn(self, txn: m.Txn, *, repeatable: bool, on_send: object) -> SimpleNamespace:
+            if len(txn.success) > 1:
+                raise of_status(code, "etcdserver: some reason", maybe_done=True)
+            done.append(len(txn.success))
+            return SimpleNamespace(revision=2)
+
+    async def job(run: Run) -> None:
+        try:
+            await run.finish(m.put("written", "1"))
+        except m.MusterError as error:
+            if wrapped:
+                raise KeyError("the job's own") from error
+            raise
+
+    leading: Any = SimpleNamespace(lost=False, token=1, held=m.key("/c/leader/1").create_revision == 1)
+    store: Any = Store()
+    cron = Cron(store, "/c", 1.0, job, 10, True, "UTC")
+    with pytest.raises(m.Unavailable) if again else contextlib.nullcontext():
+        asyncio.run(cron._one(leading))
+    assert done == ([1] if again else [1, 1]), "its begin, and its end where the job failed by itself"
 
 
 @pytest.mark.parametrize("perhaps", [False, True])

@@ -183,7 +183,8 @@ class Client(Kv):
         (:mod:`muster_client.services.cron`). ``schedule``: cron's five fields in a time zone, whose clock may
         be set (:mod:`muster_client.services.schedules`), or seconds between runs; ``catch_up``: run each that
         was missed while nobody took part, else only the last. A run whose job raises is over, and told to the
-        logger ``muster_client``."""
+        logger ``muster_client``; one whose :meth:`Run.finish` got no answer is run again, unless it was
+        ended."""
         await Cron(self, name, schedule, job, ttl, catch_up, zone).run()
 
     @property

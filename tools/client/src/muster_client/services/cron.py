@@ -22,7 +22,7 @@ from muster_client.queueing import Leadership
 from muster_client.ranges import Text, data
 from muster_client.services.leading import while_leading
 from muster_client.services.schedules import following, last
-from muster_client.wire.retries import is_final
+from muster_client.wire.retries import is_final, passes
 
 if TYPE_CHECKING:
     from muster_client.client import Client
@@ -42,6 +42,7 @@ class Run:
         self.token, self.held = leadership.token, leadership.held
         self._cron, self._leadership, self._modified = cron, leadership, modified
         self.finished = False
+        self._met: MusterError | None = None  # by the last attempt to end it
 
     @property
     def lost(self) -> bool:
@@ -55,8 +56,17 @@ class Run:
         if self.finished:
             raise RuntimeError("the run has ended already")
         state = {"done": self.due, "by": self.token}
-        await self._cron.write(self.held, self._modified, state, done)
+        try:
+            await self._cron.write(self.held, self._modified, state, done)
+        except MusterError as error:
+            self._met = error
+            raise
         self.finished = True
+
+    def _check_told(self) -> None:
+        """MusterError: nobody knows whether it has ended, with what its job writes."""
+        if not self.finished and self._met is not None and passes(self._met):
+            raise self._met
 
 
 Job = Callable[[Run], Awaitable[None]]
@@ -109,6 +119,7 @@ class Cron:
         except Exception as error:
             if leadership.lost:  # of whatever kind: another runs it again, and this takes part on
                 raise NotHeld("the leadership was lost during the run") from error
+            run._check_told()
             log.exception("cron %r: the run of %s has failed; it is not repeated", self._name, due)
         if not run.finished:
             await run.finish()
