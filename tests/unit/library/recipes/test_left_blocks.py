@@ -1,4 +1,4 @@
-"""What is told of a block whose end cannot give up what it holds."""
+"""What is told of a block whose end, or begin, cannot give up what it holds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import grpc
 import muster_client as m
 import pytest
+from muster_client import lease as lease_module
 from muster_client import sync
+from muster_client.pb import kv_pb2
 from muster_client.pb import rpc_pb2 as pb
 
-from tests.unit.library.scripted import Code, scripted, watched
+from tests.unit.library.scripted import Answers, Code, say_nothing, scripted, until, watched
 from tests.unit.library.test_places import Line, held
 
 Context = grpc.ServicerContext
@@ -79,3 +81,137 @@ def test_an_interrupt_of_a_block_is_told(block: str) -> None:
 
     with failing() as (address, away), sync.Client(address) as client, pytest.raises(KeyboardInterrupt):
         used(client)
+
+
+ENTERS: dict[str, Callable[[Any, Any], Any]] = {
+    "lock": lambda client, lease: client.lock("l", lease=lease),
+    "leadership": lambda client, lease: client.election("l").campaign("v", lease=lease),
+    "barrier": lambda client, lease: client.double_barrier("l", 2, lease=lease),
+    "item": lambda client, lease: client.queue("l").take()}
+
+
+class Waited:
+    """A server at which each waits for another, until it is ``away``: it does nothing then until it is
+    ``back``, and each is the first."""
+
+    def __init__(self) -> None:
+        self.away, self.back = threading.Event(), threading.Event()
+        self.watched, self.left = list[bytes](), list[str]()
+
+    @property
+    def methods(self) -> dict[str, Answers]:
+        return Line().methods | {
+            "KV/Txn": self._txn, "Watch/Watch": self._watch, "Lease/LeaseRevoke": self._revoke}
+
+    def _txn(self, request: pb.TxnRequest, context: Context) -> pb.TxnResponse:
+        if self.away.is_set():
+            self.left.append("txn")
+            self.back.wait(10)
+            return held(9)
+        if request.success[0].HasField("request_put"):
+            found = held(5)
+            found.responses[1].response_range.kvs[0].create_revision = 3
+            return found
+        own = kv_pb2.KeyValue(key=b"l/waiters/1", create_revision=5)
+        other = kv_pb2.KeyValue(key=b"l/1", create_revision=3)
+        of = {b"l/waiters": [own], b"l/": [] if len(request.success) > 1 else [other]}
+        return pb.TxnResponse(header=pb.ResponseHeader(revision=6), succeeded=True, responses=[
+            pb.ResponseOp(response_range=pb.RangeResponse(kvs=of.get(op.request_range.key, [])))
+            for op in request.success])
+
+    def _watch(
+        self, requests: Iterator[pb.WatchRequest], context: Context
+    ) -> Iterator[pb.WatchResponse]:
+        self.watched.append(next(requests).create_request.key)
+        yield pb.WatchResponse(created=True)
+        say_nothing(context)
+
+    def _revoke(self, request: pb.LeaseRevokeRequest, context: Context) -> pb.LeaseRevokeResponse:
+        if self.away.is_set():
+            self.left.append("revoke")
+            self.back.wait(10)
+        return pb.LeaseRevokeResponse()
+
+
+@pytest.mark.parametrize(("kind", "given"), [
+    *((kind, given) for kind in ("lock", "leadership", "barrier") for given in (False, True)),
+    ("item", False)])  # fmt: skip
+def test_who_gives_up_waiting_does_not_wait_for_a_cluster_that_is_away(
+    kind: str, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit of a second took half a minute. What is left to do goes on, and the same object waits for
+    it where it is used again."""
+    monkeypatch.setattr(lease_module, "LEFT_IN_S", 0.1)
+    server = Waited()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            block = ENTERS[kind](client, await client.lease(60) if given else None)
+            entering = asyncio.create_task(block.__aenter__())
+            await until(lambda: server.watched)
+            server.away.set()
+            entering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await entering
+            await until(lambda: server.left == (["txn"] if given else ["revoke"]))
+            if kind in ("lock", "leadership"):
+                again = asyncio.create_task(block.__aenter__())
+                await asyncio.sleep(0)
+                server.back.set()
+                assert (await again).token == 9
+            server.back.set()
+
+    with scripted(server.methods) as address:
+        asyncio.run(main())
+
+
+def test_who_leaves_a_barrier_in_a_time_limit_does_not_wait_for_a_cluster_that_is_away(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "LEFT_IN_S", 0.1)
+    server = Waited()
+
+    def line(request: pb.RangeRequest, context: Context) -> pb.RangeResponse:
+        kvs = [kv_pb2.KeyValue(key=b"l/waiters/%d" % at, create_revision=at, mod_revision=at)
+               for at in (1, 2)]  # fmt: skip
+        return pb.RangeResponse(header=pb.ResponseHeader(revision=90), kvs=kvs, count=2)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            barrier = client.double_barrier("l", 2)
+            barrier._key, barrier._lease, barrier._opened = b"l/waiters/1", await client.lease(60), 4
+            leaving = asyncio.create_task(barrier.leave())
+            await until(lambda: server.watched)
+            server.away.set()
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await leaving
+            await until(lambda: server.left == ["revoke"])
+            server.back.set()
+
+    with scripted(server.methods | {"KV/Range": line}) as address:
+        asyncio.run(main())
+
+
+def test_who_gives_up_closing_a_barrier_does_not_wait_for_a_cluster_that_is_away(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "LEFT_IN_S", 0.1)
+    server = Waited()
+    server.away.set()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            closing = asyncio.create_task(client.barrier("l").hold())
+            await until(lambda: server.left == ["txn"])
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await closing
+            await until(lambda: server.left == ["txn"] * 2)
+            server.back.set()
+
+    with scripted(server.methods) as address:
+        asyncio.run(main())

@@ -31,6 +31,7 @@ log = logging.getLogger("muster_client")
 Result = TypeVar("Result")
 _NOT_FOUND = "etcdserver: requested lease not found"
 _EXISTS = "etcdserver: lease already exists"
+LEFT_IN_S = 6.0  # by who gives up waiting, the answer to its own key included; it goes on behind that
 _REVOKES, _AGAIN_S = 3, 4.0  # of a lease whose grant was cancelled: a server gives up a grant within 7 s
 
 
@@ -242,10 +243,13 @@ async def unless_lost(lease: Lease, step: Coroutine[Any, Any, Result]) -> Result
         await asyncio.gather(waiting, lost, return_exceptions=True)
 
 
-async def to_its_end(step: Coroutine[Any, Any, None]) -> None:
-    """Run what tidies up; it goes on where its caller is cancelled. Its failure is told to the log alone:
-    what it leaves ends with a lease, if it has one."""
-    await asyncio.shield(asyncio.ensure_future(_tidied(step)))
+async def to_its_end(step: Coroutine[Any, Any, None], limit_s: float | None = None) -> None:
+    """Run what tidies up; it goes on where its caller is cancelled, or has waited for so long. Its failure is
+    told to the log alone: what it leaves ends with a lease, if it has one."""
+    tidying = asyncio.ensure_future(_tidied(step))
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await asyncio.shield(tidying)
 
 
 async def leaves(step: Coroutine[Any, Any, None], error: BaseException | None) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from muster_client import lease as lease_module
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, MusterError, NotHeld
 from muster_client.lease import Lease, leaves, unless_lost
@@ -184,6 +185,7 @@ class Place:
     async def _enter(self, value: bytes, wait: bool) -> bool:
         """Hold it; whether that is so: not, only if it does not wait. RuntimeError if it is taken already:
         this object has one key, so that two tasks would hold at once."""
+        await self._left_before()
         if not self._taken.acquire(blocking=False):
             raise RuntimeError("it is held already, or being acquired: each task needs an object of its own")
         try:
@@ -195,6 +197,12 @@ class Place:
                 self._taken.release()
         return self._held
 
+    async def _left_before(self) -> None:
+        """Wait until an acquisition that was given up is out of the line, in this loop."""
+        leaving = self._leaving
+        if leaving is not None and not leaving.done() and leaving.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait((leaving,))
+
     async def _acquired(self, value: bytes, wait: bool) -> bool:
         try:
             if await self._stand(value):
@@ -203,9 +211,11 @@ class Place:
                     return False
                 await self._turn()
             self.lease.check()  # the answer may have come behind its loss: nothing renews it any more
-        except BaseException:
-            with contextlib.suppress(MusterError):  # it is logged
-                await self._depart()
+        except BaseException as error:
+            cancelled = isinstance(error, asyncio.CancelledError)
+            with contextlib.suppress(MusterError, TimeoutError):  # it is logged, or goes on
+                async with asyncio.timeout(lease_module.LEFT_IN_S if cancelled else None):
+                    await self._depart()
             raise
         return True
 

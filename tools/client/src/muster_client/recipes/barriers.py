@@ -7,6 +7,7 @@ import secrets
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from muster_client import lease as lease_module
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, NotHeld, Taken
 from muster_client.lease import Lease, leaves, to_its_end, unless_lost, whole
@@ -50,7 +51,7 @@ class Barrier:
                 ops.when(ops.key(self.key).absent).then(ops.put(self.key, own, lease=lease or 0)))
         except BaseException as error:
             if getattr(error, "maybe_done", True):  # a cancelled put, too
-                await to_its_end(self._opened(own))
+                await to_its_end(self._opened(own), lease_module.LEFT_IN_S)
             raise
         if not result:
             raise Taken("the barrier is held already")
@@ -157,7 +158,7 @@ class DoubleBarrier:
             self._revision = kv.create_revision if kv is not None else put.revision
             self._opened = await unless_lost(lease, self._all_there())
         except BaseException:
-            await to_its_end(self._out())
+            await to_its_end(self._out(), lease_module.LEFT_IN_S)
             raise
         return self
 
@@ -216,8 +217,10 @@ class DoubleBarrier:
                         ops.when(ops.key(self._ready).mod_revision < revision + 1)
                         .then(ops.delete(self._ready)), repeatable=True)
                     break
-        finally:
-            await to_its_end(self._out())
+        except BaseException:
+            await to_its_end(self._out(), lease_module.LEFT_IN_S)
+            raise
+        await to_its_end(self._out())
 
     async def _others(self) -> tuple[list[KeyValue], int]:
         """The clients that entered together and are still inside, with this one, and the revision of that."""
