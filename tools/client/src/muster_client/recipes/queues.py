@@ -106,7 +106,7 @@ class _Items:
 
     async def get(self) -> KeyValue:
         """Take the first item for good, waited for. ``mod_revision`` is its token. Where a MusterError has
-        ``maybe_done``, an item may be taken and lost: :meth:`take` loses none."""
+        ``maybe_done``, or this is cancelled, an item may be taken and lost: :meth:`take` loses none."""
         while True:
             free, revision = await self._free()
             if (kv := await self._taken(free)) is not None:
@@ -115,7 +115,7 @@ class _Items:
                 await self._more(revision)
 
     async def get_nowait(self) -> KeyValue | None:
-        """Take the first item for good; None where there is none."""
+        """Take the first item for good; None where there is none. It may lose one as :meth:`get`."""
         while True:
             free, _ = await self._free()
             kv = await self._taken(free)
