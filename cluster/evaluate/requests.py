@@ -158,6 +158,12 @@ def revoke(view: View, lease: int) -> Outcome:
         part=part)
 
 
+def refused_behind_a_part(error: EtcdError) -> EtcdError:
+    """What a client is told whose revoke is refused behind its first part: that it may have happened. An
+    alarm or changed rights refuse it; a lease that is not there was ended by another one."""
+    return error if error.kind is errors.LEASE_NOT_FOUND else EtcdError(errors.TIMEOUT)
+
+
 def going_at_once(keys: list[bytes]) -> list[bytes]:
     """The first of a lease's keys, or all: those that go in one revision."""
     most = GRAIN.lease_end_bytes

@@ -20,6 +20,7 @@ from cluster.errors import ErrorKind, EtcdError
 from cluster.evaluate.feature_table import EVERYWHERE
 from cluster.evaluate.overlay import AppliedState, NotYet
 from cluster.evaluate.replica import Ahead, Batch, Leader
+from cluster.evaluate.requests import refused_behind_a_part
 from cluster.evaluate.txns.compares import Unlooked
 from cluster.evaluate.txns.transactions import DueAnswer
 from cluster.features.auth.judge import Leases, judge
@@ -113,6 +114,7 @@ class Writes:
         # of requests that are queued, in _later or held
         self._looked: dict[tuple[FrontLink, int], Ahead] = {}
         self._parts: list[Request] = []  # of which the open entry holds a part: they go on with the next one
+        self._begun: set[tuple[FrontLink, int]] = set()  # of which a part is logged, queued again
         self.held: list[Request] = []  # they wait for the end of a move's switch (``node.replica.moving``)
         self.leader: Leader | None = None
         self.on_logged: Callable[[int], None] = lambda index: None
@@ -143,6 +145,7 @@ class Writes:
         self._open = Owed()
         self._later.clear()
         self._looked.clear()
+        self._begun.clear()
         for link, rid in lost:
             self._not_leader(link, rid)
 
@@ -182,6 +185,7 @@ class Writes:
     def goes_on(self, link: FrontLink, rid: int) -> None:
         """A request that was queued is another's now: nothing of it stays here."""
         self._looked.pop((link, rid), None)
+        self._begun.discard((link, rid))
 
     def sweep(self) -> None:
         """Each second: drop what waits and its front has given up, so that it keeps no other one out (I23).
@@ -274,7 +278,7 @@ class Writes:
             link, rid, method, body = queue.popleft()
             queued_bytes -= len(body)
             if not link.alive:
-                self._looked.pop((link, rid), None)
+                self.goes_on(link, rid)
                 if isinstance(link, Turn):
                     size += link.work(leader)
                 continue
@@ -299,6 +303,8 @@ class Writes:
         """Any write but a plain put. Returns the bytes to be logged."""
         looked = self._looked.pop((link, rid), None) if self._looked else None
         said, asked = method, body  # as it goes back into the queue
+        if begun := bool(self._begun) and (link, rid) in self._begun:
+            self._begun.remove((link, rid))
         try:
             if method & SAID:
                 principal, body = split(body)
@@ -313,7 +319,7 @@ class Writes:
                 raise Unlooked
             outcome = leader.execute(method, body, looked)
         except EtcdError as e:
-            text = e.encode()
+            text = (refused_behind_a_part(e) if begun else e).encode()
             refused = link, rid, ANSWER.pack(rid, Status.ERROR, len(text)) + text
             if e.kind is errors.COMPACTED and _is_physical(method, body):  # it waits for that, as etcd's
                 self._open.controls.append((refused, True))
@@ -331,6 +337,7 @@ class Writes:
             return self._look_ahead(link, rid, leader.look(e, body, looked))
         if outcome.part:
             self._parts.append((link, rid, said, asked))
+            self._begun.add((link, rid))
             return len(outcome.items)
         if outcome.late is not None:
             due = DueAnswer(outcome.late, outcome.revision - outcome.changed, outcome.revision)

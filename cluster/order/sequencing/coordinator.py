@@ -400,7 +400,7 @@ class Coordinator(Generic[T]):
     def _refuse(self, wide: Wide[T], error: EtcdError, append: Append[T]) -> None:
         """Nothing of it is logged, and no lease counts as revoked (I15)."""
         self.completed += 1
-        append(b"", Outcome(b"", False, error.encode(), [], -1), wide)
+        append(b"", Outcome(b"", False, wide.told(error).encode(), [], -1), wide)
 
     def _counts(self, wide: Wide[T]) -> bool:
         """Whether what was granted to an attempt still counts."""

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.footprint import Footprint, footprint, plain_footprint
+from cluster.evaluate.requests import refused_behind_a_part
 from cluster.evaluate.steps import finish
 from cluster.evaluate.txns import plain_txn
 from cluster.evaluate.txns.draft import Draft
@@ -73,6 +74,7 @@ class Wide(Generic[T]):
     fetched: Fetched | None = None  # what its answer needs besides, once it is fetched
     judged: bool = False  # by :meth:`refusal`
     error: EtcdError | None = None  # a participant cannot grant it
+    begun: bool = False  # a part of it is logged: this ends the leases that are left
 
     def refusal(self, users: AuthState) -> EtcdError | None:
         """Why it may not begin: judged once before it locks anything, and again under its locks. Otherwise
@@ -88,6 +90,10 @@ class Wide(Generic[T]):
             return e
         return None
 
+    def told(self, error: EtcdError) -> EtcdError:
+        """What its client is told of a refusal."""
+        return refused_behind_a_part(error) if self.begun else error
+
     def take(self, shard: int, grant: Grant) -> None:
         """A participant grants. What all bring to a transaction may be too much, too."""
         grants = self.grants
@@ -101,7 +107,7 @@ class Wide(Generic[T]):
         """The end of the leases that its multi leaves. A client's revoke that has begun has no deadline any
         more."""
         return Wide(self.token, self.method, self.body, Footprint(leases=set(self.left)), self.left,
-                    who=self.who)
+                    who=self.who, begun=True)
 
     def patience_ms(self, least_ms: int) -> int:
         """How long its prepares may take: at first as without a leader (H19), a switch its limit; then four

@@ -64,6 +64,7 @@ def hand_over(writes: Writes, role: Role) -> None:
     for request in writes.take_queued():
         link, rid, method, body = request
         if method & ~SAID == Method.LEASE_REVOKE:
+            writes.goes_on(link, rid)
             role.submit(link, rid, method, _REVOKE_MS, body)
         else:
             kept.append(request)

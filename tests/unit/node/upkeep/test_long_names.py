@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.effects import records
+from cluster.errors import EtcdError
 from cluster.features.auth.principal import SAID
 from cluster.features.lessor import EXPIRY_RETRY_MS, Lessor
 from cluster.grain import GRAIN
 from cluster.pacing.pace import MAX_ENTRY_BYTES
 from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
-from cluster.wire.messages import Method, Status
+from cluster.wire.messages import Method, Status, decode_answers
 from node.replica.roles.made import hand_over
 from node.storage import StateStore
 from node.upkeep.expiry import Expiry
@@ -233,6 +235,25 @@ def test_a_part_that_a_lost_term_has_logged_leaves_the_rest_to_the_next_try(shar
     assert shard.answers() == {5: Status.NOT_LEADER}
     shard.lead(3)
     assert len(shard.live()) == len(KEYS)
+
+
+def test_a_revoke_that_is_refused_behind_its_first_part_is_not_said_to_have_done_nothing(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys were gone, and the error was one of those that say that the write did not happen."""
+    monkeypatch.setattr("node.replica.writes.MAX_ENTRY_BYTES", BYTES // 2)
+    shard.lease()
+    first = shard.raft.last + 1
+    shard.writes._refusal = lambda method, body: errors.CORRUPT if shard.raft.last >= first else None
+    shard.write(Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=LEASE), rid=5)
+    shard.write(Method.LEASE_REVOKE, pb.LeaseRevokeRequest(ID=LEASE), rid=6)
+    shard.commit()
+    shard.link.flush()
+    said = {rid: EtcdError.decode(body).kind for frame in shard.sent
+            for rid, _, body in decode_answers(frame)[1]}
+    assert said == {5: errors.TIMEOUT, 6: errors.CORRUPT}
+    assert shard.live() == KEYS[9:]
+    assert not shard.writes._begun
 
 
 class Orders:

@@ -172,6 +172,21 @@ def test_a_lost_term_gives_back_a_revoke_that_has_begun() -> None:
     assert not two.said
 
 
+def test_a_revoke_that_is_refused_behind_its_first_part_is_not_said_to_have_done_nothing() -> None:
+    """Keys were gone, and the error was one of those that say that the write did not happen."""
+    two = Two({9: names(9, 25)})
+    body = pb.LeaseRevokeRequest(ID=9).SerializeToString()
+    for token in ("begun", "later"):
+        assert two.coordinator.submit(token, Method.LEASE_REVOKE, body)
+    while not two.revisions:
+        two.turn()
+    two.coordinator.evaluator.refusal = lambda method, body: errors.CORRUPT
+    two.settle()
+    assert two.revisions == [10]
+    assert [(token, EtcdError.decode(error).kind) for token, _, error in two.said] == [
+        ("begun", errors.TIMEOUT), ("later", errors.CORRUPT)]
+
+
 def test_a_lease_that_goes_on_is_not_begun_twice() -> None:
     """The lessor names it again and again."""
     two = Two({9: names(9, 35)})
