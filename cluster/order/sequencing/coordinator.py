@@ -255,6 +255,8 @@ class Coordinator(Generic[T]):
                 before.add(wide.footprint)
             elif not wide.participants:
                 self._complete(wide, append)
+                if wide.left and wide.attempt:  # it is appended: nothing overtakes the rest of it
+                    before.add(self._queue[0].footprint)
             if later is not None:
                 waiting.append(later)
                 before.add(later.footprint)
@@ -293,9 +295,8 @@ class Coordinator(Generic[T]):
         self._expiries.begun(wide)
         self._overlaps.add(wide.footprint)
         floor = next(iter(self._running)).number - 1
-        # Order index 0: what was logged up to this sequencer's first record is applied there by then, and
-        # the lock of an overlapping multi before this one ends only with it. Otherwise that of the last
-        # change of placement (G8).
+        # Order index 0: what was logged up to this sequencer's first record is applied there by then. The
+        # lock of an overlapping multi ends only with it. Else that of the last change of placement (G8).
         named = sorted(wide.footprint.leases.difference(looks_at)) if wide.footprint.leases else []
         shards_of = self._placement.shards_of
         for shard in wide.participants:

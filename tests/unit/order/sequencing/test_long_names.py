@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,7 @@ from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
 from cluster.wire.messages import Method, Status
+from node.storage import StateStore
 from tests.unit.order.stores import EmptyStore
 
 TERM = 3
@@ -44,22 +46,26 @@ class Two:
         self.alive = True
         self.revisions: list[int] = []  # keys that went with each
         self.entries: list[list[int]] = []  # kinds of items
-        self.leader = Leader(
-            EmptyStore(leases=True), 5, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 1
+        self.begin(
+            Leader(EmptyStore(leases=True), 5, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 1),
+            PLACEMENT,
         )
+
+    def begin(self, leader: Leader, placement: Placement) -> None:
+        self.leader = leader
         self.coordinator: Coordinator[str] = Coordinator(
             5,
-            PLACEMENT,
-            self.leader.view,
+            placement,
+            leader.view,
             Fold(7, {1: Cut(1, TERM, 0)}),
             max_txn_ops=128,
             heartbeat_ms=100,
             gone=lambda token: not self.alive,
         )
         self.sequencer = Sequencer(
-            Tail(self.leader, self.coordinator.fold),
+            Tail(leader, self.coordinator.fold),
             self.coordinator,
-            PLACEMENT,
+            placement,
             Reports(),
             self,
             Fetching(100, 1000),
@@ -159,6 +165,29 @@ def test_a_client_that_revokes_such_a_lease_is_answered_when_all_has_gone() -> N
         ("later", Status.ERROR),
     ]
     assert two.said[1][2] == EtcdError(errors.LEASE_NOT_FOUND).encode()
+
+
+def test_the_rest_of_a_due_lease_goes_before_what_waits_for_it(tmp_path: Path) -> None:
+    """I15: where shard 0 is alone, a client's revoke overtook it. Then its ID was granted again, and the
+    rest ended that lease."""
+    store = StateStore.open(tmp_path)
+    names_of_9 = [b"%02d" % number + b"-" * 93 for number in range(15)]
+    store.apply([(1, 1, records.lease_grant(9, 60) + b"".join(
+        records.put(name, 0, 1, b"", 9) for name in names_of_9))])
+    two = Two({9: []})
+    leader = Leader(store, 5, max_txn_ops=128, lessor=Lessor(1000), new_lease_id=lambda: 1)
+    two.begin(leader, Placement(1, 1))
+    assert two.coordinator.submit(None, Method.LEASE_REVOKE, b"", [9])
+    body = pb.LeaseRevokeRequest(ID=9).SerializeToString()
+    assert two.coordinator.submit("later", Method.LEASE_REVOKE, body)
+    two.turn()
+    assert two.coordinator.busy
+    with pytest.raises(EtcdError):  # a part of its keys is left
+        leader.execute(Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=9).SerializeToString())
+    two.settle()
+    assert two.revisions == [10, 5]
+    assert [EtcdError.decode(error).kind for _, _, error in two.said] == [errors.LEASE_NOT_FOUND]
+    store.close()
 
 
 def test_a_lost_term_gives_back_a_revoke_that_has_begun() -> None:
