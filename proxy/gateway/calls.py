@@ -436,8 +436,8 @@ class GatewayCall(InnerCall):
 
     def _expire(self) -> None:
         self.cancel()
-        self._queue.clear()
-        if self._status is None:
+        if self._status is None or self._queue:  # an answer without these is not whole
+            self._queue.clear()
             self._status = (wire.DEADLINE_EXCEEDED, "context deadline exceeded")
             try:
                 self._pump()

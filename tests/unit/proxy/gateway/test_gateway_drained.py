@@ -4,6 +4,7 @@ full."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from wsproto.events import TextMessage
 
 from cluster.faults import faults
 from cluster.pb import rpc_pb2
+from proxy.gateway.calls import LARGE_ANSWER_BYTES, GatewayCall
 from proxy.grpc.calls import BACKLOG_BYTES
+from proxy.http.requests import HttpRequest
 from tests.unit.grpc.http1.test_websocket import ASK, Output
 from tests.unit.proxy.gateway.test_gateway_turns import CREATE, LIMIT_S, Front
 
@@ -126,3 +129,32 @@ async def _mistaken_message() -> None:
             await asyncio.sleep(0.001)
     assert len(cancelled) == 1
     assert [where for where, _ in faults.take()] == ["serving /etcdserverpb.Watch/Watch"]
+
+
+def test_a_deadline_that_takes_answers_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot whose last answers waited for their turns lacked them, and ended as if it were whole."""
+    asyncio.run(_cut_short(monkeypatch))
+
+
+async def _cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    front, calls, due = Front(), list[Any](), list[Callable[[], None]]()
+    front.watches.opened = calls.append  # type: ignore[method-assign]
+
+    def serve(request: HttpRequest) -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(front.loop, "call_later", lambda after_s, then: due.append(then))
+            GatewayCall(front.room, request, front.target, {}, front.registry, 1.0).begin()
+
+    front.serve = serve  # type: ignore[method-assign]
+    front.http1.receive(POST, 0.0)
+    (call,) = calls
+    for _ in range(3):  # the first one is in a thread
+        call.send(event(2 * LARGE_ANSWER_BYTES))
+    call.finish()
+    due[0]()
+    async with asyncio.timeout(LIMIT_S):
+        while not front.output.data.endswith(b"0\r\n\r\n"):
+            await asyncio.sleep(0.001)
+    assert not front.faults
+    assert front.output.data.count(b'"events"') == 1
+    assert b"context deadline exceeded" in front.output.data
