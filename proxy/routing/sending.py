@@ -197,10 +197,13 @@ class Sending:
         if (link := self._link_of(waiting)) is not None:
             self.post(link, waiting.rid, Method.CREDIT, size.to_bytes(8, "little"))
 
-    def cancel(self, waiting: Waiting) -> None:
-        if (link := self._link_of(waiting)) is not None:
-            del link.pending[waiting.rid]
-            self.post(link, waiting.rid, Method.CANCEL, b"")
+    def cancel(self, waiting: Waiting) -> bool:
+        """Whether it was on its way. One that is not is found by a sweep, where its client has gone."""
+        if (link := self._link_of(waiting)) is None:
+            return False
+        del link.pending[waiting.rid]
+        self.post(link, waiting.rid, Method.CANCEL, b"")
+        return True
 
     def _link_of(self, waiting: Waiting) -> Link | None:
         route = self.routes.get(waiting.shard)

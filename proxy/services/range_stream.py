@@ -202,10 +202,9 @@ class Passing:
             self.context.router.credit(self._waiting, self._received)
 
     def cancel(self) -> None:
-        if self._waiting is not None:
-            self.context.router.cancel(self._waiting)
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and self.context.router.cancel(waiting):  # else ``answer`` hears of it
             self.context.given_up(self.call, self.stats)
-            self._waiting = None
 
 
 class Merging(RowGather):

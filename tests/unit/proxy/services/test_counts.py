@@ -11,7 +11,7 @@ from cluster.errors import Code
 from cluster.faults import faults
 from cluster.features.auth.reads import Login
 from cluster.pb import rpc_pb2 as pb
-from cluster.wire.messages import Method
+from cluster.wire.messages import HEAD, Method, Status
 from proxy.grpc.kinds import ASKED_BYTES
 from proxy.grpc.registry import Registry
 from proxy.http.http2 import frames as f
@@ -132,6 +132,21 @@ def test_so_does_one_whose_shards_answer_when_it_is_over(front: Front, method: s
             if part.method not in (Method.CANCEL, Method.CATCH_UP):
                 node.ok(part)
     assert front.once(method, late=False)
+
+
+def test_so_does_a_stream_that_no_node_reads_any_more(front: Front) -> None:
+    """Its node had told that it goes on, and was lost: it counted as its client went, and once more as its
+    read was found."""
+    call = front.begin("RangeStream", pb.RangeRequest(key=b"k", serializable=True))
+    front.net.run()
+    shard = front.net.context.placement.shard_of(b"k")
+    (request,) = front.net.every[shard, 1].take(Method.RANGE_STREAM)
+    front.net.every[shard, 1].answer(request.rid, Status.PARTIAL, HEAD.pack(1, 1))
+    front.net.run()
+    for member in front.net.nodes:
+        front.net.cut(member, shard)
+    front.end("RangeStream", call, late=False)
+    assert front.once("RangeStream", late=False)
 
 
 @pytest.mark.parametrize(("method", "request_", "asked_for"), [
