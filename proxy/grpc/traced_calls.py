@@ -41,6 +41,11 @@ class _Traced(Call):
         self._end_span(wire.CANCELLED, CANCELED)
         super().cancelled(code)
 
+    def expired(self) -> None:
+        if not (self.closed or self.ending):
+            self._end_span(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
+        super().expired()
+
     def _sent(self, parts: tuple[bytes | memoryview, ...]) -> None:
         if self.span is not None:
             self.span.sent(sum(map(len, parts)))
@@ -103,11 +108,6 @@ class _TracedStream(_Traced, StreamCall):
             self.span.sent(size)
             at += wire.PREFIX.size + size
         super().send_framed(data)
-
-    def expired(self) -> None:
-        if not (self.closed or self.ending):
-            self._end_span(wire.DEADLINE_EXCEEDED, "context deadline exceeded")
-        super().expired()
 
 
 def traced(kind: type[Call], tracer: Tracer) -> type[Call]:

@@ -107,6 +107,17 @@ def test_a_stream_that_its_client_does_not_read_ends_its_span_at_its_deadline() 
     assert recorder.spans[0].told == [("sent", 9), (4, "context deadline exceeded")]
 
 
+def test_so_does_a_stream_of_answers_to_one_request() -> None:
+    """The span of an Observe never ended, and was not exported."""
+    talk, _, recorder, parked = traced(False)
+    talk.server.receive(f.settings_frame({f.INITIAL_WINDOW_SIZE: 0}), 100.0)
+    talk.headers(1, path="/a.B/Park", traceparent="yes")
+    talk.data(1, message(b"xyz"))
+    parked[0].send(b"not taken")
+    parked[0].expired()
+    assert recorder.spans[0].told == [("received", 3), ("sent", 9), (4, "context deadline exceeded")]
+
+
 def test_a_call_that_is_not_sampled_is_served_as_ever() -> None:
     talk, registry, recorder, _ = traced(True)
     for stream_id, path in ((1, "Echo"), (3, "Refuse")):
