@@ -36,7 +36,7 @@ def sweep_link(router: Sending, link: Link, route: ShardRoute, now: float) -> No
     late = [
         w for rid in reversed(seen) if (w := pending.get(rid)) is not None
         and ((now - w.started > w.limit_s and not _goes_on(w, now))
-             or (w.call is not None and w.call.closed))
+             or (w.call.closed if w.call is not None else w.left))
     ]
     for waiting in late:
         if waiting.rid not in pending:

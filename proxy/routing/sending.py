@@ -260,7 +260,7 @@ class Sending:
 
     def gone(self, waiting: Waiting) -> None:
         """The call has ended by its deadline, or its client has gone."""
-        self.fail(waiting, why_ended(waiting.call, self.loop.time()))
+        self.fail(waiting, why_ended(waiting.client, self.loop.time()))
 
     def header(self, revision: int, term: int) -> bytes:
         """Field 1 of a response, in shard 0's term (decision 102); this revision has been shown."""

@@ -131,6 +131,10 @@ class PartWaiting(Waiting):
     def client(self) -> Any:
         return self._client
 
+    @property
+    def left(self) -> bool:
+        return self._client is not None and self._client.closed
+
     def begins_anew(self, now: float) -> bool:
         """All parts begin again, at one revision (``proxy.spanning.gather``)."""
         return self.pieces is None

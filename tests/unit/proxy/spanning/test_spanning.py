@@ -24,7 +24,8 @@ from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.row_merge import RowMerge
 from tests.garbage import no_garbage
 from tests.unit.proxy.fakes import FakeCall, Net
-from tests.unit.proxy.services.test_range_stream import Shards
+from tests.unit.proxy.served import Served
+from tests.unit.proxy.services.test_range_stream import Shards, tail
 
 Store = dict[bytes, tuple[int, int, int, bytes, int]]  # of a key: created, changed, version, value, shard
 
@@ -275,6 +276,28 @@ def test_nothing_of_a_range_over_shards_is_left_to_the_garbage_collector(merged:
             shards.answer(1, Status.OK, last if merged else HEAD.pack(9, 2))
         shards.asked.clear()
         del range_
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_has_come_of_a_range_over_shards_goes_with_its_client(lost: bool) -> None:
+    """It stayed until a shard that hung had answered, or for 7 s, and counted as nobody's memory. The node of
+    that shard went on with what nobody waited for."""
+    served = Served(shards=2)
+    call = served.call("Range", rpc_pb2.RangeRequest(key=b"\0", range_end=b"\0", serializable=True))
+    one, other = served.net.every[0, 1], served.net.every[1, 1]
+    (asked,) = one.take(Method.RANGE_ROWS)
+    one.answer(asked.rid, Status.OK, tail([b"a"], bytes(1 << 20), count=1))
+    served.net.run()
+    (asked,) = other.take(Method.RANGE_ROWS)
+    if lost:
+        for member in served.net.nodes:
+            served.net.cut(member, 1)
+    call.closed = True
+    served.net.pass_time(0.1)
+    router = served.net.router.statistics()
+    assert (router["pending"], router["queued"]) == (0, 0)
+    assert [request.rid for request in other.take(Method.CANCEL)] == ([] if lost else [asked.rid])
+    assert served.count("etcdserverpb.KV", "Range", 1) == 1
 
 
 def test_a_range_over_shards_whose_links_keep_breaking_halfway_fails() -> None:
