@@ -226,6 +226,9 @@ class RecentReads:
             self._goes_by_the_own_node(now)
         behind, self._behind = self._behind, deque()
         for entry in behind:
+            if entry.read is not None and entry.read.left:
+                self._router.gone(entry.read)
+                continue
             caught_up = self._caught_up(entry.shards, entry.needed)
             if caught_up or (now - entry.since > WAIT_S and not self._patient(entry, now)):
                 entry.then()

@@ -77,6 +77,22 @@ def test_a_restarted_replica_that_stays_behind_is_served_in_the_end() -> None:
     assert len(net.nodes[1].take(Method.RANGE)) == 1
 
 
+def test_a_read_whose_client_has_gone_waits_for_no_replica(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It kept another's from waiting, and the replica got it as soon as it could answer."""
+    monkeypatch.setattr(recent, "_LIMIT", 2)
+    net = Net().started(leader=2)
+    net.router.highest = 50
+    calls = [read(net, serializable=True) for _ in range(2)]
+    calls[0].closed = True
+    net.pass_time(0.1)
+    calls.append(read(net, serializable=True))
+    net.pass_time(0.1)
+    assert [call.status for call in calls] == [None] * 3
+    net.nodes[1].watermark(50)
+    net.run()
+    assert len(net.nodes[1].take(Method.RANGE)) == 2
+
+
 def test_a_front_that_has_just_started_asks_how_far_the_order_is_before_a_serializable_read() -> None:
     net = Net().started(leader=2)
     net.router.recent.knows = False
