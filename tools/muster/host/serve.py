@@ -43,7 +43,7 @@ def run(config: ServerConfig) -> int:
     logs.warn(config, log)
     raise_open_files(config, log)
     hold_memory(config, log)
-    for looser in bootstrap.prepare_data_dir(config.data_dir):
+    for looser in bootstrap.prepare_data_dir(config.data_dir, config.values["wal-dir"]):
         log.warning(looser)
     lock = rundir.DataDirLock(config.data_dir)
     try:

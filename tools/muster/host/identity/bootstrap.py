@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import secrets
-import stat
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import index
@@ -30,6 +29,7 @@ from tools.muster.config.settings import ServerConfig, local_address
 from tools.muster.config.tls import UNLIKE
 from tools.muster.config.urls import in_url, parse_peer_url, resolved
 from tools.muster.host.identity import joining
+from tools.muster.host.identity.modes import looser
 from tools.muster.host.identity.wal_dir import begin_wal_dir, place_logs, told
 from tools.muster.machine.disk import seal
 
@@ -37,7 +37,6 @@ from tools.muster.machine.disk import seal
 # data has grown (G16); versions of before growth must not start on it. The fourth: of a host where one of the
 # first shards has retired; older versions would look for its data
 FORMAT, JOINED_FORMAT, GROWN_FORMAT, RETIRED_FORMAT = FORMATS = 1, 2, 3, 4
-_TOLD = 3  # paths with a loose mode that are logged
 RESTORING = "restoring"  # in the data directory: what a restore has made so far
 # in a node's directory, written by node.upkeep.group.agreed: shards and depth that differ from this host's
 AGREED = "agreed"
@@ -85,9 +84,9 @@ def member_dir(data_dir: str) -> str:
     return os.path.join(data_dir, "member")
 
 
-def prepare_data_dir(data_dir: str) -> list[str]:
+def prepare_data_dir(data_dir: str, wal_dir: str = "") -> list[str]:
     """Make the data directory, private to this user as all that the host's processes make. Returns warnings
-    of paths with a looser mode. ConfigError if it cannot be used."""
+    of paths with a looser mode, also of logs in ``wal_dir``. ConfigError if it cannot be used."""
     if os.path.isdir(os.path.join(data_dir, RESTORING)) and not is_known(data_dir):
         raise ConfigError(
             f"a restore into {data_dir} has not ended: run it again. For a new host, or if the restore "
@@ -103,29 +102,7 @@ def prepare_data_dir(data_dir: str) -> list[str]:
         raise ConfigError(f"cannot access data directory: {e.strerror}: {data_dir}") from None
     with contextlib.suppress(OSError):  # its user may have just made it, in a directory not to be read
         sync_directory(Path(os.path.realpath(data_dir)).parent)
-    return _open_to_others(data_dir)
-
-
-def _open_to_others(data_dir: str) -> list[str]:
-    """Warnings of the first directories and files that the group or others may open."""
-    found = []
-    for folder, folders, files in os.walk(data_dir):
-        if not os.lstat(folder).st_mode & 0o077:
-            folders.clear()
-            continue
-        for path in (folder, *(os.path.join(folder, name) for name in files)):
-            try:
-                mode = os.lstat(path).st_mode
-            except OSError:
-                continue
-            if mode & 0o077 and (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                found.append(
-                    f"{path} has mode {stat.S_IMODE(mode):04o}, where "
-                    f"0{'7' if stat.S_ISDIR(mode) else '6'}00 is enough")
-    return (
-        [*found[:_TOLD], f"{len(found) - _TOLD} more like it in {data_dir}"]
-        if len(found) > _TOLD + 1
-        else found)
+    return looser(data_dir, wal_dir)
 
 
 def is_known(data_dir: str) -> bool:
