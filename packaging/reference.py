@@ -174,8 +174,8 @@ def metrics() -> str:
 
 _ERRORS_HEAD = """# Errors
 
-Every error that muster gives, with its gRPC code, the HTTP status of the JSON gateway, and when a client gets
-it. For authors of clients; `make docs` makes this page.
+muster's errors, but gRPC's own of bad frames, with gRPC code, HTTP status of the JSON gateway, and when a
+client gets them. For authors of clients; `make docs` makes this page.
 
 Texts are etcd's, since Go clients compare them. The tables leave out their `etcdserver: `. After an error
 marked `?` a write may have happened; after any other it has not, but for [locks and
@@ -199,8 +199,8 @@ WHEN = {
     "FutureRev": "a range or compaction at a revision that does not exist yet",
     "NoSpace": "a put while the store is full, a disk is short, or NOSPACE is raised",
     "RequestTooLarge": "a request that writes, above `--max-request-bytes`",
-    "TooManyRequests": "a queue is full, or the connection holds more than its share of memory: try again."
-    " A compaction with `physical` may have happened",
+    "TooManyRequests": "a queue is full, or (with ResourceExhausted, 429) the connection holds more than its"
+    " share of memory: try again. A compaction with `physical` may have happened",
     "MessageTooLarge": "a gRPC message 512 KiB above `--max-request-bytes`",
     "LeaseNotFound": "a put or revoke with a lease that is not there",
     "LeaseExist": "a grant with an ID in use",
