@@ -223,12 +223,13 @@ class Keeper:
 
     def _leader(self, request: dict[str, Any]) -> dict[str, Any]:
         shard, deadline = request["shard"], time.monotonic() + request["wait_s"]
-        if not 0 <= shard < self._layout.shards:
-            raise ConfigError(f"there is no shard {shard}: they are 0 to {self._layout.shards - 1}")
         while True:
             asked = [host for host in self._layout.hosts if host.index not in self._frozen]
-            told = commands.status(layout.Layout(tuple(asked), self._layout.shards))
-            if (leader := told["shards"][shard]["leader_host"]) is not None:
+            told = commands.status(layout.Layout(tuple(asked), self._layout.shards))["shards"]
+            leaders = {one["shard"]: one["leader_host"] for one in told}
+            if shard not in leaders:  # others may have been added, or have retired
+                raise ConfigError(f"there is no shard {shard}: they are {', '.join(map(str, leaders))}")
+            if (leader := leaders[shard]) is not None:
                 return {"host": leader}
             if time.monotonic() > deadline:
                 raise ConfigError(f"shard {shard} has no leader after {request['wait_s']:g} s")

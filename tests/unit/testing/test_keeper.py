@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 
 from muster.testing import keeper, ports
+from tools.muster.config.parse import ConfigError
+from tools.muster.local import commands, layout
 
 
 def test_what_fails_before_the_hosts_run_answers_the_first_request(
@@ -161,3 +163,24 @@ def test_the_only_one_of_several_hosts_that_began_is_not_taken_for_a_lone_one(tm
         assert fewer == f"{tmp_path} has the data of 3 hosts, not of 1"
     with planned(tmp_path) as again:
         assert len(again[0]) == 3
+
+
+def keeping(monkeypatch: pytest.MonkeyPatch, leaders: dict[int, int]) -> keeper.Keeper:
+    """One of two hosts that began with shards 0 and 1; who leads each shard that there is now."""
+    hosts = layout.plan("unused", 2, 2, 1, 0, ["none"] * 2, ()).hosts
+    told = [{"shard": shard, "leader_host": host} for shard, host in sorted(leaders.items())]
+    monkeypatch.setattr(commands, "status", lambda found: {"shards": told})
+    made = keeper.Keeper.__new__(keeper.Keeper)
+    made._layout, made._frozen = layout.Layout(hosts, 2), set()
+    return made
+
+
+def test_the_leader_of_an_added_shard_is_told_and_of_none_that_has_retired(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = keeping(monkeypatch, {0: 0, 2: 1, 3: 0})
+    assert [kept._leader({"shard": shard, "wait_s": 0}) for shard in (0, 2, 3)] == [
+        {"host": 0}, {"host": 1}, {"host": 0}]
+    for shard in (1, 4, -1):
+        with pytest.raises(ConfigError, match=f"there is no shard {shard}: they are 0, 2, 3"):
+            kept._leader({"shard": shard, "wait_s": 0})
