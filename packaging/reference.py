@@ -174,8 +174,8 @@ def metrics() -> str:
 
 _ERRORS_HEAD = """# Errors
 
-muster's errors, but gRPC's own of bad frames, with gRPC code, HTTP status of the JSON gateway, and when a
-client gets them. For authors of clients; `make docs` makes this page.
+Every error of muster but gRPC's own of bad frames, with code, HTTP status of the JSON gateway, and when a
+client gets it. For authors of clients; `make docs` makes this page.
 
 Texts are etcd's, since Go clients compare them. The tables leave out their `etcdserver: `. After an error
 marked `?` a write may have happened; after any other it has not, but for [locks and
@@ -199,8 +199,8 @@ WHEN = {
     "FutureRev": "a range or compaction at a revision that does not exist yet",
     "NoSpace": "a put while the store is full, a disk is short, or NOSPACE is raised",
     "RequestTooLarge": "a request that writes, above `--max-request-bytes`",
-    "TooManyRequests": "a queue is full, or (with ResourceExhausted, 429) the connection holds more than its"
-    " share of memory: try again. A compaction with `physical` may have happened",
+    "TooManyRequests": "a queue is full, or (with ResourceExhausted, 429) the connection exceeds its share"
+    " of memory: try again. A compaction with `physical` may have happened",
     "MessageTooLarge": "a gRPC message 512 KiB above `--max-request-bytes`",
     "LeaseNotFound": "a put or revoke with a lease that is not there",
     "LeaseExist": "a grant with an ID in use",
@@ -251,7 +251,8 @@ WHEN = {
     "PermissionNotGranted": "RoleRevokePermission of a range that the role lacks",
     "AuthNotEnabled": "Authenticate while auth is off",
     "InvalidAuthToken": "a token that is unknown, too old, or older than its user's password",
-    "InvalidAuthMgmt": "deletion of `root` or its role while auth is on; a permission without a range",
+    "InvalidAuthMgmt": "deletion of `root`, its role or its grant while auth is on; a permission without a "
+                       "range",
     "AuthOldRevision": "a JSON web token from before a change of users or roles: log in again",
     "VerifyOnlyKey": "login at a host whose `--auth-token` has no private key",
     "BcryptLength": "a password above 72 bytes",
@@ -274,7 +275,7 @@ WHEN = {
     "ShardHostsUnsure": "AddShard while a host is down or runs an older version",
     "ShardUnknown": "a shard that is not there",
     "ShardOwnsKeys": "RetireShard without `with_keys` of a shard that owns keys",
-    "ShardLimit": "AddShard of more shards than a cluster may have",
+    "ShardLimit": "AddShard beyond that",
     "MoveRefused": "a move that may not begin now",
     "MoveSettles": "a move within milliseconds of another change of shards",
     "MoveUnknown": "no such move is under way",
@@ -343,7 +344,7 @@ _METHODS = {
 }  # fmt: skip
 _OTHERS = {  # rights of what is not one request to a node
     "Watch/Watch": "read the range",
-    "Maintenance/Alarm": "role root; to list, any user",
+    "Maintenance/Alarm": "role root; to list, any user or certificate",
     "Auth/Authenticate": "none",
     "Auth/UserGet": "role root, or that user",
     "Auth/RoleGet": "role root, or a user with that role",
