@@ -359,8 +359,9 @@ def console_specs(config: ServerConfig) -> list[ChildSpec]:
         return []
     endpoints = ",".join(url.text for url in config.advertise_client)
     flags = [f"--endpoints={endpoints}", f"--listen={config.values['console-listen']}"]
-    if "https://" in endpoints and config.values["trusted-ca-file"]:
-        flags.append(f"--cacert={config.values['trusted-ca-file']}")
+    own = config.tls.cert_file if config.tls is not None and not config.values["cert-file"] else ""
+    if "https://" in endpoints and (trusted := own or config.values["trusted-ca-file"]):  # own: --auto-tls
+        flags.append(f"--cacert={trusted}")
     if config.values["client-cert-auth"]:
         flags += [f"--cert={config.values['cert-file']}", f"--key={config.values['key-file']}"]
     argv = python("tools.muster.cli", "console", *flags)

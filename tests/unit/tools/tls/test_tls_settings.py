@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import stat
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from muster_client.wire.endpoints import trusting
 
 from cluster.settings import Tls
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.tls import check_files
+from tools.muster.host import serve
 from tools.muster.host.identity import auto_tls
 
 SECURE = ("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379")
@@ -220,3 +224,35 @@ def test_a_certificate_of_no_years_is_refused(tmp_path: Path) -> None:
     asked = build(*SECURE, "--auto-tls", "--self-signed-cert-validity=0", f"--data-dir={tmp_path}")
     with pytest.raises(ConfigError, match="selfSignedCertValidity is invalid,it should be greater than 0"):
         auto_tls.with_certificate(asked)
+
+
+def shaken(server: ssl.SSLContext, client: ssl.SSLContext, name: str) -> None:
+    """A handshake in memory. SSLError."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = (client.wrap_bio(to_client, to_server, server_hostname=name),
+            server.wrap_bio(to_server, to_client, server_side=True))
+    for _ in range(4):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    assert ends[0].version() is not None
+
+
+@pytest.mark.parametrize("authorities", ["", "--trusted-ca-file=/of-clients"])
+def test_a_hosts_console_trusts_the_certificate_that_the_host_made(tmp_path: Path, authorities: str) -> None:
+    url = "https://127.0.0.1:2379"
+    asked = build(
+        "--console", "--auto-tls", f"--data-dir={tmp_path}/d", f"--listen-client-urls={url}",
+        f"--advertise-client-urls={url}", *filter(None, [authorities]))
+    made = auto_tls.with_certificate(asked)
+    (spec,) = serve.console_specs(made)
+    given = dict(flag.partition("=")[::2] for flag in spec.argv(0) if flag.startswith("--"))
+    assert made.tls is not None
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(made.tls.cert_file, made.tls.key_file)
+    shaken(server, trusting(given.get("--cacert", "")), "127.0.0.1")
+
+
+def test_a_hosts_console_trusts_the_authorities_of_clients_beside_a_given_certificate() -> None:
+    (spec,) = serve.console_specs(build("--console", *SECURE, *PAIR, "--trusted-ca-file=/ca"))
+    assert "--cacert=/ca" in spec.argv(0)
