@@ -3,6 +3,7 @@
 An answer is not below what this host had told any client when the request came: a client often asks to see
 that revision reached (Kubernetes, before it lists from its cache). It waits for the nodes' watermarks: a node
 with subscriptions applies at once. Requests of one stream share a look, and each has an answer, as in etcd.
+One that comes below the revision where a watch begins has none; those of higher revisions wait on.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ class ProgressRequests:
                 continue
             owed.popleft()
             answers = 1
-            while owed and owed[0] <= told and answers < room:
+            while owed and owed[0] <= abs(told) and answers < room:
                 owed.popleft()
                 answers += 1
-            if told:
+            if told > 0:
                 stream.send_progress(told, answers - 1)
             # an answer may end its stream, which is forgotten then; else it comes behind the others
             if self._due.pop(stream, None) and told:

@@ -176,7 +176,8 @@ class WatchStream:
     def tell_progress(self, owed: int) -> int | None:
         """Send how far all watches are, once all events up to it are sent and it is at least ``owed``.
 
-        Returns it; None: not yet; 0: never, as there is no watch or one begins later (etcd is silent then).
+        Returns it. None: not yet. etcd is silent where a watch begins later (below 0: minus that revision),
+        and without any (0).
         """
         if not self.watches:
             return 0
@@ -187,7 +188,7 @@ class WatchStream:
         if revision is None:
             return None
         if revision < self._last_start and any(revision < watch.start for watch in self.watches.values()):
-            return 0
+            return -revision
         self.send_progress(revision, 1)
         return revision
 

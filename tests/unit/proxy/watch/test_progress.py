@@ -150,6 +150,26 @@ def test_requests_that_come_faster_than_a_watermark_follows_have_an_answer_each(
     assert answered + len(client.fresh()) == 600
 
 
+def test_a_request_that_a_later_watch_leaves_unanswered_takes_none_behind_it_along() -> None:
+    """etcd is silent for a request alone that comes below the revision where a watch begins."""
+    world = World()
+    client = Client(world)
+    client.create(b"k", start=3)
+    world.settle()
+    for _ in range(2):
+        world.net.router.header(world.store.write((PUT, b"other")), 1)
+        client.ask_progress()
+    client.fresh()
+    world.net.run()
+    assert client.fresh() == []
+    world.sources[1].apply(2)
+    world.net.run()
+    assert client.fresh() == [], "the watch begins later"
+    world.settle()
+    assert [(r.watch_id, r.header.revision) for r in client.fresh()] == [(-1, 3)]
+    assert not world.net.context.hub._progress._due
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 def test_a_turn_answers_so_many_requests_of_all_streams_each_in_its_turn(
     leaves: bool, monkeypatch: pytest.MonkeyPatch
