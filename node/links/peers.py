@@ -124,6 +124,14 @@ class Peers:
             gone=self._gone)
         self._machine, self._on_refused = machine, on_refused
         self.links = {p.member_id: self._link(p) for p in self._known.values()}
+        # what links have counted that ended, by member: bytes sent, failures, losses
+        self._counted: dict[int, tuple[int, int, int]] = {}
+
+    @property
+    def sent_bytes(self) -> int:
+        """To all members that there were."""
+        ended = sum(sent for sent, *_ in self._counted.values())
+        return ended + sum(link.sent_bytes for link in self.links.values())
 
     def _hello(self, member_id: int, version: int) -> list[bytes]:
         common = self._settings.common
@@ -156,13 +164,17 @@ class Peers:
                 link.peer = peer  # it has a name now, or votes
             elif peer is None or link.trouble()[0]:
                 # a member that the table has elsewhere stays where it is until it is restarted
-                self.links.pop(member_id).close()
+                del self.links[member_id]
+                link.close()
+                self._counted[member_id] = link.sent_bytes, link.failures, link.losses
         for member_id, peer in known.items():
             if member_id not in self.links:
                 self.received_bytes.setdefault(member_id, 0)
                 self.versions.setdefault(member_id, LOWEST)
                 self.round_trips.follow(member_id)
-                self.links[member_id] = self._link(peer)
+                link = self.links[member_id] = self._link(peer)
+                # it counts on: a counter that falls looks to a scraper as if all of it were new
+                link.sent_bytes, link.failures, link.losses = self._counted.pop(member_id, (0, 0, 0))
         for identity, member_id in list(self._accepted.items()):
             if member_id not in known:
                 self._refuse_unknown(identity, member_id)

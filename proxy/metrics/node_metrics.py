@@ -242,7 +242,7 @@ OF_NODES = {
     "syncs": "Syncs of the log.",
     "sync_us": "Time that syncs of the log took, in microseconds.",
     "log_written_bytes": "Bytes written to the log.",
-    "log_last_index": "Index of the log's last entry.",
+    "log_last_index": "Highest index that the log had.",
     "applied_index": "Index of the last applied entry.",
     "frames_sent": "Frames sent to peers, fronts and sibling nodes.",
     "frames_received": "Frames received from peers, fronts and sibling nodes.",

@@ -75,6 +75,7 @@ class RaftLog:
         self._ends = array("Q")  # bytes that were logged up to each of them, from some moment on
         self._dropped = 0  # the same, of the snapshot position
         self._last = 0
+        self._longest = 0  # the last entry's index, whenever the log was about to get shorter
         self._closed = False
         self.written_bytes = 0
 
@@ -143,6 +144,10 @@ class RaftLog:
     def last_index(self) -> int:
         """Index of the last entry, or that of the snapshot position when there is none."""
         return self._last
+
+    def highest_index(self) -> int:
+        """The highest that :meth:`last_index` has been in this process."""
+        return max(self._last, self._longest)
 
     def term(self, index: int) -> int:
         """Term of a kept entry, or of the snapshot position. IndexError outside of them."""
@@ -368,6 +373,7 @@ class RaftLog:
         Nor may the mark name what is written and not synced yet."""
         with self._marking:
             self._truncations += 1
+            self._longest = self.highest_index()
             end = last_index, self.term(last_index) if last_index else 0
             self._written = self._written._replace(last_index=end[0], last_term=end[1])
             if last_index < self._synced.last_index:

@@ -60,7 +60,8 @@ class Block:
 
 
 class RowBlocks:
-    def __init__(self, store: Versions, limit_bytes: int) -> None:
+    def __init__(self, store: Versions, limit_bytes: int, before: RowBlocks | None = None) -> None:
+        """``before``: of the database that was installed over, whose counts go on."""
         self._store = store
         self._limit_bytes = limit_bytes
         self._lowers: list[bytes] = []  # ascending
@@ -70,8 +71,8 @@ class RowBlocks:
         self._floor = self._through
         self._turn = 0
         self.bytes = 0
-        self.taken_rows = 0  # out of blocks
-        self.read_rows = 0  # by a walk, where blocks were asked
+        self.taken_rows = before.taken_rows if before else 0  # out of blocks
+        self.read_rows = before.read_rows if before else 0  # by a walk, where blocks were asked
 
     @property
     def owned(self) -> Owned | None:

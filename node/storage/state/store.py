@@ -113,14 +113,14 @@ class StateStore(Versions):
         self._name = name
         return database, str(path)
 
-    def _begin(self) -> None:
+    def _begin(self, before: RowBlocks | None = None) -> None:
         """The parts of a database that was just opened."""
         # There is no write-ahead log, so all that is there at open was flushed.
         self.durable_position = self.position
         self._compaction = Compaction(self)
         self.counts = KeyCounts(self)
         self.lease_lists.other_keys()
-        self.blocks = RowBlocks(self, self._range_cache_bytes)
+        self.blocks = RowBlocks(self, self._range_cache_bytes, before)
 
     def settle(self) -> None:
         """Flush for the last time, and end a defragmentation: that may take minutes, and a stop has seconds.
@@ -358,7 +358,7 @@ class StateStore(Versions):
             self._cursor = None
             self._defragmenting.close(self.database)
             self.show(*self._database(name))
-            self._begin()
+            self._begin(self.blocks)
             if self.position != sink.position:
                 raise StorageError(f"{self.path}: installed at {self.position}, announced {sink.position}")
             self.retired.append((time.monotonic() + RETIRE_S, self.root / old))

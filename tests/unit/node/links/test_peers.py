@@ -477,3 +477,30 @@ def test_a_member_whose_address_changes_keeps_its_link_until_it_goes() -> None:
         asked.close()
 
     asyncio.run(scenario())
+
+
+def test_what_was_counted_for_a_member_goes_on_where_it_has_moved_and_once_it_has_left() -> None:
+    """A scraper takes a counter that falls for one that began anew, and all of it for new."""
+    async def scenario() -> None:
+        own, before, after = free_ports(3)
+        came: list[tuple[int, int, bytes]] = []
+        asker, asked = peers(1, [own, before], []), peers(2, [own, before], came)
+        await until(lambda: asker.send(2, b"R", b"x") and came)
+        link = asker.links[2]
+        asked.close()
+        await until(lambda: link.trouble()[0])
+        link.look()
+        members = cast(Any, asker)._roster.members
+        members[2] = Peer(2, "h2", "127.0.0.1", after)
+        asker.follow()
+        moved = asker.links[2]
+        assert moved is not link
+        counted = link.sent_bytes, link.failures, link.losses
+        assert all((counted[0], counted[2]))
+        assert (moved.sent_bytes, moved.failures, moved.losses) == counted
+        del members[2]
+        asker.follow()
+        assert (asker.links, asker.sent_bytes) == ({}, counted[0])
+        asker.close()
+
+    asyncio.run(scenario())

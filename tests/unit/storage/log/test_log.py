@@ -54,6 +54,18 @@ def test_what_was_appended_is_read_back_after_a_restart(log: RaftLog) -> None:
     log.close()
 
 
+def test_the_highest_index_stays_when_another_leaders_entries_take_the_place_of_later_ones(
+    log: RaftLog
+) -> None:
+    log.append([entry(i, 1) for i in range(1, 6)])
+    log.append([entry(3, 2)])
+    assert (log.last_index(), log.highest_index()) == (3, 5)
+    log.append([entry(4, 2), entry(5, 2), entry(6, 2)])
+    assert (log.last_index(), log.highest_index()) == (6, 6)
+    log.reset(SnapshotPosition(2, 2, CONFIGURATION))
+    assert (log.last_index(), log.highest_index()) == (2, 6)
+
+
 def test_entries_stop_before_max_bytes_but_give_at_least_one(log: RaftLog) -> None:
     log.append([entry(i, 1, 100) for i in range(1, 11)])
     assert [e.index for e in log.entries(2, 10, 350)] == [2, 3, 4]
