@@ -277,10 +277,6 @@ class Metrics:
         yield from _rows(_OF_SERVER, self._server.statistics())
         yield counter("muster_front_comparisons", "Comparisons of all hosts' replicas.", context.comparisons)
         yield counter("muster_front_corrupt_found", "Replicas found that differ.", context.corrupt_found)
-        links = [link.statistics() for route in router.routes.values() for link in route.links.values()]
-        for name in ("frames_sent", "frames_received"):
-            text = "Frames of this front's links to nodes that are open."
-            yield counter(f"muster_front_{name}", text, sum(link[name] for link in links))
 
     def _store(self) -> Iterator[Metric]:
         status = self._status
@@ -360,6 +356,8 @@ _OF_ROUTER: tuple[Row, ...] = (
     (counter, "etcd_server_slow_read_indexes",
      "Read-index questions answered after 0.5 s or later.", "read_index_slow"),
     (counter, "etcd_server_read_indexes_failed", "Read-index questions that failed.", "read_index_failed"),
+    (counter, "muster_front_frames_sent", "Frames of this front's links to nodes.", "frames_sent"),
+    (counter, "muster_front_frames_received", "Frames of this front's links to nodes.", "frames_received"),
     (counter, "muster_front_read_index_rounds", "Read-index questions asked.", "read_index_rounds"),
     (gauge, "muster_front_links_up", "Links to nodes that are up.", "links_up"),
 )

@@ -265,9 +265,10 @@ class Link:
             self._transport.close()
         self._receiver.link_down(self, reason)
 
-    def statistics(self) -> dict[str, int]:
-        return {"pending": len(self.pending), "subscriptions": len(self.parts), "frames_sent": self._end.sent,
-                "frames_received": self._end.came, "term": self.term}
+    @property
+    def frames(self) -> tuple[int, int]:
+        """Sent and received."""
+        return self._end.sent, self._end.came
 
 
 class SocketTransport:

@@ -92,6 +92,7 @@ class Router(Sending):
         self.rounds = Rounds(loop, self._leader_links, scarce)
         self.moved = Moved(self)
         self.draining = False
+        self._ended_frames = [0, 0]  # sent and received, of links that have ended
         self._lone = 0  # writes in a row that found nothing under way
         self.v2_news: Callable[[Link, bytes], None] | None = None  # takes V2_EVENTS: proxy.v2.waiting.feed
         self.lone_after = LONE_AFTER
@@ -399,6 +400,7 @@ class Router(Sending):
         say("link down", shard=link.shard, peer=self.reach.name(link.member_id),
             member=f"{link.member_id:x}", reason=reason, pending=len(link.pending))
         self.routes[link.shard].lost(link, now, reason)
+        self._ended_frames = [had + more for had, more in zip(self._ended_frames, link.frames, strict=True)]
         self.pieces.lost(link)
         moved_on(self, self.recent, link, self.moved.placed_anew)
         if self.hub is not None:
@@ -480,12 +482,16 @@ class Router(Sending):
                 self.fail(waiting, errors.TIMEOUT_DUE_TO_LEADER_FAIL if waiting.rid else errors.STOPPED)
 
     def statistics(self) -> dict[str, int]:
+        links = [link for route in self.routes.values() for link in route.links.values()]
+        sent, received = self._ended_frames
         return {
-            "pending": sum(len(link.pending) for r in self.routes.values() for link in r.links.values()),
+            "frames_sent": sent + sum(link.frames[0] for link in links),
+            "frames_received": received + sum(link.frames[1] for link in links),
+            "pending": sum(len(link.pending) for link in links),
             "queued": sum(len(r.queue) + len(r.reads) for r in self.routes.values()),
             "read_index_rounds": self.read_index.rounds, "read_index_slow": self.read_index.slow,
             "read_index_failed": self.read_index.failed,
             **self.in_turn.statistics(),
-            "links_up": sum(link.up for r in self.routes.values() for link in r.links.values()),
+            "links_up": sum(link.up for link in links),
         }
 

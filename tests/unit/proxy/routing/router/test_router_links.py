@@ -17,6 +17,23 @@ def test_a_silent_link_is_dead_after_an_election_timeout_and_is_opened_anew() ->
     assert net.sessions > sessions
 
 
+def test_frames_of_a_link_that_has_ended_are_counted_on() -> None:
+    """A scraper takes a counter that falls for one that began anew, and all of it for new."""
+    net = Net().started(leader=2)
+    for _ in range(5):
+        put(net)
+    net.pass_time(1.0)
+    before = net.router.statistics()
+    assert before["frames_sent"] >= 3
+    assert before["frames_received"] >= 10
+    for link in tuple(net.router.routes[0].links.values()):
+        link.close("cut")
+    after = net.router.statistics()
+    assert all(after[name] >= before[name] for name in ("frames_sent", "frames_received"))
+    net.pass_time(1.0)
+    assert net.router.statistics()["frames_received"] > after["frames_received"]
+
+
 def test_a_leader_that_stands_still_for_a_second_answers_what_it_was_sent() -> None:
     """Nobody else was elected. It gets nothing new meanwhile: another leader may take that."""
     net = Net().started(leader=2)
