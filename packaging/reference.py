@@ -140,6 +140,7 @@ def families() -> list[Metric]:
     front.of_v2, front.of_proxy = _traffic().samples, _proxied().samples
     front.look()
     front._shards = [_Every(0, shard=0, up=True, role="leader", move={"hosts": {"p": _Every(0)}})]
+    front._told = {0: front._shards[0]}
     front._nodes = {0: _node()}
     own = list(front.own())
     return [*own, *front.of_host(own)]

@@ -70,8 +70,7 @@ class Metrics:
         self._status = rpc_pb2.StatusResponse()
         self._revision = 0
         self._shards: list[ShardFacts] = []
-        # by shard other than 0, whose status tells: on disk and in use, as its node has told last
-        self._sizes: dict[int, tuple[int, int]] = {}
+        self._told: dict[int, ShardFacts] = {}  # by shard, as its node has told last; empty: it has not
         self._nodes: dict[int, Figures] = {}  # by shard, of this host's nodes
         for grpc_type, service, methods in _KNOWN:
             for method in methods:
@@ -110,11 +109,11 @@ class Metrics:
                 self.in_thread(self.look, lambda: self.gather(told))
 
         def gathered(facts: list[ShardFacts]) -> None:
-            before = self._sizes
-            self._sizes = {
-                told["shard"]: (told.get("size_bytes", 0), told.get("size_in_use_bytes", 0)) if told["up"]
-                else before.get(told["shard"], (0, 0)) for told in facts if told["shard"]}
-            self._shards = facts if self._context.common.member_id else _without_nodes(facts)
+            before, proxy = self._told, not self._context.common.member_id
+            self._told = {shard["shard"]: (_sizes_in(shard) if proxy else shard) if shard["up"]
+                          else before.get(shard["shard"], {})
+                          for shard in facts if shard["up"] or shard["state"] != "forming"}
+            self._shards = _without_nodes(facts) if proxy else facts
             one()
 
         def counted(waiting: Waiting, status: int, body: bytes) -> None:
@@ -280,19 +279,20 @@ class Metrics:
 
     def _store(self) -> Iterator[Metric]:
         status = self._status
-        up = [facts for facts in self._shards if facts["up"]]
-        keys = [facts.get("keys", -1) for facts in up]
-        if keys and min(keys) >= 0:  # -1: a node is still counting
+        told = self._told.values()
+        keys = [facts.get("keys", -1) for facts in told]
+        if keys and min(keys) >= 0:  # -1: a node is still counting, or has told nothing yet
             yield gauge("etcd_debugging_mvcc_keys_total", "Keys.", sum(keys))
-        compacted = max((facts.get("compact_revision", 0) for facts in up), default=0)
+        compacted = max((facts.get("compact_revision", 0) for facts in told), default=0)
         text = "Revision of the last compaction."
         yield gauge("etcd_debugging_mvcc_compact_revision", text, compacted)
         inflight = sum(facts.get("defragmenting", 0) for facts in self._shards)
         yield gauge(
             "etcd_disk_defrag_inflight", "Defragmentations under way on this host, by shard.", inflight)
-        size = status.dbSize + sum(on_disk for on_disk, _ in self._sizes.values())
+        others = [facts for shard, facts in self._told.items() if shard]  # shard 0's status tells
+        size = status.dbSize + sum(facts.get("size_bytes", 0) for facts in others)
         yield gauge("etcd_mvcc_db_total_size_in_bytes", "Size of the database on disk.", size)
-        in_use = status.dbSizeInUse + sum(in_use for _, in_use in self._sizes.values())
+        in_use = status.dbSizeInUse + sum(facts.get("size_in_use_bytes", 0) for facts in others)
         yield gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Size of the database in use.", in_use)
         text = "Revision of the store."
         yield gauge("etcd_debugging_mvcc_current_revision", text, self._revision)
@@ -336,6 +336,10 @@ class Metrics:
 def _without_nodes(told: Iterable[ShardFacts]) -> list[ShardFacts]:
     """A proxy has no nodes: what hosts tell of theirs, sizes apart, is not its own."""
     return [{"shard": facts["shard"], "up": False, "state": facts["state"]} for facts in told]
+
+
+def _sizes_in(told: ShardFacts) -> ShardFacts:
+    return {name: told.get(name, 0) for name in ("size_bytes", "size_in_use_bytes")}
 
 
 def _renamed(family: Metric) -> Metric:
