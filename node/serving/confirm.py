@@ -30,6 +30,7 @@ MOST_OPEN = 100_000
 _SWEPT = 20_000  # that were given up, in a turn of the loop: 40 ms
 _PASSED = 100_000  # that were looked at in it; of those that are answered more cannot come in a second
 Question = tuple[FrontLink, int, int, bytes]  # link, rid, method, body
+Judged = Callable[[FrontLink, int, bytes], tuple[int, bytes]]  # of a question, but for its rid
 
 
 @dataclass(slots=True, frozen=True)
@@ -48,9 +49,9 @@ class Confirmations:
     def __init__(
         self, raft: Raft, store: StateStore, lessor: Lessor, mark_dirty: Callable[[FrontLink], None], *,
         applied_index: Callable[[], int], times: Times, beside: Callable[[FrontLink, int, Slices], None],
-        judged: Callable[[int, bytes], tuple[int, bytes]] = lambda method, body: (method & ~SAID, body),
+        judged: Judged = lambda link, method, body: (method & ~SAID, body),
     ) -> None:
-        """``beside``: runs long work in slices. ``judged``: takes the principal off."""
+        """``beside``: runs long work in slices. ``judged``: takes the principal off, if there is one."""
         self._judged = judged
         self._raft = raft
         self._store = store
@@ -168,12 +169,12 @@ class Confirmations:
         """A mistake here ends one question, not the others of its round."""
         link, rid, method, body = question
         try:
-            if method & SAID:
-                method, body = self._judged(method, body)
+            # now: users may be enabled, or have changed, since it came
+            method, body = self._judged(link, method, body)
             if method == Method.LEASE_KEEPALIVES:
                 self._keep_alives(link, rid, body)
             elif method == Method.LEASE_KEEPALIVE:
-                self._keep_alive((link, rid, method, body))
+                self._keep_alive(link, rid, body, question)
             else:
                 self._time_to_live(link, rid, body)
         except EtcdError as error:
@@ -190,8 +191,8 @@ class Confirmations:
         ttls = [LEASE_DUE if (ttl := renew(lease, now_ms)) is None else ttl for lease in leases.unpack(body)]
         link.ok(rid, self._store.revision, self._raft.term, leases.pack(*ttls))
 
-    def _keep_alive(self, question: Question) -> None:
-        link, rid, _, body = question
+    def _keep_alive(self, link: FrontLink, rid: int, body: bytes, question: Question) -> None:
+        """``body``: of the question, without a principal."""
         lease = rpc_pb2.LeaseKeepAliveRequest.FromString(body).ID
         ttl = self._lessor.renew(lease, self._now_ms())
         if ttl is None:  # the log decides
@@ -211,8 +212,7 @@ class Confirmations:
         for lease in leases:
             for question in self._blocked.pop(lease, []):
                 self._blocking -= 1
-                self._keep_alive(question)
-                self._mark_dirty(question[0])
+                self._answer_of_lease(question)
 
     def sweep(self) -> None:
         """Each second: fronts give up keep-alives whose lease cannot end, the oldest first, and what comes

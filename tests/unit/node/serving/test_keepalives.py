@@ -20,7 +20,7 @@ from node.serving.confirm import Confirmations, Times
 class Sequencer:
     """A sequencer with the leases 1 (10 s) and 2 (60 s) granted at 0 ms."""
 
-    def __init__(self) -> None:
+    def __init__(self, **named: Any) -> None:
         self.now_ms = 0
         self.rounds: list[int] = []
         self.frames: list[bytes] = []
@@ -32,7 +32,7 @@ class Sequencer:
         store: Any = SimpleNamespace(revision=9)
         self.confirmations = Confirmations(
             raft, store, self.lessor, lambda link: None, applied_index=lambda: 5,
-            times=Times(lambda: 0.0, lambda: self.now_ms, 7), beside=lambda link, rid, work: None)
+            times=Times(lambda: 0.0, lambda: self.now_ms, 7), beside=lambda link, rid, work: None, **named)
         self.link = FrontLink(b"front", self._frame, b"", 1)
 
     def _frame(self, parts: list[bytes]) -> bool:
