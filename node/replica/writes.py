@@ -306,12 +306,7 @@ class Writes:
         if begun := bool(self._begun) and (link, rid) in self._begun:
             self._begun.remove((link, rid))
         try:
-            if method & SAID:
-                principal, body = split(body)
-                method &= ~SAID
-                judge(leader.auth, principal, method, body, self.lease_keys or leader.view)
-            elif leader.auth.enabled and link.watches:  # auth may have been enabled since it came
-                judge(leader.auth, NOBODY, method, body, self.lease_keys or leader.view)
+            method, body = self._judged(leader, link, method, body)
             if (refusal := self._refusal(method, body)) is not None:
                 raise EtcdError(refusal)
             self._check_own(method, body)
@@ -333,8 +328,13 @@ class Writes:
         except NotYet as e:
             return self._wait((e.revision, link, rid, said, asked), looked)
         except Unlooked as e:
-            self._aside.put((link, rid), (said, asked))  # judged again in its turn
-            return self._look_ahead(link, rid, leader.look(e, body, looked))
+            assert self._beside is not None
+            token = link, rid
+            self._aside.put(token, (said, asked))  # judged again in its turn
+            self._beside.look(
+                link, rid, leader.look(e, body, looked), partial(self._aside.__contains__, token),
+                partial(self.resume, link, rid))
+            return 0
         if outcome.part:
             self._parts.append((link, rid, said, asked))
             self._begun.add((link, rid))
@@ -353,6 +353,16 @@ class Writes:
             self._open.answers.append(reply)
         return len(outcome.items)
 
+    def _judged(self, leader: Leader, link: FrontLink, method: int, body: bytes) -> tuple[int, bytes]:
+        """Method and body of a request whose client may have that done. EtcdError: it may not."""
+        principal, said = NOBODY, method & SAID
+        if said:
+            principal, body = split(body)
+            method &= ~SAID
+        if said or (leader.auth.enabled and link.watches):  # auth may have been enabled since it came
+            judge(leader.auth, principal, method, body, self.lease_keys or leader.view)
+        return method, body
+
     def _check_own(self, method: int, body: bytes) -> None:
         """Elsewhere: it is another shard's by now (G7)."""
         if self.lacks is not None and method in OF_KEYS and self.lacks(method, body):
@@ -364,14 +374,6 @@ class Writes:
             self._looked[later[1], later[2]] = looked
         assert len(self._intake) + len(self._later) <= self._intake.most + 1, "I23: what waits is bounded"
         return 0
-
-    def _look_ahead(self, link: FrontLink, rid: int, ahead: Ahead) -> int:
-        assert self._beside is not None
-        self._beside.look(link, rid, ahead, partial(self.looks, link, rid), partial(self.resume, link, rid))
-        return 0
-
-    def looks(self, link: FrontLink, rid: int) -> bool:
-        return (link, rid) in self._aside
 
     def resume(self, link: FrontLink, rid: int, looked: Ahead | None) -> None:
         """A look ahead is done; None: it was given up, and nothing is answered here."""

@@ -71,8 +71,9 @@ class RowBlocks:
         self._floor = self._through
         self._turn = 0
         self.bytes = 0
-        self.taken_rows = before.taken_rows if before else 0  # out of blocks
-        self.read_rows = before.read_rows if before else 0  # by a walk, where blocks were asked
+        self.taken_rows: int = before.taken_rows if before else 0  # out of blocks
+        # by a walk, where blocks were asked
+        self.read_rows: int = before.read_rows if before else 0
 
     @property
     def owned(self) -> Owned | None:
