@@ -348,8 +348,10 @@ class Raft(Election):
             for peer, p in self._progress.items()}
 
     def promises(self) -> dict[int, Promise]:
-        """What each member has acknowledged, as far as this replica knows."""
-        found = {m: self._promised[m] for m in self._membership.current.members() if m in self._promised}
+        """What each member has acknowledged, as far as this replica knows; and this one, whose log may not
+        say any more, in an old copy, that it is a member."""
+        known = self._membership.current.members() | {self.id}
+        found = {m: self._promised[m] for m in known if m in self._promised}
         join(found, self._acknowledged_here())
         return found
 

@@ -62,3 +62,9 @@ def test_a_leader_remembers_what_was_acknowledged_when_it_leads_no_more() -> Non
     assert leader.raft.promises() == known
     leader.raft.remember({2: Promise(2, 7, 3), 9: Promise(2, 7, 3)})
     assert leader.raft.promises() == {**known, 2: Promise(2, 7, 3)}, "of members alone"
+
+
+def test_a_replica_knows_its_own_promise_before_its_log_says_that_it_is_a_member() -> None:
+    joined = Replica(4, Configuration(frozenset({1, 2, 3})))  # as an old copy of a host that joined
+    joined.raft.remember({4: PROMISE, 9: PROMISE})
+    assert joined.raft.promises() == {4: PROMISE}

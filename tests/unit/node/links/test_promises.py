@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from cluster.raft import Configuration
 from cluster.raft.promises import Promise, decode, encode, join
 from cluster.wire.frames import HIGHEST
 from node.links.promises import EVERY_S, NAME, Promises
+from tests.unit.raft.raft_harness import Replica as Member
 
 
 class Raft:
@@ -31,7 +33,8 @@ class Replica:
     """A replica with two peers, one of an older version."""
 
     def __init__(self, memory: dict[str, bytes], judged: bool = True, **raft: int) -> None:
-        self.memory, self.raft = memory, Raft(**raft)
+        self.memory = memory
+        self.raft: Any = Raft(**raft)
         self.sent: list[tuple[int, bytes]] = []
         self.failed: list[str] = []
         self.peers: Any = SimpleNamespace(
@@ -93,6 +96,15 @@ def test_a_member_whose_hello_was_read_late_has_what_it_acknowledged() -> None:
     assert asked.promises.broken(1, sender.promises.standing()) == b""
     with pytest.raises(ValueError, match="cut short"):
         sender.promises.keeps(b"x")
+
+
+def test_a_copy_from_before_a_host_joined_ends_as_any_other() -> None:
+    asked = Replica({NAME: encode({1: Promise(5, 150, 140)})})
+    joined = Replica({})
+    joined.raft = Member(1, Configuration(frozenset({2, 3}))).raft  # its log does not name it
+    promised = asked.promises.broken(1, joined.promises.standing())
+    assert not joined.promises.keeps(promised), "or it would say hello again, and be refused, without end"
+    assert "had acknowledged 150" in joined.failed[0]
 
 
 def test_a_replica_that_hears_of_its_own_acks_ends_if_it_has_lost_them() -> None:
