@@ -92,7 +92,7 @@ class Incarnations:
         """Records were applied, or came with a snapshot. Returns the members, this one included, that do
         not match."""
         self.agreed.update(records)
-        unheard = [(member, agreed) for member, agreed in self.agreed.items() if member not in self._heard]
+        unheard = [(member, agreed) for member, agreed in self.agreed.items() if self.heard(member) is None]
         for member, agreed in unheard:  # H10: a crash takes what was applied, and not this
             self._remember(member, agreed)
         if unheard:

@@ -54,6 +54,15 @@ def test_what_was_agreed_is_known_after_a_crash_that_took_what_was_applied() -> 
     assert again.accept(2, 22)
 
 
+def test_a_restart_forgets_nobody_who_joined_later() -> None:
+    memory = Memory()
+    assert of(memory).accept(4, 44)  # no member of the beginning: a start does not look for it
+    again = of(memory, {4: 99})  # a leader had heard it once it was emptied, and no sooner
+    assert again.agree(()) == [4]
+    assert not again.accept(4, 99)
+    assert not of(memory).accept(4, 99), "nor has its memory changed"
+
+
 def test_the_tail_of_the_log_speaks_too_before_anybody_knows_that_it_is_committed() -> None:
     memory = Memory()
     incarnations = Incarnations(1, 11, (1, 2, 3), memory, {}, lambda: [(2, 22)])
