@@ -9,7 +9,7 @@ atomically.
     outgoing/            checkpoints being sent       (removed at the start of the node)
 
 A crash before the rename leaves the old database, one after it the new; the next open removes what
-``current`` does not name.
+``current`` does not name, once that name lasts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import zlib
 from pathlib import Path
 
 from node.durable import sync_directory, write_whole
-from node.storage.errors import StorageCorruption, named_in
+from node.storage.errors import StorageCorruption, SyncFailed, named_in
 
 FIRST = "db-1"
 
@@ -90,7 +90,11 @@ def remove(path: Path) -> bool:
 
 
 def remove_others(root: Path, keep: str) -> None:
-    """Remove what a crash or an install left behind."""
+    """Remove what a crash or an install left behind. SyncFailed."""
+    try:
+        sync_directory(root)  # a process may have been killed between its rename and its sync
+    except OSError as e:
+        raise SyncFailed(f"{root}: {e}") from e
     for child in root.iterdir():
         if child.name not in (keep, "current"):
             if child.is_dir():

@@ -3,6 +3,7 @@ does."""
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from rocksdict import WriteBatch
 
 from cluster.grain import GRAIN
 from cluster.raft.types import Entry, HardState, SnapshotPosition
-from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed
+from node.storage import RaftLog, StateStore, StorageCorruption, SyncFailed, directory
 from node.storage.log import mark
 from tests.soaking import SOAK
 from tests.unit.storage.conftest import OpenStore
@@ -347,6 +348,28 @@ def test_a_crash_between_the_switch_of_the_state_and_that_of_the_log_is_mended(t
     with pytest.raises(StorageCorruption):  # and the intent is forgotten
         log.verify(900)
     log.close()
+
+
+def test_a_start_makes_a_switch_last_before_the_state_of_before_goes(
+    open_store: OpenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process was killed behind the rename of an install, before it had synced that."""
+    open_store().close()
+    root = tmp_path / "state"
+    shutil.copytree(root / "db-1", root / "db-2")
+    directory.write_current(root, "db-2")
+    lasting: list[list[str]] = []
+    monkeypatch.setattr(directory, "sync_directory", lambda path: lasting.append(sorted(os.listdir(path))))
+    open_store()
+    assert lasting == [["current", "db-1", "db-2"]]
+    assert sorted(os.listdir(root)) == ["current", "db-2"]
+
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(directory, "sync_directory", fail)
+    with pytest.raises(SyncFailed, match="Input/output error"):
+        directory.remove_others(root, "db-2")
 
 
 def test_a_state_cut_between_its_slices_shows_nothing_of_the_run(
