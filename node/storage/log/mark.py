@@ -55,7 +55,8 @@ class MarkFile:
         sync_directory(self.path.parent)
 
     def open(self) -> Mark:
-        """Read the mark and keep the file open for writing. Raises StorageCorruption if it is damaged."""
+        """Read the mark, have it last, and keep the file open for writing: a process that was killed may have
+        lowered it and not synced that. Raises StorageCorruption if it is damaged; SyncFailed."""
         self._fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         block = os.pread(self._fd, _FILE_BYTES, 0)
         size = _MARK.size
@@ -74,6 +75,12 @@ class MarkFile:
         if magic != _MAGIC:
             self.close()
             raise StorageCorruption(f"{self.path}: not a mark of this program: {magic!r}")
+        if not self._no_fsync:
+            try:
+                os.fdatasync(self._fd)
+            except OSError as e:
+                self.close()
+                raise SyncFailed(f"{self.path}: {e}") from e
         return Mark(*fields)
 
     def write(self, mark: Mark, *, force: bool = False) -> None:

@@ -223,6 +223,41 @@ def test_a_legal_truncation_that_a_crash_overtook_is_no_loss(tmp_path: Path) -> 
         log.close()
 
 
+def test_a_mark_that_a_killed_process_has_lowered_is_synced_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same entries come again, and replace the same ones: the mark names no more than it seems to."""
+    log = fill_log(tmp_path / "log")
+    lasting = Path(log.path, "synced").read_bytes()
+
+    def never(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    replacing = [Entry(60, 6, 1, b"replaces 41 entries")]
+    with monkeypatch.context() as killed:
+        killed.setattr(os, "fdatasync", never)
+        with pytest.raises(SyncFailed):
+            log.append(replacing, HardState(6, 0, 0))
+    image = crash(log)
+    real = os.fdatasync
+
+    def synced(fd: int) -> None:
+        nonlocal lasting
+        real(fd)
+        lasting = (image / "synced").read_bytes()
+
+    monkeypatch.setattr(os, "fdatasync", synced)
+    log = RaftLog.open(image, initial=CONFIGURATION)
+    assert log.last_index() == 100
+    log.append(replacing, HardState(6, 0, 0))
+    left = lasting
+    cut = crash(log)
+    (cut / "synced").write_bytes(left)
+    log = RaftLog.open(cut, initial=CONFIGURATION)
+    assert log.last_index() == 60
+    log.close()
+
+
 def test_a_sync_that_ends_after_a_truncation_does_not_raise_the_mark_over_it(tmp_path: Path) -> None:
     log = fill_log(tmp_path / "log")
 
