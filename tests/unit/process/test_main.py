@@ -19,15 +19,15 @@ from structlog.testing import capture_logs
 
 from cluster.effects.newer import NewerRecord
 from cluster.effects.records import Item
-from cluster.raft import LogContradiction
+from cluster.raft import Configuration, LogContradiction
 from cluster.settings import Common, NodeSettings
 from node.replica.leaving import end_all
-from node.storage import DirectoryLocked, DiskFull, StorageCorruption
+from node.storage import DirectoryLocked, DiskFull, RaftLog, StorageCorruption
 from tools.muster.machine.disk import seal
 from tools.muster.machine.process.crash import FATAL_EXIT, FAULT_EXIT, REMOVED_EXIT
 from tools.muster.machine.process.status import StatusPipe
 from tools.muster.processes import node as node_module
-from tools.muster.processes.node import end, guarded, node_crash
+from tools.muster.processes.node import end, guarded, node_crash, sealed_node
 
 UNMENDABLE = [
     (StorageCorruption("000012.sst: checksum mismatch"), "000012.sst"),
@@ -203,4 +203,33 @@ def test_a_node_that_cannot_start_says_why_and_is_not_tried_again(error: Excepti
     assert text in str(line["error"])
     with pytest.raises(KeyError):
         guarded(settings, raising(KeyError("a bug"))())  # type: ignore[arg-type]
+    pipe.close()
+
+
+def test_a_directory_of_another_shard_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """H10: all of a host's directories bear the same seal."""
+    pipe, logs = Pipe(), list[RaftLog]()
+
+    def made(settings: NodeSettings, machine: object) -> Any:
+        log = RaftLog.open(Path(settings.data_dir, "log"), initial=Configuration(frozenset({1})))
+        Path(settings.data_dir, "state").mkdir(exist_ok=True)
+        Path(settings.data_dir, "state", "current").touch()
+        logs.append(log)
+        return SimpleNamespace(log=log)
+
+    monkeypatch.setattr(node_module, "make_node", made)
+    machine: Any = None
+    places = [tmp_path / "shard-1", tmp_path / "shard-2"]
+    of = [replace(settings_of(pipe), shard=shard, data_dir=str(places[shard - 1]), incarnation=77)
+          for shard in (1, 2)]
+    for settings in (*of, *of):  # the second start, too
+        seal.seal(settings.data_dir, 77)
+        sealed_node(settings, machine).log.close()
+    places[0].rename(tmp_path / "aside")
+    places[1].rename(places[0])
+    (tmp_path / "aside").rename(places[1])
+    for settings, said in zip(of, (2, 1), strict=True):
+        with pytest.raises(seal.SealBroken, match=f"holds the log of shard {said}, not of"):
+            sealed_node(settings, machine)
+        logs[-1].close()
     pipe.close()

@@ -66,6 +66,7 @@ def sealed_node(settings: NodeSettings, machine: NodesMachine) -> Node:
     """A node in a directory that its seal fits (H10). ``SealBroken``."""
     seal.check(settings.data_dir, settings.common.member_id, settings.incarnation)
     node = make_node(settings, machine)
+    seal.claim(settings.data_dir, node.log, settings.shard)
     seal.begin(settings.data_dir, settings.incarnation)  # a node sends nothing before it is started
     return node
 

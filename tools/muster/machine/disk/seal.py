@@ -9,6 +9,8 @@ refused.
 Seals of older versions have the incarnation only. Beside a log they count as begun; without one they are
 refused.
 
+All directories of a host bear the same seal. So each log says itself which shard's it is (:func:`claim`).
+
 A copy that ``musterctl backup --backup-wal-dir`` made has no links to its logs, and may have its host's IDs.
 So each node's directory and its log have the same file with a random name. No other log will do.
 """
@@ -19,6 +21,7 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import Protocol
 
 from node.durable import SCARCE, sync_directory, write_whole
 
@@ -28,6 +31,7 @@ LOG = "log"  # in a node's directory
 REMOVED = "removed"  # in node 0's directory: this host was removed, and never starts again
 TRANSFERS = ("outgoing", "backups")  # likewise: checkpoints, which the node's start removes
 NEW, BEGUN, OLD = "new", "begun", ""
+SHARD = "shard"  # a row beside a log's entries: whose they are
 # what a begun node's directory holds, by a file that each part always has
 PARTS = {
     "the log (log/db)": "log/db/CURRENT", "the log's mark (log/synced)": "log/synced",
@@ -40,6 +44,14 @@ _ADVICE = (
 
 class SealBroken(Exception):
     """The text says what is missing and what to do."""
+
+
+class Claimed(Protocol):
+    """Of ``node.storage.RaftLog``."""
+
+    def meta(self, name: str) -> bytes | None: ...
+    def set_meta(self, name: str, value: bytes) -> None: ...
+    def sync(self) -> None: ...
 
 
 def read(folder: str | Path) -> tuple[int, str]:
@@ -90,6 +102,20 @@ def begin(folder: str | Path, incarnation: int) -> None:
     anything."""
     if read(folder) != (incarnation, BEGUN):
         write_whole(Path(folder, FILE), f"{incarnation:016x} {BEGUN}\n".encode())
+
+
+def claim(folder: str | Path, log: Claimed, shard: int) -> None:
+    """From now on the log is this shard's. Call it before the node sends anything. SealBroken: it is
+    another's."""
+    own, said = str(shard).encode(), log.meta(SHARD)
+    if said is None:  # new, or of an older version
+        log.set_meta(SHARD, own)
+        log.sync()
+    elif said != own:
+        raise SealBroken(
+            f"{folder} holds the log of shard {said.decode()}, not of shard {shard}. Put the directories of "
+            "this host's shards, and their logs in --wal-dir, back in their places: another shard's votes "
+            "and writes would be taken for this one's")
 
 
 def empty(folder: Path, incarnation: int) -> None:
