@@ -14,6 +14,7 @@ from zmq.utils import z85
 
 from tools.muster import cli, peer_keys
 from tools.muster.config.parse import ConfigError
+from tools.muster.machine.zmtp.curve import keys as reader
 from tools.muster.machine.zmtp.curve.keys import CurveKeys
 
 
@@ -61,6 +62,25 @@ def test_a_key_is_let_in_from_the_step_that_adds_it_to_the_one_that_drops_it(tmp
         "secret": running.secret.decode(),
     }
     assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+
+
+def test_a_key_that_is_dropped_as_a_process_reads_the_file_is_not_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file_of(tmp_path)
+    peer_keys.change(path, "add")
+    peer_keys.change(path, "rotate")
+    old = json.loads(Path(path).read_text())["old"][0].encode()
+    read = reader._read
+
+    def drop_behind(path: str) -> tuple[bytes, bytes, list[bytes]]:
+        monkeypatch.undo()
+        found = read(path)
+        peer_keys.change(path, "drop")
+        return found
+
+    monkeypatch.setattr(reader, "_read", drop_behind)
+    assert not keys_in(path).allows(in_bytes(old))
 
 
 def test_whoever_dials_tries_every_key_of_the_file_in_turn(tmp_path: Path) -> None:

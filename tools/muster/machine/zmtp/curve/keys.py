@@ -36,7 +36,12 @@ class CurveKeys:
     @classmethod
     def load(cls, path: str) -> CurveKeys | None:
         """None for no path. ValueError if it is no key file."""
-        return cls(*_read(path), path) if path else None
+        if not path:
+            return None
+        stamp = _stamp(path)  # from before the file is read: a change meanwhile shows
+        keys = cls(*_read(path), path)
+        keys._stamp = stamp
+        return keys
 
     def _take(self, public: bytes, secret: bytes, others: Sequence[bytes]) -> None:
         self.public, self.secret = public, secret
