@@ -341,13 +341,14 @@ class ShardLeader(Generic[T]):
         if looked is not None:
             looked.look_again(self.view, self._store)
         # what it shows of the past is read now: a compaction may come before it in the order
-        weigh = None if finish(shows_the_past(request)) else self.view.weigh
-        turn, recorder = Turn(looked, drafts and weigh is not None), Recorder(self.view)
-        outcome = evaluate.txn(recorder, body, self._max_txn_ops, weigh, turn)
+        past = finish(shows_the_past(request))
+        turn, recorder = Turn(looked, drafts and not past), Recorder(self.view)
+        outcome = evaluate.txn(recorder, body, self._max_txn_ops, self.view.weigh, turn)
         if outcome.late is not None:
+            if past:
+                raise Elsewhere  # that much is read in no turn: the sequencer has it pinned
             return outcome, None
-        ops, bound = self._max_txn_ops, self._bound
-        again = Turn(looked) if looked is not None else None
+        ops, bound, again = self._max_txn_ops, self._bound, None if looked is None else Turn(looked)
         return outcome, lambda revision: evaluate.txn(
             recorder.replay(revision, bound), body, ops, None, again).tail
 

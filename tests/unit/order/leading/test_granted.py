@@ -219,6 +219,24 @@ def test_no_loop_reads_more_than_a_step_of_rows_in_one_turn(
     assert store.longest <= 2 * GRAIN.late_rows
 
 
+@pytest.mark.parametrize("ranges", [0, 1])
+@pytest.mark.parametrize("late_bytes", [1, 1 << 20])
+def test_a_key_of_the_past_is_shown_beside_many_rows(ranges: int, late_bytes: int) -> None:
+    """A shard's leader sends such a transaction to the sequencer, even if it touches that shard alone."""
+    store = Store()
+    store.rewrites = False  # it is asked again
+    for at in range(1200):
+        store.put(b"/many/%02d/%03d" % (at % 20, at // 20), b"v%d" % at)
+    for shard in range(3):
+        key = next(key for at in range(20) if PLACEMENT.shard_of(key := b"/many/%02d/003" % at) == shard)
+        past = pb.RequestOp(request_range=pb.RangeRequest(key=key, revision=store.whole.revision))
+        for _ in range(2):
+            store.put(key, b"newer")
+        request = pb.TxnRequest(success=[DONE, past, *[shown(b"/many", b"/manz")] * ranges])
+        with GRAIN.finer(late_bytes=late_bytes):
+            assert store.run(request).tail == evaluate.txn(store.whole, request.SerializeToString(), 128).tail
+
+
 def test_what_a_delete_finds_gone_already_is_not_walked_under_its_lock() -> None:
     """2 million keys, deleted before, held each shard but the first for 0.5 to 1 s."""
     class Gone(EmptyStore):
