@@ -18,6 +18,23 @@ class Stepped(Protocol):
     def steps(self) -> Steps[None]:
         """EtcdError: a refusal."""
 
+_STEP_ROWS = 64  # of a range that are read in a step
+_ROW_BYTES = 4096  # larger ones count as several: reading them takes as long
+
+
+class Effort:
+    """What is read in the step under way."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def takes(self, rows: int, size: int = 0) -> range:
+        """So many more are read, of so many bytes; a pause is due for each element."""
+        over, self._rows = divmod(self._rows + rows + size // _ROW_BYTES, _STEP_ROWS)
+        return range(over)
+
 
 def finish(steps: Steps[T]) -> T:
     """Run all steps at once."""

@@ -8,10 +8,11 @@ asks for go after a while (I23).
 from __future__ import annotations
 
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cluster.evaluate.overlay import LOOK, AppliedState, Pinned
+from cluster.evaluate.steps import Effort, Steps
 from cluster.grain import GRAIN
 from cluster.order.log import Attempt
 from cluster.order.prepare import Row, Touch
@@ -60,19 +61,27 @@ def decode_piece(data: bytes) -> Piece:
     return bool(more), place, rows
 
 
-def few_rows(store: AppliedState, touch: Touch, most: int, most_bytes: int) -> list[Row] | None:
+def few_rows(
+    store: AppliedState, touch: Touch, most: int, most_bytes: int, effort: Effort
+) -> Steps[list[Row] | None]:
     """The rows of a touch; None: more than ``most``, or of so many bytes, or they take a long look."""
     if most_bytes <= 0:
         return None
-    if not touch.range_end and not touch.revision:
-        kv = store.get(touch.key)
-        if kv is None:
-            return []
-        return [(touch.key, kv)] if most and len(kv) <= most_bytes else None
+    rows: Iterable[Row]
+    if touch.range_end or touch.revision:
+        rows = store.scan(touch.key, touch.range_end, touch.revision, LOOK)
+    else:
+        rows = () if (kv := store.get(touch.key)) is None else ((touch.key, kv),)
     found: list[Row] = []
-    for row in store.scan(touch.key, touch.range_end, touch.revision, LOOK):
-        most_bytes -= len(row[1])
-        if len(found) >= most or not row[0] or most_bytes < 0:  # PAUSE
+    for row in rows:
+        size = len(row[1])
+        most_bytes -= size
+        for _ in effort.takes(1, size):
+            yield
+        if len(found) >= most or most_bytes < 0:
+            return None
+        if not row[0]:  # PAUSE
+            yield
             return None
         found.append(row)
     return found

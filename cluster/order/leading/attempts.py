@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 _MAX_EARLY = 1000  # prepares that may not lock yet
 _FEW_ENDED = 64  # attempts: to pass over all that ended at each new floor takes 30 us with 1000 under way
-_STEPS_AT_ONCE = 32  # of 512 keys, or 32,000 rows passed over
+_STEPS_AT_ONCE = 32  # of 512 keys, 2048 rows of ranges, 8 MiB, or 32,000 rows passed over
 
 
 class Reading:

@@ -11,7 +11,7 @@ from cluster.evaluate.footprint import overlap
 from cluster.evaluate.overlay import LOOK, AppliedState, Overlay
 from cluster.evaluate.reading.ranges import Fields, without_value
 from cluster.evaluate.spans import Span, bounds, inverted, keys_in
-from cluster.evaluate.steps import Steps
+from cluster.evaluate.steps import Effort, Steps
 from cluster.evaluate.txns.plain_txn import Large
 from cluster.evaluate.view import Current, Late, Version, View
 from cluster.features.auth.permissions import Ranges
@@ -233,25 +233,31 @@ def _each_once(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 RowsOf = tuple[list[list[Row]], dict[int, int], list[int]]
-_STEP_KEYS = 16  # looked up in a step of 0.1 ms
+_TOUCH = 3  # what one costs besides its rows, in rows of a range
 
 
-def _latest(store: AppliedState, touch: Touch, sent: dict[bytes, bool], count: int) -> Steps[list[Row]]:
+def _rows(
+    store: AppliedState, touch: Touch, sent: dict[bytes, bool], count: int, left: int, effort: Effort
+) -> Steps[list[Row]]:
     """The rows of a touch, but those ``sent`` with another one, unless without a value that is wanted now.
-    ``count``: 0: a range has none, however many that are gone."""
+    ``count``: 0: a range has none, however many that are gone. ``left``: bytes of values; TooLarge."""
     key, range_end, brief = touch.key, touch.range_end, touch.brief
     rows: Iterable[Row]
-    if range_end:
-        rows = store.scan(key, range_end, 0, LOOK) if count else ()
+    if range_end or touch.revision:
+        rows = store.scan(key, range_end, touch.revision, LOOK) if count else ()
     else:
         rows = () if (kv := store.get(key)) is None else ((key, kv),)
     found: list[Row] = []
     for key, kv in rows:
+        for _ in effort.takes(1, len(kv)):
+            yield
         if not key:  # PAUSE
             yield
         elif sent.get(key, 2) > brief:
             found.append((key, without_value(kv) if brief else kv))
             sent[key] = brief
+            if not brief and (left := left - len(kv)) < 0:
+                raise TooLarge
     return found
 
 
@@ -264,8 +270,9 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
     left, left_bytes = GRAIN.late_rows, GRAIN.late_bytes  # of all shown: what is fetched need not be here
     sent: dict[bytes, bool] = {}  # latest rows, each sent once; whether without its value
     size = 0
+    effort = Effort()
     for at, touch in enumerate(prepare.touches):
-        if at % _STEP_KEYS == _STEP_KEYS - 1:
+        for _ in effort.takes(_TOUCH):
             yield
         key, range_end, revision = touch.key, touch.range_end, touch.revision
         found: list[Row] = []
@@ -280,7 +287,7 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
         elif 0 < revision < store.compact_revision:
             pass  # the sequencer knows the compaction and refuses
         elif touch.shown and not touch.write:
-            few = few_rows(store, touch, left, left_bytes)
+            few = yield from few_rows(store, touch, left, left_bytes, effort)
             if few is None:
                 counts[at] = left + 1  # at least
                 pinned.append(at)
@@ -288,11 +295,10 @@ def rows_in_steps(store: AppliedState, prepare: Prepare) -> Steps[RowsOf]:
                 found = few
                 left -= len(few)
                 left_bytes -= sum(len(kv) for _, kv in few)
-        elif revision:
-            found = [(key, without_value(kv) if touch.brief else kv)
-                     for key, kv in store.scan(key, range_end, revision)]
         else:
-            found = yield from _latest(store, touch, sent, count)
+            # rows of the past are others, and not of the latest ones that are sent once
+            found = yield from _rows(store, touch, {} if revision else sent, count,
+                                     MOST_GRANTED_BYTES - size, effort)
         if not touch.brief:
             size += sum([len(kv) for _, kv in found])
             if size > MOST_GRANTED_BYTES:

@@ -27,6 +27,7 @@ from cluster.order.prepare import Grant, Prepare, Row, Touch
 from cluster.order.sequencing import granted
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import Method, Status
+from cluster.wire.protobuf import key_value
 from tests.unit.order.leading.several import KEYS, PLACEMENT, TERM, VALUES, Part, Store
 from tests.unit.order.stores import EmptyStore
 from tests.unit.semantics.memory import MemoryShard
@@ -273,6 +274,77 @@ def test_the_few_keys_among_very_many_that_are_gone_are_read_in_steps() -> None:
     assert status == Status.OK
     ((row,),) = Grant.decode(answer).rows
     assert row[0] == b"k1"
+
+
+class Full(EmptyStore):
+    """Every range has ``rows`` keys, with values of ``size``. Counts what is read of them."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        super().__init__()
+        self._rows = rows
+        self._value = bytes(size)
+        self._read = 0
+
+    def read(self) -> int:
+        """Of rows, and of 4 KiB of values, since the last call."""
+        read, self._read = self._read, 0
+        return read
+
+    def get(self, key: bytes, revision: int = 0) -> bytes | None:
+        self._read += 1 + len(self._value) // 4096
+        return key_value(key, 1, 2, 1, self._value, 0)
+
+    def scan(self, start: bytes, *given: Any, **named: Any) -> Iterator[Row]:
+        for at in range(self._rows):
+            yield start + b"%05d" % at, self.get(start) or b""
+
+    def live_count(self, start: bytes, end: bytes) -> int:
+        return self._rows
+
+    def reader(self, revision: int = 0) -> Full:
+        return self
+
+
+@pytest.mark.parametrize(("count", "rows", "size", "wanted"), [
+    (128, 300, 1, {"shown": True}),
+    (128, 3, 500_000, {"shown": True}),
+    (128, 300, 1, {"shown": True, "revision": 5}),
+    (128, 0, 1_000_000, {}),
+    (1, 20_000, 1, {"write": True, "brief": True}),
+    (20, 250, 60_000, {"write": True, "count": True}),
+], ids=("rows", "large rows", "rows of the past", "large values", "all that is deleted", "few deleted"))
+def test_a_grant_reads_no_more_than_some_steps_in_one_turn(
+    count: int, rows: int, size: int, wanted: dict[str, Any]
+) -> None:
+    """128 ranges of 257 rows or more were read in one turn of each shard's leader, under the lock."""
+    store = Full(rows, size)
+    leader: ShardLeader[str] = ShardLeader(
+        store, 1, TERM, Start(5, 0), max_txn_ops=128)  # type: ignore[arg-type]
+    leader.applied_records([(1, 5, [])])
+    leader.serve()
+    touches = [Touch(b"k%03d" % at, b"k%03de" % at if rows else b"", **wanted) for at in range(count)]
+    leader.prepare("sequencer", Prepare(Attempt(5, 1), 0, 1, touches))
+    large = 1 + size // 4096
+    turns = [store.read()]
+    assert turns[0] <= 32 * 64 + large
+    ((_, attempt, looked),) = leader.take_unlooked()
+    for _ in looked.steps():
+        turns.append(store.read())
+    turns.append(store.read())
+    assert max(turns[1:]) <= 64 + large
+    leader.looked_at(attempt, looked)
+    ((_, status, _),) = leader.take_answers()
+    assert status == Status.OK
+
+
+def test_a_grant_reads_no_more_values_than_it_may_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All rows of one range were read, and held, before they were weighed."""
+    monkeypatch.setattr(granted, "MOST_GRANTED_BYTES", 1_000_000)
+    store = Full(20_000, 10_000)
+    with pytest.raises(granted.TooLarge):
+        finish(granted.rows_in_steps(
+            store, Prepare(Attempt(5, 1), 0, 1, [Touch(b"k", b"l", write=True)])))  # type: ignore[arg-type]
+    assert store.read() < 400
 
 
 def leader_of_many() -> tuple[ShardLeader[str], Prepare]:
