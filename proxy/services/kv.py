@@ -28,9 +28,10 @@ from proxy.services.range_stream import SERVICE, RangeStream
 from proxy.services.refusing import refuse_range, shards_shown
 from proxy.shared.context import Call, Context, Registry, Serve, UnaryHandler
 from proxy.spanning import range_txns
-from proxy.spanning.gather import Gather, range_answer, range_requests
+from proxy.spanning.gather import Gather, InPieces, range_requests
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.read_txns import is_read, read_txn
+from proxy.spanning.sorted_ranges import put_together
 
 Message = Any  # generated classes are made at run time
 WIDE = -1  # in the place of a shard: several
@@ -151,12 +152,14 @@ def _range_over(context: Context, call: Call, request: Message, stats: MethodSta
         stats.ok += 1
         call.reply(context.router.header(revision, term), *pieces)
 
-    def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
-        reply(call, revision, term, [range_answer(request, tails)])
+    def answer(call: Call, revision: int, term: int, tails: list[list[bytes]]) -> None:
+        put_together(context, call, request, tails, partial(reply, call, revision, term),
+                     partial(context.refuse, call, stats))
 
     refuse = partial(refuse_range, context, request)
+    gather: Gather
     if RangeRead(request).ordered:
-        gather = Gather(
+        gather = InPieces(
             context.router, call, Method.RANGE, range_requests(request, context.placement),
             request.serializable, stats, answer, refuse)
     else:

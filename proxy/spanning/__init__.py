@@ -1,4 +1,5 @@
 """Requests over several shards, as one front puts them together.
 
-Read ``gather`` first, then ``merged_ranges`` with ``row_merge``, ``read_txns`` and ``range_txns``.
+Read ``gather`` first, then ``merged_ranges`` with ``row_merge``, ``sorted_ranges``, ``read_txns`` and
+``range_txns``.
 """

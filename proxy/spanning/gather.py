@@ -16,16 +16,14 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from functools import partial
-from heapq import merge
 from typing import Any
 
 from cluster import errors
 from cluster.errors import EtcdError
-from cluster.evaluate.reading.ranges import RangeRead, Row
+from cluster.evaluate.reading.ranges import RangeRead
 from cluster.pb import rpc_pb2
 from cluster.placement import Placement
 from cluster.wire.messages import HASH_OF_NOTHING, HEAD, READ, READ_INDEX_ANSWER
-from cluster.wire.protobuf import read_varint
 from proxy.routing.links import Link
 from proxy.routing.router import READ_ANY, MethodStats, Router, Waiting
 from proxy.routing.waiting import MOVED, OK, PARTIAL, PartWaiting
@@ -307,41 +305,6 @@ def range_requests(request: Any, placement: Placement) -> Ask:
     asked = part.SerializeToString()
     key, end = request.key, request.range_end
     return lambda revision: [(shard, asked) for shard in placement.shards_at(key, end, revision)]
-
-
-def range_answer(request: Any, tails: list[bytes]) -> bytes:
-    """The RangeResponse after its header, of the shards' answers."""
-    total = 0
-    sources: list[list[Row]] = []
-    for tail in tails:
-        rows, count = range_rows(tail)
-        total += count
-        if request.limit > 0:
-            rows.sort()  # by key: the shard may have sorted them otherwise
-        sources.append(rows)
-    read = RangeRead(request)
-    if not read.count_only:
-        read.feed(merge(*sources))
-    read.add_count(total - read.count)
-    return read.finish()
-
-
-def range_rows(tail: bytes) -> tuple[list[Row], int]:
-    """Rows and count of a RangeResponse in wire form, after its header."""
-    rows: list[Row] = []
-    count = pos = 0
-    end = len(tail)
-    while pos < end:
-        tag = tail[pos]
-        number, pos = read_varint(tail, pos + 1)
-        if tag == 0x12:
-            kv = tail[pos : pos + number]
-            key_len, at = read_varint(kv, 1)
-            rows.append((kv[at : at + key_len], kv))
-            pos += number
-        elif tag == 0x20:
-            count = number
-    return rows, count
 
 
 def hash_answer(tails: list[bytes], revision: int, pruned: int = 0) -> bytes | None:

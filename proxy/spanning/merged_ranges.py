@@ -1,7 +1,7 @@
 """Ranges over several shards in the order of their keys: merged as they come, passed on as they stand.
 
 Nodes send rows in the form of ``cluster.evaluate.reading.row_parts``; ``proxy.spanning.row_merge`` orders
-them. Another order needs all rows (``proxy.spanning.gather.range_answer``).
+them. Another order needs all rows (``proxy.spanning.sorted_ranges``).
 """
 
 from __future__ import annotations

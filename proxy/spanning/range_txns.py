@@ -7,6 +7,7 @@ transaction that meets a compaction starts over with a new revision (H16).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cluster import errors
@@ -18,8 +19,9 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
-from proxy.spanning.gather import Gather, range_answer, range_requests
+from proxy.spanning.gather import Gather, InPieces, range_requests
 from proxy.spanning.merged_ranges import MergedRange
+from proxy.spanning.sorted_ranges import put_together
 
 _TRIES = 5
 _NOTHING = b""  # a transaction without operations
@@ -132,9 +134,12 @@ class RangeTxn:
                 failed,
             )
         elif RangeRead(request).ordered:
-            gather = Gather(
+            gather = InPieces(
                 router, call, Method.RANGE, range_requests(request, placement), self._serializable, stats,
-                lambda call, revision, term, tails: self._read(place, [range_answer(request, tails)]), failed,
+                lambda call, revision, term, tails: put_together(
+                    context, call, request, tails, partial(self._read, place),
+                    partial(context.refuse, call, stats)),
+                failed,
             )
         else:
             gather = MergedRange(router, call, request, placement, stats,

@@ -16,7 +16,8 @@ from cluster.wire.messages import Method
 from cluster.wire.protobuf import varint
 from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
-from proxy.spanning.gather import InPieces, range_rows
+from proxy.spanning.gather import InPieces
+from proxy.spanning.sorted_ranges import range_rows
 
 
 class Rows(Before):

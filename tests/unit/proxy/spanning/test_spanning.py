@@ -15,13 +15,15 @@ from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.evaluate.reading.row_parts import read_part, sizes_in
+from cluster.evaluate.steps import finish
 from cluster.pb import rpc_pb2
 from cluster.wire.messages import HASH_OF_NOTHING, HEAD, READ, Method, Status
 from cluster.wire.protobuf import key_value
 from proxy.routing.router import MethodStats
-from proxy.spanning.gather import Gather, hash_answer, range_answer, range_requests, range_rows
+from proxy.spanning.gather import Gather, hash_answer, range_requests
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.row_merge import RowMerge
+from proxy.spanning.sorted_ranges import range_pieces, range_rows
 from tests.garbage import no_garbage
 from tests.unit.proxy.fakes import FakeCall, Net
 from tests.unit.proxy.served import Served
@@ -73,7 +75,11 @@ def test_it_is_what_one_shard_would_answer(request: Any, store: Store) -> None:
     rows = rows_of(store)
     asked = range_requests(request, over(0, 1, 2))(0)
     tails = [answer(rpc_pb2.RangeRequest.FromString(body), of_shard(rows, shard)) for shard, body in asked]
-    assert range_answer(request, tails) == answer(request, [r[:2] for r in rows])
+    assert whole_of(request, [[tail] for tail in tails]) == answer(request, [r[:2] for r in rows])
+
+
+def whole_of(request: Any, tails: list[list[bytes]]) -> bytes:
+    return b"".join(finish(range_pieces(request, tails)))
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
@@ -181,7 +187,7 @@ def test_a_large_range_over_shards_whose_link_breaks_halfway_is_asked_again(
         return {0: first, 1: second}, said
 
     def show(call: Any, revision: int, term: int, rest: list[bytes]) -> None:
-        replied.append(b"".join(rest if merged else [range_answer(request, rest)]))
+        replied.append(b"".join(rest) if merged else whole_of(request, [[tail] for tail in rest]))
 
     def refuse(call: Any, stats: Any, error: EtcdError) -> None:
         call.finish(error.code, error.text)
