@@ -31,7 +31,7 @@ from proxy.spanning import range_txns
 from proxy.spanning.gather import Gather, InPieces, range_requests
 from proxy.spanning.merged_ranges import MergedRange
 from proxy.spanning.read_txns import is_read, read_txn
-from proxy.spanning.sorted_ranges import put_together
+from proxy.spanning.sorted_ranges import bytes_of, range_pieces
 
 Message = Any  # generated classes are made at run time
 WIDE = -1  # in the place of a shard: several
@@ -153,8 +153,9 @@ def _range_over(context: Context, call: Call, request: Message, stats: MethodSta
         call.reply(context.router.header(revision, term), *pieces)
 
     def answer(call: Call, revision: int, term: int, tails: list[list[bytes]]) -> None:
-        put_together(context, call, request, tails, partial(reply, call, revision, term),
-                     partial(context.refuse, call, stats))
+        context.stepped.put_together(
+            call, bytes_of(tails), range_pieces(request, tails), partial(reply, call, revision, term),
+            partial(context.refuse, call, stats))
 
     refuse = partial(refuse_range, context, request)
     gather: Gather

@@ -325,15 +325,3 @@ def hash_answer(tails: list[bytes], revision: int, pruned: int = 0) -> bytes | N
     return rpc_pb2.HashKVResponse(
         hash=value, compact_revision=compacted, hash_revision=revision
     ).SerializeToString()
-
-
-def lease_keys_answer(ttl: bytes, tails: list[bytes]) -> bytes:
-    """LeaseTimeToLiveResponse after its header, with the keys that every shard knows of."""
-    answer = rpc_pb2.LeaseTimeToLiveResponse.FromString(ttl)
-    if answer.TTL >= 0:
-        for tail in tails:
-            answer.keys.extend(rpc_pb2.LeaseTimeToLiveResponse.FromString(tail).keys)
-        keys = sorted(set(answer.keys))
-        del answer.keys[:]
-        answer.keys.extend(keys)
-    return answer.SerializeToString()

@@ -21,7 +21,7 @@ from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context
 from proxy.spanning.gather import Gather, InPieces, range_requests
 from proxy.spanning.merged_ranges import MergedRange
-from proxy.spanning.sorted_ranges import put_together
+from proxy.spanning.sorted_ranges import bytes_of, range_pieces
 
 _TRIES = 5
 _NOTHING = b""  # a transaction without operations
@@ -136,8 +136,8 @@ class RangeTxn:
         elif RangeRead(request).ordered:
             gather = InPieces(
                 router, call, Method.RANGE, range_requests(request, placement), self._serializable, stats,
-                lambda call, revision, term, tails: put_together(
-                    context, call, request, tails, partial(self._read, place),
+                lambda call, revision, term, tails: context.stepped.put_together(
+                    call, bytes_of(tails), range_pieces(request, tails), partial(self._read, place),
                     partial(context.refuse, call, stats)),
                 failed,
             )

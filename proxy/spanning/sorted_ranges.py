@@ -3,41 +3,28 @@ together in steps, however many they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from heapq import merge
 from operator import itemgetter
 from typing import Any
 
-from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, Row
 from cluster.evaluate.reading.rows import some_rows
 from cluster.evaluate.reading.sorting import SortedRows
-from cluster.evaluate.steps import Steps, finish
+from cluster.evaluate.steps import Steps
 from cluster.wire.protobuf import read_varint
-from proxy.shared.context import Call, Context
 
-_SHORT_BYTES = 16 << 10  # of the shards' answers: put together as they come, in 1 ms
 _STEP_ROWS = 256  # are taken out of an answer in a step
 _HEAD_BYTES = 11  # of a field at most, before what it holds
 
 
-def put_together(
-    context: Context, call: Call, request: Any, tails: list[list[bytes]],
-    then: Callable[[list[bytes]], None], refuse: Callable[[EtcdError], None],
-) -> None:
-    """Call ``then`` with the RangeResponse after its header; ``refuse`` if the client goes meanwhile.
-    ``tails``: the shards' answers in their pieces; they are used up."""
-    def steps() -> Steps[None]:
-        then((yield from range_pieces(request, tails)))
-
-    if sum(len(piece) for tail in tails for piece in tail) > _SHORT_BYTES:
-        context.stepped.start(call, steps(), refuse)
-    else:
-        finish(steps())
+def bytes_of(tails: list[list[bytes]]) -> int:
+    """Of the shards' answers."""
+    return sum([len(piece) for tail in tails for piece in tail])
 
 
 def range_pieces(request: Any, tails: list[list[bytes]]) -> Steps[list[bytes]]:
-    """The RangeResponse after its header, in pieces."""
+    """The RangeResponse after its header, in pieces. ``tails``: the shards' answers; they are used up."""
     total = 0
     sources: list[list[Row]] = []
     # a shard may have sorted a limited range otherwise

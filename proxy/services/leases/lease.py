@@ -3,6 +3,7 @@ confirmation round that began after they arrived (H7)."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from cluster import errors
@@ -11,7 +12,8 @@ from cluster.wire.messages import HEAD, Method, Status
 from proxy.routing.router import MethodStats, Waiting
 from proxy.services.leases.keepalive import KeepAlive
 from proxy.shared.context import Call, Context, Registry, Serve, UnaryHandler
-from proxy.spanning.gather import Gather, lease_keys_answer
+from proxy.spanning.gather import Gather
+from proxy.spanning.lease_keys import lease_keys_pieces
 from proxy.spanning.permissions import may_list_leases
 
 SERVICE = "etcdserverpb.Lease"
@@ -59,8 +61,13 @@ def _time_to_live(context: Context) -> Serve:
             return
 
         def answer(call: Call, revision: int, term: int, tails: list[bytes]) -> None:
-            stats.ok += 1
-            call.reply(context.router.header(revision, term), lease_keys_answer(ttl, tails))
+            def reply(parts: list[bytes]) -> None:
+                stats.ok += 1
+                call.reply(context.router.header(revision, term), *parts)
+
+            context.stepped.put_together(
+                call, sum(map(len, (ttl, *tails))), lease_keys_pieces(ttl, tails), reply,
+                partial(context.refuse, call, stats))
 
         def ask(revision: int) -> list[tuple[int, bytes]]:
             placement = context.placement
