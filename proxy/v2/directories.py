@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.features.v2.refusals import Code
 from cluster.features.v2.requests import PROVE, Answer, Op, Who, Write
@@ -87,17 +88,14 @@ class Directories:
         self._context.router.write(HttpCall(request), Method.V2_WRITE, wish.encode(), 0, self._stats, answer)
 
     def _prove(self, request: HttpRequest, wish: Write, url: str, known: bytes, proofs: int) -> None:
-        def proven(who: Who | None) -> None:
-            if who is None:
-                request.error(401, _UNABLE)
-            else:
-                wish.who = who
-                self._ask(request, wish, url, proofs + 1)
+        def proven(who: Who) -> None:
+            wish.who = who
+            self._ask(request, wish, url, proofs + 1)
 
-        try:
-            self._credentials.prove(request, known, proofs, proven)
-        except EtcdError:  # too many comparisons wait
-            request.error(503, _UNABLE)
+        def refused(error: EtcdError) -> None:
+            request.error(401 if error.kind is errors.PERMISSION_DENIED else 503, _UNABLE)
+
+        self._credentials.prove(request, known, proofs, proven, refused)
 
 
 def by_token(keys: HttpHandler) -> Callable[[str], HttpHandler | None]:

@@ -82,17 +82,9 @@ class Keys:
     def _prove(self, request: HttpRequest, answer: Answer, asked: KeyRequest, now_ns: int) -> None:
         before = request.context if isinstance(request.context, int) else 0
         request.context = before + 1
-
-        def proven(who: Who | None) -> None:
-            if who is None:
-                self._refused(request, _nobody_may())
-            else:
-                self._ask(request, asked, now_ns, who)
-
-        try:
-            self.credentials.prove(request, answer.body, before, proven)
-        except EtcdError as error:
-            self._unavailable(request, error)
+        self.credentials.prove(
+            request, answer.body, before, lambda who: self._ask(request, asked, now_ns, who),
+            lambda error: self._unavailable(request, error))
 
     def _write(self, request: HttpRequest, asked: KeyRequest, now_ns: int, who: Who | None) -> None:
         if asked.written:
@@ -254,7 +246,7 @@ class Keys:
 
     def _unavailable(self, request: HttpRequest, error: EtcdError) -> None:
         if not request.closed:
-            # denied: by users that this front did not know yet
+            # denied: by a wrong password, or by users that this front did not know yet
             denied = error.kind is errors.PERMISSION_DENIED
             self._refused(request, _nobody_may() if denied else V2Error(Code.RAFT_INTERNAL, told(error)))
 

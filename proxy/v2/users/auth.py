@@ -158,19 +158,13 @@ class Auth:
         if request.closed:
             return
         if status != 0:
-            if EtcdError.decode(body).kind is errors.PERMISSION_DENIED:
-                self.denied(request)  # by users of version 3 that this front did not know yet
-            else:
-                self._refuse(request, 500, "Internal Server Error")
+            self.failed(request, EtcdError.decode(body))
             return
         answer = Answer.decode(body, HEAD.size)
         self._feed.shown(answer.index)
         if answer.code == PROVE:
             asked.proofs += 1
-            try:
-                self._credentials.prove(request, answer.body, asked.proofs - 1, asked.compared)
-            except EtcdError:
-                self._refuse(request, 500, "Internal Server Error")
+            self._credentials.prove(request, answer.body, asked.proofs - 1, asked.proven, asked.refused)
         elif answer.code == 401:
             self._credentials.tell_denied(request, "a user does not have root role for resource")
             self.denied(request)
@@ -184,6 +178,12 @@ class Auth:
     def _refuse(self, request: HttpRequest, status: int, text: str) -> None:
         if not request.closed:
             request.respond(status, message(text), self._headers, JSON)
+
+    def failed(self, request: HttpRequest, error: EtcdError) -> None:
+        if error.kind is errors.PERMISSION_DENIED:  # or by users of version 3 that this front did not know
+            self.denied(request)
+        else:
+            self._refuse(request, 500, "Internal Server Error")
 
     def denied(self, request: HttpRequest) -> None:
         if not request.closed:
@@ -200,11 +200,8 @@ class _Asked:
         self._auth, self.request, self._send, self.then = auth, request, send, then
         self.proofs = 0
 
-    def compared(self, who: Who | None) -> None:
-        if who is None:
-            self._auth.denied(self.request)
-        else:
-            self.proven(who)
+    def refused(self, error: EtcdError) -> None:
+        self._auth.failed(self.request, error)
 
     def proven(self, who: Who | None) -> None:
         """``who``: None if the client named nobody."""

@@ -10,6 +10,8 @@ import os
 from base64 import b64decode
 from collections.abc import Callable
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.features.v2.requests import MOST_NAME_BYTES, Who
 from cluster.features.v2.users import fingerprint
 from proxy.auth.passwords import Passwords
@@ -38,13 +40,13 @@ class Credentials:
             return _NOBODY
         return Who(found[0], self._proofs.get(self._key(*found), 0))
 
-    def prove(self, request: HttpRequest, known: bytes, before: int,
-              then: Callable[[Who | None], None]) -> None:
+    def prove(self, request: HttpRequest, known: bytes, before: int, then: Callable[[Who], None],
+              refuse: Callable[[EtcdError], None]) -> None:
         """Compare a request's password with a hash, after ``before`` earlier comparisons. ``then`` gets the
-        user that may ask again, or None: wrong. EtcdError: too many comparisons wait."""
+        user that may ask again, ``refuse`` PERMISSION_DENIED or that too many comparisons wait."""
         found = basic(request.headers.get("authorization", ""))
         if found is None or before >= _MOST_PROOFS:
-            then(None)
+            refuse(EtcdError(errors.PERMISSION_DENIED))
             return
         name, password = found
 
@@ -53,14 +55,17 @@ class Credentials:
                 return
             if not right:
                 self._warnings.tell("incorrect password", user=_text(name))
-                then(None)
+                refuse(EtcdError(errors.PERMISSION_DENIED))
                 return
             if len(self._proofs) >= _MOST_KEPT:
                 self._proofs.clear()
             proof = self._proofs[self._key(name, password)] = fingerprint(known)
             then(Who(name, proof))
 
-        self._passwords.check(request, password, known, compared)
+        try:
+            self._passwords.check(request, password, known, compared)
+        except EtcdError as error:
+            refuse(error)
 
     def tell_denied(self, request: HttpRequest, event: str = "invalid access for user on key") -> None:
         """Log that a node denied what a request asks."""

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from cluster import errors
+from cluster.errors import EtcdError
 from cluster.features.v2.requests import Who
 from cluster.features.v2.users import Permissions, fingerprint
 from proxy.http.requests import HttpRequest
@@ -77,24 +79,28 @@ def test_a_password_is_compared_once_for_a_hash() -> None:
     credentials: Any = Credentials(passwords)  # type: ignore[arg-type]
     asked = request(shown("a", "pw"))
     assert credentials.of(asked) == Who(b"a", 0)
-    told: list[Who | None] = []
-    credentials.prove(asked, b"hash-pw", 0, told.append)
+    told: list[Who] = []
+    refused: list[EtcdError] = []
+    credentials.prove(asked, b"hash-pw", 0, told.append, refused.append)
     assert told == [Who(b"a", fingerprint(b"hash-pw"))]
     assert credentials.of(asked) == told[0]
     for other in (shown("a", "pw2"), shown("b", "pw"), shown("ap", "w")):
         assert credentials.of(request(other)).proof == 0
-    credentials.prove(request(shown("a", "x")), b"hash-pw", 0, told.append)
-    assert told[1:] == [None]
+    credentials.prove(request(shown("a", "x")), b"hash-pw", 0, told.append, refused.append)
+    assert len(told) == 1
+    assert [error.kind for error in refused] == [errors.PERMISSION_DENIED]
     assert passwords.compared == [b"pw", b"x"]
 
 
 def test_a_password_that_changes_again_and_again_is_compared_three_times() -> None:
     passwords = Passwords()
     credentials: Any = Credentials(passwords)  # type: ignore[arg-type]
-    told: list[Who | None] = []
+    told: list[Who] = []
+    refused: list[EtcdError] = []
     for before in range(5):
-        credentials.prove(request(shown("a", "pw")), b"hash-pw", before, told.append)
-    assert told == [Who(b"a", fingerprint(b"hash-pw"))] * 3 + [None] * 2
+        credentials.prove(request(shown("a", "pw")), b"hash-pw", before, told.append, refused.append)
+    assert told == [Who(b"a", fingerprint(b"hash-pw"))] * 3
+    assert [error.kind for error in refused] == [errors.PERMISSION_DENIED] * 2
     assert passwords.compared == [b"pw"] * 3
 
 
