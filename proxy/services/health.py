@@ -3,7 +3,6 @@ StopGRPCServiceOnDefrag is open and this host defragments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from cluster import errors
@@ -11,6 +10,7 @@ from cluster.errors import EtcdError
 from cluster.evaluate import validate
 from cluster.pb import rpc_pb2
 from proxy.metrics.shard_facts import ShardFacts, gather
+from proxy.routing.router import MethodStats
 from proxy.shared.context import Call, Context, Registry
 
 SERVICE = "grpc.health.v1.Health"
@@ -18,44 +18,26 @@ _SERVING = b"\x08\x01"
 _NOT_SERVING = b"\x08\x02"
 _SERVICE_UNKNOWN = b"\x08\x03"
 _ONLY_SERVICE = b"\x0a\x06\x0a\x00\x12\x02"  # HealthListResponse: the status of "" follows
+_CHECK = rpc_pb2.AuthUserGetRequest  # of the form of HealthCheckRequest, whose service is the name
 _CANCELED, _NOT_FOUND = 1, 5
 _LOOK_S = 0.25
 
 
 def register(registry: Registry, context: Context) -> None:
-    stats = context.method("unary", SERVICE, "Check")
-    listed = context.method("unary", SERVICE, "List")
-
-    def check(call: Call, data: bytes) -> None:
-        stats.started += 1
-        if context.no_leader(call, stats):
-            return
-        try:
-            service = _service(validate.parse, data)
-        except EtcdError as e:
-            context.refuse(call, stats, e)
-            return
-        if service:
+    def check(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        if request.name:
             stats.failed(_NOT_FOUND)
             call.finish(_NOT_FOUND, "unknown service")
         else:
             stats.ok += 1
             call.reply(_status(context))
 
-    def list_all(call: Call, data: bytes) -> None:
-        listed.started += 1
-        if context.no_leader(call, listed):
-            return
-        try:
-            validate.parse(rpc_pb2.AuthEnableRequest.FromString, data)  # as empty as HealthListRequest
-        except EtcdError as e:
-            context.refuse(call, listed, e)
-            return
-        listed.ok += 1
+    def list_all(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        stats.ok += 1
         call.reply(_ONLY_SERVICE + _status(context))
 
-    registry.unary(f"/{SERVICE}/Check", check)
-    registry.unary(f"/{SERVICE}/List", list_all)
+    context.unary(registry, SERVICE, "Check", _CHECK, check)
+    context.unary(registry, SERVICE, "List", rpc_pb2.AuthEnableRequest, list_all)  # as empty as its own
     registry.stream(f"/{SERVICE}/Watch", HealthWatch(context))
     if context.settings.stop_on_defrag:
         context.on_tick.append(_Looks(context).tick)
@@ -81,13 +63,6 @@ def _status(context: Context) -> bytes:
     return _NOT_SERVING if context.defragmenting else _SERVING
 
 
-def _service(parse: Callable[[Any, bytes], Any], data: bytes) -> str:
-    """HealthCheckRequest.service, read as an etcdserverpb message of the same form. EtcdError if ``data`` is
-    no such message."""
-    name: str = parse(rpc_pb2.AuthUserGetRequest.FromString, data).name
-    return name
-
-
 class HealthWatch:
     def __init__(self, context: Context) -> None:
         self._stats = context.method("server_stream", SERVICE, "Watch")
@@ -108,7 +83,7 @@ class HealthWatch:
             return
         call.context = True
         try:
-            known = not _service(validate.parse_streamed, data)
+            known = not validate.parse_streamed(_CHECK.FromString, data).name
         except EtcdError as e:
             self._forget(call)
             self._context.refuse(call, self._stats, e)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cluster import errors
@@ -19,44 +20,32 @@ SERVICE = "musterpb.Shards"
 
 
 def register(registry: Registry, context: Context) -> None:
-    context.unary(registry, SERVICE, "EnableGrowth", shards_pb2.EnableGrowthRequest, _enable_growth(context))
-    context.unary(
-        registry, SERVICE, "AddShard", shards_pb2.AddShardRequest, _change_shard(context, births.ADD))
-    context.unary(
-        registry, SERVICE, "RetireShard", shards_pb2.RetireShardRequest,
-        _change_shard(context, births.RETIRE))
-    context.unary(registry, SERVICE, "Advice", shards_pb2.AdviceRequest, _advice(context))
+    def unary(name: str, request: Any, serve: Serve) -> None:
+        context.unary(registry, SERVICE, name, request, serve)
+
+    def change(kind: int) -> Serve:
+        return _asking(
+            context, context.writing(Method.SHARD_CHANGE, bytes((kind,))), BIRTHS_SINCE,
+            lambda _: errors.GROWTH_UNKNOWN.error(level=BIRTHS, known=BIRTHS - 1))
+
+    unary("EnableGrowth", shards_pb2.EnableGrowthRequest, _asking(
+        context, context.writing(Method.GROW), GROWTH_SINCE,
+        lambda request: errors.GROWTH_UNKNOWN.error(level=request.level or LEVEL, known=0)))
+    unary("AddShard", shards_pb2.AddShardRequest, change(births.ADD))
+    unary("RetireShard", shards_pb2.RetireShardRequest, change(births.RETIRE))
+    # it changes nothing, but only the leader knows
+    unary("Advice", shards_pb2.AdviceRequest, _asking(
+        context, context.writing(Method.ADVICE), LOADS_SINCE, lambda _: EtcdError(errors.ADVICE_UNKNOWN)))
     moves.register(registry, context, SERVICE)
 
 
-def _enable_growth(context: Context) -> Serve:
-    write = context.writing(Method.GROW)
+def _asking(context: Context, ask: Serve, since: int, unknown: Callable[[Any], EtcdError]) -> Serve:
+    """Asks a leader that knows how, which its hello says ``since`` a form. ``unknown``: refuses a request to
+    another one."""
 
-    def enable_growth(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        if context.leader_lacks(GROWTH_SINCE):
-            raise errors.GROWTH_UNKNOWN.error(level=request.level or LEVEL, known=0)
-        write(call, data, request, stats)
-
-    return enable_growth
-
-
-def _advice(context: Context) -> Serve:
-    ask = context.writing(Method.ADVICE)  # it changes nothing, but only the leader knows
-
-    def advice(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        if context.leader_lacks(LOADS_SINCE):
-            raise EtcdError(errors.ADVICE_UNKNOWN)
+    def serve(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
+        if context.leader_lacks(since):
+            raise unknown(request)
         ask(call, data, request, stats)
 
-    return advice
-
-
-def _change_shard(context: Context, kind: int) -> Serve:
-    write = context.writing(Method.SHARD_CHANGE, bytes((kind,)))
-
-    def change_shard(call: Call, data: bytes, request: Any, stats: MethodStats) -> None:
-        if context.leader_lacks(BIRTHS_SINCE):
-            raise errors.GROWTH_UNKNOWN.error(level=BIRTHS, known=BIRTHS - 1)
-        write(call, data, request, stats)
-
-    return change_shard
+    return serve
