@@ -57,14 +57,7 @@ class Fields(Printer):
         header(r.header)
         line("Succeeded", go_bool(r.succeeded))
         for op in r.responses:
-            kind = op.WhichOneof("response")
-            if kind == "response_put":
-                self.put(op.response_put)
-            elif kind == "response_range":
-                self.get(op.response_range)
-            elif kind == "response_delete_range":
-                self.delete(op.response_delete_range)
-            else:
+            if not self.operation(op):
                 line("Unknown", quote(op.SerializeToString()))
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:

@@ -32,6 +32,19 @@ class Printer:
     def __init__(self, as_hex: bool) -> None:
         self.as_hex = as_hex
 
+    def operation(self, op: rpc_pb2.ResponseOp) -> bool:
+        """Print one response of a transaction; False: it has another kind."""
+        kind = op.WhichOneof("response")
+        if kind == "response_put":
+            self.put(op.response_put)
+        elif kind == "response_range":
+            self.get(op.response_range)
+        elif kind == "response_delete_range":
+            self.delete(op.response_delete_range)
+        else:
+            return False
+        return True
+
     def _unsupported(self, *args: Any, **kwargs: Any) -> None:
         raise Exit(4, f"{self.kind} not supported as output format")
 
@@ -69,14 +82,7 @@ class Simple(Printer):
         emit("SUCCESS\n" if r.succeeded else "FAILURE\n")
         for op in r.responses:
             emit("\n")
-            kind = op.WhichOneof("response")
-            if kind == "response_put":
-                self.put(op.response_put)
-            elif kind == "response_range":
-                self.get(op.response_range)
-            elif kind == "response_delete_range":
-                self.delete(op.response_delete_range)
-            else:
+            if not self.operation(op):
                 emit(f"unexpected response {text(op.SerializeToString())}\n")
 
     def watch(self, r: rpc_pb2.WatchResponse) -> None:
