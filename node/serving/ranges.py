@@ -12,6 +12,8 @@ from typing import NamedTuple
 from cluster import errors
 from cluster.errors import EtcdError
 from cluster.evaluate.reading.ranges import RangeRead, RowSource, plain_answer, plain_get
+from cluster.evaluate.reading.rows import some_rows
+from cluster.evaluate.steps import STEP_BYTES
 from cluster.placement import Owned
 from cluster.raft import Raft
 from cluster.wire.messages import HEAD, Status
@@ -19,10 +21,9 @@ from node.links.fronts import FrontLink
 from node.serving.reads import reader_at
 from node.serving.streams import PIECE_BYTES, Answer, RangeStream, Streams
 from node.slicing.slicer import Slices
-from node.storage import LEAST_ROWS, PAUSE, Compacted, FutureRevision, Reader, StateStore
+from node.storage import LEAST_ROWS, Compacted, FutureRevision, Reader, StateStore
 
 _SLICE_ROWS = 256
-_SLICE_BYTES = 256 << 10
 _PARTIAL_ROWS = 1024
 _SIGN_SLICES = 16  # with nothing to send, the front hears that the read goes on: some ms
 _LOOK = 1000  # rows passed over in a slice: of keys that are gone, or newer
@@ -153,13 +154,13 @@ class Ranges:
         if read.spliced:
             few = min(n for n in (most, read.row_limit, LEAST_ROWS) if n is not None) < LEAST_ROWS
             source: RowSource = (reader.splicer if few else reader.rows)(read.key, read.range_end, _LOOK)
-            while not read.satisfied and not read.feed_from(source, _SLICE_ROWS, _SLICE_BYTES):
+            while not read.satisfied and not read.feed_from(source, _SLICE_ROWS, STEP_BYTES):
                 yield
         else:
             rows = reader.scan(read.key, read.range_end, _LOOK)
             ended = False
             while not read.satisfied:
-                some, ended = _some(rows)
+                some, ended = some_rows(rows)
                 if (some and read.feed(some)) or ended:
                     break
                 yield
@@ -244,18 +245,3 @@ class Ranges:
             yield
         yield from read.ending()
         stream.link.answer(stream.rid, Status.OK, b"".join([head, *take()]))
-
-
-def _some(rows: Iterator[tuple[bytes, bytes]]) -> tuple[list[tuple[bytes, bytes]], bool]:
-    """The next rows, fewer with large values; whether these are the last."""
-    some: list[tuple[bytes, bytes]] = []
-    size = 0
-    for row in rows:
-        if row is PAUSE:
-            return some, False
-        some.append(row)
-        size += len(row[1])
-        if len(some) == _SLICE_ROWS or size >= _SLICE_BYTES:
-            return some, False
-    return some, True
-

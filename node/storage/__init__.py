@@ -28,12 +28,10 @@ from node.storage.state.changes.puts import PreparedPuts
 from node.storage.state.changes.run import Applied, Event
 from node.storage.state.history import HistorySlice
 from node.storage.state.reader import Reader
-from node.storage.state.reads import PAUSE
 from node.storage.state.store import RETIRE_S, StateStore
 
 __all__ = [
     "LEAST_ROWS",
-    "PAUSE",
     "RETIRE_S",
     "Applied",
     "ApplyFailed",

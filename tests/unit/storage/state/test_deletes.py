@@ -11,9 +11,10 @@ import pytest
 from cluster.effects import records
 from cluster.evaluate.steps import STEP_BYTES
 from cluster.grain import GRAIN
-from node.storage import PAUSE, Applied, Compacted, StateStore, StorageCorruption
+from node.storage import Applied, Compacted, StateStore, StorageCorruption
 from node.storage.keys import run_entries
 from node.storage.state.changes import deletes
+from node.storage.state.reads import PAUSE
 from tests.unit.storage.state.stores import history
 
 KEYS = 3 * GRAIN.delete_slice_rows + 17
