@@ -16,7 +16,6 @@ import zlib
 from collections.abc import Iterator
 from enum import Enum
 
-from node.storage.errors import raise_read
 from node.storage.keys import (
     ALARM_PREFIX,
     FEATURE_PREFIX,
@@ -30,10 +29,8 @@ from node.storage.keys import (
     lease_named,
     unescape,
 )
+from node.storage.state.slices.walk import FIND_CHECK, TIME_CHECK, Walk
 from node.storage.state.versions import Versions
-
-_TIME_CHECK = 64  # rows between two looks at the clock
-_FIND_CHECK = 16  # the same, of rows of which each needs a search
 
 
 class Covers(Enum):
@@ -42,43 +39,26 @@ class Covers(Enum):
     STATE = b"state"
 
 
-class StateHash:
-    """A hash being computed: call :meth:`step` until it returns True, then read :attr:`value`."""
+class StateHash(Walk):
+    """A hash being computed; then :attr:`value` is there."""
 
     def __init__(self, store: Versions, revision: int, covers: Covers) -> None:
         self.revision = revision
         self.compact_revision = store.compact_revision
-        self.finished = False
         self.value = zlib.crc32(covers.value)
-        self._path = store.path
-        self._clock_ns = store.clock_ns
         self._covers = covers
         self._owned = store.owned
         # Made now: they show this moment for as long as they live.
         self._iterator = store.database.iter()
         self._versions = store.database.iter()
-        self._walk = self._rows()
-
-    def step(self, budget_us: int) -> bool:
-        """One slice. True: finished."""
-        if self.finished:
-            return True
-        deadline = self._clock_ns() + budget_us * 1000
-        try:
-            for _ in self._walk:
-                if self._clock_ns() >= deadline:
-                    return False
-        except Exception as e:
-            raise_read(e, self._path, "hashing")
-        self.finished = True
-        return True
+        super().__init__(store.path, store.clock_ns, "hashing", self._all())
 
     def run(self) -> int:
         while not self.step(1_000_000):
             pass
         return self.value
 
-    def _rows(self) -> Iterator[None]:
+    def _all(self) -> Iterator[None]:
         yield from self._keys()
         if self._covers is Covers.STATE:
             yield from self._plain(b"L", b"M")
@@ -113,7 +93,7 @@ class StateHash:
                         value = zlib.crc32(it.value(), zlib.crc32(row, value))
             it.next()
             rows += 1
-            if rows % _TIME_CHECK == 0:
+            if rows % TIME_CHECK == 0:
                 yield
         if not it.valid():
             it.status()
@@ -141,7 +121,7 @@ class StateHash:
         it.status()
 
     def _plain(self, lower: bytes, upper: bytes) -> Iterator[None]:
-        for row in self._between(lower, upper, _TIME_CHECK):
+        for row in self._between(lower, upper, TIME_CHECK):
             if row is None:
                 yield
             elif not row.startswith(LOCAL_PREFIX):
@@ -149,7 +129,7 @@ class StateHash:
 
     def _leases(self) -> Iterator[None]:
         """With the granted time, not a sequencer's checkpoints."""
-        for row in self._between(b"L", b"M", _TIME_CHECK):
+        for row in self._between(b"L", b"M", TIME_CHECK):
             if row is None:
                 yield
             else:
@@ -157,7 +137,7 @@ class StateHash:
                 self.value = zlib.crc32(b"%d" % ttl, zlib.crc32(row, self.value))
 
     def _attachments(self) -> Iterator[None]:
-        for row in self._between(b"l", b"m", _FIND_CHECK):
+        for row in self._between(b"l", b"m", FIND_CHECK):
             if row is None:
                 yield
             elif (

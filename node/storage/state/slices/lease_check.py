@@ -20,16 +20,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rocksdict import RdictIter
 
-from node.storage.errors import raise_read
 from node.storage.keys import KEYS_END, LEASE_KEY, MAX64, escape, parse_current, unescape
 from node.storage.options import UNCACHED
+from node.storage.state.slices.walk import FIND_CHECK, TIME_CHECK, Walk
 
 if TYPE_CHECKING:
     from node.storage.state.store import StateStore
 
 SLICE_US = 200
-_TIME_CHECK = 64  # rows between two looks at the clock
-_FIND_CHECK = 16  # the same, of rows of which each needs a search
 _EXAMPLES = 10  # mismatches that are kept; the others are counted
 _ENOUGH = 1000  # the check ends with so many
 _NOT_FOUND = "key not found"  # rocksdict's text
@@ -47,36 +45,20 @@ class Mismatch(NamedTuple):
     key: bytes
 
 
-class LeaseCheck:
-    """A check under way: call :meth:`step` until it returns True, then look at :attr:`mismatches`."""
+class LeaseCheck(Walk):
+    """A check under way; then :attr:`mismatches` is whole."""
 
     def __init__(self, store: StateStore) -> None:
         self.position = store.position
-        self.finished = False
         self.keys = self.attached = self.rows = 0  # looked at: live keys, keys with a lease, ``l`` rows
         self.stale = 0  # rows whose keys have left their lease
         self.mismatches = 0  # the check ends after a thousand or so
         self.examples: list[Mismatch] = []  # the first ones
-        self._path = store.path
         self._owned = store.owned
         self._moment = store.database.snapshot()
         self._walked, self._versions = self._moment.iter(UNCACHED), self._moment.iter(UNCACHED)
         self._known = (0, False)  # a lease, and whether it is there: neighbours ask for the same one
-        self._work = self._all()
-
-    def step(self, budget_us: int) -> bool:
-        """One slice. True: finished. Raises StorageCorruption."""
-        if self.finished:
-            return True
-        deadline = time.perf_counter_ns() + budget_us * 1000
-        try:
-            for _ in self._work:
-                if time.perf_counter_ns() >= deadline:
-                    return False
-        except Exception as e:
-            raise_read(e, self._path, "checking leases")
-        self.finished = True
-        return True
+        super().__init__(store.path, time.perf_counter_ns, "checking leases", self._all())
 
     def _all(self) -> Iterator[None]:
         for _ in itertools.chain(self._check_keys(), self._check_rows()):
@@ -122,10 +104,10 @@ class LeaseCheck:
                     lease = parse_current(it.value(), len(key)).lease
                     if lease:
                         self._check_key(key, lease)
-                        cost += _TIME_CHECK // _FIND_CHECK
+                        cost += TIME_CHECK // FIND_CHECK
             it.next()
             cost += 1
-            if cost >= _TIME_CHECK:
+            if cost >= TIME_CHECK:
                 cost = 0
                 yield
         it.status()
@@ -154,13 +136,13 @@ class LeaseCheck:
                     if named == lease:
                         self.stale += version > 1
                         break
-                    if version % _TIME_CHECK == 0:
+                    if version % TIME_CHECK == 0:
                         yield
                 else:
                     self._mismatch(Fault.ROW_WITHOUT_VERSION, lease, key)
             it.next()
             cost += 1
-            if cost >= _FIND_CHECK:
+            if cost >= FIND_CHECK:
                 cost = 0
                 yield
         it.status()
