@@ -13,10 +13,9 @@ from proxy.gateway.paths import TARGETS
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
-from proxy.http.requests import JSON, HttpRequest, canonical
+from proxy.http.requests import FORM, JSON, HttpRequest, canonical
 from proxy.http.upgrade import wanted
 
-_FORM = "application/x-www-form-urlencoded"
 _UNITS_NS = {
     "H": 3_600_000_000_000, "M": 60_000_000_000, "S": 1_000_000_000, "m": 1_000_000, "u": 1_000, "n": 1,
 }
@@ -42,7 +41,7 @@ class Gateway:
         target = TARGETS.get(request.path)
         method = request.method
         override = request.headers.get("x-http-method-override", "")
-        form = override != "" and method == "POST" and request.headers.get("content-type") == _FORM
+        form = override != "" and method == "POST" and request.headers.get("content-type") == FORM
         if form:
             method = override.upper()
             request.body = b""  # a form's

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 from cluster.faults import HANDLER_MISTAKES, faults
 
 Headers = Iterable[tuple[str, str]]
-TEXT, JSON = "text/plain; charset=utf-8", "application/json"
+TEXT, JSON, FORM = "text/plain; charset=utf-8", "application/json", "application/x-www-form-urlencoded"
 _MOST_PARAMETERS = 1000
 _FIRST_COUNTS = ("authorization", "content-type", "origin")  # of fields that repeat, as in Go
 

@@ -7,11 +7,10 @@ import re
 from binascii import a2b_qp
 
 from proxy.grpc.wire import quote
-from proxy.http.requests import BrokenBody
+from proxy.http.requests import FORM, BrokenBody
 
-MAX_FORM_BYTES = 10 << 20  # Go's limit to a form
+MAXFORM_BYTES = 10 << 20  # Go's limit to a form
 MAX_PARAMETERS = 10_000  # a form of single letters would hold the loop for seconds
-_FORM = "application/x-www-form-urlencoded"
 _ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAMETER = re.compile(rf'\s*;\s*({_TOKEN})\s*=\s*({_TOKEN}|"(?:[^"\\\r\n]|\\.)*")')
@@ -28,11 +27,11 @@ def form_of(method: str, query: str, body: bytes, content_type: str) -> dict[str
     if method in ("POST", "PUT"):
         kind = ""
         try:
-            kind = _FORM if content_type == _FORM else media_type(content_type or "application/octet-stream")
+            kind = FORM if content_type == FORM else media_type(content_type or "application/octet-stream")
         except BadForm as error:
             wrong, kind = error, error.args[1] if len(error.args) > 1 else ""
-        if kind == _FORM:
-            if len(body) > MAX_FORM_BYTES:
+        if kind == FORM:
+            if len(body) > MAXFORM_BYTES:
                 raise BadForm("http: POST too large")
             broken = BadForm(body.mistake) if isinstance(body, BrokenBody) else _values(body, found)
             wrong = wrong or broken

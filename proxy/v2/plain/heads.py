@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 from cluster.version import MADE
 from proxy.http.http1_plain import Plain, date
-from proxy.http.requests import JSON
+from proxy.http.requests import FORM, JSON
 
 _NS = 10**9
-_FORM = "application/x-www-form-urlencoded"
 _KEPT, _KEPT_BYTES = 512, 1024  # blocks of header fields, and the largest
 
 Added = Callable[[dict[str, str]], list[tuple[str, str]] | None]
@@ -46,7 +45,7 @@ class Heads:
             rest = fields + self._cluster
             found = Block(
                 b"HTTP/1.1 200 OK\r\n" + rest, b"HTTP/1.1 201 Created\r\n" + rest,
-                bool(plain.headers.get("authorization")), plain.headers.get("content-type") == _FORM,
+                bool(plain.headers.get("authorization")), plain.headers.get("content-type") == FORM,
                 not plain.body, len(plain.body))
         if len(self.blocks) >= _KEPT:
             self.blocks.clear()

@@ -15,6 +15,7 @@ from http import HTTPStatus
 
 import h11
 
+from proxy.http.requests import JSON, TEXT
 from proxy.shared.cors import cors_fields
 from proxy.shared.unreached import NO_ENDPOINTS, NOBODY, OWN
 from tools.muster.config.urls import Url
@@ -24,10 +25,8 @@ _MOST_HEAD = 1 << 16
 _MOST_READ = 1 << 20
 _MOST_AT_ONCE = 1_000  # connections; one more is closed
 _PATIENCE_S = 5.0  # from a client's first byte to the last of its answer
-_TEXT = "text/plain; charset=utf-8"
 _BAD = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n"
-    b"400 Bad Request")
+    f"HTTP/1.1 400 Bad Request\r\nContent-Type: {TEXT}\r\nConnection: close\r\n\r\n400 Bad Request".encode())
 
 
 class _Refusals:
@@ -75,11 +74,11 @@ class _Refusals:
             request = await _read(reader, connection)
         except h11.RemoteProtocolError:
             return _BAD
-        status, kind, body = 503, "application/json", NOBODY
+        status, kind, body = 503, JSON, NOBODY
         more: list[tuple[str, str]] = []
         path = request.target.partition(b"?")[0]
         if path == OWN.encode():
-            status, kind, body = 200, _TEXT, NO_ENDPOINTS
+            status, kind, body = 200, TEXT, NO_ENDPOINTS
             if request.method != b"GET":
                 status, body = 405, b"Method Not Allowed\n"
                 more = [("Allow", "GET"), ("X-Content-Type-Options", "nosniff")]

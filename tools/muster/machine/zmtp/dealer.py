@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import socket
 from collections.abc import Callable
@@ -23,12 +22,11 @@ from tools.muster.machine.zmtp.lookups import NO_NAME, Addresses, Found
 from tools.muster.machine.zmtp.options import LinkOptions, split
 from tools.muster.machine.zmtp.port.knock import Answer, Knock
 from tools.muster.machine.zmtp.silence import dial_s, end_when_silent
-from tools.muster.machine.zmtp.stream import CLOSED, Events, Receive, Socket, Stream, traffic
+from tools.muster.machine.zmtp.stream import CLOSED, ENDED, Events, Receive, Socket, Stream, traffic
 from tools.muster.machine.zmtp.tls import Handshake, TlsSocket
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 0.5  # between dials
 _NOT_TRIED = "not tried yet"
-_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 
 class Dealer:
@@ -236,7 +234,7 @@ class Dealer:
             self._options.newer.add(self._endpoint)
         # TLS and libzmq may end silently, and so does a new host that is stopped
         secured = self._options.tls is not None or self._options.keys is not None
-        silent = secured and reason in _ENDED and self._endpoint not in self._options.newer
+        silent = secured and reason in ENDED and self._endpoint not in self._options.newer
         if answer == Answer.OLDER or (answer == Answer.NONE and silent):
             self._options.older.add(self._endpoint)
             self._timer = self._loop.call_later(0, self._connect)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
-
 from cluster.errors import PEER_KEY_WAYS
 from tools.muster.machine.zmtp import own_user as owners
-from tools.muster.machine.zmtp.stream import CLOSED, LATE
+from tools.muster.machine.zmtp.stream import ENDED, LATE
 
 NO_KEY = "handshake failed: the other host has another peer key"
 NO_PEER = "it answered, but not as a peer"
 NO_ANSWER = "it accepts connections, but does not answer as a peer"
-# how libzmq, which older hosts with a key use, ends a connection that wants another mechanism
-_ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))
 
 
 def fields(address: str, trouble: str, *, tls: bool = False) -> dict[str, str]:
@@ -24,13 +19,14 @@ def fields(address: str, trouble: str, *, tls: bool = False) -> dict[str, str]:
 
 def hint_of(trouble: str, *, tls: bool = False) -> str:
     """``tls``: it is spoken here, so that what just ends is no other protocol."""
-    if tls and trouble in _ENDED:
+    if tls and trouble in ENDED:
         return ""
     if owners.NOT_OWN in trouble:
         return "hosts of several users on one machine need the same --peer-key-file"
     if owners.BEYOND in trouble:
         return PEER_KEY_WAYS
-    if "security mechanism" in trouble or trouble in _ENDED:
+    # libzmq, which older hosts with a key use, just ends a connection that wants another mechanism
+    if "security mechanism" in trouble or trouble in ENDED:
         return "either every host has a --peer-key-file, or none"
     if trouble == NO_KEY:
         return "every host needs the same --peer-key-file"

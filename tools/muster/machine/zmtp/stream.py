@@ -12,6 +12,8 @@ for a partner that takes nothing of it.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +36,7 @@ HELLO_S = 5.0  # a stranger's time until it has named itself; a partner needs a 
 # the partner's round trip. What they hold is some megabytes in all.
 MOST_STRANGERS = 256
 CLOSED = "connection closed"
+ENDED = (CLOSED, os.strerror(errno.ECONNRESET), os.strerror(errno.EPIPE))  # no reason for it is known
 LATE = "no handshake in time"
 MOST_BYTES = 256 << 20  # large answers to many clients at once may be more, and their partner reads
 _TIMES = 4  # so often as much waits for one that reads, at most
