@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from muster_client.pb import auth_pb2
 from muster_client.pb import rpc_pb2 as pb
 
+from cluster.errors import ROOT_ROLE_NOT_EXIST
 from cluster.gotext import prefix_end, text
 from tools.musterctl import passwords
 from tools.musterctl.client import Client, RequestError, Session, failing_with, session
@@ -52,7 +53,7 @@ def enable(invocation: Invocation) -> None:
         try:
             _enable(s, client)
         except RequestError as error:
-            if str(error) != "etcdserver: root user does not have root role":
+            if str(error) != ROOT_ROLE_NOT_EXIST.text:
                 raise
             client.unary(
                 "Auth/RoleAdd", pb.AuthRoleAddRequest(name="root"), pb.AuthRoleAddResponse, s.timeout_s

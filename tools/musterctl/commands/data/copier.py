@@ -10,6 +10,7 @@ from grpc import StatusCode
 from muster_client.errors import MusterError
 from muster_client.pb import kv_pb2, rpc_pb2
 
+from cluster.errors import FUTURE_REV, LEASE_NOT_FOUND
 from tools.musterctl.client import Client, RequestError
 from tools.musterctl.command import Exit
 from tools.musterctl.commands.data.copied_leases import Leases
@@ -19,8 +20,6 @@ from tools.musterctl.commands.keys.watch import cancel_reason
 _PAGE = 512
 _TXN_BYTES = 1 << 20
 _AGAIN_S = 0.1
-_NO_LEASE = "etcdserver: requested lease not found"
-_FUTURE = "etcdserver: mvcc: required revision is a future revision"
 _ANEW = "begin again, with an empty store"
 
 
@@ -67,7 +66,7 @@ class Copier:
         try:
             answer = self._source.unary("KV/Range", request, rpc_pb2.RangeResponse, None, True)
         except RequestError as error:
-            if str(error) != _FUTURE:
+            if str(error) != FUTURE_REV.text:
                 raise
             raise _restored(request.revision) from None
         self._note(answer.header)
@@ -231,7 +230,7 @@ class Copier:
         try:
             self._target.unary("KV/Txn", request, rpc_pb2.TxnResponse, None, True)
         except RequestError as error:
-            if self._leases is None or str(error) != _NO_LEASE:
+            if self._leases is None or str(error) != LEASE_NOT_FOUND.text:
                 raise
             return False
         finally:

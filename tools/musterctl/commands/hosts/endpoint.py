@@ -10,6 +10,7 @@ import time
 
 from muster_client.pb import rpc_pb2
 
+from cluster.errors import PERMISSION_DENIED
 from cluster.gotext import duration
 from tools.musterctl.client import Client, RequestError, Session, session
 from tools.musterctl.command import Exit, Invocation
@@ -68,7 +69,7 @@ def _probe(s: Session, endpoint: str) -> EndpointHealth:
             client.unary("KV/Range", request, rpc_pb2.RangeResponse, s.timeout_s, True)
         except RequestError as error:
             # a working quorum has answered a user without the right, too
-            if str(error) != "etcdserver: permission denied":
+            if str(error) != PERMISSION_DENIED.text:
                 raise
         took = duration(time.monotonic_ns() - started)
         reason = _alarms(s, client)

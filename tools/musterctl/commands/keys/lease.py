@@ -7,6 +7,7 @@ import threading
 
 from muster_client.pb import rpc_pb2
 
+from cluster.errors import LEASE_NOT_FOUND
 from cluster.gotext import GoError, parse_int
 from tools.client.channels import say
 from tools.musterctl.client import failing_with, session
@@ -74,7 +75,7 @@ def keep_alive(invocation: Invocation) -> None:
         if invocation.flags.switch("once"):
             r = client.run(client.raw().renew(lease, on_again=client.again_elsewhere()))
             if r.TTL == 0:
-                raise Exit(2, "etcdserver: requested lease not found")
+                raise Exit(2, LEASE_NOT_FOUND.text)
             s.printer.lease_keep_alive(r)
             return
         lapse, served, first = _Lapse(lease), False, client.again_elsewhere(())

@@ -17,6 +17,7 @@ from typing import NoReturn
 from muster_client.pb import rpc_pb2
 from muster_client.raw import Answers, Raw
 
+from cluster.errors import COMPACTED, FUTURE_REV, NO_LEADER
 from cluster.gotext import prefix_end, quote, raw, text
 from tools.musterctl import programs
 from tools.musterctl.cli import OutputError, said
@@ -25,8 +26,6 @@ from tools.musterctl.command import Exit, FlagError, Flags, Invocation
 from tools.musterctl.commands.keys.txn import split_words
 from tools.musterctl.commands.table import watch_command
 
-_COMPACTED = "etcdserver: mvcc: required revision has been compacted"
-_FUTURE = "etcdserver: mvcc: required revision is a future revision"
 _ENDED = rpc_pb2.WatchResponse(header=rpc_pb2.ResponseHeader(), canceled=True)  # clientv3's own answer
 
 
@@ -84,9 +83,9 @@ def _is_progress(r: rpc_pb2.WatchResponse) -> bool:
 def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
     """Why the server ended a watch, in clientv3's words."""
     if r.compact_revision:
-        return _COMPACTED
+        return COMPACTED.text
     if not r.cancel_reason:
-        return _FUTURE
+        return FUTURE_REV.text
     if r.created or r.cancel_reason.startswith("etcdserver: "):  # created: refused from the start
         return r.cancel_reason
     return f"rpc error: code = FailedPrecondition desc = {r.cancel_reason}"
@@ -94,7 +93,7 @@ def cancel_reason(r: rpc_pb2.WatchResponse) -> str:
 
 def _begun(client: Client, streams: Raw, request: rpc_pb2.WatchCreateRequest) -> Answers:
     """Without a leader it ends as etcdctl's does until a member has served it. Then it outlasts elections."""
-    first = client.again_elsewhere(("etcdserver: no leader",))
+    first = client.again_elsewhere((NO_LEADER.text,))
     watched = streams.watch(
         request, on_again=lambda error: client.again(error) if watched.endpoint else first(error))
     return watched
