@@ -32,7 +32,7 @@ _BUILT = {*(f"view.{name}" for name in VIEWS), *(f"form.{form}" for form in FORM
           *(f"move.{step.name.lower()}" for step in Move.Step.DESCRIPTOR.values),
           *(f"keys.{kind}" for kind in ("directory", "key", "more", "first"))}  # fmt: skip
 # what the console says of its own files when it starts, and what a view says in words of its own
-_NOT_SHOWN = ("certificates.py", "guard.py", "views/access/dialogs.py")
+_NOT_SHOWN = ("certificates.py", "guard.py", "views/access/key_fields.py")
 _LABELS = {"label", "placeholder", "tip", "aria_label", "text"}
 _SAME = {"JSON", "YAML", "muster", "Enter", "Esc"}  # in every language
 

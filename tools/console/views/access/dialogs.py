@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from muster_client import EVERYTHING, KeyRange, prefix
+from muster_client import KeyRange
 from nicegui import ui
 
-from tools.console.names import key_of, range_text, search
+from tools.console.names import range_text
 from tools.console.store.access.model import KINDS, ROOT, Access, Kind, Permission, Role, Scope, User
+from tools.console.views.access.key_fields import key_fields, last_row
 from tools.console.views.page import Page
 from tools.console.views.parts import FIELD, Do, buttons, dialog
 
@@ -91,40 +92,13 @@ def allow(
         kind = ui.select(
             {one: page.t(f"users.kind.{one}") for one in KINDS}, label=page.t("users.may"), value=KINDS[0]
         ).props("outlined dense")
-        scope = ui.select(
-            {one: page.t(f"users.scope.{one}") for one in scopes},
-            label=page.t("users.scope"),
-            value=scopes[0],
-        ).props("outlined dense")
-        text = ui.input(page.t("users.keys"), value="/").props(FIELD).classes("mc-mono")
-        text.bind_visibility_from(scope, "value", backward=lambda value: value != "all")
-        problem = ui.label("").classes("mc-problem").props("role=alert")
+        keys = key_fields(page, scopes, scopes[0], "/")
 
-        async def go() -> None:
-            try:
-                keys = chosen(scope.value, str(text.value or "").strip())
-            except ValueError:
-                problem.set_text(page.t("search.none"))
-                return
-            made.close()
+        def permit(found: KeyRange) -> Awaitable[None]:
             wish: Kind = kind.value
-            await do(step(role.name, Permission(wish, keys)))
+            return step(role.name, Permission(wish, found))
 
-        buttons(made, page, page.t("users.allow"), go)
-
-
-def chosen(scope: Scope, text: str) -> KeyRange:
-    """Keys as they were written. ValueError: none."""
-    if scope == "all":
-        return EVERYTHING
-    if not text:
-        raise ValueError("no key is named")
-    if scope == "range":
-        if ".." not in text:
-            raise ValueError("a range is written from..to")
-        return search(text)
-    key = key_of(text)
-    return prefix(key) if scope == "prefix" else KeyRange(key, b"")
+        last_row(page, made, page.t("users.allow"), keys, permit, do)
 
 
 def keys_text(page: Page, permission: Permission) -> str:

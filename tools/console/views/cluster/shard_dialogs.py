@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from muster_client import KeyRange
 from nicegui import ui
 
-from tools.console.names import key_of, range_text
+from tools.console.names import range_text
 from tools.console.store import moves
 from tools.console.store.access.model import Scope
 from tools.console.store.shards import Shards
-from tools.console.views.access.dialogs import chosen
+from tools.console.views.access.key_fields import chosen, key_fields, last_row
 from tools.console.views.page import Page
-from tools.console.views.parts import FIELD, Do, buttons, dialog, sure
+from tools.console.views.parts import FIELD, Do, dialog, sure
 
 _SCOPES: tuple[Scope, ...] = ("prefix", "range", "key", "all")
 
@@ -45,20 +43,13 @@ def move(
     known, words = _written(keys)
     with page.browser, dialog(page.t("shard.move")) as made:
         ui.label(page.t("shard.move_text")).classes("mc-sub")
-        scope = ui.select(
-            {one: page.t(f"users.scope.{one}") for one in _SCOPES},
-            label=page.t("users.scope"),
-            value=known,
-        ).props("outlined dense")
-        text = ui.input(page.t("users.keys"), value=words).props(FIELD).classes("mc-mono")
-        text.bind_visibility_from(scope, "value", backward=lambda value: value != "all")
+        keys_of = key_fields(page, _SCOPES, known, words)
         where = _target(page, found, target)
 
-        async def step() -> None:
-            keys = chosen(scope.value, str(text.value or "").strip())
+        async def step(keys: KeyRange) -> None:
             await moves.move(page.identity.client, keys, int(where.value))
 
-        _last_row(page, made, page.t("shard.move"), step, lambda: chosen(scope.value, text.value or ""), do)
+        last_row(page, made, page.t("shard.move"), keys_of, step, do)
 
 
 def split(page: Page, found: Shards, do: Do) -> None:
@@ -68,39 +59,16 @@ def split(page: Page, found: Shards, do: Do) -> None:
         text = ui.input(page.t("key")).props(FIELD + " autofocus").classes("mc-mono")
         where = _target(page, found, None)
 
-        async def step() -> None:
-            await moves.split(page.identity.client, key_of(text.value), int(where.value))
+        async def step(keys: KeyRange) -> None:
+            await moves.split(page.identity.client, keys.start, int(where.value))
 
-        _last_row(page, made, page.t("shard.split"), step, lambda: chosen("key", text.value or ""), do)
+        last_row(page, made, page.t("shard.split"), lambda: chosen("key", text.value or ""), step, do)
 
 
 def _target(page: Page, found: Shards, chosen: int | None) -> ui.select:
     names = {shard: page.t("cluster.shard", shard=shard) for shard in found.targets}
     value = chosen if chosen in names else found.targets[-1]
     return ui.select(names, label=page.t("shard.target"), value=value).props("outlined dense")
-
-
-def _last_row(
-    page: Page,
-    made: ui.dialog,
-    title: str,
-    step: Callable[[], Awaitable[None]],
-    keys: Callable[[], KeyRange],
-    do: Do,
-) -> None:
-    """The button that does it, once the keys are some."""
-    problem = ui.label("").classes("mc-problem").props("role=alert")
-
-    async def go() -> None:
-        try:
-            keys()
-        except ValueError:
-            problem.set_text(page.t("search.none"))
-            return
-        made.close()
-        await do(step())
-
-    buttons(made, page, title, go)
 
 
 def retire(page: Page, found: Shards, shard: int, do: Do) -> None:
