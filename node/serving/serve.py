@@ -5,7 +5,7 @@ Everything that may be long is a generator for ``node.serving.reads``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
@@ -29,7 +29,7 @@ from node.serving.leases.listing import LeaseList
 from node.serving.maintenance import Maintenance
 from node.serving.ranges import Ranges
 from node.serving.reads import Reads
-from node.serving.streams import with_signs
+from node.serving.streams import first_pieces, with_signs
 from node.serving.txns.past import Past
 from node.serving.v2 import V2Tree
 from node.serving.watch.watches import PREV_KV, WatchSource
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 _HISTORY_SCAN = 128  # changes of other keys in a slice, or 16 events: 0.1 to 0.5 ms
 _HISTORY_STEP = 256  # events that are encoded at once, 1.5 us each
-_PIECES_STEP = 8192  # fields of an answer that are looked at at once
 _HISTORY_SLICES = 100  # in an answer: a front asks a silent node again, for the same
 # of an answer leaves at once: a revision is read whole, and a link takes no message of 1 GiB
 _HISTORY_PIECE = 16 << 20
@@ -188,7 +187,9 @@ class Serve:
         head = HISTORY_ANSWER.pack(next_revision, part.applied_revision, part.compact_revision, len(parts))
         rest = [head, *table, *parts]
         if flags & SIGNS:
-            rest = yield from _first_pieces(link, rid, rest)
+            begin = yield from first_pieces(rest, _HISTORY_PIECE, lambda begin, end: link.answer(
+                rid, Status.PARTIAL, b"".join(rest[begin:end])))
+            del rest[:begin]
         link.answer(rid, Status.OK, b"".join(rest))
 
     def _leases(self, link: FrontLink, rid: int, revision: int, body: bytes) -> Slices | None:
@@ -206,17 +207,3 @@ class Serve:
 
     def _snapshot(self, link: FrontLink, rid: int, revision: int, body: bytes) -> None:
         self._node.backups.ask(link, rid, body)
-
-
-def _first_pieces(link: FrontLink, rid: int, answer: list[bytes]) -> Generator[None, None, list[bytes]]:
-    """Sends what is before the last piece of a large answer; returns that."""
-    begin = size = 0
-    for at, field in enumerate(answer):
-        if size >= _HISTORY_PIECE:
-            link.answer(rid, Status.PARTIAL, b"".join(answer[begin:at]))
-            begin, size = at, 0
-            yield
-        elif at % _PIECES_STEP == _PIECES_STEP - 1:
-            yield
-        size += len(field)
-    return answer[begin:]

@@ -12,7 +12,7 @@ that) gets no credit for long, and when there are too many and its receiver is s
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from cluster import errors
@@ -28,6 +28,7 @@ PIECE_BYTES = 256 << 10
 _MOST = 4096  # under way at once; each has an iterator, whose rows RocksDB cannot drop
 SLOW_AFTER_S = 10.0
 _SLOW_BYTES_S = 65_536
+_STEP_FIELDS = 8192  # of something large that are looked at at once
 T = TypeVar("T")
 
 
@@ -45,6 +46,21 @@ def with_signs(work: Steps[T], every: int, sign: Callable[[], None]) -> Steps[T]
         if done % every == 0:
             sign()
         yield
+
+
+def first_pieces(fields: Iterable[bytes], most: int, send: Callable[[int, int], None]) -> Steps[int]:
+    """Send what is before the last piece of something large: a piece of ``most`` bytes or more begins at a
+    field, and ends before another. Returns where the last one begins."""
+    begin = size = 0
+    for at, field in enumerate(fields):
+        if size >= most:
+            send(begin, at)
+            begin, size = at, 0
+            yield
+        elif at % _STEP_FIELDS == _STEP_FIELDS - 1:
+            yield
+        size += len(field)
+    return begin
 
 
 def slow(began: float, moved_at: float, taken: int, now: float) -> bool:

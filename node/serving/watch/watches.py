@@ -19,9 +19,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cluster.evaluate.reading.ranges import is_creation
+from cluster.evaluate.steps import finish
 from cluster.wire.events import EVENT, EVENTS_HEAD, MORE_EVENTS, event_field
 from cluster.wire.messages import SUBSCRIBE_HEAD, SUBSCRIBED_BODY, Status
 from node.links.fronts import FrontLink
+from node.serving.streams import first_pieces
 from node.serving.watch.range_index import RangeIndex
 from node.slicing.slicer import Slices
 
@@ -284,12 +286,9 @@ class WatchSource:
 
     def _send_pieces(self, sub: Subscription, revision: int, events: list[Encoded]) -> list[Encoded]:
         """Send all pieces of one revision's events but the last one; returns that."""
-        begin = size = 0
-        for at, (_, _, field) in enumerate(events):
-            if size >= _PIECE_BYTES:
-                sub.link.answer(sub.rid, Status.EVENTS, _record(revision, events[begin:at], MORE_EVENTS))
-                begin, size = at, 0
-            size += len(field)
+        begin = finish(first_pieces(
+            [event[2] for event in events], _PIECE_BYTES, lambda begin, end: sub.link.answer(
+                sub.rid, Status.EVENTS, _record(revision, events[begin:end], MORE_EVENTS))))
         return events[begin:]
 
     def _match(self, key: bytes) -> list[Subscription]:
