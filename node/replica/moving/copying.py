@@ -31,7 +31,7 @@ from node.links.siblings import NodeLinks
 from node.replica.moving.moved import MovedKeys
 from node.replica.moving.sources import Sources
 from node.replica.moving.steps import Steps
-from node.replica.shards.role_node import RoleNode
+from node.replica.shards.linked import RoleNode
 from node.storage import NoRoom
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from node.replica.moving.moved import MovedKeys
 from node.replica.moving.steps import Steps
 
 if TYPE_CHECKING:
-    from node.replica.shards.role_node import RoleNode
+    from node.replica.shards.linked import RoleNode
 
 log = structlog.get_logger("move")
 

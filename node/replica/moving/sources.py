@@ -12,7 +12,7 @@ from node.links.fronts import FrontLink
 from node.replica.moving.moved import MovedKeys
 
 if TYPE_CHECKING:
-    from node.replica.shards.role_node import RoleNode
+    from node.replica.shards.linked import RoleNode
 
 _PAGING_S = 1.0  # since the last page that was asked for
 DURABLE = struct.Struct("<Q")  # an order record: up to it all is to be on disk, or is

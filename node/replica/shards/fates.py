@@ -14,8 +14,7 @@ from cluster.order.leading.shard_batch import ShardBatch
 from cluster.order.log import Cut
 from cluster.pipeline.under_way import UnderWay
 from cluster.wire.messages import Status
-from node.replica.shards.linked import not_leader
-from node.replica.shards.role_node import RoleNode
+from node.replica.shards.linked import RoleNode, not_leader
 
 if TYPE_CHECKING:
     from node.serving.txns.past import Past

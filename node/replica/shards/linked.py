@@ -1,14 +1,49 @@
-"""What replicas share where a store has several shards: links to the nodes of other shards, and the fold."""
+"""What both roles share in a store of several shards: what they need of their node, links to the nodes of
+other shards, and the fold."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.order.log import Fold
 from node.links.fronts import FrontLink, say_not_leader
 from node.links.siblings import NodeLinks
-from node.replica.roles.role import Kinds
-from node.replica.shards.role_node import RoleNode
+from node.replica.roles.role import Handler, Kinds
 from node.storage import StateStore
 from node.storage.keys import FOLD
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from cluster.raft import Raft
+    from cluster.settings import NodeSettings
+    from node.machine import NodeMachine
+    from node.members.roster import Roster
+    from node.replica.clock import Clock
+    from node.serving.reads import Reads
+    from node.upkeep.expiry import Expiry
+    from node.upkeep.upkeep import Upkeep
+
+
+class RoleNode(Protocol):
+    """What both roles drive, and where they register the rest."""
+
+    settings: NodeSettings
+    machine: NodeMachine
+    loop: asyncio.AbstractEventLoop
+    raft: Raft
+    store: StateStore
+    roster: Roster
+    reads: Reads
+    clock: Clock
+    expiry: Expiry
+    upkeep: Upkeep
+    handlers: dict[int, Handler]
+    frames: dict[int, Callable[[int, bytes], None]]
+
+    def wake(self) -> None: ...
+    def mark_dirty(self, link: FrontLink) -> None: ...
 
 
 def linked(node: RoleNode, kinds: Kinds) -> NodeLinks:

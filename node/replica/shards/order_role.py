@@ -8,7 +8,7 @@ several shards (``cluster.order.sequencing.coordinator``), and feeds the other n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,20 +19,17 @@ from cluster.evaluate.replica import Leader
 from cluster.features.auth.principal import FRONT, NOBODY, SAID, Principal, named
 from cluster.order.leading.queued import Report
 from cluster.order.leading.rights import KEYS_ELSEWHERE
-from cluster.order.log import Attempt, Change, Control
-from cluster.order.prepare import FATE, REPORT, Grant, decode_attempt, sent_at
+from cluster.order.log import Change, Control
+from cluster.order.prepare import FATE, REPORT, decode_attempt
 from cluster.order.sequencing.coordinator import Coordinator, Look, Wide
-from cluster.order.sequencing.fetching import Ask, Fetched, Fetching
 from cluster.order.sequencing.reports import Askable, Reports
 from cluster.order.sequencing.sequencer import Sequencer, Tail
 from cluster.order.sound import Place, sound
 from cluster.pacing.pace import Pace
 from cluster.placement import Placement, Table
 from cluster.raft import EntryKind, Role
-from cluster.wire.frames import PREPARE_SAYS_WHEN
 from cluster.wire.messages import LEADER, LONE_HEAD, Method, Status
 from node.links.fronts import FrontLink, Tell
-from node.links.siblings import NodeLink
 from node.replica.moving.of_order import OrderMoves
 from node.replica.pacing.pauses import CompanyTimer
 from node.replica.roles.lone import OwnLog, OwnLogNode
@@ -40,9 +37,9 @@ from node.replica.roles.role import Body, Kinds, Owed
 from node.replica.shards.birthing import Birthing
 from node.replica.shards.controls import ControlWaits
 from node.replica.shards.feed import Feeds, FeedsNode
-from node.replica.shards.linked import linked, load_fold, not_leader
+from node.replica.shards.linked import RoleNode, linked, load_fold, not_leader
 from node.replica.shards.retention import Retention
-from node.replica.shards.role_node import RoleNode
+from node.replica.shards.to_leaders import Token, ToLeaders
 from node.storage import Applied
 from node.storage.kept import FOLDER
 from node.storage.keys import FOLD
@@ -59,7 +56,6 @@ if TYPE_CHECKING:
 
 _APPLY_BYTES, _APPLY_ENTRIES = 1 << 20, 256
 _WIDE = frozenset((Method.WIDE, Method.LONE, Method.LEASE_REVOKE))
-Token = tuple[FrontLink, int]
 
 
 class OrderNode(RoleNode, OwnLogNode, FeedsNode, KeepingNode, Protocol):
@@ -100,7 +96,7 @@ class OrderRole(OwnLog):
             lambda: (self.folded, self.fold))
         self.retention = Retention(node, self.feeds.floors, self.keeping, self.placement)
         self.reports = Reports()
-        self.fetching = Fetching(common.heartbeat_interval_ms, common.election_timeout_ms)
+        self.leaders = ToLeaders(self)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
         self.askable = Askable()
@@ -228,7 +224,7 @@ class OrderRole(OwnLog):
             if grown := sequencer.run(self.node.now_ms(), due=self.writes.due):
                 self.cuts += 1
                 self.company.cut(grown)
-            self._send_prepares(coordinator, last)
+            self.leaders.send_prepares(coordinator, last)
             for wide, looked in coordinator.take_unlooked():
                 assert wide.token is not None
                 self.node.looking.start(*wide.token, looked, partial(self._looks, coordinator, wide, looked),
@@ -263,75 +259,14 @@ class OrderRole(OwnLog):
         fold = self.fold if self.sequencer is None else self.sequencer.tail.fold
         return self.writes.queued + self.reports.changes(fold)
 
-    def _fetch(
-        self, attempt: Attempt, members: Mapping[int, int], rows: Fetched, token: Token,
-        then: Callable[[bool], None],
-    ) -> None:
-        link, rid = token
-        self.fetching.start(attempt, members, rows, lambda: link.awaits(rid), then, self.node.now_ms())
-        self.node.wake()
-
-    def _send_asks(self) -> None:
-        for ask in self.fetching.take_messages():
-            if (link := self.links.find(ask.member_id, ask.shard)) is not None:
-                link.request(Method.SHOWN, ask.body, partial(self._came, ask) if ask.answered else None)
-
-    def _came(self, ask: Ask, status: int, body: bytes) -> None:
-        self.fetching.came(ask, body if status == Status.OK else None, self.node.now_ms())
-        self.node.wake()
-
     def _logged(self, index: int) -> None:
         if self.coordinator is not None:
             self.coordinator.logged(index)
 
-    def _send_prepares(self, coordinator: Coordinator[Token], last: int) -> None:
-        for message in coordinator.take_messages():
-            member_id = self.reports.reporters.get(message.shard)
-            if member_id is None or (link := self.links.find(member_id, message.shard)) is None:
-                continue
-            if message.method == Method.PREPARE:
-                attempt = decode_attempt(message.body[:16])
-                body = message.body if link.version < PREPARE_SAYS_WHEN else sent_at(message.body, last)
-                link.request(message.method, body, self._answered(link, message.shard, attempt))
-            else:
-                link.request(message.method, message.body)
-
     def ask_leader(
         self, shard: int, method: int, body: Body, answered: Callable[[int, bytes], bool] | None = None,
     ) -> None:
-        """Asks the node that reported last that it leads; while that is unreachable, the own host's. A
-        follower gets no reports: a node that no longer leads names the next one."""
-        member_id = self.reports.reporters.get(shard)
-        if member_id is None:
-            return
-        link = self.links.find(member_id, shard)
-        if not self.sequencing and (link is None or not link.up):
-            link = self.links.find(self.node.raft.id, shard)
-        if link is None:
-            return
-
-        def said(status: int, data: bytes) -> bool:
-            if status == Status.NOT_LEADER and len(data) == LEADER.size and not self.sequencing:
-                leader, _ = LEADER.unpack(data)
-                self.reports.reporters[shard] = leader or member_id
-            return answered is not None and answered(status, data)
-
-        link.request(method, body(link.version), said)
-        self.node.wake()
-
-    def _answered(self, link: NodeLink, shard: int, attempt: Attempt) -> Callable[[int, bytes], None]:
-        def answered(status: int, body: bytes) -> None:
-            coordinator = self.coordinator
-            if coordinator is None or attempt.term != coordinator.term:
-                return
-            if status == Status.OK:
-                coordinator.granted(attempt, shard, Grant.decode(body, link.member_id))
-            elif status == Status.LOCKED:
-                coordinator.refused(attempt, shard, decode_attempt(body), self.node.now_ms())
-            elif status == Status.ERROR and (e := EtcdError.decode(body)).kind is errors.REQUEST_TOO_LARGE:
-                coordinator.cannot_grant(attempt, e)
-
-        return answered
+        self.leaders.ask(shard, method, body, answered)
 
     def _revoke_expired(self, leases: list[int]) -> None:
         """Leases that this term found due: one attempt for all of them (D7)."""
@@ -426,7 +361,8 @@ class OrderRole(OwnLog):
             users=leader.auth)
         coordinator.evaluator.refusal = self.node.upkeep.quota.refusal
         self.sequencer = Sequencer(
-            tail, coordinator, self.placement, self.reports, self.writes, self.fetching, self._fetch)
+            tail, coordinator, self.placement, self.reports, self.writes, self.leaders.fetching,
+            self.leaders.fetch)
         self.moves.begin(leader, coordinator)
 
     def leader_changed(self) -> None:
@@ -468,7 +404,7 @@ class OrderRole(OwnLog):
     def owed(self) -> Owed:
         if len(self.controls):  # the shards report to the leader only
             return Owed.LEADING
-        if len(self.fetching) or (self.coordinator is not None and self.coordinator.awaited):
+        if len(self.leaders.fetching) or (self.coordinator is not None and self.coordinator.awaited):
             return Owed.FATE
         return super().owed
 
@@ -477,11 +413,11 @@ class OrderRole(OwnLog):
     def finish(self) -> None:
         if self.reports.uncut and self.sequencing and self.writes.due:
             self.node.wake()
-        self._send_asks()
+        self.leaders.send_asks()
         self.links.flush()
 
     def _heartbeat(self) -> None:
-        self.fetching.again(self.node.now_ms(), self.links.reaches)
+        self.leaders.heartbeat()
         if len(self.controls):
             self.controls.forget()
         self.birthing.step()

@@ -19,6 +19,7 @@ from cluster.order.sequencing.coordinator import Coordinator
 from cluster.order.sequencing.drafts import WideDraft
 from cluster.wire.messages import Method
 from node.replica.shards.order_role import OrderRole
+from node.replica.shards.to_leaders import ToLeaders
 from tests.sim.mutants.mutant import plan
 from tests.sim.world.order_host import NodeProcess
 from tests.sim.world.order_sim import Simulation
@@ -39,12 +40,12 @@ class Again:
         self._simulation = simulation
         self._sent: dict[tuple[Attempt, int], tuple[OrderRole, Any, Any]] = {}
         self._waiting: set[int] = set()  # drafts
-        answered, look, granted = OrderRole._answered, Coordinator._look, Coordinator.granted
+        answered, look, granted = ToLeaders._answered, Coordinator._look, Coordinator.granted
         steps, again = WideDraft.steps, self
 
-        def sent(self: OrderRole, link: Any, shard: int, attempt: Attempt) -> Any:
+        def sent(self: ToLeaders, link: Any, shard: int, attempt: Attempt) -> Any:
             take = answered(self, link, shard, attempt)
-            again._sent[attempt, shard] = self, link, take
+            again._sent[attempt, shard] = self._role, link, take
             return take
 
         def begun(self: Any, wide: Any, ahead: Any) -> None:
@@ -65,7 +66,7 @@ class Again:
                 again.twice += shard in wide.grants and wide.grants[shard].term != grant.term
             granted(self, attempt, shard, grant)
 
-        patch.setattr(OrderRole, "_answered", sent)
+        patch.setattr(ToLeaders, "_answered", sent)
         patch.setattr(Coordinator, "_look", begun)
         patch.setattr(Coordinator, "granted", counted)
         patch.setattr(WideDraft, "steps", and_waits)

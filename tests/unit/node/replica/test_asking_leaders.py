@@ -9,7 +9,7 @@ from cluster.order.leading.queued import Report
 from cluster.order.sequencing.reports import Reports
 from cluster.wire.messages import ALL_HASTE, LEADER, NO_HASTE, Method, Status
 from node.replica.shards.feed_end import FeedEnd
-from node.replica.shards.order_role import OrderRole
+from node.replica.shards.to_leaders import ToLeaders
 
 OWN, GONE = 1, 2
 SECOND, THIRD = 2, 3
@@ -27,15 +27,17 @@ def test_a_follower_asks_the_one_that_is_named_next() -> None:
             version=9, up=member_id not in down,
             request=lambda method, body, said: asked.append((member_id, said)))
 
-    role = SimpleNamespace(
+    role: Any = SimpleNamespace(
         reports=reports,
+        settings=SimpleNamespace(common=SimpleNamespace(heartbeat_interval_ms=100, election_timeout_ms=1000)),
         links=SimpleNamespace(find=link),
         node=SimpleNamespace(wake=lambda: None, raft=SimpleNamespace(id=OWN)),
         sequencing=False,
     )
+    leaders = ToLeaders(role)
 
     def ask() -> tuple[int, Any]:
-        OrderRole.ask_leader(cast(Any, role), 1, Method.RECONFIGURE, lambda version: b"")
+        leaders.ask(1, Method.RECONFIGURE, lambda version: b"")
         return asked.pop()
 
     for answer in (b"", LEADER.pack(0, 3)):
