@@ -20,7 +20,7 @@ from proxy.services.moves import Ended, part_from
 from tools.musterctl import cli
 from tools.musterctl.client import Client, RequestError, Session
 from tools.musterctl.commands.hosts import shard as shard_commands
-from tools.musterctl.commands.hosts import shard_changes, shard_moves
+from tools.musterctl.commands.hosts import shard_changes, shard_moves, shard_tables
 
 FIRST = END  # as a first key it is the lowest one
 
@@ -120,8 +120,8 @@ def shown_as(monkeypatch: pytest.MonkeyPatch, made: Cluster) -> Cluster:
 
     monkeypatch.setattr(Client, "unary", lambda client, *words: made.unary(client, *words))
     monkeypatch.setattr(shard_commands, "ask_any", agreed)
-    for module in (shard_moves, shard_changes):
-        monkeypatch.setattr(module, "_LOOK_S", 0.0)
+    for module in (shard_moves, shard_changes, shard_tables):
+        monkeypatch.setattr(module, "LOOK_S", 0.0)
     return made
 
 
@@ -159,7 +159,7 @@ def test_a_copy_that_waits_for_room_is_told(
     cluster.lag_ms = -2
     code, out, _ = run(capsys, "move", "k", "--to=2", "--no-wait", "-w", "simple")
     assert (code, out) == (0, "1, k, , 0, 2, copying, 5, 1.0 kB, no room on 2, 0\n")
-    monkeypatch.setattr(shard_moves, "_TELL_S", 0.0)
+    monkeypatch.setattr(shard_moves, "TELL_S", 0.0)
     run(capsys, "moves")
     run(capsys, "moves")
     _, _, err = run(capsys, "split", "m", "--to", "1")
@@ -269,7 +269,7 @@ def test_a_host_that_has_forgotten_a_move_tells_its_end_by_the_table(
 def test_progress_stands_on_lines_where_no_terminal_shows_it(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_moves, "_TELL_S", 0.0)
+    monkeypatch.setattr(shard_moves, "TELL_S", 0.0)
     _, _, err = run(capsys, "move", "k", "--to", "1")
     assert "move 1 is copying for 0 s: 5 keys, 1.0 kB on 2 hosts, 9 ms behind\n" in err
     assert "\r" not in err
@@ -278,7 +278,7 @@ def test_progress_stands_on_lines_where_no_terminal_shows_it(
 def test_progress_names_the_hosts_that_a_move_waits_for_after_a_while(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_moves, "_TELL_S", 0.0)
+    monkeypatch.setattr(shard_moves, "TELL_S", 0.0)
     cluster.waits_for = [0xAF, 3]
     assert "waits for" not in run(capsys, "move", "k", "--to", "1")[2]
     monkeypatch.setattr(shard_moves, "_WAITS_S", 0.0)
@@ -333,7 +333,7 @@ def test_a_host_that_stays_behind_is_not_waited_for_without_end(
     cluster.remembers = False
     move = moves.check_move(cluster.table, moves.Wish(b"a", b"b", 1), cluster.revision)
     with_one_behind(monkeypatch, cluster, take_move(cluster.table, move, cluster.revision))
-    monkeypatch.setattr(shard_moves, "_SILENT_S", 0.05)
+    monkeypatch.setattr(shard_tables, "SILENT_S", 0.05)
     code, _, err = run(capsys, "move", "a", "b", "--to", "1", "--endpoints", "a:1")
     assert code == 1
     assert "no host of these endpoints knows yet how move 1 ended" in err
@@ -493,7 +493,7 @@ def test_a_host_that_is_behind_does_not_say_what_a_shard_owns(
     with_one_behind(monkeypatch, cluster, cluster.table if born else Table.initial(Base(1)))
     cluster.Move(shards_pb2.MoveRequest(key=b"a", range_end=b"b", target=1))
     cluster.change(take_moved, Moved(1, True, cluster.revision, 0), cluster.revision)
-    monkeypatch.setattr(shard_moves, "_SILENT_S", 0.5)
+    monkeypatch.setattr(shard_tables, "SILENT_S", 0.5)
     code, out, err = run(capsys, "retire", "1", "-w", "simple", "--endpoints", endpoints)
     if endpoints == "a:1":
         assert code == 1
@@ -534,8 +534,8 @@ def test_a_host_that_reaches_no_leader_is_not_waited_for_without_end(
 ) -> None:
     """It was cut off, and told the table of then: the shard retired for ever."""
     cluster.change(take_shard, 2, State.RETIRING, 0, ())
-    monkeypatch.setattr(shard_changes, "_TELL_S", 0.0)
-    monkeypatch.setattr(shard_changes, "_SILENT_S", 0.2)
+    monkeypatch.setattr(shard_changes, "TELL_S", 0.0)
+    monkeypatch.setattr(shard_changes, "SILENT_S", 0.2)
     cluster.silent = 1 << 30
     code, _, err = run(capsys, "retire", "2", "--endpoints", "a:1")
     assert code == 1
@@ -547,8 +547,8 @@ def test_while_a_leader_answers_a_shard_is_waited_for(
     cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     cluster.change(take_shard, 2, State.RETIRING, 0, ())
-    monkeypatch.setattr(shard_changes, "_TELL_S", 0.0)
-    monkeypatch.setattr(shard_changes, "_SILENT_S", 0.0)
+    monkeypatch.setattr(shard_changes, "TELL_S", 0.0)
+    monkeypatch.setattr(shard_changes, "SILENT_S", 0.0)
     looks, told = cluster.Moves, iter(range(50))
 
     def ends(request: Any) -> Any:

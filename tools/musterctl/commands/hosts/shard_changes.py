@@ -16,22 +16,18 @@ from cluster.placement.table import END, State
 from tools.musterctl.client import Client, RequestError, Session
 from tools.musterctl.command import Exit, Invocation
 from tools.musterctl.commands.hosts.shard import UNSURE, session_of, show
-from tools.musterctl.commands.hosts.shard_moves import (
+from tools.musterctl.commands.hosts.shard_moves import Following, begin, check_switched, shown_end, target_of
+from tools.musterctl.commands.hosts.shard_tables import (
     GOES_ON,
+    LOOK_S,
     NO_TABLE,
-    Following,
-    begin,
-    check_switched,
-    shown_end,
+    SILENT_S,
+    TELL_S,
+    ask_moves,
     state_of,
     table_of,
     tables,
-    target_of,
 )
-
-_LOOK_S = 0.1  # between two looks at the table
-_TELL_S = 2.0  # between two lines of progress
-_SILENT_S = 30.0  # without an answer of a leader
 
 
 def add(invocation: Invocation) -> None:
@@ -174,21 +170,20 @@ def _wait(s: Session, shard: int, wanted: tuple[State, ...]) -> tuple[State, Tab
             if known is not None and known in wanted:
                 return known, table
         now = time.monotonic()
-        if now - told >= _TELL_S:
+        if now - told >= TELL_S:
             told = now
             led = now if _leads(client, s.timeout_s) else led
             state = known.name.lower() if known is not None else "about to form"
             print(f"shard {shard} is {state}, for {now - began:.0f} s", file=sys.stderr)
-            if now - led > _SILENT_S:  # their tables may be old ones
+            if now - led > SILENT_S:  # their tables may be old ones
                 raise Exit(1, f"{why}: {GOES_ON}")
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)
 
 
 def _leads(client: Client, timeout_s: float) -> bool:
     """Whether some leader answers, whatever it says."""
     try:
-        client.unary(
-            "musterpb.Shards/Moves", shards_pb2.MovesRequest(), shards_pb2.MovesResponse, timeout_s, True)
+        ask_moves(client, timeout_s)
     except RequestError as error:
         return error.code not in UNSURE
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
 import grpc
@@ -13,20 +13,16 @@ from google.protobuf.message import Message
 
 from cluster.gotext import quote, raw, si_bytes, text
 from cluster.pb import shards_pb2
-from cluster.placement import Table
-from cluster.placement.table import State, span_of
+from cluster.placement.table import span_of
 from tools.musterctl.client import RequestError, Session
 from tools.musterctl.command import Exit, Flags, Invocation
-from tools.musterctl.commands.hosts.shard import UNSURE, Facts, placement_at, session_of, show
+from tools.musterctl.commands.hosts.shard import UNSURE, Facts, session_of, show
+from tools.musterctl.commands.hosts.shard_tables import LOOK_S, SILENT_S, TELL_S, ask_moves, table_of
 from tools.musterctl.commands.keys.kv import span
 
 HEADER = ("MOVE", "KEY", "RANGE END", "FROM", "TO", "STEP", "KEYS", "SIZE", "LAG", "FAILED")
-_LOOK_S = 0.1  # between two looks at a move
 _NO_ROOM = -2  # a lag: a copy waits for room on its host
-_TELL_S = 2.0  # between two lines of progress where no terminal shows them
 _WAITS_S = 10.0  # so long all hosts copy; then it is told which ones lack
-_SILENT_S = 30.0  # without an answer of any endpoint
-NO_TABLE, GOES_ON = "no endpoint answers /muster/placement", "the change goes on; see shard list"
 _AGAIN_S = 10.0  # while the leader has not applied an earlier change
 _MOST_SHARD = (1 << 16) - 1
 OVER = (shards_pb2.Move.SWITCHED, shards_pb2.Move.CANCELLED)
@@ -97,7 +93,7 @@ def _asked(s: Session, method: str, request: Message, response: type[R]) -> R:
             return client.unary(f"musterpb.Shards/{method}", request, response, s.timeout_s)
         except RequestError as error:
             if error.code is grpc.StatusCode.ABORTED and time.monotonic() < until:
-                time.sleep(_LOOK_S)
+                time.sleep(LOOK_S)
                 continue
             unsure = "; `shard moves` shows whether it happened" if error.code in UNSURE else ""
             raise Exit(1, f"{error}{unsure}") from None
@@ -137,7 +133,7 @@ class Following:
         try:
             while (found := self.look(number)).step not in OVER:
                 told = self._tell(found) or told
-                time.sleep(_LOOK_S)
+                time.sleep(LOOK_S)
             return found
         finally:
             if told and self._on_terminal:
@@ -145,13 +141,11 @@ class Following:
 
     def look(self, number: int) -> shards_pb2.Move:
         """The move as some host knows it."""
-        until = time.monotonic() + _SILENT_S
+        until = time.monotonic() + SILENT_S
         while True:
             reason = "no host knows of it yet"
             try:
-                answer = self._client.unary(
-                    "musterpb.Shards/Moves", shards_pb2.MovesRequest(), shards_pb2.MovesResponse,
-                    self._session.timeout_s, True)
+                answer = ask_moves(self._client, self._session.timeout_s)
             except RequestError as error:
                 reason = str(error)
                 if error.code not in UNSURE:
@@ -165,7 +159,7 @@ class Following:
                     return self._by_table(number)
             if time.monotonic() >= until:
                 raise Exit(1, f"{reason}; move {number} goes on: see `shard moves`")
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
 
     def _by_table(self, number: int) -> shards_pb2.Move:
         """How a move ended whose end the host has not seen, as it came later."""
@@ -180,7 +174,7 @@ class Following:
 
     def _tell(self, found: shards_pb2.Move) -> bool:
         now, facts = time.monotonic(), _facts(found)
-        if not self._on_terminal and now - self._told_s < _TELL_S:
+        if not self._on_terminal and now - self._told_s < TELL_S:
             return False
         self._told_s = now
         told = f"move {found.move} is {facts['step']} for {now - self._began_s:.0f} s"
@@ -198,37 +192,6 @@ class Following:
         else:
             print(told, file=sys.stderr)
         return True
-
-
-def state_of(table: Table, shard: int) -> State | None:
-    """None: it is unknown there."""
-    known = table.shards.get(shard)
-    return known.state if known is not None else None
-
-
-def tables(s: Session) -> Iterator[Table]:
-    """The table of placement of each endpoint's host that answers. A host may be behind for long."""
-    for endpoint in s.config.endpoints:
-        if (placement := placement_at(s, [endpoint])) is not None:
-            yield placement.table
-
-
-def table_of(s: Session, ended: int = 0, retires: int = 0) -> Table:
-    """The newest table of placement of these hosts, once one knows that a move has ended, and a shard
-    retires. 0: none."""
-    until, told = time.monotonic() + _SILENT_S, NO_TABLE
-    while time.monotonic() < until:
-        table = max(tables(s), key=lambda table: table.generation, default=None)
-        if table is None:
-            told = NO_TABLE
-        elif table.last_move < ended or (table.move is not None and table.move.number <= ended):
-            told = f"no host of these endpoints knows yet how move {ended} ended"
-        elif retires and state_of(table, retires) not in (State.RETIRING, State.DROPPED):
-            told = f"no host of these endpoints knows yet that shard {retires} retires"
-        else:
-            return table
-        time.sleep(_LOOK_S)
-    raise Exit(1, f"{told}: {GOES_ON}")
 
 
 def _facts(found: shards_pb2.Move) -> Facts:
