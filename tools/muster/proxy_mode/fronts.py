@@ -12,6 +12,7 @@ from cluster.settings import Peer
 from tools.muster.config.settings import ServerConfig
 from tools.muster.host import control, pinning, rundir, serve
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.specs import front_specs
 from tools.muster.host.supervising.children import ChildSpec
 from tools.muster.host.supervising.supervisor import AGAIN, Logger, Supervisor
 
@@ -40,7 +41,7 @@ def specs(
     pins = pinning.assign(config.cpus, max(1, config.fronts))
 
     def now() -> list[ChildSpec]:
-        return serve.front_specs(config, replace(identity, peers=peers()), run_dir, 0, pins)
+        return front_specs(config, replace(identity, peers=peers()), run_dir, 0, pins)
 
     def told(index: int) -> Callable[[int], Sequence[str]]:
         return lambda status_fd: now()[index].settings(status_fd)

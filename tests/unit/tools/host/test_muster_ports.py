@@ -22,8 +22,9 @@ from tests.unit.tools.test_muster_cli import muster
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
-from tools.muster.host import ports, serve
+from tools.muster.host import ports
 from tools.muster.host.identity import bootstrap
+from tools.muster.host.specs import _of_front
 from tools.muster.machine.everywhere import knows_ipv6
 from tools.muster.machine.zmtp.port.bound import Bound
 
@@ -96,7 +97,7 @@ def test_every_address_of_one_family_is_every_address_of_the_other_too(flag: str
         "client-http-urls": settings.listen_http,
         "metrics-urls": settings.listen_metrics,
     }[flag]
-    (url,) = serve._of_front(settings, urls, 0)
+    (url,) = _of_front(settings, urls, 0)
 
     async def scenario() -> None:
         fronts = [Server(Registry()) for _ in range(2)]
@@ -152,7 +153,7 @@ def test_a_relative_socket_is_bound_in_a_long_working_directory(
     clients, peers = ports.listeners(settings, 1)
     assert [os.path.abspath(one.host) for one in (clients, peers)] == [
         f"{here}/{name}s:1", f"{here}/{peers_name}p:1"]
-    (to_bind,) = serve._of_front(settings, settings.listen_client, 0)
+    (to_bind,) = _of_front(settings, settings.listen_client, 0)
     assert split_url(to_bind)[1] == clients.host
     with socket.socket(socket.AF_UNIX) as held:
         held.bind(clients.host)

@@ -25,6 +25,7 @@ from tools.muster.config.parse import resolve
 from tools.muster.host import nodestate, rundir, serve
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
+from tools.muster.host.specs import child_specs
 
 MIB = 1 << 20
 
@@ -37,7 +38,7 @@ def told(kind: str, shards: int, *args: str, born: int = 0) -> list[str]:
     identity = Identity(
         1, 2, 3, shards, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),),
         born=tuple((shards + n, (2,)) for n in range(born)))
-    specs = serve.child_specs(built, identity, "/run")
+    specs = child_specs(built, identity, "/run")
     return [spec.settings(3)[0] for spec in specs if spec.kind == kind]
 
 
@@ -159,7 +160,7 @@ def test_a_first_shard_that_has_retired_has_no_process() -> None:
     built = config.with_shards(config.build(resolve(SERVER_FLAGS, ["--shards=3", "--fronts=1"], {})), 3)
     peer = Peer(2, "default", "localhost", 2380, ("http://localhost:2380",))
     identity = Identity(1, 2, 3, 3, 2, (peer,), born=((3, (2,)),), dropped=(1,))
-    specs = serve.child_specs(built, identity, "/run")
+    specs = child_specs(built, identity, "/run")
     assert [spec.label for spec in specs] == ["node 0", "node 2", "node 3", "front 0"]
 
 
@@ -172,7 +173,7 @@ def test_fronts_share_memory_where_there_are_several(
     identity = Identity(1, 2, 3, 1, 2, (Peer(2, "default", "localhost", 2380, ("http://localhost:2380",)),))
     path = rundir.make_run_dir(str(tmp_path))
     try:
-        specs = serve.child_specs(built, identity, path)
+        specs = child_specs(built, identity, path)
         told = [json.loads(spec.settings(3)[0])["shown_fd"] for spec in specs if spec.kind == "front"]
         assert [spec.shared_fd for spec in specs] == [-1, *told]
         assert len(told) == fronts

@@ -16,8 +16,8 @@ from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
 from tools.muster.config.tls import check_files
-from tools.muster.host import serve
 from tools.muster.host.identity import auto_tls
+from tools.muster.host.specs import console_specs
 
 SECURE = ("--listen-client-urls=https://127.0.0.1:2379", "--advertise-client-urls=https://127.0.0.1:2379")
 PAIR = ("--cert-file=/c", "--key-file=/k")
@@ -245,7 +245,7 @@ def test_a_hosts_console_trusts_the_certificate_that_the_host_made(tmp_path: Pat
         "--console", "--auto-tls", f"--data-dir={tmp_path}/d", f"--listen-client-urls={url}",
         f"--advertise-client-urls={url}", *filter(None, [authorities]))
     made = auto_tls.with_certificate(asked)
-    (spec,) = serve.console_specs(made)
+    (spec,) = console_specs(made)
     given = dict(flag.partition("=")[::2] for flag in spec.argv(0) if flag.startswith("--"))
     assert made.tls is not None
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -254,5 +254,5 @@ def test_a_hosts_console_trusts_the_certificate_that_the_host_made(tmp_path: Pat
 
 
 def test_a_hosts_console_trusts_the_authorities_of_clients_beside_a_given_certificate() -> None:
-    (spec,) = serve.console_specs(build("--console", *SECURE, *PAIR, "--trusted-ca-file=/ca"))
+    (spec,) = console_specs(build("--console", *SECURE, *PAIR, "--trusted-ca-file=/ca"))
     assert "--cacert=/ca" in spec.argv(0)
