@@ -16,8 +16,8 @@ import structlog
 from cluster.faults import faults
 from cluster.repeats import Repeats
 from cluster.settings import Common, FrontSettings
-from proxy.gateway.calls import Room
 from proxy.gateway.paths import BOTH_WAYS
+from proxy.gateway.room import Room
 from proxy.gateway.serve import Gateway
 from proxy.grpc.registry import Registry
 from proxy.listener.endpoints import register_http

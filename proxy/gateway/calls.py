@@ -1,134 +1,27 @@
 """One JSON request as a call: its messages become protobuf, the answers become JSON, in the order of arrival.
-Large messages are translated in a thread: a megabyte of small rows takes tens of milliseconds. Requests are
-translated step by step, and only as they are taken: a megabyte of small values takes two seconds."""
+Large messages are translated in a thread: a megabyte of small rows takes tens of milliseconds."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from time import perf_counter
-from typing import Any
 
 from cluster.faults import HANDLER_MISTAKES, faults
 from cluster.machine import Span
-from cluster.pacing.turns import Turns
-from proxy.gateway.decode import fill
+from proxy.gateway.asked import Asked, requests_of
 from proxy.gateway.encode import encode, error, http_status, stream_error
-from proxy.gateway.go_json import ELEMENTS, Mistake, Values
-from proxy.gateway.lines import Lines
 from proxy.gateway.paths import BOTH, ONE, Target
+from proxy.gateway.room import LARGE_BYTES, Room
 from proxy.grpc import wire
 from proxy.grpc.inner import InnerCall, Served
 from proxy.grpc.timed_calls import Timing
-from proxy.http.backlog import Backlog
-from proxy.http.memory import TOO_MANY, Memory
+from proxy.http.memory import TOO_MANY
 from proxy.http.requests import JSON, HttpRequest
-from proxy.threads import in_thread
 
-LARGE_BYTES = 16_384  # of a text whose requests are translated in a thread
 LARGE_ANSWER_BYTES = 65_536  # of an answer: this program has made it
-_THREADS = 2  # of their own: an addresses' look-up waits for none of them
-_TURN_BYTES = 1 << 20  # given to them at once, some 0.1 s: what comes next waits so long
 TURN_REQUESTS = 32  # of a call in a turn, some 2 ms: each may be a watch
-STEP_S = 0.002  # of a translation, and somewhat more:
-_UNTIMED = 8  # requests and stops between two looks at the clock
-_STOP_BYTES = 128 * ELEMENTS  # that a value takes between two stops
 _METADATA = ("Grpc-Metadata-Content-Type", "application/grpc")
-
-
-_Work = tuple[Callable[[], Any], Callable[[Any], None]]  # what is done in a thread, and what gets its result
-
-
-@dataclass(slots=True)
-class Room:
-    loop: asyncio.AbstractEventLoop
-    memory: Memory
-    max_message_bytes: int
-    max_untaken_bytes: int
-    backlog: Backlog  # all calls share its turns
-    lines: Lines = field(default_factory=Lines)
-    _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _THREADS, "gateway"))
-    _turns: Turns[_Work] = field(default_factory=partial(Turns, _TURN_BYTES))
-
-    def work(self, peer: str, size: int, step: Callable[[], Any], then: Callable[[Any], None],
-             large_bytes: int = LARGE_BYTES) -> None:
-        """Run ``step`` on ``size`` bytes, here or in a thread. There clients take turns, by their addresses.
-        ``then`` gets its result or its exception."""
-
-        def guarded() -> Any:
-            try:
-                return step()
-            except Exception as fault:  # it ends this request alone
-                return fault
-
-        if size <= large_bytes:
-            then(guarded())
-            return
-        client = peer.rpartition(":")[0]
-        size = min(size, _TURN_BYTES // _THREADS)  # each thread has one of the large ones
-        if self._turns.enter(client, size, (guarded, then)):
-            self._begin(client, size, (guarded, then))
-
-    def _begin(self, client: Hashable, size: int, item: _Work) -> None:
-        work, then = item
-
-        def done(found: asyncio.Future[Any]) -> None:
-            self._turns.leave(client, size)
-            while (following := self._turns.next()) is not None:
-                self._begin(*following)
-            if not found.cancelled():
-                then(found.exception() or found.result())
-
-        in_thread(self.loop, self._pool, work).add_done_callback(done)
-
-
-def requests_of(target: Target, text: bytes, end: bytes = b"") -> Iterator[bytes | None]:
-    """The requests in JSON as protobuf; None: a stop within one. Of a call with one request the rest is
-    ignored."""
-    values = Values(text + end)
-    del text  # ``values`` has what it needs
-    while True:
-        message = target.request()
-        try:
-            value = yield from values.next()
-        except EOFError:
-            return
-        yield from fill(message, value)
-        yield message.SerializeToString()
-        if target.kind != BOTH:
-            return
-
-
-@dataclass(slots=True)
-class Asked:
-    """What is asked for in a text."""
-
-    _requests: Iterator[bytes | None]
-    found: deque[bytes] = field(default_factory=deque)  # not taken yet
-    mistake: str | None = None  # behind these
-    ended: bool = False  # there are no others
-    slow: bool = False  # there is more than one step: the others are a thread's
-    value_bytes: int = 0  # of memory, of the value that is being translated
-
-    def step(self) -> None:
-        until = perf_counter() + STEP_S
-        try:
-            for done, request in enumerate(self._requests, 1):
-                if request is None:
-                    self.value_bytes += _STOP_BYTES
-                else:
-                    self.found.append(request)
-                    self.value_bytes = 0
-                if not done % _UNTIMED and perf_counter() >= until:
-                    self.slow = True
-                    return
-        except Mistake as mistake:
-            self.mistake = str(mistake)  # the exception itself holds all that was read, and this object
-        self.ended, self.value_bytes = True, 0
 
 
 class GatewayCall(InnerCall):

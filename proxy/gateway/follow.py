@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from cluster.faults import HANDLER_MISTAKES
-from proxy.gateway.calls import Room
 from proxy.gateway.paths import Target
+from proxy.gateway.room import Room
 from proxy.gateway.talk import TalkedCall
 from proxy.grpc.inner import Served
 from proxy.http.requests import HttpRequest

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from proxy.gateway.calls import GatewayCall, Room
+from proxy.gateway.calls import GatewayCall
 from proxy.gateway.decode import check_binary_header
 from proxy.gateway.encode import error, http_status
 from proxy.gateway.follow import FollowedCall
 from proxy.gateway.go_json import Mistake
 from proxy.gateway.paths import TARGETS
+from proxy.gateway.room import Room
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc import wire
 from proxy.grpc.inner import Served

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from proxy.gateway.calls import GatewayCall, Room
+from proxy.gateway.calls import GatewayCall
 from proxy.gateway.paths import Target
+from proxy.gateway.room import Room
 from proxy.grpc import wire
 from proxy.grpc.inner import Served
 from proxy.http.memory import TOO_MANY

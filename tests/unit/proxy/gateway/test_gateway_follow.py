@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cluster.pb import rpc_pb2
-from proxy.gateway.calls import Room
 from proxy.gateway.follow import Objects
 from proxy.gateway.paths import BOTH_WAYS, TARGETS
+from proxy.gateway.room import Room
 from proxy.gateway.serve import Gateway
 from proxy.gateway.talk import TalkedCall
 from proxy.http.backlog import Backlog

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.pb import rpc_pb2
-from proxy.gateway import calls
+from proxy.gateway import asked as requests
 from proxy.gateway.decode import check_binary_header, fill
 from proxy.gateway.encode import encode, error, http_status, stream_error
 from proxy.gateway.encode import text as go_text
@@ -159,9 +159,9 @@ def test_a_large_text_is_translated_in_many_steps(
     text: bytes, least: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Values of 12 MB held a thread for 24 s, and all of them for 3 s."""
-    monkeypatch.setattr(calls, "STEP_S", 0.0)
-    monkeypatch.setattr(calls, "_UNTIMED", 1)
-    asked, steps = calls.Asked(calls.requests_of(TARGETS["/v3/watch"], LARGE + text)), 0
+    monkeypatch.setattr(requests, "STEP_S", 0.0)
+    monkeypatch.setattr(requests, "_UNTIMED", 1)
+    asked, steps = requests.Asked(requests.requests_of(TARGETS["/v3/watch"], LARGE + text)), 0
     while not asked.ended:
         asked.step()
         steps += 1

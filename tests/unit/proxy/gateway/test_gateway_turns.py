@@ -16,8 +16,9 @@ from wsproto.events import TextMessage
 from cluster.errors import Code
 from cluster.faults import faults
 from cluster.pb import rpc_pb2
-from proxy.gateway.calls import LARGE_ANSWER_BYTES, LARGE_BYTES, TURN_REQUESTS, GatewayCall, Room
+from proxy.gateway.calls import LARGE_ANSWER_BYTES, TURN_REQUESTS, GatewayCall
 from proxy.gateway.paths import TARGETS
+from proxy.gateway.room import LARGE_BYTES, Room
 from proxy.gateway.talk import Conversation, TalkedCall
 from proxy.grpc.registry import Registry
 from proxy.http.backlog import AGAIN_S, LOUD_S, LOUD_TURNS, SHARED_S, Backlog
