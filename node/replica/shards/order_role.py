@@ -95,7 +95,7 @@ class OrderRole(OwnLog):
             node, node.machine.open_kept(os.path.join(node.settings.data_dir, FOLDER)), self.feeds.floors,
             lambda: (self.folded, self.fold))
         self.retention = Retention(node, self.feeds.floors, self.keeping, self.placement)
-        self.reports = Reports()
+        self.reports: Reports = Reports()
         self.leaders = ToLeaders(self)
         self.sequencer: Sequencer[Token] | None = None  # once this node leads and serves
         self._coordinator_kind: type[Coordinator[Token]] = kinds.coordinator
