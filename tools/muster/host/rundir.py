@@ -35,9 +35,10 @@ _pages: dict[str, int] = {}  # of those: memory of their fronts
 def run_dir_of(data_dir: str) -> str:
     """The run directory of a data directory's processes."""
     try:
-        return Path(data_dir, POINTER).read_text(encoding="utf-8").strip()
+        named = os.fsdecode(Path(data_dir, POINTER).read_bytes().strip())
     except OSError:
-        return os.path.join(os.path.abspath(data_dir), "run")
+        named = ""
+    return named or os.path.join(os.path.abspath(data_dir), "run")
 
 
 def make_run_dir(data_dir: str, asked: str = "") -> str:
@@ -52,17 +53,33 @@ def make_run_dir(data_dir: str, asked: str = "") -> str:
     try:
         _make(path, asked=asked != "")
         _hold(path)
-        pointer = Path(data_dir, POINTER)
-        if path != usual:
-            pointer.write_text(path + "\n", encoding="utf-8")
-        else:
-            pointer.unlink(missing_ok=True)
+        _note(Path(data_dir, POINTER), path if path != usual else "")
         if path == _elsewhere(data_dir):
             Path(path, OWNER).write_bytes(os.fsencode(os.path.realpath(data_dir)))
             _remove_left(os.path.dirname(path))
     except OSError as e:
         raise ConfigError(f"cannot make run directory {path}: {e.strerror}") from None
     return path
+
+
+def _note(pointer: Path, path: str) -> None:
+    """Name the run directory in the data directory; "": the usual one. A full disk keeps what was named
+    before, and has no say where that is the same. OSError."""
+    if not path:
+        pointer.unlink(missing_ok=True)
+        return
+    told = os.fsencode(path) + b"\n"
+    with contextlib.suppress(OSError):
+        if pointer.read_bytes() == told:
+            return
+    made = pointer.with_name(f"{POINTER}.new")
+    try:
+        made.write_bytes(told)
+        os.replace(made, pointer)
+    except OSError:
+        with contextlib.suppress(OSError):
+            made.unlink()
+        raise
 
 
 def _within(asked: str) -> str:

@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,6 +193,42 @@ def test_a_run_directory_that_muster_makes_is_private(tmp_path: Path, base: Path
     assert mode_of(usual) == 0o700
     for path in (asked, str(usual)):
         rundir.remove_run_dir(str(tmp_path / "d"), path)
+
+
+def test_a_full_disk_leaves_the_run_directory_that_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was emptied first: what asked for the host's sockets then looked for them where it ran."""
+    (tmp_path / "d").mkdir()
+    data, first = str(tmp_path / "d"), str(tmp_path / "first")
+    rundir.remove_run_dir(data, rundir.make_run_dir(data, first))
+    whole = Path.open
+
+    def opened(self: Path, mode: str = "r", *args: Any, **others: Any) -> Any:
+        if "w" not in mode:
+            return whole(self, mode, *args, **others)
+        whole(self, mode, *args, **others).close()  # a file without content has room
+        return whole(Path("/dev/full"), mode, *args, **others)
+
+    monkeypatch.setattr(Path, "open", opened)
+    with pytest.raises(ConfigError, match="No space left on device"):
+        rundir.make_run_dir(data, str(tmp_path / "second"))
+    rundir._let_go(str(tmp_path / "second"))
+    assert (rundir.run_dir_of(data), sorted(os.listdir(data))) == (first, ["run-dir"])
+    rundir.remove_run_dir(data, rundir.make_run_dir(data, first))  # nothing is to be written
+
+
+def test_a_run_directory_whose_name_is_no_text_is_noted(tmp_path: Path) -> None:
+    asked = os.fsdecode(os.fsencode(tmp_path) + b"/r\xff")
+    run = rundir.make_run_dir(str(tmp_path), asked)
+    rundir.remove_run_dir(str(tmp_path), run)
+    assert run == rundir.run_dir_of(str(tmp_path)) == asked
+
+
+def test_an_empty_note_names_no_run_directory(tmp_path: Path) -> None:
+    """As a full disk left it before; an empty path is where the asking process runs."""
+    (tmp_path / rundir.POINTER).touch()
+    assert rundir.run_dir_of(str(tmp_path)) == str(tmp_path / "run")
 
 
 def mode_of(path: Path | str) -> int:
