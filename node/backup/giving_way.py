@@ -53,30 +53,45 @@ def attempt(
     times: Callable[[int], Times | None] = times_of,
 ) -> bool:
     """Do ``work`` in a child that gives way; ``into`` gets what it writes, in a thread. False: it starved,
-    failed, was not read, or is not ``wanted`` any more (asked every second); ``into`` has got the beginning.
-    Call it before this process has threads. ``work`` must end with its parent."""
+    failed, was not read, could not begin, or is not ``wanted`` any more (asked every second); ``into`` has
+    got the beginning. Call it before this process has threads. ``work`` must end with its parent."""
     before = times(os.getpid())
     if before is None:
         return False
     reading, writing = os.pipe()
     with suppress(OSError):  # fewer and larger pieces; a user may have used up its share of pipes
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:  # a user, or a container, has no more processes
+        os.close(reading)
+        os.close(writing)
+        return False
     if child == 0:
         os.close(reading)  # or it would not notice that nobody reads
         _in_child(work, writing)
     os.close(writing)
     reader = threading.Thread(target=_pass_on, args=(reading, into))
-    reader.start()
+    try:
+        reader.start()
+    except RuntimeError:  # likewise: a thread counts as a process
+        os.close(reading)
+        _end(child)
+        return False
     status = -1
     try:
         ended = _ends(child, reader, wanted, times)
     finally:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
+        status = _end(child)
         reader.join()
     return ended and status == 0
+
+
+def _end(child: int) -> int:
+    """The status of a child that runs no more."""
+    with suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def _in_child(work: Callable[[Write], None], writing: int) -> None:

@@ -93,6 +93,30 @@ def test_where_the_kernel_does_not_tell_nothing_is_tried() -> None:
     assert not giving_way.attempt(lambda write: write(b"never"), pytest.fail, lambda: True, lambda pid: None)
 
 
+_REFUSED = """
+import os, sys, threading
+from node.backup import giving_way
+def refused(*_):
+    raise BlockingIOError if sys.argv[1] == "fork" else RuntimeError("can't start new thread")
+setattr(*((os, "fork") if sys.argv[1] == "fork" else (threading.Thread, "start")), refused)
+before = os.listdir("/proc/self/fd")
+assert not giving_way.attempt(lambda write: write(b"never"), print, lambda: True)
+assert os.listdir("/proc/self/fd") == before
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print("no child is left")
+"""
+
+
+@pytest.mark.parametrize("missing", ["fork", "thread"])
+def test_where_no_child_or_no_thread_can_be_had_the_parent_goes_on(missing: str) -> None:
+    """A limit of processes, as a container has, ended the backup, which the parent can make by itself."""
+    command = [sys.executable, "-c", _REFUSED, missing]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert done.stdout == b"no child is left\n"
+
+
 def test_a_process_that_is_gone_has_no_times() -> None:
     process = subprocess.Popen([sys.executable, "-c", "pass"])
     process.wait()
