@@ -76,6 +76,14 @@ def test_hosts_may_write_to_their_volumes_only() -> None:
         assert {volume.split(":")[0] for volume in services[name]["volumes"]} <= set(compose()["volumes"])
 
 
+def test_only_this_machine_reaches_hosts_without_tls_and_users() -> None:
+    """A port without an address is one of all of the machine's addresses, whatever its firewall says."""
+    for name in HOSTS:
+        service = compose()["services"][name]
+        assert service["environment"]["MUSTER_LISTEN_CLIENT_URLS"].startswith("http://")
+        assert [port.rpartition(":")[0].rpartition(":")[0] for port in service["ports"]] == ["127.0.0.1"]
+
+
 @pytest.mark.parametrize("variable", ["MUSTER_DATA_DIR", "ETCD_DATA_DIR"])
 def test_a_data_directory_of_either_name_wins_over_the_images(variable: str) -> None:
     """An anonymous volume would hold the data of those who move from etcd's image."""
