@@ -137,23 +137,27 @@ class Certificates:
         return found, broken
 
     def check(self) -> None:
-        """ValueError, OSError: a file cannot be used."""
+        """ValueError: no pair can be used. ValueError, OSError: the list of revoked ones cannot."""
         found, broken = self.pairs()
-        if broken:
+        if broken and not found:
             raise ValueError(broken[0])
         if not found:
             raise ValueError(f"{self.folder} has no certificate NAME.pem with NAME-key.pem")
+        self._tell(broken)
         self._serials()
 
     def _usable(self) -> dict[str, Pair]:
         """Those that can be used. What cannot is logged once, until it changes."""
         found, broken = self.pairs()
+        self._tell(broken)
+        return found
+
+    def _tell(self, broken: Sequence[str]) -> None:
         for one in broken:
             if one not in self._told:
                 log.warning("cannot use a user's certificate: %s", one)
         self._told.intersection_update(broken)
         self._told.update(broken)
-        return found
 
     def _serials(self) -> frozenset[int]:
         return certified.revoked_serials(Path(self.revoked).read_bytes()) if self.revoked else frozenset()
