@@ -47,9 +47,12 @@ class Console:
 
 
 def _cookie(request: Request) -> str:
-    """The name of a session's cookie. Cookies know no ports: another console of the same host has its own."""
+    """The name of a session's cookie. Cookies know no ports: another console of the same host has its own.
+    Over TLS browsers take one of this prefix from this host alone: servers of other names in its domain, and
+    any without TLS, could give visitors a session of another user."""
     port = request.headers.get("host", "").rpartition(":")[2]
-    return f"{COOKIE}-{port}" if port.isdecimal() else COOKIE
+    name = f"{COOKIE}-{port}" if port.isdecimal() else COOKIE
+    return f"__Host-{name}" if request.scope.get("scheme") == "https" else name
 
 
 def _secret(request: Request) -> str | None:
@@ -109,9 +112,9 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
         answer = RedirectResponse(to if to.startswith("/") and not to.startswith(("//", "/\\")) else "/", 303)
         if secret is not None:
             # lax: a link on a page of another site leads to a view. The guard keeps such pages from the rest
-            answer.set_cookie(
-                _cookie(request), secret, httponly=True, samesite="lax", secure=secure, path="/"
-            )
+            name = _cookie(request)
+            safe = secure or name.startswith("__Host-")  # behind a proxy that has TLS, as it says
+            answer.set_cookie(name, secret, httponly=True, samesite="lax", secure=safe, path="/")
         return answer
 
     @app.get("/certificate")
@@ -140,5 +143,6 @@ def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:
         # Behind the answer: a page that is told to go elsewhere waits for it no more, and keeps the cookie
         end_pages = BackgroundTask(sessions.forget(_secret(request)))
         answer = RedirectResponse("/", 303, background=end_pages)
-        answer.delete_cookie(_cookie(request), path="/")
+        name = _cookie(request)
+        answer.delete_cookie(name, path="/", secure=name.startswith("__Host-"))  # or browsers keep it
         return answer

@@ -66,6 +66,20 @@ def test_consoles_at_two_ports_of_a_host_keep_their_sessions() -> None:
     assert (of_first.ended, of_second.ended) == (["secret of first"], ["secret of second"])
 
 
+def test_a_session_over_tls_is_this_hosts_alone() -> None:
+    """A server of another name in its domain, or one without TLS, could set a cookie of the plain name."""
+    one, sessions = console("one")
+    tossed = {f"{COOKIE}-8378": "secret of mallory"}
+    answer = asked(one, "https://localhost:8378/enter?ticket=1", tossed)
+    assert tossed.pop(f"__Host-{COOKIE}-8378") == "secret of one"
+    assert "secure" in answer.headers["set-cookie"].lower()
+    assert "domain" not in answer.headers["set-cookie"].lower()
+    asked(one, "https://localhost:8378/leave", tossed)
+    left = asked(one, "https://localhost:8378/leave", {f"__Host-{COOKIE}-8378": "secret of one"})
+    assert sessions.ended == [None, "secret of one"]
+    assert "secure" in left.headers["set-cookie"].lower(), "browsers take nothing else under this name"
+
+
 @pytest.mark.parametrize("host", ["localhost", "[::1]", "localhost:", "localhost:x"])
 def test_a_host_without_a_port_has_a_cookie_too(host: str) -> None:
     request = app.Request({"type": "http", "headers": [(b"host", host.encode())]})
