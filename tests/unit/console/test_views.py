@@ -173,6 +173,32 @@ def test_a_view_that_waits_draws_nothing_beside_the_next(monkeypatch: pytest.Mon
     asyncio.run(run())
 
 
+def test_a_fault_of_a_view_is_told_and_the_page_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page stayed blank beside its navigation, and did not say whether the cluster answers."""
+    shown: list[str] = []
+
+    async def faulty(_: object) -> None:
+        shown.append("a half")
+        raise ValueError("no such time")
+
+    async def rights() -> Rights:
+        return UNLIMITED
+
+    async def beat() -> None:
+        shown.append("pulse")
+
+    class Main(nullcontext[None]):
+        clear = staticmethod(shown.clear)
+
+    monkeypatch.setattr(shell, "VIEWS", {"faulty": (faulty, "")})
+    monkeypatch.setattr(shell, "empty", lambda _, *texts: shown.extend(texts))
+    monkeypatch.setattr(shell, "button", lambda text, *_, **__: shown.append(text))
+    page = Page()
+    page.identity.rights = rights
+    asyncio.run(bare(Shell, page=page, _links={}, _main=Main(), _beat=beat).show("/faulty"))
+    assert shown == ["broken", "ValueError: no such time", "again", "pulse"]
+
+
 def test_of_two_keys_the_one_chosen_last_is_shown() -> None:
     async def run() -> None:
         opened = {b"/first": asyncio.Event(), b"/last": asyncio.Event()}

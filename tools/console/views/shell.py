@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlencode
 
@@ -36,6 +37,7 @@ VIEWS: dict[str, tuple[Build, str]] = {
     "v2": (tree2.build, "folder_copy"),
 }
 _PULSE_S = 5.0
+log = logging.getLogger("tools.console")
 _LOOK, _LANGUAGE = "muster-console-look", "muster-console-language"
 # The browser's back button, and the keys: the only script of the console
 _SCRIPT = """
@@ -250,11 +252,20 @@ class Shell:
                 page.rights = await page.identity.rights()
                 await found[0](page)
             except MusterError as error:
-                self._main.clear()
-                with self._main:
-                    empty("cloud_off", page.t("unreachable"), page.why(error))
-                    button(page.t("again"), lambda: self.go(page.path), icon="refresh")
+                self._instead("cloud_off", page.t("unreachable"), page.why(error))
+            except Exception as error:  # the frame is of use, and so are other views
+                log.exception("cannot show the view %s", name)
+                page.leave()
+                self._instead("error_outline", page.t("broken"), f"{type(error).__name__}: {error}")
         await self._beat()
+
+    def _instead(self, icon: str, title: str, reason: str) -> None:
+        """Of a view that could not be shown."""
+        page = self.page
+        self._main.clear()
+        with self._main:
+            empty(icon, title, reason)
+            button(page.t("again"), lambda: self.go(page.path), icon="refresh")
 
     def go(self, path: str) -> None:
         """Show an address, and write it into the browser's history."""
