@@ -15,6 +15,7 @@ from nicegui import Client, ui
 from starlette.background import BackgroundTask
 
 from tools.console import certificates
+from tools.console.bounds import PAGES, PAGES_OF_USERS
 from tools.console.guard import App, Guard
 from tools.console.sessions import COOKIE, Sessions, Target
 from tools.console.spool import Refused
@@ -33,17 +34,23 @@ class Console:
     target: Target
     sessions: Sessions
 
-    async def root(self) -> None:
-        """Build the page of whatever address a browser opens."""
+    async def root(self) -> Response | None:
+        """Build the page of whatever address a browser opens. An answer: there is none."""
         browser = ui.context.client
         request, secret = browser.request, _secret(browser.request)
+        others = [one.ip for one in Client.instances.values() if one is not browser]
+        bound = PAGES if self.sessions.of(secret) is None else PAGES_OF_USERS
+        if bound.is_reached(browser.ip, others):
+            browser.delete()
+            return PlainTextResponse(shell.words_of(request)("pages") + "\n", 503, {"Retry-After": "60"})
         identity = await self.sessions.admitted(secret)
         if identity is None:
             user, pair = await self.sessions.visitor(certificates.visitor(request.scope))
             shell.login_page(self.sessions, request, user, by_certificate=pair is not None)
-            return
+            return None
         browser.on_delete(self.sessions.with_session(secret, lambda: _end(browser)))
         await shell.build(self.target, identity, request)
+        return None
 
 
 def _cookie(request: Request) -> str:

@@ -23,11 +23,13 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from cluster.settings import Tls
 from proxy.tls import certified, contexts
 from proxy.tls.certified import Certificate
+from tools.console.bounds import CONNECTIONS, MOST_HEAD_BYTES, SILENT_S, Bound
 from tools.console.guard import App, Receive, Scope, Send
 
 _SCOPE = "muster.certificates"
 _KEY = "-key.pem"
 _END = "-----END CERTIFICATE-----"
+_TOLD_S = 2.0
 log = logging.getLogger("tools.console")
 
 
@@ -76,14 +78,26 @@ class Listening(contexts.Credentials):
 
 class Certified(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """An HTTP connection whose requests tell which certificates its browser has shown. One that showed a
-    revoked certificate, or one that cannot be read, ends."""
+    revoked certificate, or one that cannot be read, ends. So does one beyond the bounds."""
 
     def __init__(self, listening: Listening | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._listening = listening
+        self._seen: object = None  # the request that was the last one when it was looked
+        self._look_again: asyncio.TimerHandle | None = None
+        self._head_bytes = 0  # of a request whose head is not whole
+        self._in_head = self._is_refused = False
 
     def connection_made(self, transport: Any) -> None:
+        others = [one.client[0] for one in self.connections if one.client]
         super().connection_made(transport)
+        bound = CONNECTIONS
+        if self.config.forwarded_allow_ips:  # those of all browsers may come from one proxy
+            bound = Bound(CONNECTIONS.in_all, CONNECTIONS.in_all)
+        if self.client and bound.is_reached(self.client[0], others):
+            self._refuse("503 Service Unavailable", "too many connections are open")
+            return
+        self._look_again = self.loop.call_later(SILENT_S, self._look)
         if self._listening is None:
             return
         tls = transport.get_extra_info("ssl_object")
@@ -92,6 +106,47 @@ class Certified(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             transport.abort()
         elif found := certified.shown(tls):
             self.app: App = _telling(self.app, found)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        super().data_received(data)
+        self._head_bytes = self._head_bytes + len(data) if self._in_head else 0
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self._refuse("431 Request Header Fields Too Large", "the request's head is too large")
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _refuse(self, status: str, reason: str) -> None:
+        self._is_refused = True
+        answer = f"HTTP/1.1 {status}\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        answer += f"content-length: {len(reason) + 1}\r\n\r\n{reason}\n"
+        self.transport.write(answer.encode())
+        self.transport.close()
+        self.loop.call_later(_TOLD_S, self.transport.abort)  # with TLS it would wait for the other end
+
+    def _look(self) -> None:
+        """Where it has been silent since the last time, it ends: uvicorn waits for the rest of a request
+        for as long as it takes."""
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
+            return  # it is a page's socket now
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self.cycle is self._seen:
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self._look_again = self.loop.call_later(SILENT_S, self._look)
 
 
 def _telling(app: App, found: Sequence[Certificate]) -> App:

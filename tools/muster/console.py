@@ -87,6 +87,7 @@ def _serve(values: Values) -> None:
     import uvicorn
 
     from tools.console import app
+    from tools.console.bounds import MOST_MESSAGE_BYTES
     from tools.console.certificates import Certified
     from tools.console.guard import LOOPBACK
     from tools.console.sockets import Sockets
@@ -106,6 +107,7 @@ def _serve(values: Values) -> None:
             server_header=False,
             http=cast(type[asyncio.Protocol], partial(Certified, listening)),
             ws=Sockets,
+            ws_max_size=MOST_MESSAGE_BYTES,
             # log-ins take turns by address, so no client says its own. By default uvicorn believes each
             # program of this machine; its variable names proxies to believe
             forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", ""),

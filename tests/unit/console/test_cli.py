@@ -99,6 +99,19 @@ def test_a_client_says_another_address_than_its_own_only_through_a_named_proxy(
     assert clients == [seen]
 
 
+def test_a_message_of_a_page_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is not whole is kept, and anybody may send it: uvicorn's bound is 16 MiB."""
+    found: list[int] = []
+
+    async def told(server: uvicorn.Server, listener: socket.socket) -> None:
+        found.append(server.config.ws_max_size)
+
+    monkeypatch.setattr(app, "asgi", lambda *_, **__: None)
+    monkeypatch.setattr(cli, "_until_told", told)
+    assert run(["console", "--listen=http://127.0.0.1:0"]) == 0
+    assert found == [4_000_000]
+
+
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "NEEDS", ("nicegui", "no_such_module"))
     with pytest.raises(ConfigError, match=r"needs no_such_module: pip install '.\[console\]'"):
