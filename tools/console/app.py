@@ -7,22 +7,25 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, RedirectResponse, Response
 from muster_client import MusterError
-from nicegui import Client, ui
+from nicegui import Client, core, ui
 from starlette.background import BackgroundTask
 
 from tools.console import certificates
-from tools.console.bounds import PAGES, PAGES_OF_USERS
-from tools.console.guard import App, Guard
+from tools.console.bounds import PAGES, PAGES_OF_USERS, SOCKETS
+from tools.console.guard import App, Guard, Receive, Scope, Send
 from tools.console.sessions import COOKIE, Sessions, Target
 from tools.console.spool import Refused
 from tools.console.views import shell
 
 STATIC = Path(__file__).parent / "static"
 _ICON = (STATIC / "icon.svg").read_text(encoding="utf-8")
+_SOCKETS_AT = "/_nicegui_ws/"
+_FULL = "too many sessions are open"
 _TOLD_S = 1.0  # until a page of a session that has ended is gone
 _RECONNECT_S = 30.0  # a browser that comes back within it goes on where it was
 
@@ -106,7 +109,26 @@ def asgi(console: Console, names: Iterable[str], *, secure: bool = False) -> App
         show_welcome_message=False,
         reconnect_timeout=_RECONNECT_S,
     )
-    return Guard(app, names, secure=secure)
+    return Guard(_bounded(app), names, secure=secure)
+
+
+def _bounded(app: App) -> App:
+    """An app that begins so many sessions of pages' sockets: each takes some 50 KB, also without a page."""
+
+    async def asked(scope: Scope, receive: Receive, send: Send) -> None:
+        is_socket = scope["type"] != "lifespan" and scope["path"].startswith(_SOCKETS_AT)
+        if is_socket and "sid" not in parse_qs(scope["query_string"].decode("latin-1")):
+            others = [environ["asgi.scope"]["client"] for environ in core.sio.environ.values()]
+            client = scope["client"]
+            if client and SOCKETS.is_reached(client[0], [other[0] for other in others if other]):
+                if scope["type"] == "websocket":  # an answer would be a line of uvicorn's log each time
+                    await send({"type": "websocket.close", "code": 1013, "reason": _FULL})
+                else:
+                    await PlainTextResponse(f"{_FULL}\n", 503)(scope, receive, send)
+                return
+        await app(scope, receive, send)
+
+    return asked
 
 
 def add_doors(app: FastAPI, sessions: Sessions, *, secure: bool) -> None:

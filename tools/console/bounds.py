@@ -29,6 +29,7 @@ class Bound:
 CONNECTIONS = Bound(in_all=800, of_one=300)
 PAGES = Bound(in_all=500, of_one=200)
 PAGES_OF_USERS = Bound(in_all=1000, of_one=200)  # with a session: visitors without one do not keep them out
+SOCKETS = Bound(in_all=1200, of_one=300)  # sessions of Socket.IO; one of the last 36 s may have no connection
 SILENT_S = 60.0  # a connection may begin its next request for so long, and take as long for its head again
 MOST_HEAD_BYTES = 64 * 1024
 MOST_MESSAGE_BYTES = 4_000_000  # of a page's socket; NiceGUI takes a million characters of up to four bytes

@@ -234,3 +234,40 @@ def test_pages_have_a_bound(
             assert b"Too many pages are open" in answer.body
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("query", ["EIO=4&transport=polling", "EIO=4&transport=polling&xsid=a"])
+@pytest.mark.parametrize(
+    ("others", "begins"), [(["10.0.0.2"] * 2, True), (["10.0.0.1"] * 2, False), (["10.0.0.2"] * 3, False)]
+)
+def test_sessions_of_sockets_have_a_bound(
+    monkeypatch: pytest.MonkeyPatch, query: str, others: list[str], begins: bool
+) -> None:
+    """One that asks by polling stays for 36 s without a connection, and needs no page."""
+    monkeypatch.setattr(app, "SOCKETS", Bound(in_all=3, of_one=2), raising=False)
+    known = {str(n): {"asgi.scope": {"client": (ip, 1)}} for n, ip in enumerate(others)}
+    monkeypatch.setattr(app.core, "sio", SimpleNamespace(environ=known))
+    passed: list[str] = []
+
+    async def inner(scope: Any, *_: object) -> None:
+        passed.append(scope["query_string"].decode())
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def ask(kind: str, asked: str, path: str = "/_nicegui_ws/socket.io/") -> None:
+        scope = {"type": kind, "path": path, "query_string": asked.encode(), "client": ("10.0.0.1", 2)}
+        await app._bounded(inner)(scope, lambda: asyncio.sleep(0), send)
+
+    for kind, told in (("http", ("http.response.start", 503)), ("websocket", ("websocket.close", 1013))):
+        passed.clear()
+        sent.clear()
+        asyncio.run(ask(kind, query))
+        assert passed == [query] * begins
+        said = [(one["type"], one.get("status", one.get("code"))) for one in sent]
+        assert said[:1] == [told] * (not begins)
+        asyncio.run(ask(kind, f"sid=a&{query}"))  # of one that has begun
+        asyncio.run(ask(kind, query, "/keys"))
+        assert passed[-2:] == [f"sid=a&{query}", query]
