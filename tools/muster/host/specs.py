@@ -155,7 +155,7 @@ def console_specs(config: ServerConfig) -> list[ChildSpec]:
     own = config.tls.cert_file if config.tls is not None and not config.values["cert-file"] else ""
     if "https://" in endpoints and (trusted := own or config.values["trusted-ca-file"]):  # own: --auto-tls
         flags.append(f"--cacert={trusted}")
-    if config.values["client-cert-auth"]:
+    if config.values["client-cert-auth"] or config.values["trusted-ca-file"]:  # each asks clients for one
         flags += [f"--cert={config.values['cert-file']}", f"--key={config.values['key-file']}"]
     argv = python("tools.muster.cli", "console", *flags)
     return [ChildSpec("console", 0, -1, lambda status_fd: argv)]

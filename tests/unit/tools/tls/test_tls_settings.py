@@ -12,6 +12,8 @@ from cryptography import x509
 from muster_client.wire.endpoints import trusting
 
 from cluster.settings import Tls
+from proxy.tls.contexts import make_context
+from tests.authority import Authority
 from tools.muster.config import settings as config
 from tools.muster.config.flags import SERVER_FLAGS
 from tools.muster.config.parse import ConfigError, resolve
@@ -256,3 +258,21 @@ def test_a_hosts_console_trusts_the_certificate_that_the_host_made(tmp_path: Pat
 def test_a_hosts_console_trusts_the_authorities_of_clients_beside_a_given_certificate() -> None:
     (spec,) = console_specs(build("--console", *SECURE, *PAIR, "--trusted-ca-file=/ca"))
     assert "--cacert=/ca" in spec.argv(0)
+
+
+@pytest.mark.parametrize("asks", [[], ["--client-cert-auth"]])
+def test_a_hosts_console_shows_a_certificate_where_the_host_asks_for_one(
+    tmp_path: Path, asks: list[str]
+) -> None:
+    """Authorities of clients alone are enough for that, as in etcd: the console reached no host."""
+    authority = Authority(tmp_path)
+    own = authority.issue("host", "127.0.0.1")
+    made = build("--console", *SECURE, f"--cert-file={own.cert}", f"--key-file={own.key}",
+                 f"--trusted-ca-file={authority.file}", *asks)  # fmt: skip
+    (spec,) = serve.console_specs(made)
+    given = dict(flag.partition("=")[::2] for flag in spec.argv(0) if flag.startswith("--"))
+    assert made.tls is not None
+    client = trusting(given["--cacert"])
+    if given.get("--cert"):
+        client.load_cert_chain(given["--cert"], given["--key"])
+    shaken(make_context(made.tls), client, "127.0.0.1")
