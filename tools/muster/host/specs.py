@@ -13,7 +13,7 @@ from tools.muster.config.kinds import AUTO
 from tools.muster.config.settings import ServerConfig, gate, local_address
 from tools.muster.config.tracing import tracing_of
 from tools.muster.config.urls import Url, in_url
-from tools.muster.host import pinning, ports, rundir
+from tools.muster.host import own_console, pinning, ports, rundir
 from tools.muster.host.identity import bootstrap
 from tools.muster.host.identity.bootstrap import Identity
 from tools.muster.host.supervising.children import ChildSpec, python
@@ -147,17 +147,10 @@ def front_specs(
 
 
 def console_specs(config: ServerConfig) -> list[ChildSpec]:
-    """The web console, if the host serves one: a client like any other."""
+    """The web console, if the host serves one."""
     if not config.values["console"]:
         return []
-    endpoints = ",".join(url.text for url in config.advertise_client)
-    flags = [f"--endpoints={endpoints}", f"--listen={config.values['console-listen']}"]
-    own = config.tls.cert_file if config.tls is not None and not config.values["cert-file"] else ""
-    if "https://" in endpoints and (trusted := own or config.values["trusted-ca-file"]):  # own: --auto-tls
-        flags.append(f"--cacert={trusted}")
-    if config.values["client-cert-auth"] or config.values["trusted-ca-file"]:  # each asks clients for one
-        flags += [f"--cert={config.values['cert-file']}", f"--key={config.values['key-file']}"]
-    argv = python("tools.muster.cli", "console", *flags)
+    argv = python("tools.muster.cli", "console", *own_console.flags_of(config))
     return [ChildSpec("console", 0, -1, lambda status_fd: argv)]
 
 

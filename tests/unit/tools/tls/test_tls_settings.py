@@ -269,10 +269,36 @@ def test_a_hosts_console_shows_a_certificate_where_the_host_asks_for_one(
     own = authority.issue("host", "127.0.0.1")
     made = build("--console", *SECURE, f"--cert-file={own.cert}", f"--key-file={own.key}",
                  f"--trusted-ca-file={authority.file}", *asks)  # fmt: skip
-    (spec,) = serve.console_specs(made)
+    (spec,) = console_specs(made)
     given = dict(flag.partition("=")[::2] for flag in spec.argv(0) if flag.startswith("--"))
     assert made.tls is not None
     client = trusting(given["--cacert"])
     if given.get("--cert"):
         client.load_cert_chain(given["--cert"], given["--key"])
     shaken(make_context(made.tls), client, "127.0.0.1")
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_hosts_console_believes_it_though_no_flag_names_its_authority(tmp_path: Path, named: bool) -> None:
+    """Of an operator's authority the machine's do not know; those of clients may be others."""
+    own, of_clients = Authority(tmp_path).issue("host", "127.0.0.1"), Authority(tmp_path, "of-clients")
+    flags = [f"--trusted-ca-file={of_clients.file}"] if named else []
+    made = build("--console", *SECURE, f"--cert-file={own.cert}", f"--key-file={own.key}", *flags)
+    (spec,) = console_specs(made)
+    given = dict(flag.partition("=")[::2] for flag in spec.argv(0) if flag.startswith("--"))
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(own.cert, own.key)
+    shaken(server, trusting(given.get("--cacert", "")), "127.0.0.1")
+
+
+def test_a_hosts_console_goes_by_the_machines_authorities_where_they_signed_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They know the other hosts' certificates, too."""
+    authority, of_clients = Authority(tmp_path), Authority(tmp_path, "of-clients")
+    own = authority.issue("host", "127.0.0.1")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    for flags in ([], [f"--trusted-ca-file={of_clients.file}"]):
+        made = build("--console", *SECURE, f"--cert-file={own.cert}", f"--key-file={own.key}", *flags)
+        (spec,) = console_specs(made)
+        assert not [flag for flag in spec.argv(0) if flag.startswith("--cacert")]
