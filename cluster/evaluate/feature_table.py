@@ -15,7 +15,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate.validate import parse
 from cluster.evaluate.view import Outcome
 from cluster.faults import answered
-from cluster.features import births, downgrade, growth, moves
+from cluster.features import births, growth, moves
 from cluster.features.auth import changes
 from cluster.features.rows import RowsOf, encode
 from cluster.features.v2 import changes as v2
@@ -68,11 +68,15 @@ def _compact(leader: Leader, body: bytes) -> Outcome:
 
 
 def _alarm(leader: Leader, body: bytes) -> Outcome:
-    return evaluate.set_alarm(leader.view, body, leader.store.alarms())
+    outcome, raised = evaluate.set_alarm(leader.view, body, leader.alarms)
+    leader.alarms = raised
+    return outcome
 
 
 def _downgrade(leader: Leader, body: bytes) -> Outcome:
-    return evaluate.set_downgrade(leader.view, body, leader.store.meta(downgrade.META))
+    outcome, target = evaluate.set_downgrade(leader.view, body, leader.downgrade)
+    leader.downgrade = target
+    return outcome
 
 
 def _publish(leader: Leader, body: bytes) -> Outcome:

@@ -29,7 +29,7 @@ from cluster.evaluate.txns.compares import Turn, Undrafted, Unlooked
 from cluster.evaluate.txns.draft import Draft, large
 from cluster.evaluate.txns.range_compares import RangeCompares
 from cluster.evaluate.view import Outcome, Version
-from cluster.features import births, growth
+from cluster.features import births, downgrade, growth
 from cluster.features.auth.state import AuthState
 from cluster.features.lessor import Lessor
 from cluster.features.moves import Moving, Room
@@ -196,6 +196,8 @@ class Leader:
         self._told: Told | None = None
         self._copies = copies
         self._v2_tree: Tree | None = None
+        self._alarms: frozenset[tuple[int, int]] | None = None
+        self._downgrade: tuple[bytes | None] | None = None
         self._max_txn_ops = max_txn_ops
         self.new_lease_id = new_lease_id
         self._open = Batch(1, self.view.revision)
@@ -217,6 +219,29 @@ class Leader:
     def counted(self) -> Tree | None:
         """The v2 tree as logged, once a change looked at it: it counts refusals at once."""
         return self._v2_tree
+
+    @property
+    def alarms(self) -> frozenset[tuple[int, int]]:
+        """Those that are raised (member, type), as logged; what is applied may be behind. Copied at the first
+        use, as ``Copies`` are."""
+        if self._alarms is None:
+            self._alarms = frozenset(self._store.alarms())
+        return self._alarms
+
+    @alarms.setter
+    def alarms(self, raised: frozenset[tuple[int, int]]) -> None:
+        self._alarms = raised
+
+    @property
+    def downgrade(self) -> bytes | None:
+        """The target of the downgrade that is enabled, in the same way."""
+        if self._downgrade is None:
+            self._downgrade = (self._store.meta(downgrade.META),)
+        return self._downgrade[0]
+
+    @downgrade.setter
+    def downgrade(self, target: bytes | None) -> None:
+        self._downgrade = (target,)
 
     @property
     def dirty(self) -> bool:

@@ -6,7 +6,7 @@ The leader calls one function per write, in order. Each returns an :class:`Outco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import accumulate, takewhile
 from typing import Any
@@ -91,26 +91,28 @@ def compact(view: View, request: bytes) -> tuple[Outcome, int]:
 
 
 @answered
-def set_alarm(view: View, request: bytes, raised: Iterable[Alarm]) -> Outcome:
-    """AlarmRequest that raises an alarm, or disarms one of the ``raised`` ones as applied. The answer names
-    the alarm, if there is or was one."""
+def set_alarm(view: View, request: bytes, raised: frozenset[Alarm]) -> tuple[Outcome, frozenset[Alarm]]:
+    """AlarmRequest that raises an alarm, or disarms one of the ``raised`` ones: the outcome, and those that
+    are raised then. The answer names the alarm, if there is or was one."""
     message: Any = parse(pb.AlarmRequest.FromString, request)
     check_alarm(message)
     wanted = (message.memberID, message.alarm)
     activate = message.action == pb.AlarmRequest.ACTIVATE
     if not message.alarm or (not activate and wanted not in raised):
-        return Outcome(b"", False, b"", [], view.revision)
+        return Outcome(b"", False, b"", [], view.revision), raised
     named = pb.AlarmMember(memberID=message.memberID, alarm=message.alarm).SerializeToString()
     tail = txn_eval.field(b"\x12", named)
-    return Outcome(records.alarm(activate, message.alarm, message.memberID), False, tail, [], view.revision)
+    item = records.alarm(activate, message.alarm, message.memberID)
+    return Outcome(item, False, tail, [], view.revision), raised | {wanted} if activate else raised - {wanted}
 
 
 @answered
-def set_downgrade(view: View, request: bytes, enabled: bytes | None) -> Outcome:
-    """DowngradeRequest that begins a downgrade or cancels the ``enabled`` one."""
+def set_downgrade(view: View, request: bytes, enabled: bytes | None) -> tuple[Outcome, bytes | None]:
+    """DowngradeRequest that begins a downgrade or cancels the ``enabled`` one: the outcome, and what is
+    enabled then."""
     target = downgrade.decide(parse(pb.DowngradeRequest.FromString, request), enabled)
     tail = txn_eval.field(b"\x12", CLUSTER_VERSION.encode())
-    return Outcome(records.downgrade(target), False, tail, [], view.revision)
+    return Outcome(records.downgrade(target), False, tail, [], view.revision), target.encode() or None
 
 
 @answered

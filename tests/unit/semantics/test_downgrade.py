@@ -18,7 +18,8 @@ class Nothing:
 
 def _set(action: int, version: str, enabled: bytes | None) -> requests.Outcome:
     request = pb.DowngradeRequest(action=action, version=version)  # type: ignore[arg-type]
-    return requests.set_downgrade(Nothing(), request.SerializeToString(), enabled)  # type: ignore[arg-type]
+    outcome, _ = requests.set_downgrade(Nothing(), request.SerializeToString(), enabled)  # type: ignore[arg-type]
+    return outcome
 
 
 @pytest.mark.parametrize("text", ["3.4", "3.4.0", "3.4.99", "03.4", "3.4.1-rc", "3.4.1-rc.2+build", "3.4.0-"])

@@ -24,13 +24,13 @@ def alarm(**fields: Any) -> bytes:
 def test_an_alarm_without_a_name_is_refused_before_it_is_logged(number: int) -> None:
     """Numbers above 255 overflowed a byte of the log, the others ended every replica that applied them."""
     with pytest.raises(EtcdError) as refused:
-        evaluate.set_alarm(MemoryShard(), alarm(alarm=number), ())
+        evaluate.set_alarm(MemoryShard(), alarm(alarm=number), frozenset())
     assert refused.value.kind is errors.UNKNOWN_ALARM
 
 
 def test_an_action_without_a_name_is_refused() -> None:
     with pytest.raises(EtcdError) as refused:
-        evaluate.set_alarm(MemoryShard(), pb.AlarmRequest(action=9, alarm=1).SerializeToString(), ())
+        evaluate.set_alarm(MemoryShard(), pb.AlarmRequest(action=9, alarm=1).SerializeToString(), frozenset())
     assert refused.value.kind is errors.UNKNOWN_ALARM
 
 
