@@ -308,6 +308,46 @@ def test_progress_that_is_asked_for_between_streams_is_told() -> None:
         asyncio.run(main())
 
 
+@pytest.mark.parametrize("compacted", [0, 7, 8])
+@pytest.mark.parametrize("revision", [0, 8])
+def test_progress_is_told_while_nothing_is_written(revision: int, compacted: int) -> None:
+    """A server tells none before the beginning of a watch, and the next revision was that: who asked waited
+    for the next write."""
+    begun: list[int] = []
+
+    def watch(requests: Requests, context: grpc.ServicerContext) -> Told:
+        begun.append(next(requests).create_request.start_revision)
+        yield pb.WatchResponse(created=True)
+        if begun[-1] < compacted:
+            yield pb.WatchResponse(canceled=True, compact_revision=compacted)
+            return
+        if begun[-1] == 7:  # which was written before
+            yield pb.WatchResponse(header=HEADER, events=[
+                kv_pb2.Event(kv=kv_pb2.KeyValue(key=b"a", mod_revision=7, version=1))])
+        for _ in requests:
+            if compacted == 8:
+                yield pb.WatchResponse(header=pb.ResponseHeader(revision=8), watch_id=-1)
+            elif begun[-1] <= 7:
+                yield pb.WatchResponse(header=HEADER, watch_id=-1)
+
+    def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
+        return pb.RangeResponse(header=HEADER)
+
+    async def main() -> None:
+        async with (
+            m.Client(address) as client, asyncio.timeout(3),
+            client.watch("a", revision=revision, progress=True) as watch,
+        ):
+            reading = asyncio.create_task(watch.next())
+            await until(lambda: begun[-1] >= compacted)
+            await watch.request_progress()
+            assert await reading == m.Progress(8 if compacted == 8 else 7)
+
+    with scripted({"Watch/Watch": watch, "KV/Range": read}) as address:
+        asyncio.run(main())
+    assert begun == ([7, 8] if compacted == 8 else [7])
+
+
 def test_a_mirror_s_end_ends_those_who_wait() -> None:
     def read(request: pb.RangeRequest, context: grpc.ServicerContext) -> pb.RangeResponse:
         return pb.RangeResponse(header=HEADER)

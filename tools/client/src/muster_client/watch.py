@@ -91,14 +91,21 @@ class _Feed(Following[Event]):
         super().__init__(caller, options.revision)
         self._options, self._snapshot = options, snapshot
         self._held: list[Change] = []  # of a revision that may go on in the next answer
+        self._exact = 0  # the next revision, if what is before it is compacted
 
     async def _request(self) -> pb.WatchCreateRequest:
         keys = self._options.keys
         if not self.next:
             self.next = await self._now()
         return pb.WatchCreateRequest(
-            key=keys.start, range_end=keys.end, start_revision=self.next, prev_kv=self._options.previous,
-            progress_notify=True, fragment=True)
+            key=keys.start, range_end=keys.end, start_revision=self.next - self._early,
+            prev_kv=self._options.previous, progress_notify=True, fragment=True)
+
+    @property
+    def _early(self) -> bool:
+        """Whether the stream begins a revision before the next one. A server tells no progress before the
+        beginning of a watch: while nothing is written, it would tell none."""
+        return self._options.progress and self.next > 1 and self.next != self._exact
 
     async def _now(self) -> int:
         """The revision behind all that is done: an endpoint that lags would begin with what is past."""
@@ -111,6 +118,9 @@ class _Feed(Following[Event]):
     async def _compacted(self, error: Compacted) -> None:
         """A snapshot in place of the changes, if asked for."""
         self._leave()
+        if self._early and error.revision <= self.next:
+            self._exact = self.next
+            return
         if not self._options.snapshots:
             raise error
         missed_from = self.next
