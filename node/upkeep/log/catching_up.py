@@ -73,6 +73,10 @@ class CatchingUp:
             if held.index < least:
                 del self._held[peer]
                 self._ran_out[peer] = self._ran_out.get(peer, 0) + 1
+        for peer in [peer for peer in self._ran_out if peer not in self._held]:
+            status = peers.get(peer)
+            if status is None or status.match >= kept_anyway:  # another leader's now, or it came by the log
+                del self._ran_out[peer]
         return min((held.index for held in self._held.values()), default=None)
 
     @property

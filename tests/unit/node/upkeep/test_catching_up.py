@@ -127,3 +127,16 @@ def test_who_runs_out_of_log_slows_the_load_once_half_is_used_and_less_once_it_h
     assert up.needed(51, 96, status(96), 0) is None
     up.begins(7, 100, 0.0)
     assert up.slows is None
+
+
+@pytest.mark.parametrize("then", ["deposed", "removed", "by the log"])
+def test_a_lost_transfer_slows_none_of_a_later_leadership_nor_of_who_has_caught_up(then: str) -> None:
+    """The first transfer of months later slowed all writes at once."""
+    up = CatchingUp()
+    up.begins(7, 50, 0.0)
+    assert up.needed(51, 90, status(3), 0) is None
+    peers = {"deposed": {}, "removed": {8: status(3)[7]}, "by the log": status(91)}[then]
+    assert up.needed(51, 90, peers, 0) is None
+    up.begins(7, 500, 9.0)
+    assert up.slows is None
+    assert up.pause_s(1, 99, 100, 10.0) == 0
