@@ -16,7 +16,7 @@ from node.slicing.slicer import Slicer, Slices
 if TYPE_CHECKING:
     from node.storage import StateStore
 
-_AT_ONCE = 8  # leases, besides those that a client waits for
+_AT_ONCE = 8  # leases; besides them as many that a client waits for
 
 
 class ReadingNode(Protocol):
@@ -33,7 +33,8 @@ class LeaseReads:
         # what is to be done once the keys of these leases are listed
         self._waiting: dict[int, list[Callable[[], None]]] = {}
         self._next: deque[int] = deque()  # those of them that are not begun
-        self._running = 0
+        self._asked: deque[int] = deque()  # those that a client waits for, which are not begun either
+        self._running = {False: 0, True: 0}  # by whether a client waits for it
 
     def needs(self, lease: int) -> bool:
         """Whether very many keys hang on a lease."""
@@ -49,7 +50,7 @@ class LeaseReads:
 
     def read(self, lease: int, then: Callable[[], None], at_once: bool = False) -> None:
         """Call ``then`` once the keys of a lease are listed, or this replica leads no longer. ``at_once``:
-        a client waits for it, so it waits for no other lease."""
+        a client waits for it, so it waits for no lease but such ones."""
         if lease in self._waiting:
             self._waiting[lease].append(then)
         else:
@@ -57,23 +58,27 @@ class LeaseReads:
             self._next.append(lease)
         if at_once and lease in self._next:
             self._next.remove(lease)
-            self._start(lease)
+            self._asked.append(lease)
         self._begin()
 
     def _begin(self) -> None:
-        while self._next and self._running < _AT_ONCE:
-            self._start(self._next.popleft())
+        running, lists = self._running, self._node.store.lease_lists
+        while self._next and running[False] < _AT_ONCE:
+            self._start(self._next.popleft(), asked=False)
+        # a list that is being made counts in no bound of memory but this one
+        while self._asked and running[True] < (1 if lists.full else _AT_ONCE):
+            self._start(self._asked.popleft(), asked=True)
 
-    def _start(self, lease: int) -> None:
-        self._running += 1
-        self._node.slicer.start(self._reading(lease))
+    def _start(self, lease: int, *, asked: bool) -> None:
+        self._running[asked] += 1
+        self._node.slicer.start(self._reading(lease, asked))
 
-    def _reading(self, lease: int) -> Slices:
+    def _reading(self, lease: int, asked: bool) -> Slices:
         for _ in self._node.store.lease_lists.read(lease, GRAIN.lease_step):
             if self._node.raft.role is not Role.LEADER:
                 break  # nobody asks for them here
             yield
-        self._running -= 1
+        self._running[asked] -= 1
         self._begin()
         for then in self._waiting.pop(lease):
             then()

@@ -18,6 +18,7 @@ from cluster.pb import rpc_pb2 as pb
 from cluster.raft import Role
 from cluster.wire.messages import Method
 from node.storage import StateStore
+from node.storage.state import lease_lists
 from node.storage.state.versions import Versions
 from node.upkeep.expiry import Expiry
 
@@ -223,3 +224,36 @@ def test_a_key_that_came_back_behind_a_pause_stays_on_its_list(
     for _ in steps:
         pass
     assert lists.keys(LEASE) == [KEYS[0], KEYS[2], *KEYS[4:]]
+
+
+def test_leases_that_are_revoked_at_once_are_not_all_listed_together(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lists of all of them took memory without a bound. No list is driven out before its lease's turn."""
+    leases, link = range(100, 130), None
+    for lease in leases:
+        shard.leader.execute(
+            Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=lease, TTL=100).SerializeToString())
+        for number in range(40):
+            shard.put(b"l%d/%d" % (lease, number), lease)
+    shard.apply()
+    monkeypatch.setattr(GRAIN, "lease_keys", 20)
+    monkeypatch.setattr(lease_lists, "MOST_BYTES", 4 * 40 * 80)
+    shard.store.cache.forget_versions()
+    shard.store.cache.limit = 40
+    sent: list[bytes] = []
+    monkeypatch.setattr(shard, "_submit", lambda link, rid, method, timeout_ms, body: sent.append(body))
+    shard.expiry._node.role.submit = shard._submit
+    for lease in leases:
+        shard.expiry.revoke(link, 1, 1000, pb.LeaseRevokeRequest(ID=lease).SerializeToString())
+    while shard.work:
+        assert len(shard.work) <= 8
+        if next(work := shard.work.pop(0), True) is None:
+            shard.work.append(work)
+        for body in sent:  # the turn behind that
+            assert pb.LeaseRevokeRequest.FromString(body).ID in shard.store.lease_lists
+            shard.leader.execute(Method.LEASE_REVOKE, body)
+        sent.clear()
+        shard.apply()
+    assert not any(shard.leader.view.lease_exists(lease) for lease in leases)
+    assert not shard.live()
