@@ -44,6 +44,7 @@ class RangeTxn:
         self._stats = stats
         self._serializable = is_serializable(request)
         self._tries = 0
+        self._held = call.gathered  # bytes that its client held before
         self._asked: list[int] = []  # shards, by compare
         self._first: Gather | None = None  # while the compares are being decided
         self._order_index = 0  # that the revision needs applied
@@ -163,6 +164,8 @@ class RangeTxn:
             return
         self._tries += 1
         self._serializable = self._serializable and self._tries < _TRIES  # as a range by itself (Gather)
+        self._pieces = []  # what came before is dropped
+        call.gather(self._held - call.gathered)
         self.start()
 
 

@@ -14,7 +14,7 @@ from cluster.evaluate import requests as evaluate
 from cluster.evaluate.reading.ranges import RangeRead
 from cluster.pb import rpc_pb2 as pb
 from cluster.placement import Placement
-from cluster.wire.messages import READ, Method, Status
+from cluster.wire.messages import HEAD, READ, Method, Status
 from proxy.services.table import register_all
 from proxy.spanning.range_txns import RangeTxn
 from tests.unit.proxy.fakes import FakeCall, Net
@@ -190,6 +190,41 @@ def test_one_that_meets_a_compaction_starts_over() -> None:
         store, pb.TxnRequest(success=[ALL, ALL])
     )
     assert store.methods.count(Method.READ_INDEX) > 1
+
+
+@pytest.mark.parametrize("compacted", [0, SHARDS, 2 * SHARDS - 1])
+def test_what_came_before_a_new_beginning_counts_no_longer(
+    compacted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It counted until the answer, as memory of the connection and of the front that both have not. Other
+    answers waited for that, or were refused."""
+    store = Store()
+    for key in KEYS:
+        store.put(key, bytes(1000))
+    came: list[int] = []  # sizes of parts
+    plainly = store._answer
+
+    def answer(node: Any, shard: int, request: Any) -> None:
+        if request.method != Method.RANGE_ROWS or len(came) == compacted > 0:
+            store.compacted_first = int(request.method == Method.RANGE_ROWS)
+            came.extend([0] * store.compacted_first)
+            plainly(node, shard, request)
+            return
+        part, asked = store.parts[shard], pb.RangeRequest.FromString(request.body[READ.size :])
+        read = RangeRead(asked, sized=True)
+        read.feed(part.scan(asked.key, asked.range_end))
+        piece = HEAD.pack(part.revision, 1) + b"".join(read.take_sized())
+        read.end()
+        came.append(len(piece))
+        node.answer(request.rid, Status.PARTIAL, piece)
+        node.ok(request, part.revision, b"".join(read.take_sized()))
+
+    monkeypatch.setattr(store, "_answer", answer)
+    call = store.ask(pb.TxnRequest(success=[ALL, ALL]))
+    response = pb.TxnResponse.FromString(call.replies[0])
+    assert [len(one.response_range.kvs) for one in response.responses] == [len(KEYS)] * 2
+    assert len(came) > 2 * SHARDS or not compacted
+    assert call.gathered == sum(came[-2 * SHARDS :]) > 1000 * len(KEYS)
 
 
 def test_a_serializable_one_is_read_at_a_revision_that_all_have_applied() -> None:
