@@ -166,6 +166,78 @@ def test_who_gives_up_waiting_does_not_wait_for_a_cluster_that_is_away(
         asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("block", "given"), [*((block, False) for block in BLOCKS), ("lock", True), ("leadership", True)])
+def test_a_block_that_is_cancelled_does_not_wait_for_a_cluster_that_is_away(
+    block: str, given: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit around it took half a minute longer. The same object waits for what goes on."""
+    monkeypatch.setattr(lease_module, "LEFT_IN_S", 0.1)
+    away, back = threading.Event(), threading.Event()
+    left, waited_for = list[str](), list[bool]()
+
+    def ends(request: Any, context: Context) -> Any:
+        if away.is_set():
+            left.append(type(request).__name__)
+            waited_for.append(back.wait(10))
+        return held() if isinstance(request, pb.TxnRequest) else pb.LeaseRevokeResponse()
+
+    async def used(block: Any) -> None:
+        async with asyncio.timeout(5) as limit, block:
+            away.set()
+            limit.reschedule(0)
+            await asyncio.sleep(10)
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            made = ENTERS[block](client, await client.lease(60)) if given else BLOCKS[block](client)
+            with pytest.raises(TimeoutError):
+                await used(await made if block == "lease" else made)
+            await until(lambda: left)
+            assert not waited_for
+            if block in ("lock", "leadership"):
+                again = asyncio.create_task(made.__aenter__())
+                await asyncio.sleep(0)
+                away.clear()
+                back.set()
+                await again
+            back.set()
+
+    methods = {"KV/Put": lambda *_: pb.PutResponse(), "KV/Range": lambda *_: pb.RangeResponse(),
+               "Watch/Watch": watched, "Lease/LeaseRevoke": ends, "KV/Txn": ends}
+    with scripted(Line().methods | methods) as address:
+        asyncio.run(main())
+
+
+def test_a_registration_that_is_given_up_does_not_wait_for_a_cluster_that_is_away(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_module, "LEFT_IN_S", 0.1)
+    back, asked, waited_for = threading.Event(), list[str](), list[bool]()
+
+    def away(request: Any, context: Context) -> Any:
+        asked.append(type(request).__name__)
+        waited_for.append(back.wait(10))
+        return pb.PutResponse() if isinstance(request, pb.PutRequest) else pb.LeaseRevokeResponse()
+
+    async def main() -> None:
+        async with m.Client(address) as client:
+            registering = asyncio.create_task(client.register("s", "a:1").register())
+            await until(lambda: asked)
+            registering.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                async with asyncio.timeout(5):
+                    await registering
+            assert not waited_for
+            await until(lambda: asked == ["PutRequest", "LeaseRevokeRequest"])
+            back.set()
+
+    methods = {"KV/Put": away, "KV/Range": lambda *_: pb.RangeResponse(), "Watch/Watch": watched,
+               "Lease/LeaseRevoke": away}
+    with scripted(Line().methods | methods) as address:
+        asyncio.run(main())
+
+
 def test_who_leaves_a_barrier_in_a_time_limit_does_not_wait_for_a_cluster_that_is_away(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -253,9 +253,10 @@ async def to_its_end(step: Coroutine[Any, Any, None], limit_s: float | None = No
 
 
 async def leaves(step: Coroutine[Any, Any, None], error: BaseException | None) -> None:
-    """Run what gives up what a block held. An error that ended the block, perhaps a cancellation, goes on: a
-    failure of this is told to the log alone then."""
-    await (step if error is None else to_its_end(step))
+    """Run what gives up what a block held. An error that ended the block goes on: a failure of this is told
+    to the log alone then. Who was cancelled, as by a time limit, or interrupted does not wait for long."""
+    limit_s = None if isinstance(error, Exception) else LEFT_IN_S
+    await (step if error is None else to_its_end(step, limit_s))
 
 
 async def whole(step: Coroutine[Any, Any, Result]) -> Result:

@@ -236,7 +236,9 @@ class Place:
         """Out of the line, if it stands there, also where the caller is cancelled: others wait. Then they may
         take this object."""
         held, self._held = self._held, False
-        leaving = asyncio.ensure_future(self._leave())
+        leaving = asyncio.create_task(self._leave())
+        if held:
+            self._leaving = leaving
 
         def left(done: asyncio.Future[None]) -> None:
             if held:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from muster_client import lease as lease_module
 from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, PermissionDenied, Removed
 from muster_client.lease import Lease, leaves, to_its_end, whole
 from muster_client.model import KeyValue
@@ -137,7 +138,8 @@ class Registration:
             watched = await self._is_watched(watch)
             await self._look(self._lease)
         except BaseException:
-            await to_its_end(_ended(watch, self._lease))  # one step: a second cancel skips nothing of it
+            # one step: a second cancel skips nothing of it
+            await to_its_end(_ended(watch, self._lease), lease_module.LEFT_IN_S)
             raise
         following = asyncio.create_task(self._follow(self._lease))
         self._tasks = (following, asyncio.create_task(self._see(watch))) if watched else (following,)
