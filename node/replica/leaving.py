@@ -4,7 +4,8 @@
 2. Leadership is handed over, and again if it comes back. What only a leader is told (``Owed.LEADING``) is
    waited for before, up to an election timeout.
 3. Where nobody takes over, what waits for counts (``node.serving.txns.uncounted``) is waited for, up to two
-   election timeouts after the beginning. What still waits is refused once fronts were told.
+   election timeouts after the beginning. What still waits is refused once fronts were told. So is who waits
+   for the end of a compaction or a defragmentation.
 4. What was logged here gets its fate later: with the next leader's first entry, on shards other than 0 with
    its first cut. The node waits up to three election timeouts in all, with links and feed open (I7, I23).
 5. Fronts are told (LEAVING). A front sends nothing more, and says FAREWELL once it has every answer. So no
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from node.links.peers import Peers
     from node.members.roster import Roster
     from node.serving.txns.uncounted import Uncounted
+    from node.upkeep.space.defragments import Defragments
     from node.upkeep.upkeep import Upkeep
 
 log = structlog.get_logger("node")
@@ -46,6 +48,7 @@ class LeavingNode(AnyNode, Protocol):
     fronts: Fronts
     role: NodeRole
     uncounted: Uncounted
+    defragments: Defragments
     upkeep: Upkeep
     fatal: asyncio.Future[str]
     stopping: bool
@@ -101,6 +104,8 @@ class Leaving:
         node.left = True
         node.fronts.leave()
         node.uncounted.refuse()
+        node.upkeep.compaction.leave()
+        node.defragments.leave()
         node.wake()
         return await self._until(lambda: node.fronts.left, node.loop.time() + self._election_s)
 

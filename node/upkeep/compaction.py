@@ -50,6 +50,7 @@ class Compaction:
         self.ended_at = 0  # the last one, in Unix time
         self._requests = Others(machine.perf_counter, lambda: (raft.last_index, node.serve.ranges.count))
         self._waiting: list[tuple[FrontLink, bytes]] = []
+        self._left = False
 
     def due(self) -> None:
         if not self._running:
@@ -88,12 +89,27 @@ class Compaction:
         rid = ANSWER.unpack_from(record)[0]
         self._node.mark_dirty(link)
         self._waiting = [waiting for waiting in self._waiting if waiting[0].alive]
+        if self._left:
+            self._refuse(link, rid)
+            return
         if len(self._waiting) < MAX_WAITING:
             link.answer(rid, Status.PARTIAL, b"")
             self._waiting.append((link, record))
         else:  # it is in order, and will be done
             link.answer(rid, Status.UNKNOWN, EtcdError(errors.TOO_MANY_REQUESTS).encode())
         self.due()
+
+    def leave(self) -> None:
+        """This node is about to end, and its fronts were told: nobody waits any more until old data is gone
+        here. The compactions are in order."""
+        self._left = True
+        waiting, self._waiting = self._waiting, []
+        for link, record in waiting:
+            self._refuse(link, ANSWER.unpack_from(record)[0])
+
+    def _refuse(self, link: FrontLink, rid: int) -> None:
+        link.answer(rid, Status.UNKNOWN, EtcdError(errors.TIMEOUT_DUE_TO_LEADER_FAIL).encode())
+        self._node.mark_dirty(link)
 
 
 class ClockCompaction:

@@ -51,6 +51,8 @@ class Defragments:
         self._node = node
         self._thread = node.machine.thread("defragment")
         self._waiting: list[tuple[FrontLink, int]] = []
+        self._asked: list[tuple[FrontLink, int]] = []  # for the one that is under way
+        self._left = False
         self.running = False
         self.took = Histogram(DEFRAG_S)
 
@@ -58,9 +60,20 @@ class Defragments:
         """Answer once the files have been rewritten."""
         if len(self._waiting) >= _MOST:
             raise EtcdError(errors.TOO_MANY_REQUESTS)
+        if self._left:
+            raise EtcdError(errors.STOPPED)
         self._waiting.append((link, rid))
         if not self.running:
             self._begin()
+
+    def leave(self) -> None:
+        """This node is about to end, and its fronts were told: nobody waits any more."""
+        self._left = True
+        waiting, self._asked, self._waiting = [*self._asked, *self._waiting], [], []
+        for link, rid in waiting:
+            if link.alive:
+                link.answer(rid, Status.ERROR, EtcdError(errors.STOPPED).encode())
+                self._node.mark_dirty(link)
 
     def _begin(self) -> None:
         self.running = True
@@ -72,13 +85,14 @@ class Defragments:
         node = self._node
         if node.stopping or not self._waiting:
             return  # closed meanwhile
-        asked, self._waiting = self._waiting, []
+        self._asked, self._waiting = self._waiting, []
         began = node.machine.monotonic()
         done = node.loop.run_in_executor(self._thread, node.upkeep.rewriting.rewrite)
-        done.add_done_callback(lambda done: self._ended(done, asked, node.machine.monotonic() - began))
+        done.add_done_callback(lambda done: self._ended(done, node.machine.monotonic() - began))
 
-    def _ended(self, done: asyncio.Future[None], asked: list[tuple[FrontLink, int]], took_s: float) -> None:
+    def _ended(self, done: asyncio.Future[None], took_s: float) -> None:
         node = self._node
+        asked, self._asked = self._asked, []
         if done.cancelled() or node.stopping:
             self.running = False
             return

@@ -57,6 +57,27 @@ def test_who_waits_until_old_data_is_gone_is_bounded(replica: Make, monkeypatch:
     ]
 
 
+def test_who_waits_at_a_node_that_ends_is_told_so(replica: Make) -> None:
+    """It removes nothing more, and its fronts wait for each answer."""
+    node, frames = replica(), list[bytes]()
+
+    def take(parts: list[bytes]) -> bool:
+        frames.append(parts[-1])
+        return True
+
+    link = FrontLink(b"front", take, b"", 1)
+    for rid in (1, 2):
+        node.upkeep.compaction.answer_when_done(link, ANSWER.pack(rid, Status.OK, 0))
+        if rid == 1:
+            node.stopping = True
+            node.upkeep.compaction.leave()
+    for run in node.loop.soon:
+        run()
+    link.flush()
+    assert [(rid, status) for frame in frames for rid, status, _ in decode_answers(frame)[1]] == [
+        (1, Status.PARTIAL), (1, Status.UNKNOWN), (2, Status.UNKNOWN)]
+
+
 def test_what_compactions_took_is_told(replica: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     node = replica()
     store, compaction = node.store, node.upkeep.compaction

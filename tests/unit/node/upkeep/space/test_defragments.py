@@ -4,11 +4,13 @@ shard's."""
 from __future__ import annotations
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cluster import errors
 from cluster.errors import EtcdError
 from cluster.wire.messages import Status
 from node.storage import NoRoom
@@ -29,6 +31,38 @@ def test_who_asks_while_another_shard_is_rewritten_waits_as_for_etcd(
     monkeypatch.setattr(defragments, "AGAIN_S", 0.001)
     answers = answers_after([Busy(), Busy()])
     assert [(rid, status) for rid, status, _ in answers] == [(1, Status.OK), (2, Status.OK)]
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_who_waits_at_a_node_that_ends_is_told_so_once(stopping: bool) -> None:
+    """A host that was removed is not stopping yet."""
+    answers: list[tuple[int, int, bytes]] = []
+    goes_on = threading.Event()
+
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        node: Any = SimpleNamespace(
+            machine=machine_on(loop), loop=loop, settings=SimpleNamespace(shard=0),
+            raft=SimpleNamespace(term=1), stopping=False,
+            store=SimpleNamespace(size_bytes=lambda: 2, revision=1), mark_dirty=lambda link: None,
+            upkeep=SimpleNamespace(quota=SimpleNamespace(in_use=lambda: None),
+                                   rewriting=SimpleNamespace(rewrite=lambda: goes_on.wait(10))))
+        link: Any = SimpleNamespace(alive=True, answer=lambda *answer: answers.append(answer))
+        asked = defragments.Defragments(node)
+        asked.ask(link, 1)
+        asked.ask(link, 2)
+        node.stopping = stopping
+        asked.leave()
+        with pytest.raises(EtcdError) as refused:
+            asked.ask(link, 3)
+        assert refused.value.kind is errors.STOPPED
+        goes_on.set()
+        while asked.running:
+            await asyncio.sleep(0.001)
+        asked.close()
+
+    asyncio.run(asyncio.wait_for(run(), 10))
+    assert [(rid, status) for rid, status, _ in answers] == [(1, Status.ERROR), (2, Status.ERROR)]
 
 
 def answers_after(failures: list[Exception]) -> list[tuple[int, int, bytes]]:
