@@ -43,7 +43,8 @@ class Shard:
         self.leases: dict[bytes, int] = {}
         node: Any = SimpleNamespace(
             loop=SimpleNamespace(call_soon=lambda call: None), lessor=Due(1000), now_ms=lambda: 0,
-            raft=SimpleNamespace(role=Role.LEADER), role=SimpleNamespace(submit=self._submit),
+            raft=SimpleNamespace(role=Role.LEADER),
+            role=SimpleNamespace(submit=lambda *asked: self._submit(*asked)),
             slicer=SimpleNamespace(start=self.work.append), store=self.store, wake=lambda: None,
             writes=SimpleNamespace(leader=self.leader, full=False, weigh=lambda size: None),
         )
@@ -230,7 +231,8 @@ def test_leases_that_are_revoked_at_once_are_not_all_listed_together(
     shard: Shard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lists of all of them took memory without a bound. No list is driven out before its lease's turn."""
-    leases, link = range(100, 130), None
+    link: Any = None
+    leases = range(100, 130)
     for lease in leases:
         shard.leader.execute(
             Method.LEASE_GRANT, pb.LeaseGrantRequest(ID=lease, TTL=100).SerializeToString())
@@ -243,7 +245,6 @@ def test_leases_that_are_revoked_at_once_are_not_all_listed_together(
     shard.store.cache.limit = 40
     sent: list[bytes] = []
     monkeypatch.setattr(shard, "_submit", lambda link, rid, method, timeout_ms, body: sent.append(body))
-    shard.expiry._node.role.submit = shard._submit
     for lease in leases:
         shard.expiry.revoke(link, 1, 1000, pb.LeaseRevokeRequest(ID=lease).SerializeToString())
     while shard.work:
