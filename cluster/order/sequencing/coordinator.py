@@ -125,22 +125,18 @@ class Coordinator(Generic[T]):
         """Give up the switch that is under way, or waits. Nothing of it is logged."""
         for wide in [wide for wide in self._running.values() if wide.switch is not None]:
             self._release(wide)
-        waiting = [wide for wide in self._queue if wide.switch is not None]
-        for wide in waiting:
+        for wide in [wide for wide in self._queue if wide.switch is not None]:
             self._queue.remove(wide)
             assert wide.switch is not None
             wide.switch.ended(False)
 
     def free_for(self, method: int, body: bytes, shard: int) -> bool:
         """Whether a write of one shard would begin at once. EtcdError: malformed."""
-        if self._queue or not self._leads(shard):
-            return False
-        return not self._overlaps.meets(footprint(method, body))
+        return not self._queue and self._leads(shard) and not self._overlaps.meets(footprint(method, body))
 
     def _leads(self, shard: int) -> bool:
         """H19: a participant without a leader of the latest term in O would only hold up the others' keys."""
-        term = self.fold.cut(shard).term
-        return 0 < term <= self._has_leader.get(shard, -1)
+        return 0 < self.fold.cut(shard).term <= self._has_leader.get(shard, -1)
 
     def leader_of(self, shard: int, term: int) -> None:
         self._has_leader[shard] = max(term, self._has_leader.get(shard, 0))
@@ -225,6 +221,10 @@ class Coordinator(Generic[T]):
                 self._send(wide, now_ms)
         self._looks.done(self._running, now_ms)
         self._admit(now_ms, append)
+
+    def sweep(self, now_ms: int) -> None:
+        """While nothing can be logged: what is over keeps no other one out (I23)."""
+        self._queue = deque(w for w in self._queue if w.switch is not None or not self._over(w, now_ms))
 
     def _due_of(self, wide: Wide[T]) -> int:
         patience_ms = wide.patience_ms(self._give_up_ms)

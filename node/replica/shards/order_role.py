@@ -418,8 +418,9 @@ class OrderRole(OwnLog):
 
     def _heartbeat(self) -> None:
         self.leaders.heartbeat()
-        if len(self.controls):
-            self.controls.forget()
+        self.controls.forget()
+        if self.coordinator is not None and not self.writes.has_room:  # else it runs
+            self.coordinator.sweep(self.node.now_ms())
         self.birthing.step()
         self.retention.heartbeat()
 

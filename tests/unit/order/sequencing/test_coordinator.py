@@ -151,6 +151,21 @@ def test_what_has_waited_past_its_deadline_is_not_done(sequencer: Sequencer) -> 
     assert not sequencer.coordinator.busy
 
 
+def test_what_is_over_keeps_no_other_one_out_while_nothing_can_be_logged(
+    sequencer: Sequencer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing runs then, as while its disk hangs: others were refused for what nobody waited for."""
+    monkeypatch.setattr(coordinator, "MAX_WAITING", 3)
+    sequencer.submit("late", deadline_ms=700)
+    sequencer.submit("gone", deadline_ms=100_000)
+    sequencer.submit("patient", deadline_ms=100_000)
+    sequencer.gone.add("gone")
+    assert not sequencer.coordinator.submit("another", Method.TXN, sequencer.body)
+    sequencer.coordinator.sweep(60_000)
+    sequencer.submit("another")
+    assert sequencer.coordinator.resign() == ["patient", "another"]
+
+
 def test_the_locks_of_what_is_past_its_deadline_are_let_go_of(sequencer: Sequencer) -> None:
     sequencer.submit("late", deadline_ms=700)
     sequencer.run(0)
