@@ -168,6 +168,7 @@ class FakeNode:
     applied: int = 1
     revision: int = 1
     forget: Callable[[], None] = lambda: None  # what the node does when a link is replaced
+    came: Callable[[Request], None] = lambda request: None  # what it does with a request at once
     near: Near | None = None  # it is in the front's process
     coming: int = 0  # bytes of a frame that has not all come
     _out: list[bytes] = field(default_factory=list)
@@ -200,6 +201,7 @@ class FakeNode:
                 self.say_state()
             else:
                 self.requests.append(Request(rid, method, timeout_ms, body))
+                self.came(self.requests[-1])
         return True
 
     def unfinished(self) -> int:
@@ -251,8 +253,10 @@ class Net:
     """A front's router, its loop and three hosts' nodes; the front runs on host 1. ``nodes``: those of shard
     0."""
 
-    def __init__(self, hosts: int = 3, own: int = 1, shards: int = 1) -> None:
-        self.loop = ManualLoop()
+    def __init__(
+        self, hosts: int = 3, own: int = 1, shards: int = 1, loop: ManualLoop | None = None
+    ) -> None:
+        self.loop = loop or ManualLoop()
         self.every = {(s, m): FakeNode(m, s) for s in range(shards) for m in range(1, hosts + 1)}
         self.nodes = {m: self.every[0, m] for m in range(1, hosts + 1)}
         peers = tuple(Peer(m, f"h{m}", "127.0.0.1", 1) for m in self.nodes)
