@@ -9,6 +9,7 @@ from struct import Struct
 from cluster import errors
 from cluster.evaluate.reading.ranges import RangeRead
 from cluster.features.auth.reads import Login, Show
+from cluster.features.v2.requests import Answer, Kind, split_read
 from cluster.pb import rpc_pb2 as pb
 from cluster.wire.messages import HEAD, HELD, HISTORY_ANSWER, READ, SUBSCRIBED_BODY, Method, Status
 from cluster.wire.protobuf import key_value
@@ -19,7 +20,7 @@ _MOST_PARTS = 6
 _PART_BYTES = 1000  # the first piece of a large answer
 _LEFT = Struct("<Q")  # before a piece of a backup: how much follows
 _READS = frozenset((*range(32, 48), *map(int, (
-    Method.HISTORY, Method.AUTH_SHOW, Method.MOVES, Method.DOWNGRADE))))
+    Method.HISTORY, Method.AUTH_SHOW, Method.MOVES, Method.DOWNGRADE, Method.V2_READ))))
 _MAY_BE_ELSEWHERE = frozenset(map(int, (
     Method.RANGE, Method.RANGE_ROWS, Method.STREAM_ROWS, Method.READ_TXN, Method.RANGE_STREAM,
     Method.LEASE_KEYS, Method.HASH_KV)))
@@ -37,6 +38,8 @@ class Answers:
             Method.FACTS: self._facts, Method.MEMBER_LIST: self._members, Method.LEASE_TTL: self._ttl,
             Method.LEASE_KEEPALIVES: self._renewed, Method.LEASE_KEEPALIVE: self._renewed_one,
             Method.COMPACT: self._compact, Method.MOVES: self._nothing, Method.ADVICE: self._nothing,
+            Method.V2_READ: self._v2_read, Method.V2_WRITE: self._v2_write,
+            Method.COUNTERS: self._no_counters,
         }
         self._quick = False  # answers are whole and good ones, at once
 
@@ -227,6 +230,34 @@ class Answers:
     def _renewed_one(self, served: Served) -> bool:
         asked = pb.LeaseKeepAliveRequest.FromString(served.body)
         served.ok(pb.LeaseKeepAliveResponse(ID=asked.ID, TTL=3).SerializeToString())
+        return True
+
+    # -- version 2
+
+    def _v2_read(self, served: Served) -> bool:
+        kind = split_read(served.body[READ.size:])[0]
+        if kind == Kind.SCAN:
+            answer = Answer(7, b"")
+        elif kind == Kind.USERS:
+            answer = Answer(7, b"{}", code=self._random.choice((200, 401, 1, 1)))
+        else:
+            answer = self._v2_answer()
+        served.ok(answer.encode())
+        return True
+
+    def _v2_write(self, served: Served) -> bool:
+        self._nodes.revision += 1
+        served.node.revision = self._nodes.revision
+        served.ok(self._v2_answer().encode())
+        return True
+
+    def _v2_answer(self) -> Answer:
+        return self._random.choice((
+            Answer(7, b""), Answer(7, b""), Answer(7, b'{"x":1}'), Answer(7, b'{"x":1}'),
+            Answer(7, b"known", code=self._random.choice((1, 1, 110, 100)))))
+
+    def _no_counters(self, served: Served) -> bool:
+        served.error(errors.TIMEOUT)
         return True
 
     # -- writes

@@ -1,4 +1,4 @@
-"""The threads that hash and compare passwords: each result comes when a run says so."""
+"""The threads that hash passwords and translate large JSON: each result comes when a run says so."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.auth import passwords
+from proxy.gateway import calls
 
 
 class Threads:
@@ -18,6 +19,7 @@ class Threads:
         self._random = random
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         monkeypatch.setattr(passwords, "in_thread", self._in_thread)
+        monkeypatch.setattr(calls, "in_thread", self._in_thread)
         monkeypatch.setattr(passwords, "bcrypt", self)
 
     def _in_thread(self, loop: object, threads: object, work: Callable[[], Any]) -> Future[Any]:
