@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from cluster import errors
 from cluster.faults import faults
-from cluster.wire.messages import Status
+from cluster.wire.messages import Method, Status
 from tests.unit.proxy.random.run import Run
 from tests.unit.proxy.random.world import World
 
@@ -125,8 +125,12 @@ def each_answer_tells_what_became_of_a_write(run: Run) -> Iterator[str]:
             yield told
 
 
+def nothing_is_kept_for_who_has_gone(run: Run) -> Iterator[str]:
+    return (f"{Method(waiting.method).name} to shard {waiting.shard}" for waiting in run.kept_for_nobody)
+
+
 OF_CALLS: tuple[Callable[[Run], Iterator[str]], ...] = (
-    each_call_ends, each_answer_tells_what_became_of_a_write)
+    each_call_ends, each_answer_tells_what_became_of_a_write, nothing_is_kept_for_who_has_gone)
 
 
 def broken_of_all(world: World) -> list[str]:

@@ -11,7 +11,7 @@ from tests.unit.proxy.random.run import Run
 
 
 @pytest.mark.longer
-@pytest.mark.parametrize("seed", seeds(30, 2_000))
+@pytest.mark.parametrize("seed", seeds(30, 1_000))
 def test_nothing_is_left_of_a_front(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Run(seed, monkeypatch)
     run.go()

@@ -14,7 +14,7 @@ from cluster.pacing.turns import Turns
 from cluster.wire.messages import Method
 from proxy.routing.overdue import moved_on
 from proxy.routing.sending import Sending
-from proxy.routing.waiting import WRITE
+from proxy.routing.waiting import WRITE, PartWaiting
 from proxy.services.leases.keepalive import KeepAlive
 from proxy.services.range_stream import Passing
 from proxy.watch.hub import WatchHub
@@ -73,6 +73,11 @@ def drops_what_a_lost_link_owes(patch: Patch) -> None:
     patch.setattr("proxy.routing.router.moved_on", lambda router, recent, link, anew: link.pending.clear())
 
 
+def does_not_look_for_clients_of_parts(patch: Patch) -> None:
+    """What other shards have sent would stay until the last one answers."""
+    patch.setattr(PartWaiting, "left", False)
+
+
 def takes_answers_of_cancelled_requests(patch: Patch) -> None:
     """What was given up is no longer waited for."""
     def cancel(self: Any, waiting: Any) -> bool:
@@ -127,6 +132,7 @@ class _Kept(dict[Any, None]):
     (sends_lost_writes_again, rules.no_write_is_taken_twice),
     (says_that_lost_writes_did_nothing, rules.each_answer_tells_what_became_of_a_write),
     (drops_what_a_lost_link_owes, rules.each_call_ends),
+    (does_not_look_for_clients_of_parts, rules.nothing_is_kept_for_who_has_gone),
     (takes_answers_of_cancelled_requests, rules.each_call_counts_once),
     (tells_no_node_of_what_is_cancelled, rules.nothing_is_left_at_a_node),
     (parts_stay_after_their_clients, rules.no_part_stays_after_its_client),

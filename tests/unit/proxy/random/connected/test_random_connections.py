@@ -21,7 +21,7 @@ _SEEDS = range(15)
 
 
 @pytest.mark.longer
-@pytest.mark.parametrize("seed", seeds(len(_SEEDS), 1_000))
+@pytest.mark.parametrize("seed", seeds(len(_SEEDS), 500))
 def test_nothing_is_left_of_connections(seed: int, monkeypatch: Patch) -> None:
     run = Connected(seed, monkeypatch)
     run.go()
