@@ -31,7 +31,7 @@ class Answers:
         self._nodes = nodes
         self._random = nodes.random
         self._of: dict[int, Callable[[Served], bool]] = {
-            Method.SUBSCRIBE: self._subscribe, Method.READ_INDEX: self._read_index, Method.RANGE: self._range,
+            Method.READ_INDEX: self._read_index, Method.RANGE: self._range,
             Method.RANGE_ROWS: self._rows, Method.STREAM_ROWS: self._rows, Method.RANGE_STREAM: self._stream,
             Method.READ_TXN: self._read_txn, Method.LEASE_KEYS: self._lease_keys, Method.HASH_KV: self._hash,
             Method.HISTORY: self._history, Method.SNAPSHOT: self._snapshot, Method.AUTH_SHOW: self._show,

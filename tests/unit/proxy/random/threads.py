@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 
 from proxy.auth import passwords
-from proxy.gateway import calls
 
 
 class Threads:
     def __init__(self, random: Random, monkeypatch: pytest.MonkeyPatch) -> None:
         self._random = random
         self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        monkeypatch.setattr(passwords, "in_thread", self._in_thread)
-        monkeypatch.setattr(calls, "in_thread", self._in_thread)
         monkeypatch.setattr(passwords, "bcrypt", self)
 
-    def _in_thread(self, loop: object, threads: object, work: Callable[[], Any]) -> Future[Any]:
+    def begin(self, executor: object, work: Callable[[], Any]) -> Future[Any]:
+        """As a loop's ``run_in_executor``."""
         future = Future[Any]()
         self._jobs.append((future, work))
         return future

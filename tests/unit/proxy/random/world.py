@@ -43,8 +43,9 @@ class Timer:
 class TimedLoop(ManualLoop):
     """Its timers go off as time passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: Threads) -> None:
         super().__init__()
+        self.run_in_executor = threads.begin
         self._timers: list[tuple[float, int, Timer]] = []
         self._number = count()
 
@@ -99,9 +100,9 @@ class World:
         self.random = random = Random(seed)
         self.moves, self.users = random.random() < 0.5, random.random() < 0.5
         self.stops = random.random() < 0.25
-        self.loop = TimedLoop()
-        self.net = Net(shards=random.choice((1, 2, 3)), own=random.choice((1, 1, 1, 0)), loop=self.loop)
         self.threads = Threads(random, monkeypatch)
+        self.loop = TimedLoop(self.threads)
+        self.net = Net(shards=random.choice((1, 2, 3)), own=random.choice((1, 1, 1, 0)), loop=self.loop)
         self.net.context.hub.random = random.random
         self.net.started(random.choice((1, 2, 3)))
         self.nodes = Nodes(random, self.net, self.users)
