@@ -113,6 +113,7 @@ class Requests:
 
     def _upkeep(self) -> Asked:
         choice = self._random.choice
+        raised = pb.AlarmRequest(action=pb.AlarmRequest.ACTIVATE, alarm=pb.NOSPACE)
         return choice((
             Asked("Snapshot", pb.SnapshotRequest()),
             Asked("Compact", pb.CompactionRequest(revision=2, physical=choice((False, True)))),
@@ -120,7 +121,7 @@ class Requests:
             Asked("Hash", pb.HashRequest()),
             Asked("Status", pb.StatusRequest()),
             Asked("Defragment", pb.DefragmentRequest()),
-            Asked("Alarm", choice((pb.AlarmRequest(), pb.AlarmRequest(action=1, alarm=1)))),  # type: ignore[arg-type]
+            Asked("Alarm", choice((pb.AlarmRequest(), raised))),
             Asked("MoveLeader", pb.MoveLeaderRequest(targetID=2)),
             Asked("Moves", shards_pb2.MovesRequest()),
             Asked("Split", shards_pb2.SplitRequest(key=b"a/x", target=1)),
