@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.gateway.calls import Room
+from proxy.gateway.room import Room
 from proxy.gateway.paths import BOTH_WAYS, TARGETS
 from proxy.gateway.serve import Gateway
 from proxy.http.http2 import Limits
