@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy.gateway.room import Room
 from proxy.gateway.paths import BOTH_WAYS, TARGETS
+from proxy.gateway.room import Room
 from proxy.gateway.serve import Gateway
 from proxy.http.http2 import Limits
 from proxy.http.requests import HttpRequest
