@@ -275,7 +275,7 @@ MUTANTS = [
     Mutant(puts_under_leases_are_puts, 1, (ASKED, EFFECT), first=39),
     Mutant(keys_of_other_shards_are_not_looked_at, 3, (ASKED, EFFECT), first=76),
     Mutant(a_refused_revoke_revokes_until_it_is_applied, 3, (GRANTED, MISSED), first=2, leases=True),
-    Mutant(void_tokens_count, 1, (ASKED, EFFECT), first=14),
+    Mutant(void_tokens_count, 1, (ASKED, EFFECT)),
     Mutant(old_revisions_count, 1, (ASKED, EFFECT)),
     Mutant(a_start_forgets_users, 1, (ASKED, REFUSED, EFFECT, EQUAL), SNAPSHOTS, first=3),
     Mutant(an_install_brings_no_users, 3, (ASKED, EFFECT, REFUSED, EQUAL), SNAPSHOTS, first=2),
