@@ -214,8 +214,12 @@ def test_nothing_is_written_where_nothing_is_dropped(tmp_path: Path) -> None:
 def test_without_room_for_the_file_nothing_is_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sync = os.fsync
+
     def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+        if "/dropped" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(28, "No space left on device")
+        sync(descriptor)  # as of a state that is opened
 
     order = Order.made(3)
     ends = {s: order.cuts[25][s] for s in OTHERS}
