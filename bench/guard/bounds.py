@@ -85,7 +85,7 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
     "range, 1000 clients": (
         *_same(client_received=133.7, client_sent=371.0, lines=224),
         *_own(_NONE, log_entries=(0, 0.001), syncs=(0, 0.001)),
-        *_own(_SHARED, peer_bytes=(2.5, 5), node_frames=(0.046, 0.1), front_frames=(0.0137, 0.03),
+        *_own(_SHARED, peer_bytes=(4.8, 10), node_frames=(0.08, 0.16), front_frames=(0.022, 0.04),
               syscalls=(0.4, 0.48)),
         *_own(_TIME, cpu_loops=(0.115, 0.23)),
     ),
@@ -97,8 +97,8 @@ BOUNDS: dict[str, tuple[Bound, ...]] = {
     ),
     "keep-alive, 1000 clients": (
         *_same(client_received=44.8, client_sent=66.6),
-        *_own(_SHARED, lines=(338, 380), peer_bytes=(8.9, 17), node_frames=(0.11, 0.22),
-              front_frames=(0.03, 0.06), syscalls=(0.7, 0.84)),
+        *_own(_SHARED, lines=(338, 380), peer_bytes=(12.4, 20), node_frames=(0.17, 0.3),
+              front_frames=(0.045, 0.09), syscalls=(0.7, 0.84)),
         *_own(_TIME, cpu_loops=(0.19, 0.38)),
     ),
     "watched event, 2000 watchers": (
