@@ -155,11 +155,10 @@ class Confirmations:
             f"I13: {index} was committed when they asked, {self._applied_index()} is applied"
         )
         self._asking -= len(questions)
-        revision, term = self._store.revision, self._raft.term
-        read_index = READ_INDEX_ANSWER.pack(self._applied_index(), revision, term)
+        read_index = READ_INDEX_ANSWER.pack(self._applied_index(), self._store.revision, self._raft.term)
         for question in questions:
-            link, rid, method, _ = question
-            if method == Method.READ_INDEX:
+            if question[2] == Method.READ_INDEX:
+                link, rid, _, _ = question
                 link.answer(rid, Status.OK, read_index)
                 self._mark_dirty(link)
             else:

@@ -29,11 +29,9 @@ class Guard:
     def question(self, link: FrontLink, method: int, body: bytes) -> tuple[int, bytes]:
         """A question without its principal. EtcdError if that has no right to the answer. One that came
         without a principal has no user, though users were not enabled here when it came."""
-        principal = NOBODY
-        if method & SAID:
-            principal, body = split(body)
-        elif not (self.state.enabled and link.watches):  # else another shard's node
+        if not (method & SAID or (self.state.enabled and link.watches)):  # no users, or another shard's node
             return method, body
+        principal, body = split(body) if method & SAID else (NOBODY, body)
         judge(self.state, principal, method & ~SAID, body, self._store)
         return method & ~SAID, body
 
