@@ -252,11 +252,18 @@ async def to_its_end(step: Coroutine[Any, Any, None], limit_s: float | None = No
             await asyncio.shield(tidying)
 
 
+async def briefly(step: Coroutine[Any, Any, None]) -> None:
+    """As :func:`to_its_end`, for a caller that gives up waiting: it waits for :data:`LEFT_IN_S` at most."""
+    await to_its_end(step, LEFT_IN_S)
+
+
 async def leaves(step: Coroutine[Any, Any, None], error: BaseException | None) -> None:
     """Run what gives up what a block held. An error that ended the block goes on: a failure of this is told
     to the log alone then. Who was cancelled, as by a time limit, or interrupted does not wait for long."""
-    limit_s = None if isinstance(error, Exception) else LEFT_IN_S
-    await (step if error is None else to_its_end(step, limit_s))
+    if error is None:
+        await step
+    else:
+        await (to_its_end if isinstance(error, Exception) else briefly)(step)
 
 
 async def whole(step: Coroutine[Any, Any, Result]) -> Result:

@@ -7,10 +7,9 @@ import secrets
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from muster_client import lease as lease_module
 from muster_client import ops, ranges
 from muster_client.errors import LeaseLost, NotHeld, Taken
-from muster_client.lease import Lease, leaves, to_its_end, unless_lost, whole
+from muster_client.lease import Lease, briefly, leaves, to_its_end, unless_lost, whole
 from muster_client.model import KeyValue
 from muster_client.ranges import Text
 from muster_client.recipes import late
@@ -51,7 +50,7 @@ class Barrier:
                 ops.when(ops.key(self.key).absent).then(ops.put(self.key, own, lease=lease or 0)))
         except BaseException as error:
             if getattr(error, "maybe_done", True):  # a cancelled put, too
-                await to_its_end(self._opened(own), lease_module.LEFT_IN_S)
+                await briefly(self._opened(own))
             raise
         if not result:
             raise Taken("the barrier is held already")
@@ -158,7 +157,7 @@ class DoubleBarrier:
             self._revision = kv.create_revision if kv is not None else put.revision
             self._opened = await unless_lost(lease, self._all_there())
         except BaseException:
-            await to_its_end(self._out(), lease_module.LEFT_IN_S)
+            await briefly(self._out())
             raise
         return self
 
@@ -218,7 +217,7 @@ class DoubleBarrier:
                         .then(ops.delete(self._ready)), repeatable=True)
                     break
         except BaseException:
-            await to_its_end(self._out(), lease_module.LEFT_IN_S)
+            await briefly(self._out())
             raise
         await to_its_end(self._out())
 

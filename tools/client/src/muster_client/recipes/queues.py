@@ -8,10 +8,9 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from muster_client import lease as lease_module
 from muster_client import ops, ranges
 from muster_client.errors import MusterError, NotHeld
-from muster_client.lease import Lease, to_its_end, unless_lost
+from muster_client.lease import Lease, briefly, to_its_end, unless_lost
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Put, Snapshot, Watch
@@ -74,7 +73,7 @@ class Take:
         try:
             self._item = await unless_lost(lease, self._items._claimed(lease))
         except BaseException:
-            await to_its_end(lease.revoke(), lease_module.LEFT_IN_S)
+            await briefly(lease.revoke())
             raise
         return self._item
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from muster_client import lease as lease_module
 from muster_client.errors import LeaseLost, LeaseNotFound, MusterError, PermissionDenied, Removed
-from muster_client.lease import Lease, leaves, to_its_end, whole
+from muster_client.lease import Lease, briefly, leaves, to_its_end, whole
 from muster_client.model import KeyValue
 from muster_client.ranges import Text, data
 from muster_client.watch import Delete, Snapshot, Watch
@@ -139,7 +138,7 @@ class Registration:
             await self._look(self._lease)
         except BaseException:
             # one step: a second cancel skips nothing of it
-            await to_its_end(_ended(watch, self._lease), lease_module.LEFT_IN_S)
+            await briefly(_ended(watch, self._lease))
             raise
         following = asyncio.create_task(self._follow(self._lease))
         self._tasks = (following, asyncio.create_task(self._see(watch))) if watched else (following,)
