@@ -17,6 +17,7 @@ Storage is read through :class:`AppliedState`, time is passed in.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias
 
 from cluster.effects import records
@@ -196,8 +197,6 @@ class Leader:
         self._told: Told | None = None
         self._copies = copies
         self._v2_tree: Tree | None = None
-        self._alarms: frozenset[tuple[int, int]] | None = None
-        self._downgrade: tuple[bytes | None] | None = None
         self._max_txn_ops = max_txn_ops
         self.new_lease_id = new_lease_id
         self._open = Batch(1, self.view.revision)
@@ -220,28 +219,16 @@ class Leader:
         """The v2 tree as logged, once a change looked at it: it counts refusals at once."""
         return self._v2_tree
 
-    @property
+    @cached_property
     def alarms(self) -> frozenset[tuple[int, int]]:
         """Those that are raised (member, type), as logged; what is applied may be behind. Copied at the first
-        use, as ``Copies`` are."""
-        if self._alarms is None:
-            self._alarms = frozenset(self._store.alarms())
-        return self._alarms
+        use, as ``Copies`` are, and set by what raises or disarms one."""
+        return frozenset(self._store.alarms())
 
-    @alarms.setter
-    def alarms(self, raised: frozenset[tuple[int, int]]) -> None:
-        self._alarms = raised
-
-    @property
+    @cached_property
     def downgrade(self) -> bytes | None:
         """The target of the downgrade that is enabled, in the same way."""
-        if self._downgrade is None:
-            self._downgrade = (self._store.meta(downgrade.META),)
-        return self._downgrade[0]
-
-    @downgrade.setter
-    def downgrade(self, target: bytes | None) -> None:
-        self._downgrade = (target,)
+        return self._store.meta(downgrade.META)
 
     @property
     def dirty(self) -> bool:
